@@ -41,13 +41,8 @@ from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Search
 from pytest_torchexport.explore.trials import Goal
-from pytest_torchexport.inputs.recipes import (
-    Recipe,
-    build,
-    example_recipe,
-    plain_recipe,
-    with_leaves,
-)
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe, with_leaves
 from pytest_torchexport.inputs.spec import Call, InputSpec, ValueLeaf, build_spec
 from pytest_torchexport.inputs.strategies import recipes, within_memory
 from pytest_torchexport.outcomes.subject import Subject

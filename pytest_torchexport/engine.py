@@ -73,7 +73,7 @@ from pytest_torchexport.results.failures import (
 from pytest_torchexport.results.source_line import SourceLine, short_path
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
-from pytest_torchexport.torch_private import end_sharing
+from pytest_torchexport.torch_private.memory import end_sharing
 
 SHOWN_FRAMES = 2
 SHOWN_CHANGES = 3

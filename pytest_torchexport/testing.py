@@ -129,7 +129,7 @@ class TargetContract:
         """The exporter leaves mode, hooks, gradients and weights of the module as they were."""
         import torch
 
-        from pytest_torchexport.torch_private import hooks_of
+        from pytest_torchexport.torch_private.modules import hooks_of
 
         own = copy.deepcopy(module).to(device).train()
         before = {key: value.clone() for key, value in own.state_dict().items()}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from specs import spec_of, within
 
-from pytest_torchexport.inputs.recipes import build_leaves
+from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.spec import TensorLeaf
 
 SPEC = spec_of(

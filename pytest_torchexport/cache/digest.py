@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from hypothesis.strategies import SearchStrategy
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.cache.looked_up import Names, imported_by, names_of
 from pytest_torchexport.eager.fingerprint import (
     attributes_of,
@@ -28,6 +27,8 @@ from pytest_torchexport.eager.fingerprint import (
 )
 from pytest_torchexport.inputs.pytrees import bits_of, hash_of, is_plain
 from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.torch_private.dispatcher import is_operator, kernels_of
+from pytest_torchexport.torch_private.memory import memory_of
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
 
@@ -145,11 +146,11 @@ class Digest:
             self._all("method", (value.__func__, value.__self__))
         elif isinstance(value, SearchStrategy):
             self._strategy(value)
-        elif torch_private.is_operator(value):
+        elif is_operator(value):
             self._token("operator", str(value))
         elif isinstance(value, torch.library.Library):
             self._token("library", value.ns)  # its kernels: see add_functions_of
-        elif (kernels := torch_private.kernels_of(value)) is not None:
+        elif (kernels := kernels_of(value)) is not None:
             self._all(f"operator {value}", kernels)
         elif isinstance(value, logging.Logger):
             self._token("logger", value.name)
@@ -181,7 +182,7 @@ class Digest:
             return
         if not is_plain(tensor):
             raise NoDigest("a tensor that is sparse, nested or quantized")
-        storage = torch_private.memory_of(tensor)
+        storage = memory_of(tensor)
         self._token(
             tensor.stride(),
             tensor.storage_offset(),

@@ -26,7 +26,7 @@ from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.results.verdict import Verdict
-from pytest_torchexport.torch_private import global_hooks
+from pytest_torchexport.torch_private.modules import global_hooks
 
 FOREIGN = "what check_artifact is given is checked each time"
 MADE_ANEW = "with {option}, artifacts are made each time"

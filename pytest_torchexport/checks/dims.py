@@ -13,15 +13,10 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
 from pytest_torchexport.inputs.pytrees import flatten
-from pytest_torchexport.inputs.recipes import (
-    Recipe,
-    build,
-    describe_recipe,
-    example_recipe,
-    plain_recipe,
-)
+from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_recipe, plain_recipe
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.messages import is_guard

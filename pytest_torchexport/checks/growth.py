@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_torchexport.config.named_dims import Dim
-from pytest_torchexport.inputs.recipes import build, example_recipe
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.fork import Death, can_fork

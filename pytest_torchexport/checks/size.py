@@ -18,7 +18,7 @@ from pytest_torchexport.outcomes.texts import SHOWN, few
 from pytest_torchexport.results.failures import ArtifactTooLarge
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
 from pytest_torchexport.targets.formats.stored_parts import checksum_of, stored_parts
-from pytest_torchexport.torch_private import memory_of
+from pytest_torchexport.torch_private.memory import memory_of
 
 # The bytes that the program itself may take, beside its weights.
 PROGRAM = 2**20

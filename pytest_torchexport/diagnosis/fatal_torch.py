@@ -28,7 +28,7 @@ from pytest_torchexport.outcomes.operators import dispatched, name_of_packet
 from pytest_torchexport.outcomes.users_lines import is_behind
 from pytest_torchexport.results.diagnosis import Place, Structural
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private import Handle
+from pytest_torchexport.torch_private.dispatcher import Handle
 
 # The call may be fatal only after others, in a row with them.
 ROW = 3

@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import fx
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.diagnosis.alignment import aligned
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
@@ -24,6 +23,7 @@ from pytest_torchexport.outcomes.users_lines import UsersLines, is_behind
 from pytest_torchexport.results.diagnosis import Place
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.branches import line_of_fx
+from pytest_torchexport.torch_private.dispatcher import is_operator, schema_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def with_innermost_line(place: Place, node: fx.Node, case: Case, call: Call) -> 
     nodes = [
         other
         for other in node.graph.nodes
-        if torch_private.schema_of(other.target) is not None and line_of_fx(other) == place.where
+        if schema_of(other.target) is not None and line_of_fx(other) == place.where
     ]
     ran = _ran(case, call, place.where)
     lines = _lines(nodes.index(node), nodes, ran) if node in nodes else set()
@@ -79,7 +79,7 @@ def _ran(case: Case, call: Call, line: SourceLine) -> list[_Ran]:
 
     def note(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame = sys._getframe(1)
-        if torch_private.is_operator(func) and is_behind(line, frame):
+        if is_operator(func) and is_behind(line, frame):
             found.append(_Ran(name_of(func), lines.innermost(frame, run.__code__)[0]))
         return func(*args, **kwargs)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.diagnosis.defect import Defect
 from pytest_torchexport.diagnosis.known_defects import DEFECTS
 from pytest_torchexport.diagnosis.scene import Scene
@@ -27,7 +26,7 @@ from pytest_torchexport.outcomes.operators import (
 )
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
-from pytest_torchexport.torch_private import Handle
+from pytest_torchexport.torch_private.dispatcher import Handle, is_operator
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -66,7 +65,7 @@ def _operators(scene: Scene, call: Call) -> frozenset[str]:
     names = set[str]()
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if torch_private.is_operator(func):
+        if is_operator(func):
             names.add(name_of(func))
         return func(*args, **kwargs)
 
@@ -78,7 +77,7 @@ def _explains(row: Defect, scene: Scene, call: Call, expected: Returned, actual:
     """Return True if eager with the defect does what the artifact does, and not what eager does."""
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not torch_private.is_operator(func) or name_of(func) not in row.operators:
+        if not is_operator(func) or name_of(func) not in row.operators:
             return func(*args, **kwargs)
         given = {name: value for name, value in kwargs.items() if name not in outs_of(func)}
         made = row.imitate(writing_nothing(func), *args, **given)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from pytest_torchexport.diagnosis.scene import Scene, places
+from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.pytrees import is_plain
-from pytest_torchexport.inputs.recipes import build_leaves, with_leaves
+from pytest_torchexport.inputs.recipes import with_leaves
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 
 # What masks an element, and what does not. Models disagree on what True means.

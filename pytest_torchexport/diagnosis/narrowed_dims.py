@@ -15,11 +15,11 @@ from pytest_torchexport.config.named_dims import written_sizes
 from pytest_torchexport.diagnosis import control
 from pytest_torchexport.diagnosis.evidence import words_of
 from pytest_torchexport.diagnosis.numbers import without_a_number
-from pytest_torchexport.diagnosis.rules import OWNERS
+from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Path
-from pytest_torchexport.inputs.recipes import build
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.judge import branch_table
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.size_pattern import Sizes
@@ -49,7 +49,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         cause = _guarded(scene, known.sizes, line)
     if cause is None:  # a condition explains some of the sizes alone
         return known
-    owner = known.owner or ("model" if cause.where is not None else OWNERS[cause.kind])
+    owner = known.owner or ("model" if cause.where is not None else OWNER_OF[cause.kind])
     # Two dims may be tied: what the artifact takes of one then depends on the other.
     declared = _declared(scene, known.sizes[0]) if len(known.sizes) == 1 else ""
     remedy = "; else ".join(filter(None, (declared, cause.remedy)))

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.eager.watch import storage_of, submodules
 from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
@@ -32,7 +31,7 @@ from pytest_torchexport.outcomes.operators import (
 )
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private import Handle
+from pytest_torchexport.torch_private.dispatcher import Handle, is_operator, schema_of
 
 MOST_STEPS = 50_000
 # Results are kept whole up to so many bytes in all; of further ones, a sample.
@@ -191,7 +190,7 @@ class _Recorder:
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator and record it."""
-        name = name_of(func) if torch_private.is_operator(func) else ""
+        name = name_of(func) if is_operator(func) else ""
         if name == READ and not isinstance(args[0], torch.Tensor):
             return args[0]  # a trace gives it the number itself
         self._ran += 1
@@ -314,7 +313,7 @@ def _is_whole_slice(name: str, arguments: Mapping[str, Any]) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _parameters(func: Any) -> tuple[tuple[str, Any, bool], ...]:
     """Return name, default and whether it is keyword-only of each argument of an operator."""
-    arguments = torch_private.schema_of(func).arguments
+    arguments = schema_of(func).arguments
     return tuple((item.name, item.default_value, item.kwarg_only) for item in arguments)
 
 
@@ -330,7 +329,7 @@ def _bound(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[
 
 def _is_view(func: Any) -> bool:
     """Return True if an operator returns memory that it was given."""
-    return any(item.alias_info is not None for item in torch_private.schema_of(func).returns)
+    return any(item.alias_info is not None for item in schema_of(func).returns)
 
 
 def _steps_in(value: Any) -> Iterator[int]:

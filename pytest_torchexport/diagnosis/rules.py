@@ -41,7 +41,7 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
 # What is only true of the call, and not why it fails.
 CIRCUMSTANCES: tuple[CauseKind, ...] = ("masked rows", "fatal operator", "endless loop")
 # Whose code is to change.
-OWNERS: dict[CauseKind, Owner] = {
+OWNER_OF: dict[CauseKind, Owner] = {
     "frozen branch": "model",
     "unrolled loop": "model",
     "frozen size": "model",
@@ -66,5 +66,5 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if cause is None:
         return known
     # The stages of an ONNX model tell whose step it was, and the cause what to change.
-    owner = OWNERS.get(cause.kind) or known.owner
+    owner = OWNER_OF.get(cause.kind) or known.owner
     return dataclasses.replace(known, owner=owner, causes=(*known.causes, cause))

@@ -19,13 +19,13 @@ from torch import Tensor
 from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.eager.batch_axes import find_batch
 from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.recipes import (
     GIVEN,
     LeafRecipe,
     Recipe,
-    build,
     describe_recipe,
     example_recipe,
 )

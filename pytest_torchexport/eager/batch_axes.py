@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.axes import BATCH, Group, groups
+from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
-from pytest_torchexport.inputs.recipes import build, build_leaves, example_recipe, plain_recipe
+from pytest_torchexport.inputs.recipes import example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 from pytest_torchexport.outcomes.observe import Outcome, Returned

@@ -26,10 +26,19 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.eager.state_ref import Change, Kind, StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, builtin_base, is_plain
 from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.torch_private.memory import memory_of, times_written
+from pytest_torchexport.torch_private.modules import (
+    MODULE_FIELDS,
+    buffers_of,
+    children_of,
+    hook_registers,
+    hooks_of,
+    parameters_of,
+)
+from pytest_torchexport.torch_private.script_modules import script_attributes
 
 MAX_NODES = 10_000
 MAX_DEPTH = 12
@@ -232,22 +241,22 @@ class _Walk:
         own = vars(module)
         tokens = self.found.tokens
         tokens[StateRef("training flag", path)] = own.get("training")
-        tokens[StateRef("hooks", path)] = torch_private.hooks_of(module)
+        tokens[StateRef("hooks", path)] = hooks_of(module)
         for function in _functions_in(module):
             self.code(function, 0)
-        for name, tensor in torch_private.parameters_of(module).items():
+        for name, tensor in parameters_of(module).items():
             self.value(tensor, StateRef("parameter", prefix + name), 0)
-        for name, tensor in torch_private.buffers_of(module).items():
+        for name, tensor in buffers_of(module).items():
             self.value(tensor, StateRef("buffer", prefix + name), 0)
         for name, value in own.items():
             if type(value) in _PLAIN:
-                if name not in torch_private.MODULE_FIELDS:
+                if name not in MODULE_FIELDS:
                     tokens[StateRef("attribute", prefix + name)] = value
-            elif name not in torch_private.MODULE_FIELDS:
+            elif name not in MODULE_FIELDS:
                 self.value(value, StateRef("attribute", prefix + name), 0)
         if not type(module).__module__.startswith("torch."):
             self.cls(type(module))
-        return list(torch_private.children_of(module).items())
+        return list(children_of(module).items())
 
     def _script(self, module: Any, path: str, prefix: str) -> list[tuple[str, Any]]:
         self.put(StateRef("training flag", path), getattr(module, "training", None))
@@ -258,8 +267,8 @@ class _Walk:
         for name, tensor in module.named_buffers(recurse=False):
             names.add(name)
             self.value(tensor, StateRef("buffer", prefix + name), 0)
-        for name, value in torch_private.script_attributes(module):
-            if name not in names and name not in torch_private.MODULE_FIELDS:
+        for name, value in script_attributes(module):
+            if name not in names and name not in MODULE_FIELDS:
                 self.value(value, StateRef("attribute", prefix + name), 0)
         return list(module.named_children())
 
@@ -442,14 +451,14 @@ class _Walk:
 
 
 def _tensor_facts(tensor: torch.Tensor) -> tuple[tuple[Any, ...], int | None]:
-    version = torch_private.times_written(tensor)
+    version = times_written(tensor)
     facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
     return (("nested",) if tensor.is_nested else facts), version
 
 
 def _pointer(tensor: torch.Tensor) -> tuple[int, int]:
     try:
-        return torch_private.memory_of(tensor), int(tensor.storage_offset())
+        return memory_of(tensor), int(tensor.storage_offset())
     except Exception:
         return 0, 0  # sparse, nested, fake
 
@@ -528,7 +537,7 @@ def _is_known_container(value: Any) -> bool:
 
 def _functions_in(module: torch.nn.Module) -> Iterator[types.FunctionType]:
     """Yield a module's hooks, and the functions in its attributes: forward, if it was replaced."""
-    registers: list[dict[Any, Any]] = [vars(module), *torch_private.hook_registers(module)]
+    registers: list[dict[Any, Any]] = [vars(module), *hook_registers(module)]
     for held in registers:
         yield from (value for value in held.values() if isinstance(value, types.FunctionType))
 

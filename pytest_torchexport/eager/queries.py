@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.fork import survived
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.source_line import SourceLine, has_owner, is_users, source_line
+from pytest_torchexport.torch_private.circumstances import export_queries
 
 # The functions belong to the process: a second thread would take a stand-in for the original.
 _ONE_AT_A_TIME = threading.RLock()
@@ -186,7 +186,7 @@ def _handled(asked: Asked) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(_ONE_AT_A_TIME)
-        for name, (owner, attribute) in torch_private.export_queries().items():
+        for name, (owner, attribute) in export_queries().items():
             function = getattr(owner, attribute)
             if isinstance(function, FunctionType) and not function.__closure__:
                 real = FunctionType(function.__code__, function.__globals__)

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.eager.fingerprint import Reached, reach
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
@@ -29,6 +28,8 @@ from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.torch_private.dispatcher import schema_of
+from pytest_torchexport.torch_private.memory import memory_of
 
 # A forward that loops a million times is known after its first rounds.
 MAX_OPS = 50_000
@@ -157,7 +158,7 @@ def streams() -> dict[str, Any]:
 def storage_of(tensor: torch.Tensor) -> int:
     """Return a number for a tensor's memory; 0 if it has none that could be shared."""
     try:
-        return torch_private.memory_of(tensor)
+        return memory_of(tensor)
     except Exception:
         return 0  # sparse, nested, or a subclass without one
 
@@ -309,7 +310,7 @@ def _facts(function: Any) -> _Facts:
 
 def _read_facts(function: Any) -> _Facts:
     name = str(function)
-    schema = torch_private.schema_of(function)
+    schema = schema_of(function)
     if schema is None:  # torch.cond and its kin have none
         return _Facts(name)
     base = name.split(".")[1] if "." in name else name

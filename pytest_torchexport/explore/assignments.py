@@ -15,7 +15,8 @@ from pytest_torchexport.explore.moves import amounts, may_change, range_of
 from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.recomputation import Effort
-from pytest_torchexport.inputs.recipes import Recipe, build_leaves, with_leaves
+from pytest_torchexport.inputs.building import build_leaves
+from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec
 
 

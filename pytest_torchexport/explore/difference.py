@@ -21,8 +21,6 @@ from pytest_torchexport.explore.operator_run import (
     Key,
     Near,
     OperatorRuns,
-    is_equality,
-    is_further,
 )
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.recomputation import Effort
@@ -30,13 +28,8 @@ from pytest_torchexport.explore.seeds import scaled, sized_together
 from pytest_torchexport.explore.side import Side
 from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED
 from pytest_torchexport.explore.together import combinations
-from pytest_torchexport.inputs.recipes import (
-    SWITCHED,
-    Recipe,
-    build,
-    example_recipe,
-    plain_recipe,
-)
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import SWITCHED, Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
@@ -157,7 +150,9 @@ class DifferenceSearch:
                 side.own = side.without(other) | equalities
         foreign = self._moved_bounds() or self._foreign()
         if self._bounds:
-            eager.own |= {key for key in eager.nearest if key[0] in STATED and self._is_lost(key)}
+            eager.own |= {
+                key for key in eager.nearest if key.source in STATED and self._is_lost(key)
+            }
         if foreign:
             eager.runs = dataclasses.replace(eager.runs, bounds=foreign)
             before = frozenset(eager.nearest)
@@ -171,7 +166,7 @@ class DifferenceSearch:
             near.bound
             for side in self._sides
             for key, (near, _) in side.nearest.items()
-            if key[0] in STATED and near.bound is not None
+            if key.source in STATED and near.bound is not None
         ]
         starts = list(dict.fromkeys(compared))[:MOST_BOUNDS]
         base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
@@ -386,16 +381,16 @@ class DifferenceSearch:
     def _distances(self, side: Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""
         near, _ = side.nearest[key]
-        if near.bound is None or is_equality(key):
+        if near.bound is None or key.is_equality:
             yield 0.0
             return
         other = self._artifact if side is self._eager else self._eager
         there = other.nearest.get(key) if other is not None else None
         # The further bounds may be those of an operator that states one, and of no other.
-        stated = side.runs.bounds if key[0] in STATED or is_further(key) else ()
+        stated = side.runs.bounds if key.source in STATED or key.is_further else ()
         others = [there[0].bound] if there is not None else stated
         gaps = [bound - near.bound for bound in others if bound is not None]
-        between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == key[2].startswith("above")]
+        between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == (key.side == "above")]
         parts = [part * max(near.scale, abs(near.bound)) for part in BEYOND]
         if between:
             yield min(between)  # half way to the other side's bound
@@ -438,7 +433,7 @@ def _is_there(distance: float, beyond: float, exactly: bool) -> bool:
 
 def _margin(key: Key, near: Near, probe: Probe, part: float) -> float:
     """Return how far a call is to be beyond a threshold, or how near to an equality."""
-    if is_equality(key):
+    if key.is_equality:
         # What has no slope is equal or not.
         part = NEXT if probe.gradients else EXACTLY
     return part * max(near.scale, abs(near.bound or 0.0))
@@ -450,7 +445,7 @@ def _gaps(keys: Sequence[Key], probes: Sequence[Probe], margins: Sequence[float]
     It can only be at an equality, not beyond.
     """
     return [
-        Gap(probe.missing + (0.0 if is_equality(key) else margin), probe.gradients)
+        Gap(probe.missing + (0.0 if key.is_equality else margin), probe.gradients)
         for key, probe, margin in zip(keys, probes, margins, strict=bool(probes))
     ]
 

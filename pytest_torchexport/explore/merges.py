@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.moves import may_change
+from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.pytrees import is_plain
-from pytest_torchexport.inputs.recipes import Recipe, build_leaves, with_leaves
+from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 
 # Operators that make integers equal which differ by a multiple of their second argument.

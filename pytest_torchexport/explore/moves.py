@@ -21,7 +21,8 @@ from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.explore.steps import Quantity, Range
 from pytest_torchexport.explore.views import is_view, places_in
-from pytest_torchexport.inputs.recipes import Recipe, build_leaves, with_leaves
+from pytest_torchexport.inputs.building import build_leaves
+from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 

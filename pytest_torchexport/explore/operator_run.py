@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.origins import WITH_TABLE, Origins
 from pytest_torchexport.explore.preimages import demand_at
@@ -38,21 +37,35 @@ from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
 from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
+from pytest_torchexport.torch_private.dispatcher import is_operator
 
-# An operator's name, its number among those of its name, and the part of its threshold.
-Key = tuple[str, int, str]
-# What stands for the operator's name if an operand or an output is compared with a further bound.
-_OPERAND, _OUTPUT = "operand of ", "output"
-
-
-def is_equality(key: Key) -> bool:
-    """Return True for a threshold that equal numbers meet, and not those beyond it."""
-    return key[2].split(" ")[0] == "at"
+# These stand for the operator if its operand, or an output, is compared with a further bound.
+OPERAND, OUTPUT = "operand of", "output"
 
 
-def is_further(key: Key) -> bool:
-    """Return True for a threshold that is a further bound, and none of an operator's own."""
-    return key[0] == _OUTPUT or key[0].startswith(_OPERAND)
+class Key(NamedTuple):  # made for each threshold of each operator: a dataclass takes longer
+    """One threshold among those that a call meets.
+
+    ``source`` is the name of the operator that has it. For a further bound it is ``OPERAND``, with
+    the operator's name in ``of``, or ``OUTPUT``. ``number`` counts the operators of that name, or
+    the outputs. ``side`` and ``name`` are those of ``Threshold``.
+    """
+
+    source: str
+    of: str
+    number: int
+    side: str
+    name: str = ""
+
+    @property
+    def is_equality(self) -> bool:
+        """Return True for a threshold that equal numbers meet, and not those beyond it."""
+        return self.side == "at"
+
+    @property
+    def is_further(self) -> bool:
+        """Return True for a threshold that is a further bound, and none of an operator's own."""
+        return self.source in (OPERAND, OUTPUT)
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class _Pulled:
             missing = float(threshold.far.reshape(-1)[place])
             if operand.shape == threshold.far.shape:
                 operand = operand[torch.unravel_index(torch.tensor(place), operand.shape)]
-        operator = {"above": ">", "below": "<"}.get(threshold.part.split(" ")[0], "==")
+        operator = {"above": ">", "below": "<"}.get(threshold.side, "==")
         origin, far, demand = origins.of(threshold.operand), threshold.far, None
         if origin is not None and far is not None and far.shape == origin.value.shape:
             at = threshold.place if place is None else place
@@ -130,7 +143,7 @@ class _Recorder:
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at the operands, and run the operator."""
-        if torch_private.is_operator(func) and args:
+        if is_operator(func) and args:
             self.ran = True
             name = name_of(func)
             number = self._counts[name]
@@ -139,14 +152,14 @@ class _Recorder:
             if name in RULES:
                 operation = Operation(func, args, kwargs)
                 for threshold in RULES[name](operation):
-                    self._saw((name, number, threshold.part), threshold)
+                    self._saw(Key(name, "", number, threshold.side, threshold.name), threshold)
                 table = table_of(name, operation)
                 if table is not None:
                     self.tables[name, number] = table.reshape(-1).clone()
             operand = args[WITH_TABLE.get(name, 0)]
             compares = name in COMPARING or name in BUCKETING
             if compares or is_float(operand):
-                self._compare(f"{_OPERAND}{name}", number, operand)
+                self._compare(OPERAND, name, number, operand)
             result = func(*args, **kwargs)
             if self.wanted:
                 self.origins.saw(func, args, kwargs, result)
@@ -160,12 +173,12 @@ class _Recorder:
         """Look at what the side returned."""
         for number, leaf in enumerate(leaves_of(value)):
             if is_float(leaf):
-                self._compare(_OUTPUT, number, leaf)
+                self._compare(OUTPUT, "", number, leaf)
 
-    def _compare(self, name: str, number: int, operand: Any) -> None:
+    def _compare(self, source: str, of: str, number: int, operand: Any) -> None:
         """Compare an operand with the further bounds."""
         for threshold in beyond(operand, self.bounds):
-            self._saw((name, number, threshold.part), threshold)
+            self._saw(Key(source, of, number, threshold.side, threshold.name), threshold)
 
     def _saw(self, key: Key, threshold: Threshold) -> None:
         self.found[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)

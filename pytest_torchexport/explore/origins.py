@@ -24,7 +24,7 @@ from pytest_torchexport.outcomes.operators import (
     writing_nothing,
     written_to,
 )
-from pytest_torchexport.torch_private import memory_of
+from pytest_torchexport.torch_private.memory import memory_of
 
 # Tensors with more elements are not followed, and none after so many elements in all: the results
 # of a run are kept, at most 128 MiB of int64.

@@ -20,7 +20,7 @@ from pytest_torchexport.explore.preimages import Demand
 from pytest_torchexport.explore.provenance import Provenance
 from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.torch_private import is_operator
+from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # How many conditions before the probed one are to keep their outcome.
 MAX_EARLIER = 5

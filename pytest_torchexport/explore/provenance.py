@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pytest_torchexport.torch_private import innermost_function_mode, times_written
+from pytest_torchexport.torch_private.circumstances import innermost_function_mode
+from pytest_torchexport.torch_private.memory import times_written
 
 # How many of the numbers last read from tensors are remembered.
 REMEMBERED = 64

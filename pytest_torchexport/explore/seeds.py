@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from pytest_torchexport.explore.moves import legal, may_change
+from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import (
     Recipe,
-    build_leaves,
     example_recipe,
     plain_recipe,
     recorded_recipes,

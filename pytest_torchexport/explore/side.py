@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.merges import Merge
-from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Recorded, is_equality
+from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Recorded
 from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT
 from pytest_torchexport.inputs.recipes import Recipe
 
@@ -57,12 +57,12 @@ class Side:
     def open(self) -> list[Key]:
         """Return the thresholds that no call has met, the nearest first.
 
-        Without its own: they are pursued before.
+        Without its own, which are pursued before, and without sums and rows that are constant.
         """
         left = {
             key: near
             for key, (near, _) in self.nearest.items()
-            if not near.met and not key[2].endswith(CONSTANT) and key not in self.own
+            if not near.met and CONSTANT not in {key.side, key.name} and key not in self.own
         }
         return sorted(left, key=lambda key: left[key].relative)
 
@@ -71,7 +71,7 @@ class Side:
         return frozenset(
             key
             for key in self.nearest
-            if key[2] == "tied" or (key[0] in COMPARING and is_equality(key))
+            if key.side == "tied" or (key.source in COMPARING and key.is_equality)
         )
 
     def numbers(self) -> list[float]:
@@ -79,13 +79,21 @@ class Side:
         found = [table.tolist() for table in self.tables.values() if table is not None]
         return sorted(filter(math.isfinite, itertools.chain(*found)))
 
-    def kinds(self) -> Counter[tuple[str, str, float | None]]:
-        """Return how often there is a threshold of an operator, a part and a bound."""
-        return Counter((k[0], k[2], near.bound) for k, (near, _) in self.nearest.items())
+    def kinds(self) -> Counter[_Kind]:
+        """Return how often there is a threshold of a kind."""
+        return Counter(_kind_of(key, near) for key, (near, _) in self.nearest.items())
 
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
         rare = self.kinds() - other.kinds()
         return frozenset(
-            key for key, (near, _) in self.nearest.items() if (key[0], key[2], near.bound) in rare
+            key for key, (near, _) in self.nearest.items() if _kind_of(key, near) in rare
         )
+
+
+# A threshold without the number of its operator, and its bound.
+_Kind = tuple[str, str, str, str, float | None]
+
+
+def _kind_of(key: Key, near: Near) -> _Kind:
+    return key.source, key.of, key.side, key.name, near.bound

@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import ends_the_test
-from pytest_torchexport.torch_private import ends_gradients, times_written
+from pytest_torchexport.torch_private.circumstances import ends_gradients
+from pytest_torchexport.torch_private.memory import times_written
 
 # The last choices and lookups of a call that are remembered.
 REMEMBERED = 8

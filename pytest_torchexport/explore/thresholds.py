@@ -37,8 +37,9 @@ SATURATED = {
     "log_sigmoid_forward": 18.0,
     "binary_cross_entropy_with_logits": 18.0,
 }
-# The part of a threshold at which a sum with a number is zero. There is none in most models: it is
-# one only if the other side does not have the number.
+# The name of a threshold at which a sum with a number is zero. There is none in most models: it is
+# one only if the other side does not have the number. Also the side of one at which a row is
+# constant.
 CONSTANT = "constant"
 SIDES = ("above", "below")
 AT = ("at",)
@@ -51,22 +52,24 @@ Pull = list[tuple[Tensor, Tensor]]
 class Threshold:
     """One threshold of one operator, and the element that is nearest to it or beyond.
 
-    ``part`` names it among those of its operator, and ``bound`` is its value, or None if it is no
-    constant. ``missing`` is how far the element is from it, in the units of the operand, negative
-    beyond it; ``met`` is True if the call has an element there. ``pull`` returns the operands with
+    ``side`` is where the element is to be, as above a bound or at it; ``name`` tells the bound from
+    others of its operator, and ``bound`` is its value, or None if it is no constant. ``missing`` is
+    how far the element is from it, in the units of the operand, negative beyond it; ``met`` is True
+    if the call has an element there. ``pull`` returns the operands with
     the directions that take the element there. ``operand`` is compared with ``other``, and
     ``scale`` is its largest absolute value. ``far`` is how far each element is from it, if it
     belongs to elements, and ``place`` the position of this one; ``pull`` then also takes the
     position of another one.
     """
 
-    part: str
+    side: str
     bound: float | None
     missing: float
     met: bool
     scale: float
     pull: Callable[..., Pull]
     operand: Tensor
+    name: str = ""
     other: Any = None
     far: Tensor | None = None
     place: int = 0
@@ -80,8 +83,8 @@ def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
     """
     if bounds and _usable(operand) and operand.dtype != torch.bool:
         for bound in bounds:
-            parts = SIDES if operand.is_floating_point() else AT
-            yield from _named(f"{bound:.17g}", _against(operand, bound, parts, closest=True))
+            sides = SIDES if operand.is_floating_point() else AT
+            yield from _against(operand, bound, sides, f"{bound:.17g}", closest=True)
 
 
 def _usable(value: Any) -> bool:
@@ -103,20 +106,16 @@ def _largest(numbers: Tensor) -> float:
     return float(numbers.abs().nan_to_num(0.0, 0.0, 0.0).max())
 
 
-def _named(name: str, found: Iterator[Threshold]) -> Iterator[Threshold]:
-    for item in found:
-        yield dataclasses.replace(item, part=f"{item.part} {name}")
-
-
 def _against(
     operand: Any,
     bound: Any,
-    parts: Sequence[str],
+    sides: Sequence[str],
+    name: str = "",
     *,
     fixed: bool = False,
     closest: bool = False,
 ) -> Iterator[Threshold]:
-    """Yield the thresholds ``above``, ``below`` and ``at`` a bound, those in ``parts``.
+    """Yield the thresholds ``above``, ``below`` and ``at`` a bound, those in ``sides``.
 
     ``bound`` is a number, or a tensor that broadcasts with the operand; ``fixed`` if it is one that
     does not move with the input. ``closest``: of the element that is closest to it, also beyond it.
@@ -126,7 +125,7 @@ def _against(
     if isinstance(bound, Tensor) and bound.numel() <= TABLE and not fixed:
         # A table of bounds, each of which the other side may have rounded.
         for number, value in enumerate(bound.reshape(-1).tolist()):
-            yield from _named(f"[{number}]", _against(operand, value, parts))
+            yield from _against(operand, value, sides, f"[{number}] {name}".strip())
     numbers = _numbers(operand)
     apart = numbers - (_numbers(bound) if isinstance(bound, Tensor) else bound)
     # As they are now: forward may reshape them in place (``squeeze_``) before a pull is asked for.
@@ -135,14 +134,14 @@ def _against(
     finite = apart.isfinite()
     if apart.numel() > MOST_ELEMENTS or not bool(finite.any()):
         return
-    for part in parts:
-        far = {"above": -apart, "below": apart}.get(part, apart.abs())
+    for side in sides:
+        far = {"above": -apart, "below": apart}.get(side, apart.abs())
         far = far.masked_fill(~finite, math.inf)
         nearest = int((far.abs() if closest else far).argmin())
         missing = float(far.reshape(-1)[nearest])
 
-        def pull(index: int = nearest, part: str = part) -> Pull:
-            up = part == "above" or (part == "at" and float(apart.reshape(-1)[index]) < 0)
+        def pull(index: int = nearest, side: str = side) -> Pull:
+            up = side == "above" or (side == "at" and float(apart.reshape(-1)[index]) < 0)
             way = torch.zeros(apart.numel(), dtype=torch.float64)
             way[index] = 1.0 if up else -1.0
             way = way.reshape(apart.shape)
@@ -151,10 +150,11 @@ def _against(
             return [(operand, way.sum_to_size(shape).reshape(operand.shape)), *other]
 
         yield Threshold(
-            part=part,
+            side=side,
+            name=name,
             bound=None if isinstance(bound, Tensor) else float(bound),
             missing=missing,
-            met=missing <= 0 if part == "at" else missing < 0,
+            met=missing <= 0 if side == "at" else missing < 0,
             scale=_largest(numbers),
             pull=pull,
             operand=operand,
@@ -196,12 +196,12 @@ def _pairwise(op: Operation) -> Iterator[Threshold]:
     yield from _against(op.operand, op.argument("other"), SIDES)
 
 
-def _bounds(*bounds: float, parts: Sequence[str] = SIDES) -> Rule:
+def _bounds(*bounds: float, sides: Sequence[str] = SIDES) -> Rule:
     """Return the rule of an operator with these bounds."""
 
     def rule(op: Operation) -> Iterator[Threshold]:
         for bound in bounds:
-            yield from _named(f"{bound:g}", _against(op.operand, bound, parts))
+            yield from _against(op.operand, bound, sides, f"{bound:g}")
 
     return rule
 
@@ -212,9 +212,9 @@ def _arguments(*names: str, mirrored: bool = False) -> Rule:
     def rule(op: Operation) -> Iterator[Threshold]:
         for name in names:
             bound = op.argument(name)
-            yield from _named(name, _against(op.operand, bound, SIDES))
+            yield from _against(op.operand, bound, SIDES, name)
             if mirrored:
-                yield from _named(f"-{name}", _against(op.operand, -bound, SIDES))
+                yield from _against(op.operand, -bound, SIDES, f"-{name}")
 
     return rule
 
@@ -228,13 +228,13 @@ def _bucketed(op: Operation) -> Iterator[Threshold]:
         return
     if boundaries.numel() <= TABLE:
         for number, value in enumerate(boundaries.tolist()):
-            yield from _named(f"{side} {number}", _against(operand, value, SIDES + AT))
+            yield from _against(operand, value, SIDES + AT, f"{side} {number}")
         return
     numbers, bounds = _numbers(operand), _numbers(boundaries)
     after = torch.searchsorted(bounds, numbers).clamp(1, len(bounds) - 1)
     below, above = bounds[after - 1], bounds[after]
     nearest = torch.where(numbers - below < above - numbers, below, above)
-    yield from _named(side, _against(operand, nearest, AT, fixed=True))
+    yield from _against(operand, nearest, AT, side, fixed=True)
 
 
 def _boundaries(op: Operation) -> Any:
@@ -275,7 +275,7 @@ def _divided(op: Operation) -> Iterator[Threshold]:
     if whole and _usable(op.operand) and (isinstance(divisor, (int, float)) or _usable(divisor)):
         by = _numbers(divisor) if isinstance(divisor, Tensor) else divisor
         multiples = (_numbers(op.operand) / by).nan_to_num(0.0, 0.0, 0.0).round() * by
-        yield from _named("multiple", _against(op.operand, multiples, AT, fixed=True))
+        yield from _against(op.operand, multiples, AT, "multiple", fixed=True)
         yield from _against(op.operand, 0.0, ("below",))
 
 
@@ -286,7 +286,7 @@ def _next_to_zero(operand: Any) -> Iterator[Threshold]:
             yield found
             yield dataclasses.replace(
                 found,
-                part="next to 0",
+                side="next to 0",
                 bound=None,
                 missing=found.missing - near,
                 met=found.missing <= near,
@@ -303,9 +303,9 @@ def _added(op: Operation) -> Iterator[Threshold]:
         return
     if abs(number) > LARGEST_EPSILON:
         zero = -number if str(op.func).startswith("aten.add") else number
-        yield from _named(CONSTANT, _against(op.operand, zero, AT))
+        yield from _against(op.operand, zero, AT, CONSTANT)
     elif isinstance(number, float):
-        yield from _named("epsilon", _against(op.operand, abs(number), ("below",)))
+        yield from _against(op.operand, abs(number), ("below",), "epsilon")
 
 
 def _exponential(*names: str, base: float = math.e) -> Rule:
@@ -317,16 +317,16 @@ def _exponential(*names: str, base: float = math.e) -> Rule:
             if _is_float(operand):
                 limits = torch.finfo(operand.dtype)
                 largest, smallest = (math.log(limit, base) for limit in (limits.max, limits.tiny))
-                yield from _named(f"overflow {name}", _against(operand, largest, ("above",)))
-                yield from _named(f"underflow {name}", _against(operand, smallest, ("below",)))
+                yield from _against(operand, largest, ("above",), f"overflow {name}")
+                yield from _against(operand, smallest, ("below",), f"underflow {name}")
 
     return rule
 
 
 def _angle(op: Operation) -> Iterator[Threshold]:
     """Yield the axes: on the left half of the first one, a sign of zero decides."""
-    yield from _named("y", _against(op.operand, 0.0, SIDES + AT))
-    yield from _named("x", _against(op.argument("other"), 0.0, SIDES))
+    yield from _against(op.operand, 0.0, SIDES + AT, "y")
+    yield from _against(op.argument("other"), 0.0, SIDES, "x")
 
 
 def _tied(op: Operation) -> Iterator[Threshold]:
@@ -354,7 +354,7 @@ def _tied(op: Operation) -> Iterator[Threshold]:
 
     missing = float(gaps[row])
     yield Threshold(
-        part="tied",
+        side="tied",
         bound=None,
         missing=missing,
         met=missing == 0,
@@ -388,7 +388,7 @@ def _normalized(op: Operation) -> Iterator[Threshold]:
 
     missing = own - math.sqrt(op.argument("eps"))
     yield Threshold(
-        part="constant",
+        side=CONSTANT,
         bound=None,
         missing=missing,
         met=missing < 0,
@@ -406,8 +406,8 @@ def _cast(op: Operation) -> Iterator[Threshold]:
         yield from _integers(op)
     elif dtype.itemsize < op.operand.dtype.itemsize:
         largest = torch.finfo(dtype).max
-        yield from _named("overflow", _against(op.operand, largest, ("above",)))
-        yield from _named("overflow", _against(op.operand, -largest, ("below",)))
+        yield from _against(op.operand, largest, ("above",), "overflow")
+        yield from _against(op.operand, -largest, ("below",), "overflow")
 
 
 COMPARING = ("gt", "ge", "lt", "le", "eq", "ne")
@@ -419,7 +419,7 @@ RULES: Mapping[str, Rule] = {
     "clamp_max": _arguments("max"),
     **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _pairwise),
     **dict.fromkeys(("relu", "leaky_relu", "elu", "prelu"), _bounds(0.0)),
-    **dict.fromkeys(("sign", "sgn", "heaviside"), _bounds(0.0, parts=SIDES + AT)),
+    **dict.fromkeys(("sign", "sgn", "heaviside"), _bounds(0.0, sides=SIDES + AT)),
     **dict.fromkeys(("hardswish", "hardsigmoid"), _bounds(3.0, -3.0)),
     **{name: _bounds(bound, -bound) for name, bound in SATURATED.items()},
     "hardtanh": _arguments("min_val", "max_val"),

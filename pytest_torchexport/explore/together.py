@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT
+from pytest_torchexport.explore.thresholds import AT, COMPARING, CONSTANT
 
 if TYPE_CHECKING:
     from pytest_torchexport.explore.operator_run import Key, Near
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # Thresholds that are met at once, at most.
 MOST = 4
 EQUALITIES = ("eq", "ne")
-# The parts of a threshold that are aimed at, by whether it is one of an equality.
-PARTS = {False: ("above", "below"), True: ("at", "above")}
+# The sides of a threshold that are aimed at, by whether it is one of an equality.
+AIMED = {False: ("above", "below"), True: ("at", "above")}
 TINY = 1e-30
 
 
@@ -32,19 +32,18 @@ def combinations(first: Mapping[Key, Near], own: Collection[Key]) -> Iterator[tu
     They are those that only one of eager and the artifact has, with comparisons that both have.
     ``first`` is how near an ordinary call came to each threshold.
     """
-    sides: dict[tuple[str, int, str], list[Key]] = {}
+    sides: dict[tuple[str, str, int, str], list[Key]] = {}
     for key, near in first.items():
-        part, _, name = key[2].partition(" ")
-        equality = key[0] in EQUALITIES or name == CONSTANT
+        equality = key.source in EQUALITIES or key.name == CONSTANT
         # Two tensors that are compared have no bound.
-        fixed = near.bound is not None or key[0] in COMPARING
-        if fixed and part in (("at",) if name == CONSTANT else PARTS[equality]):
-            sides.setdefault((key[0], key[1], name), []).append(key)
-    numbers = [keys for (_, _, name), keys in sides.items() if name == CONSTANT and keys[0] in own]
+        fixed = near.bound is not None or key.source in COMPARING
+        if fixed and key.side in (AT if key.name == CONSTANT else AIMED[equality]):
+            sides.setdefault((key.source, key.of, key.number, key.name), []).append(key)
+    numbers = [keys for keys in sides.values() if keys[0].name == CONSTANT and keys[0] in own]
     # A threshold with one side is an overflow.
-    decided = [keys for (_, _, name), keys in sides.items() if name != CONSTANT and len(keys) > 1]
+    decided = [keys for keys in sides.values() if keys[0].name != CONSTANT and len(keys) > 1]
     mine = [keys for keys in decided if keys[0] in own]
-    others = [keys for keys in decided if keys[0] not in own and keys[0][0] in COMPARING]
+    others = [keys for keys in decided if keys[0] not in own and keys[0].source in COMPARING]
 
     def common(keys: tuple[Key, ...]) -> float:
         return -sum(first[key].missing / max(first[key].scale, TINY) for key in keys)

@@ -16,7 +16,8 @@ from pytest_torchexport.explore.origins import Origin
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
-from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.torch_private import memory_of
+from pytest_torchexport.torch_private.memory import memory_of
 
 
 def is_view(operand: Any, given: Tensor) -> bool:

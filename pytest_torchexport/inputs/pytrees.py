@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
-from pytest_torchexport import torch_private
+from pytest_torchexport.torch_private.memory import address_of
+from pytest_torchexport.torch_private.structures import registered_nodes
 
 Kind = Literal["leaf", "mapping", "sequence", "node"]
 
@@ -177,7 +178,7 @@ def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
     """Return the bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
     # Not by way of numpy: a tensor that has lent it its memory can never be resized again.
     flat = packed(tensor, most)
-    return ctypes.string_at(torch_private.address_of(flat), flat.numel()) if flat.numel() else b""
+    return ctypes.string_at(address_of(flat), flat.numel()) if flat.numel() else b""
 
 
 def hash_of(tensor: torch.Tensor) -> str:
@@ -186,7 +187,7 @@ def hash_of(tensor: torch.Tensor) -> str:
     flat = packed(tensor)
     if flat.numel():
         # Read in place: a copy of large weights would be one more.
-        memory = (ctypes.c_char * flat.numel()).from_address(torch_private.address_of(flat))
+        memory = (ctypes.c_char * flat.numel()).from_address(address_of(flat))
         found.update(memory)
     return found.hexdigest()
 
@@ -255,7 +256,7 @@ def _keys(names: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _open_registered(value: Any) -> _Opened | None:
-    node = torch_private.registered_nodes().get(type(value))
+    node = registered_nodes().get(type(value))
     if node is None:
         return None
     parts, context = node.flatten_fn(value)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from pytest_torchexport.config.named_dims import Dim
+from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import (
     SPECIAL,
     SWITCHED,
@@ -21,7 +22,6 @@ from pytest_torchexport.inputs.recipes import (
     LeafRecipe,
     Literal,
     Recipe,
-    build_leaves,
     with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf

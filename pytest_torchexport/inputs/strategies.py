@@ -147,7 +147,7 @@ def _has_at_most(cap: int, spec: InputSpec, sizes: Mapping[str, int]) -> bool:
     try:
         return spec.numel(sizes) <= max(cap, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
     except (ValueError, RuntimeError):
-        return True  # an expression of dims has no size; ``recipes.build`` returns None
+        return True  # an expression of dims has no size; ``build`` returns None
 
 
 def _boundary_sizes(spec: InputSpec, example: dict[str, int]) -> Iterator[dict[str, int]]:

@@ -10,7 +10,8 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Path, moving
 from pytest_torchexport.explore.search import Explored
 from pytest_torchexport.explore.trials import Found, Goal, Seen, found_on
-from pytest_torchexport.inputs.recipes import Recipe, build
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.judge import branch_table
 from pytest_torchexport.judge.branch_table import Tried

@@ -22,8 +22,9 @@ from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.queries import Query, queries, survives
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
-from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.branch_results import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge

@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.judge.rounding import narrows
 from pytest_torchexport.outcomes.operators import (
     argument_of,
@@ -38,6 +37,7 @@ from pytest_torchexport.outcomes.operators import (
     with_floats,
     written_to,
 )
+from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # Operators that jump, and that do not round before they do. ``_decides`` adds casts to integers and
 # narrower floats, and poolings, whose indices jump. A quantization divides first, and a runtime may
@@ -107,7 +107,7 @@ def seen(see: See) -> AbstractContextManager[None]:
     numbered = Numbered()
 
     def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if torch_private.is_operator(func):
+        if is_operator(func):
             name, number = numbered.of(func)
             for place, tensor in enumerate(floats_of((args, kwargs))):
                 see(f"{name} {number} {place}", tensor.detach())
@@ -140,7 +140,7 @@ class Decisions:
         numbered = Numbered()
 
         def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not torch_private.is_operator(func):
+            if not is_operator(func):
                 self.jumps.add(str(func))
             else:
                 name, number = numbered.of(func)
@@ -276,7 +276,7 @@ class Held:
         numbered = Numbered()
 
         def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not torch_private.is_operator(func):
+            if not is_operator(func):
                 return func(*args, **kwargs)
             name, number = numbered.of(func)
             own = {

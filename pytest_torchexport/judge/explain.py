@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_torchexport.inputs.recipes import Recipe, build, describe_recipe
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import Recipe, describe_recipe
 from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk

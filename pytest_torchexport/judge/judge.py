@@ -13,7 +13,8 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
 from pytest_torchexport.eager.reference import Reference, has_nan
-from pytest_torchexport.inputs.recipes import Recipe, build, example_recipe, plain_recipe
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.calibrate import Calibration
 from pytest_torchexport.judge.doubts import Doubt

@@ -19,7 +19,8 @@ from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Held
 from pytest_torchexport.judge.own_error import MULTIPLE
-from pytest_torchexport.judge.rounding import Ties, in_double, scattered, sequential, uncast
+from pytest_torchexport.judge.scatter import Ties, scattered, uncast
+from pytest_torchexport.judge.summing import in_double, sequential
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import (
     Outcome,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import torch
 
-from pytest_torchexport.judge.rounding import Ties
+from pytest_torchexport.judge.scatter import Ties
 from pytest_torchexport.outcomes.compare import as_tensor, dense, number_difference
 from pytest_torchexport.results.verdict import Difference, DifferenceCause
 

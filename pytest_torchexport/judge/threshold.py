@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from pytest_torchexport.explore.paths import Event
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.pytrees import tree_map
-from pytest_torchexport.inputs.recipes import Recipe, build
+from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_results import BranchResults
 from pytest_torchexport.judge.case import Case

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.judge.pairs import Pairs, mixed
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.operators import argument_of, dispatched, name_of
+from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # Operators that return places along a dim.
 _PICKING = frozenset("topk sort kthvalue median nanmedian mode argmax argmin max min".split())  # noqa: SIM905
@@ -97,7 +97,7 @@ class Choices:
 
         def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             result = func(*args, **kwargs)
-            if torch_private.is_operator(func) and name_of(func) in _PICKING:
+            if is_operator(func) and name_of(func) in _PICKING:
                 dim = argument_of(func, args, kwargs, "dim")
                 places = result[-1] if isinstance(result, tuple) else result
                 operand = args[0]

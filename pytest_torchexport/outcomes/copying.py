@@ -17,13 +17,12 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
-from pytest_torchexport.torch_private import (
-    children_of,
+from pytest_torchexport.torch_private.memory import (
     has_memory_alone,
-    hook_registers,
     memory_of,
     shared_until_written,
 )
+from pytest_torchexport.torch_private.modules import children_of, hook_registers
 
 Memo = dict[int, Any]
 

@@ -10,7 +10,6 @@ import re
 import traceback
 from collections.abc import Callable, Sequence
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.source_line import (
     OWNERS,
@@ -19,6 +18,7 @@ from pytest_torchexport.results.source_line import (
     innermost,
     source_line,
 )
+from pytest_torchexport.torch_private.frames import places_of
 
 MAX_REASON = 600
 MAX_OUTER = 200
@@ -194,7 +194,7 @@ def _said(causes: list[BaseException], belongs: Callable[[str], bool]) -> Source
 def _texts(error: BaseException) -> tuple[str, ...]:
     """Return the text of an exception, the notes that a target added, and places in its frames."""
     notes: list[str] = getattr(error, "__notes__", [])
-    return (text_of(error), *notes, *torch_private.places_of(error))
+    return (text_of(error), *notes, *places_of(error))
 
 
 def raised_at(error: BaseException) -> SourceLine | None:

@@ -24,15 +24,9 @@ from pytest_torchexport.outcomes.messages import message_and_line
 from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private import (
-    address_of,
-    buffers_of,
-    default_device,
-    non_persistent_of,
-    set_default_device,
-    shared_until_written,
-    times_written,
-)
+from pytest_torchexport.torch_private.circumstances import default_device, set_default_device
+from pytest_torchexport.torch_private.memory import address_of, shared_until_written, times_written
+from pytest_torchexport.torch_private.modules import buffers_of, non_persistent_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.torch_state import compiling_nothing
-from pytest_torchexport.torch_private import Handle
+from pytest_torchexport.torch_private.dispatcher import (
+    Handle,
+    dispatch_mode,
+    overloads_of,
+    schema_of,
+)
 
 # A native kernel writes to these arguments although its schema does not say so, so it must get the
 # original tensors.
@@ -26,7 +30,7 @@ def dispatched(handle: Handle) -> Iterator[None]:
     before: if its first call loads torch._dynamo (``torch.cond`` does), the operators of that call
     are not seen.
     """
-    mode = torch_private.dispatch_mode(handle)
+    mode = dispatch_mode(handle)
     if mode is None:
         yield
         return
@@ -41,12 +45,12 @@ def as_it_is(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 def available() -> bool:
     """Return True if this torch has a dispatch mode."""
-    return torch_private.dispatch_mode(as_it_is) is not None
+    return dispatch_mode(as_it_is) is not None
 
 
 def name_of(func: Any) -> str:
     """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
-    return str(torch_private.schema_of(func).name).rpartition("::")[2].removesuffix("_")
+    return str(schema_of(func).name).rpartition("::")[2].removesuffix("_")
 
 
 def name_of_packet(func: Any) -> str:
@@ -56,7 +60,7 @@ def name_of_packet(func: Any) -> str:
 
 def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
     """Return an operator's argument, given by place or by name, or its default."""
-    for index, item in enumerate(torch_private.schema_of(func).arguments):
+    for index, item in enumerate(schema_of(func).arguments):
         if item.name == name:
             if index < len(args) and not item.kwarg_only:
                 return args[index]
@@ -67,7 +71,7 @@ def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], nam
 @functools.lru_cache(maxsize=4096)
 def written_to(func: Any) -> frozenset[str]:
     """Return the names of the arguments that the operator writes to."""
-    arguments = torch_private.schema_of(func).arguments
+    arguments = schema_of(func).arguments
     return frozenset(
         item.name
         for item in arguments
@@ -78,7 +82,7 @@ def written_to(func: Any) -> frozenset[str]:
 
 def outs_of(func: Any) -> list[str]:
     """Return the names of the arguments that only take results, as ``out``, in their order."""
-    arguments = torch_private.schema_of(func).arguments
+    arguments = schema_of(func).arguments
     return [item.name for item in arguments if item.kwarg_only and item.name in written_to(func)]
 
 
@@ -87,7 +91,7 @@ def writing_nothing(func: Any) -> Any:
     """Return ``aten.add.Tensor`` for ``aten.add_.Tensor`` and ``aten.add.out``; else ``func``."""
     if not written_to(func):
         return func
-    names = torch_private.overloads_of(func.namespace, name_of(func))
+    names = overloads_of(func.namespace, name_of(func))
     packet = getattr(getattr(torch.ops, func.namespace), name_of(func), None)
     others = (getattr(packet, name) for name in names)
     fits = (it for it in others if not written_to(it) and _given_to(it) == _given_to(func))
@@ -96,7 +100,7 @@ def writing_nothing(func: Any) -> Any:
 
 def _given_to(func: Any) -> list[tuple[str, str]]:
     """Return name and type of an operator's arguments, without those that only take results."""
-    arguments = torch_private.schema_of(func).arguments
+    arguments = schema_of(func).arguments
     return [(item.name, str(item.type)) for item in arguments if item.name not in outs_of(func)]
 
 

@@ -25,7 +25,8 @@ from pytest_torchexport.outcomes.copying import copied_module, tensors_in
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
-from pytest_torchexport.torch_private import compiles_itself, memory_of, uncompiled
+from pytest_torchexport.torch_private.memory import memory_of
+from pytest_torchexport.torch_private.modules import compiles_itself, uncompiled
 
 # From so many bytes of parameters and buffers on, copies of a module take memory only for what is
 # written to, and an item ends with a garbage collection.

@@ -22,9 +22,14 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
+from pytest_torchexport.torch_private.circumstances import (
+    default_device,
+    dynamo_is_loaded,
+    set_default_device,
+)
+from pytest_torchexport.torch_private.frames import is_printing
 
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000
@@ -72,7 +77,7 @@ class CapturedOutput:
     ) -> None:
         """Stand in for ``warnings.showwarning``."""
         traced = category.__name__ == "TracerWarning"
-        if traced and torch_private.is_printing(sys._getframe(1)):
+        if traced and is_printing(sys._getframe(1)):
             return
         text = _first_sentence(" ".join(str(message).split()))
         if traced and is_users(filename):
@@ -173,7 +178,7 @@ def _switches() -> list[cuda.Switch]:
         (torch.get_num_threads, torch.set_num_threads, 1),
         (torch.get_default_dtype, torch.set_default_dtype, None),
         (torch.is_grad_enabled, torch.set_grad_enabled, None),
-        (torch_private.default_device, torch_private.set_default_device, None),
+        (default_device, set_default_device, None),
         (_deterministic, _set_deterministic, None),
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
         (os.getcwd, os.chdir, None),
@@ -224,7 +229,7 @@ def torch_globals(device: str) -> Iterator[None]:
                     write(value)
         with ExitStack() as stack:
             stack.enter_context(_remembered(cudas, kept[len(own) :]))
-            if torch_private.default_device() is not None:
+            if default_device() is not None:
                 # Calls are made on the CPU, whatever the user's tests default to.
                 stack.enter_context(torch.device("cpu"))
             yield
@@ -348,14 +353,14 @@ def compiling_nothing() -> Iterator[None]:
     Code that was compiled while a mode sees its operators would be used again without the mode, and
     fail. For the same reason, if the block loads torch.compile's machinery, drop what it compiled.
     """
-    if torch_private.dynamo_is_loaded():
+    if dynamo_is_loaded():
         with torch.compiler.set_stance("force_eager"):
             yield
         return
     try:
         yield
     finally:
-        if torch_private.dynamo_is_loaded():
+        if dynamo_is_loaded():
             torch.compiler.reset()
 
 

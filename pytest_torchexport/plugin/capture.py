@@ -28,7 +28,7 @@ from pytest_torchexport.plugin.caller import Caller, caller_of, line_of_test
 from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private import is_tracing, is_transforming
+from pytest_torchexport.torch_private.circumstances import is_tracing, is_transforming
 
 MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3

@@ -35,7 +35,7 @@ from pytest_torchexport.sandbox import answers, disk, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import Library, library_named
 from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
-from pytest_torchexport.torch_private import shared_until_written
+from pytest_torchexport.torch_private.memory import shared_until_written
 
 # How much of an artifact's output is kept: its end, in bytes.
 OUTPUT_TAIL = 4000

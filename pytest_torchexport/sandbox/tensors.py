@@ -9,9 +9,14 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import is_plain, packed
 from pytest_torchexport.sandbox.wire import UnknownClass, UnsupportedValue
+from pytest_torchexport.torch_private.structures import (
+    flatten_registered,
+    structure_of_text,
+    text_of_structure,
+    unflatten,
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class TensorCodec:
         """
         if isinstance(value, _NAMED):
             return f"{_BY_NAME}{value}", ()
-        found = torch_private.flatten_registered(value)
-        name = torch_private.text_of_structure(found[1]) if found is not None else None
+        found = flatten_registered(value)
+        name = text_of_structure(found[1]) if found is not None else None
         return (name, found[0]) if found is not None and name is not None else None
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
@@ -55,10 +60,10 @@ class TensorCodec:
         if not self.nodes:
             raise UnknownClass("a file that this run did not make cannot return classes of its own")
         try:
-            spec = torch_private.structure_of_text(structure)
+            spec = structure_of_text(structure)
         except KeyError as error:
             raise UnknownClass(f"{error}") from None
-        return torch_private.unflatten(leaves, spec)
+        return unflatten(leaves, spec)
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> torch.Tensor:
         """Return a tensor with its own memory. Raises ValueError."""

@@ -13,12 +13,12 @@ from unittest import mock
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, without_names
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.torch_state import suppress_output
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.torch_export_shared import Capturable, forget_earlier_exports
+from pytest_torchexport.torch_private.drafts import draft_failures, drafts_recorded
 
 MOST = 5
 
@@ -42,7 +42,7 @@ def drafted(
             tempfile.TemporaryDirectory(prefix="torchexport-") as logs,
             mock.patch.object(tempfile, "tempdir", logs),
             suppress_output(),
-            torch_private.drafts_recorded(),
+            drafts_recorded(),
         ):
             program = torch.export.draft_export(
                 capturable.module,
@@ -54,7 +54,7 @@ def drafted(
         forget_earlier_exports()
     further = [
         _line(kind, what, where)
-        for kind, what, where in torch_private.draft_failures(program)
+        for kind, what, where in draft_failures(program)
         if where is None or told is None or where.place != told.place
     ]
     lines = [line for line in dict.fromkeys(further) if line]

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
@@ -40,6 +39,12 @@ from pytest_torchexport.targets.torch_export_shared import (
     forget_earlier_exports,
     respelled,
 )
+from pytest_torchexport.torch_private.between_exports import (
+    forget_onnx_matches,
+    onnx_translations_kept,
+)
+from pytest_torchexport.torch_private.memory import kept_shared
+from pytest_torchexport.torch_private.structures import unflatten
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 FROZEN = (
@@ -230,7 +235,7 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
         # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
         args = (*args, {})
     try:
-        with torch_private.onnx_translations_kept():
+        with onnx_translations_kept():
             return torch.onnx.export(
                 module,
                 args,
@@ -242,7 +247,7 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
             )
     finally:
         forget_earlier_exports()
-        torch_private.forget_onnx_matches()
+        forget_onnx_matches()
 
 
 def _frozen_dims(program: Any, spec: InputSpec) -> Sequence[str]:
@@ -311,7 +316,7 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
 def _save(program: Any, path: Path, *, external_data: bool) -> None:
     held = [value.const_value for value in program.model.graph.initializers.values()]
     tensors = [getattr(each, "raw", None) for each in held]
-    with torch_private.kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
+    with kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
         program.save(path, external_data=external_data)
 
 
@@ -362,7 +367,7 @@ def _outputs(program: torch.export.ExportedProgram) -> OnnxOutputs:
             else Output(is_number=isinstance(arg, SymIntArgument), is_complex=arg.name in complexes)
             for arg in args
         ),
-        rebuild=partial(torch_private.unflatten, structure=program.call_spec.out_spec),
+        rebuild=partial(unflatten, structure=program.call_spec.out_spec),
     )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
 from pytest_torchexport.targets.formats import torchscript
 from pytest_torchexport.targets.torchscript_shared import artifact_fields
+from pytest_torchexport.torch_private.between_exports import forget_script_types
 
 
 class Script:
@@ -33,7 +33,7 @@ class Script:
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> DirectArtifact | NotApplicable:
         """Compile the subject; a subject that is TorchScript stays as it is."""
-        torch_private.forget_script_types()
+        forget_script_types()
         owner = getattr(module, "__self__", None)
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
             module = _with_forward(owner, module.__name__)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.dynamic_shapes import spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
+from pytest_torchexport.torch_private.between_exports import forget_decompositions
+from pytest_torchexport.torch_private.circumstances import dynamo_is_loaded
 
 EXPORTING = {"torch.compiler.is_compiling": True, "torch.compiler.is_exporting": True}
 REFUSES = "the exporter refuses dynamic_shapes={shapes}"
@@ -68,6 +69,6 @@ def forget_earlier_exports() -> None:
     """
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         overload = getattr(getattr(torch.ops.aten, name, None), "input", None)
-        torch_private.forget_decompositions(overload)
-    if torch_private.dynamo_is_loaded():
+        forget_decompositions(overload)
+    if dynamo_is_loaded():
         torch.compiler.reset()

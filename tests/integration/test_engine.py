@@ -22,7 +22,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
-from pytest_torchexport.torch_private import address_of
+from pytest_torchexport.torch_private.memory import address_of
 
 
 class Frozen(nn.Module):

@@ -17,7 +17,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.copying import copied_module
 from pytest_torchexport.targets import NotApplicable
 from pytest_torchexport.testing import TargetContract
-from pytest_torchexport.torch_private import address_of
+from pytest_torchexport.torch_private.memory import address_of
 
 
 class Affine(torch.nn.Module):

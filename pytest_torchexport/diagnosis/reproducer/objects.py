@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.diagnosis.reproducer.values import (
     Arrays,
     Expressions,
@@ -25,6 +24,13 @@ from pytest_torchexport.diagnosis.reproducer.values import (
     source_of_dict,
 )
 from pytest_torchexport.eager.watch import storage_of
+from pytest_torchexport.torch_private.modules import (
+    buffers_of,
+    children_of,
+    hooks_of,
+    non_persistent_of,
+    parameters_of,
+)
 
 MADE = '''
 
@@ -69,7 +75,7 @@ class Objects(Expressions):
         """Return the functions that make a module. Raises Inexpressible."""
         parts = dict(module.named_modules())
         for path, part in parts.items():
-            if isinstance(part, _UNREADABLE) or torch_private.hooks_of(part):
+            if isinstance(part, _UNREADABLE) or hooks_of(part):
                 why = "is a program" if isinstance(part, _UNREADABLE) else "has hooks"
                 raise Inexpressible(f"{path or 'the module'} {why}, which has no source")
             self._knows(part, f"m[{quoted(path)}]")
@@ -77,7 +83,7 @@ class Objects(Expressions):
         for path, part in parts.items():
             self.lines += self._tensors(path, part)
         for part in parts.values():
-            for name, child in torch_private.children_of(part).items():
+            for name, child in children_of(part).items():
                 added = self._known[id(child)] if child is not None else "None"
                 self.lines.append(f"{self._known[id(part)]}.add_module({quoted(name)}, {added})")
         for path, part in parts.items():
@@ -157,8 +163,8 @@ class Objects(Expressions):
     def _tensors(self, path: str, part: torch.nn.Module) -> Iterator[str]:
         """Yield the lines that register a module's own parameters and buffers."""
         owner = self._known[id(part)]
-        left_out = torch_private.non_persistent_of(part)
-        for name, tensor in torch_private.parameters_of(part).items():
+        left_out = non_persistent_of(part)
+        for name, tensor in parameters_of(part).items():
             if tensor is not None and type(tensor) is not torch.nn.Parameter:
                 raise Inexpressible(f"{path}.{name} is a {type(tensor).__name__}")
             source = self._registered(tensor, owner, path, name)
@@ -166,7 +172,7 @@ class Objects(Expressions):
                 source = f"torch.nn.Parameter({source.removesuffix('.requires_grad_()')}"
                 source += ")" if tensor is not None and tensor.requires_grad else ", False)"
             yield f"{owner}.register_parameter({quoted(name)}, {source})"
-        for name, tensor in torch_private.buffers_of(part).items():
+        for name, tensor in buffers_of(part).items():
             source = self._registered(tensor, owner, path, name)
             more = ", persistent=False" if name in left_out else ""
             yield f"{owner}.register_buffer({quoted(name)}, {source}{more})"

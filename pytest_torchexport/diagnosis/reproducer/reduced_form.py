@@ -36,7 +36,7 @@ from pytest_torchexport.outcomes.fork import can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.verdict import Verdict
-from pytest_torchexport.torch_private import set_default_device
+from pytest_torchexport.torch_private.circumstances import set_default_device
 
 # Runs the export on the tensors of a call alone: by position, or by the names of a graph's inputs.
 BY_TENSORS = '''

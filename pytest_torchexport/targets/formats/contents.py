@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
-from pytest_torchexport.torch_private import address_of
+from pytest_torchexport.torch_private.memory import address_of
 
 # Names with their texts.
 Texts = Iterable[tuple[str, str]]

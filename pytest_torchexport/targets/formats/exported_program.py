@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, line_of_fx
@@ -34,6 +33,9 @@ from pytest_torchexport.targets.formats.devices import (
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.targets.formats.shape_env import captured_sizes
 from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
+from pytest_torchexport.torch_private.dispatcher import is_higher_order, schema_of
+from pytest_torchexport.torch_private.memory import kept_shared
+from pytest_torchexport.torch_private.structures import parts_of_structure
 
 FILENAME = "model.pt2"
 # The text of a range that says nothing.
@@ -60,7 +62,7 @@ class ExportedProgramFacts(ProgramFacts):
         """
         root = self.program.module_call_graph[0].signature
         names = list(getattr(root, "forward_arg_names", None) or ())
-        args, kwargs = torch_private.parts_of_structure(self.program.call_spec.in_spec)
+        args, kwargs = parts_of_structure(self.program.call_spec.in_spec)
         if len(names) != args.num_children + kwargs.num_children:
             return None
         by_position, by_name = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
@@ -175,7 +177,7 @@ def save(
     """
     buffer = io.BytesIO()
     tensors = (*program.state_dict.values(), *program.constants.values())
-    with torch_private.kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
+    with kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
         torch.export.save(program, buffer, extra_files=dict(extra_files))
     buffer.seek(0)
     # Not a view of the buffer: the traceback of a full disk would hold it beyond the buffer's life.
@@ -194,7 +196,7 @@ def _graphs(program: Any) -> list[Any]:
 
 
 def _is_branch(target: Any) -> bool:
-    operator = torch_private.is_higher_order(target)
+    operator = is_higher_order(target)
     return operator and getattr(target, "__name__", "") in BRANCHES
 
 
@@ -246,7 +248,7 @@ def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]
                 inputs=tuple(_operands(node)),
                 outputs=outputs,
                 device=device,
-                opaque=torch_private.is_higher_order(node.target),
+                opaque=is_higher_order(node.target),
             )
         elif node.op == "output":
             inputs = tuple(node.all_input_nodes)
@@ -255,7 +257,7 @@ def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]
 
 def _name(node: Any) -> str:
     """Return ``aten::zeros``, the name that TorchScript uses too."""
-    schema = torch_private.schema_of(node.target)
+    schema = schema_of(node.target)
     return str(schema.name if schema is not None else getattr(node.target, "__name__", node.target))
 
 

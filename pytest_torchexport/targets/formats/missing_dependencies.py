@@ -16,8 +16,13 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.results.source_line import short_path
+from pytest_torchexport.torch_private.dispatcher import (
+    overloads_of,
+    python_definition,
+    registered_at,
+)
+from pytest_torchexport.torch_private.names_in_files import class_of_files
 
 SETTING = "torchexport_runtime_imports"
 
@@ -168,10 +173,10 @@ def _operator(name: str) -> Remedy:
 def operator_origin(name: str) -> Origin | None:
     """Return where an operator (``mylib::double``, any overload) was registered in this process."""
     for overload in _overloads(name):
-        definition = torch_private.python_definition(overload)
+        definition = python_definition(overload)
         if definition is not None:
             return _of_code(definition)
-        place = torch_private.registered_at(overload)
+        place = registered_at(overload)
         if place is not None:
             path, line = place
             if path.endswith(".py"):
@@ -185,7 +190,7 @@ def _overloads(name: str) -> list[str]:
     """Return the registered overloads of an operator: ``mylib::double``, ``mylib::double.out``."""
     namespace, _, operator = name.partition("::")
     base, _, wanted = operator.partition(".")
-    found = torch_private.overloads_of(namespace, base)
+    found = overloads_of(namespace, base)
     some = [each for each in found if each == wanted] if wanted else found
     return [f"{namespace}::{base}" + (f".{each}" if each != "default" else "") for each in some]
 
@@ -219,7 +224,7 @@ def class_origin(name: str) -> Origin | None:
     The module of the class may register it (``register_dataclass``, a base class that does), or
     that of the function that flattens it: both are named.
     """
-    cls, flatten = torch_private.class_of_files(name)
+    cls, flatten = class_of_files(name)
     if cls is None:
         return None
     origin = _of_code(cls)

@@ -1,7 +1,7 @@
 """torch's ShapeEnv: the sizes, ranges and guards of what ``torch.export`` captured, or refused.
 
-Separate from sizes.py because it is about torch. ``torch_private.py`` reads the
-attributes, none of which torch documents; if torch has changed, nothing is known, and a test fails.
+Separate from sizes.py because it is about torch. ``symbolic_sizes.py`` reads the attributes, none
+of which torch documents; if torch has changed, nothing is known, and a test fails.
 """
 
 from __future__ import annotations
@@ -13,23 +13,31 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.texts import chain
 from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.size_facts import Bounds, SizeFacts
+from pytest_torchexport.torch_private.symbolic_sizes import (
+    environment_of,
+    frozen_lines,
+    guards_of,
+    range_lines,
+    ranges_of,
+    shape_environment,
+    sources_of,
+)
 
 
 def captured_sizes(program: Any) -> SizeFacts:
     """Return what an ExportedProgram says about the sizes of its inputs. Never raises."""
     try:
-        environment = torch_private.shape_environment(program)
+        environment = shape_environment(program)
         return SizeFacts(
             axes=_input_shapes(program),
             ranges=_ranges(program.range_constraints, environment),
-            guards=tuple(torch_private.guards_of(environment)),
-            sources=torch_private.sources_of(environment),
-            frozen=torch_private.frozen_lines(environment),
+            guards=tuple(guards_of(environment)),
+            sources=sources_of(environment),
+            frozen=frozen_lines(environment),
         )
     except Exception:  # another torch keeps it elsewhere: nothing is known then
         return SizeFacts()
@@ -42,7 +50,7 @@ def refused_sizes(error: BaseException) -> SizeFacts:
     sizes became numbers.
     """
     try:
-        environment = torch_private.environment_of(chain(error))
+        environment = environment_of(chain(error))
         return SizeFacts(
             ranges={
                 symbol: replace(
@@ -50,15 +58,11 @@ def refused_sizes(error: BaseException) -> SizeFacts:
                     low=bounds.low if bounds.low_at else None,
                     high=bounds.high if bounds.high_at else None,
                 )
-                for symbol, bounds in _ranges(
-                    torch_private.ranges_of(environment), environment
-                ).items()
+                for symbol, bounds in _ranges(ranges_of(environment), environment).items()
             },
-            guards=tuple(
-                (guard, where) for guard, where in torch_private.guards_of(environment) if where
-            ),
-            sources=torch_private.sources_of(environment),
-            frozen=torch_private.frozen_lines(environment),
+            guards=tuple((guard, where) for guard, where in guards_of(environment) if where),
+            sources=sources_of(environment),
+            frozen=frozen_lines(environment),
         )
     except Exception:  # as above
         return SizeFacts()
@@ -133,7 +137,7 @@ def _ranges(intervals: Mapping[Any, Any], environment: Any) -> dict[Any, Bounds]
             # Everything is at least 0.
             _bound(interval.lower) or None,
             _bound(interval.upper),
-            *torch_private.range_lines(environment, symbol),
+            *range_lines(environment, symbol),
         )
         for symbol, interval in intervals.items()
     }

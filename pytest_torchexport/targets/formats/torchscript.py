@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.source_line import source_line
@@ -44,6 +43,13 @@ from pytest_torchexport.targets.formats.devices import (
     must_be_together,
 )
 from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.torch_private.script_modules import (
+    is_tensor_type,
+    script_attribute,
+    script_code,
+    script_methods,
+    with_calls_inlined,
+)
 
 FILENAME = "model.pt"
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
@@ -174,7 +180,7 @@ def nodes_of(graph: Any) -> Iterator[Any]:
             yield from nodes_of(block)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from nodes_of(torch_private.with_calls_inlined(node.g(name)))
+                yield from nodes_of(with_calls_inlined(node.g(name)))
 
 
 def unpacked(value: Any) -> list[Any]:
@@ -278,7 +284,7 @@ def _constant_device(program: Any, value: Any) -> str | None:
 def _dimensions(value: Any) -> int | None:
     """Return a tensor's number of dimensions. A trace knows it, a script does not."""
     kind = value.type()
-    return kind.dim() if torch_private.is_tensor_type(kind) else None
+    return kind.dim() if is_tensor_type(kind) else None
 
 
 # -- contents --------------------------------------------------------------------------------------
@@ -325,7 +331,7 @@ def _joined(*names: str) -> str:
 
 def _method_texts(program: torch.nn.Module, tensors: TensorTexts) -> Texts:
     for path, part in _parts(program):
-        for name, method in torch_private.script_methods(part):
+        for name, method in script_methods(part):
             yield _method_text(_joined(path, name), method.schema.arguments[1:], method)
             yield from _constant_texts(_joined(path, name), method, tensors)
 
@@ -404,7 +410,7 @@ def _declared(part: Any) -> Iterator[tuple[str, str]]:
     They stand in its printed class, which a loaded module has as well. Nothing if torch prints
     none.
     """
-    for line in torch_private.script_code(part).splitlines():
+    for line in script_code(part).splitlines():
         if line.startswith("  def "):
             return
         found = _DECLARED.match(line)
@@ -418,7 +424,7 @@ def _attribute(part: Any, name: str) -> Any:
     There is none for a member of an enum whose class does not exist in this process.
     """
     try:
-        return torch_private.script_attribute(part, name)
+        return script_attribute(part, name)
     except Exception:
         return object()
 

@@ -51,7 +51,12 @@ CHILDREN = {
         "sandbox.tensors",
         "sandbox.threads",
         "sandbox.with_torch",
-        "torch_private",
+        "torch_private.circumstances",
+        "torch_private.frames",
+        "torch_private.memory",
+        "torch_private.modules",
+        "torch_private.names_in_files",
+        "torch_private.structures",
     },
     "onnxruntime": EVERY_CHILD | {"sandbox.threads", "sandbox.with_arrays"},
 }

@@ -10,7 +10,7 @@ from torch import nn
 from pytest_torchexport import targets
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
-from pytest_torchexport.torch_private import export_queries
+from pytest_torchexport.torch_private.circumstances import export_queries
 
 X = torch.ones(3, 4)
 QUESTIONS = {name: getattr(*place) for name, place in export_queries().items()}

@@ -92,7 +92,7 @@ def test_a_loop_that_the_export_ran_another_number_of_times_is_named():
     )
     cause = control.unrolled(evidence(failure=ArtifactRaised(), loops=(loop,)))
     assert (cause.kind, cause.where) == ("unrolled loop", SourceLine("net.py", 7, text))
-    assert rules.OWNERS[cause.kind] == "model"
+    assert rules.OWNER_OF[cause.kind] == "model"
 
 
 WRITTEN = Structural(

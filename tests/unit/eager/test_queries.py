@@ -16,7 +16,7 @@ from pytest_torchexport.eager.queries import answering, queries, survives
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.torch_private import export_queries
+from pytest_torchexport.torch_private.circumstances import export_queries
 
 X = torch.ones(2)
 ASKS = {name: getattr(*place) for name, place in export_queries().items()}

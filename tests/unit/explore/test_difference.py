@@ -9,7 +9,7 @@ from specs import spec_of
 
 from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
-from pytest_torchexport.inputs.recipes import build
+from pytest_torchexport.inputs.building import build
 
 X = torch.linspace(-1.0, 2.0, 12).reshape(3, 4)
 

@@ -8,7 +8,8 @@ from specs import spec_of
 
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
 from pytest_torchexport.explore.operator_run import OperatorRuns
-from pytest_torchexport.inputs.recipes import build_leaves, example_recipe
+from pytest_torchexport.inputs.building import build_leaves
+from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 
 IDS = torch.arange(24).reshape(4, 6)

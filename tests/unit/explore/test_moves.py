@@ -17,7 +17,8 @@ from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.probe import Gap, Lazily, Probe
 from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
-from pytest_torchexport.inputs.recipes import build, build_leaves, example_recipe, with_leaves
+from pytest_torchexport.inputs.building import build, build_leaves
+from pytest_torchexport.inputs.recipes import example_recipe, with_leaves
 
 # -- written -----------------------------------------------------------------------------------------------------
 

@@ -18,13 +18,8 @@ from pytest_torchexport.explore import recorder
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Search
-from pytest_torchexport.inputs.recipes import (
-    Recipe,
-    build,
-    build_leaves,
-    example_recipe,
-    with_leaves,
-)
+from pytest_torchexport.inputs.building import build, build_leaves
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import TensorLeaf
 from pytest_torchexport.outcomes.subject import Subject
 

@@ -12,7 +12,7 @@ from specs import spec_of
 from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
 
 from pytest_torchexport.explore import seeds
-from pytest_torchexport.inputs.recipes import build_leaves
+from pytest_torchexport.inputs.building import build_leaves
 
 
 def made_of(spec, constants=CONSTANTS, seed=0):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from pytest_torchexport.explore.operator_run import Near
+from pytest_torchexport.explore.operator_run import Key, Near
+from pytest_torchexport.explore.thresholds import CONSTANT
 from pytest_torchexport.explore.together import columns_of, combinations, places_of
 
-ABOVE, BELOW = ("gt", 0, "above"), ("gt", 0, "below")
-OTHER_ABOVE, OTHER_BELOW = ("clamp", 0, "above max"), ("clamp", 0, "below max")
-NUMBER, OTHER_NUMBER = ("add", 0, "at constant"), ("sub", 0, "at constant")
-OVERFLOW = ("exp", 0, "above overflow self")
+ABOVE, BELOW = (Key("gt", "", 0, side) for side in ("above", "below"))
+OTHER_ABOVE, OTHER_BELOW = (Key("clamp", "", 0, side, "max") for side in ("above", "below"))
+NUMBER, OTHER_NUMBER = (Key(name, "", 0, "at", CONSTANT) for name in ("add", "sub"))
+OVERFLOW = Key("exp", "", 0, "above", "overflow self")
 
 
 def near(missing):
@@ -20,7 +21,7 @@ def near(missing):
 FIRST = {
     ABOVE: near(0.5),
     BELOW: near(-2.0),
-    ("gt", 0, "at"): near(0.4),
+    Key("gt", "", 0, "at"): near(0.4),
     OTHER_ABOVE: near(-1.0),
     OTHER_BELOW: near(0.1),
     NUMBER: near(0.1),
@@ -48,7 +49,9 @@ def test_numbers_are_met_without_comparisons():
 
 
 def test_pairs_follow_three_at_once():
-    more = {("lt", 1, part): near(missing) for part, missing in (("above", 2.0), ("below", -1.0))}
+    more = {
+        Key("lt", "", 1, side): near(missing) for side, missing in (("above", 2.0), ("below", -1.0))
+    }
     found = list(combinations({**FIRST, **more}, {ABOVE, BELOW, OTHER_ABOVE, OTHER_BELOW, *more}))
     assert [len(keys) for keys in found] == [3] * 8 + [2] * 12
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from specs import spec_of
 
 from pytest_torchexport.inputs import drawing
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.domains import Domain, declared, infer, of_argument
 from pytest_torchexport.inputs.drawing import for_each
-from pytest_torchexport.inputs.recipes import build
 from pytest_torchexport.inputs.strategies import boundary_recipes, recipes
 from pytest_torchexport.results.failures import SpecError
 

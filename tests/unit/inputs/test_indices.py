@@ -8,15 +8,9 @@ import pytest
 import torch
 from specs import spec_of
 
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.indices import Index, index_of
-from pytest_torchexport.inputs.recipes import (
-    KINDS,
-    Edit,
-    LeafRecipe,
-    Recipe,
-    build,
-    example_recipe,
-)
+from pytest_torchexport.inputs.recipes import KINDS, Edit, LeafRecipe, Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 
 NODES = torch.randn(6, 3)

@@ -13,6 +13,7 @@ from specs import spec_of
 
 from pytest_torchexport.config.options import REGIONS
 from pytest_torchexport.explore.seeds import plain
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.domains import declared, of_argument
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
@@ -22,7 +23,6 @@ from pytest_torchexport.inputs.recipes import (
     LeafRecipe,
     Literal,
     Recipe,
-    build,
     describe_recipe,
     plain_recipe,
     with_leaves,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from specs import spec_of
 
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
     Edit,
     LeafRecipe,
     Literal,
     Recipe,
-    build,
     example_recipe,
     plain_recipe,
     with_leaves,

@@ -9,7 +9,8 @@ import torch
 from specs import shapes_of, spec_of
 
 from pytest_torchexport.config.options import Options
-from pytest_torchexport.inputs.recipes import build, example_recipe
+from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call, ValueLeaf, build_spec
 from pytest_torchexport.results.failures import SpecError
 

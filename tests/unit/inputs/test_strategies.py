@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from specs import spec_of, within
 
 from pytest_torchexport.explore.seeds import odd, plain
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
     EXTENTS,
     Recipe,
-    build,
     example_recipe,
     plain_recipe,
     with_leaves,

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport.outcomes.copying import copied_module
-from pytest_torchexport.torch_private import address_of
+from pytest_torchexport.torch_private.memory import address_of
 
 X = torch.ones(2, 3)
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.messages import user_frame
@@ -27,6 +26,7 @@ from pytest_torchexport.outcomes.observe import (
     seed_everything,
 )
 from pytest_torchexport.results.source_line import SourceLine, short_path
+from pytest_torchexport.torch_private.circumstances import set_default_device
 
 
 def returned(function, *args, seed=0, **kwargs):
@@ -211,7 +211,7 @@ def test_global_settings_of_torch_are_put_back(fails):
         assert torch.get_default_device() == torch.device("cpu")
         assert torch.is_grad_enabled()
     finally:
-        torch_private.set_default_device(None)
+        set_default_device(None)
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(threads)
     if not fails:

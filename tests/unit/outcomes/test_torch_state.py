@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_torchexport import torch_private
 from pytest_torchexport.outcomes.torch_state import MAX_OUTPUT, MAX_WARNINGS, quiet, suppress_output
+from pytest_torchexport.torch_private.circumstances import set_default_device
 
 # What torch 2.9 says when the tests read allow_tf32.
 pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API settings to control TF32")
@@ -119,7 +119,7 @@ def test_under_a_default_device_of_the_user_calls_are_made_on_the_cpu():
             assert torch.ones(1).device.type == "cpu"
         assert torch.ones(1).device.type == "meta"
     finally:
-        torch_private.set_default_device(None)
+        set_default_device(None)
 
 
 def test_a_random_forward_does_not_move_the_users_stream():

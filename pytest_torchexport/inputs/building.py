@@ -1,0 +1,415 @@
+"""Building: the call of a recipe, whose numbers are legal for each leaf, in the layout asked for.
+
+Separate from the recipes, which are plain data: here the same recipe becomes the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.pytrees import clone, copy_tensor
+from pytest_torchexport.inputs.recipes import (
+    AS_GIVEN,
+    GIVEN,
+    SPECIAL,
+    SWITCHED,
+    LeafRecipe,
+    Recipe,
+)
+from pytest_torchexport.inputs.regions import is_among
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
+
+SPARSE_SHARE = 0.1
+# Rows of a ladder are this many powers of ten apart at most.
+RUNGS = 7
+# The noise on an offset, in parts of the scale.
+NOISE = 1e-3
+# Numbers of a grid are multiples of this, so that some lie half way between integers.
+GRID = 0.5
+# Different integers in a grid: so few that they collide.
+FEW = 2
+# The smallest normal number of a type with a wide range of exponents is below this.
+WIDE = 1e-30
+
+
+def build(spec: InputSpec, recipe: Recipe) -> Call | None:
+    """Return the call of a recipe.
+
+    None if the user's ``filter`` refuses it, or if an expression of dims has no size (``4//n`` at
+    0, ``n-2`` at 1).
+    """
+    leaves = build_leaves(spec, recipe)
+    return spec.call(leaves) if leaves is not None else None
+
+
+def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
+    """Return the leaves of a recipe before ``map`` and ``filter``, or None if it has no sizes."""
+    sizes = spec.all_sizes(recipe.sizes)
+    if not _makes_sense(spec, sizes):
+        return None
+    number = _recorded_number(spec, recipe, sizes)
+    if number is None:
+        return None
+    lengths = {leaf.path: leaf.shape[0].evaluate(sizes) for leaf in spec.tensors if leaf.shape}
+    leaves = [
+        copy_tensor(leaf.given[number])
+        if isinstance(leaf, TensorLeaf) and leaf.kept
+        else _leaf(leaf, item, sizes, lengths, recipe.seed + index)
+        for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
+    ]
+    for first, *others in spec.aliases:
+        if all(recipe.leaves[index] == AS_GIVEN for index in (first, *others)):
+            leaves = [leaves[first] if index in others else x for index, x in enumerate(leaves)]
+    return leaves
+
+
+def _recorded_number(spec: InputSpec, recipe: Recipe, sizes: Mapping[str, int]) -> int | None:
+    """Return the number of the recorded call of which a recipe keeps what is tied together.
+
+    0 is the example. None if no call has these sizes.
+    """
+    held = [leaf for leaf in spec.tensors if leaf.holder is not None]
+    if not held:
+        return 0
+    wanted = [tuple(axis.evaluate(sizes) for axis in leaf.shape) for leaf in held]
+    fitting = [
+        number
+        for number, tensors in enumerate(zip(*(leaf.given for leaf in held), strict=True))
+        if [tuple(tensor.shape) for tensor in tensors] == wanted
+    ]
+    if not fitting:
+        return None
+    kinds = {item.kind: item.data for item in recipe.leaves}
+    asked = kinds["recorded"] + 1 if "recorded" in kinds else 0 if "example" in kinds else None
+    return asked if asked in fitting else fitting[recipe.seed % len(fitting)]
+
+
+def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    try:
+        return all(axis.evaluate(sizes) >= 0 for leaf in spec.tensors for axis in leaf.shape)
+    except ValueError:
+        return False
+
+
+def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recipe]:
+    """Return the stored recipes that fit the spec; another version may have written others."""
+    found = []
+    for data in stored:
+        try:
+            recipe = Recipe.from_dict(data)
+            legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
+            if legal and build_leaves(spec, recipe) is not None:
+                found.append(recipe)
+        except Exception:  # noqa: S112  # stored data may be anything
+            continue
+    return found
+
+
+def _leaf(
+    leaf: TensorLeaf | ValueLeaf,
+    item: LeafRecipe,
+    sizes: Mapping[str, int],
+    lengths: Mapping[str, int],
+    seed: int,
+) -> Any:
+    given = leaf.recorded[item.data] if item.kind == "recorded" else leaf.example
+    if isinstance(leaf, ValueLeaf):
+        return item.data if item.kind == "value" else clone(given)
+    shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
+    as_given = item.kind in GIVEN and not item.edits and leaf.index is None
+    if as_given and shape == tuple(given.shape):
+        return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
+    tensor = _fill(item, shape, leaf, seed)
+    for edit in item.edits:
+        if not is_among(edit.value, leaf.domain.special):
+            edit.write(tensor, _legal(edit.value, leaf))
+    _keep_masks(tensor, leaf.domain)
+    if leaf.index is not None:
+        tensor = leaf.index.fitted(tensor, lengths[leaf.index.into])
+    tensor = _cast(tensor, leaf)
+    _mark(tensor, item, leaf.domain, seed)
+    made = _lay_out(tensor, item.layout)
+    return made.requires_grad_() if leaf.example.requires_grad else made
+
+
+def _mark(tensor: torch.Tensor, item: LeafRecipe, domain: Domain, seed: int) -> None:
+    """Write special values: last, because nothing that keeps values ordinary may change them."""
+    if item.kind == SPECIAL and domain.special:
+        generator = _generator(seed)
+        numbers = _special_numbers(domain, tensor.dtype)
+        drawn = torch.randint(0, 2 * len(numbers), tensor.shape, generator=generator)
+        marked = drawn < len(numbers)
+        tensor[marked] = numbers[drawn[marked]]
+    for edit in item.edits:
+        if is_among(edit.value, domain.special):
+            edit.write(tensor, edit.value)
+
+
+def _special_numbers(domain: Domain, dtype: torch.dtype) -> torch.Tensor:
+    wide = torch.int64 if domain.kind == "int" else torch.float64
+    return torch.tensor(domain.special, dtype=wide).to(dtype)
+
+
+def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
+    """Cast to the leaf's dtype. A narrow one saturates and has no -0.0: both may not be legal."""
+    narrow = leaf.dtype.is_floating_point and leaf.dtype.itemsize < tensor.dtype.itemsize
+    if not narrow or not tensor.is_floating_point() or leaf.domain.elements is not None:
+        return tensor.to(leaf.dtype)
+    limit = torch.finfo(leaf.dtype).max
+    tensor = tensor.clamp(-limit, limit)
+    # Not in the narrow dtype itself: torch has no masked_fill for float8.
+    return tensor.masked_fill(tensor.to(leaf.dtype) == 0, 0.0).to(leaf.dtype)
+
+
+def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:
+    domain = leaf.domain
+    if item.kind == "example":
+        return _tile(leaf.example, shape)
+    if item.kind == "recorded":
+        return _tile(leaf.recorded[item.data], shape)
+    if item.kind == "elements":
+        return _elements(item, shape, leaf.dtype)
+    if item.kind == "literal":
+        return _within(_tile(item.data.tensor, shape), domain)
+    if item.kind == SWITCHED:
+        return _switched(shape, domain, _generator(seed))
+    if domain.choices:
+        return _choose(item.kind, shape, domain, leaf.dtype, _generator(seed))
+    if domain.kind == "float":
+        values = _float_fill(item.kind, shape, domain, item.scale, _generator(seed), leaf.dtype)
+        return _clamp(values, domain)
+    return _int_fill(item.kind, shape, domain, _generator(seed))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed % 2**63)
+
+
+def _float_fill(
+    kind: str,
+    shape: tuple[int, ...],
+    domain: Domain,
+    scale: float,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    if dtype.is_complex:
+        half = torch.float64 if dtype == torch.complex128 else torch.float32
+        parts = [_float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")]
+        return torch.complex(*parts)
+    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    size = min(domain.scale * scale, torch.finfo(dtype).max / 2)
+    low = -size if domain.low is None else float(domain.low)
+    high = max(size, low) if domain.high is None else float(domain.high)
+    if kind in ("zeros", "ones"):
+        return torch.full(shape, float(kind == "ones"), dtype=dtype)
+    if kind in ("low", "high"):
+        return torch.full(shape, low if kind == "low" else high, dtype=dtype)
+    if kind == "ramp":
+        count = int(torch.Size(shape).numel())
+        return torch.linspace(low, high, max(count, 1), dtype=dtype)[:count].reshape(shape)
+    if kind == "uniform":
+        return torch.rand(shape, generator=generator, dtype=dtype) * (high - low) + low
+    normal = torch.randn(shape, generator=generator, dtype=dtype) * size
+    if kind == "sparse":
+        keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
+        return torch.where(keep, normal, torch.zeros((), dtype=dtype))
+    if kind == "offset":
+        return high - NOISE * normal.abs()
+    special = _special(normal, kind, generator)
+    return special.abs() + low if domain.low is not None and domain.high is None else special
+
+
+def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator) -> torch.Tensor:
+    """Return rows of zeros and ones, or of two numbers that are legal, each another kind of mask.
+
+    The kinds have a one nowhere, at one place, at the first few, at all but one, at the last few,
+    and everywhere.
+    """
+    length = shape[-1] if shape else 1
+    rows = torch.Size(shape[:-1]).numel()
+    place, row = torch.arange(length), torch.arange(rows)
+    few = torch.randint(1, max(length, 2), (rows, 1), generator=generator)
+    masks = (few < 0, place == few, place < few, place != few, place >= few, few >= 0)
+    kinds = torch.stack([mask.expand(rows, length) for mask in masks])
+    kind = row + torch.randint(len(masks), (), generator=generator)
+    on = kinds[kind % len(masks), row]
+    dtype = torch.float64 if domain.kind == "float" else torch.int64
+    return torch.tensor(_ends(domain), dtype=dtype)[on.long()].reshape(shape)
+
+
+def _ends(domain: Domain) -> tuple[float, float]:
+    """Return zero and one if they are legal, else the least and the largest number."""
+    if domain.choices:
+        return min(domain.choices), max(domain.choices)
+    if _is_legal(0, domain) and _is_legal(1, domain):
+        return 0, 1
+    low, high = domain.low, domain.high
+    low = low if low is not None else (high or 0) - 1
+    return low, high if high is not None else low + 1
+
+
+def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """Return normal numbers with rows of very different scales, on a grid, or repeated."""
+    if kind == "ladder":
+        rows = normal.shape[:-1] if normal.dim() > 1 else normal.shape
+        rungs = torch.randint(RUNGS, rows, generator=generator)
+        scales = 10.0**-rungs
+        return normal * (scales.unsqueeze(-1) if normal.dim() > 1 else scales)
+    if kind == "grid":
+        return (normal / GRID).round() * GRID + 0.0  # without -0.0
+    if kind == "twins":
+        apart = NOISE * torch.randint(2, (), generator=generator)
+        noise = apart * torch.rand(normal.shape, generator=generator, dtype=normal.dtype)
+        return _repeated(normal, kind) * (1 + noise)
+    return _repeated(normal, kind) if kind == "flat" else normal
+
+
+def _repeated(values: torch.Tensor, kind: str) -> torch.Tensor:
+    """Repeat the first element of each row (``flat``), or each first of two rows (``twins``)."""
+    if not values.dim():
+        return values
+    if kind == "flat":
+        return values[..., :1].expand(values.shape).clone()
+    axis = next((axis for axis, size in enumerate(values.shape) if size > 1), 0)
+    first = torch.arange(values.shape[axis]) // 2 * 2
+    return values.index_select(axis, first)
+
+
+def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    if values.is_complex() or (domain.low is None and domain.high is None):
+        return values
+    return values.clamp_(min=domain.low, max=domain.high)
+
+
+def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    """Return the nearest legal values."""
+    if not domain.special:
+        return _ordinary(values, domain)
+    found = _ordinary(values.clone(), domain)
+    numbers = _special_numbers(domain, values.dtype)
+    alike = (values.unsqueeze(-1) == numbers).any(-1)
+    alike |= values.isnan() & bool(numbers.isnan().any())
+    return torch.where(alike, values, found)
+
+
+def _ordinary(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    if domain.choices and not values.is_complex():
+        choices = torch.tensor(domain.choices, dtype=torch.float64)
+        distances = (values.double().unsqueeze(-1) - choices).abs()
+        # Of infinity and itself the difference is NaN, of NaN and any other number too.
+        alike = values.double().unsqueeze(-1) == choices
+        nearest = distances.nan_to_num(torch.inf).masked_fill(alike, -1.0).argmin(-1)
+        return torch.tensor(domain.choices)[nearest].to(values.dtype)
+    if domain.kind == "bool":
+        return values != 0
+    return _clamp(values, domain)
+
+
+def _int_fill(
+    kind: str, shape: tuple[int, ...], domain: Domain, generator: torch.Generator
+) -> torch.Tensor:
+    low, high = int(domain.low or 0), int(domain.high or 0)
+    if kind in ("zeros", "ones"):
+        return torch.full(shape, min(max(int(kind == "ones"), low), high), dtype=torch.int64)
+    if kind in ("low", "high"):
+        return torch.full(shape, low if kind == "low" else high, dtype=torch.int64)
+    span = min(high - low + 1, 2**62)
+    if kind == "ramp":
+        count = int(torch.Size(shape).numel())
+        return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
+    drawn = torch.randint(0, span, shape, generator=generator, dtype=torch.int64) + low
+    if kind == "grid" and drawn.numel():
+        return drawn.reshape(-1)[torch.randint(0, FEW, shape, generator=generator) % drawn.numel()]
+    if kind in ("flat", "twins"):
+        return _repeated(drawn, kind)
+    if kind == "sparse":
+        keep = torch.rand(shape, generator=generator) < SPARSE_SHARE
+        return torch.where(keep, drawn, torch.full((), low, dtype=torch.int64))
+    return drawn
+
+
+def _choose(
+    kind: str,
+    shape: tuple[int, ...],
+    domain: Domain,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    indices = _int_fill(
+        kind, shape, Domain(kind="int", low=0, high=len(domain.choices) - 1), generator
+    )
+    return torch.tensor(domain.choices, dtype=dtype)[indices]
+
+
+def _elements(item: LeafRecipe, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    *points, fill = item.data
+    tensor = torch.full(shape, fill, dtype=dtype)
+    flat = tensor.view(-1)
+    for index, value in enumerate(points):
+        if flat.numel():
+            flat[(index * 7919) % flat.numel()] = value
+    return tensor
+
+
+def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    value = example.detach()
+    for axis, size in enumerate(shape):
+        have = value.shape[axis]
+        if have != size:
+            index = torch.arange(size) % have if have else torch.zeros(size, dtype=torch.int64)
+            if not have and size:
+                return torch.zeros(shape, dtype=example.dtype)
+            value = value.index_select(axis, index)
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _legal(value: float, leaf: TensorLeaf) -> float:
+    domain = leaf.domain
+    if domain.choices:
+        return domain.choices[int(value) % len(domain.choices)]  # type: ignore[no-any-return]
+    if domain.low is not None:
+        value = max(value, domain.low)
+    if domain.high is not None:
+        value = min(value, domain.high)
+    if domain.kind != "float":
+        return int(value)
+    return 0.0 if _is_legal(0.0, domain) and abs(value) < _smallest(leaf.dtype) else value
+
+
+def _is_legal(number: float, domain: Domain) -> bool:
+    above = domain.low is None or domain.low <= number
+    return above and (domain.high is None or number <= domain.high)
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Return the smallest positive number that is no special value (``inputs/regions.py``)."""
+    facts = torch.finfo(dtype)
+    # In float16 and narrower types, ordinary numbers are denormal.
+    return facts.tiny * (facts.eps if facts.tiny > WIDE else 1.0)
+
+
+def _keep_masks(tensor: torch.Tensor, domain: Domain) -> None:
+    """Make a causal mask one again, and give rows of a mask what each of them has."""
+    if not tensor.dim() or not tensor.numel():
+        return
+    if domain.triangle is not None:
+        below, above = domain.triangle
+        outside = torch.ones(tensor.shape[-2:], dtype=torch.bool).triu(1)
+        tensor.fill_(below).masked_fill_(outside, above)
+    if domain.rows_keep is not None:
+        first = tensor[..., 0]
+        kept = ((tensor != 0) == domain.rows_keep).any(dim=-1)
+        first[~kept] = torch.full((), float(domain.rows_keep)).to(tensor.dtype)
+
+
+def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
+    if layout == "strided" and tensor.dim() >= 2:
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "channels_last" and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor

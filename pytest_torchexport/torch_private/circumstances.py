@@ -1,0 +1,95 @@
+"""Circumstances in which code runs: traced, transformed, below a mode, on which default device.
+
+Separate because they are state of the process and not of any tensor or module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+
+def is_tracing() -> bool:
+    """Return True within torch.jit.trace. Always False if torch does not say."""
+    answer = getattr(torch.jit, "is_tracing", None)
+    return answer is not None and bool(answer())
+
+
+def is_transforming() -> bool:
+    """Return True within torch.func's grad, vmap and jacrev. Always False if torch does not say."""
+    level = getattr(torch._C._functorch, "maybe_current_level", None)
+    return level is not None and level() is not None
+
+
+def dynamo_is_loaded() -> bool:
+    """Return True if this process has imported torch.compile's machinery."""
+    return "torch._dynamo" in sys.modules
+
+
+def innermost_function_mode() -> Any:
+    """Return the torch function mode that sees an operation first; None if none is known."""
+    current = getattr(torch.overrides, "_get_current_function_mode", None)
+    return current() if current is not None else None
+
+
+def ends_gradients(function: Any, args: Sequence[Any]) -> bool:
+    """Return True for the call that a ``no_grad`` block begins with."""
+    return function is torch._C._set_grad_enabled and not args[0]
+
+
+# By these code asks whether it is being exported, in which mode it runs, or with how many threads.
+_QUERIES = (
+    "torch.jit.is_tracing",
+    "torch.jit.is_scripting",
+    "torch._C._get_tracing_state",
+    "torch.compiler.is_compiling",
+    "torch.compiler.is_exporting",
+    "torch.onnx.is_in_onnx_export",
+    "torch.is_grad_enabled",
+    "torch.is_inference_mode_enabled",
+    "torch.get_num_threads",
+)
+
+
+def export_queries() -> Mapping[str, tuple[Any, str]]:
+    """Return the functions by which code asks how it is run: exported, in a mode, with threads.
+
+    By name: the module that has the function, and its name there. Those that torch lacks are left
+    out.
+    """
+    found = {}
+    for name in _QUERIES:
+        _, *parts, attribute = name.split(".")
+        owner: Any = torch
+        for part in parts:
+            owner = getattr(owner, part, None)
+        if hasattr(owner, attribute):
+            found[name] = (owner, attribute)
+    return found
+
+
+def default_device() -> torch.device | None:
+    """Return the device that the user set as torch's default, None for the CPU.
+
+    torch 2.9 raises if the default was set to None before.
+    """
+    try:
+        device = torch.get_default_device()
+    except AttributeError:
+        return None
+    return None if device.type == "cpu" else device
+
+
+def set_default_device(device: torch.device | None) -> None:
+    """Set torch's default device. None is the CPU, without a mode that makes torch slower.
+
+    Leaves torch as it was before its default was set: torch 2.9 cannot name a default that is None.
+    """
+    torch.set_default_device(device)
+    if device is None and hasattr(torch, "_GLOBAL_DEVICE_CONTEXT"):
+        with contextlib.suppress(AttributeError):
+            del torch._GLOBAL_DEVICE_CONTEXT.device_context

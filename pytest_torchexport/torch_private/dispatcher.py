@@ -1,0 +1,129 @@
+"""Operators of torch's dispatcher: what it knows of one, and a mode that sees each that runs.
+
+Separate because only operators have schemas, overloads, kernels and decompositions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+
+from pytest_torchexport.results.source_line import is_users
+
+
+def is_operator(function: Any) -> bool:
+    """Return True for an operator of the dispatcher (``aten.add.Tensor``), which has a schema."""
+    return isinstance(function, torch._ops.OpOverload)
+
+
+def is_higher_order(function: Any) -> bool:
+    """Return True for torch.cond and its kin, which take functions and have no schema."""
+    return isinstance(function, torch._ops.HigherOrderOperator)
+
+
+def schema_of(operator: Any) -> Any:
+    """Return an operator's schema: its name, its arguments, which of them it writes to.
+
+    None if it has no schema.
+    """
+    return getattr(operator, "_schema", None)
+
+
+def overloads_of(namespace: str, name: str) -> list[str]:
+    """Return the overloads of an operator that this process knows, "default" among them."""
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        return []
+    return list(packet.overloads())  # type: ignore[no-untyped-call]
+
+
+def registered_at(name: str) -> tuple[str, int] | None:
+    """Return the file and line that registered an operator, also in C++; None if unknown."""
+    dump = getattr(torch._C, "_dispatch_dump", None)
+    text = dump(name) if dump is not None else ""
+    match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
+    return (match[1], int(match[2])) if match is not None else None
+
+
+def kernels_of(operator: Any) -> list[FunctionType] | None:
+    """Return the user's functions in a custom operator that a decorator of torch.library has made.
+
+    None for any other object.
+    """
+    made = getattr(torch.library, "CustomOpDef", None)
+    if made is None or not isinstance(operator, made):
+        return None
+    held = list(vars(operator).values())
+    held += [each for kept in held if isinstance(kept, dict) for each in kept.values()]
+    functions = [each for each in held if isinstance(each, FunctionType)]
+    # torch wraps what it is given.
+    cells = [cell for each in functions for cell in each.__closure__ or ()]
+    inner = [cell.cell_contents for cell in cells if cell != CellType()]
+    functions += [each for each in inner if isinstance(each, FunctionType)]
+    own = {id(each): each for each in functions if is_users(each.__code__.co_filename)}
+    return list(own.values())
+
+
+def python_definition(name: str) -> Callable[..., Any] | None:
+    """Return the function under ``torch.library.custom_op``, or None.
+
+    The dispatcher knows only torch's own line of such an operator.
+    """
+    custom_ops = getattr(getattr(torch, "_library", None), "custom_ops", None)
+    definition = getattr(custom_ops, "OPDEFS", {}).get(name)
+    found: Callable[..., Any] | None = getattr(definition, "_init_fn", None)
+    return found
+
+
+def decomposition_of(operator: Any) -> Callable[..., Any] | None:
+    """Return a function that computes an operator with simpler ones, as torch.compile needs it.
+
+    The function may call itself by way of others, and may return NotImplemented. None if torch
+    knows none.
+    """
+    table = getattr(getattr(torch, "_decomp", None), "decomposition_table", {})
+    found: Callable[..., Any] | None = table.get(operator, getattr(operator, "decompose", None))
+    return found
+
+
+def aten_of_prim(operator: Any) -> Callable[..., Any] | None:
+    """Return the function that computes one of torch's ``prims`` with an ATen operator.
+
+    Decompositions are made of prims. To call one itself imports torch._dynamo: seconds. None for an
+    operator that is no prim.
+    """
+    return getattr(operator, "impl_aten", None)
+
+
+Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def dispatch_mode(handle: Handle) -> Any:
+    """Return a context manager that hands each ATen operator of its block to ``handle``.
+
+    None if torch has no such mode. https://docs.pytorch.org/docs/stable/notes/extending.html
+    documents the mode, and imports it from a private module.
+    """
+    try:
+        from torch.utils._python_dispatch import TorchDispatchMode
+    except ImportError:
+        return None
+
+    class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        # torch.cond and its kin refuse a mode that does not say so.
+        supports_higher_order_operators = True
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # else the first operator imports torch._dynamo: more than a second
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            return handle(func, args, kwargs or {})
+
+    return Mode()  # type: ignore[no-untyped-call]

@@ -1,0 +1,110 @@
+"""Modules as torch keeps them: their own tensors, children and hooks, and wrappers around them.
+
+Separate because torch has these in ``vars()`` of a module, beside the fields of its author.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import FunctionType
+from typing import Any
+
+import torch
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+# What torch.nn.Module keeps in vars() for itself, beside its hooks.
+_BOOKKEEPING = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "training",
+    "_non_persistent_buffers_set",
+    "_is_full_backward_hook",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+    "_initializing",
+    "_compiled_call_impl",
+    "_c",
+    "_concrete_type",
+)
+# The names in a module's vars() that are torch's and not its author's.
+MODULE_FIELDS = frozenset({*_HOOKS, *_BOOKKEEPING})
+
+
+def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the ids of a module's hooks, by register.
+
+    Empty if torch names its registers otherwise. Reads ``vars()`` alone: no code of the module's
+    class runs.
+    """
+    own = vars(module)
+    return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
+
+
+def global_hooks() -> list[Any]:
+    """Return the hooks that run for every module; none if torch names their registers otherwise."""
+    registers = [getattr(torch.nn.modules.module, f"_global{name}", None) for name in _HOOKS]
+    return [hook for held in registers if isinstance(held, dict) for hook in held.values()]
+
+
+def hook_registers(module: torch.nn.Module) -> list[dict[int, Any]]:
+    """Return the registers of a module's hooks; none if torch names them otherwise."""
+    own = vars(module)
+    return [own[name] for name in _HOOKS if isinstance(own.get(name), dict)]
+
+
+def parameters_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
+    """Return a module's own parameters, also those that are None."""
+    found: Mapping[str, torch.Tensor | None] = vars(module).get("_parameters", {})
+    return found
+
+
+def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
+    """Return a module's own buffers, also those that are None (not of a ScriptModule)."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return dict(module.named_buffers(recurse=False))
+    found: Mapping[str, torch.Tensor | None] = vars(module).get("_buffers", {})
+    return found
+
+
+def non_persistent_of(module: torch.nn.Module) -> frozenset[str]:
+    """Return the names of a module's own buffers that ``state_dict`` leaves out.
+
+    Empty for a ScriptModule, which knows none, and if torch keeps them elsewhere.
+    """
+    return frozenset(vars(module).get("_non_persistent_buffers_set", ()))
+
+
+def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]:
+    """Return a module's own submodules, also those that are None (not of a ScriptModule)."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return dict(module.named_children())
+    found: Mapping[str, torch.nn.Module | None] = vars(module).get("_modules", {})
+    return found
+
+
+def uncompiled(thing: Any) -> Any:
+    """Return the module or function that ``torch.compile`` wrapped, or the thing itself.
+
+    Told by the wrapper's type, because a module may answer to any name.
+    """
+    if isinstance(thing, FunctionType):
+        return getattr(thing, "_torchdynamo_orig_callable", thing)
+    cls = type(thing)
+    wrapped = cls.__name__ == "OptimizedModule" and cls.__module__.startswith("torch._dynamo")
+    return getattr(thing, "_orig_mod", thing) if wrapped else thing
+
+
+def compiles_itself(thing: Any) -> bool:
+    """Return True for a module whose ``compile()`` was called. Its copies are not compiled."""
+    return isinstance(thing, torch.nn.Module) and vars(thing).get("_compiled_call_impl") is not None

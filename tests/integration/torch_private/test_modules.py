@@ -1,0 +1,91 @@
+"""torch_private/modules.py: registers, hooks and wrappers of modules are where the functions look.
+
+A test that fails here means that torch has changed: the docstring of the room says what to do.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_torchexport.torch_private.modules import (
+    MODULE_FIELDS,
+    buffers_of,
+    children_of,
+    compiles_itself,
+    hook_registers,
+    hooks_of,
+    parameters_of,
+    uncompiled,
+)
+
+
+def test_the_registers_of_hooks_are_those_that_calls_run():
+    net, seen = nn.Linear(2, 2), []
+    net.register_forward_hook(lambda *_: seen.append("after"))
+    net.register_forward_pre_hook(lambda *_: seen.append("before"))
+    for register in hook_registers(net):
+        for name in register:
+            register[name] = lambda *_: seen.append("replaced")
+    net(torch.ones(1, 2))
+    assert seen == ["replaced", "replaced"]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Linear(2, 2)
+        self.absent = None
+        self.register_module("no_block", None)
+        self.register_buffer("steps", torch.zeros(1))
+        self.register_buffer("empty", None)
+        self.register_parameter("weight", nn.Parameter(torch.ones(1)))
+        self.own = 3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x)
+
+
+def test_the_registers_of_a_module_are_read_with_what_is_none():
+    net = Net()
+    assert list(buffers_of(net)) == ["steps", "empty"]
+    assert list(parameters_of(net)) == ["weight"]
+    assert list(children_of(net)) == ["block", "no_block"]
+
+
+def test_the_hooks_of_a_module_are_seen():
+    def hook(*_: Any) -> None: ...
+
+    net = Net()
+    before = hooks_of(net)
+    net.register_forward_hook(hook)
+    net.register_forward_pre_hook(hook)
+    net.register_full_backward_hook(hook)
+    net.register_full_backward_pre_hook(hook)
+    net.register_state_dict_post_hook(hook)
+    net.register_state_dict_pre_hook(hook)
+    net.register_load_state_dict_post_hook(hook)
+    net.register_load_state_dict_pre_hook(hook)
+    assert before == ()
+    assert len(hooks_of(net)) == 8
+
+
+def test_no_field_of_a_plain_module_is_taken_for_its_authors():
+    left = vars(nn.Linear(2, 2)).keys() - MODULE_FIELDS
+    assert left == {"in_features", "out_features"}
+
+
+def test_a_compiled_module_or_function_gives_back_the_one_that_was_compiled():
+    def function(x):
+        return x
+
+    net = Net()
+    assert uncompiled(torch.compile(net)) is net
+    assert uncompiled(net) is net
+    assert uncompiled(torch.compile(function)) is function
+    assert uncompiled(function) is function
+    assert not compiles_itself(net)
+    net.compile()
+    assert compiles_itself(net)
+    assert not compiles_itself(copy.deepcopy(net))

@@ -1,0 +1,441 @@
+"""inputs/building.py: a recipe makes a legal call, always the same one."""
+
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from specs import sizes_of, spec_of, within
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+from pytest_torchexport.inputs.building import build, build_leaves, readable
+from pytest_torchexport.inputs.recipes import (
+    KINDS,
+    LAYOUTS,
+    SCALES,
+    SWITCHED,
+    Edit,
+    LeafRecipe,
+    Literal,
+    Recipe,
+    describe_recipe,
+    example_recipe,
+    plain_recipe,
+    recorded_recipes,
+    with_leaves,
+)
+from pytest_torchexport.inputs.spec import Call
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def one(x):
+    return x
+
+
+def both(x, y):
+    return x + y
+
+
+def make(spec, item, sizes=None, seed=3):
+    """The only argument of the call of one leaf recipe."""
+    sizes = sizes or {name: dim.example for name, dim in spec.dims.items()}
+    call = build(spec, Recipe(sizes=sizes, leaves=(item,), seed=seed))
+    assert call is not None
+    return call.args[0]
+
+
+DOMAINS = {
+    "free": {},
+    "range": {"values": {"x": (-0.5, 2.0)}},
+    "negative": {"values": {"x": (-3.0, -1.0)}},
+    "point": {"values": {"x": (0.7, 0.7)}},
+    "half-open": {"values": {"x": (5.0, math.inf)}},
+    "half-open below": {"values": {"x": (-math.inf, -5.0)}},
+    "choices": {"values": {"x": [0.25, 7.0]}},
+}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_every_kind_of_float_recipe_is_legal(dtype, domain):
+    spec = spec_of(one, torch.tensor([[-1.0, 2.0], [0.5, 0.0]]).to(dtype), **DOMAINS[domain])
+    for kind, scale, size in itertools.product(KINDS, SCALES, (1, 2, 4)):
+        tensor = make(spec, LeafRecipe(kind=kind, scale=scale), {"batch": size})
+        assert tensor.dtype == dtype
+        assert tensor.shape == (size, 2)
+        assert within(tensor, spec.leaves[0].domain), (kind, scale, tensor)
+
+
+@pytest.mark.parametrize(
+    "example", [[0.0, 3.0], [0.25, 0.5], [0.0, 1.0]], ids=["non-negative", "unit", "mask"]
+)
+def test_inferred_float_domains_hold_for_every_kind(example):
+    spec = spec_of(one, torch.tensor([example, example]))
+    for kind, scale in itertools.product(KINDS, SCALES):
+        assert within(make(spec, LeafRecipe(kind=kind, scale=scale)), spec.leaves[0].domain)
+
+
+@pytest.mark.parametrize("values", [None, (0, 5), (2, 2), [1, 4], [5]])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_every_kind_of_integer_recipe_is_legal(dtype, values):
+    options = {} if values is None else {"values": {"x": values}}
+    spec = spec_of(one, torch.tensor([[2, 5], [3, 3]]).to(dtype), **options)
+    for kind, size in itertools.product(KINDS, (1, 3)):
+        tensor = make(spec, LeafRecipe(kind=kind), {"batch": size})
+        assert tensor.dtype == dtype
+        assert within(tensor, spec.leaves[0].domain), (kind, tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_wide_unsigned_integers_are_made_too(dtype):
+    spec = spec_of(one, torch.tensor([[2, 5], [3, 3]]).to(dtype))
+    for kind in KINDS:
+        tensor = make(spec, LeafRecipe(kind=kind))
+        assert tensor.dtype == dtype
+        assert within(tensor.to(torch.int64), spec.leaves[0].domain)
+
+
+@pytest.mark.parametrize("low_high", [(-(2**63), 2**63 - 1), (2**62, 2**63 - 1), (-(2**63), -1)])
+def test_the_whole_of_int64_is_made_without_overflow(low_high):
+    spec = spec_of(one, torch.tensor([*low_high, low_high[0]]))
+    for kind in KINDS:
+        tensor = make(spec, LeafRecipe(kind=kind))
+        assert all(low_high[0] <= value <= low_high[1] for value in tensor.tolist())
+    edited = make(spec, LeafRecipe(kind="low", edits=(Edit(1, low_high[1]),)))
+    assert edited.tolist() == [low_high[0], low_high[1], low_high[0]]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.complex32], ids=str)
+def test_every_kind_of_complex_recipe_is_made(dtype):
+    spec = spec_of(one, torch.tensor([1 + 2j, -3j]).to(dtype))
+    for kind in KINDS:
+        tensor = make(spec, LeafRecipe(kind=kind))
+        assert tensor.dtype == dtype
+        assert bool(torch.isfinite(torch.view_as_real(tensor).float()).all())
+
+
+def test_large_scales_stay_finite_in_half_precision():
+    spec = spec_of(one, torch.tensor([[60000.0, -60000.0]], dtype=torch.float16))
+    for kind, scale in itertools.product(KINDS, SCALES):
+        tensor = make(spec, LeafRecipe(kind=kind, scale=scale))
+        assert bool(torch.isfinite(tensor).all()), (kind, scale)
+    edited = make(spec, LeafRecipe(kind="zeros", edits=(Edit(0, 200000.0),)))
+    assert bool(torch.isfinite(edited).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32], ids=str)
+def test_mask_rows_keep_one_whatever_the_recipe(dtype):
+    spec = spec_of(one, torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
+    edits = (Edit(0, 0), Edit(1, 0), Edit(2, 0))
+    for kind, size in itertools.product(KINDS, (1, 2, 4)):
+        for item in (LeafRecipe(kind=kind), LeafRecipe(kind=kind, edits=edits)):
+            mask = make(spec, item, {"batch": size})
+            assert mask.dtype == dtype
+            assert bool((mask != 0).any(-1).all()), (kind, mask)
+            assert within(mask.to(torch.int64), spec.leaves[0].domain)
+
+
+def test_a_mask_without_columns_is_made():
+    spec = spec_of(one, torch.ones(2, 3, dtype=torch.bool), shapes={"x": "b n"}, dims={"n": (0, 3)})
+    assert make(spec, LeafRecipe(kind="zeros"), {"b": 2, "n": 0}).shape == (2, 0)
+
+
+def test_edits_are_put_at_their_place_modulo_the_size_and_stay_legal():
+    spec = spec_of(one, torch.zeros(2, 3), values={"x": (-1.0, 1.0)})
+    tensor = make(
+        spec, LeafRecipe(kind="zeros", edits=(Edit(1, 0.5), Edit(6 + 4, 99.0), Edit(2, -99.0)))
+    )
+    assert tensor.tolist() == [[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]]
+
+
+def test_edits_of_listed_values_are_positions_in_the_list():
+    spec = spec_of(one, torch.zeros(3), values={"x": [5.0, 7.0]})
+    tensor = make(spec, LeafRecipe(kind="low", edits=(Edit(0, 1), Edit(1, 0))))
+    assert tensor.tolist()[:2] == [7.0, 5.0]
+
+
+def test_edits_of_nothing_do_nothing():
+    spec = spec_of(one, torch.zeros(2, 3), dims={"batch": (0, 4)})
+    tensor = make(spec, LeafRecipe(kind="ramp", edits=(Edit(3, 1.0),)), {"batch": 0})
+    assert tensor.shape == (0, 3)
+
+
+def test_the_example_comes_back_bit_for_bit_and_is_a_copy():
+    x = torch.randn(2, 3)
+    spec = spec_of(one, x)
+    first = build(spec, example_recipe(spec)).args[0]
+    assert torch.equal(first, x)
+    first.zero_()
+    assert torch.equal(build(spec, example_recipe(spec)).args[0], x)
+
+
+def test_the_example_is_tiled_to_other_sizes():
+    x = torch.arange(6.0).reshape(2, 3)
+    spec = spec_of(one, x)
+    assert make(spec, LeafRecipe(kind="example"), {"batch": 5}).tolist() == [
+        x[i % 2].tolist() for i in range(5)
+    ]
+    assert make(spec, LeafRecipe(kind="example"), {"batch": 1}).tolist() == [x[0].tolist()]
+
+
+def test_an_empty_example_is_tiled_to_zeros():
+    spec = spec_of(one, torch.zeros(0, 3), dims={"batch": (0, 4)})
+    assert make(spec, LeafRecipe(kind="example"), {"batch": 2}).tolist() == [[0.0] * 3] * 2
+
+
+def test_scalars_are_made():
+    spec = spec_of(one, torch.tensor(2.5))
+    for kind in KINDS:
+        assert make(spec, LeafRecipe(kind=kind)).shape == ()
+
+
+def test_elements_come_from_the_drawn_points_and_the_fill():
+    spec = spec_of(one, torch.zeros(2, 4))
+    tensor = make(spec, LeafRecipe(kind="elements", data=[1.5, 2.5, 9.0]))
+    flat = tensor.reshape(-1).tolist()
+    assert set(flat) <= {1.5, 2.5, 9.0}
+    assert flat.count(9.0) == 6
+    assert make(spec, LeafRecipe(kind="elements", data=[4.0])).unique().tolist() == [4.0]
+
+
+def test_layouts_change_strides_and_never_values():
+    x = torch.randn(2, 3, 4, 5)
+    spec = spec_of(one, x)
+    for kind in KINDS:
+        plain, strided, last = (make(spec, LeafRecipe(kind=kind, layout=name)) for name in LAYOUTS)
+        assert plain.is_contiguous()
+        assert not strided.is_contiguous()
+        assert last.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(plain, strided)
+        assert torch.equal(plain, last)
+
+
+def test_layouts_that_a_rank_does_not_have_are_left_out():
+    for x in (torch.tensor(1.0), torch.zeros(3), torch.zeros(2, 3)):
+        spec = spec_of(one, x)
+        for name in LAYOUTS:
+            assert make(spec, LeafRecipe(kind="ones", layout=name)).shape == x.shape
+
+
+def test_python_arguments_take_their_value_or_the_examples():
+    spec = spec_of(lambda n, flag: n, 3, True, values={"n": [3, 4]})
+    leaves = (LeafRecipe(kind="value", data=4), LeafRecipe(kind="example"))
+    call = build(spec, Recipe(sizes={}, leaves=leaves))
+    assert call.args == (4, True)
+
+
+def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
+    spec = spec_of(lambda x, y: x, torch.randn(2, 3), torch.randn(2, 3))
+    recipe = plain_recipe(spec, "normal", {"batch": 4}, 5)
+    torch.manual_seed(0)
+    first = build(spec, recipe)
+    state = torch.get_rng_state()
+    torch.manual_seed(99)
+    second = build(spec, recipe)
+    for left, right in zip(first.args, second.args, strict=True):
+        assert torch.equal(left, right)
+    assert not torch.equal(first.args[0], first.args[1])
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_literal_is_tiled_to_other_sizes():
+    spec = spec_of(one, torch.randn(2, 3))
+    item = LeafRecipe(kind="literal", data=Literal(torch.arange(6.0).reshape(2, 3)))
+    assert make(spec, item, {"batch": 3}).tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2]]
+    assert make(spec, item, {"batch": 1}).tolist() == [[0, 1, 2]]
+    assert make(spec, item, {"batch": 1}).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("example", "values", "literal", "legal"),
+    [
+        (torch.rand(3), (-1.0, 2.0), [-5.0, 0.5, 7.0], [-1.0, 0.5, 2.0]),
+        (torch.rand(3), [0.25, 7.0], [-5.0, 3.0, 7.5], [0.25, 0.25, 7.0]),
+        (torch.tensor([1, 2, 3]), (0, 9), [-5, 4, 70], [0, 4, 9]),
+        (torch.tensor([1, 2, 3]), [1, 4], [0, 3, 9], [1, 4, 4]),
+    ],
+)
+def test_a_literal_is_made_legal(example, values, literal, legal):
+    spec = spec_of(one, example, values={"x": values})
+    item = LeafRecipe(kind="literal", data=Literal(torch.tensor(literal, dtype=example.dtype)))
+    assert make(spec, item).tolist() == legal
+    assert within(make(spec, item), spec.leaves[0].domain)
+
+
+def test_a_literal_of_a_mask_keeps_one_per_row():
+    spec = spec_of(one, torch.tensor([[True, False], [True, True]]))
+    item = LeafRecipe(kind="literal", data=Literal(torch.zeros(2, 2, dtype=torch.bool)))
+    assert make(spec, item).any(-1).all()
+
+
+def test_a_literal_is_not_written_to_by_what_is_made_of_it():
+    spec = spec_of(one, torch.randn(2, 3))
+    literal = Literal(torch.zeros(2, 3))
+    item = LeafRecipe(kind="literal", data=literal, edits=(Edit(0, 5.0),))
+    make(spec, item).add_(1)
+    assert literal.tensor.abs().sum() == 0
+
+
+def test_leaves_are_built_before_the_users_map():
+    spec = spec_of(one, torch.ones(2), map=lambda x: {"x": x * 10})
+    assert build_leaves(spec, example_recipe(spec))[0].tolist() == [1, 1]
+    assert build(spec, example_recipe(spec)).args[0].tolist() == [10, 10]
+
+
+def test_stored_recipes_of_another_version_or_spec_are_left_out():
+    spec = spec_of(lambda x, n: x, torch.randn(2), 4, dims={"batch": (1, 5)})
+    good = with_leaves(example_recipe(spec), {0: torch.ones(2)})
+    fewer = Recipe(sizes={"batch": 2}, leaves=good.leaves[:1])
+    larger = Recipe(sizes={"batch": 6}, leaves=good.leaves)
+    literal = good.as_dict()
+    literal["leaves"][0]["data"]["literal"]["base64"] = "broken"
+    described = with_leaves(example_recipe(spec), {1: object()})
+    stored = [{}, {"sizes": 3}, fewer.as_dict(), literal, larger.as_dict(), described.as_dict()]
+    assert readable(spec, [*stored, good.as_dict()]) == [good]
+
+
+def test_recorded_calls_are_made_with_their_own_values_and_sizes():
+    x, y, z = torch.randn(2, 3), torch.randn(4, 3), torch.randn(9, 3)
+    spec = spec_of(one, x, more=[Call((y,)), Call((z,))], dims={"batch": (1, 8)})
+    (recipe,) = recorded_recipes(spec)  # z has a size that the user declared to be illegal
+    assert torch.equal(build(spec, recipe).args[0], y)
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.as_dict())))
+    assert torch.equal(build(spec, again).args[0], y)
+    assert "as recorded" in describe_recipe(spec, recipe, build(spec, recipe))
+    assert recorded_recipes(spec_of(one, x)) == []
+    other = dataclasses.replace(recipe, leaves=(LeafRecipe(kind="recorded", data=5),))
+    assert readable(spec, [other.as_dict()]) == []
+
+
+MASKS = {
+    "causal": torch.full((4, 4), -math.inf).triu(1),
+    "added": torch.tensor([[0.0, -math.inf, 0.0], [0.0, 0.0, -math.inf]]),
+    "padding": torch.tensor([[False, False, True], [False, True, True]]),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_leave_something_of_each_row_and_stay_causal(name):
+    spec = spec_of(one, MASKS[name], shapes={"x": "n n" if name == "causal" else "b n"})
+    edits = (Edit(0, 1.0), Edit(1, 1.0), Edit(2, -5.0))
+    literal = LeafRecipe(kind="literal", data=Literal(torch.ones(2, 3).to(MASKS[name].dtype)))
+    for item in (*(LeafRecipe(kind=kind, edits=edits) for kind in (*KINDS, "example")), literal):
+        for size in (1, 3, 7):
+            mask = make(spec, item, {"n": size, "b": 2})
+            assert bool((mask == 0).any(-1).all()), (item, mask)
+            assert set(mask.unique().tolist()) <= set(MASKS[name].unique().tolist())
+            if name == "causal":
+                assert torch.equal(mask, torch.full((size, size), -math.inf).triu(1))
+
+
+def packed(*lengths):
+    return pack_sequence([torch.randn(length, 3) for length in lengths], enforce_sorted=False)
+
+
+def test_a_drawn_packed_sequence_has_the_order_and_sizes_of_the_example():
+    example = packed(1, 3)
+    spec = spec_of(one, example)
+    assert spec.dims == {}
+    for kind in KINDS:
+        call = build(spec, plain_recipe(spec, kind, {}, 5))
+        made = call.args[0]
+        for wanted, found in zip(example[1:], made[1:], strict=True):
+            assert torch.equal(wanted, found)
+        assert pad_packed_sequence(made)[1].tolist() == [1, 3]
+    assert "packed[1]=int64[3] of 2, 1, 1" in describe_recipe(
+        spec_of(lambda packed: packed, example), plain_recipe(spec, "normal", {}, 5), call
+    )
+
+
+def test_packed_sequences_vary_together_over_the_recorded_ones():
+    others = [Call((packed(2, 2, 2),)), Call((packed(3, 1),))]
+    spec = spec_of(one, packed(1, 3), more=others)
+    assert sizes_of(spec) == {"batch": (4, 6), "x_1_0": (2, 3), "x_2_0": (2, 3)}
+    lengths = [
+        pad_packed_sequence(build(spec, plain_recipe(spec, "normal", sizes, seed)).args[0])[1]
+        for sizes in ({"batch": 4, "x_1_0": 3, "x_2_0": 2}, {"batch": 6, "x_1_0": 2, "x_2_0": 3})
+        for seed in (0, 1)
+    ]
+    assert [item.tolist() for item in lengths] == [[1, 3], [3, 1], [2, 2, 2], [2, 2, 2]]
+    assert build(spec, plain_recipe(spec, "normal", {"batch": 6}, 0)) is None
+    assert [build(spec, recipe).args[0].data.shape for recipe in recorded_recipes(spec)] == [
+        (6, 3),
+        (4, 3),
+    ]
+
+
+def test_integers_of_a_packed_sequence_that_the_user_lists_are_drawn():
+    spec = spec_of(one, packed(2, 2), values={"x[2]": [1]})
+    assert build(spec, plain_recipe(spec, "normal", {}, 0)).args[0][2].tolist() == [1, 1]
+
+
+def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
+    x = torch.randn(3, 4)
+    spec = spec_of(both, x, x)
+    assert spec.aliases == ((0, 1),)
+
+    given = build(spec, example_recipe(spec))
+    assert describe_recipe(spec, example_recipe(spec), given).endswith(", y is x")
+    drawn = build(spec, plain_recipe(spec, "normal", {"batch": 2}, seed=3))
+
+    assert given.args[0] is given.args[1]
+    copied = given.clone()
+    assert copied.args[0] is copied.args[1]
+    assert not torch.equal(*drawn.args)
+
+
+def test_equal_tensors_are_not_taken_for_one():
+    x = torch.randn(3, 4)
+    spec = spec_of(both, x, x.clone())
+    assert spec.aliases == ()
+    given = build(spec, example_recipe(spec))
+    assert given.args[0] is not given.args[1]
+
+
+def test_a_call_can_give_each_place_a_tensor_of_its_own():
+    x = torch.randn(3, 4)
+    apart = Call((x,), {"y": x}).apart()
+    assert apart.args[0] is not apart.kwargs["y"]
+    assert torch.equal(apart.args[0], apart.kwargs["y"])
+
+
+def test_rows_of_switched_numbers_are_all_kinds_of_masks():
+    spec = spec_of(one, torch.randn(6, 9))
+    (rows,) = build_leaves(spec, plain_recipe(spec, SWITCHED, spec.example_sizes, 0))
+    assert set(rows.flatten().tolist()) == {0.0, 1.0}
+    counts = sorted(int(count) for count in rows.sum(1))
+    assert counts[:2] == [0, 1]
+    assert counts[-2:] == [8, 9]
+    prefixes = [row for row in rows.tolist() if row == sorted(row, reverse=True)]
+    assert any(0 < sum(row) < 9 for row in prefixes)
+
+
+SWITCHES = {
+    "bools": (torch.tensor([[True, False, True]]), None, {False, True}),
+    "a range": (torch.tensor([[3, 9, 5]]), None, {3, 9}),
+    "zero and more": (torch.tensor([[0, 9, 5]]), None, {0, 1}),
+    "some": (torch.tensor([[0, 9, 5]]), [9, 5, 7], {5, 9}),
+    "positive floats": (torch.rand(1, 3) + 2, (2.0, 3.0), {2.0, 3.0}),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_switched_numbers_are_two_legal_ones(name):
+    example, values, wanted = SWITCHES[name]
+    spec = spec_of(one, example, values={} if values is None else {"x": values})
+    found = set()
+    for seed in range(12):
+        (rows,) = build_leaves(spec, plain_recipe(spec, SWITCHED, spec.example_sizes, seed))
+        assert rows.dtype == example.dtype
+        found |= set(rows.flatten().tolist())
+    assert found == wanted

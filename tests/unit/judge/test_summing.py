@@ -1,0 +1,205 @@
+"""judge/summing.py: sums in other orders are the same function, with other last digits."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pytest_torchexport.judge import summing
+from pytest_torchexport.judge.scatter import Ties, scattered
+from pytest_torchexport.judge.summing import in_double, sequential
+
+EPS = torch.finfo(torch.float32).eps
+
+
+def rand(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def wide(tensor):
+    return tensor.to(torch.complex128) if tensor.is_complex() else tensor.double()
+
+
+def scatter(function, *args, runs=6):
+    """The largest distance between the plain result and scattered ones, per element."""
+    plain = function(*args)
+    gaps = []
+    for seed in range(runs):
+        with scattered(seed):
+            moved = function(*args)
+        assert moved.dtype == plain.dtype
+        assert moved.shape == plain.shape
+        gaps.append((wide(moved) - wide(plain)).abs())
+    return torch.stack(gaps).amax(0)
+
+
+def test_sums_one_term_after_the_other():
+    terms = torch.full((2, 3, 700), 0.1)
+    total = torch.tensor(0.0)
+    for _ in range(700):
+        total = total + 0.1
+    with sequential():
+        assert torch.equal(terms.sum(2), total.expand(2, 3))
+        assert torch.equal(terms.sum(-1, keepdim=True), total.expand(2, 3, 1))
+        assert torch.equal(terms.mean(2), (total / 700).expand(2, 3))
+        assert torch.equal(terms.cumsum(2)[..., -1], total.expand(2, 3))
+        assert terms.sum().shape == ()
+        assert terms.long().sum(2).tolist() == [[0, 0, 0]] * 2
+
+
+def test_sums_in_lanes():
+    terms = rand(3, 21)
+    total = torch.zeros(3, 8)
+    for start in (0, 8, 16):
+        total[:, : min(8, 21 - start)] += terms[:, start : start + 8]
+    # As vector registers add their lanes up: the upper half to the lower one, three times.
+    fours = total[:, :4] + total[:, 4:]
+    twos = fours[:, :2] + fours[:, 2:]
+    row = twos[:, 0] + twos[:, 1]
+    with sequential(8):
+        assert torch.equal(terms.sum(1), row)
+        assert torch.equal(terms.mean(1), row / 21)
+        assert torch.equal(torch.mv(torch.ones(2, 21), terms[0]), row[:1].expand(2))
+
+
+NORMS = {
+    "variance": lambda x: x.var((0, 2)),
+    "deviation": lambda x: x.std(1, correction=0),
+    "variance and mean": lambda x: torch.var_mean(x, 2)[0],
+    "layer norm": nn.LayerNorm([5, 6]),
+    "group norm": nn.GroupNorm(2, 4),
+    "batch norm": nn.BatchNorm1d(4),
+    "instance norm": nn.InstanceNorm1d(4, affine=True),
+    "plain mean": torch.mean,
+    "length": lambda x: x.norm(dim=1),
+    "sum of sizes": lambda x: torch.linalg.vector_norm(x, 1, (0, 2)),
+    "product of matrices": lambda x: x[0] @ x[1].T,
+    "product of batches": lambda x: x @ x.transpose(1, 2),
+    "products with a vector": lambda x: (x[0] @ x[0, 0]) * torch.dot(x[0, 0], x[1, 1]),
+    "logarithm of exponentials": lambda x: x.logsumexp((0, 2)),
+    "shares": lambda x: x.softmax(1) + x.log_softmax(2),
+    "linear layer": nn.Linear(6, 2),
+    "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
+    "squared error": lambda x: F.mse_loss(x, x.flip(0)),
+    "cross entropy": lambda x: F.cross_entropy(x[0], torch.arange(5)),
+    "norm by root mean square": lambda x: F.rms_norm(x, [6]),
+    "distance": lambda x: F.pairwise_distance(x[0], x[1]),
+    "sum of what is a number": lambda x: torch.where(x > 1, torch.nan, x).nansum(1),
+    "pooled": lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
+    "rows added up": lambda x: x[0].clone().index_add_(0, torch.tensor([1, 1]), x[1, :2]),
+    "attention": lambda x: F.scaled_dot_product_attention(
+        x[None], x[None], x[None], is_causal=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_other_orders_of_summation_are_the_same_function(name):
+    x = rand(3, 4, 5, 6)[..., 0, :] if "norm" in name and "layer" not in name else rand(3, 5, 6)
+    for parameter in getattr(NORMS[name], "parameters", list)():
+        nn.init.uniform_(parameter)
+    plain = NORMS[name](x)
+    with sequential():
+        other = NORMS[name](x)
+    torch.testing.assert_close(other, plain)
+    assert other.shape == plain.shape
+
+
+def test_long_sums_lose_digits_as_a_running_sum_does():
+    """A million tenths: 1.0 % is lost, where torch loses 1e-7."""
+    terms = torch.full((1_000_000,), 0.1)
+    assert terms.sum().item() == pytest.approx(1e5, rel=1e-6)
+    with sequential():
+        assert terms.sum().item() == pytest.approx(100958.3, abs=0.1)
+        assert terms.mean().item() == pytest.approx(0.1009583, abs=1e-6)
+        assert terms.cumsum(0)[-1].item() == pytest.approx(100958.3, abs=0.1)
+        assert torch.dot(terms, torch.ones_like(terms)).item() == pytest.approx(100958.3, abs=0.1)
+
+
+def test_sums_within_an_operator_are_added_up_one_by_one():
+    terms = torch.full((1_000_000,), 0.1)
+    with sequential():
+        variance, mean = torch.var_mean(terms, 0)
+        assert mean.item() == pytest.approx(0.1009583, abs=1e-6)
+        assert variance.item() == pytest.approx(0.0009583**2, rel=0.02)
+        error = F.l1_loss(terms, torch.zeros_like(terms), reduction="sum")
+        assert error.item() == pytest.approx(100958.3, abs=0.1)
+        assert F.huber_loss(terms + 0.5, terms - 0.5).item() == pytest.approx(0.5)
+
+
+def test_running_statistics_are_updated_once_where_a_norm_is_taken_apart():
+    after = []
+    for mode in (contextlib.nullcontext(), sequential()):
+        norm = nn.BatchNorm1d(5)
+        with mode:
+            norm(rand(4, 5))
+        after.append(norm.running_mean)
+    torch.testing.assert_close(*after)
+
+
+def test_products_too_many_to_make_one_by_one_are_left_to_torch(monkeypatch):
+    left, right = rand(2, 900), rand(900, 2)
+    plain = left @ right
+    monkeypatch.setattr(summing, "MOST_PRODUCTS", 4 * 900 - 1)
+    monkeypatch.setattr(summing, "_one_by_one", None)
+    with sequential():
+        assert torch.equal(left @ right, plain)
+
+
+def test_products_are_added_up_in_pieces_as_at_once(monkeypatch):
+    left, right = rand(3, 4, 50), rand(3, 50, 2)
+    with sequential():
+        at_once = left @ right
+        monkeypatch.setattr(summing, "PRODUCTS_HELD", 7 * 24)
+        assert torch.equal(left @ right, at_once)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_sums_in_double_are_the_exact_ones_rounded(name):
+    x = rand(3, 4, 5, 6)[..., 0, :] if "norm" in name and "layer" not in name else rand(3, 5, 6)
+    plain = NORMS[name](x)
+    with in_double():
+        other = NORMS[name](x)
+    torch.testing.assert_close(other, plain)
+    assert other.dtype == plain.dtype
+
+
+def test_products_that_torch_adds_one_by_one_are_exact_in_double():
+    row, column = torch.full((1, 1, 100_000), 0.1), torch.ones(1, 100_000, 1)
+    with in_double():
+        assert torch.bmm(row, column).item() == torch.tensor(0.1).double().mul(1e5).float()
+
+
+def test_attention_is_scattered_and_summed_in_double_unless_it_drops():
+    x = torch.full((1, 1, 2048, 4), 1.0033620595932007)
+    gaps = scatter(F.scaled_dot_product_attention, x[..., :64, :], x[..., :64, :], x[..., :64, :])
+    assert float(gaps.max()) > 0
+    with in_double():
+        assert float((F.scaled_dot_product_attention(x, x, x) - x).abs().max()) < EPS
+
+    def dropped():
+        torch.manual_seed(0)
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+
+    plain = dropped()
+    with in_double():
+        torch.testing.assert_close(dropped(), plain)
+
+
+def test_a_tensor_that_was_added_up_can_still_be_resized():
+    terms = torch.ones(3)
+    with sequential():
+        terms.sum()
+    assert terms.resize_(5).shape == (5,)
+
+
+@pytest.mark.parametrize("rounding", [sequential, in_double, lambda: scattered(0, Ties())])
+def test_attention_of_a_row_that_is_all_masked_stays_zero(rounding):
+    x = torch.randn(1, 1, 3, 4)
+    with rounding():
+        found = F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(3, 3).bool())
+    assert torch.equal(found, torch.zeros_like(found))
