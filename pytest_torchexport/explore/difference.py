@@ -132,7 +132,7 @@ class DifferenceSearch:
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
-            nearest = sorted(side.own, key=lambda key: side.nearest[key][0].relative)
+            nearest = sorted(side.own, key=lambda key: (side.nearest[key][0].relative, key))
             self._pursue(side, nearest, DIFFERENT, exactly=True)
             self._pursue_elsewhere(side, nearest)
             self._pursue_together(side)
