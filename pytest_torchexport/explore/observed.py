@@ -151,7 +151,7 @@ class Observed:
         self._renew()
         with torch.enable_grad():
             listener = ProbeListener(
-                call, position, wanted, SlopeMode(saturated=saturated), self.recorder.mode.reads
+                call, position, wanted, SlopeMode(saturated=saturated), self.recorder.mode
             )
         own = listener.call
         self.recorder.listener, self.recorder.deadline = listener, deadline

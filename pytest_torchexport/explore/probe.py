@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -15,11 +15,12 @@ from pytest_torchexport.explore.aims import Reads, flips, numbers_in, place_dema
 from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.gradients import gradients
-from pytest_torchexport.explore.origins import Origins
+from pytest_torchexport.explore.origins import Origin, Origins
 from pytest_torchexport.explore.preimages import Demand
-from pytest_torchexport.explore.provenance import Provenance
+from pytest_torchexport.explore.provenance import Provenance, ProvenanceMode
 from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.operators import tells_numbers, tensors_among
 from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # How many conditions before the probed one are to keep their outcome.
@@ -96,7 +97,9 @@ class Probe:
     read, the last one first, and ``swaps`` what other indices into tables would change.
     ``saturated`` says that a function has another slope than torch gives it. ``origins`` are what
     tensors of the call were computed from, if that was asked for, and ``reads`` the numbers that
-    were read, with their tensors. ``demand`` is what the element of a threshold is to meet.
+    were read, with their tensors. ``told`` are the origins, None if unknown, of all tensors whose
+    numbers decided a size or left torch before. ``demand`` is what the element of a threshold is to
+    meet.
     """
 
     missing: float
@@ -111,6 +114,7 @@ class Probe:
     saturated: bool = False
     origins: Origins = field(default_factory=lambda: Origins(()))
     reads: Reads = ()
+    told: Sequence[Origin | None] = ()
     demand: Demand | None = None
 
 
@@ -162,10 +166,10 @@ class ProbeListener:
         position: int,
         wanted: ConditionOutcome,
         slopes: SlopeMode,
-        reads: Callable[[], Reads],
+        mode: ProvenanceMode,
     ) -> None:
         self.slopes = slopes
-        self._reads = reads
+        self._mode = mode
         self.found: Probe | None = None
         self._position = position
         self._wanted = wanted
@@ -173,6 +177,7 @@ class ProbeListener:
         self._inputs = Differentiable(call)
         self.call = self._inputs.call
         self.origins = Origins(self._inputs.inputs)
+        self._told: list[Origin | None] = []
 
     def evaluated(
         self, position: int, provenance: Provenance | None, outcome: ConditionOutcome
@@ -189,6 +194,8 @@ class ProbeListener:
 
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, and remember it."""
+        if not self._mode.is_disabled and tells_numbers(func, args):
+            self._told += map(self.origins.of, tensors_among([*args, *kwargs.values()]))
         result = func(*args, **kwargs)
         if is_operator(func):
             self.origins.saw(func, args, kwargs, result)
@@ -205,7 +212,7 @@ class ProbeListener:
             for gap in place_demands(earlier, bool(outcome), self.slopes.choices)
             or demands(earlier, bool(outcome))
         ]
-        reads = self._reads()
+        reads = self._mode.reads()
         ranked = rankings(provenance, bool(self._wanted), self.slopes.choices, reads)
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
@@ -223,6 +230,7 @@ class ProbeListener:
             inputs=self._inputs.inputs,
             origins=self.origins,
             reads=reads,
+            told=[*self._told, *map(self.origins.of, self.slopes.handed_out)],
         )
 
     def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:

@@ -122,6 +122,8 @@ class ProvenanceMode(TorchFunctionMode):
         self._on_truth = on_truth
         # Whether an operation raised; forward may have caught the error.
         self.raised = False
+        # Whether what runs now is not forward's.
+        self.is_disabled = False
         self._numbers: list[tuple[object, Provenance]] = []
 
     @contextmanager
@@ -139,15 +141,19 @@ class ProvenanceMode(TorchFunctionMode):
 
         Meant for arithmetic that is not forward's. If another mode is on top, pauses instead.
         """
-        if innermost_function_mode() is not self:
-            with self.paused():
-                yield
-            return
-        self.__exit__(None, None, None)
+        outer, self.is_disabled = self.is_disabled, True
         try:
-            yield
+            if innermost_function_mode() is not self:
+                with self.paused():
+                    yield
+                return
+            self.__exit__(None, None, None)
+            try:
+                yield
+            finally:
+                self.__enter__()
         finally:
-            self.__enter__()
+            self.is_disabled = outer
 
     def forget(self) -> None:
         """Drop what is known of the previous call."""

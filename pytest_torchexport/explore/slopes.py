@@ -168,7 +168,8 @@ def _unequal(left: Any, right: Any) -> Tensor:
 def _apart(difference: Tensor) -> Tensor:
     """Return distances that are not zero; they have no gradient."""
     far = difference.detach().abs()
-    return far.clamp(min=float(far.max()) * NEAREST + 1e-12) if far.numel() else far
+    # Reads no number: what forward reads is remembered.
+    return far.maximum(far.max() * NEAREST + 1e-12) if far.numel() else far
 
 
 _STEPS: dict[str, Source] = {
@@ -220,6 +221,8 @@ _LOGIC_ALIASES = {
 _DATA: Any = Tensor.data  # a descriptor, although it is typed as a tensor
 _CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
 _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
+# They give Python or another library all numbers of a tensor, by no operator.
+_HANDED_OUT = (*_TO_NUMPY, Tensor.tolist, Tensor.__dlpack__)
 _CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
 _CHOICES |= {"sort": False, "argsort": False}
 # Their parameters after the scores.
@@ -293,6 +296,8 @@ class SlopeMode(TorchFunctionMode):
         self.choices: list[Choice] = []
         self.lookups: list[Lookup] = []
         self.masks: list[Mask] = []
+        # The tensors all of whose numbers have left torch.
+        self.handed_out: list[Tensor] = []
         # Whether a function of the block has another slope than torch gives it.
         self.changed = False
         self._paused = False
@@ -326,6 +331,8 @@ class SlopeMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self._paused and ends_gradients(function, args):
             return None
+        if function in _HANDED_OUT and not self._paused:
+            self.handed_out.append(args[0].detach())
         if function in _TO_NUMPY:
             args = (args[0].detach(), *args[1:])
         result = function(*args, **kwargs)

@@ -18,7 +18,7 @@ from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
-from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
@@ -258,14 +258,15 @@ class Trials:
 
         As in ``mask.all()``, if the mask of the example is all ones.
         """
+        if self.spec.map is not None or any(map(_is_varied_argument, self.spec.leaves)):
+            return False
         probe = self.probe(base, origins=True)
         if probe is None or not isinstance(probe.provenance, (Compared, Reduced, Uncompared)):
             return False
         compared = operands_of(probe.provenance)
         tensors = [item for item in compared if not isinstance(item, (bool, int, float))]
-        # A number that was read may be the one that they are compared or computed with.
-        read = [tensor for _, tensor in probe.reads]
-        origins = [probe.origins.of(item) for item in (*tensors, *read)]
+        # What was told before may be what they are compared, computed or cut off with.
+        origins = [*map(probe.origins.of, tensors), *probe.told]
         return bool(tensors) and all(map(self._is_fixed, origins))
 
     def _is_fixed(self, origin: Origin | None) -> bool:
@@ -393,6 +394,11 @@ class Trials:
             if all(known != key for known, _ in found.taken):
                 yield found.recipe
                 return
+
+
+def _is_varied_argument(leaf: TensorLeaf | ValueLeaf) -> bool:
+    """Return True for a Python argument that has other values on other calls."""
+    return isinstance(leaf, ValueLeaf) and bool(leaf.values is not None or leaf.recorded)
 
 
 def _far(event: Event) -> float:

@@ -283,7 +283,8 @@ def _repeated(values: torch.Tensor, kind: str) -> torch.Tensor:
 def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
     if values.is_complex() or (domain.low is None and domain.high is None):
         return values
-    return values.clamp_(min=domain.low, max=domain.high)
+    # Not in place: integers that are written into a tensor of floats become floats.
+    return values.clamp(min=domain.low, max=domain.high)
 
 
 def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:

@@ -49,8 +49,11 @@ _ADVICE = re.compile(
 _NUMBERS = re.compile(
     r"tensor\(\[.*?\](?:, (?:dtype|device|size|grad_fn|requires_grad)=[^)]*)?\)", re.DOTALL
 )
-# The same of the legacy tracer, which also prints them in columns.
-_COLUMNS = re.compile(r"(?:\s+[-+.\deinfa]+)+\s*\[ (torch\.\w+\{[\d,]*\}) \]")
+# The same of the legacy tracer, which prints lines of them and then the type.
+_COLUMNS = re.compile(r"(?:\s+[-+.\deinfa]+)*\s*\[ (torch\.\w+\{[\d,]*\}) \]")
+_LINE_OF_NUMBERS = re.compile(
+    r"(?:Columns \d+ to +\d+|\([\d,.]+\) =)?(?:\s*(?:[-+]?[\d.]+(?:e[-+]?\d+)?|-?inf|nan|\*))*+\s*"
+)
 # TorchScript lists every overload of an operator; the first one shows what did not fit.
 _OVERLOADS = re.compile(
     r"(Arguments for call are not valid\.)\nThe following variants are available:\s*\n"
@@ -161,13 +164,24 @@ def condense(error: BaseException) -> tuple[str, SourceLine | None]:
 def _telling(error: BaseException) -> str:
     """Return the first lines of an exception that are no advice of torch's, as one line."""
     text = _without_its_own(text_of(error))
-    text = _COLUMNS.sub(r" \1", _NUMBERS.sub("tensor(...)", text))
+    text = _without_columns(_NUMBERS.sub("tensor(...)", text))
     text = _OVERLOADS.sub(r"\1\n\2\n", text)
     lines = [line.strip() for line in text.splitlines()]
     kept = [
         line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
     ]
     return " ".join(_ADVICE.sub("", " ".join(kept[:6])).split())
+
+
+def _without_columns(text: str) -> str:
+    """Return the text with the type alone of a tensor that the legacy tracer prints.
+
+    By lines, because a weight has millions of numbers.
+    """
+    if "[ torch." not in text:
+        return text
+    lines = (line for line in text.splitlines() if not _LINE_OF_NUMBERS.fullmatch(line.strip()))
+    return _COLUMNS.sub(r" \1", "\n".join(lines))
 
 
 def _where(causes: list[BaseException]) -> SourceLine | None:

@@ -13,6 +13,7 @@ from pytest_torchexport.outcomes.torch_state import compiling_nothing
 from pytest_torchexport.torch_private.dispatcher import (
     Handle,
     dispatch_mode,
+    is_operator,
     overloads_of,
     schema_of,
 )
@@ -78,6 +79,31 @@ def written_to(func: Any) -> frozenset[str]:
         if item.name in _WRITTEN_UNDECLARED
         or (item.alias_info is not None and item.alias_info.is_write)
     )
+
+
+# The numbers of an argument decide a size of the result, and torch has no tag for that.
+_SIZED_BY_NUMBERS = frozenset(["_pack_padded_sequence", "_pad_packed_sequence"])
+
+
+def tells_numbers(func: Any, args: tuple[Any, ...]) -> bool:
+    """Return True if numbers of an argument decide a size, or are returned to Python.
+
+    As those of ``nonzero`` and of ``item`` do. Also for an operator that is not torch's own.
+    """
+    if not is_operator(func) or func.namespace not in ("aten", "prims"):
+        return True
+    returned = (str(item.type) for item in schema_of(func).returns)
+    if any("Tensor" not in kind for kind in returned):
+        return True
+    name = name_of(func)
+    if name == "index":  # by numbers or by bools
+        return any(not is_index(item) for item in tensors_among(args[1]))
+    return name in _SIZED_BY_NUMBERS or torch.Tag.dynamic_output_shape in func.tags
+
+
+def is_index(tensor: torch.Tensor) -> bool:
+    """Return True for a tensor of places, False for a mask of bools or bytes."""
+    return tensor.dtype not in (torch.bool, torch.uint8)
 
 
 def outs_of(func: Any) -> list[str]:

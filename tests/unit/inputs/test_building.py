@@ -248,6 +248,16 @@ def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("written", [torch.tensor([0, 3, 1]), torch.tensor([False, True, True])])
+@pytest.mark.parametrize("example", [torch.tensor([0.2, 0.9, 0.5]), torch.tensor([1, 5, 2])])
+def test_numbers_of_another_dtype_become_legal_ones(written, example):
+    spec = spec_of(lambda x: x, example)
+    (tensor,) = build_leaves(spec, with_leaves(example_recipe(spec), {0: written}))
+    low, high = spec.leaves[0].domain.low, spec.leaves[0].domain.high
+    assert tensor.dtype == example.dtype
+    assert tensor.tolist() == [min(max(number, low), high) for number in written.tolist()]
+
+
 def test_a_literal_is_tiled_to_other_sizes():
     spec = spec_of(one, torch.randn(2, 3))
     item = LeafRecipe(kind="literal", data=Literal(torch.arange(6.0).reshape(2, 3)))

@@ -90,6 +90,17 @@ def test_the_numbers_of_a_tensor_in_columns_are_left_out():
     )
 
 
+def test_blocks_of_columns_are_left_out():
+    rows = "\n".join("-2.9143 -9.7252  inf" for _ in range(3))
+    blocks = (
+        f"(1,.,.) = \nColumns 1 to 100.01 *\n{rows}\n\nColumns 11 to 20{rows}\n\n(2,.,.) = \n{rows}"
+    )
+    text = f"detaching the gradient\nTensor:\n{blocks}\n[ torch.FloatTensor{{2,3,20}} ]"
+    assert condense(RuntimeError(text))[0] == (
+        "RuntimeError: detaching the gradient Tensor: torch.FloatTensor{2,3,20}"
+    )
+
+
 def test_a_note_that_a_target_added_names_the_line():
     error = RuntimeError("no kernel")
     error.add_note(f'File "{__file__}", line 7, in forward\n    import pytest')
