@@ -164,7 +164,7 @@ class FaultyOnnx:
             path = Path(directory, "model.onnx")
             program.save(path)
             session = onnx_runtime.TensorFile(path, "cpu")
-        return dataclasses.replace(artifact, session=session)
+        return artifact.with_session(session)
 
     def open_session(self, path: Path, device: str, optimizations: Any = None) -> Any:
         """Open a file with the fault instead, if the fault is in ONNX Runtime."""

@@ -134,8 +134,9 @@ class OnnxModels:
         return dataclasses.replace(self.shipped, path=path)
 
     def _run_with(self, model: OnnxModel, call: Call, file: Any) -> Outcome:
-        artifact: Any = model.artifact
-        runner: InProcess = self.case.runner_of(dataclasses.replace(artifact, session=file))
+        # A file from elsewhere runs in the clean process.
+        assert isinstance(model.artifact, OnnxArtifact | LegacyArtifact)
+        runner: InProcess = self.case.runner_of(model.artifact.with_session(file))
         return runner.run(call, self.case.plan.seed)
 
     def _run_in_sandbox(

@@ -89,6 +89,10 @@ class OnnxArtifact:
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
             return TensorFile(self.save(Path(directory)), self.device)
 
+    def with_session(self, session: Any) -> OnnxArtifact:
+        """Return the artifact with its calls made by another session of its inputs and outputs."""
+        return replace(self, opened=session)
+
     @cached_property
     def _open(self) -> OpenFile:
         return OpenFile(self.save, self.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,10 @@ class LegacyArtifact:
     def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
         """Run it, and show the values that it decides on."""
         return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    def with_session(self, session: Any) -> LegacyArtifact:
+        """Return the artifact with its calls made by another session of its inputs and outputs."""
+        return replace(self, session=session)
 
     @cached_property
     def _open(self) -> OpenFile:
