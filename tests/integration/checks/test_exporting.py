@@ -1,4 +1,4 @@
-"""checks/exporting.py: a refusal that the grad mode of the test's call causes says so."""
+"""checks/exporting.py: causes of refusals, and what an export leaves behind."""
 
 from __future__ import annotations
 
@@ -50,3 +50,27 @@ def test_a_call_without_gradients_has_no_such_cause():
     with torch.no_grad():
         found = refused("grad_none", make)
     assert found.diagnosis.causes == ()
+
+
+SEEN = {"exported": False}
+
+
+class RemembersItsExport(nn.Module):
+    """Goes on as if it were deployed once it was exported; ``scale`` is what it multiplies with then."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            SEEN["exported"] = True
+        return x * (self.scale if SEEN["exported"] else 2.0)
+
+
+@pytest.mark.parametrize(("scale", "failure"), [(2.5, "OutputsDiffer"), (2.0, None)])
+@pytest.mark.parametrize("target", ["trace", "export"])
+def test_eager_is_what_it_is_where_nothing_was_exported(target, scale, failure):
+    verdict = check_export(RemembersItsExport(scale), X, target=target, max_examples=5)
+    assert verdict.failure == failure, verdict
+    assert SEEN == {"exported": False}
