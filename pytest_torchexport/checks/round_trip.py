@@ -291,6 +291,56 @@ def _first_runs(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Cas
     return dataclasses.replace(case, saved=dataclasses.replace(saved, first_runs=tuple(runs)))
 
 
+def run_others(case: Case) -> Case | None:
+    """Make other calls in the clean process, and end it if no more are to be made there.
+
+    Return a case that has their outcomes. Large weights are so in one process at a time.
+    """
+    saved = case.saved
+    if saved is None or saved.session is None or case.runner.isolated:
+        return None
+    chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
+    with case.log.timed("round trip"):
+        return _run_more(case, saved, saved.session, chosen[:CALLS])
+
+
+def _run_more(
+    case: Case, saved: SavedArtifact, session: SandboxSession, waiting: Sequence[Recipe]
+) -> Case:
+    """Make waiting calls in the clean process, until one crashes or they take ``KEPT`` bytes."""
+    loaded = _loaded(case, session)
+    made: list[tuple[ReferenceCall, Outcome]] = []
+    left = deque(waiting)
+    while left and sum(found.nbytes for found, _ in made) < KEPT:
+        if case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
+            text = f"the round trip left out {len(left)} of its other calls for lack of time"
+            case.log.note(text)
+            left.clear()
+            break
+        case.log.trying = left.popleft()
+        found = case.accepted.call(case.log.trying)
+        if found is None:
+            continue
+        there, _ = _call_there(case, loaded, found.call)
+        if isinstance(there, Crashed):
+            return _crashed(case, saved, [found.call], there, KILLED.format("another call"))
+        made.append((found, there))
+    if not left and not case.artifact.native_loops:
+        saved.end()
+    saved = dataclasses.replace(saved, others=tuple(made), waiting=tuple(left))
+    return dataclasses.replace(case, saved=saved)
+
+
+def _sizes(case: Case) -> list[Recipe]:
+    return [
+        example_recipe(case.spec, {dim.name: size})
+        for dim in case.spec.dims.values()
+        if len(dim.sizes) <= FEW_SIZES
+        for size in dim.sizes
+        if size not in dim.boundary()
+    ]
+
+
 # -- the same calls on both sides ------------------------------------------------------------------
 
 
@@ -304,26 +354,14 @@ def compare(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     with case.log.timed("round trip"):
-        case = _compare_calls(case, saved, _loaded(case, saved.session))
+        _compare_example(case, saved)
+        case = _compare_others(case, saved, saved.session)
     returned = all(isinstance(outcome, Returned) for outcome, _ in saved.first_runs)
     loops = case.artifact.native_loops and saved.first_runs and returned
     if loops and not case.log.held and not case.runner.isolated:
         case = _isolated(
             case, saved, "it has loops, and one that does not end is ended with its process"
         )
-    return case
-
-
-def _compare_calls(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Case:
-    chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
-    waiting = deque(chosen[:CALLS])
-    made = _made_there(case, loaded, waiting)
-    if not waiting and not case.artifact.native_loops:
-        saved.end()  # before any call here: large weights are then in one process at a time
-    _compare_example(case, saved)
-    case = _compare_others(case, saved, made)
-    while waiting and not case.log.held and not case.runner.isolated:
-        case = _compare_others(case, saved, _made_there(case, loaded, waiting))
     return case
 
 
@@ -334,53 +372,22 @@ def _compare_example(case: Case, saved: SavedArtifact) -> None:
         _compare(case, calls[:number], ours, theirs, f"run {number} after loading")
 
 
-def _compare_others(
-    case: Case, saved: SavedArtifact, made: Sequence[tuple[ReferenceCall, Outcome]]
-) -> Case:
-    for found, there in made:
-        if case.log.held:
-            break
-        case.log.trying = found.recipe
-        if isinstance(there, Crashed):
-            return _crashed(case, saved, [found.call], there, KILLED.format("another call"))
-        here = case.judge.run(found.call)
-        sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
-        what = f"a call at {sizes or 'the example'} after loading"
-        _compare(case, [found.call], (here, {}), (there, {}), what)
-    return case
-
-
-def _made_there(
-    case: Case, loaded: LoadedArtifact, waiting: deque[Recipe]
-) -> list[tuple[ReferenceCall, Outcome]]:
-    """Make waiting calls in the clean process, until one crashes or they take ``KEPT`` bytes."""
-    made: list[tuple[ReferenceCall, Outcome]] = []
-    while waiting and sum(found.nbytes for found, _ in made) < KEPT:
-        if case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
-            case.log.note(
-                f"the round trip left out {len(waiting)} of its other calls for lack of time"
-            )
-            waiting.clear()
-            break
-        case.log.trying = waiting.popleft()
-        found = case.accepted.call(case.log.trying)
-        if found is None:
-            continue
-        there, _ = _call_there(case, loaded, found.call)
-        made.append((found, there))
-        if isinstance(there, Crashed):
-            break
-    return made
-
-
-def _sizes(case: Case) -> list[Recipe]:
-    return [
-        example_recipe(case.spec, {dim.name: size})
-        for dim in case.spec.dims.values()
-        if len(dim.sizes) <= FEW_SIZES
-        for size in dim.sizes
-        if size not in dim.boundary()
-    ]
+def _compare_others(case: Case, saved: SavedArtifact, session: SandboxSession) -> Case:
+    while True:
+        for found, there in saved.others:
+            if case.log.held:
+                return case
+            case.log.trying = found.recipe
+            here = case.judge.run(found.call)
+            sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
+            what = f"a call at {sizes or 'the example'} after loading"
+            _compare(case, [found.call], (here, {}), (there, {}), what)
+        if not saved.waiting or case.log.held:
+            return case
+        case = _run_more(case, saved, session, saved.waiting)
+        if case.runner.isolated or case.saved is None:
+            return case
+        saved = case.saved
 
 
 def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what: str) -> None:

@@ -58,10 +58,11 @@ FLOW = (
     ),
     Step(name="random streams", run="randomness:compare_streams"),
     Step(name="branch search", run="control_flow:explore", checks=("control_flow",)),
-    # Before any other call in this process: large weights may then be in one process at a time.
-    Step(name="calls after loading", run="round_trip:compare", checks=("round_trip",)),
+    # Before any call in this process: large weights are then in one process at a time.
+    Step(name="other calls there", run="round_trip:run_others", checks=("round_trip",)),
     Step(name="state in single calls", run="state:check_stateless", checks=("state",)),
     Step(name="seeds", run="randomness:check_seeds"),
+    Step(name="calls after loading", run="round_trip:compare", checks=("round_trip",)),
     Step(name="devices", run="serving:serve", checks=("round_trip",)),
     Step(name="state at the start", run="state:check_start", checks=("state",)),
     Step(name="sizes of the program", run="dims:audit", checks=("dims",)),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.accepted import ReferenceCall
+from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge import loading
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Outcome, Tensors
@@ -20,7 +22,7 @@ class SavedArtifact:
 
     ``blocked`` are the packages that the process does not have; ``thorough`` and ``fresh`` say how
     carefully the process puts its state back after a call. ``first_runs`` are the calls of the
-    example that were made there.
+    example that were made there, ``others`` further ones, and ``waiting`` those to be made yet.
     """
 
     path: Path
@@ -31,6 +33,8 @@ class SavedArtifact:
     gradients: bool
     session: SandboxSession | None = None
     first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
+    others: tuple[tuple[ReferenceCall, Outcome], ...] = ()
+    waiting: tuple[Recipe, ...] = ()
 
     def open(self, device: str | None = None, threads: int = 1) -> SandboxSession:
         """Load it in a new process, on the item's device or another.
