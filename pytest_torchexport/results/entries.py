@@ -35,6 +35,11 @@ class Entry:
         return self.verdict.status
 
     @property
+    def shown(self) -> str:
+        """The outcome in a table: ``unchecked`` for an item that passed without a verdict."""
+        return "unchecked" if self.verdict is None and self.outcome == "passed" else self.outcome
+
+    @property
     def _is_known(self) -> bool:
         """True if the verdict's failure is known, whatever else the item failed by."""
         return self.verdict is not None and any(

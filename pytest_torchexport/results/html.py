@@ -55,6 +55,7 @@ MARKS = {
     "xpassed": "XPASS",
     "xfailed": "xfail",
     "skipped": "skip",
+    "unchecked": "unchecked",
     "warned": "ok, warned",
     "passed": "ok",
 }
@@ -228,7 +229,7 @@ def _articles(items: Iterable[ItemResult]) -> Iterator[Article]:
 
 def _outcome(found: Sequence[Entry]) -> str:
     """Return the worst outcome; ``warned`` for a pass of which the summary has a warning."""
-    outcome = min((entry.outcome for entry in found), key=summary.severity)
+    outcome = min((entry.shown for entry in found), key=summary.severity)
     verdicts = [entry.verdict for entry in found if entry.verdict is not None]
     if outcome == "passed" and any(each.cautions or each.ineffective for each in verdicts):
         return "warned"

@@ -11,13 +11,14 @@ from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
 # The worst first: what a cell of the table shows if several items share it.
-OUTCOMES = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
+OUTCOMES = ("failed", "running", "xpassed", "xfailed", "skipped", "unchecked", "passed")
 
 MARKS = {
     "passed": ("ok", {"green": True}),
     "failed": ("FAILED", {"red": True}),
     "skipped": ("skip", {"yellow": True}),
     "xfailed": ("xfail", {"yellow": True}),
+    "unchecked": ("unchecked", {"yellow": True}),
     "xpassed": ("XPASS", {"red": True}),
     "caught": ("caught", {"green": True}),
     "missed": ("MISSED", {"red": True}),
@@ -81,8 +82,8 @@ def table(
         if entry.column and (unjudged or entry.verdict is not None):
             columns[entry.column] = None
             row = rows.setdefault(without_variant(entry.item.nodeid, entry.column), {})
-            shown = row.get(entry.column, entry.outcome)
-            row[entry.column] = min(shown, entry.outcome, key=severity)
+            worst = row.get(entry.column, entry.shown)
+            row[entry.column] = min(worst, entry.shown, key=severity)
     return rows, list(columns)
 
 

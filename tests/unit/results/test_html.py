@@ -220,6 +220,7 @@ def test_an_item_that_failed_without_a_failing_verdict_is_red_and_says_so():
 def test_a_pass_that_says_little_is_no_plain_ok():
     assert outcome_of(sample_run.item("t.py::a", sample_run.PASSED)) == "passed"
     assert outcome_of(sample_run.item("t.py::a", sample_run.WEAK)) == "warned"
+    assert outcome_of(ItemResult("t.py::a[trace-cpu]", "passed", ())) == "unchecked"
 
 
 def test_an_expected_failure_is_no_cause():

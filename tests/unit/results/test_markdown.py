@@ -38,6 +38,12 @@ def test_the_report_of_a_small_run():
     assert markdown.render(small) == GOLDEN
 
 
+def test_an_item_that_checked_nothing_is_no_ok():
+    text = markdown.render(run_of(item("t.py::a", verdict()), item("t.py::b", outcome="passed")))
+    assert "| `t.py::a` | ok |" in text
+    assert "| `t.py::b` | unchecked |" in text
+
+
 def test_the_sections_come_in_the_order_of_their_weight():
     text = markdown.render(SAMPLE)
     marks = [
