@@ -45,11 +45,23 @@ def copied_module(
     with torch.no_grad():
         copied = copy.deepcopy(module, memo)
         if copied is not module:
+            _keep_modes(module, memo)
             own = [*copied.modules(), *tensors_in(copied)]
             memo.update((id(item), item) for item in own)  # these are not to be copied again
             for part in copied.modules():
                 _unshare(part, memo)
     return copied
+
+
+def _keep_modes(module: torch.nn.Module, memo: Memo) -> None:
+    """Put each copied part into the mode of its original.
+
+    A ``__setstate__`` that calls the constructor leaves a part in training mode: einops' layers.
+    """
+    for part in module.modules():
+        twin = memo.get(id(part))
+        if isinstance(twin, torch.nn.Module) and twin.training != part.training:
+            twin.training = part.training
 
 
 def tensors_in(module: torch.nn.Module) -> list[torch.Tensor]:

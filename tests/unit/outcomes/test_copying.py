@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 
@@ -14,6 +15,19 @@ from pytest_torchexport.outcomes.copying import copied_module
 from pytest_torchexport.torch_private.memory import address_of
 
 X = torch.ones(2, 3)
+
+
+class Rebuilt(nn.Module):
+    """Builds itself anew when it is copied, like the layers of einops."""
+
+    def __getstate__(self):
+        return {}
+
+    def __setstate__(self, state):
+        super().__init__()
+
+    def forward(self, x):
+        return x
 
 
 class Counting(nn.Module):
@@ -256,3 +270,12 @@ def test_a_parametrized_copy_is_of_a_class_of_that_name():
     assert type(copied).__name__ == type(net).__name__
     assert isinstance(copied, nn.Linear)
     torch.testing.assert_close(copied.weight, net.weight)
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_each_part_of_a_copy_is_in_the_mode_of_its_original(lazily):
+    net = nn.Sequential(Rebuilt(), nn.Dropout(), Rebuilt(), nn.Linear(3, 3)).eval()
+    net[1].train()
+    assert copy.deepcopy(net)[0].training
+    copied = copied_module(net, lazily=lazily)
+    assert [part.training for part in copied] == [False, True, False, False]
