@@ -37,15 +37,28 @@ SCRIPTED = " (ScriptModule)"
 
 @dataclass
 class _Class:
-    """A module class: its name, the items that call it, and the first call that was recorded.
+    """A module class: its name, the items that call it, and the recordings of one instance.
 
-    ``recorded_in`` is the item of that call.
+    The instance is the first that can be checked, and has a recording for each way in which the
+    item ``recorded_in`` calls it. If none can be checked, it is the first.
     """
 
     name: str
     items: dict[str, None] = field(default_factory=dict)
-    recording: Recording | None = None
+    recordings: list[Recording] = field(default_factory=list)
     recorded_in: str = ""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Return True if an instance can be checked."""
+        return bool(self.recordings) and self.recordings[0].problem is None
+
+    def record(self, recording: Recording, item: str) -> None:
+        """Keep the recording if it is of the instance that is checked, or the first."""
+        if self.is_recorded and recording.module is self.recordings[0].module:
+            self.recordings.append(recording)
+        elif not self.recordings or (not self.is_recorded and recording.problem is None):
+            self.recordings, self.recorded_in = [recording], item
 
 
 class Survey:
@@ -88,16 +101,14 @@ class Survey:
                 return (yield)
         finally:
             for recording in recorder.recordings:
-                known = self._classes[_name_of(recording.module)]
-                if recording.problem is None or known.recording is None:
-                    known.recording, known.recorded_in = recording, item.nodeid
+                self._classes[_name_of(recording.module)].record(recording, item.nodeid)
 
     def _wanted(self, module: Any, item: str) -> bool:
         """Note that an item calls a class. Return True if no instance of it was recorded."""
         name = _name_of(unwrapped(module)[0])
         known = self._classes.setdefault(name, _Class(name))
         known.items[item] = None
-        return known.recording is None or known.recording.problem is not None
+        return not known.is_recorded
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -139,29 +150,39 @@ class Survey:
             cells = ", ".join(f"{target} {found.cell(target)}" for target in self._targets)
             self._say(f" {found.problem or cells} ({time.monotonic() - start:.0f} s)\n")
             # The module and its calls are not needed any more.
-            each.recording = None
+            each.recordings = []
 
     def _checked(self, each: _Class, seconds: float) -> Surveyed:
         """Return the verdicts on a class that may take so many seconds."""
-        recording = each.recording
         found = Surveyed(name=each.name, items=tuple(each.items), checked_in=each.recorded_in)
-        if recording is None:
+        if not each.recordings:
             return dataclasses.replace(found, problem="no call of it could be recorded")
-        if recording.problem is not None:
-            return dataclasses.replace(found, problem=str(recording.problem))
+        if not each.is_recorded:
+            return dataclasses.replace(found, problem=str(each.recordings[0].problem))
         until = time.monotonic() + seconds
         verdicts: list[Verdict] = []
         late: list[str] = []
         for target in self._targets:
-            left = until - time.monotonic()
-            if left < LEAST_SECONDS:
-                late.append(target)
-                continue
-            verdict = verdict_on(recording, self._plan(each, target, left))
-            verdicts.append(verdict)
-            if verdict.status == "failed" and time.monotonic() >= until:
+            verdict = self._verdict(each, target, until)
+            if verdict is not None:
+                verdicts.append(verdict)
+            if verdict is None or (verdict.status == "failed" and time.monotonic() >= until):
                 late.append(target)
         return dataclasses.replace(found, verdicts=tuple(verdicts), late=tuple(late))
+
+    def _verdict(self, each: _Class, target: str, until: float) -> Verdict | None:
+        """Return the verdict on the first recording that does not pass, or the last; None if the
+        time is not enough for all of them.
+        """
+        verdict = None
+        for recording in each.recordings:
+            left = until - time.monotonic()
+            if left < LEAST_SECONDS:
+                return None
+            verdict = verdict_on(recording, self._plan(each, target, left))
+            if verdict.status != "passed":
+                break
+        return verdict
 
     def _plan(self, each: _Class, target: str, seconds: float) -> Plan:
         return Plan(

@@ -138,3 +138,23 @@ def test_own_classes_are_checked_before_those_of_torch(suite, run):
         "Net (ScriptModule)",
         "torch.nn.modules.linear.Identity",
     ]
+
+
+WAYS = """
+class Wordy(nn.Module):
+    def forward(self, x, words=False):
+        return (x * 2, "two") if words else x * 2
+
+def test_ways(x):
+    net = Wordy()
+    net(x, words={})
+    net(x, words={})
+"""
+
+
+@pytest.mark.parametrize("words", [(True, False), (False, True)])
+def test_each_way_in_which_a_test_calls_the_instance_is_checked(suite, run, words):
+    suite(WAYS.format(*words))
+    lines = lines_of(run(*SURVEY[:-1], "--torchexport-targets=trace"))
+    assert lines[2].split() == ["test_it.Wordy", "ExportRefused"]
+    assert not any("markers to try" in line for line in lines)
