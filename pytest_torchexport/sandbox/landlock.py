@@ -118,8 +118,34 @@ def _needed(libraries: Sequence[str]) -> Iterator[Path]:
     yield from map(Path, _SYSTEM)
     yield from (Path("/dev", name) for name in _DEVICES)
     yield from map(Path, {sys.prefix, sys.base_prefix, *sys.path, *libraries} - {"", "/"})
+    for directory in {*sys.path, *libraries}:
+        yield from _linked(directory)
     yield from map(Path, filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)))
     yield Path(__file__).parents[1]  # it may be in none of these
+
+
+def _linked(directory: str) -> Iterator[Path]:
+    """Yield the packages of a directory that lie elsewhere: rules are for what a link leads to.
+
+    A link is a package as a whole (Nix, Bazel), or each of its files (``uv --link-mode symlink``):
+    then they lie in a directory of the package's name.
+    """
+    for package in _entries(directory):
+        if package.is_symlink():
+            yield Path(package.path)
+        elif package.is_dir():
+            links = (file for file in _entries(package.path) if file.is_symlink())
+            there = {Path(os.path.realpath(link.path)).parent for link in links}
+            yield from (path for path in there if path.name == package.name)
+
+
+def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a directory. Nothing is in one that cannot be read, nor in an archive."""
+    try:
+        with os.scandir(directory) as entries:
+            yield from entries
+    except OSError:
+        return
 
 
 def _about_this_process() -> Iterator[Path]:

@@ -45,3 +45,26 @@ def test_only_files_of_others_are_kept_from_reading_the_users_files(load, tmp_pa
 def test_files_of_others_read_the_libraries(load):
     for path in (os.__file__, pytest.__file__, landlock.__file__, "/proc/meminfo", os.devnull):
         assert run(load("NATIVE", f"read {Path(path).resolve()}", trusted=False)).value > 0
+
+
+@where_it_is
+@pytest.mark.parametrize("each_file", [True, False], ids=["each file", "as a whole"])
+def test_files_of_others_read_packages_that_are_links(
+    load, tmp_path_factory, monkeypatch, each_file
+):
+    site, store = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("store")
+    package = store / "linked"
+    package.mkdir()
+    for name in ("__init__.py", "late.py"):
+        (package / name).write_text("'text'")
+    if each_file:
+        (site / "linked").mkdir()
+        for file in package.iterdir():
+            (site / "linked" / file.name).symlink_to(file)
+    else:
+        (site / "linked").symlink_to(package)
+    (store / "secret").write_text("token")
+    monkeypatch.syspath_prepend(site)
+    served = {"trusted": False, "imports": ("linked",)}
+    assert run(load("NATIVE", f"read {site / 'linked' / 'late.py'}", **served)).value > 0
+    assert run(load("NATIVE", f"read {store / 'secret'}", **served)).value == -1
