@@ -395,7 +395,7 @@ class Run:
             yield from unchanged_lines(self.results, cached=bool(self.configuration.settings.cache))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         """Write the reports, once, on the controller, after the hooks of all other plugins."""
         if self._has_checked:
             from pytest_torchexport.outcomes.limits import left_behind
@@ -407,7 +407,9 @@ class Run:
         self._same.shorten(_reason)
         yield
         if self._reports_here():
-            self._write_reports(complete=exitstatus in COMPLETE, is_last=True)
+            # After ``-x`` and ``--maxfail`` the exit status is that of a failed test.
+            stopped = session.shouldfail or session.shouldstop
+            self._write_reports(complete=exitstatus in COMPLETE and not stopped, is_last=True)
         if known is not None:
             known.raise_problem()
 

@@ -346,6 +346,27 @@ def test_a_run_that_is_interrupted_has_its_summary_and_all_its_reports(suite, ru
     assert text.startswith("**torchexport: 2 passed**\n\nThe run did not come to its end")
 
 
+STOPS = """
+@pytest.mark.torchexport('mirror')
+def test_first(x): Net()(x)
+
+def test_plain(): assert False
+
+@pytest.mark.torchexport('mirror')
+def test_last(x): Net()(x)
+"""
+
+
+@pytest.mark.parametrize(("flags", "complete"), [((), True), (("-x",), False)], ids=str)
+def test_a_run_that_a_failed_test_stops_is_not_complete(suite, run, pytester, flags, complete):
+    suite(STOPS)
+    run("--torchexport-report=json:report.json", *flags)
+    document = json.loads((pytester.path / "report.json").read_text())
+    assert document["complete"] is complete
+    assert (len(document["items"]) == 2) is complete
+    assert [item["outcome"] for item in document["items"]][:1] == ["passed"]
+
+
 def test_a_run_that_is_killed_before_its_first_verdict_leaves_no_report_of_an_earlier_one(
     suite, run_apart, pytester
 ):
