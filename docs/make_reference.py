@@ -36,7 +36,8 @@ SETTINGS = """# Settings
 
 This page lists the settings of the plugin. Each setting has a name in pytest's ini file; some also
 have a flag. A flag overrides the marker, and the marker overrides the ini file. A wrong value is a
-usage error that names the legal values. If a flag takes several names, separate them by commas or
+usage error that names the legal values; a name that does not exist is only a warning of pytest, and
+an error with pytest's `--strict-config`. If a flag takes several names, separate them by commas or
 repeat the flag.
 
 ```toml

@@ -141,7 +141,8 @@ def _end(scene: Scene, found: Raised | Death | None, last: LastStep, steps: int)
     """Return how the run ended; None if that was in no operator, or not as the failure says."""
     hung = isinstance(scene.failure, ArtifactHung)
     if not isinstance(found, Death):
-        if found is not None and machine.is_out_of_memory(found.type, found.message):
+        out_of_memory = found is not None and machine.is_out_of_memory(found.type, found.message)
+        if out_of_memory and last.runs:
             what = "uses up the memory that is allowed"
             return _End(kind="fatal operator", what=what, number=last.number)
         return None

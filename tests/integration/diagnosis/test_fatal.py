@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pytest_torchexport import check_export
 from pytest_torchexport.diagnosis import fatal
 from pytest_torchexport.outcomes.fork import FORKS
+from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.results.diagnosis import NOTHING
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="the call is made in a fork")
@@ -107,6 +108,14 @@ def test_a_call_that_returns_has_no_such_operator(scene_of):
     known = fatal.examine(scene, NOTHING)
     assert known.place is None
     assert known.not_examined == ("operator: run step by step, the call returns",)
+
+
+def test_memory_that_is_used_up_before_the_first_operator_has_no_operator(scene_of, monkeypatch):
+    scene = scene_of(lambda x: x + 1 if torch.jit.is_tracing() else x, X)
+    monkeypatch.setattr(fatal, "_limited", lambda *_: raised(MemoryError("std::bad_alloc")))
+    known = fatal.examine(scene, NOTHING)
+    assert (known.place, known.causes) == (None, ())
+    assert known.not_examined == ("operator: run step by step, the call raises MemoryError",)
 
 
 @slow
