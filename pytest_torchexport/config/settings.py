@@ -196,7 +196,7 @@ class Settings:
         "torchexport-known",
         check=text,
         legal="a path",
-        help="The directory of known failures, below pytest's root directory.",
+        help="The directory of known failures; a relative path starts at pytest's root directory.",
     )
     shard: str = _row(
         "1/1",
