@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from scripted import Scripted
 from torch import nn
 
 from pytest_torchexport.torch_private.between_exports import (
@@ -23,20 +24,6 @@ def test_what_an_operator_remembers_of_its_decomposition_is_forgotten():
     lstm._dispatch_cache["a key of ours"] = None
     forget_decompositions(lstm)
     assert not lstm._dispatch_cache
-
-
-class Scripted(nn.Module):
-    scale: float
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = 2.0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.jit.wait(torch.jit.fork(self.scaled, x))
-
-    def scaled(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x) * self.scale
 
 
 def test_the_types_of_scripts_are_forgotten():

@@ -4,6 +4,7 @@ A test that fails here means that torch has changed: the docstring of the room s
 """
 
 import torch
+from scripted import Scripted
 from torch import nn
 
 from pytest_torchexport.torch_private.script_modules import (
@@ -14,20 +15,6 @@ from pytest_torchexport.torch_private.script_modules import (
     script_methods,
     with_calls_inlined,
 )
-
-
-class Scripted(nn.Module):
-    scale: float
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = 2.0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.jit.wait(torch.jit.fork(self.scaled, x))
-
-    def scaled(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x) * self.scale
 
 
 def test_a_script_shows_its_attributes_methods_and_code():
