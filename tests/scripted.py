@@ -1,7 +1,5 @@
 """A module to script, for the tests of torch_private."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
