@@ -283,15 +283,10 @@ def _in_item(
     foreign: bool,
     is_copy: bool,
 ) -> Verdict:
-    def made(prepared: Prepared) -> Case:
-        # Eager is to be what it is where nothing was exported: forward may note that it was.
-        with put_back(before):
-            return make(prepared)
-
     with _started(
         thing, plan, before, foreign=foreign, is_copy=is_copy, is_lent=not is_copy
     ) as item:
-        return _verdict(item, given, made)
+        return _verdict(item, given, make)
 
 
 def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:

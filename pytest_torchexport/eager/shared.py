@@ -30,12 +30,22 @@ LARGEST = 2**24
 _OF_NAMES = (dict, OrderedDict, defaultdict, Counter)
 _CONTAINERS = (*_OF_NAMES, list, set, deque)
 
-Restore = Callable[[], None]
+# Puts a place back, and returns what was there if it may hold other objects.
+Restore = Callable[[], Any]
 
 
 @contextlib.contextmanager
-def put_back(reached: Reached) -> Iterator[None]:
-    """Undo after the block what it did to the places that a walk has reached."""
+def put_back(reached: Reached) -> Iterator[list[Any]]:
+    """Undo after the block what it did to the places that a walk has reached.
+
+    Yields a list, which has after the block what was taken away there. As long as that is kept, so
+    are the operators that a torch.library.Library registered.
+    """
+    taken: list[Any] = []
+
+    def run(restore: Restore) -> None:
+        taken.append(restore())
+
     restores = [
         *map(_class, reached.classes),
         *itertools.starmap(_scope, reached.scopes),
@@ -46,8 +56,8 @@ def put_back(reached: Reached) -> Iterator[None]:
     ]
     with contextlib.ExitStack() as stack:  # runs all of them, also if one raises
         for restore in restores:
-            stack.callback(restore)
-        yield
+            stack.callback(run, restore)
+        yield taken
 
 
 def _names(
@@ -58,7 +68,7 @@ def _names(
     """Remember the objects that names stand for. A name that an import adds is kept."""
     kept = read()
 
-    def restore() -> None:
+    def restore() -> Any:
         now = read()
         for name, value in now.items():
             if name not in kept and not isinstance(value, types.ModuleType):
@@ -66,6 +76,7 @@ def _names(
         for name, value in kept.items():
             if name not in now or now[name] is not value:
                 write(name, value)
+        return now
 
     return restore
 
@@ -112,11 +123,13 @@ def _content(container: Any) -> Restore:
         return lambda: None
     kept = copy.copy(container)
 
-    def restore() -> None:
+    def restore() -> Any:
+        now = copy.copy(container)
         if not _alike(container, kept):
             container.clear()
             fill = container.extend if isinstance(container, (list, deque)) else container.update
             fill(kept)
+        return now
 
     return restore
 

@@ -19,8 +19,10 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.fingerprint import reach
 from pytest_torchexport.eager.queries import Query, queries, survives
 from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
@@ -110,8 +112,9 @@ class Prepared:
         grad_mode: GradMode | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Artifact | NotApplicable:
-        """Export a fresh copy of the subject at a call.
+        """Export a fresh copy of the subject at a call, and put back what that does elsewhere.
 
+        Eager is to be what it is where nothing was exported: forward may note that it was.
         On the item's device, to its target and in the subject's grad mode, or others; without
         gradients if the exporter does not take inference mode. ``options`` replace the user's.
         Raises whatever the exporter raises.
@@ -138,9 +141,19 @@ class Prepared:
     ) -> Artifact | NotApplicable:
         device, target = device or self.plan.device, target or self.plan.target
         options = {**(self.plan.options.export_options or {}).get(target, {}), **replaced}
-        subject = self.reference.pristine.copy().to(device)
+        pristine = self.reference.pristine
+        subject = pristine.copy().to(device)
         call = call.clone().to(device)
-        with self.log.during(Activity.EXPORTER), grad_mode.entered(), suppress_output():
+        # As eager's calls have left it: they may have made the places that an export writes to.
+        reached = reach(pristine.function if pristine.module is None else pristine.module)
+        with (
+            self.log.during(Activity.EXPORTER),
+            grad_mode.entered(),
+            suppress_output(),
+            put_back(reached) as taken,
+        ):
+            # The artifact may call operators of a torch.library.Library among it.
+            self.resources.callback(taken.clear)
             return targets.get(target).export(subject.function, call, self.spec, **options)
 
     def call_to_export(self) -> Call:

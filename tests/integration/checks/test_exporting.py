@@ -74,3 +74,57 @@ def test_eager_is_what_it_is_where_nothing_was_exported(target, scale, failure):
     verdict = check_export(RemembersItsExport(scale), X, target=target, max_examples=5)
     assert verdict.failure == failure, verdict
     assert SEEN == {"exported": False}
+
+
+MADE_LATE = {}
+
+
+class RemembersInWhatEagerMade(nn.Module):
+    """As above, in a dict that the first call of eager makes."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        seen = MADE_LATE.setdefault("seen", {"exported": False})
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            seen["exported"] = True
+        return x * (self.scale if seen["exported"] else 2.0)
+
+
+@pytest.mark.parametrize(("scale", "failure"), [(2.5, "OutputsDiffer"), (2.0, None)])
+@pytest.mark.parametrize("target", ["trace", "export"])
+def test_what_eager_made_is_put_back_too(target, scale, failure):
+    verdict = check_export(RemembersInWhatEagerMade(scale), X, target=target, max_examples=5)
+    assert verdict.failure == failure, verdict
+
+
+LIBRARIES = {}
+
+
+class RegistersItsOperator(nn.Module):
+    """Calls an operator of its own in the export alone, and registers it there."""
+
+    def __init__(self, namespace):
+        super().__init__()
+        self.namespace = namespace
+
+    def forward(self, x):
+        if not torch.jit.is_tracing() and not torch.compiler.is_exporting():
+            return x * 2
+        if self.namespace not in LIBRARIES:
+            library = torch.library.Library(self.namespace, "DEF")
+            library.define("double(Tensor x) -> Tensor")
+            library.impl("double", lambda x: x * 2, "CompositeExplicitAutograd")
+            library.impl("double", torch.empty_like, "Meta")
+            LIBRARIES[self.namespace] = library
+        return getattr(torch.ops, self.namespace).double(x)
+
+
+@pytest.mark.parametrize("target", ["trace", "export"])
+def test_an_operator_that_the_export_registered_lives_as_long_as_the_artifact(target):
+    module = RegistersItsOperator(f"registered_in_{target}")
+    verdict = check_export(module, X, target=target, max_examples=5, checks=["parity"])
+    assert verdict.status == "passed", verdict
+    assert LIBRARIES == {}
