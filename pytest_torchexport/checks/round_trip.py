@@ -300,8 +300,11 @@ def run_others(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
+    tried = case.log.trying
     with case.log.timed("round trip"):
-        return _run_more(case, saved, saved.session, chosen[:CALLS])
+        case = _run_more(case, saved, saved.session, chosen[:CALLS])
+    case.log.trying = tried  # the next steps call the example again
+    return case
 
 
 def _run_more(

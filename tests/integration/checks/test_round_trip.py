@@ -19,9 +19,10 @@ from torch import nn
 from versions import FUNCTION_TYPED, INSTALLED
 
 from pytest_torchexport import check_export, engine
-from pytest_torchexport.checks import round_trip, serving
+from pytest_torchexport.checks import round_trip, serving, state
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import attempted
 from pytest_torchexport.judge.runners import LoadedArtifact
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.sandbox import process, session, wire
@@ -695,3 +696,10 @@ def test_a_server_that_was_killed_between_items_is_started_again(library):
     with contextlib.suppress(ProcessLookupError):
         os.kill(server._process.pid, signal.SIGKILL)
     assert check(target).status == "passed"
+
+
+def test_what_ends_a_step_after_the_other_calls_there_names_the_call_of_that_step(monkeypatch):
+    named = []
+    monkeypatch.setattr(state, "check_stateless", lambda case: named.append(attempted(case)))
+    check()
+    assert named == [("call: input=float32[2, 3] as in the example",)]
