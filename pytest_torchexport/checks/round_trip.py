@@ -365,7 +365,8 @@ def compare(case: Case) -> Case | None:
         case = _isolated(
             case, saved, "it has loops, and one that does not end is ended with its process"
         )
-    return case
+    # What was compared needs no memory any more.
+    return dataclasses.replace(case, saved=dataclasses.replace(saved, others=(), waiting=()))
 
 
 def _compare_example(case: Case, saved: SavedArtifact) -> None:
