@@ -299,39 +299,51 @@ def run_others(case: Case) -> Case | None:
     saved = case.saved
     if saved is None or saved.session is None or case.runner.isolated:
         return None
+    loaded = _loaded(case, saved.session)
     chosen = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
+    saved = dataclasses.replace(saved, waiting=tuple(chosen[:CALLS]))
     tried = case.log.trying
     with case.log.timed("round trip"):
-        case = _run_more(case, saved, saved.session, chosen[:CALLS])
+        case, saved = _run_more(case, saved, loaded)
     case.log.trying = tried  # the next steps call the example again
-    return case
+    return dataclasses.replace(case, saved=saved)
 
 
 def _run_more(
-    case: Case, saved: SavedArtifact, session: SandboxSession, waiting: Sequence[Recipe]
-) -> Case:
-    """Make waiting calls in the clean process, until one crashes or they take ``KEPT`` bytes."""
-    loaded = _loaded(case, session)
+    case: Case, saved: SavedArtifact, loaded: LoadedArtifact
+) -> tuple[Case, SavedArtifact]:
+    """Make waiting calls in the clean process, until one crashes or they take ``KEPT`` bytes.
+
+    Return the case, isolated if one crashed, and the artifact with these calls as its ``others``.
+    """
     made: list[tuple[ReferenceCall, Outcome]] = []
-    left = deque(waiting)
-    while left and sum(found.nbytes for found, _ in made) < KEPT:
+    waiting = deque(saved.waiting)
+    size = 0
+    while waiting and size < KEPT:
         if case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
-            text = f"the round trip left out {len(left)} of its other calls for lack of time"
-            case.log.note(text)
-            left.clear()
-            break
-        case.log.trying = left.popleft()
+            case.log.note(
+                f"the round trip left out {len(waiting)} of its other calls for lack of time"
+            )
+            waiting.clear()
+            continue
+        case.log.trying = waiting.popleft()
         found = case.accepted.call(case.log.trying)
         if found is None:
             continue
         there, _ = _call_there(case, loaded, found.call)
         if isinstance(there, Crashed):
-            return _crashed(case, saved, [found.call], there, KILLED.format("another call"))
+            case = _crashed(case, saved, [found.call], there, KILLED.format("another call"))
+            return case, _forgotten(saved)
         made.append((found, there))
-    if not left and not case.artifact.native_loops:
+        size += found.nbytes
+    if not waiting and not case.artifact.native_loops:
         saved.end()
-    saved = dataclasses.replace(saved, others=tuple(made), waiting=tuple(left))
-    return dataclasses.replace(case, saved=saved)
+    return case, dataclasses.replace(saved, others=tuple(made), waiting=tuple(waiting))
+
+
+def _forgotten(saved: SavedArtifact) -> SavedArtifact:
+    """Return the artifact without other calls, which need no memory any more."""
+    return dataclasses.replace(saved, others=(), waiting=())
 
 
 def _sizes(case: Case) -> list[Recipe]:
@@ -356,17 +368,20 @@ def compare(case: Case) -> Case | None:
     saved = case.saved
     if saved is None or saved.session is None or case.runner.isolated:
         return None
+    loaded = _loaded(case, saved.session)
     with case.log.timed("round trip"):
         _compare_example(case, saved)
-        case = _compare_others(case, saved, saved.session)
+        _compare_others(case, saved.others)
+        while saved.waiting and not case.log.held:
+            case, saved = _run_more(case, saved, loaded)
+            _compare_others(case, saved.others)
     returned = all(isinstance(outcome, Returned) for outcome, _ in saved.first_runs)
     loops = case.artifact.native_loops and saved.first_runs and returned
     if loops and not case.log.held and not case.runner.isolated:
         case = _isolated(
             case, saved, "it has loops, and one that does not end is ended with its process"
         )
-    # What was compared needs no memory any more.
-    return dataclasses.replace(case, saved=dataclasses.replace(saved, others=(), waiting=()))
+    return dataclasses.replace(case, saved=_forgotten(saved))
 
 
 def _compare_example(case: Case, saved: SavedArtifact) -> None:
@@ -376,22 +391,15 @@ def _compare_example(case: Case, saved: SavedArtifact) -> None:
         _compare(case, calls[:number], ours, theirs, f"run {number} after loading")
 
 
-def _compare_others(case: Case, saved: SavedArtifact, session: SandboxSession) -> Case:
-    while True:
-        for found, there in saved.others:
-            if case.log.held:
-                return case
-            case.log.trying = found.recipe
-            here = case.judge.run(found.call)
-            sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
-            what = f"a call at {sizes or 'the example'} after loading"
-            _compare(case, [found.call], (here, {}), (there, {}), what)
-        if not saved.waiting or case.log.held:
-            return case
-        case = _run_more(case, saved, session, saved.waiting)
-        if case.runner.isolated or case.saved is None:
-            return case
-        saved = case.saved
+def _compare_others(case: Case, others: Sequence[tuple[ReferenceCall, Outcome]]) -> None:
+    for found, there in others:
+        if case.log.held:
+            return
+        case.log.trying = found.recipe
+        here = case.judge.run(found.call)
+        sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
+        what = f"a call at {sizes or 'the example'} after loading"
+        _compare(case, [found.call], (here, {}), (there, {}), what)
 
 
 def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what: str) -> None:

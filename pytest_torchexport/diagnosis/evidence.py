@@ -241,7 +241,7 @@ class Evidence:
 
     def _after(self, call: Call) -> _Changes:
         subject = self._subject()
-        root: Any = subject.module if subject.module is not None else subject.function
+        root = subject.root
         before, held = fingerprint(root, values=True), _buffers(subject.module)
         observe(subject.function, call, seed=self._case.plan.seed, grad_mode=subject.grad_mode)
         changes, now = changed(before, fingerprint(root, values=True)), _buffers(subject.module)

@@ -197,7 +197,7 @@ class _Start:
 
 def _start(runs: _Runs) -> _Start:
     copy = runs.subject.copy()
-    return _Start(copy, reach(_root(copy), values=True))
+    return _Start(copy, reach(copy.root, values=True))
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class _Examination:
     # -- the watched run ---------------------------------------------------------------------------
 
     def changes(self) -> None:
-        after = reach(_root(self.start.subject), values=True)
+        after = reach(self.start.subject.root, values=True)
         draws = _draws(self.watched.ops, self.start.reached.modules)
         self.found.say("random", [*draws, *self._streams()])
         self._inputs(self.outcome)
@@ -361,10 +361,6 @@ class _Examination:
             if _differ(one, again):
                 return False
         return _differ(one, other) or (isinstance(other, Returned) and _differ(other, one))
-
-
-def _root(subject: Subject) -> Any:
-    return subject.module if subject.module is not None else subject.function
 
 
 # -- sentences -------------------------------------------------------------------------------------

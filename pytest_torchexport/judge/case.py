@@ -145,7 +145,7 @@ class Prepared:
         subject = pristine.copy().to(device)
         call = call.clone().to(device)
         # As eager's calls have left it: they may have made the places that an export writes to.
-        reached = reach(pristine.function if pristine.module is None else pristine.module)
+        reached = reach(pristine.root)
         with (
             self.log.during(Activity.EXPORTER),
             grad_mode.entered(),

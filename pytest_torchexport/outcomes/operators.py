@@ -96,14 +96,9 @@ def tells_numbers(func: Any, args: tuple[Any, ...]) -> bool:
     if any("Tensor" not in kind for kind in returned):
         return True
     name = name_of(func)
-    if name == "index":  # by numbers or by bools
-        return any(not is_index(item) for item in tensors_among(args[1]))
+    if name == "index":  # by places, or by a mask
+        return any(item.dtype in (torch.bool, torch.uint8) for item in tensors_among(args[1]))
     return name in _SIZED_BY_NUMBERS or torch.Tag.dynamic_output_shape in func.tags
-
-
-def is_index(tensor: torch.Tensor) -> bool:
-    """Return True for a tensor of places, False for a mask of bools or bytes."""
-    return tensor.dtype not in (torch.bool, torch.uint8)
 
 
 def outs_of(func: Any) -> list[str]:

@@ -68,6 +68,11 @@ class Subject:
         return cls(thing, module, name, wrappers, grad_mode)
 
     @property
+    def root(self) -> Any:
+        """The module, or the function if there is none: all that a call uses is reached from it."""
+        return self.module if self.module is not None else self.function
+
+    @property
     def scripted(self) -> bool:
         """Return True if it is TorchScript already."""
         return isinstance(self.module, torch.jit.ScriptModule) or isinstance(

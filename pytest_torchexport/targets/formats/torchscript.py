@@ -236,9 +236,10 @@ def _operations(program: Any, graph: Any, moved: dict[Hashable, int | None]) -> 
 
 def _names_device(node: Any) -> bool:
     """Return True if a node moves tensors to a device, or is a device other than a tensor's own."""
-    kinds = (value.type().annotation_str for value in node.outputs())
-    own = node.kind() == "prim::device"
-    return node.kind() in DEVICE_BY_NAME or (not own and "Device" in kinds)
+    return node.kind() in DEVICE_BY_NAME or any(
+        value.type().annotation_str == "Device" and not _is_tensors(value)
+        for value in node.outputs()
+    )
 
 
 def _operation(program: Any, node: Any) -> Operation:

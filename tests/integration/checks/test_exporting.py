@@ -52,52 +52,37 @@ def test_a_call_without_gradients_has_no_such_cause():
     assert found.diagnosis.causes == ()
 
 
-SEEN = {"exported": False}
-
-
-class RemembersItsExport(nn.Module):
-    """Goes on as if it were deployed once it was exported; ``scale`` is what it multiplies with then."""
-
-    def __init__(self, scale):
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, x):
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            SEEN["exported"] = True
-        return x * (self.scale if SEEN["exported"] else 2.0)
-
-
-@pytest.mark.parametrize(("scale", "failure"), [(2.5, "OutputsDiffer"), (2.0, None)])
-@pytest.mark.parametrize("target", ["trace", "export"])
-def test_eager_is_what_it_is_where_nothing_was_exported(target, scale, failure):
-    verdict = check_export(RemembersItsExport(scale), X, target=target, max_examples=5)
-    assert verdict.failure == failure, verdict
-    assert SEEN == {"exported": False}
-
-
+AT_IMPORT = {"seen": {"exported": False}}
 MADE_LATE = {}
 
 
-class RemembersInWhatEagerMade(nn.Module):
-    """As above, in a dict that the first call of eager makes."""
+class RemembersItsExport(nn.Module):
+    """Goes on as if it were deployed once it was exported; ``scale`` is what it multiplies with then.
 
-    def __init__(self, scale):
+    It remembers that in a dict of ``memory``, which the first call makes if it is not there.
+    """
+
+    def __init__(self, memory, scale):
         super().__init__()
+        self.memory = memory
         self.scale = scale
 
     def forward(self, x):
-        seen = MADE_LATE.setdefault("seen", {"exported": False})
+        seen = (AT_IMPORT if self.memory == "at import" else MADE_LATE).setdefault(
+            "seen", {"exported": False}
+        )
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             seen["exported"] = True
         return x * (self.scale if seen["exported"] else 2.0)
 
 
 @pytest.mark.parametrize(("scale", "failure"), [(2.5, "OutputsDiffer"), (2.0, None)])
+@pytest.mark.parametrize("memory", ["at import", "made late"])
 @pytest.mark.parametrize("target", ["trace", "export"])
-def test_what_eager_made_is_put_back_too(target, scale, failure):
-    verdict = check_export(RemembersInWhatEagerMade(scale), X, target=target, max_examples=5)
+def test_eager_is_what_it_is_where_nothing_was_exported(target, memory, scale, failure):
+    verdict = check_export(RemembersItsExport(memory, scale), X, target=target, max_examples=5)
     assert verdict.failure == failure, verdict
+    assert AT_IMPORT == {"seen": {"exported": False}}
 
 
 LIBRARIES = {}
