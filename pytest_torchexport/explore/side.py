@@ -16,9 +16,6 @@ from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Rec
 from pytest_torchexport.explore.thresholds import COMPARING, CONSTANT
 from pytest_torchexport.inputs.recipes import Recipe
 
-# A threshold whatever the number of its operator, and its bound.
-_Kind = tuple[Key, float | None]
-
 
 @dataclass
 class Side:
@@ -94,5 +91,9 @@ class Side:
         )
 
 
+# A threshold without the number of its operator, and its bound.
+_Kind = tuple[str, str, str, str, float | None]
+
+
 def _kind_of(key: Key, near: Near) -> _Kind:
-    return key._replace(number=0), near.bound
+    return key.source, key.of, key.side, key.name, near.bound
