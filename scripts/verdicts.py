@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 MAX_EXAMPLES = 20
 # What differs between two runs of the same code: time, and numbers that are measured rather than computed.
-VOLATILE = ("seconds", "max_error", "warnings")
+VOLATILE = ("max_error", "warnings")
 # Fields that came with version 2 of the JSON report, or changed their type (no item asks for a self-test).
 ADDED = ("skip", "self_test")
 
@@ -81,6 +81,7 @@ def plain(verdict: Any) -> dict[str, Any]:
     left_out = (*VOLATILE, *ADDED)
     found = {key: value for key, value in verdict.as_dict().items() if key not in left_out}
     found["assumed"] = [str(item) for item in verdict.assumed]
+    found["seconds"] = round(sum(verdict.seconds.values()), 3)
     found["where"] = _as_text(found["where"])
     for difference in (*found["differences"], *found["explained"]):
         difference["what"] += _as_text(difference.pop("where"))
@@ -160,12 +161,37 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return dict(json.loads(line) for line in path.read_text().splitlines())
 
 
+def golden(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Return what no change may make worse: the class, and who is to blame, where and why."""
+    diagnosis = verdict.get("diagnosis", {})
+    causes = diagnosis.get("causes", [])
+    places = [verdict.get("where"), *(_line(each["where"]) for each in causes)]
+    return {
+        "status": verdict.get("status", verdict.get("error")),
+        "failure": verdict.get("failure"),
+        "owner": diagnosis.get("owner"),
+        "operator": (diagnosis.get("place") or {}).get("operator"),
+        "lines": sorted({_line(place) for place in places if place}),
+        "causes": [each["kind"] for each in causes],
+        "seconds": verdict.get("seconds", 0.0),
+    }
+
+
+def _line(where: dict[str, Any] | str | None) -> str:
+    """Return the text of a source line, without its file and number, which edits of the table move."""
+    return (
+        _as_text(where).partition("  ")[2]
+        if not isinstance(where, str)
+        else where.partition("  ")[2]
+    )
+
+
 def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
     """Yield a line per item and field that differ, of the items that both have."""
     for name in before.keys() & after.keys():
         old, new = before[name], after[name]
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
+            if key != "seconds" and old.get(key) != new.get(key):
                 yield f"{name}  {key}\n    - {old.get(key)}\n    + {new.get(key)}"
 
 
@@ -190,6 +216,9 @@ def main() -> int:
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     comparing.add_argument("--fields", nargs="*", help="compare only these fields of a verdict")
+    comparing.add_argument(
+        "--golden", action="store_true", help="compare class, owner, operator, lines and causes"
+    )
     given = parser.parse_args()
     if given.command == "dump":
         every = items(frozen=given.frozen)
@@ -198,6 +227,10 @@ def main() -> int:
             dump(given.path, {name: every[name] for name in chosen}, given.shard)
         return 0
     before, after = read(given.before), read(given.after)
+    if given.golden:
+        before, after = (
+            {name: golden(verdict) for name, verdict in side.items()} for side in (before, after)
+        )
     if given.fields:
         before, after = (
             {name: {key: item.get(key) for key in given.fields} for name, item in side.items()}
@@ -205,7 +238,11 @@ def main() -> int:
         )
     lines = sorted(differences(before, after))
     print(*lines, sep="\n")
-    print(f"{len(before.keys() & after.keys())} items in both, {len(lines)} differences")
+    both = before.keys() & after.keys()
+    seconds = [sum(side[name].get("seconds") or 0.0 for name in both) for side in (before, after)]
+    print(f"{len(both)} items in both, {len(lines)} differences")
+    if all(seconds):
+        print(f"{seconds[0]:.0f} s before, {seconds[1]:.0f} s after")
     return bool(lines)
 
 

@@ -12,6 +12,7 @@ import torch
 import zoo
 from torch import nn
 
+from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Verdict
 
@@ -51,7 +52,7 @@ def compare(script, monkeypatch, tmp_path, capsys):
 
 def test_verdicts_that_differ_in_their_time_alone_are_equal(compare):
     status, printed = compare(PASSED, replace(PASSED, seconds={"parity": 9.0}, max_error=1e-7))
-    assert (status, printed) == (0, "\n1 items in both, 0 differences\n")
+    assert (status, printed) == (0, "\n1 items in both, 0 differences\n1 s before, 9 s after\n")
 
 
 def test_a_verdict_that_changed_is_told_with_its_fields(compare):
@@ -64,6 +65,14 @@ def test_a_verdict_that_changed_is_told_with_its_fields(compare):
 def test_fields_that_are_not_asked_for_do_not_count(compare):
     status, printed = compare(PASSED, replace(PASSED, where=None), "--fields", "status")
     assert (status, printed) == (0, "\n1 items in both, 0 differences\n")
+
+
+def test_of_golden_verdicts_class_owner_line_and_cause_count(compare):
+    blamed = replace(PASSED, diagnosis=Diagnosis(owner="capture"))
+    status, printed = compare(PASSED, blamed, "--golden")
+    assert status == 1
+    assert "zoo/net/trace  owner\n    - None\n    + capture" in printed
+    assert compare(PASSED, replace(PASSED, subject="Other"), "--golden")[0] == 0
 
 
 def test_a_dump_goes_on_where_it_ended_and_keeps_to_its_shard(script, tmp_path):
