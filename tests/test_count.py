@@ -1,0 +1,42 @@
+"""scripts/count: lines, names, numbers and circles of files that are known."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "count"
+
+
+@pytest.fixture
+def count(monkeypatch, tmp_path):
+    loader = SourceFileLoader("count_script", str(SCRIPT))
+    module = module_from_spec(spec_from_loader("count_script", loader))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "count_script", module)
+    loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    return module
+
+
+def test_functions_patterns_and_numbers_of_a_file(count, tmp_path):
+    (tmp_path / "one.py").write_text(
+        "import re\nLIMIT = 2 * 1.5\nNAMES = ('a',)\nON = True\nWORD = re.compile('w')\n"
+        "def of(text):\n    async def inner(): ...\n    return re.search('x', text)\n"
+    )
+    files = count.python(".")
+    assert count.lines(files) == 8
+    assert (count.functions(files), count.patterns(files), count.constants(files)) == (2, 2, 1)
+
+
+def test_files_that_import_each_other_for_a_type_are_a_circle(count, tmp_path):
+    (tmp_path / "a.py").write_text("import b\nimport c\n")
+    (tmp_path / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import A\n"
+    )
+    (tmp_path / "c.py").write_text("")
+    assert count.circles(count.python(".")) == [["a", "b"]]
