@@ -11,7 +11,6 @@ import math
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
-from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
 from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
@@ -20,6 +19,8 @@ from pytest_torchexport.results.verdict import (
     Branch,
     Difference,
     ItemResult,
+    KnownFailure,
+    KnownMatch,
     Latency,
     MemoryGrowth,
     Recorded,
@@ -75,7 +76,7 @@ def known_and_fixed(test):
     entry = KnownFailure(
         test=test, target="trace", device="cpu", subject="Net", failure="BranchFrozen", reason="old"
     )
-    match = KnownMatch(status="fixed", now=entry, known=entry, file="known/a.toml:3")
+    match = KnownMatch(status="fixed", now=entry, known=entry, file="known/a.toml")
     return dataclasses.replace(item(test, verdict(), outcome="failed"), known=(match,))
 
 

@@ -16,11 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_providers import serving, variables
-from known_entries import other, patch_of
 from sample import HOSTILE, failed, item, run_of, verdict
 
-from pytest_torchexport.commands.comment import main as comment
 from pytest_torchexport.config.validate import KNOWN_MODES
 from pytest_torchexport.results import json
 
@@ -58,15 +55,26 @@ if sys.argv[1:3] == ["-m", "pytest"]:
     report = sys.argv[sys.argv.index("--torchexport-report") + 1].removeprefix("json:")
     if "SAMPLE" in os.environ:
         shutil.copy(os.environ["SAMPLE"], report)
-    if "PATCH" in os.environ:
-        with open(os.path.join(os.path.dirname(report), "torchexport-known.patch"), "w") as patch:
-            patch.write(os.environ["PATCH"])
+    if "WRITES" in os.environ:
+        os.makedirs("torchexport-known", exist_ok=True)
+        with open("torchexport-known/" + os.environ["WRITES"], "w") as known:
+            known.write("version = 1")
     sys.exit(int(os.environ.get("PYTEST_STATUS", "0")))
 if sys.argv[1:3] == ["-m", "pip"]:
     with open(os.environ["CALLS"], "a") as calls:
         print(*sys.argv[3:], sep="|", file=calls)
     sys.exit(0)
 os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+"""
+# GitHub's command, which says which comments it finds.
+GH = """#!/bin/sh
+printf '%s|' "$@" >> "$CALLS.gh"
+for last; do :; done
+case "$last" in
+  body=@*) cat "${last#body=@}" >> "$CALLS.gh" ;;
+  *) printf '%s' "$FOUND" ;;
+esac
+exit "${GH_STATUS:-0}"
 """
 
 
@@ -143,9 +151,11 @@ class Machine:
         self.summary = folder / "summary.md"
         for path in (folder / "bin", self.work, self.temp):
             path.mkdir()
-        python = folder / "bin/python"
-        python.write_text(PYTHON)
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        for name, text in {"python": PYTHON, "gh": GH}.items():
+            command = folder / "bin" / name
+            command.write_text(text)
+            command.chmod(command.stat().st_mode | stat.S_IXUSR)
+        subprocess.run(["git", "init", "-q"], cwd=self.work, check=True)
         self.variables = {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
@@ -153,11 +163,11 @@ class Machine:
             "CI": "true",
         }
 
-    def sample(self, results, *, status=0, patch="") -> None:
-        """Have the next ``python -m pytest`` write these results."""
+    def sample(self, results, *, status=0, known="") -> None:
+        """Have the next ``python -m pytest`` write these results, and this file of known failures."""
         (self.folder / "sample.json").write_text(json.render(results))
         self.variables |= {"SAMPLE": f"{self.folder}/sample.json", "PYTEST_STATUS": str(status)}
-        self.variables |= {"PATCH": patch} if patch else {}
+        self.variables |= {"WRITES": known} if known else {}
 
     def shell(self, script: str, **more: str) -> subprocess.CompletedProcess[str]:
         # As the systems call a shell, but for -u: a variable that nobody sets is a typing error.
@@ -185,6 +195,7 @@ class Machine:
             step = STEPS[name]
             values = {f"inputs.{key}": value for key, value in given.items()}
             values |= {f"steps.report.outputs.{key}": value for key, value in outputs.items()}
+            values["github.event.pull_request.number"] = "7"
             own = {key: _evaluated(value, values) for key, value in step["env"].items()}
             out = self.folder / "output"
             out.write_text("")
@@ -192,6 +203,7 @@ class Machine:
                 "GITHUB_ACTION_PATH": str(ROOT),
                 "GITHUB_EVENT_NAME": event,
                 "GITHUB_OUTPUT": str(out),
+                "GITHUB_REPOSITORY": "a/b",
                 "GITHUB_STEP_SUMMARY": str(self.summary),
                 "RUNNER_TEMP": str(self.temp),
             }
@@ -225,17 +237,15 @@ ALL = ("Run the tests", "Report", "Comment", "Verdict")
 def test_one_job_runs_the_tests_and_reports_and_comments(machine):
     (machine.work / ".torchexport/test_a").mkdir(parents=True)
     (machine.work / ".torchexport/test_a/reproduce.py").write_text("")
-    proposed = patch_of(machine.folder, added=[other(1)])
-    machine.sample(RED, status=1, patch=proposed)
-    with serving("github") as board:
-        machine.variables |= {**variables("github", board), "GITHUB_TOKEN": ""}
-        status, log = machine.action(
-            *ALL,
-            pytest_args=INJECTED,
-            known="create",
-            known_reason="$(x)",
-            token="the-secret-token",
-        )
+    machine.sample(RED, status=1, known="a.toml")
+    machine.variables["FOUND"] = ""
+    status, log = machine.action(
+        *ALL,
+        pytest_args=INJECTED,
+        known="create",
+        known_reason="$(x)",
+        token="the-secret-token",
+    )
     assert status == 1, log
     call = machine.calls.read_text()
     assert call.rstrip().endswith(INJECTED)
@@ -243,9 +253,8 @@ def test_one_job_runs_the_tests_and_reports_and_comments(machine):
     assert "'--torchexport-known-reason', '$(x)'" in call
     assert "::error file=net.py,line=12" in log
     assert machine.summary.read_text().startswith("**torchexport: 1 failed**")
-    assert board.texts[0].startswith("<!-- pytest-torchexport: torchexport. -->")
     report = machine.temp / "torchexport/report"
-    assert (report / "torchexport-known.patch").read_text() == proposed
+    assert "+version = 1" in (report / "torchexport-known.patch").read_text()
     assert "<html" in (report / "report.html").read_text()
     assert (machine.temp / "torchexport/reproducers/test_a/reproduce.py").is_file()
     assert json.read((machine.work / "torchexport-earlier/report.json").read_text()).items
@@ -275,9 +284,10 @@ def test_shards_are_merged_compared_with_the_earlier_run_and_all_must_be_there(m
     earlier = run_of(item("t.py::a", failed()), item("t.py::b", verdict()))
     (machine.work / "torchexport-earlier/report.json").write_text(json.render(earlier))
     for number, results in (("1", GREEN), ("2", run_of(item("t.py::b", verdict())))):
-        proposed = patch_of(machine.folder, added=[other(number)])
-        machine.sample(results, patch=proposed, status=5 if number == "2" else 0)
-        status, log = machine.action("Run the tests", "Verdict", shard=f"{number}/2")
+        machine.sample(results, known=f"{number}.toml", status=5 if number == "2" else 0)
+        given = {"shard": f"{number}/2", "known": "create", "known_reason": "why"}
+        status, log = machine.action("Run the tests", "Verdict", **given)
+        subprocess.run(["git", "rm", "-rfq", "torchexport-known"], cwd=machine.work, check=True)
         assert status == 0, log
         shards = machine.temp / "torchexport/shards"
         shutil.move(machine.temp / "torchexport/shard", shards / f"torchexport-shard-{number}")
@@ -285,9 +295,10 @@ def test_shards_are_merged_compared_with_the_earlier_run_and_all_must_be_there(m
     assert status == 0, log
     assert machine.summary.read_text().startswith("**torchexport: 1 fixed**")
     report = machine.temp / "torchexport/report"
-    patch = (report / "torchexport-known.patch").read_text()
-    assert patch.count("new file mode") == 1
-    assert [name for name in ("Net1", "Net2") if f'subject = "{name}"' in patch] == ["Net1", "Net2"]
+    subprocess.run(
+        ["git", "apply", f"{report}/torchexport-known.patch"], cwd=machine.work, check=True
+    )
+    assert sorted(path.name for path in machine.work.rglob("*.toml")) == ["1.toml", "2.toml"]
 
     # The earlier report may be of a later version.
     newer = json.render(GREEN).replace('"version": 2', '"version": 9')
@@ -323,18 +334,27 @@ def test_the_code_of_a_fork_gets_no_token_that_can_write(machine):
     assert not machine.calls.exists()
 
 
-def test_a_comment_that_cannot_be_written_is_a_warning(machine):
-    machine.sample(RED, status=1)
-    machine.action("Run the tests", "Report")
-    machine.variables |= {
-        "GITHUB_GRAPHQL_URL": "http://127.0.0.1:9",
-        "GITHUB_REPOSITORY": "a/b",
-        "GITHUB_REF": "refs/pull/1/merge",
-    }
-    status, log = machine.action("Comment", token="secret-token")
-    assert status == 0
-    assert "::warning::the comment was not written" in log
-    assert "secret-token" not in log
+def test_a_red_gate_comments_and_its_comment_is_kept_up_to_date(machine):
+    def commented(results, found="", **more):
+        machine.sample(results)
+        machine.variables |= {"FOUND": found, **more}
+        calls = machine.folder / "calls.gh"
+        calls.unlink(missing_ok=True)
+        status, log = machine.action("Run the tests", "Report", "Comment", token="secret-token")
+        assert status == 0
+        assert "secret-token" not in log
+        return calls.read_text().split("api|--"), log
+
+    marker = "<!-- pytest-torchexport: torchexport. -->\n**torchexport: 1 "
+    (_, search, written), _ = commented(RED)
+    assert search.startswith("paginate|repos/a/b/issues/7/comments|--jq|.[] | select(.body")
+    assert written.startswith("silent|repos/a/b/issues/7/comments|--field|body=@")
+    assert f"{marker}failed**" in written
+    (_, _, edited), _ = commented(GREEN, found="31\n32")
+    assert edited.startswith("silent|--method|PATCH|repos/a/b/issues/comments/31|--field|body=@")
+    assert f"{marker}gone**" in edited
+    assert len(commented(GREEN)[0]) == 2  # nothing is found, and nothing is written
+    assert "::warning::the comment was not written" in commented(RED, GH_STATUS="1")[1]
 
 
 def test_the_gate_of_gitlab_runs_merges_and_comments(machine):
@@ -346,25 +366,24 @@ def test_the_gate_of_gitlab_runs_merges_and_comments(machine):
     assert done.returncode == 0, done.stderr
     installed = machine.calls.read_text().splitlines()[:2]
     assert installed == ["install|-e|.[a, b]|$(touch|pwned)", "install|the-plugin[onnx]"]
-    proposed = patch_of(machine.folder, added=[other(1)])
-    machine.sample(RED, status=1, patch=proposed)
-    done = machine.gitlab("torchexport", CI_NODE_INDEX="2", **given)
+    machine.sample(RED, status=1, known="a.toml")
+    done = machine.gitlab("torchexport", CI_NODE_INDEX="2", known="create", **given)
     assert done.returncode == 1
     call = machine.calls.read_text()
     assert call.rstrip().endswith(INJECTED)
-    assert "'--torchexport-shard', '2/2', '--torchexport-known', 'check'" in call
+    assert "'--torchexport-shard', '2/2', '--torchexport-known', 'create'" in call
     assert "'--torchexport-known-reason', '$(x)'" in call
-    with serving("gitlab") as board:
-        given |= variables("gitlab", board)
-        done = machine.gitlab("torchexport-gate", **given, **more)
-        assert done.returncode == 1, done.stderr
-        assert "no earlier report to compare with: HTTP Error 404" in done.stderr
-        assert len(board.texts) == 1
-        assert "comment: created" in done.stdout
+    given |= {"CI_API_V4_URL": "http://127.0.0.1:9", "CI_PROJECT_ID": "1"}
+    done = machine.gitlab("torchexport-gate", **given, **more)
+    assert done.returncode == 1, done.stderr
+    assert "no earlier report to compare with" in done.stderr
     installed = machine.calls.read_text().splitlines()[-2:]
     assert installed == ["install|--no-deps|the-plugin[onnx]", "install|jinja2"]
     report = machine.work / "torchexport-report"
-    assert (report / "torchexport-known.patch").read_text() == proposed
+    assert "+version = 1" in (report / "torchexport-known.patch").read_text()
+    assert JOBS["torchexport-note"]["needs"] == ["torchexport-gate"]
+    assert "torchexport-report/comment.md" in str(JOBS["torchexport-note"]["script"])
+    assert (report / "comment.md").read_text().startswith("**torchexport: 1 failed, 1 passed**")
     assert (report / "summary.md").read_text().startswith("**torchexport: 1 failed, 1 passed**")
     for job in ("torchexport", "torchexport-gate"):
         paths = JOBS[job]["artifacts"]["paths"]
@@ -376,4 +395,3 @@ def test_the_python_of_these_tests_reaches_our_commands(machine):
     """Else all of the above would test something else."""
     done = machine.shell("python -c 'import pytest_torchexport as p; print(p.__file__)'")
     assert done.stdout.strip() == str(ROOT / "pytest_torchexport/__init__.py")
-    assert comment("comment", ["none.json", "--provider", "github"]) == 2

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_torchexport.results import reports
+from pytest_torchexport.results.files import write
 from pytest_torchexport.results.verdict import Verdict
 
 MEGABYTE = 2**20
@@ -49,7 +49,7 @@ class Store:
         dated = dataclasses.replace(verdict, unchanged_since=day)
         text = json.dumps(dated.as_dict())
         whole = {"key": key, "sha256": _sum(text), "verdict": text}
-        reports.write(self._place(key), json.dumps(whole))
+        write(self._place(key), json.dumps(whole))
         with contextlib.suppress(OSError):
             # As pytest does for its cache: the files are no part of the repository.
             (self.directory / ".gitignore").write_text("*\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.files import write
 
 NO_FILE = (
     "not shipped: no file was judged (for that, round_trip has to be among the checks, and the "
@@ -52,7 +53,7 @@ def ship(case: Case) -> None:
         )
         half.chmod(0o777 & ~_umask())  # the directory that was copied is its owner's alone
         judged = _manifest(case, half)
-        reports.write(half / manifest.NAME, manifest.render(judged))
+        write(half / manifest.NAME, manifest.render(judged))
         half.rename(place)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)

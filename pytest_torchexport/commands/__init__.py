@@ -11,5 +11,4 @@ COMMANDS = {
     "render": "merge JSON reports, write other reports from them, and tell by the exit status "
     "if they are green",
     "diff": "say what changed between the JSON reports of two runs",
-    "comment": "keep one comment on a merge request that says what it changed",
 }

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from pytest_torchexport.commands.files import read_merged, wanted, write
+from pytest_torchexport.commands.report_files import read_merged, wanted, write
 from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.delta import WORSE, delta
@@ -17,10 +17,10 @@ def main(program: str, arguments: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if something is worse, 2 for an error."""
     parser = argparse.ArgumentParser(
         program,
-        description="Say what changed between two runs: new failures, others than before, worse, "
-        "moved and fixed ones, what is not checked any more, slower exports and artifacts, "
+        description="Say what changed between two runs: new failures, others than before, "
+        "fixed ones, what is not checked any more, slower exports and artifacts, "
         "larger files.",
-        epilog="Exit status: 0 if no failure is new, another one or worse; 1 if one is; 2 for a "
+        epilog="Exit status: 0 if no failure is new or another one; 1 if one is; 2 for a "
         "wrong argument or a file that cannot be read.",
     )
     parser.add_argument("old", metavar="OLD", help="a JSON report, or a folder of shards")

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from pytest_torchexport.commands.files import read_merged, wanted, write, write_patch
+from pytest_torchexport.commands.report_files import read_merged, wanted, write
 from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
 from pytest_torchexport.results import reports
 from pytest_torchexport.results.entries import GREEN as GREEN_OUTCOMES
@@ -38,11 +38,6 @@ def main(program: str, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--expect", type=int, metavar="N", help="it is an error if there are not N reports"
     )
-    parser.add_argument(
-        "--known-patch",
-        metavar="FILE",
-        help="write one patch of known failures here, of those that lie in the folders",
-    )
     given = parser.parse_args(arguments)
     try:
         asked = wanted(given.report)
@@ -51,8 +46,6 @@ def main(program: str, arguments: Sequence[str]) -> int:
             before, _ = read_merged([given.old])
             results = dataclasses.replace(results, before=before)
         write(results, asked)
-        if given.known_patch is not None:
-            write_patch(given.reports, given.known_patch)
     except CommandError as error:
         say([f"{program}: {error}"], sys.stderr)
         return USAGE

@@ -179,8 +179,8 @@ class Settings:
         check=known_mode,
         legal=", ".join(KNOWN_MODES),
         help="'check': known failures are xfails, and one that is fixed fails its item; 'create': "
-        "the failures of this run become known; 'tighten': entries of what is fixed are removed, "
-        "and those of tests that have moved follow them. In CI only a patch is written.",
+        "the failures of this run become known; 'tighten': entries of what is fixed are removed. "
+        "In CI the files are written too, and the items stay red: somebody has to commit them.",
         flag=True,
         metavar="VERB",
     )

@@ -14,9 +14,8 @@ import pytest
 
 from pytest_torchexport.diagnosis.reproducer.directory import HALF
 from pytest_torchexport.results import json
-from pytest_torchexport.results.known_matching import differences
-from pytest_torchexport.results.known_place import entry_of
-from pytest_torchexport.results.private_paths import without_private_paths
+from pytest_torchexport.results.files import without_private_paths
+from pytest_torchexport.results.known_failures import entry_of, is_same
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
@@ -113,13 +112,12 @@ def answer_of(stored: Verdict, result: ItemResult | None, root: Path) -> str:
         return f"not run: {result.reason or f'the test no longer checks {stored.subject}'}"
     failed = [verdict for verdict in alike if verdict.status == "failed"]
     # As for known failures: by names alone.
-    known = entry_of(stored, result.nodeid)
-    others = [differences(known, _as_stored(verdict, root)) for verdict in failed]
-    if [] in others:
+    before = entry_of(stored, result.nodeid)
+    now = [entry_of(_as_stored(verdict, root), result.nodeid) for verdict in failed]
+    if any(is_same(before, each) for each in now):
         return f"still failing: {headline(stored)}"
     if failed:
-        before = f"before: {headline(stored)}"
-        return f"different: {'; '.join((headline(failed[0]), before, *others[0]))}"
+        return f"different: {headline(failed[0])}; before: {headline(stored)}"
     skipped = [verdict for verdict in alike if verdict.status == "skipped"]
     return f"not judged: {skipped[0].reason}" if skipped else "fixed"
 

@@ -238,7 +238,6 @@ class Run:
             matches = self._known.judge(
                 report,
                 verdicts,
-                whole=whole,
                 ours=raised is not None and is_of_verdicts(raised),
             )
             carried["known"] = [plain(match) for match in matches]
@@ -257,10 +256,9 @@ class Run:
             self.configuration.settings.known == "create"
             or Path(self.config.rootpath, self.configuration.settings.known_directory).is_dir()
         ):
-            from pytest_torchexport.plugin.known import PLUGIN, KnownFailures
+            from pytest_torchexport.plugin.known import KnownFailures
 
             self._known = KnownFailures(self.config, self.configuration)
-            self.config.pluginmanager.register(self._known, PLUGIN)
         if self.config.option.collectonly:
             return
         self._make_directory("ship")
@@ -305,13 +303,9 @@ class Run:
             return
         from pytest_torchexport.plugin.colored import color
         from pytest_torchexport.results.entries import without_variant
-        from pytest_torchexport.results.known_failure import KnownMatch
         from pytest_torchexport.results.plain import made
-        from pytest_torchexport.results.verdict import ItemResult, Verdict
+        from pytest_torchexport.results.verdict import ItemResult, KnownMatch, Verdict
 
-        known = tuple(made(KnownMatch, match) for match in carried["known"])
-        if self._known is not None:
-            known = self._known.settle(report, known)
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
         verdicts = tuple(map(Verdict.from_dict, carried["verdicts"]))
@@ -322,7 +316,7 @@ class Run:
             target=carried["target"],
             device=carried["device"],
             reason="" if verdicts else _reason(report),
-            known=known,
+            known=tuple(made(KnownMatch, match) for match in carried["known"]),
         )
         if report.failed and carried["same"]:
             column = f"{result.target}-{result.device}"
@@ -388,7 +382,7 @@ class Run:
     def _quiet_lines(self) -> Iterator[str]:
         """Yield the lines that ``-q`` has too; those that are no warnings not with ``-qq``."""
         if self._known is not None:
-            yield from self._known.quiet_lines(self.results)
+            yield from self._known.quiet_lines()
         if self.results and self.config.get_verbosity() == -1:
             from pytest_torchexport.results.summary import unchanged_lines
 
@@ -419,6 +413,7 @@ class Run:
 
     def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
         from pytest_torchexport.results import reports
+        from pytest_torchexport.results.files import write
         from pytest_torchexport.results.verdict import RunResults
 
         results = RunResults(
@@ -436,7 +431,7 @@ class Run:
                 if path == reports.STDOUT:
                     self._print(text)
                 else:
-                    reports.write(place, text)
+                    write(place, text)
             except OSError as error:
                 errors.append(f"cannot write {path}: {error.strerror or error}")
             except reports.CannotRender as error:

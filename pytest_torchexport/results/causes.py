@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.entries import Entry
-from pytest_torchexport.results.known_failure import KnownMatch
-from pytest_torchexport.results.known_text import fixed_headline, fixed_text
+from pytest_torchexport.results.known_failures import fixed_headline, fixed_text
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import failure_text, headline
-from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.results.verdict import KnownMatch, Verdict
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _cause_of(entry: Entry) -> Any:
     verdict = entry.verdict
     if entry.fixed:
         known = (match.now for match in entry.fixed)
-        return ("fixed", *((each.failure, each.subject, each.place) for each in known))
+        return ("fixed", *((each.failure, each.subject, each.at) for each in known))
     if verdict is None or verdict.failure is None:
         return (entry.outcome, entry.item.reason or entry.item.nodeid)
     found = verdict.diagnosis

@@ -1,7 +1,6 @@
 """Compare two runs: what a change of the code did to each verdict.
 
-If a failure is the same as before, and which test it had then, is decided as for known failures, by
-names alone.
+If a failure is the same as before is decided as for known failures, by names alone.
 """
 
 from __future__ import annotations
@@ -11,20 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_torchexport.results.entries import Entry, entries, without_variant
-from pytest_torchexport.results.known_failure import Stored
-from pytest_torchexport.results.known_matching import Known, differences, worse
-from pytest_torchexport.results.known_place import entry_of
+from pytest_torchexport.results.entries import Entry, entries
+from pytest_torchexport.results.known_failures import entry_of, is_same
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict, bytes_text
 
 ChangeKind = Literal[
     "new failure",
     "other failure",  # it failed before too, but not so
-    "worse failure",  # the same, at more sizes, at an earlier stage or with a larger error
     "not checked",  # it had a result before, and is skipped or not called now
     "now expected",  # it is expected to fail, and was not
-    "moved",  # the failure of a test that had another name, or was in another file
     "fixed",
     "slower export",
     "slower artifact",  # beyond the noise of both runs
@@ -36,17 +31,15 @@ NEW: ChangeKind = "new failure"
 KINDS: dict[ChangeKind, str] = {
     "new failure": "new failures",
     "other failure": "other failures",
-    "worse failure": "worse failures",
     "not checked": "not checked",
     "now expected": "now expected",
-    "moved": "moved",
     "fixed": "fixed",
     "slower export": "slower exports",
     "slower artifact": "slower artifacts",
     "larger file": "larger files",
     "gone": "gone",
 }
-WORSE: tuple[ChangeKind, ...] = ("new failure", "other failure", "worse failure")
+WORSE: tuple[ChangeKind, ...] = ("new failure", "other failure")
 # An export is slower if it takes so many times as long, and so many seconds more. Machines differ.
 TIMES, SECONDS = 2.0, 1.0
 # The ratio of an artifact's latency to eager's grew by so much at least: the machine of both runs
@@ -95,14 +88,7 @@ class Delta:
 def delta(old: RunResults, new: RunResults) -> Delta:
     """Return what is different in the new run."""
     before, after = _by_key(old.items), _by_key(new.items)
-    moves = _moves(before, after)
     changes = [
-        Change("moved", after[key], (f"from {before[was].item.nodeid}",))
-        for was, key in moves.items()
-        if _failure(before[was]) and _failure(after[key])
-    ]
-    before = {moves.get(key, key): entry for key, entry in before.items()}
-    changes += [
         change
         for key, entry in after.items()
         for change in _changes(before.get(key) or _whole_item(key, before), entry)
@@ -125,47 +111,6 @@ def _by_key(items: Sequence[ItemResult]) -> dict[Key, Entry]:
             number = numbers[entry.key]
             found[entry.key if number == 1 else (*entry.key, str(number))] = entry
     return found
-
-
-def _moves(before: dict[Key, Entry], after: dict[Key, Entry]) -> dict[Key, Key]:
-    """Return the keys of tests that failed under another name before, to their keys now.
-
-    The failures decide which tests these are; all entries of such a test move.
-    """
-    absent = [key for key in before if key not in after]
-    new = [key for key in after if key not in before]
-    failures = [(key, verdict) for key in absent if (verdict := _failure(before[key]))]
-    gone = [Stored(entry_of(verdict, key[0]), "", n) for n, (key, verdict) in enumerate(failures)]
-    known = Known(gone, {}, "")
-    moves: dict[Key, Key] = {}
-    tests: dict[str, str] = {}
-    for key in new:
-        verdict = _failure(after[key])
-        found = known.matches(key[0], [verdict], gone=lambda: gone, whole=True) if verdict else []
-        for match in found:
-            if match.status == "moved" and match.known is not None:
-                old = next(each for each in gone if each.entry == match.known)
-                moves.setdefault(failures[old.line][0], key)
-                tests.setdefault(match.known.test, match.now.test)
-    names = {_test_and_rest(key): key for key in new}
-    for key in absent:
-        test, *rest = _test_and_rest(key)
-        now = names.get((tests.get(test, ""), *rest))
-        if now is not None and now not in moves.values():
-            moves.setdefault(key, now)
-    return moves
-
-
-def _test_and_rest(key: Key) -> Key:
-    """Return a key with its test in place of the item."""
-    return (without_variant(key[0], key[1]), *key[1:])
-
-
-def _failure(entry: Entry) -> Verdict | None:
-    """Return the verdict of an entry if it is a failure, expected or not."""
-    verdict = entry.verdict
-    failed = verdict is not None and verdict.status == "failed" and entry.outcome != "passed"
-    return verdict if failed else None
 
 
 def _whole_item(key: Key, found: dict[Key, Entry]) -> Entry | None:
@@ -196,11 +141,9 @@ def _failures(old: Entry | None, new: Entry) -> Iterator[Change]:
         if _title(old) != _title(new):
             yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
     else:
-        known = entry_of(old.verdict, old.item.nodeid)
-        if others := differences(known, new.verdict):
-            yield Change("other failure", new, (_title(new), f"before: {_title(old)}", *others))
-        elif more := list(worse(known, new.verdict)):
-            yield Change("worse failure", new, tuple(more))
+        before, now = entry_of(old.verdict, old.item.nodeid), entry_of(new.verdict, new.item.nodeid)
+        if not is_same(before, now):
+            yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
 
 
 def _title(entry: Entry) -> str:

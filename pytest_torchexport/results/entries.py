@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pytest_torchexport.results.known_failure import EXPECTED, KnownMatch
-from pytest_torchexport.results.verdict import ItemResult, Verdict
+from pytest_torchexport.results.verdict import ItemResult, KnownMatch, Verdict
 
 # Any other outcome is a failure: also "running", of an item whose process is gone.
 GREEN = ("passed", "skipped", "xfailed", "xpassed")
@@ -43,7 +42,7 @@ class Entry:
     def _is_known(self) -> bool:
         """True if the verdict's failure is known, whatever else the item failed by."""
         return self.verdict is not None and any(
-            match.status in EXPECTED
+            match.is_expected
             and (match.now.subject, match.now.target, match.now.device)
             == (self.verdict.subject, self.verdict.target, self.verdict.device)
             for match in self.item.known

@@ -26,7 +26,7 @@ from pytest_torchexport.results.details import details
 from pytest_torchexport.results.diagnosis import Stage
 from pytest_torchexport.results.entries import Entry, entries, without_variant
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.known_text import difference_blocks, fixed_blocks, why_expected
+from pytest_torchexport.results.known_failures import fixed_blocks, known_blocks
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.pictures import (
     ErrorScale,
@@ -254,12 +254,7 @@ def _known(item: ItemResult, column: Column) -> Iterator[Block]:
     if fixed and len(fixed) == len(matches):
         yield from fixed_blocks(fixed, [item.nodeid])
         return
-    yield from difference_blocks(matches)
-    for match in matches:
-        if match.status == "created":
-            yield Block("known", [f"from now on: {why_expected([match])}"])
-        if match.status == "worse":
-            yield Block("worse", match.changes)
+    yield from known_blocks(matches)
 
 
 def _by_file(articles: Iterable[Article], columns: Sequence[Column]) -> dict[str, list[Row]]:

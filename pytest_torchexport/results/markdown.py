@@ -16,7 +16,7 @@ from pytest_torchexport.results.causes import Cause, causes
 from pytest_torchexport.results.delta import Change, Delta, delta
 from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.escaped import code, code_block, html_code
-from pytest_torchexport.results.known_text import expected_lines, match_lines
+from pytest_torchexport.results.known_failures import known_lines
 from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.summary import MARKS, reason_lines, severity, table
 from pytest_torchexport.results.verdict import RunResults, Verdict, bytes_text
@@ -228,8 +228,7 @@ def _measured_row(entry: Entry, verdict: Verdict) -> str:
 
 def _reasons(results: RunResults) -> _Section:
     lines = [
-        *match_lines(results.items),
-        *expected_lines(results.items),
+        *known_lines(results.items),
         *reason_lines(results.items),
         *not_covered_lines(results.items),
     ]

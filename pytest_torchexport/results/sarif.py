@@ -17,7 +17,6 @@ from pytest_torchexport.results.causes import Cause
 from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import title_of
-from pytest_torchexport.results.known_place import place_of
 from pytest_torchexport.results.verdict import RunResults
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -89,12 +88,13 @@ def _location(entry: Entry, cause: Cause) -> dict[str, Any]:
 
 
 def _fingerprint(entry: Entry, rule: str) -> str:
-    """Return a hash of the names by which a failure is known.
+    """Return a hash of the names of a failure: the item, the class, the outputs, the line.
 
     Not of its causes and its operator: a diagnosis may run out of time.
     """
-    names: list[Any] = [*entry.key, rule]
+    names = [*entry.key, rule]
     if entry.verdict is not None:
-        place = place_of(entry.verdict)
-        names += [place.outputs, place.dims, place.code]
+        where = entry.verdict.where
+        names += sorted({item.path for item in entry.verdict.differences})
+        names += [where.text if where is not None else ""]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
-from pytest_torchexport.results.known_failure import KnownMatch
 from pytest_torchexport.results.plain import made, plain
 from pytest_torchexport.results.source_line import SourceLine
 
@@ -410,6 +409,67 @@ class Verdict:
 
         if self.status == "failed" and self.failure is not None:
             raise by_name(self.failure)(failure_text(self), verdicts=(self,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFailure:
+    """A failure that a team has accepted, of one subject of one test on one target and device.
+
+    ``test`` is the node id without target and device. ``at``: the user's line where the failure
+    shows, or else the operator; empty if it may be any. ``since`` and ``until`` are dates (ISO);
+    after ``until`` the failure is no longer accepted. ``when``: requirements (``torch < 2.15``)
+    without which it is not expected.
+    """
+
+    test: str
+    target: str
+    device: str
+    subject: str
+    failure: str
+    reason: str
+    at: str = ""
+    owner: str = ""
+    since: str = ""
+    until: str = ""
+    when: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The names that tell it apart from other known failures."""
+        return (self.test, self.target, self.device, self.subject, self.failure, self.at)
+
+    def __str__(self) -> str:
+        """Return ``OutputsDiffer of Net on onnx-cpu (aten.view)``."""
+        at = f" ({self.at})" if self.at else ""
+        return f"{self.failure} of {self.subject} on {self.target}-{self.device}{at}"
+
+
+KnownStatus = Literal[
+    "known",
+    "created",  # became known in this run
+    "fixed",  # known, and the subject passes
+    "new",  # not known, or no longer accepted
+]
+
+
+@dataclass(frozen=True)
+class KnownMatch:
+    """The comparison of a failure, or of a known failure that is fixed, with what is known.
+
+    ``now``: the entry to write for it. ``known``: the entry that it was compared with, None if
+    there is none; ``file`` holds it. ``why``: what makes a failure new although there is one.
+    """
+
+    status: KnownStatus
+    now: KnownFailure
+    known: KnownFailure | None = None
+    file: str = ""
+    why: str = ""
+
+    @property
+    def is_expected(self) -> bool:
+        """True if an item whose failures are all such is an xfail."""
+        return self.status in ("known", "created")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from known_entries import other, patch_of
 from sample import ENVIRONMENT, failed, item, run_of, verdict
 
 from pytest_torchexport.commands import render
@@ -162,25 +161,3 @@ def test_items_are_counted_and_not_the_modules_that_they_check(call, tmp_path):
     status, _, err = call("a.json", "--report", "markdown:all.md", a=results)
     assert (status, err) == (1, "1 failed\n")
     assert (tmp_path / "all.md").read_text().startswith("**torchexport: 1 failed**\n")
-
-
-def test_the_patches_of_shards_become_one(call, tmp_path):
-    for number in (1, 2):
-        patch = patch_of(tmp_path, added=[other(number)])
-        folder = tmp_path / f"shards/{number}"
-        folder.mkdir(parents=True)
-        (folder / "torchexport-known.patch").write_text(patch, encoding="utf-8")
-    status, _, err = call("a.json", "--known-patch", "out/none.patch", a=GREEN)
-    assert (status, err) == (0, "")
-    assert not (tmp_path / "out").exists()
-    assert call("a.json", "shards", "--known-patch", "out/all.patch")[0] == 2  # no report is there
-    (tmp_path / "shards/b.json").write_text(json.render(RED))
-    assert call("a.json", "shards", "--known-patch", "out/all.patch")[0] == 1
-    assert (tmp_path / "out/all.patch").read_text().count("+[[failure]]") == 2
-
-    (tmp_path / "shards/1/torchexport-known.patch").write_text(
-        patch.replace("version = 1", "version = 9")
-    )
-    status, _, err = call("a.json", "shards", "--known-patch", "out/all.patch")
-    assert status == 2
-    assert "version 9" in err

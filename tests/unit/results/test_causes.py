@@ -78,13 +78,11 @@ def test_what_one_change_fixes_is_one_cause():
 
 def test_many_entries_that_are_fixed_are_not_all_listed():
     (cause,) = causes(entries([known_and_fixed(f"a{number}") for number in range(13)]))
-    assert cause.text.count("known/a.toml:3") == 10
+    assert cause.text.count("known/a.toml") == 10
     assert "+ 3 more" in cause.text
 
 
 def test_a_known_failure_that_is_fixed_says_what_to_do():
     (cause,) = causes(entries([known_and_fixed("a")]))
-    assert (
-        cause.title == "Fixed: BranchFrozen of Net on trace-cpu (no place) does not occur any more"
-    )
+    assert cause.title == "Fixed: BranchFrozen of Net on trace-cpu does not occur any more"
     assert "--torchexport-known=tighten" in cause.text

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from sample import SAMPLE, failed, item, recorded, run_of, verdict
 
 from pytest_torchexport.results.delta import Delta, delta
-from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import ArtifactSize, Latency
 
@@ -77,61 +74,6 @@ def test_another_failure_says_what_it_was():
     assert "; before: BranchFrozen: if x.sum() > 0 (net.py:12)" in line
     assert kinds([FAILED], [item("a", failed(where=SourceLine("net.py", 12, "if x.any():")))]) == [
         "other failure"
-    ]
-
-
-def test_a_failure_that_got_worse_says_in_what():
-    (sizes,) = failed().diagnosis.sizes
-    older = dataclasses.replace(
-        failed().diagnosis,
-        sizes=(Sizes(dim="batch", example=2, ok=(1, 2), failing=(3,), pattern=SizePattern(kind="from", numbers=(3,), fails=True)),),
-    )  # fmt: skip
-    (line,) = lines([item("a", failed(diagnosis=older))], [FAILED])
-    assert line == "worse failure: a[trace-cpu]: batch fails at 1 too; known: fails from 3"
-    assert sizes.failing == (1, 3)
-    assert kinds([FAILED], [item("a", failed(diagnosis=older))]) == []
-
-
-@pytest.mark.parametrize("outcome", ["failed", "xfailed"])
-@pytest.mark.parametrize(
-    "now", ["new/test_net.py::test_it", "test_net.py::test_new", "new/test_other.py::test_new"]
-)
-def test_a_test_that_moved_takes_all_its_results_along(now, outcome):
-    def results(test, **fields):
-        found = [
-            item(test, failed(**fields), outcome=outcome),
-            item(test, failed(**fields), outcome=outcome),
-            item(test, verdict(target="onnx")),
-        ]
-        return [
-            dataclasses.replace(each, nodeid=f"{each.nodeid[:-1]}-{number}]")
-            for each, number in zip(found, (5, 8, 8), strict=True)
-        ]
-
-    old = [*results("test_net.py::test_it"), item("test_net.py::test_other", failed())]
-    assert lines(old, [*results(now), old[-1]]) == [
-        f"moved: {now}[trace-cpu-{number}]: from test_net.py::test_it[trace-cpu-{number}]"
-        for number in (5, 8)
-    ]
-    assert kinds(old, [*results(now, failure="LoadFailed"), old[-1]]) == [
-        *(["new failure"] * 2 if outcome == "failed" else []),
-        "gone",
-    ]
-
-
-def test_a_test_that_moved_is_compared_with_itself_and_two_candidates_with_none():
-    old, passed = item("t.py::a", failed()), item("t.py::a", verdict(target="onnx"))
-    new = item("u.py::a", failed())
-    assert kinds([old, passed], [new, item("u.py::a", failed(target="onnx"))]) == [
-        "new failure",
-        "moved",
-    ]
-    assert kinds([old, passed], [new]) == ["moved", "gone"]
-    assert kinds([old], [new, item("v.py::a", failed())]) == ["new failure", "moved"]
-    assert kinds([old, item("t.py::b", failed())], [item("u.py::c", failed())]) == [
-        "new failure",
-        "gone",
-        "gone",
     ]
 
 

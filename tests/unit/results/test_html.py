@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from pytest_torchexport.results import html, json, summary
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.known_failure import KnownMatch
-from pytest_torchexport.results.known_place import entry_of
+from pytest_torchexport.results.known_failures import entry_of
 from pytest_torchexport.results.text import failure_text
-from pytest_torchexport.results.verdict import ItemResult, RunResults
+from pytest_torchexport.results.verdict import ItemResult, KnownMatch, RunResults
 
 
 class Parsed(HTMLParser):
@@ -258,20 +257,16 @@ def known(status, verdict, **fields):
     return KnownMatch(status=status, **(entry | fields))
 
 
-def test_a_known_failure_says_its_reason_and_what_became_worse():
-    match = known("worse", sample_run.FROZEN, changes=("batch fails at 3 too",))
-    item = sample_run.item("t.py::a", sample_run.FROZEN, outcome="xfailed", known=(match,))
-    text = Parsed(html.render(run_of(item))).texts["i1"]
-    assert "torchexport-known/t/a.toml: BranchFrozen of Normalize on trace-cpu" in text
-    assert "waits for torch 2.15, ana" in text
-    assert "worse\nbatch fails at 3 too" in text
-
-
-def test_another_failure_than_the_known_one_says_so():
-    match = known("different", sample_run.FROZEN, changes=("'cause': was 'guard'",))
-    item = sample_run.item("t.py::a", sample_run.FROZEN, known=(match,))
-    text = Parsed(html.render(run_of(item))).texts["i1"]
-    assert "known\nanother failure (torchexport-known/t/a.toml)" in text
+def test_a_known_failure_says_its_reason_and_another_one_what_is_known():
+    for status, why, said in (
+        ("known", "", "BranchFrozen of Normalize on trace-cpu"),
+        ("new", "another failure is known", "another failure is known"),
+    ):
+        match = known(status, sample_run.FROZEN, why=why)
+        item = sample_run.item("t.py::a", sample_run.FROZEN, outcome="xfailed", known=(match,))
+        text = Parsed(html.render(run_of(item))).texts["i1"]
+        assert f"torchexport-known/t/a.toml: {said}" in text
+        assert ("waits for torch 2.15, ana" in text) is (status == "known")
 
 
 def test_a_known_failure_that_is_fixed_is_the_cause_that_its_item_is_red():

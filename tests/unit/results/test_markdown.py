@@ -9,9 +9,8 @@ import pytest
 from sample import FULL, HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdict
 
 from pytest_torchexport.results import markdown
-from pytest_torchexport.results.known_failure import KnownFailure, KnownMatch
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import ArtifactSize
+from pytest_torchexport.results.verdict import ArtifactSize, KnownFailure, KnownMatch
 
 GOLDEN = """\
 **torchexport: 1 failed, 1 passed**
@@ -61,7 +60,7 @@ def test_the_sections_come_in_the_order_of_their_weight():
 
 def test_a_known_failure_that_is_fixed_is_named():
     text = markdown.render(run_of(known_and_fixed("t.py::a")))
-    assert "- `fixed: t.py::a[trace-cpu]: BranchFrozen of Net on trace-cpu (no place)" in text
+    assert "- `fixed: t.py::a[trace-cpu]: BranchFrozen of Net on trace-cpu: known/a.toml" in text
 
 
 def test_why_known_failures_are_expected_is_named_once_per_reason():
@@ -76,8 +75,8 @@ def test_why_known_failures_are_expected_is_named_once_per_reason():
         )
         for name, status, known in (
             ("a", "known", told),
-            ("b", "moved", told),
-            ("c", "worse", entry),
+            ("b", "created", told),
+            ("c", "known", entry),
         )
     ]
     text = markdown.render(run_of(*items))

@@ -1,10 +1,8 @@
-"""results/reports.py: a report is written whole, and to where its path leads."""
+"""results/reports.py: every format can be made from the JSON report, and others add formats."""
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
 import sample_run
@@ -12,19 +10,6 @@ from sample import SAMPLE
 
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import html, json, markdown, reports
-
-
-def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
-    path = tmp_path / "deep" / "report.json"
-    reports.write(path, "first")
-    reports.write(path, "second")
-    assert path.read_text() == "second"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_name_that_is_no_utf8_is_written_with_its_escape(tmp_path):
-    reports.write(tmp_path / "a", "\udc80")
-    assert (tmp_path / "a").read_bytes() == b"\\udc80"
 
 
 @pytest.mark.parametrize("results", [SAMPLE, sample_run.RUN], ids=["sample", "sample_run"])
@@ -83,37 +68,6 @@ def test_a_bug_of_our_own_is_not_blamed_on_others(monkeypatch):
     monkeypatch.setattr(markdown, "_render", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reports.rendered("markdown", SAMPLE)
-
-
-def test_a_link_is_kept_and_its_target_is_written(tmp_path):
-    real, link, second = (tmp_path / name for name in ("real.json", "link.json", "second.json"))
-    link.symlink_to("real.json")
-    second.symlink_to(link)
-    for text in ("first", "second"):
-        reports.write(second, text)
-        assert (link.is_symlink(), second.is_symlink()) == (True, True)
-        assert real.read_text() == text
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        os.mkfifo,
-        Path.mkdir,
-        lambda path: path.symlink_to(path),
-        lambda path: path.symlink_to("/dev/null"),
-        lambda path: path.symlink_to(path.parent),
-    ],
-    ids=["pipe", "directory", "link to itself", "link to a device", "link to a directory"],
-)
-def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, make):
-    path = tmp_path / "report.json"
-    make(path)
-    before = path.lstat()
-    with pytest.raises(OSError, match="it is not a regular file"):
-        reports.write(path, "text")
-    assert path.lstat().st_ino == before.st_ino
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):

@@ -69,7 +69,6 @@ SAME = fingerprint()
     "fields",
     [
         {"line": 99},  # lines moved
-        {"where": SourceLine("net.py", 12, "if (x.sum() > 0):")},  # reformatted
         {"reason": "net.py:7  other numbers: 3 of 4"},
         {
             "differences": tuple(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pytest_torchexport.commands.shell import CommandError, encodable
 from pytest_torchexport.config.validate import report_specs
-from pytest_torchexport.results import json, known_patches, reports
-from pytest_torchexport.results.known_files import KnownFilesError
+from pytest_torchexport.results import files, json, reports
 from pytest_torchexport.results.merge import CannotMerge, Report, merged
 from pytest_torchexport.results.verdict import RunResults
 
@@ -96,22 +95,8 @@ def write(results: RunResults, asked: Sequence[tuple[str, str]]) -> None:
             _write(path, text)
 
 
-def write_patch(folders: Sequence[str], path: str) -> None:
-    """Write one patch of those of known failures below the folders, if there are some.
-
-    Raises CommandError.
-    """
-    found = [each for folder in folders for each in Path(folder).rglob(known_patches.PATCH)]
-    try:
-        text = known_patches.merged([_text(each) for each in sorted(found)])
-    except KnownFilesError as error:
-        raise CommandError(f"{known_patches.PATCH}: {error}") from None
-    if text:
-        _write(path, text)
-
-
 def _write(path: str, text: str) -> None:
     try:
-        reports.write(Path(path), text)
+        files.write(Path(path), text)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
