@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pytest_torchexport.diagnosis.evidence import Evidence
 from pytest_torchexport.diagnosis.spelling import with_a_write
 from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.outcomes.operator_table import row_of
+from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.outcomes.texts import few
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.failures import ArtifactRaised, OutputsDiffer, StateDiffers
@@ -66,8 +68,9 @@ def replaced_buffer(evidence: Evidence) -> Cause | None:
 def _is_copied_into(evidence: Evidence, ref: StateRef) -> bool:
     """Return True if the artifact raised as it copied into a buffer."""
     found = evidence.structural
-    raised = isinstance(evidence.failure, ArtifactRaised)
-    return raised and found is not None and found.operator == "aten.copy_" and ref.kind == "buffer"
+    if not isinstance(evidence.failure, ArtifactRaised) or found is None or ref.kind != "buffer":
+        return False
+    return "copies" in row_of(plain_name(found.operator)).kinds
 
 
 def changed_by_the_export(evidence: Evidence) -> Cause | None:

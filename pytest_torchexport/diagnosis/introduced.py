@@ -36,23 +36,13 @@ from pytest_torchexport.diagnosis.recording import (
     Step,
 )
 from pytest_torchexport.inputs.pytrees import describe
+from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.results.diagnosis import Place, Structural
 from pytest_torchexport.results.source_line import SourceLine
 
 # Differences up to this many epsilons of a tensor's largest number may be rounding: they are only
 # looked at if there are no others.
 ROUNDING = 64.0
-# Operators that exporters replace by others that do the same.
-_SAME = {
-    "_convolution": "convolution",
-    "_reshape_alias": "view",
-    "_unsafe_view": "view",
-    "clamp_max": "clamp",
-    "clamp_min": "clamp",
-    "lift_fresh_copy": "clone",
-    "reshape": "view",
-    "true_divide": "div",
-}
 # Arguments that say how and where a tensor is made, and not which numbers it holds.
 _HOW = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
 # Operators that a report names of a side.
@@ -428,7 +418,7 @@ class _Search:
 
 
 def _name(step: Step) -> str:
-    name = _SAME.get(step.name, step.name)
+    name = row_of(step.name).same_as or step.name
     # Of two slices in a row the second is no twin of the first.
     return f"{name} of {step.arguments['dim']}" if name == "slice" else name
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from pytest_torchexport.diagnosis.evidence import Evidence
+from pytest_torchexport.outcomes.operator_table import row_of
+from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.results.diagnosis import Cause, Structural
 from pytest_torchexport.results.failures import StructureDiffers
 
-# Operators that run in training mode only.
-_TRAINING = ("aten.native_dropout", "aten.bernoulli", "aten.bernoulli_", "aten.dropout")
 _DTYPE = re.compile(r"\w+(?=\[)")
 
 
@@ -72,7 +72,7 @@ def exported_in_eval_mode(evidence: Evidence) -> Cause | None:
 def _trains(found: Structural, side: str) -> bool:
     if found.kind == "constant" and found.argument in ("training", "train"):
         return side == "True"
-    return any(name in _TRAINING for name in side.split(", "))
+    return any("training" in row_of(plain_name(name)).kinds for name in side.split(", "))
 
 
 def number_as_tensor(evidence: Evidence) -> Cause | None:

@@ -22,6 +22,7 @@ from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
+from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.operators import (
     as_it_is,
     dispatched,
@@ -40,7 +41,7 @@ SAMPLED = 4096
 # The operator that reads a number of Python's from a tensor.
 READ = "_local_scalar_dense"
 # What only passes a value on: a step of one side that the other side need not have.
-_PASSES_ON = frozenset({"alias", "detach", "lift", "lift_fresh"})
+_PASSES_ON = of_kind("passes_on")
 
 
 @dataclass(frozen=True, eq=False)

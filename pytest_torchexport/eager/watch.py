@@ -24,7 +24,8 @@ from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Outcome, observe
-from pytest_torchexport.outcomes.operators import dispatched
+from pytest_torchexport.outcomes.operator_table import row_of
+from pytest_torchexport.outcomes.operators import dispatched, name_of
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
@@ -33,12 +34,6 @@ from pytest_torchexport.torch_private.memory import memory_of
 
 # A forward that loops a million times is known after its first rounds.
 MAX_OPS = 50_000
-
-_UNINITIALIZED = frozenset(
-    {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
-)
-# Their schemas say that they write, but they leave the numbers alone.
-_HARMLESS_WRITES = frozenset({"detach_", "requires_grad_", "rename_"})
 
 
 @dataclass(frozen=True)
@@ -315,6 +310,7 @@ def _read_facts(function: Any) -> _Facts:
         return _Facts(name)
     base = name.split(".")[1] if "." in name else name
     ours = name.startswith("aten.")
+    kinds = row_of(name_of(function)).kinds
     written = [
         (index, argument.name)
         for index, argument in enumerate(schema.arguments)
@@ -324,8 +320,8 @@ def _read_facts(function: Any) -> _Facts:
         name,
         base,
         seeded=torch.Tag.nondeterministic_seeded in function.tags,
-        uninitialized=ours and (base in _UNINITIALIZED or base == "resize_"),
-        writes=() if base in _HARMLESS_WRITES else tuple(written),
+        uninitialized=ours and "uninitialized" in kinds,
+        writes=() if "writes_no_numbers" in kinds else tuple(written),
     )
 
 

@@ -19,9 +19,8 @@ from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.operator_table import row_of
 
-# Operators that make integers equal which differ by a multiple of their second argument.
-REMAINDERS = ("remainder", "fmod")
 LARGEST = torch.finfo(torch.float64).max
 
 
@@ -65,9 +64,9 @@ def merge_of(name: str, args: Sequence[Any], result: Any) -> Merge | None:
         return None
     whole = not operand.is_floating_point()
     if whole and len(args) > 1 and isinstance(args[1], int):
-        if name in REMAINDERS and args[1]:
+        if "remainder" in row_of(name).kinds and args[1]:
             return Merge(abs(args[1]))
-        if name == "bitwise_and" and args[1] != -1:
+        if "mask" in row_of(name).kinds and args[1] != -1:
             return Merge(~args[1] & (args[1] + 1))  # the lowest bit that it clears
     if not is_plain(result) or result.is_complex() or result.dtype == torch.bool:
         return None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.merges import Merge, merge_of
-from pytest_torchexport.explore.origins import WITH_TABLE, Origins
+from pytest_torchexport.explore.origins import Origins
 from pytest_torchexport.explore.preimages import demand_at
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
@@ -36,6 +36,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
+from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
 from pytest_torchexport.torch_private.dispatcher import is_operator
 
@@ -156,7 +157,7 @@ class _Recorder:
                 table = table_of(name, operation)
                 if table is not None:
                     self.tables[name, number] = table.reshape(-1).clone()
-            operand = args[WITH_TABLE.get(name, 0)]
+            operand = args[row_of(name).operand]
             compares = name in COMPARING or name in BUCKETING
             if compares or is_float(operand):
                 self._compare(OPERAND, name, number, operand)

@@ -18,6 +18,7 @@ from torch import Tensor
 from pytest_torchexport.explore.thresholds import Operation
 from pytest_torchexport.explore.views import is_view
 from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.outcomes.operator_table import of_kind, row_of
 from pytest_torchexport.outcomes.operators import (
     name_of,
     tensors_among,
@@ -30,35 +31,8 @@ from pytest_torchexport.torch_private.memory import memory_of
 # of a run are kept, at most 128 MiB of int64.
 MOST_ELEMENTS = 2**20
 MOST_IN_ALL = 2**24
-# They only rearrange elements.
-MOVES = frozenset(["view", "_unsafe_view", "_reshape_alias", "reshape", "permute", "transpose"])
-MOVES |= {"t", "select", "slice", "squeeze", "unsqueeze", "expand", "alias", "detach"}
-MOVES |= {"lift_fresh", "diagonal", "unfold", "flip", "roll", "repeat", "cat", "stack", "split"}
-MOVES |= {"unbind", "split_with_sizes", "tril", "triu"}
-# Elementwise operators that do not say so, and those with a table: the place of the argument that
-# is no table.
-ELEMENTWISE = frozenset(["floor_divide", "_to_copy"])
-WITH_TABLE = {"bucketize": 0, "isin": 0, "searchsorted": 1}
-LOOKUPS = frozenset(["index", "embedding", "index_select", "take"])
-# Functions of rows, to one number each and to as many.
-REDUCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda rows: rows.sum(-1),
-    "mean": lambda rows: rows.mean(-1),
-    "prod": lambda rows: rows.prod(-1),
-    "any": lambda rows: rows.any(-1),
-    "all": lambda rows: rows.all(-1),
-    **dict.fromkeys(("max", "amax"), lambda rows: rows.amax(-1)),
-    **dict.fromkeys(("min", "amin"), lambda rows: rows.amin(-1)),
-    "argmax": lambda rows: rows.argmax(-1),
-    "argmin": lambda rows: rows.argmin(-1),
-}
-SCANS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "cumsum": lambda rows: rows.cumsum(-1),
-    "_softmax": lambda rows: rows.softmax(-1),
-    "_log_softmax": lambda rows: rows.log_softmax(-1),
-}
-# Products of a matrix with another one: the places of both among the arguments.
-PRODUCTS: Mapping[str, tuple[int, int]] = {"mm": (0, 1), "addmm": (1, 2), "linear": (0, 1)}
+# Operators that are followed beside those that torch calls elementwise.
+_FOLLOWED = of_kind("move", "elementwise", "lookup", "reduction", "scan", "product", "bucketing")
 
 _Key = tuple[Any, ...]
 
@@ -84,11 +58,11 @@ class Origin:
 
         None if this is not the place of the largest or the smallest of a row.
         """
-        sign = {("argmax", 0): 1, ("argmin", 0): -1, ("max", 1): 1, ("min", 1): -1}
-        way = sign.get((self.name, self.number))
-        if way is None or self.operation is None or not float(index).is_integer():
+        row = row_of(self.name)
+        places = row.second if self.number else row.of_rows
+        if "arg" not in places or self.operation is None or not float(index).is_integer():
             return None
-        place = int(index)
+        way, place = (1 if row.largest else -1), int(index)
 
         def missing(rows: Tensor) -> Tensor:
             signed = way * rows.double()
@@ -162,9 +136,7 @@ def _key(value: Tensor) -> _Key:
 
 
 def _is_known(name: str, func: Any) -> bool:
-    if name in MOVES | ELEMENTWISE | LOOKUPS:
-        return True
-    if name in {**REDUCTIONS, **SCANS, **PRODUCTS, **WITH_TABLE}:
+    if name in _FOLLOWED:
         return True
     tags = getattr(func, "tags", ())
     return torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags

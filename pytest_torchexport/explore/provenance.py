@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pytest_torchexport.outcomes.operator_table import OPERATORS, functions_of, of_kind, row_of
 from pytest_torchexport.torch_private.circumstances import innermost_function_mode
 from pytest_torchexport.torch_private.memory import times_written
 
@@ -27,15 +28,10 @@ REMEMBERED = 64
 # CPython keeps one object for each integer from -5 up to 256.
 SHARED = 257
 _ATTRIBUTE = "_torchexport_provenance"
-_COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
-# These return an element of their operand, of this rank; "quantile" and "kthvalue" of a given one.
-_SELECTIONS = {"amax": 1.0, "max": 1.0, "amin": 0.0, "min": 0.0, "median": 0.5}
-_SELECTIONS |= {"quantile": math.nan, "kthvalue": math.nan}
 _SELECTED = "_torchexport_selected"
 _OPERANDS = ("input", "self", "other")
-# These inspect each number by itself: there is no distance to the other outcome.
-_INSPECTIONS = ["isnan", "isinf", "isfinite"]
-_READS = ("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "is_nonzero")
+# Python's questions to a tensor, beside the operators that give it numbers.
+_ASKED = ("tolist", "__bool__", "__int__", "__float__", "__index__")
 
 
 @dataclass(frozen=True)
@@ -91,22 +87,12 @@ class Computed:
 Provenance = Compared | Combined | Reduced | Uncompared | Computed
 
 
-def _table() -> dict[Any, str]:
+def _table() -> Mapping[Any, str]:
     """Return the plain name of each function of torch that is remembered."""
-    names = [*_COMPARISONS, "logical_and", "logical_or", "logical_not", "bitwise_not"]
-    names += ["bitwise_and", "bitwise_or", "any", "all", "equal", "allclose", "isclose"]
-    names += [*_READS, *_INSPECTIONS, *_SELECTIONS]
-    aliases = {f"__{name}__": name for name in _COMPARISONS}
-    aliases |= {"__and__": "bitwise_and", "__or__": "bitwise_or", "__invert__": "bitwise_not"}
-    aliases |= {"greater": "gt", "less": "lt", "not_equal": "ne"}
-    aliases |= {"greater_equal": "ge", "less_equal": "le"}
-    table: dict[Any, str] = {}
-    for alias, name in (dict(zip(names, names, strict=True)) | aliases).items():
-        for owner in (torch, torch.Tensor):
-            function = getattr(owner, alias, None)
-            if function is not None:
-                table[function] = name
-    return table
+    kinds = ("comparison", "logic", "truths", "closeness", "inspection", "read")
+    selecting = {name for name, row in OPERATORS.items() if row.rank is not None}
+    asked = {getattr(Tensor, name): name for name in _ASKED}
+    return {**functions_of(of_kind(*kinds) | selecting), **asked}
 
 
 class ProvenanceMode(TorchFunctionMode):
@@ -179,12 +165,12 @@ class ProvenanceMode(TorchFunctionMode):
         if name == "tolist":
             self._numbers += _elements(args[0], result)
             del self._numbers[:-REMEMBERED]
-        elif name in _READS or name in ("equal", "allclose"):
+        elif name in _ASKED or "read" in row_of(name).kinds:
             self._numbers.append((result, _of_read(name, args, kwargs)))
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
                 self._on_truth(result)
-        elif name in _SELECTIONS:
+        elif row_of(name).rank is not None:
             value = result[0] if isinstance(result, tuple) else result
             if isinstance(value, Tensor) and value.numel() == 1:
                 selected = _selected(name, *args, **kwargs)
@@ -262,14 +248,14 @@ def _selected(
     name: str, operand: Tensor, number: Any = None, *_: Any, **more: Any
 ) -> Selected | None:
     """Return which element of its operand a function selects, if it selects one."""
-    last = operand.numel() - 1
-    if name == "quantile":
-        return Selected(operand, float(more.get("q", number)) * last)
-    if name == "kthvalue":
-        return Selected(operand, more.get("k", number) - 1)
+    last, rank = operand.numel() - 1, row_of(name).rank
+    if isinstance(rank, str):
+        given = more.get(rank, number)
+        counted = "choice" in row_of(name).kinds  # from 1, and else a fraction
+        return Selected(operand, given - 1 if counted else float(given) * last)
     if isinstance(number, Tensor):  # torch.max of two tensors
         return None
-    return Selected(operand, math.floor(_SELECTIONS[name] * last))
+    return Selected(operand, math.floor((rank or 0.0) * last))
 
 
 def _operands(
@@ -291,11 +277,11 @@ def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
 
 
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:
-    if name == "equal":
+    if "closeness" not in row_of(name).kinds:
+        return provenance_of(args[0])
+    if row_of(name).symbol == "==":
         return _equal(*args)
-    if name == "allclose":
-        return Reduced("all", _close(*args, **kwargs))
-    return provenance_of(args[0])
+    return Reduced("all", _close(*args, **kwargs))
 
 
 def _equal(left: Tensor, right: Tensor) -> Provenance:
@@ -311,19 +297,18 @@ def _close(left: Tensor, right: Tensor, *more: Any, **kwargs: Any) -> Compared:
 
 
 def _of_condition(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance | None:
-    if name in _COMPARISONS and len(args) == 2:
-        return Compared(_COMPARISONS[name], args[0], args[1])
-    if name in ("logical_and", "bitwise_and", "logical_or", "bitwise_or") and len(args) == 2:
-        return Combined(name[-3:].strip("_"), (provenance_of(args[0]), provenance_of(args[1])))
-    if name in ("logical_not", "bitwise_not"):
-        return Combined("not", (provenance_of(args[0]),))
-    if name in ("any", "all"):
-        return _reduction(name, *args, **kwargs)
-    if name in _INSPECTIONS:
+    row = row_of(name)
+    if "comparison" in row.kinds and len(args) == 2:
+        return Compared(row.symbol, args[0], args[1])
+    if "logic" in row.kinds:
+        return (
+            Combined(row.symbol, tuple(map(provenance_of, args))) if row.symbol != "xor" else None
+        )
+    if "truths" in row.kinds:
+        return _reduction(row.symbol, *args, **kwargs)
+    if "inspection" in row.kinds:
         return Computed(provenance_of(args[0]))
-    if name == "isclose":
-        return _close(*args, **kwargs)
-    return None
+    return _close(*args, **kwargs) if "closeness" in row.kinds else None
 
 
 def _reduction(

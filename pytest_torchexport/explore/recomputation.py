@@ -7,6 +7,7 @@ alone that the one in question depends on.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.origins import (
-    LOOKUPS,
-    MOVES,
-    PRODUCTS,
-    REDUCTIONS,
-    SCANS,
-    WITH_TABLE,
-    Origin,
-)
+from pytest_torchexport.explore.origins import Origin
 from pytest_torchexport.explore.thresholds import Operation
 from pytest_torchexport.outcomes.operators import tensors_among
 
@@ -30,9 +23,6 @@ from pytest_torchexport.outcomes.operators import tensors_among
 MOST_READ, MOST_STEPS = 2**12, 200
 # Numbers that are computed for one call at most.
 MOST_NUMBERS = 2**25
-# The second results of these reductions are places.
-_PLACES = {"max": "argmax", "min": "argmin"}
-
 # An element of an input: its leaf and its position.
 Element = tuple[int, int]
 # Of no input.
@@ -91,13 +81,14 @@ class Recomputation:
         if origin.leaf is not None:
             return self._of_leaf(origin.leaf, places)
         assert origin.operation is not None
-        if origin.name in MOVES:
+        kinds = origin.operation.row.kinds
+        if "move" in kinds:
             return self._moved(origin, places)
-        if origin.name in LOOKUPS:
+        if "lookup" in kinds:
             return self._looked_up(origin, places)
-        if origin.name in REDUCTIONS or origin.name in SCANS:
+        if not kinds.isdisjoint(("reduction", "scan")):
             return self._of_rows(origin, places)
-        if origin.name in PRODUCTS:
+        if "product" in kinds:
             return self._of_product(origin, places)
         return self._elementwise(origin, places)
 
@@ -137,8 +128,8 @@ class Recomputation:
     def _elementwise(self, origin: Origin, places: Tensor) -> Tensor:
         operation = origin.operation
         assert operation is not None
-        table = WITH_TABLE.get(origin.name)
-        given = operation.args if table is None else operation.args[table : table + 1]
+        row = operation.row
+        given = operation.args[row.operand : row.operand + 1] if row.table else operation.args
         numbers = {
             id(tensor): self._of(origin, tensor, _broadcast(tensor, origin.value, places))
             if tensor.dim() or origin.of(tensor) is not None
@@ -151,9 +142,9 @@ class Recomputation:
     def _looked_up(self, origin: Origin, places: Tensor) -> Tensor:
         operation, shape = origin.operation, origin.value.shape
         assert operation is not None
-        table = operation.argument("weight" if origin.name == "embedding" else "self")
-        indices, before = _indices(origin.name, operation)
-        if origin.name == "take":
+        table = operation.argument(operation.row.table)
+        indices, before = _indices(operation)
+        if "flat" in operation.row.kinds:
             table = table.reshape(-1)
         like = functools.reduce(torch.add, indices)  # of the shape that they broadcast to
         ranks = like.shape
@@ -185,15 +176,15 @@ class Recomputation:
         for dim in dims:
             count *= operand.shape[dim]
         rows = ids.permute(*kept, *dims).reshape(-1, count)
-        scan = origin.name in SCANS
+        scan = "scan" in operation.row.kinds
         if scan:
             at = (rows.reshape(-1).argsort()[places]).tolist()
             row, column = torch.tensor([[i // count, i % count] for i in at]).T
         else:
             row = places
         asked = rows[row]
-        name = _PLACES.get(origin.name, origin.name) if origin.number else origin.name
-        function = origin.reduction or (SCANS[name] if scan else REDUCTIONS[name])
+        method = operation.row.second if origin.number else operation.row.of_rows
+        function = origin.reduction or operator.methodcaller(method, -1)
         found = self._of(origin, operand, asked.reshape(-1))
         result = function(found.reshape(len(found), *asked.shape)).to(origin.value.dtype)
         return result[:, torch.arange(len(row)), column] if scan else result
@@ -203,20 +194,22 @@ class Recomputation:
         assert operation is not None
         if operation.kwargs:
             raise TooLarge  # factors of a sum
-        left, right = (operation.args[place] for place in PRODUCTS[origin.name])
+        row_facts = operation.row
+        assert row_facts.factors is not None
+        left, right = (operation.args[place] for place in row_facts.factors)
         inner, width = left.shape[-1], origin.value.shape[-1]
         row, of_row = torch.unique(places // width, return_inverse=True)
         column, of_column = torch.unique(places % width, return_inverse=True)
         terms = torch.arange(inner)
         ones = self._of(origin, left, (row.unsqueeze(-1) * inner + terms).reshape(-1))
         there = column * inner + terms.unsqueeze(-1)
-        if origin.name != "linear":
+        if not row_facts.transposed:
             there = terms.unsqueeze(-1) * width + column
         others = self._of(origin, right, there.reshape(-1))
         found = ones.reshape(len(ones), len(row), inner) @ others.reshape(len(others), inner, -1)
         found = found[:, of_row, of_column]
-        bias = operation.argument("bias" if origin.name == "linear" else "self")
-        if origin.name == "mm" or bias is None:
+        bias = operation.argument(row_facts.bias)
+        if bias is None:
             return found
         return found + self._of(origin, bias, _broadcast(bias, origin.value, places))
 
@@ -245,15 +238,13 @@ def _raveled(coordinates: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
     return flat
 
 
-def _indices(name: str, operation: Operation) -> tuple[list[Tensor], int]:
+def _indices(operation: Operation) -> tuple[list[Tensor], int]:
     """Return the index tensors of a lookup, and the number of dimensions before them."""
-    if name == "index":
-        given = list(operation.argument("indices"))
-        before = next(n for n, item in enumerate(given) if item is not None)
-        indices = given[before:]
-        if any(item is None or item.dtype == torch.bool for item in indices):
-            raise TooLarge
-        return indices, before
-    index = operation.argument("indices" if name == "embedding" else "index")
-    dim = operation.argument("dim") if name == "index_select" else 0
-    return [index], dim % max(operation.operand.dim(), 1)
+    given = operation.argument(operation.row.indices)
+    if isinstance(given, Tensor):
+        return [given], (operation.argument("dim") or 0) % max(operation.operand.dim(), 1)
+    before = next(n for n, item in enumerate(given) if item is not None)
+    indices = list(given[before:])
+    if any(item is None or item.dtype == torch.bool for item in indices):
+        raise TooLarge
+    return indices, before

@@ -11,7 +11,7 @@ slopes as well: these change gradients that are right but vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.outcomes.operator_table import OPERATORS, functions_of, row_of
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.torch_private.circumstances import ends_gradients
 from pytest_torchexport.torch_private.memory import times_written
@@ -172,50 +173,28 @@ def _apart(difference: Tensor) -> Tensor:
     return far.maximum(far.max() * NEAREST + 1e-12) if far.numel() else far
 
 
+# By the names that the rows of the operators have for them.
 _STEPS: dict[str, Source] = {
-    **dict.fromkeys(("round", "floor", "ceil", "trunc", "fix", "convert"), _identity),
-    **dict.fromkeys(("sign", "sgn"), _sign),
-    "floor_divide": _quotient,
-    "gt": _greater,
-    "ge": _greater,
-    "lt": _less,
-    "le": _less,
-    "eq": _equal,
-    "ne": _unequal,
+    "operand": _identity,
+    "cast": _identity,
+    "sign": _sign,
+    "quotient": _quotient,
+    "greater": _greater,
+    "less": _less,
+    "equal": _equal,
+    "unequal": _unequal,
 }
 # What an embedding bag does with the rows of the table, by its mode.
 _POOLED: dict[str, Source] = {"mean": lambda rows: rows.mean(1), "sum": lambda rows: rows.sum(1)}
-_ALIASES = {
-    **{f"__{name}__": name for name in ("gt", "ge", "lt", "le", "eq", "ne")},
-    "greater": "gt",
-    "greater_equal": "ge",
-    "less": "lt",
-    "less_equal": "le",
-    "not_equal": "ne",
-    "__floordiv__": "floor_divide",
-    **dict.fromkeys(("int", "long", "short", "float", "double", "half", "to", "type"), "convert"),
-}
 # Of shadows: they are 1 for True and 0 for False.
 _LOGIC: dict[str, Source] = {
-    "logical_and": lambda a, b: a * b,
-    "logical_or": lambda a, b: a + b - a * b,
-    "logical_xor": lambda a, b: a + b - 2 * a * b,
-    "logical_not": lambda a: 1 - a,
-    "all": torch.amin,
-    "any": torch.amax,
-    "where": lambda mask, a, b: mask * a + (1 - mask) * b,
-}
-_LOGIC_ALIASES = {
-    "bitwise_and": "logical_and",
-    "__and__": "logical_and",
-    "__rand__": "logical_and",
-    "bitwise_or": "logical_or",
-    "__or__": "logical_or",
-    "__ror__": "logical_or",
-    "bitwise_not": "logical_not",
-    "__invert__": "logical_not",
-    "bitwise_xor": "logical_xor",
-    "__xor__": "logical_xor",
+    "and": lambda a, b: a * b,
+    "or": lambda a, b: a + b - a * b,
+    "xor": lambda a, b: a + b - 2 * a * b,
+    "not": lambda a: 1 - a,
+    "smallest": torch.amin,
+    "largest": torch.amax,
+    "mixture": lambda mask, a, b: mask * a + (1 - mask) * b,
 }
 # Their results have no gradient; NumPy takes no other tensors.
 _DATA: Any = Tensor.data  # a descriptor, although it is typed as a tensor
@@ -223,16 +202,6 @@ _CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
 _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 # They give Python or another library all numbers of a tensor, by no operator.
 _HANDED_OUT = (*_TO_NUMPY, Tensor.tolist, Tensor.__dlpack__)
-_CHOICES = {"argmax": True, "argmin": False, "max": True, "min": False, "topk": True}
-_CHOICES |= {"sort": False, "argsort": False}
-# Their parameters after the scores.
-_PARAMETERS = {
-    **dict.fromkeys(("argmax", "argmin", "max", "min"), ("dim", "keepdim")),
-    **dict.fromkeys(("sort", "argsort"), ("dim", "descending", "stable")),
-    "topk": ("k", "dim", "largest", "sorted"),
-}
-
-
 # -- saturated functions ---------------------------------------------------------------------------
 
 
@@ -263,26 +232,16 @@ def _chord(rise: Tensor, far: Tensor, least: Tensor) -> Tensor:
 
 
 _SATURATED: dict[str, Source] = {
-    **dict.fromkeys(
-        ("relu", "relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max"), _leaking
-    ),
-    **dict.fromkeys(
-        ("hardsigmoid", "hardswish", "threshold", "elu", "selu", "gelu", "silu"), _leaking
-    ),
-    **dict.fromkeys(("sigmoid", "tanh"), _squashed),
-    "softmax": _evened,
-    "log_softmax": _evened_log,
+    "leaking": _leaking,
+    "squashed": _squashed,
+    "evened": _evened,
+    "evened_log": _evened_log,
 }
 
 
-def _table(names: Iterable[str], aliases: Mapping[str, str]) -> dict[Any, str]:
-    found = {}
-    for alias, name in ({name: name for name in names} | dict(aliases)).items():
-        for owner in (torch, Tensor, F):
-            function = getattr(owner, alias, None)
-            if function is not None:
-                found[function] = name
-    return found
+def _with_slopes(slopes: Mapping[str, Source]) -> Mapping[Any, str]:
+    """Return the functions of torch that have one of some slopes, each with its operator."""
+    return functions_of(name for name, row in OPERATORS.items() if row.slope in slopes)
 
 
 # -- the mode --------------------------------------------------------------------------------------
@@ -302,10 +261,10 @@ class SlopeMode(TorchFunctionMode):
         self.changed = False
         self._paused = False
         self._sides = _Sides()
-        self._steps = _table(_STEPS, _ALIASES)
-        self._logic = _table(_LOGIC, _LOGIC_ALIASES)
-        self._chosen = _table(_CHOICES, {})
-        self._saturated = _table(_SATURATED, {}) if saturated else {}
+        self._steps = _with_slopes(_STEPS)
+        self._logic = _with_slopes(_LOGIC)
+        self._chosen = functions_of(name for name, row in OPERATORS.items() if row.parameters)
+        self._saturated = _with_slopes(_SATURATED) if saturated else {}
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -376,9 +335,9 @@ class SlopeMode(TorchFunctionMode):
             else sloped(result.to(source.dtype), source)
         )
         setattr(result, _SHADOW, (shadow, times_written(result)))
-        name = self._steps.get(function)
-        if name in ("gt", "ge", "lt", "le"):
-            far = (smooth[0] - smooth[1]) * (1 if name in ("gt", "ge") else -1)
+        symbol = row_of(self._steps.get(function, "")).symbol
+        if symbol[:1] in ("<", ">"):
+            far = (smooth[0] - smooth[1]) * (1 if symbol[0] == ">" else -1)
             self.masks = [*self.masks, Mask(shadow, far)][-REMEMBERED:]
         return result
 
@@ -399,17 +358,17 @@ class SlopeMode(TorchFunctionMode):
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
     ) -> Tensor | None:
         """Return what has the gradient of the result, if the function is known."""
-        name = self._steps.get(function) or self._logic.get(function)
-        if name in _STEPS:
+        slope = row_of(self._steps.get(function) or self._logic.get(function, "")).slope
+        if slope in _STEPS:
             moved = result.is_floating_point() and result.dtype == args[0].dtype
-            return None if name == "convert" and moved else _STEPS[name](*args, **kwargs)
-        if name in _LOGIC:
-            return _LOGIC[name](*(_float(arg) for arg in args), **kwargs)
-        name = self._saturated.get(function)
-        if name is None or kwargs.get("inplace"):
+            return None if slope == "cast" and moved else _STEPS[slope](*args, **kwargs)
+        if slope in _LOGIC:
+            return _LOGIC[slope](*(_float(arg) for arg in args), **kwargs)
+        slope = row_of(self._saturated.get(function, "")).slope
+        if not slope or kwargs.get("inplace"):
             return None
         self.changed = True
-        return _SATURATED[name](result, *args, **kwargs)
+        return _SATURATED[slope](result, *args, **kwargs)
 
 
 def _same(value: Tensor) -> Tensor:
@@ -434,16 +393,17 @@ def _float(value: Any) -> Any:
 
 def _choice(name: str, result: Any, scores: Tensor, *args: Any, **kwargs: Any) -> Iterator[Choice]:
     """Yield what a function chose from, if it chose among elements that have a gradient."""
-    given = dict(zip(_PARAMETERS[name], args, strict=False)) | kwargs
-    dim: Any = given.get("dim", -1 if name in ("topk", "sort", "argsort") else None)
+    row = row_of(name)
+    given = dict(zip(row.parameters, args, strict=False)) | kwargs
+    dim: Any = given.get("dim", None if "reduction" in row.kinds else -1)
     if isinstance(dim, Tensor) or "other" in given or not scores.requires_grad:
         return
     whole = dim is None
     # The single result of ``max`` is a number, of integers too.
-    places = result if name.startswith("arg") else None
+    places = result if isinstance(result, Tensor) and not row.second else None
     yield Choice(
         scores.reshape(-1) if whole else scores,
         0 if whole else dim,
-        given.get("largest", given.get("descending", _CHOICES[name])),
+        bool(given.get("largest", given.get("descending", row.largest))),
         result[1] if isinstance(result, tuple) else places,
     )

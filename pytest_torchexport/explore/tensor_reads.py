@@ -10,19 +10,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from pytest_torchexport.outcomes.operator_table import of_kind
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 # Functions and methods that may return a Python number or bool for a tensor.
-READERS = frozenset(
+READERS = of_kind("read") | frozenset(
     [
         "bool",
         "int",
         "float",
-        "item",
         "tolist",
-        "equal",
-        "allclose",
-        "is_nonzero",
         "len",
         "max",
         "min",

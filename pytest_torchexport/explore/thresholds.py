@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.inputs.pytrees import is_plain
-from pytest_torchexport.outcomes.operators import argument_of
+from pytest_torchexport.outcomes.operator_table import OPERATORS, Row, of_kind, row_of
+from pytest_torchexport.outcomes.operators import argument_of, name_of
 
 # Operands with more elements are not looked at: it would cost more than the operator.
 MOST_ELEMENTS = 2**18
@@ -29,14 +30,6 @@ LARGEST_EPSILON = 1e-2
 # A tensor of up to so many elements may be a table of bounds, each of which is a threshold. Of a
 # larger one, up to so many, only the numbers are thresholds that the other side does not have.
 TABLE, LARGE_TABLE = 8, 2**14
-# From here on a sigmoid or a tanh is 1 in float32, and runtimes return 0 or -1 on the other side:
-# https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/mlas/lib/logistic.cpp
-SATURATED = {
-    "sigmoid": 18.0,
-    "tanh": 9.1,
-    "log_sigmoid_forward": 18.0,
-    "binary_cross_entropy_with_logits": 18.0,
-}
 # The name of a threshold at which a sum with a number is zero. There is none in most models: it is
 # one only if the other side does not have the number. Also the side of one at which a row is
 # constant.
@@ -180,6 +173,11 @@ class Operation:
         """The first argument."""
         return self.args[0]
 
+    @property
+    def row(self) -> Row:
+        """What is known of the operator."""
+        return row_of(name_of(self.func))
+
     def argument(self, name: str) -> Any:
         """Return the argument of this name, or its default."""
         return argument_of(self.func, self.args, self.kwargs, name)
@@ -192,31 +190,18 @@ def _compared(op: Operation) -> Iterator[Threshold]:
     yield from _against(op.operand, op.argument("other"), SIDES + AT)
 
 
-def _pairwise(op: Operation) -> Iterator[Threshold]:
-    yield from _against(op.operand, op.argument("other"), SIDES)
-
-
-def _bounds(*bounds: float, sides: Sequence[str] = SIDES) -> Rule:
-    """Return the rule of an operator with these bounds."""
-
-    def rule(op: Operation) -> Iterator[Threshold]:
-        for bound in bounds:
+def _bounded(op: Operation) -> Iterator[Threshold]:
+    """Yield the numbers of the operator's row, and the arguments that the row names."""
+    for bound in op.row.bounds:
+        if isinstance(bound, float):
+            sides = SIDES + AT if op.row.kinds >= {"step"} else SIDES
             yield from _against(op.operand, bound, sides, f"{bound:g}")
-
-    return rule
-
-
-def _arguments(*names: str, mirrored: bool = False) -> Rule:
-    """Return the rule of an operator whose bounds are its arguments; ``mirrored``: and negated."""
-
-    def rule(op: Operation) -> Iterator[Threshold]:
-        for name in names:
-            bound = op.argument(name)
-            yield from _against(op.operand, bound, SIDES, name)
-            if mirrored:
-                yield from _against(op.operand, -bound, SIDES, f"-{name}")
-
-    return rule
+            continue
+        name, _, divisor = bound.removeprefix("-").partition("/")
+        value, by = op.argument(name), op.argument(divisor) if divisor else 1
+        if value is not None and by:
+            value = value if by == 1 else value / by
+            yield from _against(op.operand, -value if bound[0] == "-" else value, SIDES, bound)
 
 
 def _bucketed(op: Operation) -> Iterator[Threshold]:
@@ -238,8 +223,7 @@ def _bucketed(op: Operation) -> Iterator[Threshold]:
 
 
 def _boundaries(op: Operation) -> Any:
-    boundaries = op.argument("boundaries")
-    return op.argument("sorted_sequence") if boundaries is None else boundaries
+    return op.argument(op.row.table)
 
 
 def table_of(name: str, op: Operation) -> Tensor | None:
@@ -247,11 +231,6 @@ def table_of(name: str, op: Operation) -> Tensor | None:
     table = _boundaries(op) if name in BUCKETING else op.argument("other")
     known = (name in BUCKETING or name in COMPARING) and _usable(table)
     return _numbers(table) if known and TABLE < table.numel() <= LARGE_TABLE else None
-
-
-def _softplus(op: Operation) -> Iterator[Threshold]:
-    if op.argument("beta"):
-        yield from _against(op.operand, op.argument("threshold") / op.argument("beta"), SIDES)
 
 
 def _half_points(op: Operation) -> Iterator[Threshold]:
@@ -271,7 +250,7 @@ def _divided(op: Operation) -> Iterator[Threshold]:
     yield from _next_to_zero(divisor)
     if _usable(op.operand) and not op.operand.dim() and not op.operand.is_floating_point():
         return  # a trace divides sizes so, and numbers of the inputs do not move them
-    whole = not str(op.func).startswith("aten.div") or op.argument("rounding_mode") is not None
+    whole = "decides" in op.row.kinds or op.argument("rounding_mode") is not None
     if whole and _usable(op.operand) and (isinstance(divisor, (int, float)) or _usable(divisor)):
         by = _numbers(divisor) if isinstance(divisor, Tensor) else divisor
         multiples = (_numbers(op.operand) / by).nan_to_num(0.0, 0.0, 0.0).round() * by
@@ -302,25 +281,23 @@ def _added(op: Operation) -> Iterator[Threshold]:
     if not isinstance(number, (int, float)) or not number:
         return
     if abs(number) > LARGEST_EPSILON:
-        zero = -number if str(op.func).startswith("aten.add") else number
+        zero = -number if op.row.symbol == "+" else number
         yield from _against(op.operand, zero, AT, CONSTANT)
     elif isinstance(number, float):
         yield from _against(op.operand, abs(number), ("below",), "epsilon")
 
 
-def _exponential(*names: str, base: float = math.e) -> Rule:
-    """Return the rule of an operator that has powers of its arguments of these names."""
-
-    def rule(op: Operation) -> Iterator[Threshold]:
-        for name in names:
-            operand = op.argument(name)
-            if _is_float(operand):
-                limits = torch.finfo(operand.dtype)
-                largest, smallest = (math.log(limit, base) for limit in (limits.max, limits.tiny))
-                yield from _against(operand, largest, ("above",), f"overflow {name}")
-                yield from _against(operand, smallest, ("below",), f"underflow {name}")
-
-    return rule
+def _exponential(op: Operation) -> Iterator[Threshold]:
+    """Yield the largest and the smallest exponent whose power the operand's type holds."""
+    for name in op.row.exponents:
+        operand = op.argument(name)
+        if _is_float(operand):
+            limits = torch.finfo(operand.dtype)
+            largest, smallest = (
+                math.log(limit, op.row.base) for limit in (limits.max, limits.tiny)
+            )
+            yield from _against(operand, largest, ("above",), f"overflow {name}")
+            yield from _against(operand, smallest, ("below",), f"underflow {name}")
 
 
 def _angle(op: Operation) -> Iterator[Threshold]:
@@ -339,7 +316,7 @@ def _tied(op: Operation) -> Iterator[Threshold]:
     rows = rows.reshape(1, -1) if along is None else rows.movedim(along, -1)
     if rows.shape[-1] < 2:
         return
-    smallest = "min" in str(op.func)
+    smallest = op.row.largest is False and "reduction" in op.row.kinds
     first = rows.topk(2, dim=-1, largest=not smallest)
     gaps = (first.values[..., 0] - first.values[..., 1]).abs().nan_to_num(math.inf).reshape(-1)
     row = int(gaps.argmin())
@@ -410,38 +387,25 @@ def _cast(op: Operation) -> Iterator[Threshold]:
         yield from _against(op.operand, -largest, ("below",), "overflow")
 
 
-COMPARING = ("gt", "ge", "lt", "le", "eq", "ne")
-BUCKETING = ("bucketize", "searchsorted")
+COMPARING = of_kind("comparison")
+BUCKETING = of_kind("bucketing")
+_OF_KINDS: Mapping[str, Rule] = {
+    "comparison": _compared,
+    "rounding": _half_points,
+    "whole": _integers,
+    "division": _divided,
+    "near_zero": _at_zero,
+    "exponential": _exponential,
+    "angle": _angle,
+    "addition": _added,
+    "choice": _tied,
+    "normalization": _normalized,
+    "cast": _cast,
+    "bucketing": _bucketed,
+}
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(COMPARING, _compared),
-    **dict.fromkeys(("clamp", "clip"), _arguments("min", "max")),
-    "clamp_min": _arguments("min"),
-    "clamp_max": _arguments("max"),
-    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), _pairwise),
-    **dict.fromkeys(("relu", "leaky_relu", "elu", "prelu"), _bounds(0.0)),
-    **dict.fromkeys(("sign", "sgn", "heaviside"), _bounds(0.0, sides=SIDES + AT)),
-    **dict.fromkeys(("hardswish", "hardsigmoid"), _bounds(3.0, -3.0)),
-    **{name: _bounds(bound, -bound) for name, bound in SATURATED.items()},
-    "hardtanh": _arguments("min_val", "max_val"),
-    "threshold": _arguments("threshold"),
-    **dict.fromkeys(("hardshrink", "softshrink"), _arguments("lambd", mirrored=True)),
-    "softplus": _softplus,
-    "round": _half_points,
-    **dict.fromkeys(("floor", "ceil", "trunc", "frac"), _integers),
-    **dict.fromkeys(("div", "remainder", "fmod", "floor_divide"), _divided),
-    **dict.fromkeys(("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal"), _at_zero),
-    **dict.fromkeys(("log1p", "expm1"), _at_zero),
-    **dict.fromkeys(("exp", "sinh", "cosh"), _exponential("self")),
-    "exp2": _exponential("self", base=2.0),
-    "logaddexp": _exponential("self", "other"),
-    "logaddexp2": _exponential("self", "other", base=2.0),
-    "atan2": _angle,
-    **dict.fromkeys(("add", "sub", "rsub"), _added),
-    **dict.fromkeys(("argmax", "argmin", "max", "min", "topk", "sort"), _tied),
-    **dict.fromkeys(("kthvalue", "median", "mode"), _tied),
-    **dict.fromkeys(("native_layer_norm", "native_group_norm"), _normalized),
-    "_to_copy": _cast,
-    **dict.fromkeys(BUCKETING, _bucketed),
+    **{name: _bounded for name, row in OPERATORS.items() if row.bounds},
+    **{name: rule for kind, rule in _OF_KINDS.items() for name in of_kind(kind)},
 }
 # Operators whose bounds are numbers in the code: an exporter writes them into the file.
-STATED = frozenset([*COMPARING, "clamp", "clamp_min", "clamp_max", "hardtanh", "threshold"])
+STATED = of_kind("comparison", "clamp")

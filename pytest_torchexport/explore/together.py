@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.thresholds import AT, COMPARING, CONSTANT
+from pytest_torchexport.outcomes.operator_table import row_of
 
 if TYPE_CHECKING:
     from pytest_torchexport.explore.operator_run import Key, Near
 
 # Thresholds that are met at once, at most.
 MOST = 4
-EQUALITIES = ("eq", "ne")
+EQUALITIES = frozenset(name for name in COMPARING if row_of(name).symbol[0] in "=!")
 # The sides of a threshold that are aimed at, by whether it is one of an equality.
 AIMED = {False: ("above", "below"), True: ("at", "above")}
 TINY = 1e-30

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.judge.rounding import narrows
+from pytest_torchexport.outcomes.operator_table import of_kind, row_of
 from pytest_torchexport.outcomes.operators import (
     argument_of,
     dispatched,
@@ -43,37 +44,8 @@ from pytest_torchexport.torch_private.dispatcher import is_operator
 # narrower floats, and poolings, whose indices jump. A quantization divides first, and a runtime may
 # multiply by the reciprocal instead: equal operands do not mean that it must decide alike. ``sort``
 # and ``topk`` may order equal elements in any way.
-_JUMPING = frozenset(
-    """
-    eq ne lt le gt ge floor ceil trunc sign sgn heaviside floor_divide remainder fmod argmax argmin
-    max min bucketize searchsorted signbit nonzero count_nonzero logical_not logical_and logical_or
-    """.split()  # noqa: SIM905  # as a list they would be 25 lines
-)
-# Operators whose result moves a little if rounding moves their floats a little.
-_SMOOTH = frozenset(
-    """
-    _adaptive_avg_pool2d _adaptive_avg_pool3d _fused_sdp_choice _log_softmax
-    _native_batch_norm_legit _native_batch_norm_legit_no_training _reshape_alias
-    _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_view
-    abs adaptive_max_pool2d adaptive_max_pool3d add addbmm addcdiv addcmul addmm addmv addr alias
-    avg_pool1d avg_pool2d avg_pool3d baddbmm bmm cat celu clamp clamp_max clamp_min clone
-    constant_pad_nd convolution copy cos cosh cumsum detach diagonal div dot elu embedding
-    empty_like erf exp expand expm1 fill flip full_like gather gelu glu hardsigmoid hardswish
-    hardtanh im2col index index_add index_put index_select leaky_relu lerp lift_fresh linear log
-    log1p log_sigmoid_forward logaddexp logsumexp linalg_vector_norm masked_fill matmul
-    max_pool2d_with_indices max_pool3d_with_indices maximum mean minimum mish mkldnn_rnn_layer mm
-    mul mv native_batch_norm native_group_norm native_layer_norm neg new_empty new_full new_ones
-    new_zeros ones_like permute pixel_shuffle pixel_unshuffle pow prelu reciprocal reflection_pad1d
-    reflection_pad2d relu repeat replication_pad1d replication_pad2d replication_pad3d roll rsqrt
-    rsub scatter scatter_add select sigmoid silu sin slice slice_scatter softplus split
-    split_with_sizes sqrt squeeze stack std sub sum t tanh transpose tril triu unbind unfold
-    unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean view where zero
-    zeros_like
-    """.split()  # noqa: SIM905  # as above
-)
-_POOLING = frozenset(name for name in _SMOOTH if "max_pool" in name)
-_PICKING = frozenset(["gather", "index", "index_select", "index_put", "scatter", "scatter_add"])
+_DECIDING, _SMOOTH = of_kind("decides"), of_kind("smooth")
+_POOLING, _PLACED = of_kind("pooling"), of_kind("places")
 # Values that differ by less than this part of the largest element may be the same value, rounded
 # otherwise.
 NEAR = 1e-2
@@ -132,7 +104,7 @@ class Decisions:
     @property
     def smooth(self) -> bool:
         """True if nothing jumps. The indices of a pooling do, if they pick other values."""
-        picks = self.ran & _POOLING and self.ran & _PICKING
+        picks = self.ran & _POOLING and self.ran & _PLACED
         return not (self.jumps or picks)
 
     def recorded(self) -> AbstractContextManager[None]:
@@ -160,16 +132,17 @@ class Decisions:
 
 def _decides(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     name = name_of(func)
-    if name == "div":
-        return argument_of(func, args, kwargs, "rounding_mode") is not None
-    if name == "round":
+    kinds = row_of(name).kinds
+    if "rounding" in kinds:
         return not argument_of(func, args, kwargs, "decimals")
-    if name == "_to_copy":
+    if "cast" in kinds:
         dtype, given = argument_of(func, args, kwargs, "dtype"), args[0].dtype
         return isinstance(dtype, torch.dtype) and (
             not (dtype.is_floating_point or dtype.is_complex) or dtype.itemsize < given.itemsize
         )
-    return name in _JUMPING or name in _POOLING
+    if name in _DECIDING or name in _POOLING:
+        return True
+    return "division" in kinds and argument_of(func, args, kwargs, "rounding_mode") is not None
 
 
 def _jumps(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes.operator_table import of_kind, row_of
 from pytest_torchexport.outcomes.operators import (
     argument_of,
     floats_of,
@@ -24,43 +25,13 @@ from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # Results with more elements count as rounded; whether they were is not computed.
 LOOKED_AT = 1_000_000
-# Operators with float results that never round: they copy, pick or compare. torch itself marks
-# views.
-EXACT = frozenset(
-    """
-    _reshape_alias _reshape_copy _to_copy _unique2 _unsafe_view abs adaptive_max_pool1d
-    adaptive_max_pool2d adaptive_max_pool3d alias amax amin aminmax bernoulli bucketize cat ceil
-    channel_shuffle clamp clamp_max clamp_min clone col2im constant_pad_nd contiguous copy
-    copysign cummax cummin diag diag_embed diagonal_copy dropout embedding empty empty_like
-    empty_strided expand_copy eye
-    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
-    fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask
-    fill flip floor floor_divide fmax fmin fractional_max_pool2d full full_like gather
-    glu_backward hardtanh heaviside histc im2col index index_fill index_select isfinite lift_fresh
-    lift_fresh_copy masked_fill masked_scatter masked_select max max_pool1d
-    max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices maximum min minimum
-    nan_to_num nanmedian narrow_copy neg new_empty new_full new_ones new_zeros normal ones
-    ones_like permute_copy pixel_shuffle pixel_unshuffle positive put rand rand_like randint
-    randn randn_like random reflection_pad1d reflection_pad2d reflection_pad3d relu repeat
-    replication_pad1d replication_pad2d replication_pad3d resize roll round scalar_tensor
-    scatter select_copy select_scatter set sgn sign slice_copy slice_scatter stack take
-    threshold transpose_copy tril triu trunc unfold_copy uniform unique_consecutive unique_dim
-    upsample_nearest1d upsample_nearest2d upsample_nearest3d where zero zeros zeros_like
-    """.split()  # noqa: SIM905  # as a list they would be 130 lines
-)
-# Sums of products: if all partial sums are exact, the result is exact in any order. A mean, a
-# variance or a softmax may look exact by chance, and another kernel still computes it differently.
-SUMS = frozenset(
-    """
-    addbmm addmm addmv addr baddbmm bmm convolution cumsum dot index_add index_put linear matmul
-    mm mv nansum scatter_add sum trace vdot
-    """.split()  # noqa: SIM905  # as above
-)
+# torch itself marks views, which never round either.
+_EXACT, _SUMS = of_kind("exact"), of_kind("sums")
 
 
 def rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return True if the operator computes with floats, and may have to round its results."""
-    if name_of(func) in EXACT or func.is_view or not floats_of((args, kwargs)):
+    if name_of(func) in _EXACT or func.is_view or not floats_of((args, kwargs)):
         return False
     # Attention without dropout draws nothing.
     draws = torch.Tag.nondeterministic_seeded in func.tags
@@ -80,8 +51,8 @@ def adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     True for sums of products, and for a mean if its number of terms is a power of two.
     """
     name = name_of(func)
-    if name != "mean":
-        return name in SUMS
+    if row_of(name).sum != "mean":
+        return name in _SUMS
     tensor, dims = args[0], argument_of(func, args, kwargs, "dim")
     count = math.prod(tensor.shape[axis] for axis in axes_of(tensor, dims) or ())
     return bool(count > 0 and count & (count - 1) == 0)
@@ -138,7 +109,8 @@ def in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
 
 def casts_float(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return True for a cast from a real float to another one."""
-    dtype = argument_of(func, args, kwargs, "dtype") if name_of(func) == "_to_copy" else None
+    cast = "cast" in row_of(name_of(func)).kinds
+    dtype = argument_of(func, args, kwargs, "dtype") if cast else None
     real = dtype is not None and dtype.is_floating_point and is_float(args[0])
     return bool(real and args[0].is_floating_point())
 

@@ -31,6 +31,7 @@ from pytest_torchexport.judge.rounding import (
     widened,
 )
 from pytest_torchexport.judge.summing import by_rule, filled
+from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.operators import (
     argument_of,
     dispatched,
@@ -47,14 +48,9 @@ REACH = 1.5
 REACH_HALF = 0.75
 # Numbers this many epsilons apart may be sorted in any order.
 TIED = 8.0
-# The order of equal elements is not defined for these:
-# https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
-ORDERING = frozenset(["topk", "sort", "kthvalue", "median", "mode"])
-# Those that only ask which elements are larger.
-BY_RANK = frozenset(["topk", "sort", "kthvalue"])
-FOURIER = frozenset(["_fft_c2c", "_fft_c2r", "_fft_r2c"])
-# These round once, where other implementations round each of their steps.
-FUSED = frozenset(["_scaled_dot_product_flash_attention_for_cpu"])
+# Those that may take equal elements in any order, and those that only ask which are larger.
+ORDERING, BY_RANK = of_kind("unordered"), of_kind("by_rank")
+FOURIER, FUSED = of_kind("fourier"), of_kind("fused")
 
 
 @dataclass

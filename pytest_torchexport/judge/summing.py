@@ -22,11 +22,13 @@ import torch
 from torch.nn import functional
 
 from pytest_torchexport.judge.rounding import adds, axes_of, in_float64, widened
+from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import (
     argument_of,
     dispatched,
     floats_of,
     is_float,
+    name_of,
     with_floats,
     written_to,
 )
@@ -61,8 +63,8 @@ def in_double() -> AbstractContextManager[None]:
 class _Sequential:
     """Compute sums with single additions.
 
-    An operator that ``_SUMS`` does not know is taken apart, as torch does it for torch.compile and
-    torch.export: the sums of a loss or a normalization are among its parts.
+    An operator that ``_FORMULAS`` does not know is taken apart, as torch does it for torch.compile
+    and torch.export: the sums of a loss or a normalization are among its parts.
     """
 
     def __init__(self, lanes: int) -> None:
@@ -83,8 +85,7 @@ class _Sequential:
         """Return the results of an operator; None if nothing is known about its sums."""
         if any(tensor.is_complex() for tensor in floats_of((args, kwargs))):
             return None
-        schema = schema_of(func)
-        if schema.name in _SUMS:
+        if row_of(name_of(func)).sum:
             return by_rule(func, args, kwargs, self._lanes) if is_float(args[0]) else None
         parts = decomposition_of(func)
         if parts is None or func in self._open or not adds(func, args, kwargs):
@@ -103,10 +104,10 @@ class _Sequential:
 
 
 def by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes: int) -> Any:
-    """Return an operator's results as ``_SUMS`` has them; None if it cannot."""
+    """Return an operator's results as ``_FORMULAS`` has them; None if it cannot."""
     schema = schema_of(func)
     given = {item.name: argument_of(func, args, kwargs, item.name) for item in schema.arguments}
-    return _SUMS[schema.name](**given, lanes=lanes)
+    return _FORMULAS[row_of(name_of(func)).sum](**given, lanes=lanes)
 
 
 def filled(plain: Any, found: Any) -> Any:
@@ -234,16 +235,14 @@ def _attention(
     return scores.softmax(-1).masked_fill(nothing, 0.0) @ value
 
 
-# How to compute the operators of which torch makes the others, with single additions. Mean and
-# variance are here because torch's own parts of them import torch._dynamo, which takes seconds;
-# attention, because torch takes it apart in float32 alone.
-_SUMS: Mapping[str, Callable[..., Any]] = {
-    "aten::sum": _sum,
-    "aten::mean": _mean,
-    "aten::cumsum": _cumsum,
-    "aten::var": _var,
-    "aten::var_mean": _var_mean,
-    "aten::mm": _product,
-    "aten::bmm": _product,
-    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
+# How to compute the operators of which torch makes the others, with single additions. By the names
+# that the rows of the operators have for them.
+_FORMULAS: Mapping[str, Callable[..., Any]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "running": _cumsum,
+    "variance": _var,
+    "variance_and_mean": _var_mean,
+    "product": _product,
+    "attention": _attention,
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.torch_state import compiling_nothing
 from pytest_torchexport.torch_private.dispatcher import (
     Handle,
@@ -54,6 +55,11 @@ def name_of(func: Any) -> str:
     return str(schema_of(func).name).rpartition("::")[2].removesuffix("_")
 
 
+def plain_name(written: str) -> str:
+    """Return the plain name of an operator as reports write it: ``copy`` for ``aten.copy_``."""
+    return written.removeprefix("aten.").partition(".")[0].removesuffix("_")
+
+
 def name_of_packet(func: Any) -> str:
     """Return ``aten.add`` for ``aten.add.Tensor``, and ``while_loop`` for what has no overloads."""
     return str(getattr(func, "overloadpacket", func))
@@ -81,10 +87,6 @@ def written_to(func: Any) -> frozenset[str]:
     )
 
 
-# The numbers of an argument decide a size of the result, and torch has no tag for that.
-_SIZED_BY_NUMBERS = frozenset(["_pack_padded_sequence", "_pad_packed_sequence"])
-
-
 def tells_numbers(func: Any, args: tuple[Any, ...]) -> bool:
     """Return True if numbers of an argument decide a size, or are returned to Python.
 
@@ -95,10 +97,10 @@ def tells_numbers(func: Any, args: tuple[Any, ...]) -> bool:
     returned = (str(item.type) for item in schema_of(func).returns)
     if any("Tensor" not in kind for kind in returned):
         return True
-    name = name_of(func)
-    if name == "index":  # by places, or by a mask
+    kinds = row_of(name_of(func)).kinds
+    if "by_mask" in kinds:  # by places, or by a mask
         return any(item.dtype in (torch.bool, torch.uint8) for item in tensors_among(args[1]))
-    return name in _SIZED_BY_NUMBERS or torch.Tag.dynamic_output_shape in func.tags
+    return "sized_by_numbers" in kinds or torch.Tag.dynamic_output_shape in func.tags
 
 
 def outs_of(func: Any) -> list[str]:

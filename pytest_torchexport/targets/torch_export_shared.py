@@ -11,6 +11,7 @@ import torch
 
 from pytest_torchexport.inputs.dynamic_shapes import spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 from pytest_torchexport.torch_private.between_exports import forget_decompositions
 from pytest_torchexport.torch_private.circumstances import dynamo_is_loaded
@@ -67,7 +68,7 @@ def forget_earlier_exports() -> None:
     operator's dispatch cache, and dynamo remembers which sizes of a loop's body were static: either
     makes a declared dynamic time axis static in the next export.
     """
-    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+    for name in of_kind("recurrent"):
         overload = getattr(getattr(torch.ops.aten, name, None), "input", None)
         forget_decompositions(overload)
     if dynamo_is_loaded():

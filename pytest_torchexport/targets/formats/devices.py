@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_torchexport.outcomes.operator_table import Row, row_of
 from pytest_torchexport.results.source_line import SourceLine
 
 # What a constant device does in a program that was moved, the worst first. A tensor of no
@@ -22,25 +23,6 @@ UNKNOWN = "unknown"  # the program does not say what the tensor meets
 NOTHING = "nothing"
 EFFECTS = (RAISES, RETURNED, UNKNOWN, NOTHING)
 
-# Arguments that may be on another device than the others, by position: indices, lengths, and
-# tensors of which only the shape is used.
-_ANYWHERE = {
-    "aten::index": 1,
-    "aten::index_put": 1,
-    "aten::index_put_": 1,
-    "aten::_index_put_impl_": 1,
-    "aten::_pack_padded_sequence": 1,
-    "aten::tensor_split": 1,
-    "aten::expand_as": 1,
-    "aten::view_as": 1,
-    "aten::reshape_as": 1,
-    "aten::copy": 1,
-    "aten::copy_": 1,
-}
-# Their result is on the device of their last tensor.
-_LIKE = ("aten::to", "aten::type_as")
-# torch.export puts it before each .to(). It raises if the tensor is not on the device it names.
-_ASSERTION = "aten::_assert_tensor_metadata"
 # torch's messages when tensors on different devices meet.
 _MESSAGES = (
     "is not on the expected device",
@@ -110,9 +92,15 @@ def baked_devices(
     return tuple(dict.fromkeys(found))
 
 
+def _row(op: str) -> Row:
+    """Return what is known of ``aten::index_put_``."""
+    return row_of(op.removeprefix("aten::").removesuffix("_"))
+
+
 def must_be_together(op: str, arguments: Sequence[Any]) -> list[Any]:
     """Return the arguments of an operation that have to be on one device."""
-    return [item for i, item in enumerate(arguments) if i != _ANYWHERE.get(op)]
+    elsewhere = _row(op).elsewhere
+    return [item for i, item in enumerate(arguments) if i != elsewhere]
 
 
 def about_devices(text: str) -> str | None:
@@ -142,7 +130,7 @@ class _Sides:
         """Add one operation, in the order of the program."""
         outputs = [name for name, _ in step.outputs]
         self.dims.update(step.outputs)
-        if step.op == _ASSERTION:
+        if "asserts_device" in _row(step.op).kinds:
             if step.device is not None and self.moved.keys() & set(step.inputs):
                 self.effects[len(self.found)] = {RAISES}
                 self.found.append(step)
@@ -155,7 +143,7 @@ class _Sides:
     def _pass_on(self, step: Operation) -> None:
         """Put what an operation without a device of its own makes on the side of its inputs."""
         outputs = [name for name, _ in step.outputs]
-        inputs = step.inputs[-1:] if step.op in _LIKE else step.inputs
+        inputs = step.inputs[-1:] if "as_last" in _row(step.op).kinds else step.inputs
         stuck = [name for name in inputs if name in self.stuck]
         rest = [name for name in inputs if name not in self.stuck]
         if step.op == "return":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pytest_torchexport.outcomes.operator_table import onnx_of_kind
 from pytest_torchexport.targets.formats.branches import Branches, Place, frames_in, frames_of_fx
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
@@ -27,19 +28,12 @@ NUMBERS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", 
 # The domains of ONNX's own operators.
 _STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 # Operators that compute something else on the two sides of a number, an input of theirs.
-_BOUNDED = frozenset(
-    ["Clip", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Max", "Min"]
-)
+_BOUNDED = onnx_of_kind("comparison", "clamp", "extremum")
 # "%add : [num_users=1] = call_function[target=torch.ops.aten.add.Tensor](args = ...".
 _FX_NODE = re.compile(r"%(\w+) ")
 
 # Operators whose result jumps.
-_JUMPING = frozenset(
-    """
-    ArgMax ArgMin Cast Ceil Equal Floor Greater GreaterOrEqual IsNaN Less LessOrEqual Mod NonZero
-    Round Sign TopK
-    """.split()  # noqa: SIM905  # as a list they would be 16 lines
-)
+_JUMPING = onnx_of_kind("decides", "rounding", "cast", "choice", "inspection")
 
 
 @dataclass(frozen=True, kw_only=True)

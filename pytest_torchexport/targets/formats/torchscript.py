@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.outcomes.operator_table import OPERATORS
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats.branches import (
@@ -63,7 +64,7 @@ PACKING = (
     "prim::NumToTensor",
 )
 # Operators that name a device by themselves.
-DEVICE_BY_NAME = {"aten::cpu": "cpu", "aten::cuda": "cuda"}
+DEVICE_BY_NAME = {f"aten::{name}": row.device for name, row in OPERATORS.items() if row.device}
 # Values of attributes that are compared as text; of other types only the type is.
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.device)
 

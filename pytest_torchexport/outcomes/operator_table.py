@@ -1,0 +1,422 @@
+"""One row for each operator of torch about which something is known.
+
+What a mechanism has to know of an operator stands here and nowhere else: mechanisms ask for a kind
+(``of_kind("comparison")``) or for a fact of a row (``row_of(name).bounds``), and name no operator.
+So a new operator is a new row. As PyTorch's OpInfo does for its own tests, generic tests hold what
+a kind promises for all rows of it.
+
+What torch says itself is not repeated: which operators are views, elementwise, draw random numbers
+or write to an argument stands in their tags and schemas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+KINDS: Mapping[str, str] = {
+    # -- rounding --
+    "exact": "copies, picks, compares or draws: its float results are never rounded",
+    "sums": "adds up products: exact in any order if all partial sums are",
+    "fourier": "transforms, with an error that does not depend on the size of a result",
+    "fused": "rounds once, where other implementations round each of their steps",
+    # -- decisions --
+    "smooth": "its result moves a little if rounding moves its floats a little",
+    "decides": "jumps, and rounds nothing before it does: equal operands mean an equal result",
+    "step": "piecewise constant: its gradient is zero almost everywhere",
+    "saturating": "nearly constant, or constant, for large or for negative operands",
+    "comparison": "compares element by element; ``symbol`` says how",
+    "logic": "combines truth values element by element; ``symbol`` says how",
+    "truths": "whether any or all truth values of rows are True",
+    "closeness": "whether elements are equal, or about equal",
+    "inspection": "looks at each number by itself, whether it is finite",
+    "clamp": "keeps its operand between the numbers that are its arguments",
+    "extremum": "the larger or the smaller of two, element by element",
+    "rounding": "jumps at half points",
+    "whole": "jumps at whole numbers",
+    "division": "divides, and may round to whole numbers",
+    "remainder": "makes integers equal that differ by a multiple of its second argument",
+    "mask": "makes integers equal that differ in bits that its second argument has not",
+    "bucketing": "finds the place of numbers in a sorted table",
+    "choice": "picks elements by their order; of ``largest`` first, or of smallest",
+    "unordered": "may take equal elements in any order",
+    "by_rank": "asks only which elements are larger",
+    "pooling": "returns the places of the largest elements beside these",
+    # -- sensitive places --
+    "near_zero": "infinite or infinitely steep at zero, or its parts cancel there",
+    "exponential": "overflows and underflows at the ``exponents`` of a float type",
+    "angle": "jumps where its first operand changes its sign on one side of the second's zero",
+    "addition": "adds or subtracts a number, which may be an epsilon; ``symbol`` says which",
+    "normalization": "divides rows by their deviation and an epsilon",
+    # -- the way of elements --
+    "move": "only rearranges elements, or fills some with a constant",
+    "passes_on": "returns its operand as it is, and may be left out",
+    "elementwise": "works element by element, without torch's tag for it",
+    "lookup": "looks up rows of a table",
+    "flat": "looks up numbers of a table as if it had one axis",
+    "places": "reads or writes elements at places that an argument names",
+    "reduction": "makes one number of each row, as ``of_rows`` does",
+    "scan": "makes as many numbers of each row as it has, as ``of_rows`` does",
+    "product": "multiplies two matrices, its ``factors``",
+    "cast": "converts to another type",
+    "read": "gives Python the numbers of a tensor",
+    "sized_by_numbers": "numbers of an argument decide a size, and torch has no tag for it",
+    "by_mask": "its result has another size if its places are given as a mask",
+    # -- memory, random numbers, devices --
+    "uninitialized": "leaves memory as it finds it",
+    "writes_no_numbers": "its schema says that it writes, but it leaves the numbers alone",
+    "copies": "copies numbers, into its operand if that is written to",
+    "training": "runs in training mode only",
+    "recurrent": "torch.onnx.export takes it apart in a way of its own",
+    "as_last": "its result is on the device of its last tensor",
+    "asserts_device": "raises if a tensor is not on the device that it names",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The facts on an operator, by the plain name that ``operators.name_of`` returns.
+
+    ``aliases``: other names of it among the functions and methods of torch. ``onnx``: the ONNX
+    operator that decides alike. ``same_as``: the operator for which exporters exchange it.
+
+    ``symbol``: ``>`` of a comparison, ``and`` of truth values. ``bounds``: numbers, or names of
+    arguments (``-lambd``: negated), at which it computes something else. ``slope``: the function
+    that has a gradient where this one has none (``explore/slopes.py`` knows them by name).
+    ``parameters``: those of a choice, after the scores. ``rank``: of the element that it selects,
+    from 0 for the smallest to 1; or the argument that says so.
+
+    ``operand``: the position of the argument that is no table. ``table`` and ``indices``: names of
+    the arguments of a lookup. ``of_rows``: the method that does the same to the last axis, and
+    ``second`` the one for the second result. ``factors``: positions of the matrices of a product,
+    the right one ``transposed`` or not, and ``bias`` the name of what is added. ``sum``: the
+    formula that adds its terms one by one (``judge/summing.py``). ``elsewhere``: the position of
+    an argument that may be on another device than the others. ``device``: the one that it moves to.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    aliases: tuple[str, ...] = ()
+    onnx: str = ""
+    same_as: str = ""
+    symbol: str = ""
+    bounds: tuple[float | str, ...] = ()
+    exponents: tuple[str, ...] = ()
+    base: float = 2.718281828459045
+    slope: str = ""
+    largest: bool | None = None
+    parameters: tuple[str, ...] = ()
+    rank: float | str | None = None
+    operand: int = 0
+    table: str = ""
+    indices: str = ""
+    of_rows: str = ""
+    second: str = ""
+    factors: tuple[int, int] | None = None
+    transposed: bool = False
+    bias: str = ""
+    sum: str = ""
+    elsewhere: int | None = None
+    device: str = ""
+
+
+NO_ROW = Row()
+
+
+def row_of(name: str) -> Row:
+    """Return an operator's row; one without facts if nothing is known about it."""
+    return OPERATORS.get(name, NO_ROW)
+
+
+def of_kind(*kinds: str) -> frozenset[str]:
+    """Return the names of the operators that are of one of some kinds."""
+    assert KINDS.keys() >= set(kinds), kinds
+    return frozenset(name for name, row in OPERATORS.items() if not row.kinds.isdisjoint(kinds))
+
+
+def onnx_of_kind(*kinds: str) -> frozenset[str]:
+    """Return the ONNX operators that decide as operators of some kinds do."""
+    return frozenset(OPERATORS[name].onnx for name in of_kind(*kinds)) - {""}
+
+
+def functions_of(names: Iterable[str]) -> Mapping[Any, str]:
+    """Return the functions and methods of torch that are these operators, each with its name."""
+    import torch
+
+    owners = (torch, torch.Tensor, torch.nn.functional)
+    return {
+        getattr(owner, spelled): name
+        for name in sorted(names)
+        for spelled in (name, *row_of(name).aliases)
+        for owner in owners
+        if hasattr(owner, spelled)
+    }
+
+
+def _row(names: str, kinds: str = "", aliases: str = "", **facts: Any) -> tuple[str, Row]:
+    """Return the names of operators that share their facts, and these."""
+    return names, Row(kinds=frozenset(kinds.split()), aliases=tuple(aliases.split()), **facts)
+
+
+# Comparisons, logic, and what jumps at numbers.
+_CASTS = "to int long short float double half type"
+_COMPARES = "comparison step decides"
+_COMPARING = (
+    _row("gt", _COMPARES, "greater __gt__", symbol=">", slope="greater", onnx="Greater"),
+    _row(
+        "ge", _COMPARES, "greater_equal __ge__", symbol=">=", slope="greater", onnx="GreaterOrEqual"
+    ),
+    _row("lt", _COMPARES, "less __lt__", symbol="<", slope="less", onnx="Less"),
+    _row("le", _COMPARES, "less_equal __le__", symbol="<=", slope="less", onnx="LessOrEqual"),
+    _row("eq", _COMPARES, "__eq__", symbol="==", slope="equal", onnx="Equal"),
+    _row("ne", _COMPARES, "not_equal __ne__", symbol="!=", slope="unequal"),
+    _row("logical_and", "logic decides", symbol="and", slope="and"),
+    _row("logical_or", "logic decides", symbol="or", slope="or"),
+    _row("logical_not", "logic decides", symbol="not", slope="not"),
+    _row("logical_xor", "logic", symbol="xor", slope="xor"),
+    _row("bitwise_and", "logic mask", "__and__ __rand__", symbol="and", slope="and"),
+    _row("bitwise_or", "logic", "__or__ __ror__", symbol="or", slope="or"),
+    _row("bitwise_not", "logic", "__invert__", symbol="not", slope="not"),
+    _row("bitwise_xor", "logic", "__xor__", symbol="xor", slope="xor"),
+    _row("any", "truths reduction", symbol="any", of_rows="any", slope="largest"),
+    _row("all", "truths reduction", symbol="all", of_rows="all", slope="smallest"),
+    _row("where", "exact smooth", slope="mixture"),
+    _row("isnan", "inspection", onnx="IsNaN"),
+    _row("isinf", "inspection"),
+    _row("isfinite", "inspection exact"),
+    _row("isclose", "closeness"),
+    _row("equal", "closeness read", symbol="=="),
+    _row("allclose", "closeness read"),
+    _row("item is_nonzero", "read"),
+    _row("signbit count_nonzero", "decides"),
+    _row("nonzero", "decides", onnx="NonZero"),
+    _row("round", "exact step rounding", slope="operand", onnx="Round"),
+    _row("floor", "exact step whole decides", slope="operand", onnx="Floor"),
+    _row("ceil", "exact step whole decides", slope="operand", onnx="Ceil"),
+    _row("trunc", "exact step whole decides", "fix", slope="operand"),
+    _row("frac", "whole"),
+    _row("sign", "exact step decides", bounds=(0.0,), slope="sign", onnx="Sign"),
+    _row("sgn", "exact step decides", bounds=(0.0,), slope="sign"),
+    _row("heaviside", "exact step decides", bounds=(0.0,)),
+    _row(
+        "floor_divide", "exact step division elementwise decides", "__floordiv__", slope="quotient"
+    ),
+    _row("div", "smooth division"),
+    _row("true_divide", same_as="div"),
+    _row("remainder fmod", "division remainder decides", onnx="Mod"),
+    # A cast decides if it is to whole numbers, or to narrower floats.
+    _row("_to_copy", "exact smooth elementwise cast", _CASTS, slope="cast", onnx="Cast"),
+    _row("bucketize", "exact bucketing decides", table="boundaries"),
+    _row("searchsorted", "bucketing decides", table="sorted_sequence", operand=1),
+    _row("isin", "elementwise", table="test_elements"),
+    _row("atan2", "angle"),
+)
+
+# What picks elements by their order.
+#
+# The order of equal elements is not defined for the unordered ones:
+# https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
+_EXTREME = "choice reduction decides"
+_DIM = ("dim", "keepdim")
+_TOP = ("k", "dim", "largest", "sorted")
+_ORDER = ("dim", "descending", "stable")
+_ORDERING = (
+    _row("argmax", _EXTREME, of_rows="argmax", largest=True, parameters=_DIM, onnx="ArgMax"),
+    _row("argmin", _EXTREME, of_rows="argmin", largest=False, parameters=_DIM, onnx="ArgMin"),
+    _row(
+        "max",
+        f"{_EXTREME} exact",
+        of_rows="amax",
+        second="argmax",
+        largest=True,
+        parameters=_DIM,
+        rank=1.0,
+    ),
+    _row(
+        "min",
+        f"{_EXTREME} exact",
+        of_rows="amin",
+        second="argmin",
+        largest=False,
+        parameters=_DIM,
+        rank=0.0,
+    ),
+    _row("amax", "exact reduction", of_rows="amax", rank=1.0),
+    _row("amin", "exact reduction", of_rows="amin", rank=0.0),
+    _row("topk", "choice unordered by_rank", largest=True, parameters=_TOP, onnx="TopK"),
+    _row("sort", "choice unordered by_rank", largest=False, parameters=_ORDER, onnx="TopK"),
+    _row("argsort", "choice", largest=False, parameters=_ORDER),
+    _row("kthvalue", "choice unordered by_rank", rank="k"),
+    _row("median", "choice unordered", rank=0.5),
+    _row("mode", "choice unordered"),
+    _row("quantile", rank="q"),
+    _row("nanmedian aminmax cummax cummin histc unique_consecutive unique_dim _unique2", "exact"),
+    _row(
+        """
+        adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
+        """,
+        "exact smooth pooling",
+    ),
+    _row("adaptive_max_pool1d fractional_max_pool2d max_pool1d max_pool2d max_pool3d", "exact"),
+)
+
+# Elementwise functions that compute something else on the two sides of a number.
+_CLAMPS = "exact smooth clamp saturating"
+_BOUNDED = (
+    _row("clamp", _CLAMPS, bounds=("min", "max"), slope="leaking", onnx="Clip"),
+    _row("clip", "clamp saturating", bounds=("min", "max"), slope="leaking"),
+    _row("clamp_min", _CLAMPS, bounds=("min",), slope="leaking", same_as="clamp"),
+    _row("clamp_max", _CLAMPS, bounds=("max",), slope="leaking", same_as="clamp"),
+    _row("hardtanh", _CLAMPS, bounds=("min_val", "max_val"), slope="leaking"),
+    _row("threshold", "exact clamp saturating", bounds=("threshold",), slope="leaking"),
+    _row("maximum", "exact smooth extremum", bounds=("other",), onnx="Max"),
+    _row("minimum", "exact smooth extremum", bounds=("other",), onnx="Min"),
+    _row("fmax fmin", "exact extremum", bounds=("other",)),
+    _row("relu", "exact smooth saturating", bounds=(0.0,), slope="leaking"),
+    _row("relu6 selu", "saturating", slope="leaking"),
+    _row("gelu silu", "smooth saturating", slope="leaking"),
+    _row("elu", "smooth saturating", bounds=(0.0,), slope="leaking"),
+    _row("leaky_relu prelu", "smooth", bounds=(0.0,)),
+    _row("hardswish hardsigmoid", "smooth saturating", bounds=(3.0, -3.0), slope="leaking"),
+    _row("hardshrink softshrink", bounds=("lambd", "-lambd")),
+    _row("softplus", "smooth", bounds=("threshold/beta",)),
+    # From here on a sigmoid or a tanh is 1 in float32, and runtimes return 0 or -1 on the other
+    # side: https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/mlas/lib/logistic.cpp
+    _row("sigmoid", "smooth saturating", bounds=(18.0, -18.0), slope="squashed"),
+    _row("tanh", "smooth saturating", bounds=(9.1, -9.1), slope="squashed"),
+    _row("log_sigmoid_forward", "smooth", bounds=(18.0, -18.0)),
+    _row("binary_cross_entropy_with_logits", bounds=(18.0, -18.0)),
+    _row("sqrt rsqrt log reciprocal log1p expm1", "smooth near_zero"),
+    _row("log2 log10", "near_zero"),
+    _row("exp cosh", "smooth exponential", exponents=("self",)),
+    _row("sinh", "exponential", exponents=("self",)),
+    _row("exp2", "exponential", exponents=("self",), base=2.0),
+    _row("logaddexp", "smooth exponential", exponents=("self", "other")),
+    _row("logaddexp2", "exponential", exponents=("self", "other"), base=2.0),
+    _row("add", "smooth addition", symbol="+"),
+    _row("sub rsub", "smooth addition", symbol="-"),
+    _row("native_layer_norm native_group_norm", "smooth normalization"),
+    _row("abs neg", "exact smooth"),
+    _row("copysign nan_to_num positive glu_backward", "exact"),
+    _row(
+        """
+        addcdiv addcmul celu cos erf glu lerp mish mul pow sin _fused_sdp_choice
+        _native_batch_norm_legit _native_batch_norm_legit_no_training native_batch_norm
+        """,
+        "smooth",
+    ),
+    _row(
+        """
+        _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
+        fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask
+        """,
+        "exact",
+    ),
+)
+
+# What adds up more than two numbers.
+#
+# A mean, a variance or a softmax may look exact by chance, and another kernel still computes it
+# differently: these do not count as sums of products.
+_SUMMING = (
+    _row("sum", "smooth sums reduction", of_rows="sum", sum="sum"),
+    _row("mean", "smooth reduction", of_rows="mean", sum="mean"),
+    _row("prod", "reduction", of_rows="prod"),
+    _row("cumsum", "smooth sums scan", of_rows="cumsum", sum="running"),
+    _row("_softmax", "smooth scan saturating", of_rows="softmax"),
+    _row("softmax", "saturating", slope="evened"),
+    _row("_log_softmax", "smooth scan saturating", of_rows="log_softmax"),
+    _row("log_softmax", "saturating", slope="evened_log"),
+    # Mean and variance have formulas because torch's own parts of them import torch._dynamo, which
+    # takes seconds; attention, because torch takes it apart in float32 alone.
+    _row("var", "smooth", sum="variance"),
+    _row("var_mean", "smooth", sum="variance_and_mean"),
+    _row("_scaled_dot_product_flash_attention_for_cpu", "smooth fused", sum="attention"),
+    _row("mm", "smooth sums product", factors=(0, 1), sum="product"),
+    _row("addmm", "smooth sums product", factors=(1, 2), bias="self"),
+    _row("linear", "smooth sums product", factors=(0, 1), transposed=True, bias="bias"),
+    _row("bmm", "smooth sums", sum="product"),
+    _row("addbmm addmv addr baddbmm convolution dot index_add matmul mv", "smooth sums"),
+    _row("_convolution", same_as="convolution"),
+    _row("nansum trace vdot", "sums"),
+    _row("scatter_add", "smooth sums places"),
+    _row("index_put", "smooth sums places", elsewhere=1),
+    _row("_index_put_impl", elsewhere=1),
+    _row("_fft_c2c _fft_c2r _fft_r2c", "fourier"),
+    _row("lstm gru rnn_tanh rnn_relu", "recurrent"),
+    _row(
+        """
+        _adaptive_avg_pool2d _adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d
+        linalg_vector_norm logsumexp mkldnn_rnn_layer std upsample_bicubic2d upsample_bilinear2d
+        upsample_linear1d upsample_trilinear3d
+        """,
+        "smooth",
+    ),
+)
+
+# What moves elements, and computes nothing.
+_MOVING = (
+    _row(
+        """
+        view permute transpose t select slice squeeze unsqueeze expand diagonal unfold split
+        split_with_sizes unbind
+        """,
+        "smooth move",
+    ),
+    _row("detach", "smooth move passes_on writes_no_numbers"),
+    _row("lift", "passes_on"),
+    _row("requires_grad", "writes_no_numbers"),
+    _row("alias lift_fresh", "exact smooth move passes_on"),
+    _row("reshape", "move", same_as="view"),
+    _row("_reshape_alias _unsafe_view", "exact smooth move", same_as="view"),
+    _row("flip roll repeat cat stack tril triu", "exact smooth move"),
+    _row(
+        "index", "exact smooth lookup places by_mask", table="self", indices="indices", elsewhere=1
+    ),
+    _row("index_select", "exact smooth lookup places", table="self", indices="index"),
+    _row("embedding", "exact smooth lookup", table="weight", indices="indices"),
+    _row("take", "exact lookup flat", table="self", indices="index"),
+    _row("gather scatter", "exact smooth places"),
+    _row("lift_fresh_copy", "exact", same_as="clone"),
+    _row("copy", "exact smooth copies", elsewhere=1),
+    _row(
+        """
+        clone constant_pad_nd fill full_like im2col masked_fill new_full new_ones new_zeros
+        ones_like pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d replication_pad1d
+        replication_pad2d replication_pad3d slice_scatter upsample_nearest1d upsample_nearest2d
+        upsample_nearest3d zero zeros_like
+        """,
+        "exact smooth",
+    ),
+    _row(
+        """
+        _reshape_copy channel_shuffle col2im contiguous diag diag_embed diagonal_copy expand_copy
+        eye full index_fill masked_scatter masked_select narrow_copy ones permute_copy put
+        reflection_pad3d scalar_tensor select_copy select_scatter set slice_copy transpose_copy
+        unfold_copy zeros
+        """,
+        "exact",
+    ),
+)
+
+# What reads no numbers, draws random ones, or is about sizes and devices.
+_OTHER = (
+    _row("empty empty_strided resize", "exact uninitialized"),
+    _row("empty_like new_empty", "exact smooth uninitialized"),
+    _row("empty_permuted new_empty_strided", "uninitialized"),
+    _row("bernoulli dropout", "exact training"),
+    _row("native_dropout", "training"),
+    _row("normal rand rand_like randint randn randn_like random uniform", "exact"),
+    _row("_pack_padded_sequence", "sized_by_numbers", elsewhere=1),
+    _row("_pad_packed_sequence", "sized_by_numbers"),
+    _row("tensor_split expand_as view_as reshape_as", elsewhere=1),
+    _row("to type_as", "as_last"),
+    _row("cpu", device="cpu"),
+    _row("cuda", device="cuda"),
+    # torch.export puts it before each .to().
+    _row("_assert_tensor_metadata", "asserts_device"),
+)
+
+_ALL = (*_COMPARING, *_ORDERING, *_BOUNDED, *_SUMMING, *_MOVING, *_OTHER)
+OPERATORS: Mapping[str, Row] = {name: row for names, row in _ALL for name in names.split()}
+assert len(OPERATORS) == sum(len(names.split()) for names, _ in _ALL), "an operator has two rows"

@@ -1,0 +1,396 @@
+"""outcomes/operator_table.py: each row holds what its kinds promise, and no other file names one."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import operator
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+
+import pytest_torchexport
+from pytest_torchexport.outcomes.operator_table import KINDS, OPERATORS, functions_of, of_kind
+
+PACKAGE = Path(pytest_torchexport.__file__).parent
+X = torch.tensor([[0.3, -1.7, 2.6, 0.9], [-0.4, 1.2, -2.1, 3.3], [0.7, -0.8, 1.6, -3.9]])
+# Values of arguments that have no default, by their names.
+ARGUMENTS = {
+    **dict.fromkeys(("dim", "dim1", "dimension", "step"), 1),
+    "dim0": 0,
+    "dims": [1, 0],
+    "k": 2,
+    "repeats": [2, 1],
+    "shifts": [1],
+    "split_size": 2,
+    "split_sizes": [1, 2],
+    "stride": [4, 1],
+}
+
+
+def argument(item, x, given):
+    """Return a value for an argument of an operator."""
+    kind = str(item.type)
+    if item.name in given:
+        return given[item.name]
+    if item.name in ("indices", "index") and kind.startswith(("Tensor", "List[Optional")):
+        places = torch.tensor([2, 0, 1])
+        return [places] if kind.startswith("List") else places
+    if item.name in ("size", "shape"):
+        return 2 if kind in ("int", "SymInt") else list(x.shape)
+    if item.name in ARGUMENTS:
+        return ARGUMENTS[item.name]
+    if kind.startswith("List"):
+        return [x, 2 * x]
+    if kind in ("int", "SymInt"):
+        return 1
+    return x if kind == "Tensor" else 0.5
+
+
+def call(name, x=X, **given):
+    """Return the result of the first overload of an operator that takes such arguments."""
+    packet = getattr(torch.ops.aten, name)
+    for overload in map(packet.__getattr__, packet.overloads()):
+        items = overload._schema.arguments
+        if any(item.is_out for item in items) or not {*given} <= {item.name for item in items}:
+            continue
+        filled = {
+            item.name: argument(item, x, given)
+            for item in items
+            if item.name in given or not item.has_default_value()
+        }
+        try:
+            return overload(**filled)
+        except (RuntimeError, NotImplementedError, IndexError):
+            continue
+    pytest.fail(f"no overload of {name} takes {given}")
+
+
+def elements(result):
+    tensors = result if isinstance(result, (list, tuple)) else [result]
+    return {number for tensor in tensors for number in tensor.reshape(-1).tolist()}
+
+
+# -- the table itself ------------------------------------------------------------------------------
+
+
+def test_every_operator_is_one_that_torch_has():
+    known = {name.rpartition("::")[2].partition(".")[0] for name in _dispatched()}
+    named = functions_of(OPERATORS).values()
+    assert {
+        name for name in OPERATORS if name not in {*known, *named} and f"{name}_" not in known
+    } == set()
+
+
+def _dispatched():
+    return torch._C._dispatch_get_all_op_names()
+
+
+def test_every_kind_has_a_meaning_and_an_operator():
+    assert {kind for row in OPERATORS.values() for kind in row.kinds} == KINDS.keys()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_arguments_that_a_row_names_are_those_of_the_operator(name):
+    row = OPERATORS[name]
+    bounds = [bound.strip("-").split("/") for bound in row.bounds if isinstance(bound, str)]
+    named = {*row.exponents, row.table, row.indices, row.bias, *itertools.chain(*bounds)} - {""}
+    rank = {row.rank} if isinstance(row.rank, str) else set()
+    packet = getattr(torch.ops.aten, name, None)
+    schemas = [getattr(packet, each)._schema for each in packet.overloads()] if packet else []
+    known = {item.name for schema in schemas for item in schema.arguments}
+    assert named | rank <= known
+    assert {*row.parameters} <= known | {"stable"}
+    assert row.same_as in {*OPERATORS, ""}
+
+
+def test_onnx_has_the_operators_that_rows_name():
+    named = {row.onnx for row in OPERATORS.values()} - {""}
+    assert named <= {schema.name for schema in onnx.defs.get_all_schemas()}
+
+
+# -- what kinds promise ----------------------------------------------------------------------------
+
+SYMBOLS = {">": "gt", ">=": "ge", "<": "lt", "<=": "le", "==": "eq", "!=": "ne"}
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("comparison")))
+def test_the_symbol_of_a_comparison_says_what_it_compares(name):
+    symbol = OPERATORS[name].symbol
+    for number in (0.3, 0.31):
+        compares = getattr(operator, SYMBOLS[symbol])
+        assert elements(call(name, X[:1, :1], other=number)) == {
+            compares(X[0, 0].item(), number)
+        } or (
+            number == 0.3  # the same number in float32 alone
+        )
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("logic")))
+def test_the_symbol_of_logic_says_how_truths_are_combined(name):
+    for left in (True, False):
+        for right in (True, False):
+            wanted = {"and": left and right, "or": left or right, "xor": left != right}
+            given = {} if OPERATORS[name].symbol == "not" else {"other": torch.tensor([right])}
+            found = bool(call(name, torch.tensor([left]), **given))
+            assert found == wanted.get(OPERATORS[name].symbol, not left)
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("step")))
+def test_a_step_is_constant_next_to_almost_every_number(name):
+    def results(x):
+        given = {"other": 0.57} if name in of_kind("comparison", "division") else {}
+        return call(name, x, **given)
+
+    assert torch.equal(results(X), results(X + 1e-5))
+    if OPERATORS[name].symbol not in ("==", "!="):
+        assert not torch.equal(results(X), results(X.flip(1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [*((name, 2.0) for name in of_kind("whole")), *((name, 2.5) for name in of_kind("rounding"))],
+)
+def test_it_jumps_where_its_kind_says(name, place):
+    around = torch.tensor([place - 1e-3, place + 1e-3, place + 0.1])
+    below, above, further = call(name, around).tolist()
+    assert abs(above - below) > 0.5 > abs(further - above)
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("saturating") - of_kind("scan")))
+def test_saturating_functions_have_no_slope_far_from_zero(name):
+    function = next(it for it, of in functions_of([name]).items() if it is not None)
+    more = {"clamp": (-1, 1), "clip": (-1, 1), "clamp_min": (0,), "clamp_max": (0,)}
+    more |= {"threshold": (0.0, 0.0), "softmax": (-1,), "log_softmax": (-1,)}
+    slopes = [
+        jacobian(lambda x: function(x, *more.get(name, ())), torch.tensor([far, 0.0]))[0, 0]
+        for far in (-40.0, 40.0)
+    ]
+    assert min(map(abs, slopes)) < 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("move")))
+def test_a_move_returns_elements_of_its_operand(name):
+    ids = torch.arange(1.0, 13.0).reshape(3, 4)
+    ids = ids[:, :1].contiguous() if name == "squeeze" else ids
+    given = {"size": [3, 4], "stride": [4, 1]} if name == "_reshape_alias" else {}
+    found = elements(call(name, ids, **given)) - {0.0}
+    assert found
+    assert found <= elements(ids) | elements(2 * ids)  # cat and stack are given both
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("lookup")))
+def test_a_lookup_returns_elements_of_its_table(name):
+    found = elements(call(name, X, **{OPERATORS[name].table: X}))
+    assert found
+    assert found <= elements(X)
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("reduction", "scan")))
+def test_the_method_of_rows_is_the_operator_on_the_last_axis(name):
+    x = X > 0 if name in of_kind("truths") else X
+    needed = {"half_to_float": False} if "softmax" in name else {}
+    result = call(name, x, dim=-1, **needed)
+    row = OPERATORS[name]
+    methods = [method for method in (row.of_rows, row.second) if method]
+    for one, method in zip(result if row.second else [result], methods, strict=True):
+        torch.testing.assert_close(one, getattr(x, method)(-1))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, row in OPERATORS.items() if row.factors))
+def test_the_factors_of_a_product_are_where_the_row_says(name):
+    row, left, right = OPERATORS[name], X, X[:2].T.contiguous()
+    given = [torch.zeros(3, 2)] * 3
+    given[row.factors[0]], given[row.factors[1]] = left, right.T if row.transposed else right
+    result = getattr(torch.ops.aten, name)(*given[: max(row.factors) + 1])
+    torch.testing.assert_close(result, left @ right)
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [(name, bound) for name, row in OPERATORS.items() for bound in row.bounds],
+)
+def test_something_else_is_computed_on_the_two_sides_of_a_bound(name, bound):
+    if isinstance(bound, float):
+        place, given = bound, {}
+    else:
+        named = bound.strip("-").split("/")
+        place = 1.5 / (2.0 if named[1:] else 1) * (-1 if bound[0] == "-" else 1)
+        given = dict.fromkeys(named[:1], 1.5) | dict.fromkeys(named[1:], 2.0)
+        if bound == "other":
+            given = {"other": torch.full((4,), 1.5, dtype=torch.float64)}
+    around = place + torch.tensor([-2e-2, -1e-2, 1e-2, 2e-2], dtype=torch.float64)
+    if "binary_cross_entropy" in name:
+        given = {"target": torch.full_like(around, 0.5), "reduction": 0}
+    if name == "heaviside":
+        given = {"values": torch.full_like(around, 0.5)}
+    if name == "prelu":
+        given = {"weight": torch.full((1,), 0.5, dtype=torch.float64)}
+    if name == "threshold":
+        given = {"threshold": 1.5, "value": 0.0}
+    if name == "hardtanh":
+        given = {"min_val": 1.5, "max_val": 2.5} if bound == "min_val" else {"max_val": 1.5}
+    result = call(name, around, **given)
+    numbers = result[0] if isinstance(result, tuple) else result
+    below, across, above = (numbers.diff() / around.diff()).tolist()
+    assert not below == pytest.approx(across, rel=1e-11) == pytest.approx(above, rel=1e-11)
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("exponential")))
+def test_the_power_of_a_larger_exponent_overflows(name):
+    row = OPERATORS[name]
+    largest = torch.tensor(torch.finfo(torch.float32).max).double()
+    limit = float(largest.log() / torch.tensor(row.base).double().log())
+    given = {item: torch.tensor([limit + 1.0]) for item in row.exponents}
+    overflows = float(call(name, given["self"], **given))
+    assert overflows == float("inf") or name in ("logaddexp", "logaddexp2")
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("near_zero")))
+def test_zero_is_a_sensitive_place(name):
+    zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    result = call(name, zero)
+    result.backward()
+    # sqrt, log and 1 / x; log(1 + x) and exp(x) - 1 would lose all digits of a small x
+    assert not bool(zero.grad.isfinite()) or float(result.detach()) == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(of_kind("remainder", "mask")))
+def test_integers_are_made_equal(name):
+    given = {"other": 12}
+    apart = 12 if name in of_kind("remainder") else 1
+    one, other = call(name, torch.tensor([24, 24 + apart]), **given).tolist()
+    assert one == other
+
+
+@pytest.mark.parametrize("name", sorted(name for name, row in OPERATORS.items() if row.parameters))
+def test_a_choice_takes_the_largest_or_the_smallest_first(name):
+    result = getattr(torch, name)(X, *((2,) if "k" in OPERATORS[name].parameters else (-1,)))
+    places = result if isinstance(result, torch.Tensor) else result[1]
+    first = places if places.dim() == 1 else places[:, 0]
+    assert first.tolist() == (X.argmax(1) if OPERATORS[name].largest else X.argmin(1)).tolist()
+
+
+@pytest.mark.parametrize(
+    "name", sorted(of_kind("exact") & {it for it in OPERATORS if hasattr(torch.Tensor, it)})
+)
+def test_an_exact_operator_computes_the_same_in_float64(name):
+    if name in of_kind("uninitialized", "training") or "random" in name or name in DRAWING:
+        pytest.skip("its results are not its operand's")
+    given = MORE.get(name, {})
+    narrow, wide = (call(name, x.clone(), **_of(given, x)) for x in (X, X.double()))
+    for one, other in zip(_floats(narrow), _floats(wide), strict=True):
+        assert torch.equal(one.double(), other)
+
+
+DRAWING = {"normal", "uniform"}
+_PLACES = torch.tensor([[2, 0, 1, 1]])
+MORE = {
+    "gather": {"dim": 0, "index": _PLACES},
+    "scatter": {"dim": 0, "index": _PLACES, "src": "x"},
+    "index_fill": {"dim": 0, "index": torch.tensor([1]), "value": 0.5},
+    "masked_fill": {"mask": X > 0, "value": 0.5},
+    "masked_select": {"mask": X > 0},
+    "masked_scatter": {"mask": X > 0, "source": "x"},
+    "put": {"index": torch.tensor([0]), "source": torch.tensor([0.5])},
+    "where": {"condition": X > 0, "self": "x", "other": "x"},
+    "clamp": {"min": 0.25},
+    "clip": {"min": 0.25},
+    "histc": {"bins": 4},
+    "resize": {"size": [3, 4]},
+    "select_scatter": {"src": X[0], "dim": 0, "index": 1},
+    "full_like": {"fill_value": 0.5},
+    "floor_divide": {"other": 0.5},
+}
+
+
+def _of(given, x):
+    def value(item):
+        if isinstance(item, str):
+            return x
+        moves = isinstance(item, torch.Tensor) and item.is_floating_point()
+        return item.to(x.dtype) if moves else item
+
+    return {name: value(item) for name, item in given.items()}
+
+
+def _floats(result):
+    tensors = result if isinstance(result, (list, tuple)) else [result]
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
+
+
+# -- no other file names an operator ---------------------------------------------------------------
+
+# Names of operators that are words of this package too; "remainder" is also a kind.
+WORDS = frozenset(
+    """
+    all any contiguous cpu cuda dropout equal full item max mean min normal ones random remainder set slice
+    sum t to trace uniform where zero zeros
+    """.split()  # noqa: SIM905  # as a list they would be 26 lines
+)
+# They quote what exporters write about operators.
+QUOTING = {
+    "diagnosis/imitations.py",
+    "diagnosis/known_defects.py",
+    "targets/refusals.py",
+    "targets/refused/onnx_refusals.py",
+    "targets/refused/script_refusals.py",
+}
+
+
+def operators_named(tree: ast.AST) -> list[str]:
+    """Return the operators that a file names: with ``aten``, in a comparison, or several at once."""
+    quoted = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if hasattr(node, "body") and isinstance(node.body, list) and node.body
+        if isinstance(node.body[0], ast.Expr)
+    }
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in quoted:
+                if re.search(r"\baten(::|\\?\.)\w", text):
+                    found.append(text)
+                found += several(text.split())
+            case ast.Attribute(value=ast.Attribute(attr="aten"), attr=name):
+                found.append(name)
+            case ast.Set(elts=items) | ast.List(elts=items) | ast.Tuple(elts=items):
+                found += several(texts(items))
+            case ast.Dict(keys=items):
+                found += several(texts(items))
+            case ast.Compare(left=left, comparators=others):
+                named = [*others, *(it for one in others for it in getattr(one, "elts", ()))]
+                found += [
+                    name for name in texts([left, *named]) if name in OPERATORS.keys() - WORDS
+                ]
+    return found
+
+
+def texts(items):
+    return [it.value for it in items if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+
+
+def several(names):
+    """Return the names of operators in a collection in which most are, and more than one."""
+    found = [name for name in names if name in OPERATORS.keys() - WORDS]
+    return found if len(found) > 1 and 2 * len(found) > len(names) else []
+
+
+def test_no_other_file_names_an_operator():
+    named = {
+        path.relative_to(PACKAGE).as_posix(): operators_named(ast.parse(path.read_text()))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name not in ("operator_table.py", "wholes.py")
+    }
+    found = {path: operators for path, operators in named.items() if operators}
+    assert {path: it for path, it in found.items() if path not in QUOTING} == {}
+
+
+def test_the_search_for_operators_finds_them():
+    table = ast.parse((PACKAGE / "outcomes" / "operator_table.py").read_text())
+    assert {"log1p", "upsample_nearest1d"} <= {*operators_named(table)}
