@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.diagnosis.recording import FromOutside, Result
 from pytest_torchexport.outcomes.compare import dense
 from pytest_torchexport.outcomes.observe import are_one_memory
+from pytest_torchexport.outcomes.tape import FromOutside, Result
 
 # Numbers that Python rounds and torch rounds are the same up to this.
 CLOSE = 1e-6

@@ -21,10 +21,10 @@ from unittest import mock
 
 import torch
 
-from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.tape import record
 from pytest_torchexport.outcomes.users_lines import UsersLines
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 

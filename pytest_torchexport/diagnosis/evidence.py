@@ -14,7 +14,6 @@ import torch
 
 from pytest_torchexport.diagnosis.conversions import Conversion, conversions
 from pytest_torchexport.diagnosis.numbers_tried import Numbers, frozen_numbers, read_numbers
-from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
@@ -30,6 +29,7 @@ from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.tape import record
 from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.source_line import SourceLine
@@ -202,7 +202,7 @@ class Evidence:
         """The lines at which eager draws from a random stream outside torch, and the stream."""
         subject, example = self._case.reference.pristine, self._case.spec.example
         seed = self._case.plan.seed
-        streams = watch(subject.copy(), example, seed, record="nothing").streams
+        streams = watch(subject.copy(), example, seed, recorded="nothing").streams
         found = draws_from(subject, example, seed, streams) if streams else []
         return {draw.line: draw.what for draw in found}
 

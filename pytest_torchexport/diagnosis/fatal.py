@@ -20,7 +20,6 @@ from pytest_torchexport.diagnosis.fatal_onnx import OnnxSteps
 from pytest_torchexport.diagnosis.fatal_torch import TorchSteps, gets_to
 from pytest_torchexport.diagnosis.last_step import LastStep
 from pytest_torchexport.diagnosis.questions import SAME
-from pytest_torchexport.diagnosis.recording import Recording, record
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.diagnosis.streams import TARGETS
 from pytest_torchexport.eager.queries import Query, queries
@@ -29,6 +28,7 @@ from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.outcomes.observe import Raised
+from pytest_torchexport.outcomes.tape import Tape, record
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import ArtifactHung
 from pytest_torchexport.results.source_line import SourceLine
@@ -54,7 +54,7 @@ class Steps(Protocol):
     def place(self, number: int) -> Place:
         """Run it up to a step, and return the step's place."""
 
-    def operand(self, number: int, eager: Recording) -> Structural | None:
+    def operand(self, number: int, eager: Tape) -> Structural | None:
         """Run it up to a step, and return an operand of it that is a constant and not eager's."""
 
 
@@ -113,7 +113,7 @@ def _steps(scene: Scene, call: Call) -> Steps | str:
     return TorchSteps(case=case, call=call)
 
 
-def _eager(scene: Scene, call: Call) -> Recording:
+def _eager(scene: Scene, call: Call) -> Tape:
     subject = scene.case.reference.pristine.copy()
     return record(
         subject.function,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pytest_torchexport.diagnosis.last_step import LastStep
 from pytest_torchexport.diagnosis.onnx_models import OnnxModel
 from pytest_torchexport.diagnosis.onnx_nodes import place_of, translated_by
-from pytest_torchexport.diagnosis.recording import Recording
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Raised, raised
+from pytest_torchexport.outcomes.tape import Tape
 from pytest_torchexport.results.diagnosis import Place, Structural
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats import onnx_model
@@ -51,6 +51,6 @@ class OnnxSteps:
         where = source_line(*at) if at is not None else None
         return Place(operator=node.op_type, where=where)
 
-    def operand(self, number: int, eager: Recording) -> Structural | None:
+    def operand(self, number: int, eager: Tape) -> Structural | None:
         """Return None: the nodes have other operands than eager's operators."""
         return None

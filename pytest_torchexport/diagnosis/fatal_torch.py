@@ -18,13 +18,13 @@ from pytest_torchexport.diagnosis.introduced import introduced
 from pytest_torchexport.diagnosis.last_step import LastStep
 from pytest_torchexport.diagnosis.onnx_nodes import place_of
 from pytest_torchexport.diagnosis.programs import program_of
-from pytest_torchexport.diagnosis.recording import Recording, record
 from pytest_torchexport.eager.queries import Query, answering
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Raised, observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of_packet
+from pytest_torchexport.outcomes.tape import How, Tape, record
 from pytest_torchexport.outcomes.users_lines import is_behind
 from pytest_torchexport.results.diagnosis import Place, Structural
 from pytest_torchexport.results.source_line import SourceLine
@@ -67,7 +67,7 @@ class TorchSteps:
             return replace(place, operator=stop.name)
         return Place(operator=stop.name, where=found.where if found is not None else None)
 
-    def operand(self, number: int, eager: Recording) -> Structural | None:
+    def operand(self, number: int, eager: Tape) -> Structural | None:
         """Run the calls up to an operator, and return its operand that is wrong and constant."""
         function, stop = _Nodes.of(self.case), _StopAt(number)
         for _ in range(ROW):
@@ -77,7 +77,7 @@ class TorchSteps:
                 seed=self.case.plan.seed,
                 grad_mode=self.case.reference.served,
                 module=self.case.artifact.module,
-                run_operator=stop,
+                how=How(run=lambda it: stop(it.func, it.args, it.kwargs)),
             )
             if found.raised is not None:
                 break

@@ -27,16 +27,15 @@ from pytest_torchexport.diagnosis.agreement import (
     tensors_differ,
 )
 from pytest_torchexport.diagnosis.alignment import aligned
-from pytest_torchexport.diagnosis.recording import (
-    READ,
+from pytest_torchexport.inputs.pytrees import describe
+from pytest_torchexport.outcomes.operator_table import READ, row_of
+from pytest_torchexport.outcomes.tape import (
     FromOutside,
     FromStep,
-    Recording,
     Source,
     Step,
+    Tape,
 )
-from pytest_torchexport.inputs.pytrees import describe
-from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.results.diagnosis import Place, Structural
 from pytest_torchexport.results.source_line import SourceLine
 
@@ -61,9 +60,7 @@ class Introduced:
     extra: Step | None = None
 
 
-def introduced(
-    eager: Recording, artifact: Recording, differing: Sequence[str]
-) -> Introduced | None:
+def introduced(eager: Tape, artifact: Tape, differing: Sequence[str]) -> Introduced | None:
     """Return where the difference of outputs, given by their paths, comes in; None if unknown.
 
     If the artifact raised, its last operator is what differs.
@@ -73,8 +70,8 @@ def introduced(
 
 @dataclass(frozen=True)
 class _Search:
-    eager: Recording
-    artifact: Recording
+    eager: Tape
+    artifact: Tape
     differing: tuple[str, ...]
 
     @cached_property
@@ -88,7 +85,7 @@ class _Search:
         left, right = (sorted(_behind(side.steps, self._ends_of(side))) for side in sides)
         return left, right
 
-    def _ends_of(self, side: Recording) -> list[int]:
+    def _ends_of(self, side: Tape) -> list[int]:
         sources = (side.last.get(path) for path in self.differing)
         return [source.step for source in sources if isinstance(source, FromStep)]
 

@@ -13,13 +13,13 @@ from functools import partial
 from pytest_torchexport.checks import state
 from pytest_torchexport.diagnosis.fatal_torch import TorchSteps
 from pytest_torchexport.diagnosis.introduced import Introduced, introduced
-from pytest_torchexport.diagnosis.recording import Recording, record, state_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, State
+from pytest_torchexport.outcomes.tape import Tape, record, state_of
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
 from pytest_torchexport.targets.base import Artifact
@@ -60,9 +60,7 @@ def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
     return place, dataclasses.replace(found.structural, where=place.where)
 
 
-def _pairs(
-    scene: Scene, captured: Artifact
-) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
+def _pairs(scene: Scene, captured: Artifact) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
     """Yield recordings of the two sides that differ, and the paths at which they do."""
     seed = scene.case.plan.seed
     call = scene.call
@@ -78,7 +76,7 @@ def _pairs(
 
 def _in_a_row(
     scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
-) -> Iterator[tuple[Recording, Recording, tuple[str, ...]]]:
+) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
     """Yield the first of these calls, each made where the one before ended, that differs."""
     case, device = scene.case, scene.case.plan.device
     subject = case.reference.pristine.copy().to(device)
@@ -111,7 +109,7 @@ def _in_a_row(
         kept.restore()
 
 
-def _differing(scene: Scene, eager: Recording, artifact: Recording) -> tuple[str, ...]:
+def _differing(scene: Scene, eager: Tape, artifact: Tape) -> tuple[str, ...]:
     """Return the paths at which two outcomes differ; one that is empty if the artifact raised."""
     if not isinstance(eager.outcome, Returned):
         return ()

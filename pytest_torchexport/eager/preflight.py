@@ -20,7 +20,7 @@ from pytest_torchexport.eager import parts
 from pytest_torchexport.eager.fingerprint import Reached, changed, fingerprint, reach
 from pytest_torchexport.eager.line_finders import clock_call, draws_from, stored_at
 from pytest_torchexport.eager.state_ref import Change, StateRef
-from pytest_torchexport.eager.watch import Fill, Op, Recorded, Watched, watch
+from pytest_torchexport.eager.watch import Fill, Recorded, Watched, watch
 from pytest_torchexport.inputs.spec import Call, flatten_call
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -28,6 +28,7 @@ from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ, observe
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.tape import Step
 from pytest_torchexport.results.failures import Ineffective, ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
@@ -129,7 +130,7 @@ def _examine(runs: _Runs, found: _Found) -> None:
     if not isinstance(watched.outcome, Returned):
         # It fails if it is watched. Without its operators, the rest is still known.
         start = _start(runs)
-        watched = runs.watch(start.subject, start.reached, record="nothing")
+        watched = runs.watch(start.subject, start.reached, recorded="nothing")
     if not isinstance(watched.outcome, Returned):
         found.add(complete=False)
         return
@@ -159,7 +160,7 @@ class _Runs:
         reached: Reached | None = None,
         *,
         fill: Fill | None = None,
-        record: Recorded = "operators",
+        recorded: Recorded = "operators",
     ) -> Watched:
         return watch(
             subject,
@@ -168,7 +169,7 @@ class _Runs:
             names=self.names,
             reached=reached,
             fill=fill,
-            record=record,
+            recorded=recorded,
         )
 
 
@@ -242,11 +243,11 @@ class _Examination:
         # A write by way of .data leaves no trace in the parameter itself.
         state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
         every = (*changes, *state)
-        at = {ref: op.line for ref, op in lines.items()}
+        at = {ref: op.where for ref, op in lines.items()}
         modules: dict[Change, str] = {}
         for item in every:
-            op = lines.get(item.ref) or self._kernel(item.ref)
-            at[item.ref] = op.line if op is not None else self._stored(item)
+            op = lines.get(item.ref)
+            at[item.ref] = op.where if op is not None else self._stored(item)
             modules[item] = op.module if op is not None else ""
         self.found.add(changed=every, written_at={ref: line for ref, line in at.items() if line})
         # All of them: the note shows the first, and counts the others.
@@ -258,15 +259,6 @@ class _Examination:
         if change.happened == "gone":
             return None
         return stored_at(self.runs.subject, self.start.reached, change.ref)
-
-    def _kernel(self, ref: StateRef) -> Op | None:
-        """Return the operator that may write a buffer without declaring it, as batch norm does."""
-        owner = ref.path.rpartition(".")[0]
-        if ref.kind != "buffer":
-            return None
-        inside = [op for op in self.watched.ops if op.module == owner]
-        normed = [op for op in inside if "norm" in op.name]
-        return normed[0] if normed else None
 
     def _streams(self) -> list[str]:
         """Return the draws from Python's and numpy's global streams; one more run finds lines."""
@@ -313,25 +305,26 @@ class _Examination:
         ]
         clock = clock_call(self.runs.subject, self.runs.example, self.runs.seed)
         if op is not None:
-            text += f", first at {op.short}{_in(op.module)}"
+            text += f", first at {op.in_torch}{_in(op.module)}"
         if causes:
             text += f"; forward changes {', '.join(causes[:3])}, which copies share"
         elif clock is not None:
             text += f"; forward calls {clock[0]}"
-        where = (op and op.line) or (clock and clock[1])
+        where = (op and op.where) or (clock and clock[1])
         self.found.add(unrepeatable=text, where=where, differences=tuple(differences))
 
-    def _first_difference(self) -> Op | None:
+    def _first_difference(self) -> Step | None:
         """Return the first operator whose output differs between two runs."""
         for _ in range(PAIRS):
             left, right = (
                 self.runs.watch(
-                    self.runs.subject.copy(), fill=Fill(*_FILLS[0]), record="digests"
+                    self.runs.subject.copy(), fill=Fill(*_FILLS[0]), recorded="digests"
                 ).ops
                 for _ in range(2)
             )
             for one, other in zip(left, right, strict=False):
-                if (one.name, one.line, one.digest) != (other.name, other.line, other.digest):
+                sides = [(step.operator, step.where, step.results) for step in (one, other)]
+                if sides[0] != sides[1]:
                     return one
         return None
 
@@ -339,15 +332,17 @@ class _Examination:
 
     def memory(self) -> None:
         """Say if the output depends on memory that was left uninitialized, and at which line."""
-        bare = [op for op in self.watched.ops if op.uninitialized]
+        bare = [op for op in self.watched.ops if op.bare]
         if not bare or not self._depends(None):
             return
-        lines = list(dict.fromkeys(op.line for op in bare if op.line))
+        lines = list(dict.fromkeys(op.where for op in bare if op.where))
         guilty = [line for line in lines[:MAX_CANDIDATES] if len(lines) == 1 or self._depends(line)]
-        ops = [op for op in _unique(bare) if op.line in guilty] or bare[:1]
-        self.found.say("uninitialized", [f"{op.short} is never initialized{_at(op)}" for op in ops])
-        text = f"the output depends on memory that {ops[0].short} left uninitialized"
-        self.found.add(unrepeatable=text + _in(ops[0].module), where=ops[0].line)
+        ops = [op for op in _unique(bare) if op.where in guilty] or bare[:1]
+        self.found.say(
+            "uninitialized", [f"{op.in_torch} is never initialized{_at(op)}" for op in ops]
+        )
+        text = f"the output depends on memory that {ops[0].in_torch} left uninitialized"
+        self.found.add(unrepeatable=text + _in(ops[0].module), where=ops[0].where)
 
     def _depends(self, line: SourceLine | None) -> bool:
         """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
@@ -366,9 +361,9 @@ class _Examination:
 # -- sentences -------------------------------------------------------------------------------------
 
 
-def _at(op: Op | None) -> str:
+def _at(op: Step | None) -> str:
     """Return `` in block, net.py:12  x = ...``, as far as it is known."""
-    return _place(op.module, op.line) if op is not None else ""
+    return _place(op.module, op.where) if op is not None else ""
 
 
 def _place(module: str, line: SourceLine | None) -> str:
@@ -379,30 +374,30 @@ def _in(module: str) -> str:
     return f" in {module}" if module else ""
 
 
-def _unique(ops: Sequence[Op]) -> list[Op]:
-    return list({(op.name, op.line, op.module): op for op in reversed(ops)}.values())[::-1]
+def _unique(ops: Sequence[Step]) -> list[Step]:
+    return list({(op.operator, op.where, op.module): op for op in reversed(ops)}.values())[::-1]
 
 
-def _first_writes(ops: Sequence[Op]) -> dict[StateRef, Op]:
+def _first_writes(ops: Sequence[Step]) -> dict[StateRef, Step]:
     """Return for each place that operators write to the first one that does."""
-    found: dict[StateRef, Op] = {}
+    found: dict[StateRef, Step] = {}
     for op in ops:
         for ref in op.writes:
             found.setdefault(ref, op)
     return found
 
 
-def _draws(ops: Sequence[Op], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
+def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
     root = modules.get("")
     evaluating = root is not None and not getattr(root, "training", False)
     for op in _unique([op for op in ops if op.draws]):
         part = modules.get(op.module)
         if not _is_dropout(op):
-            yield f"{op.short}{_at(op)}"
+            yield f"{op.in_torch}{_at(op)}"
         elif isinstance(part, parts.DROPOUT):
             left = ", left in training mode" if evaluating else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
-            yield f"{name} drops at random" + (f", {op.line}" if op.line else "")
+            yield f"{name} drops at random" + (f", {op.where}" if op.where else "")
         elif evaluating:
             advice = "dropout is active in eval mode (pass training=self.training)"
             yield f"{advice}{_at(op)}"
@@ -410,8 +405,8 @@ def _draws(ops: Sequence[Op], modules: Mapping[str, torch.nn.Module]) -> Iterato
             yield f"dropout{_at(op)}"
 
 
-def _is_dropout(op: Op) -> bool:
-    text = op.line.text if op.line is not None else ""
+def _is_dropout(op: Step) -> bool:
+    text = op.where.text if op.where is not None else ""
     return "dropout" in op.via or (not op.via and "dropout" in text)
 
 

@@ -25,7 +25,6 @@ from pytest_torchexport.explore.thresholds import (
     BUCKETING,
     COMPARING,
     RULES,
-    Operation,
     Threshold,
     beyond,
     table_of,
@@ -37,7 +36,7 @@ from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
 from pytest_torchexport.outcomes.operator_table import row_of
-from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
+from pytest_torchexport.outcomes.operators import Operation, dispatched, is_float, name_of
 from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # These stand for the operator if its operand, or an output, is compared with a further bound.

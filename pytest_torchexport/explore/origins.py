@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.thresholds import Operation
 from pytest_torchexport.explore.views import is_view
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.outcomes.operator_table import of_kind, row_of
 from pytest_torchexport.outcomes.operators import (
+    Operation,
     name_of,
     tensors_among,
     writing_nothing,

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.origins import Origin
-from pytest_torchexport.explore.thresholds import Operation
-from pytest_torchexport.outcomes.operators import tensors_among
+from pytest_torchexport.outcomes.operators import Operation, tensors_among
 
 # A number that depends on more elements at once, or on more operators, is not computed.
 MOST_READ, MOST_STEPS = 2**12, 200

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.inputs.pytrees import is_plain
-from pytest_torchexport.outcomes.operator_table import OPERATORS, Row, of_kind, row_of
-from pytest_torchexport.outcomes.operators import argument_of, name_of
+from pytest_torchexport.outcomes.operator_table import OPERATORS, of_kind
+from pytest_torchexport.outcomes.operators import Operation
 
 # Operands with more elements are not looked at: it would cost more than the operator.
 MOST_ELEMENTS = 2**18
@@ -158,29 +158,6 @@ def _against(
 
 
 # -- the operators ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operator and its arguments."""
-
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-    @property
-    def operand(self) -> Any:
-        """The first argument."""
-        return self.args[0]
-
-    @property
-    def row(self) -> Row:
-        """What is known of the operator."""
-        return row_of(name_of(self.func))
-
-    def argument(self, name: str) -> Any:
-        """Return the argument of this name, or its default."""
-        return argument_of(self.func, self.args, self.kwargs, name)
 
 
 Rule = Callable[[Operation], Iterator[Threshold]]

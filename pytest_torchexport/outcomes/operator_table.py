@@ -52,6 +52,7 @@ KINDS: Mapping[str, str] = {
     # -- the way of elements --
     "move": "only rearranges elements, or fills some with a constant",
     "passes_on": "returns its operand as it is, and may be left out",
+    "range": "takes a range of an axis, which may be all of it",
     "elementwise": "works element by element, without torch's tag for it",
     "lookup": "looks up rows of a table",
     "flat": "looks up numbers of a table as if it had one axis",
@@ -72,6 +73,10 @@ KINDS: Mapping[str, str] = {
     "as_last": "its result is on the device of its last tensor",
     "asserts_device": "raises if a tensor is not on the device that it names",
 }
+
+
+# The operator of the dispatcher that gives Python a number of a tensor: ``item`` is made of it.
+READ = "_local_scalar_dense"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +193,7 @@ _COMPARING = (
     _row("equal", "closeness read", symbol="=="),
     _row("allclose", "closeness read"),
     _row("item is_nonzero", "read"),
+    _row(READ, "read"),
     _row("signbit count_nonzero", "decides"),
     _row("nonzero", "decides", onnx="NonZero"),
     _row("round", "exact step rounding", slope="operand", onnx="Round"),
@@ -358,11 +364,12 @@ _SUMMING = (
 _MOVING = (
     _row(
         """
-        view permute transpose t select slice squeeze unsqueeze expand diagonal unfold split
+        view permute transpose t select squeeze unsqueeze expand diagonal unfold split
         split_with_sizes unbind
         """,
         "smooth move",
     ),
+    _row("slice", "smooth move range"),
     _row("detach", "smooth move passes_on writes_no_numbers"),
     _row("lift", "passes_on"),
     _row("requires_grad", "writes_no_numbers"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes.operator_table import row_of
+from pytest_torchexport.outcomes.operator_table import Row, row_of
 from pytest_torchexport.outcomes.torch_state import compiling_nothing
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.dispatcher import (
     Handle,
     dispatch_mode,
@@ -40,6 +44,104 @@ def dispatched(handle: Handle) -> Iterator[None]:
         yield
 
 
+@dataclass(eq=False, slots=True)
+class Operation:
+    """One operator that is about to run, and its arguments.
+
+    ``number`` counts those of its name in a run, and ``ordinal`` all, both from 1. ``where``: the
+    user's line, if somebody looked.
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    number: int = 0
+    ordinal: int = 0
+    where: SourceLine | None = None
+
+    def run(self) -> Any:
+        """Run the operator."""
+        return self.func(*self.args, **self.kwargs)
+
+    @property
+    def name(self) -> str:
+        """``add`` for ``aten::add_.Tensor``; empty for torch.cond and its kin."""
+        return name_of(self.func) if is_operator(self.func) else ""
+
+    @property
+    def row(self) -> Row:
+        """What is known of the operator."""
+        return row_of(self.name)
+
+    @property
+    def is_torchs(self) -> bool:
+        """True if the operator is one of ATen's, not one that a library or the user registered."""
+        return is_operator(self.func) and self.func.namespace == "aten"
+
+    @property
+    def may_draw(self) -> bool:
+        """True if it draws random numbers, or does so for some arguments."""
+        return is_operator(self.func) and torch.Tag.nondeterministic_seeded in self.func.tags
+
+    @property
+    def leaves_memory(self) -> bool:
+        """True if it returns memory that it does not initialize."""
+        return "uninitialized" in self.row.kinds and self.is_torchs
+
+    @property
+    def operand(self) -> Any:
+        """The first argument."""
+        return self.args[0]
+
+    def argument(self, name: str) -> Any:
+        """Return the argument of this name, or its default."""
+        return argument_of(self.func, self.args, self.kwargs, name)
+
+    @property
+    def arguments(self) -> list[tuple[str, Any]]:
+        """Every argument by name, those that were not given with their default."""
+        return [
+            (name, self.args[index])
+            if index < len(self.args) and not by_keyword
+            else (name, self.kwargs.get(name, default))
+            for index, (name, default, by_keyword) in enumerate(_parameters(self.func))
+        ]
+
+    @property
+    def written(self) -> list[Any]:
+        """The arguments that it writes to: of a batch norm its statistics, if it is trained."""
+        names = written_to(self.func)
+        if names & _WRITTEN_UNDECLARED and not self.argument("training"):
+            names -= _WRITTEN_UNDECLARED
+        return [value for name, value in self.arguments if name in names] if names else []
+
+    @property
+    def floats(self) -> list[torch.Tensor]:
+        """The float tensors among its arguments."""
+        return floats_of((self.args, self.kwargs))
+
+
+def operations(run: Callable[[Operation], Any]) -> AbstractContextManager[None]:
+    """Replace each operator of the block by ``run(operation)``, numbered from 1 by its name."""
+    counts: Counter[str] = Counter()
+    ordinals = itertools.count(1)
+
+    def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operation = Operation(func, args, kwargs, ordinal=next(ordinals))
+        counts[operation.name] += 1
+        operation.number = counts[operation.name]
+        return run(operation)
+
+    return dispatched(handle)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameters(func: Any) -> tuple[tuple[str, Any, bool], ...]:
+    """Return name, default and whether it is keyword-only of each argument of an operator."""
+    arguments = schema_of(func).arguments
+    return tuple((item.name, item.default_value, item.kwarg_only) for item in arguments)
+
+
 def as_it_is(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Run an operator: the handle that changes nothing."""
     return operator(*args, **kwargs)
@@ -50,6 +152,7 @@ def available() -> bool:
     return dispatch_mode(as_it_is) is not None
 
 
+@functools.lru_cache(maxsize=4096)
 def name_of(func: Any) -> str:
     """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
     return str(schema_of(func).name).rpartition("::")[2].removesuffix("_")

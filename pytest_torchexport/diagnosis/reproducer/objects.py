@@ -23,7 +23,7 @@ from pytest_torchexport.diagnosis.reproducer.values import (
     quoted,
     source_of_dict,
 )
-from pytest_torchexport.eager.watch import storage_of
+from pytest_torchexport.outcomes.tape import storage_of
 from pytest_torchexport.torch_private.modules import (
     buffers_of,
     children_of,

@@ -51,7 +51,7 @@ def test_a_script_module_is_watched_too():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scripted = torch.jit.script(Block())
-    assert "torch.mul" in {op.short for op in watched(scripted, torch.ones(2, 3)).ops}
+    assert "torch.mul" in {op.in_torch for op in watched(scripted, torch.ones(2, 3)).ops}
 
 
 def test_watching_what_loads_dynamo_itself_does_no_harm_to_later_runs():

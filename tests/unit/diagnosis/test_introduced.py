@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_torchexport.diagnosis.introduced import introduced
-from pytest_torchexport.diagnosis.recording import record
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.tape import record
 
 X = torch.linspace(-2, 3, 12).reshape(3, 4)
 

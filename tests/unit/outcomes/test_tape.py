@@ -1,14 +1,14 @@
-"""diagnosis/recording.py: the operators of a run, their arguments, results, and where they come from."""
+"""outcomes/tape.py: the operators of a run, their arguments, results, and where they come from."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from pytest_torchexport.diagnosis import recording
-from pytest_torchexport.diagnosis.recording import FromOutside, FromStep, record
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes import tape
 from pytest_torchexport.outcomes.observe import Raised, Returned
+from pytest_torchexport.outcomes.tape import FromOutside, FromStep, record
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -99,15 +99,15 @@ def test_a_step_whose_exception_forward_catches_raised_nothing():
 
 
 def test_what_does_not_fit_is_kept_as_a_sample(monkeypatch):
-    monkeypatch.setattr(recording, "KEPT", 0)
-    monkeypatch.setattr(recording, "SAMPLED", 3)
+    monkeypatch.setattr(tape, "KEPT", 0)
+    monkeypatch.setattr(tape, "SAMPLED", 3)
     result = recorded(lambda x: x + 1, X).steps[0].results[0]
     assert (result.whole, result.shape) == (False, (2, 3))
     assert result.numbers.tolist() == [1.0, 3.0, 5.0]
 
 
 def test_a_run_with_too_many_steps_is_not_complete(monkeypatch):
-    monkeypatch.setattr(recording, "MOST_STEPS", 1)
+    monkeypatch.setattr(tape, "MOST_STEPS", 1)
     found = recorded(lambda x: x + 1 - 1, X)
     assert not found.complete
     assert len(found.steps) == 1

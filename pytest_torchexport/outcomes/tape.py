@@ -1,0 +1,451 @@
+"""The tape of a run: every operator, of eager or of an artifact, with what it was given and made.
+
+One recorder at the dispatcher, which also sees the operators inside TorchScript and inside
+programs. Each ``Step`` has the operator, its arguments with the steps that they come from, its
+results as far as they are to be kept, the user's line, the submodule, and the memory that it wrote
+to. What a mechanism wants to know of a run is a query on its steps: draws, writes, aliases, memory
+left as it was, the numbers that Python read. A recorded run only explains: verdicts come from runs
+that are not recorded.
+
+What needs the live tensors of an operator, before it writes or while autograd can still be asked,
+takes each ``Operation`` as it runs (``operators.operations``), with the same vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
+from pytest_torchexport.outcomes.operator_table import READ
+from pytest_torchexport.outcomes.operators import Operation, operations, tensors_among
+from pytest_torchexport.outcomes.users_lines import UsersLines
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.torch_private.dispatcher import schema_of
+from pytest_torchexport.torch_private.memory import memory_of
+
+# A forward that loops a million times is known after its first rounds.
+MOST_STEPS = 50_000
+# Results are kept whole up to so many bytes in all; of further ones, a sample.
+KEPT = 2**29
+SAMPLED = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class FromStep:
+    """A tensor that a step made, wrote to, or took a view of."""
+
+    step: int
+
+
+@dataclass(frozen=True, eq=False)
+class FromOutside:
+    """A tensor that no step made: a parameter, an input, a constant.
+
+    ``name``: ``parameter head.weight``, or empty for a constant. ``where``: the user's line that
+    brought it in; None if it was there before.
+    """
+
+    tensor: torch.Tensor
+    name: Any = ""
+    where: SourceLine | None = None
+
+
+Source = FromStep | FromOutside
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The result of a step: a tensor's numbers, or a sample of them, or a number of Python's."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | type
+    numbers: Any
+    whole: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One operator of a run.
+
+    ``name``: ``view`` for ``aten::view`` and ``aten::view_``. ``arguments`` are its arguments by
+    name, with a Source for each tensor. ``sources`` are the numbers of the steps that they come
+    from. ``results`` are what was kept of its results; empty if it raised. ``ordinal``: which
+    operator of the run it is, counted from 1, with those that are no steps.
+
+    ``where`` is the user's line, ``via`` the library's Python function that called the operator
+    (``dropout``), ``module`` the path of the submodule that ran. ``draws``: it drew random numbers.
+    ``bare``: it returned memory that it did not initialize. ``writes``: the names of the tensors
+    from outside that it wrote to.
+    """
+
+    name: str
+    operator: Any
+    arguments: Mapping[str, Any]
+    sources: frozenset[int]
+    results: tuple[Any, ...]
+    ordinal: int = 0
+    where: SourceLine | None = None
+    via: str = ""
+    module: str = ""
+    draws: bool = False
+    bare: bool = False
+    writes: tuple[Any, ...] = ()
+
+    @property
+    def operator_name(self) -> str:
+        """``aten.view``."""
+        return str(self.operator).rpartition(".")[0]
+
+    @property
+    def in_torch(self) -> str:
+        """``torch.bernoulli_`` for ``aten.bernoulli_.float``."""
+        space, _, rest = str(self.operator).partition(".")
+        named = f"torch.{rest.partition('.')[0]}"
+        return named if space == "aten" else str(self.operator).removesuffix(".default")
+
+    @property
+    def read(self) -> tuple[float, ...]:
+        """The number that Python reads from a tensor here; none for a complex one."""
+        numbers = [result.numbers for result in self.results] if self.name == READ else []
+        return tuple(float(number) for number in numbers if isinstance(number, (bool, int, float)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tape:
+    """One run. ``last`` has the source of each tensor that it returned or left, by path.
+
+    ``shared`` pairs the path of a returned tensor with the name of the one from outside whose
+    memory it has. ``trained`` are the paths of the submodules that ran in training mode.
+    ``raised``: the number of the step that raised, None if none did. ``complete``: every step was
+    recorded.
+    """
+
+    outcome: Outcome
+    steps: tuple[Step, ...]
+    last: Mapping[str, Source]
+    shared: tuple[tuple[str, Any], ...] = ()
+    trained: tuple[str, ...] = ()
+    raised: int | None = None
+    complete: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How a run is recorded.
+
+    ``parts`` are the names of submodules by ``id``, and ``outside(call)`` yields names of the
+    tensors that are there before the run, of which the call's are clones; by default those of the
+    module and of the call. ``keep`` returns what is kept of a result, a tensor or a number; by
+    default a ``Result``. ``run`` runs each operation. Without ``operators`` there are no steps.
+    """
+
+    parts: Mapping[int, str] | None = None
+    outside: Callable[[Call], Iterable[tuple[Hashable, torch.Tensor]]] | None = None
+    keep: Callable[[Any], Any] | None = None
+    run: Callable[[Operation], Any] = Operation.run
+    operators: bool = True
+
+
+def record(
+    function: Callable[..., Any],
+    call: Call,
+    *,
+    seed: int,
+    grad_mode: GradMode = GradMode.NO_GRAD,
+    module: torch.nn.Module | None = None,
+    how: How = How(),  # frozen
+) -> Tape:
+    """Run a function on a clone of a call, and record its operators.
+
+    ``module`` holds its state; its parts name the steps, and its tensors are among those it leaves.
+    Run it once unrecorded before: if its first call loads torch._dynamo (``torch.cond`` does), the
+    operators of that call cannot be seen.
+    """
+    parts = how.parts
+    if parts is None:
+        paths = module.named_modules() if module is not None else ()
+        parts = {id(part): f"{p} ({type(part).__name__})" if p else "" for p, part in paths}
+    recorder = _Recorder(parts, how.keep or _Numbers().keep, how.run)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = Call(args, kwargs)
+        tensors = [*state_of(module), *given.flatten("inputs")[0]]
+        recorder.begin(tensors if how.outside is None else how.outside(given))
+        with contextlib.ExitStack() as stack:
+            if how.operators:
+                stack.enter_context(submodules(recorder.enter, recorder.leave))
+                stack.enter_context(operations(recorder.operator))
+            value = function(*args, **kwargs)
+        recorder.ended([*given.flatten("inputs")[0], *state_of(module)], value)
+        return value
+
+    recorder.boundary = run.__code__
+    outcome = observe(run, call, seed=seed, grad_mode=grad_mode)
+    return recorder.done(outcome)
+
+
+@dataclass
+class _Recorder:
+    parts: Mapping[int, str]
+    keep: Callable[[Any], Any]
+    run: Callable[[Operation], Any]
+    boundary: CodeType | None = None
+    steps: list[Step] = field(default_factory=list)
+    last: dict[str, Source] = field(default_factory=dict)
+    shared: list[tuple[str, Any]] = field(default_factory=list)
+    trained: dict[str, None] = field(default_factory=dict)
+    raised: int | None = None
+    complete: bool = True
+    _stack: list[str] = field(default_factory=list)
+    _lines: UsersLines = field(default_factory=UsersLines)
+    # Tensors from outside: their names by themselves and by their memory. They are kept alive, or
+    # another tensor in their freed memory would get their names.
+    _names: dict[int, Any] = field(default_factory=dict)
+    _memory: dict[int, Any] = field(default_factory=dict)
+    _held: list[Any] = field(default_factory=list)
+    # Of each tensor: the step that made it; of its memory: the last step that wrote to it.
+    _made: dict[int, tuple[weakref.ref[torch.Tensor], Source]] = field(default_factory=dict)
+    _wrote: dict[int, int] = field(default_factory=dict)
+
+    def begin(self, outside: Iterable[tuple[Any, Any]]) -> None:
+        for name, tensor in outside:
+            if isinstance(tensor, torch.Tensor):
+                self._held.append(tensor)
+                self._names[id(tensor)] = name
+                self._memory.setdefault(storage_of(tensor), name)
+        self._memory.pop(0, None)
+
+    def enter(self, module: torch.nn.Module) -> None:
+        inherited = self._stack[-1] if self._stack else ""
+        self._stack.append(self.parts.get(id(module), inherited))
+        if getattr(module, "training", False):
+            self.trained[self._stack[-1]] = None
+
+    def leave(self) -> None:
+        if self._stack:
+            self._stack.pop()
+
+    def operator(self, operation: Operation) -> Any:
+        """Run one operator and record it."""
+        name = operation.name
+        if name == READ and not isinstance(operation.operand, torch.Tensor):
+            return operation.operand  # a trace gives it the number itself
+        self.complete = self.complete and len(self.steps) < MOST_STEPS
+        if not name or not self.complete:
+            return self.run(operation)
+        operation.where, via = self._line_of(name, sys._getframe(3))
+        arguments = {key: self._seen(value) for key, value in operation.arguments}
+        written = list(tensors_among(operation.written))
+        step = functools.partial(
+            Step,
+            name=name,
+            operator=operation.func,
+            arguments=arguments,
+            sources=frozenset(_steps_in(arguments)),
+            ordinal=operation.ordinal,
+            where=operation.where,
+            via=via,
+            module=self._stack[-1] if self._stack else "",
+            writes=self._named(operation, written),
+        )
+        self.raised = None  # an exception that forward caught
+        before = torch.default_generator.get_state() if operation.may_draw else None
+        # One that resizes leaves the new elements alone as they are.
+        grown = operation.operand.numel() if operation.leaves_memory and written else 0
+        try:
+            out = self.run(operation)
+        except BaseException:
+            self.raised = len(self.steps)
+            self.steps.append(step(results=()))
+            raise
+        kinds = operation.row.kinds
+        if "passes_on" in kinds or ("range" in kinds and _is_whole(arguments)):
+            self._pass_on(arguments, out, operation.where)
+            return out
+        number = len(self.steps)
+        made = [leaf for _, leaf in flatten(out)[0]]
+        self.steps.append(
+            step(
+                results=tuple(map(self.keep, made)),
+                draws=before is not None and _drew(before, out, operation),
+                bare=operation.leaves_memory and _numel(out) > grown,
+            )
+        )
+        for tensor in written:
+            self._wrote[storage_of(tensor)] = number
+        for tensor in tensors_among(made):
+            self._made[id(tensor)] = weakref.ref(tensor), FromStep(number)
+            if not _is_view(operation.func):
+                self._wrote[storage_of(tensor)] = number
+        self._wrote.pop(0, None)
+        return out
+
+    def _line_of(self, name: str, frame: FrameType) -> tuple[SourceLine | None, str]:
+        if name == READ:
+            return self._lines.of_a_read(frame, self.boundary), ""
+        return self._lines.innermost(frame, self.boundary)
+
+    def _named(self, operation: Operation, written: list[torch.Tensor]) -> tuple[Any, ...]:
+        if "writes_no_numbers" in operation.row.kinds:
+            return ()
+        named = [self._memory[at] for at in map(storage_of, written) if at in self._memory]
+        return tuple(dict.fromkeys(named))
+
+    def ended(self, left: Iterable[tuple[str, Any]], value: Any) -> None:
+        """Look where the returned tensors, the inputs and the module's tensors come from."""
+        returned = flatten(value, "output")[0]
+        for path, leaf in (*returned, *left):
+            if isinstance(leaf, torch.Tensor):
+                self.last[path] = self._source(leaf)
+        for path, leaf in returned:
+            if isinstance(leaf, torch.Tensor) and storage_of(leaf) in self._memory:
+                self.shared.append((path, self._memory[storage_of(leaf)]))
+
+    def done(self, outcome: Outcome) -> Tape:
+        return Tape(
+            outcome=outcome,
+            steps=tuple(self.steps),
+            last=self.last,
+            shared=tuple(self.shared),
+            trained=tuple(self.trained),
+            raised=self.raised,
+            complete=self.complete,
+        )
+
+    def _seen(self, value: Any) -> Any:
+        """Return an argument with a Source in place of each tensor."""
+        if isinstance(value, torch.Tensor):
+            return self._source(value)
+        if isinstance(value, (list, tuple)):
+            return [self._seen(item) for item in value]
+        return value
+
+    def _source(self, tensor: torch.Tensor) -> Source:
+        """Return the last step that made the tensor or wrote to its memory."""
+        held, made = self._made.get(id(tensor), (None, None))
+        made = made if held is not None and held() is tensor else None
+        wrote = self._wrote.get(storage_of(tensor))
+        if isinstance(made, FromStep):
+            return FromStep(max(made.step, -1 if wrote is None else wrote))
+        if wrote is not None:
+            return FromStep(wrote)
+        return made or FromOutside(tensor, self._names.get(id(tensor), ""))
+
+    def _pass_on(self, arguments: Mapping[str, Any], out: Any, where: SourceLine | None) -> None:
+        """Give the result the source of the operand."""
+        source = next((item for item in arguments.values() if isinstance(item, Source)), None)
+        if isinstance(source, FromOutside) and source.where is None:
+            source = replace(source, where=where)
+        if isinstance(out, torch.Tensor) and source is not None:
+            self._made[id(out)] = weakref.ref(out), source
+
+
+@dataclass
+class _Numbers:
+    """Keeps the numbers of results: of as many as fit, all."""
+
+    kept: int = 0
+
+    def keep(self, value: Any) -> Result:
+        if not isinstance(value, torch.Tensor):
+            return Result((), type(value), value)
+        try:
+            return self._numbers(value.detach())
+        except Exception:  # nested, sparse or quantized in a way that has no clone
+            return Result(tuple(value.shape), value.dtype, None, whole=False)
+
+    def _numbers(self, tensor: torch.Tensor) -> Result:
+        shape = () if tensor.is_nested else tuple(tensor.shape)
+        size = tensor.numel() * tensor.itemsize
+        if self.kept + size <= KEPT:
+            self.kept += size
+            return Result(shape, tensor.dtype, copy_tensor(tensor))
+        flat = tensor.reshape(-1)
+        sample = flat[:: max(1, flat.numel() // SAMPLED)].clone()
+        return Result(shape, tensor.dtype, sample, whole=False)
+
+
+def _is_whole(arguments: Mapping[str, Any]) -> bool:
+    """Return True for ``x[:]``: of ``x[:, 1:]`` eager leaves it out, and a trace does not."""
+    start, end = arguments["start"], arguments["end"]
+    return start in (None, 0) and end in (None, sys.maxsize) and arguments["step"] == 1
+
+
+def _is_view(func: Any) -> bool:
+    """Return True if an operator returns memory that it was given."""
+    return any(item.alias_info is not None for item in schema_of(func).returns)
+
+
+def _numel(out: Any) -> int:
+    with contextlib.suppress(Exception):  # a layout that does not say
+        return out.numel() if isinstance(out, torch.Tensor) else 0
+    return 0
+
+
+def _drew(before: torch.Tensor, out: Any, operation: Operation) -> bool:
+    """Return True if an operator that may draw did draw: attention without dropout does not."""
+    if operation.kwargs.get("generator") is not None:
+        return True
+    if isinstance(out, torch.Tensor) and out.device.type != torch.device("cpu").type:
+        return True
+    return not torch.equal(before, torch.default_generator.get_state())
+
+
+def _steps_in(value: Any) -> Iterator[int]:
+    """Yield the steps that an argument's tensors come from."""
+    if isinstance(value, FromStep):
+        yield value.step
+    elif isinstance(value, Mapping):
+        yield from _steps_in(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _steps_in(item)
+
+
+def state_of(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a module's tensors by name; nothing if there is no module."""
+    if module is not None:
+        yield from named_tensors(module)
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Return a number for a tensor's memory; 0 if it has none that could be shared."""
+    with contextlib.suppress(Exception):  # sparse, nested, or a subclass without one
+        return memory_of(tensor)
+    return 0
+
+
+@contextmanager
+def submodules(
+    enter: Callable[[torch.nn.Module], None], leave: Callable[[], None]
+) -> Iterator[None]:
+    """Call ``enter`` when a module's call begins, and ``leave`` when it ends.
+
+    By global hooks: a module that sees hooks on its parts may take another path (the fused one of
+    ``TransformerEncoderLayer``), and a ScriptModule takes no hooks.
+    """
+    from torch.nn.modules.module import (
+        register_module_forward_hook,
+        register_module_forward_pre_hook,
+    )
+
+    before = register_module_forward_pre_hook(lambda module, _: enter(module))
+    after = register_module_forward_hook(lambda *_: leave(), always_call=True)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
