@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.cache.unchanged import FOREIGN, not_kept, unless_unchanged
+from pytest_torchexport.cache.store import FOREIGN, not_kept, unless_unchanged
 from pytest_torchexport.checks import exporting, foreign, preparing, shipping
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options

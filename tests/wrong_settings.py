@@ -53,7 +53,6 @@ WRONG_INI = [
     ("max_growth", "-1", ["torchexport_max_growth", "'-1' is not a positive number"]),
     ("latency", "perhaps", ["torchexport_latency", "Legal: true, false"]),
     ("cache", "", ["torchexport_cache", "it is empty"]),
-    ("cache_limit", "0", ["torchexport_cache_limit", "whole number of at least 1"]),
     ("survey_limit", "0", ["torchexport_survey_limit", "positive number of seconds"]),
     ("survey_total", "long", ["torchexport_survey_total", "positive number of seconds"]),
     ("serve_on", "gpu", ["torchexport_serve_on", "cpu, cuda, cuda:N", "mean 'cuda'?"]),

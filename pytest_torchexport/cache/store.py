@@ -1,29 +1,83 @@
-"""The files of the cache: one per verdict, named by its key; whole or not there, few enough."""
+"""Verdicts of earlier passes, by their keys: one file each, whole or not there.
+
+An unchanged test is not checked again. What has no key is checked each time, and so is what the
+user's code reads while it is checked: that is no part of a key.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+from pytest_torchexport.cache.key import key_of
+from pytest_torchexport.cache.sources import NoKey
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.results.files import write
+from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.results.verdict import Verdict
 
-MEGABYTE = 2**20
+FOREIGN = "what check_artifact is given is checked each time"
+MADE_ANEW = "with {option}, artifacts are made each time"
+# An artifact that ships has to be made, and a time is that of the machine as it is now.
+_MADE_ANEW = ("ship", "latency", "max_slowdown", "max_growth")
+# Verdicts have some 5 KB: some 100 MB. What was not used for longest is removed.
+MOST = 20_000
+
+
+def unless_unchanged(
+    check: Callable[[], Verdict], thing: Any, given: Sequence[Call], plan: Plan
+) -> Verdict:
+    """Return the kept verdict on a subject and calls; else that of ``check``, kept if it passed."""
+    start = time.perf_counter()
+    anew = [name for name in _MADE_ANEW if getattr(plan.settings, name)]
+    if anew:
+        return not_kept(check(), MADE_ANEW.format(option=f"torchexport_{anew[0]}"))
+    try:
+        key = key_of(thing, given, plan)
+    except NoKey as reason:
+        return not_kept(check(), f"of {reason}, no other process can tell if it is the same")
+    store = Store((plan.root or Path()) / plan.settings.cache)
+    kept = store.get(key)
+    if kept is not None:
+        return dataclasses.replace(kept, seconds={"cache": time.perf_counter() - start})
+    with noticed() as read:
+        verdict = check()
+    if verdict.status != "passed":
+        return verdict
+    if read:
+        return not_kept(verdict, f"the model's code reads {', '.join(sorted(set(read))[:3])}")
+    try:
+        store.put(key, verdict)
+    except OSError as error:
+        return not_kept(verdict, f"{plan.settings.cache}: {error.strerror or error}")
+    return verdict
+
+
+def not_kept(verdict: Verdict, reason: str) -> Verdict:
+    """Return the verdict with the reason why no later run takes it."""
+    return dataclasses.replace(verdict, not_kept=reason)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A directory of verdicts, bounded in megabytes. Several processes may use it at once."""
+    """A directory of verdicts. Several processes may use it at once."""
 
     directory: Path
-    limit: int
 
     def get(self, key: str) -> Verdict | None:
         """Return the verdict under a key; None if there is none, or if its file is not whole."""
@@ -41,37 +95,87 @@ class Store:
         return verdict
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Write a verdict, with the day; remove what was not used for longest beyond the limit.
-
-        Raises OSError if it cannot be written.
-        """
+        """Write a verdict, with the day. Raises OSError if it cannot be written."""
         day = dt.datetime.now(dt.UTC).date().isoformat()
-        dated = dataclasses.replace(verdict, unchanged_since=day)
-        text = json.dumps(dated.as_dict())
+        text = json.dumps(dataclasses.replace(verdict, unchanged_since=day).as_dict())
         whole = {"key": key, "sha256": _sum(text), "verdict": text}
         write(self._place(key), json.dumps(whole))
         with contextlib.suppress(OSError):
             # As pytest does for its cache: the files are no part of the repository.
             (self.directory / ".gitignore").write_text("*\n")
-        for old in self._beyond_limit():
+        used = []
+        for path in self.directory.glob("??/*"):  # also what a killed process left
+            with contextlib.suppress(OSError):  # another process has removed it
+                used.append((path.stat().st_mtime_ns, path))
+        for _, old in sorted(used, reverse=True)[MOST:]:
             old.unlink(missing_ok=True)
 
     def _place(self, key: str) -> Path:
         return self.directory / key[:2] / f"{key}.json"
 
-    def _beyond_limit(self) -> Iterator[Path]:
-        used = []
-        # Also what a process left that was killed while it wrote.
-        for path in self.directory.glob("??/*"):
-            with contextlib.suppress(OSError):  # another process has removed it
-                status = path.stat()
-                used.append((status.st_mtime_ns, status.st_size, path))
-        size = 0
-        for _, length, path in sorted(used, reverse=True):
-            size += length
-            if size > self.limit * MEGABYTE:
-                yield path
-
 
 def _sum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+_EVENTS = frozenset(
+    {
+        *("open", "os.listdir", "os.scandir", "sqlite3.connect", "socket.connect"),
+        *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"),
+    }
+)
+# Code that Python's own machinery reads, and files that are no data.
+_NO_DATA = ("/proc/", "/sys/", "/dev/")
+_CODE = (".py", ".pyc", ".so")
+_MACHINERY = ("<frozen importlib", "linecache.py", "inspect.py", "tokenize.py")
+
+
+# The threads and lists of the blocks that run now.
+_noticed: list[tuple[int, list[str]]] = []
+
+
+@contextmanager
+def noticed() -> Iterator[list[str]]:
+    """Yield a list that fills with what the user's code reads during the block, in any thread."""
+    _listen()
+    read: list[str] = []
+    _noticed.append((threading.get_ident(), read))
+    try:
+        yield read
+    finally:
+        _noticed.pop()
+
+
+@functools.cache
+def _listen() -> None:
+    sys.addaudithook(_heard)
+
+
+def _heard(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _EVENTS or not _noticed:
+        return
+    name = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else event
+    if name.startswith(_NO_DATA) or name.endswith(_CODE):
+        return
+    is_users_own = _is_for_user(sys._getframe(1))
+    for thread, found in _noticed:
+        # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
+        if is_users_own or (is_users_own is None and threading.get_ident() != thread):
+            found.append(name if event == "open" else event)
+
+
+def _is_for_user(frame: FrameType | None) -> bool | None:
+    """Return True if the user's code waits for the event, and none of Python's imports.
+
+    None if the thread runs neither of these nor this package.
+    """
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_MACHINERY) or file.endswith(_MACHINERY):
+            return False
+        if "/pytest_torchexport/" in file:
+            return False
+        if is_users(file):
+            return True
+        frame = frame.f_back
+    return None

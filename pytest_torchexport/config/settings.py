@@ -318,12 +318,6 @@ class Settings:
         flag=True,
         metavar="DIRECTORY",
     )
-    cache_limit: int = _row(
-        100,
-        check=positive_int,
-        legal="a whole number of megabytes of at least 1",
-        help="Megabytes of verdicts in the cache. What was not used for longest is removed.",
-    )
     latency: bool = _row(
         False,
         check=truth,

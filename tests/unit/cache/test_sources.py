@@ -6,13 +6,12 @@ import sys
 
 import pytest
 
-from pytest_torchexport.cache.digest import NoDigest
-from pytest_torchexport.cache.sources import closure
+from pytest_torchexport.cache.sources import NoKey, closure, variables
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Write files into a directory on ``sys.path``, and return the names that a module leads to."""
+    """Write files into a directory on ``sys.path``."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(**files):
@@ -28,7 +27,7 @@ def project(tmp_path, monkeypatch):
 
 
 def led_to(*modules):
-    return [name for name, _ in closure(modules, []).files]
+    return sorted(closure(modules, []))
 
 
 def test_imports_are_followed_before_they_have_run(project):
@@ -40,6 +39,7 @@ def test_imports_are_followed_before_they_have_run(project):
         cached_other="",
     )
     assert led_to("cached_net") == ["cached_late", "cached_layers", "cached_net", "cached_sizes"]
+    assert "cached_net" not in sys.modules
 
 
 def test_packages_and_relative_imports_are_followed(project):
@@ -69,60 +69,122 @@ def test_a_change_of_a_file_behind_an_import_changes_its_digest(project):
 
 def test_files_are_roots_too(project):
     root = project(test_cached="import cached_net", conftest="", cached_net="")
-    names = [name for name, _ in closure([], [root / "test_cached.py", root / "conftest.py"]).files]
-    assert names == ["0/test_cached.py", "1/conftest.py", "cached_net"]
-
-
-@pytest.mark.parametrize("call", ["importlib.import_module('{}')", "pytest.importorskip('{}')"])
-def test_an_import_by_a_text_is_followed(project, call):
-    project(cached_net=call.format("cached_sizes"), cached_sizes="")
-    assert led_to("cached_net") == ["cached_net", "cached_sizes"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("import_module(name)", "cached_net.py:2, which imports by a computed name"),
-        ("__import__('a' + 'b')", "imports by a computed name"),
-        ("exec(text)", r"cached_net.py:2, which runs a text \(exec\)"),
-        ("def (", "cached_net.py, which cannot be read"),
-    ],
-)
-def test_what_cannot_be_followed_has_no_digest(project, text, said):
-    project(cached_net=f"\n{text}")
-    with pytest.raises(NoDigest, match=said):
-        led_to("cached_net")
-
-
-def test_eval_of_a_module_is_no_text_that_runs(project):
-    project(cached_net="net.eval()\nnet.exec(1)")
-    assert led_to("cached_net") == ["cached_net"]
+    names = closure([], [root / "test_cached.py", root / "conftest.py"])
+    assert sorted(names) == ["0/test_cached.py", "1/conftest.py", "cached_net"]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "os.environ['CACHED']",
-        "os.environ.get('CACHED', '1')",
-        "os.getenv('CACHED')",
-        "from os import environ\nenviron.get('CACHED')",
-        "if 'CACHED' in os.environ: pass",
-        "os.environ[name]",
-        "f(os.environ)",
+        "import importlib\nimportlib.import_module('cached_sizes')",
+        "from importlib import import_module\nimport_module('.cached_sizes', __package__)",
+        "import importlib as il\nil.import_module('cached_sizes')",
+        "__import__('cached_sizes')",
+        "import pytest\npytest.importorskip('cached_sizes')",
+        "import runpy\nrunpy.run_module('cached_sizes')",
+        "import pkgutil\npkgutil.resolve_name('cached_sizes:SIZE')",
+        "import sys\nsys.modules['cached_sizes']",
+        "import sys\nsys.modules.get('cached_sizes')",
     ],
 )
-def test_variables_that_a_file_reads_count(project, monkeypatch, text):
+def test_an_import_by_a_text_is_followed(project, text):
+    project(cached_net__deep=text, cached_sizes="", cached_net__cached_sizes="")
+    wanted = "cached_net.cached_sizes" if "'.cached" in text else "cached_sizes"
+    assert wanted in led_to("cached_net.deep")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "importlib.import_module(name)",
+        "from importlib import import_module as load\nload('sizes')",
+        "load = importlib.import_module\nload('sizes')",
+        "__import__('a' + 'b')",
+        "runpy.run_path('sizes.py')",
+        "importlib.util.spec_from_file_location('sizes', path)",
+        "from importlib.machinery import SourceFileLoader as Loader\nLoader('a', path)",
+        "finder.find_spec(name).loader.load_module(name)",
+        "sys.meta_path.insert(0, finder)",
+        "sys.modules[name]",
+        "sys.modules.get(name)",
+        "from sys import modules\nmodules[name]",
+        "exec(text)",
+        "run = exec\nrun('1')",
+        "import builtins\nbuiltins.exec(text)",
+        "from builtins import exec as run\nrun(text)",
+        "getattr(__builtins__, 'exec')(text)",
+        "compile(text, 'net.py', 'exec')",
+        "eval(text)",
+    ],
+)
+def test_what_only_the_program_knows_has_no_key(project, text):
     project(cached_net=text)
+    with pytest.raises(NoKey, match=r"cached_net.py:\d, which"):
+        led_to("cached_net")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "net.eval()",
+        "def run(net, eval=True):\n    net.exec(1)",
+        "torch.compile(net)\nre.compile(text)",
+        "import importlib.metadata\nimportlib.metadata.version('torch')",
+        "import importlib\nimportlib.reload(sizes)",
+        "sys.modules[__name__]",
+        "sys.modules[name] = module",
+        "x.modules[0]",
+    ],
+)
+def test_what_only_looks_like_it_has_a_key(project, text):
+    project(cached_net=text)
+    assert led_to("cached_net") == ["cached_net"]
+
+
+def test_a_file_that_cannot_be_read_has_no_key(project):
+    project(cached_net="def (")
+    with pytest.raises(NoKey, match=r"cached_net.py, which cannot be read"):
+        led_to("cached_net")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("os.environ['CACHED']", ["CACHED"]),
+        ("os.environ.get('CACHED', '1')", ["CACHED"]),
+        ("from os import environ\nenviron.get('CACHED')", ["CACHED"]),
+        ("os.getenv('CACHED')", ["CACHED"]),
+        ("if 'CACHED' in os.environ: pass", ["CACHED"]),
+        ("os.environ.setdefault('CACHED', '1')", ["CACHED"]),
+        ("pass", []),
+        ("os.environ[name]", None),
+        ("f(os.environ)", None),
+        ("environ = os.environ\nenviron['CACHED']", None),
+        ("from os import environ as E\nE.get('CACHED')", None),
+        ("os.environb[name]", None),
+        ("os.path.expandvars('$CACHED')", None),
+    ],
+)
+def test_variables_that_a_file_reads_count(project, monkeypatch, text, read):
+    project(cached_net=text)
+    (source,) = closure(["cached_net"], []).values()
+    assert source.variables == (None if read is None else set(read))
     monkeypatch.setenv("CACHED", "1")
-    before = closure(["cached_net"], [])
-    monkeypatch.setenv("CACHED", "2")
-    assert closure(["cached_net"], []) != before
+    assert (("CACHED", "1") in variables([source])) is (read != [])
     monkeypatch.delenv("CACHED")
-    assert closure(["cached_net"], []) != before
+    assert ("CACHED", "1") not in variables([source])
 
 
-def test_other_variables_do_not_count(project, monkeypatch):
-    project(cached_net="os.environ['CACHED']")
-    before = closure(["cached_net"], [])
-    monkeypatch.setenv("CACHED_TOO", "1")
-    assert closure(["cached_net"], []) == before
+@pytest.mark.parametrize(
+    ("text", "registers"),
+    [
+        ("lib = torch.library.Library('a', 'DEF')", True),
+        ("@torch.library.custom_op('a::b', mutates_args=())\ndef b(x): pass", True),
+        ("from torch.library import custom_op\ncustom_op('a::b')", True),
+        ("torch.onnx.register_custom_op_symbolic('a::b', b, 17)", True),
+        ("torch.ops.a.b(x)", False),
+    ],
+)
+def test_a_file_that_gives_torch_functions_of_operators_is_found(project, text, registers):
+    project(cached_net=text)
+    assert closure(["cached_net"], [])["cached_net"].registers is registers

@@ -1,15 +1,279 @@
-"""cache/store.py: what is read is what was written, whatever happens to the files."""
+"""cache/store.py: a check runs unless all that its verdict depends on is as it was."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
+import sqlite3
+import sys
+import threading
+import types
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from pytest_torchexport.cache import store
-from pytest_torchexport.cache.store import Store
+from pytest_torchexport.cache import key, store
+from pytest_torchexport.cache.store import Store, noticed, unless_unchanged
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import Settings
+from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.results.verdict import Verdict
+
+CALL = Call((torch.ones(2, 3),))
+
+
+class Case:
+    """Checks that are counted, in a project of one model file, one test file and one directory."""
+
+    def __init__(self, root):
+        self.root = root
+        self.status = "passed"
+        self.ran = 0
+        self.reads = None
+        self.plan = Plan(
+            target="trace",
+            device="cpu",
+            root=root,
+            nodeid="test_net.py::test_net",
+            settings=Settings(cache="kept"),
+        )
+
+    def write(self, name, text):
+        (self.root / f"{name}.py").write_text(text)
+
+    def net(self):
+        sys.modules.pop("kept_net", None)
+        importlib.invalidate_caches()
+        sys.path.insert(0, str(self.root))
+        try:
+            module = importlib.import_module("kept_net")
+        finally:
+            sys.path.remove(str(self.root))
+        torch.manual_seed(0)
+        self.reads = module.read
+        return module.Net()
+
+    def check(self):
+        self.ran += 1
+        return Verdict(subject="Net", target="trace", device="cpu", status=self.status)
+
+    def runs(self, net=None, calls=(CALL,), **fields):
+        """Return whether the check ran."""
+        before = self.ran
+        plan = dataclasses.replace(self.plan, **fields)
+        self.verdict = unless_unchanged(self.check, net or self.net(), calls, plan)
+        assert bool(self.verdict.unchanged_since) == (self.ran == before)
+        return self.ran > before
+
+
+NET = """
+import torch, kept_sizes
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, kept_sizes.SIZE)
+    def forward(self, x):
+        return self.linear(x)
+def read(path):
+    with open(path) as file:
+        return file.read()
+"""
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    project = Case(tmp_path)
+    project.write("kept_net", NET)
+    project.write("kept_sizes", "SIZE = 2")
+    project.write("test_net", "from kept_net import Net")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield project
+    for name in ("kept_net", "kept_sizes"):
+        sys.modules.pop(name, None)
+
+
+def test_an_unchanged_check_runs_once(case):
+    assert case.runs()
+    assert not case.runs()
+    assert list(case.verdict.seconds) == ["cache"]
+    assert not case.runs(seed=7)
+
+
+def edit(name, text):
+    return lambda case: case.write(name, text)
+
+
+CHANGES = {
+    "the model's code": edit(
+        "kept_net", NET.replace("return self.linear(x)", "return -self.linear(x)")
+    ),
+    "a comment": edit("kept_net", f"{NET}# more"),
+    "what it imports": edit("kept_sizes", "SIZE = 2  # of the output"),
+    "the test": edit("test_net", "import kept_net"),
+    "a conftest": edit("conftest", "import kept_net"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_of_a_file_runs_it_again(case, what):
+    assert case.runs()
+    CHANGES[what](case)
+    assert case.runs()
+    assert not case.runs()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target": "script"},
+        {"max_examples": 7},
+        {"why_isolated": "its artifact crashed"},
+        {"nodeid": "test_net.py::test_net[2]"},
+        {"options": Options(rtol=0.1, atol=0.1)},
+        {"options": Options(dims={"batch": range(1, 3)})},
+        {"options": Options(map=lambda x: {"x": x})},
+        {"settings": Settings(cache="kept", time_limit=7.0)},
+        {"settings": Settings(cache="kept", self_test=True)},
+    ],
+    ids=[
+        "target",
+        "number",
+        "isolation",
+        "item",
+        "tolerance",
+        "dims",
+        "map",
+        "time limit",
+        "self-test",
+    ],
+)
+def test_another_option_or_setting_runs_it_again(case, fields):
+    assert case.runs()
+    assert case.runs(**fields)
+
+
+def test_settings_without_effect_on_a_pass_do_not_count(case):
+    assert case.runs()
+    assert not case.runs(settings=Settings(cache="kept", diagnosis_limit=1.0))
+
+
+def test_other_weights_and_calls_run_it_again(case):
+    assert case.runs()
+    net = case.net()
+    with torch.no_grad():
+        net.linear.weight[0, 0] += 1
+    assert case.runs(net)
+    assert case.runs(calls=[Call((torch.zeros(2, 3),))])
+    assert case.runs(calls=[CALL, CALL])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr(key, "surroundings", lambda _: ("torch==2.99",)),
+        lambda patch: patch.setenv("OMP_NUM_THREADS", "7"),
+        lambda patch: patch.setattr(torch, "get_default_dtype", lambda: torch.float64),
+    ],
+    ids=["versions", "environment", "dtype"],
+)
+def test_other_surroundings_run_it_again(case, monkeypatch, change):
+    assert case.runs()
+    change(monkeypatch)
+    assert case.runs()
+
+
+def test_a_hook_of_all_modules_runs_it_again(case):
+    assert case.runs()
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda *_: None)
+    try:
+        assert case.runs()
+    finally:
+        handle.remove()
+    assert not case.runs()
+
+
+def test_what_a_global_of_the_models_file_holds_runs_it_again(case):
+    case.write("kept_net", f"{NET}import kept_sizes\nTABLE = [1]")
+    net = case.net()
+    assert case.runs(net)
+    assert not case.runs(net)
+    sys.modules["kept_net"].TABLE.append(2)  # as a file said that it read
+    assert case.runs(net)
+    sys.modules["kept_sizes"].SIZE = 3
+    assert case.runs(net)
+    sys.modules["kept_net"].TABLE = (row for row in ())
+    assert case.runs(net)
+    assert "cannot pickle 'generator'" in case.verdict.not_kept
+
+
+def test_what_a_kernel_names_runs_it_again(case, monkeypatch):
+    kernels = types.ModuleType("kept_kernels")
+    exec("def kernel(x):\n    return x * SCALE", vars(kernels))
+    kernels.__file__ = str(case.root / "kept_kernels.py")
+    kernels.SCALE = 1
+    monkeypatch.setitem(sys.modules, "kept_kernels", kernels)
+    case.write("kept_kernels", "lib = torch.library.Library('kept', 'DEF')")
+    case.write("kept_net", f"{NET}import kept_kernels")
+    assert case.runs()
+    assert not case.runs()
+    kernels.SCALE = 2  # as a file said that it read
+    assert case.runs()
+
+
+def test_a_change_of_a_plugin_runs_it_again(case):
+    case.write("kept_plugin", "LEVEL = 1")
+    assert case.runs(plugins=("kept_plugin", "pytest"))
+    assert not case.runs(plugins=("kept_plugin", "pytest"))
+    case.write("kept_plugin", "LEVEL = 2")
+    assert case.runs(plugins=("kept_plugin", "pytest"))
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_only_a_pass_is_kept(case, status):
+    case.status = status
+    assert case.runs()
+    assert case.runs()
+
+
+def test_what_has_no_digest_is_checked_each_time_and_says_why(case):
+    net = case.net()
+    net.stream = (one for one in ())
+    assert case.runs(net)
+    assert case.runs(net)
+    assert "cannot pickle 'generator'" in case.verdict.not_kept
+
+
+def test_a_verdict_on_code_that_reads_a_file_is_not_kept(case, tmp_path):
+    (tmp_path / "table.txt").write_text("1")
+    check = case.check
+
+    def reading():
+        case.reads(tmp_path / "table.txt")
+        return check()
+
+    case.check = reading
+    assert case.runs()
+    assert case.runs()
+    assert "table.txt" in case.verdict.not_kept
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(case, tmp_path):
+    (tmp_path / "kept").write_text("")
+    assert case.runs()
+    assert "kept: " in case.verdict.not_kept
+
+
+def test_a_module_of_torch_needs_no_file(case):
+    torch.manual_seed(0)
+    net = nn.Linear(3, 2)
+    assert case.runs(net)
+    assert not case.runs(net)
+
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 
@@ -20,7 +284,7 @@ def verdict(**fields):
 
 @pytest.fixture
 def kept(tmp_path):
-    return Store(tmp_path / "cache", limit=1)
+    return Store(tmp_path / "cache")
 
 
 def files(kept):
@@ -83,31 +347,69 @@ def test_a_damaged_file_is_no_verdict_and_is_replaced(kept, damage):
 
 
 def test_what_was_not_used_for_longest_is_removed(kept, monkeypatch):
-    kept.put(KEY, verdict())
-    monkeypatch.setattr(store, "MEGABYTE", 3.5 * files(kept)[0].stat().st_size)
+    monkeypatch.setattr(store, "MOST", 3)
     keys = [f"{number:064x}" for number in range(3)]
-    for number, key in enumerate(keys[:2]):
-        kept.put(key, verdict())
-        os.utime(kept.directory / key[:2] / f"{key}.json", (number, number))
+    for number, name in enumerate(keys):
+        kept.put(name, verdict())
+        os.utime(kept.directory / name[:2] / f"{name}.json", (number, number))
+    left = kept.directory / "00" / ".left.1"  # by a process that was killed
+    left.write_text("")
+    os.utime(left, (1, 1))
     assert kept.get(keys[0]) is not None  # used now
-    kept.put(keys[2], verdict())
+    kept.put(KEY, verdict())
+    assert not left.exists()
     assert kept.get(keys[1]) is None
     assert kept.get(keys[2]) is not None
-
-
-def test_what_a_killed_process_left_is_removed_too(kept, monkeypatch):
-    kept.put(KEY, verdict())
-    (found,) = files(kept)
-    left = found.with_name(f".{found.name}.1")
-    left.write_bytes(found.read_bytes())
-    os.utime(left, (1, 1))
-    monkeypatch.setattr(store, "MEGABYTE", 2.5 * found.stat().st_size)
-    kept.put(OTHER, verdict())
-    assert not left.exists()
-    assert len(files(kept)) == 2
 
 
 def test_a_directory_that_is_a_file_raises(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(OSError, match=r"directory|exists"):
-        Store(tmp_path / "cache", limit=1).put(KEY, verdict())
+        Store(tmp_path / "cache").put(KEY, verdict())
+
+
+def in_a_thread(read):
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+
+
+READS = {
+    "a file": lambda path: path.read_text(),
+    "a descriptor": lambda path: os.close(os.open(path, os.O_RDONLY)),
+    "a directory": lambda path: list(path.parent.iterdir()),
+    "a walk": lambda path: list(path.parent.rglob("*")),
+    "a database": lambda path: sqlite3.connect(path).close(),
+    "a command": lambda path: os.system(f"test -f {path}"),
+    "in a thread": lambda path: in_a_thread(path.read_text),
+}
+
+
+@pytest.mark.parametrize("what", READS)
+def test_what_the_users_code_reads_is_noticed(tmp_path, what):
+    path = tmp_path / "table.txt"
+    path.write_text("1")
+    with noticed() as seen:
+        READS[what](path)
+    assert seen
+    before = list(seen)
+    READS[what](path)
+    assert seen == before
+
+
+def test_code_and_what_describes_the_machine_are_no_data(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text("1")
+    with noticed() as seen:
+        path.read_text()
+        list(Path("/proc/self/task/").iterdir())
+    assert seen == []
+
+
+def test_a_block_in_a_block_notices_the_same(tmp_path):
+    with noticed() as outer:
+        with noticed() as inner:
+            list(tmp_path.iterdir())
+        list(tmp_path.iterdir())
+    assert len(inner) == 1
+    assert len(outer) == 2

@@ -1,0 +1,424 @@
+"""The key of a verdict: a digest of all that it depends on, the same in every process.
+
+That is the subject, the calls, options and settings; the content of the user's files behind them
+and behind the test, with what their modules hold now; versions, machine and torch's settings. An
+object counts as what ``pickle`` would store of it, but for code, which counts as its files. What
+pickle refuses has no key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import os
+import pickle
+import platform
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import torch
+from hypothesis.strategies import SearchStrategy
+
+from pytest_torchexport.cache.sources import NoKey, Source, closure, variables
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import OF_A_RUN, TABLE
+from pytest_torchexport.eager.fingerprint import attributes_of, names_in
+from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import hash_of, is_plain
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.grad_mode import GradMode, under_autocast
+from pytest_torchexport.outcomes.subject import unwrapped
+from pytest_torchexport.outcomes.torch_state import settings_now
+from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.torch_private.dispatcher import is_operator, kernels_of
+from pytest_torchexport.torch_private.memory import memory_of
+from pytest_torchexport.torch_private.modules import global_hooks
+
+# Settings that change no verdict of a pass.
+_WITHOUT_EFFECT = frozenset({*OF_A_RUN, "cache", "diagnosis_limit", "reproducer_limit"})
+# The modules that Python itself imports.
+_RUN_AT_START = ("sitecustomize", "usercustomize")
+# The beginnings of the names of variables that torch, ONNX Runtime and their libraries read.
+_VARIABLES = (
+    *("TORCH", "PYTORCH", "ATEN", "ONNX", "ORT"),
+    *("OMP_", "GOMP_", "KMP_", "MKL", "DNNL", "ONEDNN", "OPENBLAS", "BLIS_", "GOTO_"),
+    *("CUDA", "CUBLAS", "CUDNN", "NVIDIA_", "NCCL_", "LD_"),
+)
+
+
+def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
+    """Return the digest of all that a verdict depends on. Raises NoKey.
+
+    The seed is no part of it: a verdict is one of the draws of its seed, and stays so.
+    """
+    subject = Digest()
+    subject.add(list(_parts(thing, given, plan)))
+    test = closure([*plan.settings.runtime_imports, *plan.plugins, *_RUN_AT_START], _files(plan))
+    registering = [name for name, source in test.items() if source.registers]
+    modules = subject.modules.union(registering)
+    # What the modules hold may lead to further ones.
+    while True:
+        sources = closure(modules, ())
+        held = Digest()
+        for name in sorted(sources):
+            held.add(_held_by(sys.modules.get(name)))
+        if held.modules <= modules:
+            break
+        modules |= held.modules
+    return subject.digest(held.digest(), *_texts(sources | test), *surroundings(plan.device))
+
+
+def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
+    yield from unwrapped(thing)
+    yield global_hooks()
+    yield [(call.args, dict(call.kwargs)) for call in given]
+    # A test's body may change torch as its parameters say: each item has a verdict of its own.
+    yield plan.nodeid, plan.target, plan.device, bool(plan.why_isolated), plan.named
+    yield plan.max_examples, hypothesis.settings().max_examples
+    yield {field.name: getattr(plan.options, field.name) for field in dataclasses.fields(Options)}
+    names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
+    yield [(name, getattr(plan.settings, name)) for name in names]
+
+
+def _files(plan: Plan) -> list[Path]:
+    """Return the test's file and the conftests above it: they may change what they import."""
+    if plan.root is None or not plan.nodeid:
+        return []
+    test = plan.root / plan.nodeid.partition("::")[0]
+    folders = [folder for folder in test.parents if folder.is_relative_to(plan.root)]
+    conftests = (folder / "conftest.py" for folder in folders)
+    return [path for path in (test, *conftests) if path.is_file()]
+
+
+def _texts(sources: dict[str, Source]) -> list[str]:
+    files = [f"{name}:{source.digest}" for name, source in sorted(sources.items())]
+    return [*files, *(f"{name}={value}" for name, value in variables(sources.values()))]
+
+
+def _held_by(module: types.ModuleType | None) -> dict[str, Any]:
+    """Return what a module holds, without tests and fixtures, which no model runs."""
+    scope = vars(module) if module is not None else {}
+    return {
+        name: value
+        for name, value in scope.items()
+        if not name.startswith(("__", "test", "Test")) and not _is_of_tests(value)
+    }
+
+
+def _is_of_tests(value: Any) -> bool:
+    """Return True for a fixture or mark."""
+    return type(value).__module__.startswith("_pytest.")
+
+
+class Digest(pickle.Pickler):
+    """A digest of what pickle stores. ``modules``: those of the classes and functions in it."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        super().__init__(types.SimpleNamespace(write=self._hash.update), protocol=5)
+        self._storages: dict[int, int] = {}
+        self.modules: set[str] = set()
+        self._forms: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+            (type, self._class),
+            (types.FunctionType, self._function),
+            (torch.Tensor, self._tensor),
+            ((torch.jit.ScriptModule, torch.jit.ScriptFunction), _refuse_program),
+            (torch.nn.Module, _of_module),
+            ((types.MethodType, types.BuiltinMethodType), _of_method),
+            (types.ModuleType, self._imported),
+            ((property, staticmethod, classmethod, functools.cached_property), _of_descriptor),
+            (weakref.ref, lambda reference: _named("weak reference", [reference()])),
+            (torch.library.Library, lambda library: _named(f"library {library.ns}")),
+            (SearchStrategy, _of_strategy),
+        )
+
+    def add(self, value: Any) -> None:
+        """Add a value and all in it. Raises NoKey."""
+        try:
+            self.dump(value)
+        except NoKey:
+            raise
+        except RecursionError:
+            raise NoKey(f"a {type(value).__name__}, which is nested too deeply") from None
+        except Exception as error:  # whatever an object's own code raises
+            raise NoKey(f"what pickle refuses ({error})") from None
+
+    def digest(self, *more: str) -> str:
+        """Return the digest of what was added, and of some texts."""
+        for text in more:
+            self._hash.update(f"{len(text)}:{text}".encode(errors="surrogatepass"))
+        return self._hash.hexdigest()
+
+    def persistent_id(self, value: Any) -> Any:
+        """Return what stands for a value of which pickle's own form is not the same everywhere.
+
+        If two equal texts or tuples are one object is up to the interpreter, which joins constants.
+        The order of a set is another in each process.
+        """
+        kind = type(value)
+        if kind is str:
+            return value.encode(errors="surrogatepass")
+        if kind is bytes:
+            return ["bytes", value.hex()]
+        if kind is tuple:
+            return ["tuple", *value]
+        if kind in (set, frozenset):
+            return [kind.__name__, sorted(map(self._apart, value))]
+        return None
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return what stands for an object: a text that names it, and then what is in it."""
+        if value is _Named:
+            return NotImplemented
+        for kinds, reduced in self._forms:
+            if isinstance(value, kinds):
+                return reduced(value)
+        if is_operator(value):
+            return _named(f"operator {value}")
+        kernels = kernels_of(value)
+        return self._object(value) if kernels is None else _named(f"operator {value}", kernels)
+
+    def _apart(self, member: Any) -> str:
+        inner = Digest()
+        inner.add(member)
+        self.modules |= inner.modules
+        return inner.digest()
+
+    def _class(self, cls: type) -> Any:
+        self.modules.add(cls.__module__)
+        name = f"class {cls.__module__}.{cls.__qualname__}"
+        if _is_of_library(cls):
+            return _named(name, {name: it for name, it in vars(cls).items() if _is_users(it)})
+        held = {
+            name: value
+            for name, value in sorted(vars(cls).items())
+            # Of the others with underscores, those that are no functions are Python's own.
+            if (not name.startswith(("__", "_abc_")) or isinstance(value, types.FunctionType))
+            and not isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
+        }
+        return _named(name, [type(cls), cls.__mro__[1:], held])
+
+    def _function(self, function: types.FunctionType) -> Any:
+        self.modules.add(function.__module__ or "")
+        code = function.__code__
+        name = f"function {function.__module__}.{function.__qualname__}"
+        # Not by its own name alone: a wrapper of the user's function has that of the function.
+        is_global = "<locals>" not in code.co_qualname or _is_of_library(function)
+        if _is_library(code.co_filename) and is_global:
+            return _named(name)
+        cells = [cell.cell_contents for cell in function.__closure__ or () if cell != _EMPTY]
+        attributes = {name: it for name, it in vars(function).items() if name != "pytestmark"}
+        defaults = [function.__defaults__, function.__kwdefaults__]
+        return _named(name, [_shape_of(code), defaults, cells, attributes])
+
+    def _tensor(self, tensor: torch.Tensor) -> Any:
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
+            raise NoKey(f"a tensor of the class {type(tensor).__name__}")
+        if not is_plain(tensor) and not tensor.is_meta:
+            raise NoKey("a tensor that is sparse, nested or quantized")
+        facts: list[Any] = [type(tensor).__name__, str(tensor.dtype), str(tensor.device)]
+        facts += [list(tensor.shape), tensor.stride(), tensor.requires_grad, tensor.is_leaf]
+        if not tensor.is_meta:
+            storage = memory_of(tensor)
+            shared = self._storages.setdefault(storage, len(self._storages)) if storage else -1
+            facts += [tensor.storage_offset(), shared, hash_of(tensor)]
+        return _named("tensor", [facts, vars(tensor)])
+
+    def _imported(self, module: types.ModuleType) -> Any:
+        self.modules.add(module.__name__)
+        return _named(f"imported {module.__name__}")
+
+    def _object(self, value: Any) -> Any:
+        kind = type(value)
+        if (memory := getattr(value, "cache_info", None)) and hasattr(value, "__wrapped__"):
+            _refuse_read(value.__wrapped__, memory())
+            return _named("remembers", [value.__wrapped__])
+        if _is_of_library(kind) or all(getattr(kind, n) is getattr(object, n) for n in _COPIES):
+            return NotImplemented
+        # A copy of it may lack attributes that a global has.
+        made = value.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+        attributes = dict(attributes_of(value))
+        if isinstance(made, str):
+            return _named(made, [kind, attributes])
+        function, arguments, state, items, pairs = (*made, None, None, None)[:5]
+        return function, arguments, [kind, state, attributes], items, pairs
+
+
+class _Named:
+    """The stand-in of an object in the digest."""
+
+
+def _named(text: str, contents: Any = None) -> tuple[type[_Named], tuple[str], Any]:
+    return _Named, (text,), contents
+
+
+def _of_module(module: torch.nn.Module) -> Any:
+    """Return a module's form: its hooks by their order.
+
+    torch numbers hooks through all modules of a process.
+    """
+    registers = {
+        name: held
+        for name, held in vars(module).items()
+        if "hooks" in name and isinstance(held, dict) and all(type(key) is int for key in held)
+    }
+    numbers = sorted({number for held in registers.values() for number in held})
+    ordered = {
+        name: {numbers.index(number): hook for number, hook in held.items()}
+        for name, held in registers.items()
+    }
+    return _named("module", [type(module), vars(module) | ordered])
+
+
+def _of_method(method: types.MethodType | types.BuiltinMethodType) -> Any:
+    # Not by its name: a class need not have the function that an instance was given.
+    return _named("method", [getattr(method, "__func__", method.__name__), method.__self__])
+
+
+def _of_descriptor(descriptor: Any) -> Any:
+    parts = [getattr(descriptor, name, None) for name in ("fget", "fset", "func", "__func__")]
+    return _named("descriptor", parts)
+
+
+def _of_strategy(strategy: SearchStrategy[Any]) -> Any:
+    # How it is written: what it holds changes when it is drawn from. The text of its functions is
+    # in the files of the test.
+    if " at 0x" in (text := repr(strategy)):
+        raise NoKey(f"the strategy {text:.80}")
+    return _named(f"strategy {text}")
+
+
+def _refuse_program(_: Any) -> Any:
+    raise NoKey("a program of TorchScript")
+
+
+_EMPTY = types.CellType()
+_COPIES = ("__reduce__", "__reduce_ex__", "__getstate__")
+# The names of functions that read a file.
+_READS = frozenset(
+    {
+        *("open", "read_text", "read_bytes", "load", "load_file", "safe_open", "urlopen"),
+        *("loadtxt", "genfromtxt", "fromfile", "from_file", "memmap", "read_csv", "read_parquet"),
+    }
+)
+
+
+def _refuse_read(function: Any, memory: Any) -> None:
+    """Raise NoKey for a ``functools.lru_cache`` that holds what a function has read."""
+    code = getattr(function, "__code__", None)
+    if code is not None and memory.currsize and not _READS.isdisjoint(names_in(code)):
+        raise NoKey(f"what {function.__qualname__} has read and remembers")
+
+
+def _shape_of(code: types.CodeType) -> list[Any]:
+    """Return a function's code without its place: that of a text that was executed has no file."""
+    constants = [_shape_of(each) if inspect.iscode(each) else each for each in code.co_consts]
+    return [code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants]
+
+
+def _is_library(file: str) -> bool:
+    """Return True for a file of a library. Code that was made from a text has none."""
+    return not file.startswith("<") and not is_users(file)
+
+
+def _is_users(value: Any) -> bool:
+    """Return True for a function of the user's: in a class of a library, it replaces another."""
+    return isinstance(value, types.FunctionType) and not _is_library(value.__code__.co_filename)
+
+
+def _is_of_library(thing: type | types.FunctionType) -> bool:
+    """Return True if a library, or Python itself, has a class or function under its name."""
+    module = sys.modules.get(thing.__module__)
+    named: Any = module
+    for name in thing.__qualname__.split("."):
+        named = getattr(named, name, None)
+    if named is not thing:
+        return False  # made while the program runs, of what only it says
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        return _is_library(file)
+    return thing.__module__.partition(".")[0] in sys.stdlib_module_names
+
+
+def surroundings(device: str) -> tuple[str, ...]:
+    """Return what a check on a device depends on, besides its subject, calls and options."""
+    return (
+        *process(),
+        *settings_now(device),
+        str(GradMode.current()),
+        *under_autocast(),
+        *sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_VARIABLES)),
+        *_device(device),
+        *_native_libraries(),
+    )
+
+
+def _device(device: str) -> tuple[str, ...]:
+    if not cuda.is_cuda(device):
+        return ()
+    return (torch.cuda.get_device_name(device), str(torch.version.cuda))
+
+
+def _native_libraries() -> Iterator[str]:
+    """Yield the digests of the libraries of custom operators that this process has loaded."""
+    for library in sorted(map(str, torch.ops.loaded_libraries)):
+        yield f"{Path(library).name}={_hash_of_file(library)}"
+
+
+@functools.cache
+def _hash_of_file(path: str) -> str:
+    """Return the SHA-256 of a library, which stays as it was loaded while the process lives."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@functools.cache
+def process() -> tuple[str, ...]:
+    """Return what holds for the life of a process.
+
+    Every installed distribution: any of them may be a part of the model, or hook into torch.
+    """
+    installed = {
+        f"{found.metadata['Name']}=={found.version} {_files_of(found)}"
+        for found in metadata.distributions()
+    }
+    return (
+        platform.python_version(),
+        platform.python_implementation(),
+        f"-O{sys.flags.optimize}",  # leaves out asserts
+        platform.platform(),
+        torch.backends.cpu.get_cpu_capability(),
+        _own_source(),
+        *sorted(installed),
+    )
+
+
+def _files_of(distribution: metadata.Distribution) -> str:
+    """Return the digest of what an installer wrote of the files of a package.
+
+    The version of a package may stay the same while it is installed anew, as tox does. Empty if no
+    installer wrote a RECORD.
+    """
+    lines = (distribution.read_text("RECORD") or "").splitlines()
+    # Not scripts and notes of the installer, which hold the directory, nor what it compiled.
+    own = (line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line))
+    return hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() if lines else ""
+
+
+def _own_source() -> str:
+    """Return the digest of this package: in its own repository, its version stays the same."""
+    root = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}:".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()

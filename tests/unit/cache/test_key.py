@@ -1,0 +1,331 @@
+"""cache/key.py: equal contents have one digest in every process, and each change gives another."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import functools
+import os
+import re
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pytest_torchexport.cache.key import Digest, process, surroundings
+from pytest_torchexport.cache.sources import NoKey
+
+
+def digest(*values):
+    whole = Digest()
+    for value in values:
+        whole.add(value)
+    return whole.digest()
+
+
+def doubled(x):
+    return x * 2
+
+
+class Net(nn.Module):
+    factor = 3
+
+    def __init__(self, size=4):
+        super().__init__()
+        self.linear = nn.Linear(size, 2)
+        self.names = {"cat", "dog", "horse"}
+        self.act = torch.relu
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, x):
+        return doubled(self.act(self.linear(x))) * self.factor
+
+
+def net(change=lambda _: None):
+    torch.manual_seed(0)
+    made = Net()
+    change(made)
+    return made
+
+
+def scaled_weight(module):
+    with torch.no_grad():
+        module.linear.weight[0, 0] += 1e-6
+
+
+def hooked(module, *, with_arguments):
+    module.register_forward_pre_hook(doubled)
+    module.register_forward_pre_hook(doubled, with_kwargs=with_arguments)
+
+
+CHANGES = {
+    "a weight": scaled_weight,
+    "a buffer": lambda module: module.mean.add_(1),
+    "an attribute": lambda module: setattr(module, "act", torch.tanh),
+    "a set": lambda module: module.names.add("cow"),
+    "training": lambda module: module.eval(),
+    "a submodule": lambda module: setattr(module, "linear", nn.Linear(4, 2, bias=False)),
+    "a dtype": lambda module: module.double(),
+    "a hook": lambda module: module.register_forward_hook(lambda *_: None),
+    "two hooks": functools.partial(hooked, with_arguments=False),
+    "two hooks, one with arguments": functools.partial(hooked, with_arguments=True),
+    "a tie": lambda module: setattr(module, "more", module.linear),
+    "a gradient": lambda module: module.linear.weight.requires_grad_(False),
+    "a stride": lambda module: setattr(
+        module.linear, "weight", nn.Parameter(module.linear.weight.detach().T.contiguous().T)
+    ),
+    "forward of the instance": lambda module: setattr(module, "forward", lambda x: x),
+    "a method of the instance": lambda module: setattr(
+        module, "forward", types.MethodType(lambda _, x: x, module)
+    ),
+}
+
+
+def test_equal_modules_have_one_digest_and_each_change_gives_another():
+    made = [digest(net(change)) for change in CHANGES.values()]
+    assert made == [digest(net(change)) for change in CHANGES.values()]
+    assert len({digest(net()), *made}) == len(CHANGES) + 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (Net, "factor", 4),
+        (Net, "forward", lambda *args: args[0] * 2),
+        (nn.Linear, "forward", lambda *args: args[0] * 3),
+    ],
+)
+def test_what_a_test_puts_into_a_class_counts(monkeypatch, owner, name, value):
+    before = digest(net())
+    monkeypatch.setattr(owner, name, value)
+    assert digest(net()) != before
+
+
+class Forgetful:
+    """An object of which a copy lacks an attribute: not of a global, which no check copies."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __getstate__(self):
+        return {}
+
+
+class Named(Forgetful):
+    def __reduce__(self):
+        return "doubled"
+
+
+def of_a_metaclass(value):
+    return type("Meta", (type,), {"scale": value})("Made", (), {})
+
+
+def of_a_text(value):
+    scope = {"__name__": "of_no_file"}
+    exec(f"class Made:\n    def run(self, x):\n        return x + {value}", scope)
+    return scope["Made"]
+
+
+def of_fx(value):
+    graph = torch.fx.symbolic_trace(net())
+    node = next(node for node in graph.graph.nodes if node.op == "call_function")
+    node.target = (torch.tanh, torch.relu)[value - 1]
+    graph.recompile()
+    return graph
+
+
+def of_a_closure(value):
+    return lambda x: x + value
+
+
+def wrapped_by_torch(value):
+    @torch.no_grad()
+    def forward(self, x):
+        return x * value
+
+    return forward
+
+
+@functools.lru_cache
+def remembered(path):
+    return Path(path).read_text()
+
+
+@dataclasses.dataclass
+class Config:
+    width: int
+    tags: tuple = ()
+
+
+class Kind(enum.Enum):
+    A = 1
+    B = 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Forgetful,
+        Named,
+        Config,
+        Kind,
+        of_a_metaclass,
+        of_a_text,
+        of_fx,
+        of_a_closure,
+        wrapped_by_torch,
+        lambda value: functools.partial(doubled, value),
+        lambda value: collections.OrderedDict(a=value),
+        lambda value: collections.deque([value]),
+        lambda value: re.compile(f"{value}"),
+        lambda value: Path(f"{value}"),
+        lambda value: (torch.float32, torch.float64)[value - 1],
+        lambda value: torch.device("cuda", value),
+        lambda value: (torch.ops.aten.relu.default, torch.ops.aten.tanh.default)[value - 1],
+        lambda value: st.integers(0, value).filter(doubled),
+        lambda value: torch.zeros(value, device="meta"),
+        lambda value: [[1], 2] if value == 1 else [1, [2]],
+        lambda value: ("1", 1)[value - 1],
+        lambda value: (1, True)[value - 1],
+        lambda value: (0.0, -0.0)[value - 1],
+        lambda value: (("a", b"b"), (b"a", "b"))[value - 1],
+    ],
+)
+def test_unlike_objects_have_unlike_digests(make):
+    assert digest(make(1)) == digest(make(1))
+    assert digest(make(1)) != digest(make(2))
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(width=16)
+    | st.text("ab", max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text("ab", max_size=1), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@given(VALUES, VALUES)
+def test_values_have_one_digest_if_they_are_written_alike(one, other):
+    assert (digest(one) == digest(other)) == (repr(one) == repr(other))
+
+
+def test_a_list_that_holds_itself_has_a_digest():
+    one, other = [1], [1]
+    one.append(one)
+    other.append(other)
+    assert digest(one) == digest(other) != digest([1, [1]])
+
+
+class Lazily(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (threading.Lock(), "cannot pickle '_thread.lock'"),
+        ((one for one in ()), "cannot pickle 'generator'"),
+        (torch.ones(2).to_sparse(), "a tensor that is sparse"),
+        (torch.ones(2).as_subclass(Lazily), "a tensor of the class Lazily"),
+        (torch.jit.script(nn.ReLU()), "a program of TorchScript"),
+        (st.builds(object()), "the strategy"),
+    ],
+)
+def test_what_no_other_process_can_compare_has_no_digest(value, said):
+    with pytest.raises(NoKey, match=said):
+        digest([value])
+
+
+def test_what_a_function_has_read_and_remembers_has_no_digest(tmp_path):
+    (tmp_path / "table.txt").write_text("1")
+    remembered.cache_clear()
+    assert digest(remembered) == digest(remembered)
+    remembered(tmp_path / "table.txt")
+    with pytest.raises(NoKey, match="what remembered has read and remembers"):
+        digest(remembered)
+
+
+@torch.library.custom_op("kept_key::scaled", mutates_args=())
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+def test_modules_of_classes_functions_and_kernels_are_collected():
+    whole = Digest()
+    whole.add([net(), scaled])
+    assert {__name__, "torch.nn.modules.linear"} <= whole.modules
+
+
+PROCESS = """
+import torch
+from pytest_torchexport.cache.key import Digest
+torch.manual_seed(0)
+found = Digest()
+found.add([{"cat", "dog", "horse"}, frozenset("abc"), torch.nn.LSTM(2, 2), torch.relu])
+print(found.digest())
+"""
+
+
+def test_processes_agree():
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", PROCESS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert made[0] == made[1]
+    assert re.fullmatch("[0-9a-f]{64}\n", made[0])
+
+
+RECORD = """layers/net.py,sha256=one,10
+layers/__pycache__/net.cpython-311.pyc,,
+../../../bin/layers,sha256=two,20
+layers-1.0.dist-info/direct_url.json,sha256=three,30
+"""
+
+
+def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path, monkeypatch):
+    folder = tmp_path / "layers-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: layers\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def installed(record):
+        (folder / "RECORD").write_text(record)
+        process.cache_clear()
+        return surroundings("cpu")
+
+    try:
+        before = installed(RECORD)
+        assert any(each.startswith("layers==1.0") for each in before)
+        assert installed(RECORD.replace("one", "four")) != before
+        # Not where and how it was installed.
+        assert installed(RECORD.splitlines()[0]) == before
+    finally:
+        process.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "TORCH_X"])
+def test_variables_of_torch_and_its_libraries_count(monkeypatch, name):
+    before = surroundings("cpu")
+    monkeypatch.setenv(name, "1")
+    assert surroundings("cpu") != before
