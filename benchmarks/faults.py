@@ -186,7 +186,7 @@ def _verdict(network: Network, module: nn.Module, target: str) -> Any:
             target=target,
             seed=network.seed,
             max_examples=CALLS,
-            diagnosis_limit=0,
+            diagnose=False,
             **network.options(),
         )
 

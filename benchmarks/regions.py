@@ -165,7 +165,7 @@ def broken(row: FaultyRow, target: str) -> bool:
     net, chooser = row.build(), random.Random(f"by hand {row.name}")
     check_export(
         net, row.domain.example(), target=f"kept_{target}", checks=["parity"], max_examples=1,
-        diagnosis_limit=0, **row.domain.options(),
+        diagnose=False, **row.domain.options(),
     )  # fmt: skip
     if not KEPT[target].made:
         return False
@@ -274,7 +274,7 @@ def _verdict(row: Row, target: str, seed: int) -> Verdict:
         row.domain.example(),
         target=target,
         seed=seed,
-        diagnosis_limit=0,
+        diagnose=False,
         **row.domain.options(),
     )
 

@@ -67,7 +67,7 @@ def record(row: Any, target: str, failure: str, elsewhere: Fresh) -> dict[str, A
     with tempfile.TemporaryDirectory(dir=TESTS, prefix=".torchexport-") as kept:
         Path(kept, ".gitignore").write_text("*\n", encoding="utf-8")
         os.chdir(TESTS)
-        options = {"max_examples": 15, "explore_calls": 60, **row.options}
+        options = {"max_examples": 15, **row.options}
         with row.under():
             verdict = check_export(
                 row.build(), args, kwargs, target=target, keep=Path(kept, "item"), **options

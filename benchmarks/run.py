@@ -837,7 +837,7 @@ def localize(runs: int) -> Iterator[Row]:
     def check(target: str, module: torch.nn.Module) -> None:
         options = {"checks": ["parity"], "max_examples": 1, "shapes": {"x": "1 3 224 224"}}
         example = (torch.randn(1, 3, 224, 224),)
-        check_export(module, example, target=target, diagnosis_limit=300.0, **options)
+        check_export(module, example, target=target, **options)
 
     def timed(scene: object, known: object, examine: object, took: list[object]) -> object:
         case, call = scene.case, scene.call

@@ -291,7 +291,7 @@ def _kind(kind: Any, defined: dict[str, Any]) -> dict[str, Any]:
 
 def _setting(row: Setting) -> str:
     metavar = f" {row.metavar}" if row.metavar else ""
-    flag = f"`{row.option}{metavar}`" if row.flag else "none"
+    flag = f"`{row.option}{metavar}`"
     facts = {
         "ini": f"`{row.ini}`",
         "flag": flag,

@@ -98,7 +98,7 @@ DEFAULTS = Settings()
 Make = Callable[[Prepared], Case]
 
 
-def check_export(
+def check_export(  # noqa: PLR0913  # each is a word that a user may say
     module: Callable[..., Any],
     args: Sequence[Any] = (),
     kwargs: dict[str, Any] | None = None,
@@ -107,6 +107,7 @@ def check_export(
     device: str = "cpu",
     seed: int = 0,
     keep: str | os.PathLike[str] | None = None,
+    diagnose: bool = True,
     **options: Any,
 ) -> Verdict:
     """Check a module, function or bound method on one target, without pytest.
@@ -114,7 +115,8 @@ def check_export(
     ``args`` and ``kwargs`` are the example call of ``forward``. ``options`` are the marker's
     arguments and the settings of a check by their names (``strict=True``, ``time_limit=60``;
     seconds, megabytes). ``keep`` is a directory, made if needed, for the artifact's files after a
-    failure that concerns them.
+    failure that concerns them. Without ``diagnose`` no cause of a failure is looked for, which
+    takes up to ten seconds.
     Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for an option that is
     wrong in itself, ValueError for an unknown target or device or a wrong setting.
     """
@@ -128,6 +130,7 @@ def check_export(
         seed=seed,
         why_isolated="isolate=True" if settings.isolate else "",
         keep=None if keep is None else Path(keep),
+        diagnoses=diagnose,
     )
     return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
 
@@ -485,7 +488,6 @@ def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:
         max_error=log.max_error,
         size=log.size,
         latency=tuple(log.latency),
-        growth=log.growth,
         explained=tuple(log.explained.values()),
         cautions=tuple(log.cautions),
         ineffective=tuple(log.ineffective),

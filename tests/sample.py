@@ -22,7 +22,6 @@ from pytest_torchexport.results.verdict import (
     KnownFailure,
     KnownMatch,
     Latency,
-    MemoryGrowth,
     Recorded,
     RunResults,
     SeededBug,
@@ -153,7 +152,6 @@ FULL = Verdict(
     seconds={"export": 0.5},
     max_error=1e-3,
     size=ArtifactSize(files=3000, weights=2000),
-    growth=MemoryGrowth(dim="time", sizes=30, eager=188.0 * 1024, artifact=190.0 * 1024),
     latency=(
         Latency(
             sizes={"batch": 4},

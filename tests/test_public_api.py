@@ -34,7 +34,6 @@ DATA = (
     size_pattern.SizePattern,
     verdict.ArtifactSize,
     verdict.Latency,
-    verdict.MemoryGrowth,
     verdict.Recorded,
     verdict.Assumption,
     verdict.SeededBug,
@@ -70,7 +69,7 @@ def public_api():
                 "name": row.name,
                 "kind": row.kind,
                 "default": row.shown_default,
-                "flag": row.option if row.flag else None,
+                "flag": row.option,
             }
             for row in TABLE
         ],

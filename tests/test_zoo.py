@@ -88,7 +88,7 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     before = facts_of(subject, (args, kwargs))
     options = {"max_examples": MAX_EXAMPLES, "checks": _checks(row, target), **row.options}
     if not explained:
-        options["diagnosis_limit"] = 0
+        options["diagnose"] = False
     with row.under():
         verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     print(_text_of(verdict))

@@ -24,7 +24,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import torch
 from hypothesis.strategies import SearchStrategy
 
@@ -45,7 +44,7 @@ from pytest_torchexport.torch_private.memory import memory_of
 from pytest_torchexport.torch_private.modules import global_hooks
 
 # Settings that change no verdict of a pass.
-_WITHOUT_EFFECT = frozenset({*OF_A_RUN, "cache", "diagnosis_limit", "reproducer_limit"})
+_WITHOUT_EFFECT = frozenset({*OF_A_RUN, "cache"})
 # The modules that Python itself imports.
 _RUN_AT_START = ("sitecustomize", "usercustomize")
 # The beginnings of the names of variables that torch, ONNX Runtime and their libraries read.
@@ -84,7 +83,7 @@ def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
     yield [(call.args, dict(call.kwargs)) for call in given]
     # A test's body may change torch as its parameters say: each item has a verdict of its own.
     yield plan.nodeid, plan.target, plan.device, bool(plan.why_isolated), plan.named
-    yield plan.max_examples, hypothesis.settings().max_examples
+    yield plan.examples
     yield {field.name: getattr(plan.options, field.name) for field in dataclasses.fields(Options)}
     names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
     yield [(name, getattr(plan.settings, name)) for name in names]

@@ -33,6 +33,9 @@ from pytest_torchexport.results.verdict import coverage_of
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.targets.formats.trace_diff import difference
 
+# Calls of the search for branches: so many, or so many per drawn call for a more thorough run. It
+# ends earlier if every outcome was taken.
+EXPLORED, EXPLORED_PER_EXAMPLE = 200, 4
 # Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
 SECONDS_PER_CALL = 0.025
 # The share of the item's time limit that no search takes longer.
@@ -68,7 +71,7 @@ def explore(case: Case) -> Case | None:
     if explored.stopped:
         log.ineffective.append(
             f"the search for branches stopped after {explored.stopped}: not every outcome was "
-            "looked for (torchexport_explore_calls gives calls and time)"
+            "looked for (torchexport_max_examples gives calls and time)"
         )
     plan.corpus.store(case.key, _kept(explored), shared=True)
     artifact = case.artifact.facts.branches()
@@ -124,9 +127,10 @@ def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
 
 def _search(case: Case, observed: Observed) -> Explored:
     plan, settings = case.plan, case.plan.settings
+    calls = max(EXPLORED, EXPLORED_PER_EXAMPLE * plan.examples)
     budget = Budget(
-        calls=settings.explore_calls,
-        seconds=SECONDS_PER_CALL * settings.explore_calls,
+        calls=calls,
+        seconds=SECONDS_PER_CALL * calls,
         patience=SHARE_OF_TIME * settings.time_limit,
     )
     return Search(

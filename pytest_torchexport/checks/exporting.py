@@ -190,7 +190,7 @@ def _examined(prepared: Prepared, what: str, examine: Callable[[], T]) -> T | De
     None if there is no time for one, or if the test expects the refusal.
     """
     plan = prepared.plan
-    seconds = prepared.log.diagnosis_seconds(plan.settings.diagnosis_limit)
+    seconds = prepared.log.diagnosis_seconds(wanted=plan.diagnoses)
     if not seconds or issubclass(ExportRefused, plan.expects):
         return None
     plan.progress(f"diagnosis: {what}")

@@ -1,4 +1,4 @@
-"""The time of the artifact's calls beside eager's on the same inputs, with a limit if one is set.
+"""The time of the artifact's calls beside eager's on the same inputs, and their limit.
 
 Only an artifact that is called in this process is timed: elsewhere, the way there is a part of the
 time. Raises ArtifactSlower, and Ineffective under strict if a limit could not be applied.
@@ -7,6 +7,7 @@ time. Raises ArtifactSlower, and Ineffective under strict if a limit could not b
 from __future__ import annotations
 
 import inspect
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -58,7 +59,7 @@ NEXT = (
 def measure(case: Case) -> None:
     """Log the latency of some calls. Raises ArtifactSlower if one of them exceeds the limit."""
     log, limit = case.log, case.plan.settings.max_slowdown
-    tell = case.not_applied if limit else log.caution
+    tell = case.not_applied if limit < math.inf else log.caution
     if case.runner.isolated or case.reference.fresh_each_call:
         tell(ELSEWHERE if case.runner.isolated else CHANGES)
         return
@@ -72,7 +73,7 @@ def measure(case: Case) -> None:
     for recipe, call, pairs in measured:
         latency = _latency(case, recipe, pairs)
         log.latency.append(latency)
-        if limit and pairs.exceeds(limit):
+        if pairs.exceeds(limit):
             overhead = _overhead(case, call) if overhead is None else overhead
             if latency.eager >= overhead and pairs.without(overhead).exceeds(limit):
                 slow.append((latency, recipe, call))

@@ -186,7 +186,7 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
 
 
 def _draw(case: Case) -> None:
-    wanted = _max_examples(case, hypothesis.settings().max_examples)
+    wanted = case.plan.examples
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []
@@ -246,13 +246,6 @@ def _all_fail(case: Case) -> bool:
     calls = case.log.calls
     ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
     return calls["failed"] == ran >= ALL_FAILING
-
-
-def _max_examples(case: Case, profile: int) -> int:
-    plan = case.plan
-    if plan.max_examples is not None:
-        return plan.max_examples
-    return plan.options.max_examples or min(profile, plan.settings.max_examples)
 
 
 def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:

@@ -95,11 +95,7 @@ FLOW = (
     ),
     Step(name="limit of the size", run="size:require", settings=("max_size_ratio",)),
     Step(name="what cannot be judged", run="effect:require"),
-    # A limit alone asks for it too: without times it would limit nothing.
-    Step(
-        name="latency", run="latency:measure", settings=("latency", "max_slowdown"), own_time=True
-    ),
-    Step(name="memory", run="growth:measure", settings=("latency", "max_growth"), own_time=True),
+    Step(name="latency", run="latency:measure", settings=("max_slowdown",), own_time=True),
     Step(name="seeded bugs", run="self_test:seed_bugs", settings=("self_test",), own_time=True),
     Step(
         name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True

@@ -47,9 +47,10 @@ class Plan:
 
     ``named``: the user asked for this target by name. ``why_isolated``: why the artifact is called
     in a process of its own; empty if it is not. ``max_examples``: the number of drawn calls, before
-    profile and options; None: theirs. ``root``: the directory of the user's own packages.
-    ``keep``: the directory for the files of a failure. ``nodeid``: the item's; empty without
-    pytest. ``expects``: failures that need no explanation, because the user expects them.
+    that of options and settings; None: theirs. ``diagnoses``: look for causes. ``root``: the
+    directory of the user's own packages. ``keep``: the directory for the files of a failure.
+    ``nodeid``: the item's; empty without pytest. ``expects``: failures that need no explanation,
+    because the user expects them.
     ``workers``: the processes that run items at the same time. ``plugins``: the names of the
     modules that pytest has loaded as plugins, beside every ``conftest.py``.
     """
@@ -61,6 +62,7 @@ class Plan:
     named: bool = True
     seed: int = 0
     max_examples: int | None = None
+    diagnoses: bool = True
     why_isolated: str = ""
     corpus: Corpus = field(default_factory=NoCorpus)
     progress: Callable[..., None] = silent
@@ -74,6 +76,22 @@ class Plan:
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""
         return not self.options.checks or name in self.options.checks
+
+    @property
+    def examples(self) -> int:
+        """The number of drawn calls: that of the command line, marker, ini file, or profile."""
+        given = self.max_examples or self.options.max_examples or self.settings.max_examples
+        if given:
+            return given
+        import hypothesis  # not at the top: pytest loads this file at every start
+
+        # Hypothesis itself draws 100; a call of an artifact and of eager is dearer than most.
+        return max(1, hypothesis.settings().max_examples // 2)
+
+    @property
+    def call_limit(self) -> float:
+        """The seconds that loading an artifact in the clean process, or a call there, may take."""
+        return self.settings.time_limit / 5
 
     def limit(self) -> str:
         """Return the time limit in words."""

@@ -24,29 +24,28 @@ from pytest_torchexport.config.validate import (
     ratio_or_zero,
     report_specs,
     seconds,
-    seconds_or_zero,
     served_on,
     shard_name,
     target_names,
     text,
     thread_count,
     truth,
-    whole_megabytes,
 )
 
 _ROW = "row"
+# The directory of known failures, in pytest's root directory.
+KNOWN_DIRECTORY = "torchexport-known"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A row: ``torchexport_<name>`` in the ini file; if ``flag``, also ``--torchexport-<name>``."""
+    """A row: ``torchexport_<name>`` in the ini file, ``--torchexport-<name>`` as a flag."""
 
     name: str
     default: Any
     check: Callable[[Any], Any]
     legal: str
     help: str
-    flag: bool = False
     metavar: str | None = None
 
     @property
@@ -82,10 +81,9 @@ def _row(
     check: Callable[[Any], Any],
     legal: str,
     help: str,  # noqa: A002  # argparse's own word for it
-    flag: bool = False,
     metavar: str | None = None,
 ) -> Any:
-    row = {"check": check, "legal": legal, "help": help, "flag": flag, "metavar": metavar}
+    row = {"check": check, "legal": legal, "help": help, "metavar": metavar}
     return dataclasses.field(default=default, metadata={_ROW: row})
 
 
@@ -99,7 +97,6 @@ class Settings:
         legal="target names, or 'none'",
         help="Targets for tests whose marker names none. On the command line: keep only these "
         "('none' gives the plain tests back).",
-        flag=True,
         metavar="NAMES",
     )
     devices: tuple[str, ...] = _row(
@@ -108,25 +105,15 @@ class Settings:
         legal="cpu, cuda, cuda:N",
         help="Devices for tests whose marker names none (default: cpu, and cuda if torch has one). "
         "On the command line: keep only these.",
-        flag=True,
         metavar="NAMES",
     )
-    max_examples: int = _row(
-        50,
+    max_examples: int | None = _row(
+        None,
         check=positive_int,
         legal="a whole number of at least 1",
-        help="Calls drawn per item: the Hypothesis profile's max_examples, but at most this many. "
-        "On the command line: exactly this many, before profile and marker.",
-        flag=True,
-        metavar="N",
-    )
-    explore_calls: int = _row(
-        200,
-        check=positive_int,
-        legal="a whole number of at least 1",
-        help="Calls of eager that the search for branches may make per item (more for a nightly "
-        "run). It ends earlier if every branch was taken, or after 5 seconds per 200 calls.",
-        flag=True,
+        help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: "
+        "half the max_examples of the Hypothesis profile, so 50; the search for branches takes "
+        "four times as many calls of eager, at least 200. A flag goes before the marker.",
         metavar="N",
     )
     min_branch_coverage: float = _row(
@@ -134,16 +121,16 @@ class Settings:
         check=percent,
         legal="a percentage from 0 to 100",
         help="Fail an item whose calls took less than this share of the outcomes of the conditions "
-        "that its inputs steer.",
-        flag=True,
+        "that its inputs steer: its other outcomes were not compared.",
         metavar="PERCENT",
     )
     follow: tuple[str, ...] = _row(
         (),
         check=followed,
         legal="names of modules other than torch",
-        help="Packages whose branches are followed, besides your own files, the package of the "
-        "checked module's class and the files that define its parts.",
+        help="Packages whose branches are followed too, because your model calls them: besides "
+        "your own files, the package of the module's class and the files that define its parts.",
+        metavar="NAMES",
     )
     strict: bool = _row(
         False,
@@ -153,7 +140,6 @@ class Settings:
         "limit that is set could not be applied, or if nothing was really checked. The summary "
         "names the versions of Python, torch and ONNX on which the plugin's own tests have not "
         "run.",
-        flag=True,
     )
     self_test: bool = _row(
         False,
@@ -162,7 +148,6 @@ class Settings:
         help="After each item that passes, seed known bugs into its artifact (a frozen size, a "
         "perturbed weight, a dropped output, a cast, a swapped branch) and report which of them "
         "the item's calls catch. With --torchexport-strict a missed one is a failure.",
-        flag=True,
     )
     report: tuple[tuple[str, str], ...] = _row(
         (),
@@ -171,7 +156,6 @@ class Settings:
         help="Write the verdicts to a file, also if the run is interrupted; may be given several "
         "times. Formats: html, json, markdown, comment, github, sarif, and those of other "
         "packages. The path - prints the report at the end of the run.",
-        flag=True,
         metavar="FORMAT:PATH",
     )
     known: str = _row(
@@ -181,7 +165,6 @@ class Settings:
         help="'check': known failures are xfails, and one that is fixed fails its item; 'create': "
         "the failures of this run become known; 'tighten': entries of what is fixed are removed. "
         "In CI the files are written too, and the items stay red: somebody has to commit them.",
-        flag=True,
         metavar="VERB",
     )
     known_reason: str = _row(
@@ -189,14 +172,7 @@ class Settings:
         check=text,
         legal="a text",
         help="Why the failures that become known by --torchexport-known=create are accepted.",
-        flag=True,
         metavar="TEXT",
-    )
-    known_directory: str = _row(
-        "torchexport-known",
-        check=text,
-        legal="a path",
-        help="The directory of known failures; a relative path starts at pytest's root directory.",
     )
     shard: str = _row(
         "1/1",
@@ -204,15 +180,15 @@ class Settings:
         legal="K/N, for example 2/4",
         help="Run only the K-th of N equal parts of the selected tests, marked or not, for a job "
         "of its own. The items of a test stay together; its parametrizations may not.",
-        flag=True,
         metavar="K/N",
     )
     time_limit: float = _row(
         300.0,
         check=seconds,
         legal="a positive number of seconds",
-        help="Seconds for one module on one target. Drawing stops at half of them; an artifact "
-        "that does not return in time is a failure (ArtifactHung).",
+        help="Seconds for one module on one target, so that none holds up a run. Drawing stops at "
+        "half of them. A call of the artifact may take a fifth, then it hangs (ArtifactHung).",
+        metavar="SECONDS",
     )
     isolate: bool = _row(
         False,
@@ -221,21 +197,15 @@ class Settings:
         help="Make every call of an artifact in a process of its own: an artifact that crashes, "
         "hangs or takes all memory then fails only its item. Without it an item is isolated if its "
         "artifact killed the clean process, or the last run.",
-        flag=True,
-    )
-    call_limit: float = _row(
-        60.0,
-        check=seconds,
-        legal="a positive number of seconds",
-        help="Seconds for loading an artifact in the clean process, and for each call of it there. "
-        "An artifact that does not return in time is a failure (ArtifactHung).",
     )
     memory_limit: int | None = _row(
         None,
         check=megabytes,
         legal="a whole number of megabytes, or auto",
-        help="Megabytes that an artifact's process may allocate; more is a failure "
-        "(ArtifactCrashed). 'auto': three quarters of the memory of this machine or its container.",
+        help="Megabytes that an artifact's process may allocate, if the machine has other work; "
+        "more is a failure (ArtifactCrashed). 'auto': three quarters of the memory of this machine "
+        "or its container.",
+        metavar="MEGABYTES",
     )
     mode: str = _row(
         "eval",
@@ -243,6 +213,7 @@ class Settings:
         legal=", ".join(MODES),
         help="'eval': modules are put into eval mode for the check and restored; 'train': training "
         "mode is meant; 'as-is': a module left in training mode is a failure.",
+        metavar="MODE",
     )
     runtime_imports: tuple[str, ...] = _row(
         (),
@@ -250,7 +221,6 @@ class Settings:
         legal="names of modules",
         help="Modules that the process that serves your artifacts imports too (libraries of custom "
         "operators, pytree registrations): the clean process imports them before an artifact.",
-        flag=True,
         metavar="NAMES",
     )
     threads: int = _row(
@@ -261,106 +231,53 @@ class Settings:
         "repeated in a clean process with so many, on CUDA with the runtime's own precision "
         "(TF32): a result that changes from repeat to repeat is a warning. All other calls are "
         "made with one thread.",
-        flag=True,
         metavar="N",
-    )
-    diagnosis_limit: float = _row(
-        10.0,
-        check=seconds_or_zero,
-        legal="a number of seconds; 0 looks for no cause",
-        help="Seconds to look for the cause of a failure, or three times what its export took if "
-        "that is longer. What was not examined by then is named in the report. 0 looks for no "
-        "cause: a report then says what differs, and not why (of a refused export it still does).",
-        flag=True,
-        metavar="SECONDS",
-    )
-    reproducer_days: int = _row(
-        30,
-        check=positive_int,
-        legal="a whole number of at least 1",
-        help="Days after which the files of a failure are removed from the directory .torchexport.",
-    )
-    reproducer_limit: int = _row(
-        200,
-        check=whole_megabytes,
-        legal="a whole number of megabytes; 0 writes no files",
-        help="Megabytes that the files of one failure may take in the directory .torchexport: the "
-        "artifact, the failing call, and a script that shows the failure again. 0 writes none.",
-        flag=True,
-        metavar="MEGABYTES",
     )
     ship: str = _row(
         "",
         check=text,
         legal="a path",
-        help="Write the files of each artifact that passes below this directory, each with "
-        "torchexport.json: the checksums of its files, the sizes at which it was verified, and the "
-        "versions. 'python -m pytest_torchexport verify' compares them.",
-        flag=True,
+        help="Write the files of each artifact that passes below this directory, to deploy what "
+        "was verified, each with torchexport.json: checksums, sizes and versions, which "
+        "'python -m pytest_torchexport verify' compares.",
         metavar="DIRECTORY",
     )
     max_size_ratio: float = _row(
         0.0,
         check=ratio_or_zero,
         legal="a positive number; 0 for no limit",
-        help="Fail an item whose artifact takes more bytes than this many times the parameters and "
-        "buffers of its module (tied ones count once), and 1 MiB for the program "
-        "(ArtifactTooLarge). 0: no limit.",
+        help="Fail an item whose artifact holds weights twice: it takes more bytes than this many "
+        "times the parameters and buffers of its module (tied ones count once), and 1 MiB for the "
+        "program (ArtifactTooLarge).",
+        metavar="RATIO",
     )
     cache: str = _row(
         "",
         check=text,
         legal="a path",
-        help="Keep the verdicts of items that pass in this directory, and take a verdict from "
-        "there if nothing has changed that it depends on: code and what it imports, weights, "
-        "calls, options, settings, versions, machine. With --torchexport-ship, and if "
-        "latency is measured, nothing is taken.",
-        flag=True,
+        help="Keep the verdicts of passes in this directory, and check again only what has changed "
+        "since: your files, weights, calls, options, settings, versions, machine. Not with "
+        "--torchexport-ship or --torchexport-max-slowdown, which need the artifact.",
         metavar="DIRECTORY",
-    )
-    latency: bool = _row(
-        False,
-        check=truth,
-        legal="true, false",
-        help="Time some calls of each artifact that passes beside eager, with one thread, and "
-        "measure the memory that new sizes take. The details (-v) and the reports show the "
-        "medians. An artifact that is called in a process of its own is not measured.",
-        flag=True,
     )
     max_slowdown: float = _row(
         0.0,
         check=ratio_or_zero,
-        legal="a positive number; 0 for no limit",
-        help="Fail an item whose artifact takes more than this many times as long as eager, beyond "
-        "the noise of the machine (ArtifactSlower). A limit includes torchexport_latency. 0: no "
-        "limit.",
-    )
-    max_growth: float = _row(
-        0.0,
-        check=ratio_or_zero,
-        legal="a positive number of megabytes; 0 for no limit",
-        help="Fail an item whose artifact keeps more than so many megabytes more than eager for "
-        "each new size at which it is called (ArtifactGrows). 0: no limit.",
-    )
-    survey_limit: float = _row(
-        100.0,
-        check=seconds,
-        legal="a positive number of seconds",
-        help="Seconds for one module class, on all targets, in a run with --torchexport-survey.",
-    )
-    survey_total: float = _row(
-        1800.0,
-        check=seconds,
-        legal="a positive number of seconds",
-        help="Seconds for all module classes in a run with --torchexport-survey, after the tests.",
+        legal="a positive number; inf measures without a limit, 0 does not measure",
+        help="Time some calls of each artifact that passes beside eager, with one thread, and fail "
+        "an item that takes more than this many times as long, beyond the noise of the machine "
+        "(ArtifactSlower). -v and the reports show the medians. Not of an artifact that is called "
+        "in a process of its own.",
+        metavar="RATIO",
     )
     serve_on: tuple[str, ...] = _row(
         (),
         check=served_on,
         legal="cpu, cuda, cuda:N",
-        help="Devices that serve your artifacts: an artifact that was saved on another device is "
-        "loaded there too. If such a device is missing here, constants that tie an artifact to "
-        "its own device are still a failure.",
+        help="Devices that serve your artifacts, if others than those that export them: an "
+        "artifact is loaded there too. If such a device is missing here, constants that tie an "
+        "artifact to its own device are still a failure.",
+        metavar="NAMES",
     )
 
 
@@ -373,12 +290,8 @@ OF_A_RUN = (
     "targets",
     "devices",
     "report",
-    "reproducer_days",
-    "survey_limit",
-    "survey_total",
     "known",
     "known_reason",
-    "known_directory",
     "shard",
 )
 

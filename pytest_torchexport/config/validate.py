@@ -5,8 +5,9 @@ Each function returns the value or raises ValueError.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pytest_torchexport.config import names as known_names
@@ -84,53 +85,32 @@ def positive_int(value: Any) -> int:
 
 def percent(value: Any) -> float:
     """Return a number from 0 to 100."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number <= 100:
-        raise ValueError(f"{value!r} is not a percentage from 0 to 100.")
-    return number
+    return _number(value, "a percentage from 0 to 100", lambda number: 0 <= number <= 100)
 
 
 def seconds(value: Any) -> float:
     """Return a positive finite number of seconds."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{value!r} is not a positive number of seconds.")
-    return number
-
-
-def seconds_or_zero(value: Any) -> float:
-    """Return a finite number of seconds, 0 included."""
-    try:
-        return float(value) and seconds(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{value!r} is not a number of seconds.") from None
+    return _number(value, "a positive number of seconds", lambda number: 0 < number < math.inf)
 
 
 def ratio_or_zero(value: Any) -> float:
-    """Return a finite positive number, or 0 for no limit."""
+    """Return a positive number, inf included, or 0."""
+    return _number(value, "a positive number", lambda number: number >= 0)
+
+
+def _number(value: Any, words: str, is_legal: Callable[[float], bool]) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise ValueError(f"{value!r} is not a positive number.")
+        number = math.nan
+    if not is_legal(number):
+        raise ValueError(f"{value!r} is not {words}.")
     return number
 
 
 def megabytes(value: Any) -> int | None:
     """Return a whole number of megabytes, or None for ``auto``."""
     return None if value == "auto" else positive_int(value)
-
-
-def whole_megabytes(value: Any) -> int:
-    """Return a whole number of megabytes, 0 included."""
-    return 0 if str(value) == "0" else positive_int(value)
 
 
 def mode_name(value: Any) -> str:

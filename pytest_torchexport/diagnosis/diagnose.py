@@ -123,7 +123,7 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
         failure=failure,
         recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
     )
-    seconds = case.log.diagnosis_seconds(case.plan.settings.diagnosis_limit)
+    seconds = case.log.diagnosis_seconds(wanted=case.plan.diagnoses)
     if not seconds or cuda.lost():
         return NOTHING
     rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))

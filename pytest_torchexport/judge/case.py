@@ -91,7 +91,7 @@ class Prepared:
 
     def call_limit(self) -> float:
         """Return the seconds that a call may take in the sandbox."""
-        return self.deadline.for_a_call(self.plan.settings.call_limit)
+        return self.deadline.for_a_call(self.plan.call_limit)
 
     def refused(self, reason: str) -> None:
         """Raise CannotJudge if nobody named the target, which makes no artifact that can be used.

@@ -90,7 +90,7 @@ def opened(source: Source, plan: Plan) -> SandboxSession:
 
     Raises Ineffective if there was no process for it: that is not the artifact's fault.
     """
-    return _started(lambda: SandboxSession(source, plan.settings.call_limit))
+    return _started(lambda: SandboxSession(source, plan.call_limit))
 
 
 def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctionCall:
@@ -98,7 +98,7 @@ def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctio
 
     Raises Ineffective if there was no process for it.
     """
-    return _started(lambda: SandboxFunctionCall(function, source, plan.settings.call_limit))
+    return _started(lambda: SandboxFunctionCall(function, source, plan.call_limit))
 
 
 def artifact_directory(target: str) -> Path:

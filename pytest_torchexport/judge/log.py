@@ -23,13 +23,13 @@ from pytest_torchexport.results.verdict import (
     Branch,
     Difference,
     Latency,
-    MemoryGrowth,
     SeededBug,
     Uncovered,
 )
 
-# A diagnosis may take so many times what the export took if that is longer than the user's limit.
-TIMES_EXPORT = 3.0
+# Seconds that a diagnosis may take, or so many times what the export took if that is longer.
+# Chosen, not measured: a failure may take as long again as an item of the zoo does.
+DIAGNOSIS, TIMES_EXPORT = 10.0, 3.0
 ORIGINS = (
     "example",
     "recorded",
@@ -97,7 +97,6 @@ class ItemLog:
     max_error: float | None = None
     size: ArtifactSize | None = None
     latency: list[Latency] = field(default_factory=list)
-    growth: MemoryGrowth | None = None
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
@@ -112,9 +111,9 @@ class ItemLog:
     trying: Recipe | None = None
     row: Sequence[Call] | None = None
 
-    def diagnosis_seconds(self, limit: float) -> float:
-        """Return the seconds that a diagnosis may take; ``limit``: the user's, 0 for none."""
-        return max(limit, TIMES_EXPORT * self.seconds.get("export", 0.0)) if limit else 0.0
+    def diagnosis_seconds(self, *, wanted: bool) -> float:
+        """Return the seconds that a diagnosis may take."""
+        return max(DIAGNOSIS, TIMES_EXPORT * self.seconds.get("export", 0.0)) if wanted else 0.0
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""

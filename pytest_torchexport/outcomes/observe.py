@@ -69,8 +69,8 @@ class TimedOut:
 
     def __str__(self) -> str:
         return (
-            f"no return within {self.seconds:.3g} s (torchexport_call_limit, or what was left of "
-            "torchexport_time_limit)"
+            f"no return within {self.seconds:.3g} s (a fifth of torchexport_time_limit, or what "
+            "was left of it)"
         )
 
 

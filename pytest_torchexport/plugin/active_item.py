@@ -26,7 +26,7 @@ from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected, name_of_test
-from pytest_torchexport.plugin.kept import directory_name, kept_in, tidy
+from pytest_torchexport.plugin.kept import directory_name, kept_in, retained, tidy
 from pytest_torchexport.plugin.progress import Progress
 from pytest_torchexport.plugin.replay import Replay
 from pytest_torchexport.results import manifest
@@ -93,7 +93,7 @@ class ActiveItem:
             corpus=CacheCorpus(_cache(config), nodeid),
             progress=self._progress,
             root=config.rootpath,
-            keep=_kept_for(config.rootpath, nodeid, variant),
+            keep=_kept_for(config.rootpath, nodeid, variant) if retained(config) else None,
             nodeid=nodeid,
             expects=() if config.getoption("runxfail", default=False) else expected(variant),
             workers=_workers(config),
@@ -135,8 +135,9 @@ class ActiveItem:
         """Add a verdict to the item, and to its properties in JUnit."""
         self._item.stash.setdefault(VERDICTS, []).append(verdict)
         if verdict.script or verdict.kept:
-            settings = self._configuration.settings
-            tidy(self._item.config.rootpath, settings.reproducer_days)
+            config = self._item.config
+            directory = kept_in(config.rootpath, self._item.nodeid)
+            tidy(directory, _name_of(config), retained(config))
         self._item.user_properties.append(
             ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
         )

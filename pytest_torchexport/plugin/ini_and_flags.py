@@ -55,8 +55,6 @@ def add_options(parser: pytest.Parser) -> None:
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
         parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)
-        if not row.flag:
-            continue
         if row.kind == "bool":
             group.addoption(row.option, action="store_true", default=None, help=row.help)
         elif row.kind == "args":
@@ -70,7 +68,7 @@ def add_options(parser: pytest.Parser) -> None:
 def read(config: pytest.Config) -> Configuration:
     """Return the settings of ini file and flags. Raises UsageError that names the option."""
     values = {row.name: _ini(config, row) for row in TABLE}
-    flags = {row.name: _flag(config, row) for row in TABLE if row.flag}
+    flags = {row.name: _flag(config, row) for row in TABLE}
     values |= {
         name: value for name, value in flags.items() if value is not None and name not in _NARROWING
     }
@@ -132,7 +130,7 @@ def _flag(config: pytest.Config, row: Setting) -> Any:
 def _active(config: pytest.Config) -> tuple[str, ...]:
     lines = []
     for row in TABLE:
-        flag = config.getoption(row.option) if row.flag else None
+        flag = config.getoption(row.option)
         value = flag if flag is not None else config.getini(row.ini)
         if value is None:
             continue

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from pytest_torchexport.diagnosis.reproducer.directory import HALF
 from pytest_torchexport.results.json import OF_A_FAILURE as MARK
@@ -17,9 +18,8 @@ from pytest_torchexport.results.json import OF_A_FAILURE as MARK
 KEPT = ".torchexport"
 # File systems take names of up to 255 bytes.
 MAX_NAME = 120
-# The failures of so many items are kept.
-MOST = 100
-SECONDS_A_DAY = 86400
+# The name of the run that has written a directory, in it.
+RUN = "run"
 
 
 def kept_in(root: Path, nodeid: str) -> Path:
@@ -37,39 +37,54 @@ def directory_name(nodeid: str) -> str:
     return f"{short}{checksum}"
 
 
-def tidy(root: Path, days: int) -> None:
-    """Have git ignore the directory, and remove what is older or beyond the most that is kept.
+def retained(config: pytest.Config) -> int:
+    """Return of how many runs the failures are kept: as many as pytest keeps ``tmp_path`` of."""
+    try:
+        never = config.getini("tmp_path_retention_policy") == "none"
+        return 0 if never else int(config.getini("tmp_path_retention_count"))
+    except ValueError:  # -p no:tmpdir
+        return 3
 
-    A directory has a mark when it is whole. Nothing else is removed: it may be a person's.
-    Other processes may do the same, and what cannot be written or removed stays as it is.
-    """
-    directory = root / KEPT
+
+def hide(directory: Path) -> None:
+    """Have git ignore a directory, as pytest does with its cache: it is for a person."""
     with contextlib.suppress(OSError):
-        # As pytest does for its cache: the files are for a person, not for the repository.
         (directory / ".gitignore").write_text("*\n")
+
+
+def tidy(directory: Path, run: str, count: int) -> None:
+    """Note that an item's directory is of this run, and remove those of runs before the last ones.
+
+    A directory has a mark when it is whole. Nothing else is removed: it
+    may be a person's. Other processes may do the same, and what cannot be written or removed stays.
+    """
+    hide(directory.parent)
     with contextlib.suppress(OSError):
-        for old in _old(directory, days):
+        (directory / RUN).write_text(run)
+        for old in _of_older_runs(directory.parent, count):
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _marks(place: Path) -> list[Path]:
-    """Return the marks of an item's directories: one for each target if it is a unittest method.
-
-    Of a directory whose process was killed while it wrote, the directory itself.
-    """
-    if place.name.startswith(HALF):
-        return [place]
-    return [mark for mark in (place / MARK, *place.glob(f"*/{MARK}")) if mark.is_file()]
-
-
-def _old(directory: Path, days: int) -> Iterator[Path]:
-    written = {}
+def _of_older_runs(directory: Path, count: int) -> Iterator[Path]:
+    places: dict[Path, tuple[str, float]] = {}
     for place in directory.iterdir():
         with contextlib.suppress(OSError):
-            found = [] if place.is_symlink() else _marks(place)
-            if found:
-                written[place] = max(mark.stat().st_mtime for mark in found)
-    newest = sorted(written, key=written.__getitem__, reverse=True)
-    too_old = time.time() - days * SECONDS_A_DAY
-    yield from (place for place in newest[:MOST] if written[place] < too_old)
-    yield from newest[MOST:]
+            if not place.is_symlink() and _is_ours(place):
+                note = place / RUN
+                run = note.read_text() if note.is_file() else ""
+                places[place] = run, place.stat().st_mtime
+    ends: dict[str, float] = {}
+    for run, written in places.values():
+        ends[run] = max(written, ends.get(run, 0.0)) if run else 0.0
+    kept = sorted(ends, key=ends.__getitem__, reverse=True)[:count]
+    oldest = min((ends[run] for run in kept), default=0.0)
+    for place, (run, written) in places.items():
+        # Without a run, a process has not yet written all, or was killed meanwhile.
+        if run not in kept if run else written < oldest:
+            yield place
+
+
+def _is_ours(place: Path) -> bool:
+    """Return True for an item's directory; a unittest method's has one for each target."""
+    marks = (place / MARK, *place.glob(f"*/{MARK}"))
+    return place.name.startswith(HALF) or any(mark.is_file() for mark in marks)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_torchexport.config.settings import KNOWN_DIRECTORY
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.results import known_failures
 from pytest_torchexport.results.failures import Failure
@@ -28,7 +29,7 @@ class KnownFailures:
         self._config = config
         self._mode = settings.known
         self._reason = settings.known_reason
-        self._directory = Path(config.rootpath, settings.known_directory)
+        self._directory = Path(config.rootpath, KNOWN_DIRECTORY)
         # A job of CI commits nothing: what it writes is for a person to commit, and its items stay
         # red until then.
         self._accepts = not os.environ.get("CI")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_torchexport.config.settings import KNOWN_DIRECTORY
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import (
     FIXTURE,
@@ -254,7 +255,7 @@ class Run:
         """
         if (
             self.configuration.settings.known == "create"
-            or Path(self.config.rootpath, self.configuration.settings.known_directory).is_dir()
+            or Path(self.config.rootpath, KNOWN_DIRECTORY).is_dir()
         ):
             from pytest_torchexport.plugin.known import KnownFailures
 

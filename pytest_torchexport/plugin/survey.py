@@ -28,7 +28,10 @@ from pytest_torchexport.results.verdict import Verdict
 
 PLUGIN = "torchexport-survey"
 # A survey asks if a target is worth a marker, and not for the last bug.
-MAX_EXAMPLES, EXPLORE_CALLS, DIAGNOSIS_LIMIT = 10, 50, 5.0
+MAX_EXAMPLES = 10
+# Seconds for all classes, as long as somebody waits for a report; for one class on all targets, as
+# many as let 18 slow ones have their turn. An interrupt ends it with what was found so far.
+SECONDS, SECONDS_EACH = 1800.0, 100.0
 # With less time, no target is tried.
 LEAST_SECONDS = 1.0
 INTERRUPTED = "interrupted"
@@ -67,13 +70,7 @@ class Survey:
     def __init__(self, config: pytest.Config, configuration: Configuration) -> None:
         self._config = config
         self._targets = configuration.surveyed or ()
-        self._settings = dataclasses.replace(
-            configuration.settings,
-            explore_calls=min(EXPLORE_CALLS, configuration.settings.explore_calls),
-            diagnosis_limit=min(DIAGNOSIS_LIMIT, configuration.settings.diagnosis_limit),
-            reproducer_limit=0,
-            ship="",
-        )
+        self._settings = dataclasses.replace(configuration.settings, ship="")
         self._device = next(iter(configuration.settings.devices), "cpu")
         self._classes: dict[str, _Class] = {}
         self._found: list[Surveyed] = []
@@ -140,12 +137,12 @@ class Survey:
             terminalreporter.write_line(line)
 
     def _check_all(self, classes: Sequence[_Class]) -> None:
-        until = time.monotonic() + self._settings.survey_total
+        until = time.monotonic() + SECONDS
         for number, each in enumerate(classes, start=1):
             self._say(f"survey: module {number} of {len(classes)}: {each.name} ...")
             start = time.monotonic()
             left = until - start
-            found = self._checked(each, min(self._settings.survey_limit, left))
+            found = self._checked(each, min(SECONDS_EACH, left))
             self._found.append(found)
             cells = ", ".join(f"{target} {found.cell(target)}" for target in self._targets)
             self._say(f" {found.problem or cells} ({time.monotonic() - start:.0f} s)\n")

@@ -39,7 +39,6 @@ def details(verdict: Verdict) -> Iterator[tuple[str, Iterable[str]]]:
     yield "baked", [", ".join(verdict.baked)]
     yield "files", [str(verdict.size)] if verdict.size is not None else []
     yield "latency", map(str, verdict.latency)
-    yield "memory", [str(verdict.growth)] if verdict.growth is not None else []
     yield "assumed", map(str, verdict.assumed)
     yield "weak", verdict.ineffective
     yield "note", (*verdict.cautions, *verdict.notes)

@@ -14,7 +14,6 @@ Failure (AssertionError)
 ├── LoadFailed         the artifact cannot be saved, or not loaded without the model's source
 ├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
 ├── ArtifactTooLarge   the artifact's files take more bytes than the settings allow
-├── ArtifactGrows      the artifact keeps more memory per new size than the settings allow
 ├── ArtifactSlower     a call of the artifact takes longer than the settings allow
 ├── NotRepeatable      eager does not agree with itself
 ├── TrainingMode       a part of the module is left in training mode
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactCrashed",
-    "ArtifactGrows",
     "ArtifactHung",
     "ArtifactRaised",
     "ArtifactSlower",
@@ -178,12 +176,6 @@ class ArtifactSlower(Failure):
     """
 
     title = "the artifact is slower than eager"
-
-
-class ArtifactGrows(Failure):
-    """The artifact keeps more memory per new size than eager and ``max_growth`` allow."""
-
-    title = "the artifact keeps memory for each size"
 
 
 class NotRepeatable(Failure):

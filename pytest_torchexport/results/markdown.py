@@ -204,9 +204,8 @@ def _measured(found: Sequence[Entry]) -> _Section:
     return _Section(
         head=(
             "<details><summary>Sizes and latencies of the artifacts</summary>\n\n"
-            "| item | files | weights | times the weights | latency, times eager "
-            "| memory per new size |\n"
-            "| --- | ---: | ---: | ---: | --- | --- |"
+            "| item | files | weights | times the weights | latency, times eager |\n"
+            "| --- | ---: | ---: | ---: | --- |"
         ),
         blocks=(_measured_row(entry, verdict) for entry, verdict in measured),
         count=len(measured),
@@ -222,8 +221,7 @@ def _measured_row(entry: Entry, verdict: Verdict) -> str:
         cells = [bytes_text(size.files), bytes_text(size.weights), ratio]
     slowest = max(verdict.latency, key=lambda latency: latency.ratio, default=None)
     latency = "" if slowest is None else code(str(slowest))
-    growth = "" if verdict.growth is None else code(str(verdict.growth))
-    return f"| {' | '.join([code(str(entry)), *cells, latency, growth])} |"
+    return f"| {' | '.join([code(str(entry)), *cells, latency])} |"
 
 
 def _reasons(results: RunResults) -> _Section:

@@ -268,26 +268,6 @@ class Latency:
         return f"{one}, eager {other}: {self.times}{at}{beside}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryGrowth:
-    """The memory that a process keeps per new size of a dim: with eager, and with the artifact.
-
-    ``sizes``: how many new sizes were called. ``eager`` and ``artifact``: medians, in bytes.
-    """
-
-    dim: str
-    sizes: int
-    eager: float
-    artifact: float
-
-    def __str__(self) -> str:
-        """Return ``190 KiB per new size of time, eager 188 KiB (30 sizes)``."""
-        return (
-            f"{bytes_text(self.artifact)} per new size of {self.dim}, eager "
-            f"{bytes_text(self.eager)} ({self.sizes} sizes)"
-        )
-
-
 def seconds_text(seconds: float) -> str:
     """Return ``412 us``, ``2.5 ms``, ``1.2 s``."""
     if seconds < 0.999:
@@ -332,7 +312,7 @@ class Verdict:
     ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
     of its own. ``size``: that of its files, None if there are none. ``latency``: the times of some
-    calls, if that was asked for; ``growth``: the memory that new sizes took then. ``output``: the
+    calls, if that was asked for. ``output``: the
     end of what it printed in such a process. ``kept``: the artifact's file after a failure;
     ``script``: the script that shows the failure again. ``imports``: the modules that a process has
     to import before it can load or run the file. ``diagnosis``: what was found out about a failure.
@@ -371,7 +351,6 @@ class Verdict:
     isolated: bool = False
     size: ArtifactSize | None = None
     latency: tuple[Latency, ...] = ()
-    growth: MemoryGrowth | None = None
     output: str = ""
     kept: str = ""
     script: str = ""

@@ -110,7 +110,6 @@ def test_control_flow_alone_keeps_its_promise_on_coverage():
         target="script",
         checks=("control_flow",),
         min_branch_coverage=100,
-        explore_calls=20,
     )
     assert verdict.failure == "Ineffective"
 

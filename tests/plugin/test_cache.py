@@ -60,12 +60,13 @@ from model import Net
 def test_file(torchexport):
     torchexport.check_artifact(Net(), Net(), torch.ones(2, 3))
 """
-ANEW = "with torchexport_latency, artifacts are made each time"
+ANEW = "with torchexport_max_slowdown, artifacts are made each time"
 GIVEN = "what check_artifact is given is checked each time"
 
 
 @pytest.mark.parametrize(
-    ("body", "flags", "reason"), [(ARTIFACT, (), GIVEN), (SUITE, ("--torchexport-latency",), ANEW)]
+    ("body", "flags", "reason"),
+    [(ARTIFACT, (), GIVEN), (SUITE, ("--torchexport-max-slowdown=inf",), ANEW)],
 )
 def test_a_verdict_that_is_never_kept_says_why(suite, run, pytester, body, flags, reason):
     suite(body, fakes=False, torchexport_cache="verdicts", torchexport_max_examples=2)

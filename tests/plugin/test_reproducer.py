@@ -10,6 +10,8 @@ import torch
 from fresh import fresh
 from slow import slow
 
+from pytest_torchexport.diagnosis.reproducer import write
+
 BODY = """
 class Scaled(nn.Module):
     def forward(self, x): return x * float(x.max())
@@ -142,25 +144,25 @@ def test_the_next_run_replaces_them(suite, run, pytester):
     assert directories(pytester) == []
 
 
-def test_zero_megabytes_write_nothing(suite, run, pytester, text_of):
+def test_as_for_tmp_path_a_count_of_zero_keeps_nothing(suite, run, pytester, text_of):
     suite(ONE, fakes=False)
-    result = run("--torchexport-reproducer-limit", "0")
+    result = run("-o", "tmp_path_retention_count=0")
     result.assert_outcomes(failed=1)
     assert not (pytester.path / ".torchexport").exists()
     assert "script " not in text_of(result)
 
 
-def test_an_artifact_that_is_too_large_is_left_out_with_a_note(suite, run, pytester, text_of):
+def test_an_artifact_that_is_too_large_is_left_out_with_a_note(
+    suite, run, pytester, text_of, monkeypatch
+):
+    monkeypatch.setattr(write, "MOST_MEGABYTES", 1)
     large = ONE.replace(
         "forward(self, x):",
         "__init__(self): super().__init__(); self.w = nn.Parameter(torch.ones(2**19))\n    def forward(self, x):",
     )
-    suite(large, fakes=False, torchexport_reproducer_limit="1")
+    suite(large, fakes=False)
     result = run("-v")
-    assert (
-        "not kept of this failure: the artifact: it takes 2 MB, more than torchexport_reproducer_limit = 1"
-        in text_of(result)
-    )
+    assert "not kept of this failure: the artifact: it takes 2 MB, more than 1" in text_of(result)
     (directory,) = directories(pytester)
     assert sorted(path.name for path in directory.iterdir()) == [
         "graph.txt",

@@ -106,8 +106,9 @@ def test_a_path_that_is_not_there_is_an_error_of_pytest_alone(suite, run, text_o
     assert "torchexport survey" not in text_of(result)
 
 
-def test_what_has_no_time_left_is_said(suite, run):
-    suite(SUITE, torchexport_survey_total=0.5)
+def test_what_has_no_time_left_is_said(suite, run, monkeypatch):
+    monkeypatch.setattr(survey, "SECONDS", 0.5)
+    suite(SUITE)
     lines = lines_of(run(*SURVEY))
     assert "conftest.Net           time    time  time" in lines
     (line,) = (line for line in lines if "not judged in its time" in line)
@@ -125,12 +126,12 @@ def test_what_a_survey_cannot_be_combined_with_is_a_usage_error(suite, run, text
     assert "Traceback" not in text_of(result)
 
 
-def test_own_classes_are_checked_before_those_of_torch(suite, run):
+def test_own_classes_are_checked_before_those_of_torch(suite, run, monkeypatch):
+    monkeypatch.setattr(survey, "SECONDS", 0.5)
     suite(
         "def test_layer(x): nn.Identity()(x)\n"
         "def test_scripted(x): torch.jit.script(Net())(x)\n"
         "def test_net(x): Net()(x)\n",
-        torchexport_survey_total=0.5,
     )
     lines = lines_of(run(*SURVEY))
     assert [line.partition("  ")[0] for line in lines[2:5]] == [

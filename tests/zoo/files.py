@@ -1362,7 +1362,7 @@ FILES = (
 DANGEROUS = (
     row("dies, scripted", DiesScripted, X, truth(script=CRASHED), ci="script"),
     row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci=""),
-    row("hangs, scripted", HangsScripted, X, truth(script=HUNG), call_limit=3, ci="script"),
+    row("hangs, scripted", HangsScripted, X, truth(script=HUNG), time_limit=30, ci="script"),
     row("ends, scripted", EndsScripted, X, ci=""),
     row(
         "allocates, scripted",
@@ -1431,7 +1431,7 @@ DANGEROUS = (
         OwnStateHangs,
         X,
         truth(trace=HUNG, script=HUNG),
-        call_limit=3,
+        time_limit=30,
         ci="trace script onnx_legacy",
     ),
     row("own state, says an answer", OwnStateSays, X),
@@ -1473,7 +1473,7 @@ DANGEROUS = (
         X,
         truth(export=HUNG, onnx=HUNG),
         elsewhere={WHILE_REFUSED: {"onnx": REFUSED}},
-        call_limit=3,
+        time_limit=30,
         ci="export onnx",
     ),
     row("ends, compiled", EndsCompiled, X, elsewhere={WHILE_REFUSED: {"onnx": REFUSED}}, ci=""),

@@ -241,7 +241,7 @@ def _load(plan: Plan) -> str:
 
 def _limit(plan: Plan, failure: Failure) -> Limit | None:
     if isinstance(failure, ArtifactHung):
-        return Limit.of_time(plan.settings.call_limit)
+        return Limit.of_time(plan.call_limit)
     if isinstance(failure, ArtifactCrashed):
         return Limit.of_memory(plan.settings.memory_limit or share_of_memory())
     return None

@@ -47,6 +47,8 @@ REDUCED = "reduced.py"
 NODES = "node_data.json"
 ISSUE, ANONYMOUS = "issue.md", "issue.anonymous.md"
 MEGABYTE = 2**20
+# The files of one failure take no more: those of 100 failures still fit on the disk of a runner.
+MOST_MEGABYTES = 200
 # All of it may take this many seconds; more if a diagnosis may.
 SECONDS = 10.0
 # Failures that a script can show.
@@ -82,7 +84,7 @@ def write(plan: Plan, verdict: Verdict, failure: Failure, at: Prepared | None) -
     ``at``: how far the item came, a Case if there is an artifact. What could not be written is a
     note: it is no failure of its own.
     """
-    if plan.keep is None or not plan.settings.reproducer_limit:
+    if plan.keep is None:
         return verdict
     writer = _Writer(plan, verdict, failure, at)
     with without_warnings(), _as_before(at):
@@ -119,7 +121,7 @@ class _Writer:
         self._at = at
         self._case = at if isinstance(at, Case) else None
         self._bytes = 0
-        seconds = at.log.diagnosis_seconds(SECONDS) if at is not None else SECONDS
+        seconds = max(SECONDS, at.log.diagnosis_seconds(wanted=True)) if at is not None else SECONDS
         self._until = time.monotonic() + seconds
 
     def written(self, directory: Path) -> tuple[Path, Names]:
@@ -289,11 +291,8 @@ class _Writer:
 
     def _raise_if_too_large(self, size: int, *, counts: bool = True) -> None:
         """Raise TooLarge if so many more bytes are too many; ``counts``: they will be written."""
-        limit = self._plan.settings.reproducer_limit
-        if self._bytes + size > limit * MEGABYTE:
-            raise TooLarge(
-                f"it takes {size // MEGABYTE} MB, more than torchexport_reproducer_limit = {limit}"
-            )
+        if self._bytes + size > MOST_MEGABYTES * MEGABYTE:
+            raise TooLarge(f"it takes {size // MEGABYTE} MB, more than {MOST_MEGABYTES}")
         self._bytes += size if counts else 0
 
 

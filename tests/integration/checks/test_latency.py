@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def checked(module=None, target="trace", **settings):
 
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 def test_the_example_and_the_ends_of_the_sizes_are_timed(target):
-    verdict = checked(target=target, latency=True)
+    verdict = checked(target=target, max_slowdown=math.inf)
     assert verdict.status == "passed"
     assert [row.at for row in verdict.latency] == ["batch = 2", "batch = 1", "batch = 4"]
     assert all(row.low <= row.ratio <= row.high for row in verdict.latency)
@@ -94,7 +95,7 @@ def test_a_call_that_exceeds_the_limit_fails(slow_at_batch_4):
     assert verdict.call.startswith("x=float32[4, 3]")
     assert slow_at_batch_4 == [2, 1, 4]
     assert checked(max_slowdown=3).status == "passed"
-    assert checked(latency=True).status == "passed"
+    assert checked(max_slowdown=math.inf).status == "passed"
 
 
 @pytest.mark.parametrize("overhead", [0.0011, 0.0025])
@@ -157,7 +158,7 @@ def test_the_state_of_the_artifact_is_put_back(monkeypatch):
 
     monkeypatch.setattr(latency, "timed_in_turn", timed)
     monkeypatch.setattr(latency, "served", served)
-    verdict = checked(Counting(), "script", checks=("parity",), latency=True)
+    verdict = checked(Counting(), "script", checks=("parity",), max_slowdown=math.inf)
     assert verdict.status == "passed"
     assert len(verdict.latency) == 3
     module, calls = made[0]
@@ -165,20 +166,20 @@ def test_the_state_of_the_artifact_is_put_back(monkeypatch):
 
 
 def test_what_is_not_timed_is_said(tmp_path, monkeypatch):
-    assert checked(isolate=True, latency=True, checks=("parity", "round_trip")).cautions == (
-        latency.ELSEWHERE,
-    )
+    assert checked(
+        isolate=True, max_slowdown=math.inf, checks=("parity", "round_trip")
+    ).cautions == (latency.ELSEWHERE,)
     assert latency.CHANGES in checked(Growing(), max_slowdown=2).cautions
     strict = checked(Growing(), max_slowdown=2, strict=True)
     assert (strict.failure, strict.reason) == ("Ineffective", latency.CHANGES)
-    assert checked(Growing(), latency=True, strict=True).status == "passed"
+    assert checked(Growing(), max_slowdown=math.inf, strict=True).status == "passed"
     path = tmp_path / "model.pt"
     torch.jit.save(torch.jit.trace(Doubled(), X), path)
     plan = Plan(
         target="trace",
         device="cpu",
         options=parse_options((), {"max_examples": 1}),
-        settings=settings_from({"latency": True}),
+        settings=settings_from({"max_slowdown": math.inf}),
     )
     verdict = check_artifact(path, Doubled(), Call((X,)), plan)
     assert latency.ELSEWHERE in verdict.cautions

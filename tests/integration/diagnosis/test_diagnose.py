@@ -101,7 +101,8 @@ def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
         for _ in range(2):
             held.pthread_mutex_lock(lock)
 
-    found = verdict(examine, monkeypatch, diagnosis_limit=2.0)
+    monkeypatch.setattr(log, "DIAGNOSIS", 2.0)
+    found = verdict(examine, monkeypatch)
     assert "attention's fast path: did not return within 0.3 s" in found.diagnosis.not_examined
 
 
@@ -113,7 +114,8 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
         while True:
             time.sleep(0.01)
 
-    found = verdict(examine, monkeypatch, diagnosis_limit=1.0)
+    monkeypatch.setattr(log, "DIAGNOSIS", 1.0)
+    found = verdict(examine, monkeypatch)
     assert found.failure == "OutputsDiffer"
     first, *others = found.diagnosis.not_examined
     assert first.startswith("attention's fast path: no return within ")
@@ -148,11 +150,11 @@ def test_the_examination_that_runs_is_shown():
     assert rows[-1] == "diagnosis: known defects"
 
 
-def test_a_limit_of_none_looks_for_no_cause(verdict, monkeypatch):
+def test_without_diagnose_nobody_looks_for_no_cause(verdict, monkeypatch):
     def examine(scene, known):
         raise AssertionError
 
-    found = verdict(examine, monkeypatch, diagnosis_limit=0)
+    found = verdict(examine, monkeypatch, diagnose=False)
     assert found.failure == "OutputsDiffer"
     assert found.diagnosis == NOTHING
     assert "diagnosis" not in found.seconds
@@ -172,13 +174,12 @@ def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
 
 def test_a_frozen_branch_is_named_even_if_no_time_is_left(monkeypatch):
     monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
+    monkeypatch.setattr(log, "DIAGNOSIS", 1e-9)
 
     def forward(x):
         return x + 1 if x.sum() > 10 else x
 
-    found = check_export(
-        forward, (torch.ones(2, 3),), target="trace", max_examples=20, diagnosis_limit=1e-9
-    )
+    found = check_export(forward, (torch.ones(2, 3),), target="trace", max_examples=20)
     assert found.failure == "BranchFrozen"
     assert "sizes: no time left" in found.diagnosis.not_examined
     assert [cause.kind for cause in found.diagnosis.causes] == ["frozen branch"]

@@ -131,7 +131,7 @@ def test_a_question_that_leads_to_the_operator_is_the_cause():
 
 @slow
 def test_a_loop_without_end_is_named_with_an_operator_of_it():
-    found = checked(Endless(), X, target="script", call_limit=3)
+    found = checked(Endless(), X, target="script", time_limit=15)
     assert found.failure == "ArtifactHung"
     assert found.diagnosis.place.operator == "aten.mul"
     assert found.diagnosis.place.where.text == "x = x * 1.0"
@@ -143,7 +143,7 @@ def test_a_loop_without_end_is_named_with_an_operator_of_it():
     ("target", "operator"), [("export", "while_loop"), ("onnx", "Loop")], ids=["export", "onnx"]
 )
 def test_an_operator_that_does_not_return_is_named(target, operator):
-    found = checked(EndlessExported(), X, target=target, call_limit=3)
+    found = checked(EndlessExported(), X, target=target, time_limit=15)
     assert found.failure == "ArtifactHung"
     assert found.diagnosis.place.operator == operator
     assert found.diagnosis.place.where.text == "return endless(x)"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.judge import log
 from pytest_torchexport.outcomes.fork import FORKS
 from pytest_torchexport.results.text import failure_text
 
@@ -73,12 +74,12 @@ def test_a_draft_that_swallows_its_interrupt_ends_in_time(monkeypatch):
                 time.sleep(60)
 
     monkeypatch.setattr(torch.export, "draft_export", blocks)
+    monkeypatch.setattr(log, "DIAGNOSIS", 0.2)
     verdict = check_export(
         FromValues(),
         (torch.rand(3, 4),),
         target="export",
         checks="parity",
-        diagnosis_limit=0.2,
     )
     (left,) = verdict.diagnosis.not_examined
     assert left.startswith("draft of the export: did not return within ")

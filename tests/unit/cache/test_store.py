@@ -159,7 +159,7 @@ def test_another_option_or_setting_runs_it_again(case, fields):
 
 def test_settings_without_effect_on_a_pass_do_not_count(case):
     assert case.runs()
-    assert not case.runs(settings=Settings(cache="kept", diagnosis_limit=1.0))
+    assert not case.runs(settings=Settings(cache="kept", report=(("json", "x"),)))
 
 
 def test_other_weights_and_calls_run_it_again(case):

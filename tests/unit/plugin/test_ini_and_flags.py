@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from wrong_settings import WRONG_INI
 
@@ -30,79 +32,48 @@ def test_defaults_are_those_of_the_contract(config_of):
     assert found.active == ()
 
 
-def test_an_ini_file_is_read(config_of):
-    found = config_of(
-        targets="trace onnx",
-        devices="cpu cuda:1",
-        max_examples="7",
-        strict="true",
-        report="json:a.json",
-        time_limit="2.5",
-        mode="train",
-        runtime_imports="my.ops other",
-        explore_calls="70",
-        min_branch_coverage="62.5",
-        follow="models my.layers",
-    )
-    assert found.settings.targets == ("trace", "onnx")
-    assert found.targets_named
-    assert found.settings.devices == ("cpu", "cuda:1")
-    assert found.settings.max_examples == 7
-    assert found.settings.strict
-    assert found.settings.report == (("json", "a.json"),)
-    assert found.settings.time_limit == 2.5
-    assert found.settings.mode == "train"
-    assert found.settings.runtime_imports == ("my.ops", "other")
-    assert found.settings.explore_calls == 70
-    assert found.settings.min_branch_coverage == 62.5
-    assert found.settings.follow == ("models", "my.layers")
+# A setting, its text in the ini file and on the command line, and what each means.
+LEGAL = [
+    ("max_examples", "7", "9", 7, 9),
+    ("report", "json:a.json", "json:b.json", (("json", "a.json"),), (("json", "b.json"),)),
+    ("strict", "true", None, True, True),
+    ("time_limit", "2.5", "3", 2.5, 3.0),
+    ("mode", "train", "as-is", "train", "as-is"),
+    ("runtime_imports", "my.ops other", "my.ops,boxes", ("my.ops", "other"), ("my.ops", "boxes")),
+    ("min_branch_coverage", "62.5", "0", 62.5, 0.0),
+    ("follow", "models my.layers", "models", ("models", "my.layers"), ("models",)),
+    ("memory_limit", "auto", "512", None, 512),
+    ("max_slowdown", "1.5", "inf", 1.5, math.inf),
+    ("shard", "1/2", "2/2", "1/2", "2/2"),
+]
 
 
-def test_targets_that_the_ini_names_are_named_even_if_they_are_the_default(config_of):
-    assert config_of(targets="trace script export onnx").targets_named
+@pytest.mark.parametrize(("name", "ini", "flag", "of_ini", "of_flag"), LEGAL)
+def test_the_command_line_wins_over_the_ini_file(config_of, name, ini, flag, of_ini, of_flag):
+    assert getattr(config_of(**{name: ini}).settings, name) == of_ini
+    option = f"--torchexport-{name.replace('_', '-')}"
+    argument = option if flag is None else f"{option}={flag}"
+    # Some flags narrow or go before markers too: they have a field of their own.
+    found = config_of(argument, **{name: ini})
+    read = found.exact_max_examples if name == "max_examples" else getattr(found.settings, name)
+    assert read == of_flag
+    assert len(found.active) == 1
 
 
-def test_flags_are_read(config_of):
+def test_flags_for_targets_and_devices_narrow(config_of):
     found = config_of(
         "--torchexport-targets=trace,onnx",
-        "--torchexport-devices=cpu",
-        "--torchexport-max-examples=3",
-        "--torchexport-strict",
-        "--torchexport-report=json:x/y.json",
+        "--torchexport-targets=script",
+        "--torchexport-devices=cuda:1",
+        targets="trace script",
+        devices="cpu",
     )
-    assert found.only_targets == ("trace", "onnx")
-    assert found.only_devices == ("cpu",)
-    assert found.exact_max_examples == 3
-    assert found.settings.strict
-    assert found.settings.report == (("json", "x/y.json"),)
-    assert found.settings.targets == ("trace", "script", "export", "onnx")
-
-
-def test_flags_may_be_repeated(config_of):
-    found = config_of("--torchexport-targets=trace", "--torchexport-targets=onnx,trace")
-    assert found.only_targets == ("trace", "onnx")
+    assert found.settings.targets == ("trace", "script")
+    assert found.targets_named
+    assert found.settings.devices == ("cpu",)
+    assert found.only_targets == ("trace", "onnx", "script")
+    assert found.only_devices == ("cuda:1",)
     assert config_of("--torchexport-targets=none").only_targets == ()
-
-
-def test_the_flag_for_imports_takes_commas_and_wins_over_the_ini(config_of):
-    found = config_of("--torchexport-runtime-imports=my.ops,boxes", runtime_imports="other")
-    assert found.settings.runtime_imports == ("my.ops", "boxes")
-
-
-def test_the_flag_for_reports_wins_over_the_ini(config_of):
-    found = config_of("--torchexport-report=json:flag.json", report="json:ini.json")
-    assert found.settings.report == (("json", "flag.json"),)
-
-
-def test_flags_for_branches_win_over_the_ini(config_of):
-    found = config_of(
-        "--torchexport-explore-calls=1000",
-        "--torchexport-min-branch-coverage=0",
-        explore_calls="5",
-        min_branch_coverage="90",
-    )
-    assert found.settings.explore_calls == 1000
-    assert found.settings.min_branch_coverage == 0.0
 
 
 def test_what_is_set_is_listed_for_the_header(config_of):
@@ -125,7 +96,6 @@ def test_a_wrong_ini_value_is_a_usage_error_with_what_is_legal(config_of, name, 
         ("--torchexport-targets=", ["--torchexport-targets", "no target given"]),
         ("--torchexport-devices=tpu", ["--torchexport-devices", "'tpu' is not a device"]),
         ("--torchexport-max-examples=0", ["--torchexport-max-examples", "at least 1"]),
-        ("--torchexport-explore-calls=-1", ["--torchexport-explore-calls", "at least 1"]),
         ("--torchexport-min-branch-coverage=200", ["min-branch-coverage", "from 0 to 100"]),
         ("--torchexport-report=x.json", ["--torchexport-report", "is not FORMAT:PATH"]),
     ],

@@ -6,8 +6,7 @@ import time
 import pytest
 
 from pytest_torchexport.diagnosis.reproducer.directory import HALF
-from pytest_torchexport.plugin import kept
-from pytest_torchexport.plugin.kept import kept_in, tidy
+from pytest_torchexport.plugin.kept import kept_in, retained, tidy
 
 NAMES = [
     "a/b.py::test[trace-cpu]", "a-b.py::test[trace-cpu]", "a b.py::test[trace-cpu]", "a.py::test[trace-cpu-x/y]",
@@ -24,62 +23,54 @@ def test_each_item_has_a_directory_of_its_own(tmp_path):
         path.mkdir(parents=True)
 
 
-def whole(root, name, age=0.0):
+def whole(root, name, *, run, age):
+    """Write an item's directory, of one target or of several."""
     place = root / ".torchexport" / name
-    place.mkdir(parents=True)
-    mark = place / "verdict.json"
-    mark.write_text("{}")
+    for target in (".", "trace-cpu"):
+        (place / target).mkdir(parents=True, exist_ok=True)
+    (place / "trace-cpu" / "verdict.json").write_text("{}")
+    tidy(place, run, 99)
     then = time.time() - age
-    os.utime(mark, (then, then))
+    os.utime(place, (then, then))
     return place
 
 
-def test_what_is_old_or_too_much_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept, "MOST", 2)
-    old = whole(tmp_path, "old", age=31 * 86400)
-    third, second, first = (whole(tmp_path, f"n{age}", age=age) for age in (30, 20, 10))
-    tidy(tmp_path, 30)
-    assert [path.exists() for path in (old, third, second, first)] == [False, False, True, True]
-    assert (tmp_path / ".torchexport" / ".gitignore").read_text() == "*\n"
-
-
-def test_the_files_of_a_unittest_method_are_removed_when_all_its_targets_are_old(tmp_path):
-    for name, ages in (("old", (31, 40)), ("partly", (31, 1))):
-        for target, days in zip(("trace-cpu", "script-cpu"), ages, strict=True):
-            whole(tmp_path, f"{name}/{target}", age=days * 86400)
-    tidy(tmp_path, 30)
-    left = {path.name for path in (tmp_path / ".torchexport").iterdir()}
-    assert left == {".gitignore", "partly"}
-
-
-def test_what_a_killed_process_left_half_written_is_removed_when_it_is_old(tmp_path):
-    then = time.time() - 31 * 86400
-    for name in ("old", "new"):
-        half = tmp_path / ".torchexport" / f"{HALF}{name}"
-        half.mkdir(parents=True)
-        (half / "reproduce.py").write_text("")
-        if name == "old":
-            os.utime(half, (then, then))
-    tidy(tmp_path, 30)
-    assert {path.name for path in (tmp_path / ".torchexport").iterdir()} == {
-        ".gitignore",
-        f"{HALF}new",
-    }
-
-
-def test_what_is_not_ours_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept, "MOST", 0)
+def test_the_failures_of_the_last_runs_are_kept(tmp_path):
+    ages = {"a": ("1", 40), "b": ("2", 30), "c": ("2", 29), "d": ("3", 20), "e": ("4", 10)}
+    places = {name: whole(tmp_path, name, run=run, age=age) for name, (run, age) in ages.items()}
+    halves = {
+        age: tmp_path / ".torchexport" / f"{HALF}{age}" for age in (1, 60)
+    }  # of a process that writes now, and of one that was killed
+    for age, half in halves.items():
+        half.mkdir()
+        os.utime(half, (time.time() - age, time.time() - age))
     own = tmp_path / ".torchexport" / "of a person"
-    own.mkdir(parents=True)
-    elsewhere = whole(tmp_path / "elsewhere", "x")
+    own.mkdir()
+    elsewhere = whole(tmp_path / "elsewhere", "x", run="0", age=99)
     (tmp_path / ".torchexport" / "link").symlink_to(elsewhere)
-    tidy(tmp_path, 30)
-    assert own.is_dir()
+    tidy(places["e"], "4", 3)
+    left = {path.name for path in (tmp_path / ".torchexport").iterdir()}
+    assert left == {"b", "c", "d", "e", f"{HALF}1", "of a person", "link", ".gitignore"}
     assert elsewhere.is_dir()
+    assert (tmp_path / ".torchexport" / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.parametrize("there", ["nothing", "a file"])
 def test_a_directory_that_cannot_be_tidied_is_no_error(tmp_path, there):
     if there == "a file":
         (tmp_path / ".torchexport").write_text("")
-    tidy(tmp_path, 30)
+    tidy(kept_in(tmp_path, "a"), "1", 3)
+
+
+@pytest.mark.parametrize(
+    ("ini", "flags", "count"),
+    [
+        ("", (), 3),
+        ("tmp_path_retention_count = 5", (), 5),
+        ("tmp_path_retention_policy = none", (), 0),
+        ("", ("-p", "no:tmpdir"), 3),
+    ],
+)
+def test_as_many_runs_are_kept_as_pytest_keeps_of_tmp_path(pytester, ini, flags, count):
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    assert retained(pytester.parseconfig(*flags)) == count

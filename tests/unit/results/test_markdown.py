@@ -159,15 +159,15 @@ def test_the_sizes_and_latencies_are_a_table_with_the_largest_ratio_first():
         item(f"t.py::{name}", verdict(size=ArtifactSize(files=files, weights=1000)))
         for name, files in sizes.items()
     ]
-    items.append(item("t.py::c", verdict(latency=FULL.latency, growth=FULL.growth)))
+    items.append(item("t.py::c", verdict(latency=FULL.latency)))
     text = markdown.render(run_of(*items))
     assert (
         """
-| item | files | weights | times the weights | latency, times eager | memory per new size |
-| --- | ---: | ---: | ---: | --- | --- |
-| `t.py::b[trace-cpu]` | 3.91 KiB | 1000 bytes | 4 |  |  |
-| `t.py::a[trace-cpu]` | 1.46 KiB | 1000 bytes | 1.5 |  |  |
-| `t.py::c[trace-cpu]` |  |  |  | `412 us, eager 288 us: 1.43 times eager (1.38 to 1.51), at batch = 4, beside 1 other worker` | `190 KiB per new size of time, eager 188 KiB (30 sizes)` |
+| item | files | weights | times the weights | latency, times eager |
+| --- | ---: | ---: | ---: | --- |
+| `t.py::b[trace-cpu]` | 3.91 KiB | 1000 bytes | 4 |  |
+| `t.py::a[trace-cpu]` | 1.46 KiB | 1000 bytes | 1.5 |  |
+| `t.py::c[trace-cpu]` |  |  |  | `412 us, eager 288 us: 1.43 times eager (1.38 to 1.51), at batch = 4, beside 1 other worker` |
 
 </details>
 """

@@ -42,7 +42,7 @@ WITHOUT = {
     "seeds itself with 0",
 }
 ZOO = Path(zoo.__file__).parents[1]
-QUICK = {"max_examples": 15, "explore_calls": 60}
+QUICK = {"max_examples": 15}
 
 
 def _cases() -> list[Any]:
