@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest_torchexport
-from pytest_torchexport.config import tested
 from pytest_torchexport.config.settings import TABLE, Setting
+from pytest_torchexport.config.tested import torch_and_python
 from pytest_torchexport.diagnosis.defect import Defect
 from pytest_torchexport.diagnosis.known_defects import DEFECTS, NEWEST
 from pytest_torchexport.results import json as json_report
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.plain import NOT_IN_JSON
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+import compatibility  # a script, and no part of a package
 
 REFERENCE = Path(__file__).parent / "reference"
 EXPLANATION = Path(__file__).parent / "explanation"
@@ -133,7 +136,7 @@ COUNTS = ("passed", "failed", "skipped", "xfailed")
 
 def compatibility_page() -> str:
     """Return the page of versions: the recorded runs, and the zoo rows whose truth differs."""
-    runs = tested.runs()
+    runs = compatibility.runs()
     heads = [*PACKAGES, *COUNTS, "again", "verdicts", "GPU", "date"]
     rows = [
         [
@@ -147,7 +150,7 @@ def compatibility_page() -> str:
         for run in runs
     ]
     differing = list(_differing(runs))
-    names = [run.name.replace(" with ", ", ") for run in runs]
+    names = [torch_and_python(run.versions).replace(" with ", ", ") for run in runs]
     differences = (
         _table(["model", "target", *names, "why"], differing) if differing else NO_DIFFERENCES
     )
@@ -155,7 +158,7 @@ def compatibility_page() -> str:
     return GENERATED + COMPATIBILITY + recorded + DIFFERENCES + differences
 
 
-def _differing(runs: Sequence[tested.Run]) -> Iterator[list[str]]:
+def _differing(runs: Sequence[compatibility.Run]) -> Iterator[list[str]]:
     """Yield a row per model and target whose truth depends on the version."""
     import zoo
 

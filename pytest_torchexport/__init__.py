@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_torchexport.results import failures
 
 if TYPE_CHECKING:
-    from pytest_torchexport.config.names import register_target as register_target
     from pytest_torchexport.engine import check_export as check_export
     from pytest_torchexport.plugin.fixture import TorchExport as TorchExport
     from pytest_torchexport.results.failures import *  # noqa: F403  # every class in it is public
     from pytest_torchexport.results.verdict import Difference as Difference
     from pytest_torchexport.results.verdict import Verdict as Verdict
+    from pytest_torchexport.targets import register_target as register_target
     from pytest_torchexport.targets.base import Artifact as Artifact
     from pytest_torchexport.targets.base import NotApplicable as NotApplicable
     from pytest_torchexport.targets.base import Target as Target
@@ -32,7 +32,7 @@ _HOMES = {
     "TorchExport": "plugin.fixture",
     "Verdict": "results.verdict",
     "check_export": "engine",
-    "register_target": "config.names",
+    "register_target": "targets",
     **dict.fromkeys(failures.__all__, "results.failures"),
 }
 

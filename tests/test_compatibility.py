@@ -82,14 +82,56 @@ def test_a_report_without_tests_is_refused(script):
         script.run_of(ET.fromstring("<testsuites/>"))
 
 
-def test_a_run_replaces_the_one_on_the_same_torch_and_python(tmp_path):
-    path, into = tmp_path / "run.xml", tmp_path / "tested.json"
+def test_a_run_replaces_the_one_on_the_same_torch_and_python(tmp_path, script):
+    path, into = tmp_path / "run.xml", tmp_path / "runs.json"
     path.write_text(REPORT.format(row="any"), encoding="utf-8")
     into.write_text("[]", encoding="utf-8")
     for _ in range(2):
-        command = [sys.executable, SCRIPT, path, "--into", into]
+        command = [sys.executable, SCRIPT, path, "--into", into, "--ship", tmp_path / "tested.json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    (run,) = tested.runs(into)
+    (run,) = script.runs(into)
     assert run.versions == INSTALLED
     assert json.loads(into.read_text(encoding="utf-8"))[0]["tests"] == run.tests
+    assert json.loads((tmp_path / "tested.json").read_text()) == []  # it failed
+
+
+def run_with(script, tests, left_out):
+    return script.Run(
+        date="2026-11-22",
+        versions={"torch": "2.13.0", "python": "3.11.7"},
+        tests=tests,
+        again=0,
+        verdicts=800,
+        zoo={},
+        left_out=left_out,
+    )
+
+
+GPU = ["tests/gpu/test_contract.py", "tests/gpu/test_zoo.py"]
+REAL = ["examples/test_bert.py", "tests/real/test_real_models.py"]
+
+
+@pytest.mark.parametrize(
+    ("tests", "left_out", "passed", "on_gpu"),
+    [
+        ({"passed": 3000}, [], True, True),
+        ({"passed": 3000}, GPU, True, False),
+        ({"passed": 3000}, REAL, True, True),
+        ({"passed": 3000}, ["tests/test_zoo.py"], False, True),
+        ({"passed": 2999, "failed": 1}, [], False, True),
+    ],
+)
+def test_a_run_passed_if_no_test_failed_and_none_was_left_out_that_can_run(
+    script, tests, left_out, passed, on_gpu
+):
+    run = run_with(script, tests, left_out)
+    assert (run.passed, run.on_gpu) == (passed, on_gpu)
+
+
+def test_the_package_ships_the_versions_of_the_recorded_runs_that_passed(script, tmp_path):
+    script.write(script.runs(), tmp_path / "runs.json", tmp_path / "tested.json")
+    assert (tmp_path / "runs.json").read_text() == script.FILE.read_text()
+    assert (tmp_path / "tested.json").read_text() == tested.FILE.read_text()
+    keys = [run.key for run in script.runs()]
+    assert keys == sorted(set(keys))

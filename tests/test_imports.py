@@ -268,7 +268,7 @@ def test_the_map_names_the_files_that_raise_a_failure(name):
 
 
 def test_that_check_can_fail():
-    assert exists("pytest_torchexport.config.names.register_target")
+    assert exists("pytest_torchexport.targets.register_target")
     assert not exists("pytest_torchexport.baseline")
     assert not exists("pytest_torchexport.config.baseline")
     assert not exists("pytest_torchexport.config.names.baseline")

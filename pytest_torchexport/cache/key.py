@@ -33,6 +33,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.eager.fingerprint import attributes_of, names_in
 from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.drawing import examples
 from pytest_torchexport.inputs.pytrees import hash_of, is_plain
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.grad_mode import GradMode, under_autocast
@@ -83,7 +84,7 @@ def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
     yield [(call.args, dict(call.kwargs)) for call in given]
     # A test's body may change torch as its parameters say: each item has a verdict of its own.
     yield plan.nodeid, plan.target, plan.device, bool(plan.why_isolated), plan.named
-    yield plan.examples
+    yield examples(plan)
     yield {field.name: getattr(plan.options, field.name) for field in dataclasses.fields(Options)}
     names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
     yield [(name, getattr(plan.settings, name)) for name in names]

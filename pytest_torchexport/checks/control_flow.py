@@ -21,6 +21,7 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Explored, Search
 from pytest_torchexport.explore.trials import Found, Goal
 from pytest_torchexport.inputs.building import build, build_leaves, readable
+from pytest_torchexport.inputs.drawing import examples
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import branch_table
@@ -127,7 +128,7 @@ def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
 
 def _search(case: Case, observed: Observed) -> Explored:
     plan, settings = case.plan, case.plan.settings
-    calls = max(EXPLORED, EXPLORED_PER_EXAMPLE * plan.examples)
+    calls = max(EXPLORED, EXPLORED_PER_EXAMPLE * examples(plan))
     budget = Budget(
         calls=calls,
         seconds=SECONDS_PER_CALL * calls,

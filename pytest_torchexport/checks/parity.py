@@ -18,7 +18,7 @@ import hypothesis
 from hypothesis import errors
 
 from pytest_torchexport.inputs.building import readable
-from pytest_torchexport.inputs.drawing import for_each
+from pytest_torchexport.inputs.drawing import examples, for_each
 from pytest_torchexport.inputs.new_sizes import NewSizes
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
 from pytest_torchexport.inputs.strategies import boundary_recipes, drawn_sizes, recipes
@@ -186,7 +186,7 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
 
 
 def _draw(case: Case) -> None:
-    wanted = case.plan.examples
+    wanted = examples(case.plan)
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []

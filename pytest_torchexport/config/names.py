@@ -7,12 +7,10 @@ Others add targets by an entry point in the group ``pytest_torchexport.targets``
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-    from pytest_torchexport.targets.base import Target
 
 ENTRY_POINT_GROUP = "pytest_torchexport.targets"
 # Our own targets in the order of reports, and where another process can import each.
@@ -23,14 +21,12 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
 }
-_registered: dict[str, Target] = {}
+# Instances of targets.base.Target, of which this room knows nothing.
+_registered: dict[str, Any] = {}
 
 
-def register_target(name: str, target: Target) -> None:
-    """Add a Target under a name, from a conftest.
-
-    Raises ValueError if the name is taken or no identifier, or if the target is a class.
-    """
+def register(name: str, target: Any) -> None:
+    """Add a target under a name, as ``targets.register_target`` does."""
     if isinstance(target, type):
         raise ValueError(f"target {name!r} is a class; register an instance: {target.__name__}()")
     if not name.isidentifier():
@@ -54,8 +50,8 @@ def checks() -> tuple[str, ...]:
     return flow.checks()
 
 
-def registered_target(name: str) -> Target | None:
-    """Return the Target that a conftest registered under the name, or None."""
+def registered_target(name: str) -> Any:
+    """Return the target that a conftest registered under the name, or None."""
     return _registered.get(name)
 
 

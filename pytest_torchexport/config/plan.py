@@ -78,17 +78,6 @@ class Plan:
         return not self.options.checks or name in self.options.checks
 
     @property
-    def examples(self) -> int:
-        """The number of drawn calls: that of the command line, marker, ini file, or profile."""
-        given = self.max_examples or self.options.max_examples or self.settings.max_examples
-        if given:
-            return given
-        import hypothesis  # not at the top: pytest loads this file at every start
-
-        # Hypothesis itself draws 100; a call of an artifact and of eager is dearer than most.
-        return max(1, hypothesis.settings().max_examples // 2)
-
-    @property
     def call_limit(self) -> float:
         """The seconds that loading an artifact in the clean process, or a call there, may take."""
         return self.settings.time_limit / 5

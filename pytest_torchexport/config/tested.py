@@ -1,7 +1,6 @@
-"""The runs of the whole suite on versions of Python, torch and ONNX, and what they leave untested.
+"""The versions of Python, torch and ONNX on which the plugin's own tests have passed.
 
-``tested.json`` has an entry per run. ``scripts/compatibility.py`` writes it from the results of the
-run; nobody writes one by hand.
+``scripts/compatibility.py`` writes ``tested.json``, with an entry per run of the whole suite.
 """
 
 from __future__ import annotations
@@ -11,43 +10,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 FILE = Path(__file__).with_suffix(".json")
 # What a verdict depends on beside torch and Python.
 BESIDE = ("onnx", "onnxscript", "onnxruntime", "numpy")
 CPU = "cpu"
-# Test files that need a GPU.
-NEED_GPU = "tests/gpu/"
-# Tests that need transformers, timm and torchvision, which are released for one version of torch.
-NEED_OTHERS = ("tests/real/", "examples/test_bert.py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run of the suite.
+class Passed:
+    """A run in which no test failed; ``on_gpu``: with those that need a GPU."""
 
-    ``date``: the day, as ``2026-11-22``. ``versions``: as ``results.reports.environment`` returns
-    them. ``tests``: the number of tests that passed, failed, were skipped, and failed as expected.
-    ``again``: how many of them failed at first, and were run again after a change to them or to the
-    plugin.
-    ``verdicts``: how many verdicts of the zoo were the truth. ``zoo``: the truth by target of the
-    rows whose truth depends on the version, as far as it was checked. ``left_out``: the test files
-    without a result.
-    """
-
-    date: str
     versions: Mapping[str, str]
-    tests: Mapping[str, int]
-    again: int
-    verdicts: int
-    zoo: Mapping[str, Mapping[str, str | None]]
-    left_out: Sequence[str]
-
-    @property
-    def key(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The versions of torch and Python, which no two entries share, to sort by."""
-        return _numbers(self.versions["torch"]), _numbers(self.versions["python"])[:2]
+    on_gpu: bool
 
     @property
     def name(self) -> str:
@@ -55,39 +30,24 @@ class Run:
         return torch_and_python(self.versions)
 
     @property
-    def passed(self) -> bool:
-        """True if no test failed, and all ran but for those on a GPU and those of real models."""
-        known = (NEED_GPU, *NEED_OTHERS)
-        return not self.tests.get("failed") and all(f.startswith(known) for f in self.left_out)
-
-    @property
-    def on_gpu(self) -> bool:
-        """True if the tests that need a GPU ran."""
-        return not any(path.startswith(NEED_GPU) for path in self.left_out)
-
-    @property
     def extent(self) -> str:
-        """``torch 2.13.0 with Python 3.11 (on the CPU, without real models)``."""
-        parts = [] if self.on_gpu else ["on the CPU"]
-        if any(path.startswith(NEED_OTHERS) for path in self.left_out):
-            parts.append("without real models")
-        return f"{self.name} ({', '.join(parts)})" if parts else self.name
+        """``torch 2.13.0 with Python 3.11 (on the CPU)``."""
+        return self.name if self.on_gpu else f"{self.name} (on the CPU)"
 
 
-def runs(path: Path = FILE) -> tuple[Run, ...]:
-    """Return the recorded runs, ordered by the versions of torch and Python."""
-    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(sorted((Run(**entry) for entry in entries), key=lambda run: run.key))
+def runs() -> tuple[Passed, ...]:
+    """Return the runs that passed, ordered by the versions of torch and Python."""
+    return tuple(Passed(**entry) for entry in json.loads(FILE.read_text(encoding="utf-8")))
 
 
 def torch_and_python(versions: Mapping[str, str]) -> str:
     """Return ``torch 2.13.0 with Python 3.11``."""
-    python = ".".join(map(str, _numbers(versions["python"])[:2]))
+    python = ".".join(map(str, numbers(versions["python"])[:2]))
     return f"torch {_release(versions['torch'])} with Python {python}"
 
 
 def untested(
-    versions: Mapping[str, str], recorded: Iterable[Run], devices: Iterable[str] = (CPU,)
+    versions: Mapping[str, str], passed: Sequence[Passed], devices: Iterable[str] = (CPU,)
 ) -> str:
     """Return a line on the versions on which the suite has not passed; empty if it has.
 
@@ -95,16 +55,15 @@ def untested(
     tested nothing. torch and Python are tested together. Another package is tested from the lowest
     to the highest version on which the suite has passed.
     """
-    passed = [run for run in recorded if run.passed]
-    found = list(_untested(versions, passed, on_gpu=any(device != CPU for device in devices)))
-    if not found:
+    lacking = list(_untested(versions, passed, on_gpu=any(device != CPU for device in devices)))
+    if not lacking:
         return ""
-    tested = ", ".join(text for _, text in found if text) or "nothing"
-    return f"untested: {', '.join(text for text, _ in found)}; tested: {tested}"
+    tested = ", ".join(text for _, text in lacking if text) or "nothing"
+    return f"untested: {', '.join(text for text, _ in lacking)}; tested: {tested}"
 
 
 def _untested(
-    versions: Mapping[str, str], passed: Sequence[Run], *, on_gpu: bool
+    versions: Mapping[str, str], passed: Sequence[Passed], *, on_gpu: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield each untested version, and the tested ones of the same packages."""
     name = torch_and_python(versions)
@@ -118,11 +77,11 @@ def _untested(
             continue
         known = sorted(
             {_release(run.versions[package]) for run in passed if package in run.versions},
-            key=_numbers,
+            key=numbers,
         )
         if not known:
             yield f"{package} {versions[package]}", ""
-        elif not _numbers(known[0]) <= _numbers(versions[package]) <= _numbers(known[-1]):
+        elif not numbers(known[0]) <= numbers(versions[package]) <= numbers(known[-1]):
             yield f"{package} {versions[package]}", f"{package} {known[0]} to {known[-1]}"
 
 
@@ -131,6 +90,6 @@ def _release(version: str) -> str:
     return version.partition("+")[0]
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     """Return ``(2, 13, 0)`` of ``2.13.0+cpu`` and of ``2.13.0rc1``."""
     return tuple(int(part) for part in re.findall(r"\d+", _release(version))[:3])

@@ -1,7 +1,7 @@
 """Draw from Hypothesis strategies: the plugin's own recipes, and the values that a user gives.
 
 Separate because calls and values are drawn in the same way: from one seed, with nothing stored and
-nothing shrunk. The profile of the user's suite does not count.
+nothing shrunk. Of the profile of the user's suite only the number of examples counts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ import hypothesis
 from hypothesis import errors
 from hypothesis import strategies as st
 
+from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.results.failures import SpecError, ends_the_test
 
 _Value = TypeVar("_Value")
+
+
+def examples(plan: Plan) -> int:
+    """Return how many calls to draw: as command line, marker, ini file or profile say."""
+    given = plan.max_examples or plan.options.max_examples or plan.settings.max_examples
+    # Half of Hypothesis's own 100, as one of ours is a call of eager and of an artifact.
+    return given or max(1, hypothesis.settings().max_examples // 2)
 
 
 def for_each(

@@ -41,6 +41,7 @@ __all__ = [
     "TargetTraits",
     "dynamic_shapes",
     "get",
+    "register_target",
 ]
 
 _HOMES = {
@@ -61,13 +62,21 @@ _HOMES = {
 
 def get(name: str) -> Target:
     """Return the target of that name, imported when first used. Raises KeyError if unknown."""
-    registered = names.registered_target(name)
+    registered: Target | None = names.registered_target(name)
     if registered is not None:
         return registered
     if name in names.BUILT_IN:
         module, _, attribute = names.BUILT_IN[name].partition(":")
         return cast("Target", getattr(importlib.import_module(module), attribute))
     return cast("Target", names.entry_points()[name].load())
+
+
+def register_target(name: str, target: Target) -> None:
+    """Add a Target under a name, from a conftest.
+
+    Raises ValueError if the name is taken or no identifier, or if the target is a class.
+    """
+    names.register(name, target)
 
 
 def __getattr__(name: str) -> Any:

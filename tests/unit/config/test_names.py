@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from pytest_torchexport.config import names
-from pytest_torchexport.config.names import entry_point, register_target, targets
-from pytest_torchexport.targets import TargetTraits, get
+from pytest_torchexport.config.names import entry_point, targets
+from pytest_torchexport.targets import TargetTraits, get, register_target
 
 
 class Fake:
