@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_torchexport.plugin import ini_and_flags
+from pytest_torchexport.plugin.items import select_shard
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.fixture import TorchExport
@@ -64,9 +65,7 @@ def pytest_torchexport_shard(config: pytest.Config, items: list[pytest.Item]) ->
     """Keep the tests of this shard, of those that -m, -k and others have left."""
     part, parts = map(int, _run(config).configuration.settings.shard.split("/"))
     if parts > 1:
-        from pytest_torchexport.plugin.shard import select
-
-        select(config, items, part, parts)
+        select_shard(config, items, part, parts)
 
 
 @pytest.fixture

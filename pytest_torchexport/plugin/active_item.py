@@ -27,8 +27,8 @@ from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected, name_of_test
 from pytest_torchexport.plugin.kept import directory_name, kept_in, retained, tidy
-from pytest_torchexport.plugin.progress import Progress
 from pytest_torchexport.plugin.replay import Replay
+from pytest_torchexport.plugin.terminal import Progress
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.failures import ArtifactCrashed
 from pytest_torchexport.results.verdict import Verdict
@@ -101,12 +101,11 @@ class ActiveItem:
         )
         if self._replay is None:
             return plan
-        seeds = (each.verdict.seed for each in self._replay.stored_of(nodeid))
         settings = dataclasses.replace(plan.settings, cache="")
         return dataclasses.replace(
             plan,
             settings=settings,
-            seed=next(seeds, None) or plan.seed,
+            seed=self._replay.seed(nodeid) or plan.seed,
             corpus=self._replay.corpus(nodeid),
             keep=None,
         )

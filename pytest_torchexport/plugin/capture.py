@@ -1,20 +1,22 @@
 """Record the outermost module calls of a test body, so that an existing test needs only a marker.
 
 Patches ``torch.nn.Module.__call__``: keyword arguments, outputs and nesting are all visible there,
-and global forward hooks do not see keyword arguments. A body that calls ``forward`` itself passes
-that by: ``direct_forward`` finds it when its first layer is called. So does ``caller`` for another
-function or method that the body called.
+and global forward hooks do not see keyword arguments. A body that calls ``net.forward(x)`` itself,
+or another method of a module, passes that by: when the first layer inside is called, it is found
+among the running functions.
 """
 
 from __future__ import annotations
 
+import dis
+import inspect
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -23,11 +25,8 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode, under_autocast
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import module_calls_through
-from pytest_torchexport.plugin import direct_forward
-from pytest_torchexport.plugin.caller import Caller, caller_of, line_of_test
-from pytest_torchexport.plugin.direct_forward import DirectForward
 from pytest_torchexport.results.failures import SpecError
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
 from pytest_torchexport.torch_private.circumstances import is_tracing, is_transforming
 
 MAX_SHAPES = 8
@@ -35,9 +34,19 @@ MAX_CALLS_OF_ONE_SHAPE = 3
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
 UNKNOWN_ARGUMENTS = (
-    "the test calls forward itself, and forward may change its arguments before it calls its first "
+    "the test calls forward itself, and forward assigns to its arguments before it calls its first "
     "layer: what it was called with is not known. Call the module, net(x) instead of net.forward(x)"
 )
+# The files that run a test: no caller of these is looked at.
+_RUNNERS = ("/_pytest/", "/pluggy/")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A method that the test called, of which only a module inside is checked: ``net.encode``."""
+
+    name: str
+    place: str
 
 
 @dataclass
@@ -45,7 +54,7 @@ class Recording:
     """A module as it was before its first outermost call, and its calls of one structure.
 
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
-    ``caller``: the function that called it and was not checked itself; None if there is none.
+    ``caller``: the method that called it and is not checked itself; None if there is none.
     ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
     the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
     the first call was made under it.
@@ -88,27 +97,23 @@ class _Started:
 class CallRecorder:
     """A context manager around a test body that records its module calls.
 
-    ``of_tests`` returns True for a file whose functions belong to the tests, ``body`` is the code
-    of the test's function, ``wanted`` returns False for a module whose calls are not to be copied.
-    ``recordings``: the modules and their calls. ``left_out``: how many
-    calls were not. ``uncopied``: the classes of the modules that were called with tensors that
-    cannot be copied.
+    ``body`` is the test's function, ``wanted`` returns False for a module whose calls are not to be
+    copied. ``recordings``: the modules and their calls. ``left_out``: how many calls were not.
+    ``uncopied``: the classes of the modules that were called with tensors that cannot be copied.
     """
 
     def __init__(
         self,
-        of_tests: Callable[[str], bool] = lambda _: True,
-        body: CodeType | None = None,
+        body: Callable[..., Any] | None = None,
         wanted: Callable[[torch.nn.Module], bool] = lambda _: True,
     ) -> None:
-        self._of_tests = of_tests
-        self._body = body
+        self._body = getattr(_inside_decorators(body), "__code__", None)
         self._wanted = wanted
         self._by_key: dict[Any, Recording] = {}
         self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
         self._local = threading.local()
         # By thread: the forward that the body called itself last, and its call.
-        self._direct: dict[int, tuple[DirectForward, _Started | None]] = {}
+        self._direct: dict[int, tuple[_DirectForward, _Started | None]] = {}
         self._stack = ExitStack()
         self.left_out = 0
         self.uncopied: dict[str, None] = {}
@@ -142,7 +147,7 @@ class CallRecorder:
         if self._ignores(module):
             return real(module, *args, **kwargs)
         frame = sys._getframe(1)
-        direct = direct_forward.outermost(frame)
+        direct = _direct_forward(frame)
         if direct is None:
             started = self._started(module, lambda: Call(args, kwargs))
             self._keep_caller(started, module, frame)
@@ -158,14 +163,14 @@ class CallRecorder:
             started.returned()
         return result
 
-    def _start_direct(self, direct: DirectForward) -> None:
+    def _start_direct(self, direct: _DirectForward) -> None:
         """Record a forward that the body calls itself, when it makes its first call of a module."""
         thread = threading.get_ident()
         if thread in self._direct and self._direct[thread][0].frame is direct.frame:
             return
         self._end_direct(thread)
         if not _is_of_torch(direct.module):
-            started = self._started(direct.module, lambda: direct.call)
+            started = self._started(direct.module, direct.call)
             self._keep_caller(started, direct.module, direct.frame.f_back)
             self._direct[thread] = direct, started
 
@@ -176,9 +181,9 @@ class CallRecorder:
             return
         recording = started.recording
         if recording.line is None:
-            recording.line = line_of_test(frame, self._of_tests, self._body)
+            recording.line = _line_of_test(frame, self._body)
         if recording.caller is None:
-            recording.caller = caller_of(module, frame, self._of_tests)
+            recording.caller = _caller_of(module, frame)
 
     def _end_direct(self, thread: int) -> None:
         if thread in self._direct:
@@ -277,3 +282,113 @@ def _kind(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return leaf.dtype, leaf.dim(), leaf.layout
     return type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None
+
+
+# -- the functions that run when a module is called ------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _DirectForward:
+    """A running ``forward`` of a module that was not called by way of ``__call__``."""
+
+    module: torch.nn.Module
+    function: FunctionType
+    frame: FrameType
+
+    def call(self) -> Call | None:
+        """Return the arguments; None if forward has assigned to one before its first layer."""
+        parameters = list(inspect.signature(self.function).parameters.values())[1:]
+        values = self.frame.f_locals
+        names = {parameter.name for parameter in parameters}
+        if not names <= values.keys() or names & _assigned_before(self.frame):
+            return None
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for parameter in reversed(parameters):
+            value = values[parameter.name]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                args[:0] = value
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= value
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                if value is not parameter.default:
+                    kwargs[parameter.name] = value
+            elif args or value is not parameter.default:
+                args.insert(0, value)
+        return Call(tuple(args), kwargs)
+
+    def returned(self) -> bool:
+        """Return True if forward has ended without an exception."""
+        opcode = self.frame.f_code.co_code[self.frame.f_lasti]
+        return dis.opname[opcode].startswith("RETURN")
+
+
+def _assigned_before(frame: FrameType) -> set[str]:
+    """Return the local names to which a function may have given a value until now."""
+    names: set[str] = set()
+    for each in dis.get_instructions(frame.f_code):
+        is_store = "FAST" in each.opname and ("STORE" in each.opname or "DELETE" in each.opname)
+        is_store = is_store or each.opname in ("STORE_DEREF", "DELETE_DEREF")
+        if is_store and each.offset < frame.f_lasti:
+            # From Python 3.13 on, one instruction may do what two did: STORE_FAST_LOAD_FAST.
+            names |= {*each.argval} if isinstance(each.argval, tuple) else {each.argval}
+    return names
+
+
+def _direct_forward(frame: FrameType) -> _DirectForward | None:
+    """Return the outermost ``forward`` of a module from a frame outwards; None if there is none."""
+    direct = None
+    for each, module in _running(frame):
+        if module is None:
+            continue
+        own = vars(module).get("forward") or getattr(type(module), "forward", None)
+        function = _inside_decorators(own)
+        if function is not None and function.__code__ is each.f_code:
+            direct = _DirectForward(module, function, each)
+    return direct
+
+
+def _caller_of(called: torch.nn.Module, frame: FrameType | None) -> Caller | None:
+    """Return the outermost method of another module around a call of a module; None if none is."""
+    caller = None
+    for each, module in _running(frame):
+        code = each.f_code
+        if module is None or module is called or code.co_name in ("__init__", "forward"):
+            continue
+        own = _inside_decorators(getattr(type(module), code.co_name, None))
+        if own is not None and own.__code__ is code and is_users(code.co_filename):
+            place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+            caller = Caller(f"{type(module).__name__}.{code.co_name}", place)
+    return caller
+
+
+def _line_of_test(frame: FrameType | None, body: CodeType | None) -> SourceLine | None:
+    """Return the line of the test's function that led to a frame; else the innermost of a user."""
+    innermost = None
+    for each, _ in _running(frame):
+        if each.f_code is body or (innermost is None and is_users(each.f_code.co_filename)):
+            innermost = source_line(each.f_code.co_filename, each.f_lineno)
+        if each.f_code is body:
+            break
+    return innermost
+
+
+def _running(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module | None]]:
+    """Yield the frames from this one outwards, up to what runs the test.
+
+    With each, its first argument if that is a module.
+    """
+    while frame is not None and not any(part in frame.f_code.co_filename for part in _RUNNERS):
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        yield frame, first if isinstance(first, torch.nn.Module) else None
+        frame = frame.f_back
+
+
+def _inside_decorators(function: Any) -> FunctionType | None:
+    """Return the function inside decorators; None if there is none."""
+    try:
+        inner = inspect.unwrap(function.__func__ if isinstance(function, MethodType) else function)
+    except ValueError:  # decorators that lead to themselves
+        return None
+    return inner if isinstance(inner, FunctionType) else None

@@ -20,7 +20,6 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST
 from pytest_torchexport.outcomes.subject import without
 from pytest_torchexport.plugin.active_item import ActiveItem
-from pytest_torchexport.plugin.caller import CallerKind
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
 from pytest_torchexport.results.text import failure_texts
@@ -126,16 +125,10 @@ UNCOPIED = (
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
 )
-INSIDE = "only {part} was checked, which {caller} calls: that {kind} itself was not. {step}"
-# What to write instead, by the kind of the caller.
-STEPS = {
-    CallerKind.FORWARD: "Call the module in the body: net(x), not net.forward(x)",
-    CallerKind.METHOD: "Request the torchexport fixture: torchexport.check(net.{method}, ...)",
-    CallerKind.FUNCTION: (
-        "Put it into the forward of a module, or request the torchexport fixture: "
-        "torchexport.check(function, ...)"
-    ),
-}
+INSIDE = (
+    "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
+    "the torchexport fixture: torchexport.check(net.{method}, ...)"
+)
 
 
 def _numbered(recordings: Sequence[Recording]) -> list[tuple[Recording, Recorded]]:
@@ -175,9 +168,9 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         return verdict
     text = INSIDE.format(
         part=verdict.subject,
-        caller=f"{caller.name}, {caller.place}",
-        kind=caller.kind.name.lower(),
-        step=STEPS[caller.kind].format(method=caller.name.rpartition(".")[2]),
+        name=caller.name,
+        place=caller.place,
+        method=caller.name.rpartition(".")[2],
     )
     if plan.settings.strict:
         if plan.settings.ship:

@@ -43,7 +43,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--torchexport-replay",
         metavar="PATH",
         help="Run only the tests with a stored failure in PATH (.torchexport, or a directory in "
-        "it), with its call first, and say of each if it is fixed, still failing or different.",
+        "it), its call first: of another machine's too.",
     )
     group.addoption(
         "--torchexport-survey",

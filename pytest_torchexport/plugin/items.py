@@ -5,7 +5,7 @@ pytest loads this file at every start: what a marker needs is imported once ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -130,3 +130,26 @@ def _xfails(variant: Variant) -> list[pytest.MarkDecorator]:
     return [
         pytest.mark.xfail(strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected")
     ]
+
+
+def select_shard(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
+    """Keep the items of every ``parts``-th test, from the one of number ``part``, counted from 1.
+
+    The tests are sorted by name, so that their order in this run does not count. The items of a
+    test, one per target and device, stay together.
+    """
+    tests = sorted({name_of_test(item) for item in items})
+    keep_only(config, items, set(tests[part - 1 :: parts]), name_of_test)
+
+
+def keep_only(
+    config: pytest.Config,
+    items: list[pytest.Item],
+    names: Container[str],
+    name_of: Callable[[pytest.Item], str],
+) -> None:
+    """Deselect the items of other names."""
+    left_out = [item for item in items if name_of(item) not in names]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if name_of(item) in names]

@@ -46,20 +46,15 @@ def retained(config: pytest.Config) -> int:
         return 3
 
 
-def hide(directory: Path) -> None:
-    """Have git ignore a directory, as pytest does with its cache: it is for a person."""
-    with contextlib.suppress(OSError):
-        (directory / ".gitignore").write_text("*\n")
-
-
 def tidy(directory: Path, run: str, count: int) -> None:
     """Note that an item's directory is of this run, and remove those of runs before the last ones.
 
     A directory has a mark when it is whole. Nothing else is removed: it
     may be a person's. Other processes may do the same, and what cannot be written or removed stays.
     """
-    hide(directory.parent)
     with contextlib.suppress(OSError):
+        # As pytest does for its cache: the files are for a person, not for the repository.
+        (directory.parent / ".gitignore").write_text("*\n")
         (directory / RUN).write_text(run)
         for old in _of_older_runs(directory.parent, count):
             shutil.rmtree(old, ignore_errors=True)

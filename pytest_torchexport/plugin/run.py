@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,22 @@ COMPLETE = (
     pytest.ExitCode.TESTS_FAILED,
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
-# The attribute of a pytest report that carries an item's target, device and verdicts, through
-# xdist to the controller.
+# The attribute of a pytest report that has the fields of Carried, through xdist too.
 ATTRIBUTE = "torchexport"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """The results of an item that its report carries to the controller, as plain data.
+
+    ``same``: what items of one test have in common that fail for the same reason.
+    """
+
+    target: str
+    device: str
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    known: list[Any] = field(default_factory=list)
+    same: str = ""
 
 
 class Run:
@@ -101,11 +115,6 @@ class Run:
         if self.replay is not None:
             self.replay.select(self.config, items)
 
-    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Leave out of a replay what ``-k`` and others leave out."""
-        if self.replay is not None:
-            self.replay.leave_out(items)
-
     def refuse_markers(self, items: list[pytest.Item]) -> None:
         """Raise UsageError for a marker that made no items, so that none is ignored.
 
@@ -141,7 +150,9 @@ class Run:
         variant = variant_of(item)
         if variant is None or FIXTURE in item.funcargs:
             return (yield)
-        with _recorder(item) as recorder:
+        from pytest_torchexport.plugin.capture import CallRecorder
+
+        with CallRecorder(item.obj) as recorder:
             result = yield
         self._check(item, recorder, [variant])
         return result
@@ -175,16 +186,18 @@ class Run:
         import functools
         import inspect
 
+        from pytest_torchexport.plugin.capture import CallRecorder
+
         @functools.wraps(body)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with _recorder(item) as recorder:
+            with CallRecorder(body) as recorder:
                 result = body(*args, **kwargs)
             self._check(item, recorder, found)
             return result
 
         @functools.wraps(body)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with _recorder(item) as recorder:
+            with CallRecorder(body) as recorder:
                 result = await body(*args, **kwargs)
             self._check(item, recorder, found)
             return result
@@ -210,42 +223,31 @@ class Run:
         variant = variant_of(item)
         if variant is None and not self._of_method(item):
             return
-        target, device = (variant.target, variant.device) if variant is not None else ("", "")
-        carried: dict[str, Any] = {
-            "target": target,
-            "device": device,
-            "verdicts": [],
-            "known": [],
-            "same": "",
-        }
-        setattr(report, ATTRIBUTE, carried)
-        if call.when != "call":
-            carried["same"] = failure_key(report, (), whole=False)
-            return
-        text = failure_text_of(call.excinfo.value) if call.excinfo is not None else None
-        if text is not None and report.outcome == "failed":
-            report.longrepr = text
-        verdicts = item.stash.get(VERDICTS, [])
-        whole = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
-        carried["same"] = failure_key(report, verdicts, whole=whole)
-        if not verdicts:
-            return
-        from pytest_torchexport.results.plain import plain
-        from pytest_torchexport.results.verdict import why_skipped
+        raised = call.excinfo.value if call.excinfo is not None else None
+        verdicts = item.stash.get(VERDICTS, []) if call.when == "call" else []
+        if call.when == "call" and raised is not None and report.outcome == "failed":
+            report.longrepr = failure_text_of(raised) or report.longrepr
+        of_body = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
+        carried = Carried(
+            target=variant.target if variant is not None else "",
+            device=variant.device if variant is not None else "",
+            verdicts=[verdict.as_dict() for verdict in verdicts],
+            same=failure_key(report, verdicts, whole=of_body and call.when == "call"),
+        )
+        if verdicts and self._known is not None:
+            from pytest_torchexport.results.plain import plain
 
-        carried["verdicts"] = [verdict.as_dict() for verdict in verdicts]
-        if self._known is not None:
-            raised = call.excinfo.value if call.excinfo is not None else None
-            matches = self._known.judge(
-                report,
-                verdicts,
-                ours=raised is not None and is_of_verdicts(raised),
-            )
-            carried["known"] = [plain(match) for match in matches]
-        reason = why_skipped(verdicts)
-        if reason and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
-            path, line, _ = item.reportinfo()
-            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
+            ours = raised is not None and is_of_verdicts(raised)
+            matches = self._known.judge(report, verdicts, ours=ours)
+            known = [plain(match) for match in matches]
+            carried = dataclasses.replace(carried, known=known)
+        setattr(report, ATTRIBUTE, dataclasses.asdict(carried))
+        if verdicts and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+            from pytest_torchexport.results.verdict import why_skipped
+
+            if reason := why_skipped(verdicts):
+                path, line, _ = item.reportinfo()
+                report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
 
     def pytest_sessionstart(self) -> None:
         """Write reports without verdicts: that of an earlier run is not to be taken for this one.
@@ -289,40 +291,36 @@ class Run:
     def _collect(self, report: pytest.TestReport) -> None:
         if isinstance(report, pytest.SubtestReport):
             return  # the item's own report follows
-        carried = getattr(report, ATTRIBUTE, None)
+        given = getattr(report, ATTRIBUTE, None)
         started = self._running.pop(report.nodeid, None)
-        if carried is None and started is not None:
-            # xdist's own report of an item whose worker died.
-            carried = {
-                "target": started.target,
-                "device": started.device,
-                "verdicts": [],
-                "known": [],
-                "same": "",
-            }
-        if carried is None or report.when == "teardown":
+        if report.when == "teardown" or (given is None and started is None):
             return
-        from pytest_torchexport.plugin.colored import color
+        if given is not None:
+            carried = Carried(**given)
+        else:  # xdist's own report of an item whose worker died
+            assert started is not None
+            carried = Carried(target=started.target, device=started.device)
+        from pytest_torchexport.plugin.terminal import color
         from pytest_torchexport.results.entries import without_variant
         from pytest_torchexport.results.plain import made
         from pytest_torchexport.results.verdict import ItemResult, KnownMatch, Verdict
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
-        verdicts = tuple(map(Verdict.from_dict, carried["verdicts"]))
+        verdicts = tuple(map(Verdict.from_dict, carried.verdicts))
         result = ItemResult(
             report.nodeid,
             _outcome(report),
             verdicts,
-            target=carried["target"],
-            device=carried["device"],
+            target=carried.target,
+            device=carried.device,
             reason="" if verdicts else _reason(report),
-            known=tuple(made(KnownMatch, match) for match in carried["known"]),
+            known=tuple(made(KnownMatch, match) for match in carried.known),
         )
-        if report.failed and carried["same"]:
+        if report.failed and carried.same:
             column = f"{result.target}-{result.device}"
             test = without_variant(report.nodeid, column)
-            self._same.note(report, test, column, carried["same"])
+            self._same.note(report, test, column, carried.same)
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
         else:
@@ -340,11 +338,6 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
-        if self.replay is not None:
-            terminalreporter.ensure_newline()
-            terminalreporter.section("torchexport replay")
-            for line in self.replay.lines(self.results):
-                terminalreporter.write_line(line)
         if not self.results or self.config.get_verbosity() < 0:
             for line in self._quiet_lines():
                 terminalreporter.write_line(line)
@@ -448,23 +441,6 @@ class Run:
             return
         reporter.ensure_newline()
         reporter.write(text)
-
-
-def _recorder(item: pytest.Function) -> CallRecorder:
-    from pytest_torchexport.plugin.capture import CallRecorder
-    from pytest_torchexport.plugin.direct_forward import inside_decorators
-
-    body = inside_decorators(item.obj)
-    return CallRecorder(is_of_tests_of(item), body.__code__ if body is not None else None)
-
-
-def is_of_tests_of(item: pytest.Function) -> Callable[[str], bool]:
-    """Return what tells if a function in a file belongs to the tests, for one of them."""
-    import functools
-
-    from pytest_torchexport.plugin.caller import is_of_tests
-
-    return functools.partial(is_of_tests, test=item.path, root=item.config.rootpath)
 
 
 def is_unittest(item: pytest.Function) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_torchexport.plugin.colored import color
+from pytest_torchexport.plugin.terminal import color
 from pytest_torchexport.results.failures import (
     Ineffective,
     NotRepeatable,

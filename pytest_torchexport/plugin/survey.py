@@ -22,7 +22,6 @@ from pytest_torchexport.plugin.active_item import seed_of
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.plugin.run import is_of_tests_of
 from pytest_torchexport.results.survey_report import Surveyed, survey_lines
 from pytest_torchexport.results.verdict import Verdict
 
@@ -89,10 +88,7 @@ class Survey:
         """Record the modules that a test calls."""
         if not isinstance(item, pytest.Function):
             return (yield)
-        recorder = CallRecorder(
-            is_of_tests_of(item),
-            wanted=lambda module: self._wanted(module, item.nodeid),
-        )
+        recorder = CallRecorder(item.obj, lambda module: self._wanted(module, item.nodeid))
         try:
             with recorder:
                 return (yield)

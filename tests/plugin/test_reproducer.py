@@ -91,28 +91,17 @@ def test_a_class_that_cannot_be_imported_is_shown_by_the_files_alone(suite, run,
     assert ran(directory / "reproduce.py") == 1
 
 
-def test_a_replay_says_what_became_of_each_failure(suite, run, pytester, text_of):
+def test_a_replay_runs_the_tests_of_stored_failures_and_changes_no_files(suite, run, pytester):
     two = BODY.replace(", 'ü' * 200", "")
     suite(two, fakes=False)
     run().assert_outcomes(failed=2)
     before = directories(pytester)
-    result = run("--torchexport-replay", ".torchexport")
-    result.assert_outcomes(failed=2)
-    assert text_of(result).count("(Scaled): still failing: OutputsDiffer: aten.mul at") == 2
+    run("--torchexport-replay", ".torchexport").assert_outcomes(failed=2)
     assert directories(pytester) == before
-    # What -k leaves out is not said to be missing.
-    assert "(Scaled)" not in text_of(run("--torchexport-replay", ".torchexport", "-k", "none"))
     one = str(before[0].relative_to(pytester.path))
-    for changed, outcome, answer in (
-        ("x + float(x.max())", {"failed": 1}, "different: OutputsDiffer: aten.add at"),
-        ("x * x.max()", {"passed": 1}, "fixed"),
-    ):
+    for changed, outcome in (("x + float(x.max())", "failed"), ("x * x.max()", "passed")):
         suite(two.replace("x * float(x.max())", changed), fakes=False)
-        result = run("--torchexport-replay", one)
-        result.assert_outcomes(**outcome, deselected=1)
-        assert f"(Scaled): {answer}" in text_of(result)
-    suite("def test_other(): pass", fakes=False)
-    assert "not run: no test of this name" in text_of(run("--torchexport-replay", one))
+        run("--torchexport-replay", one).assert_outcomes(**{outcome: 1}, deselected=1)
 
 
 def test_a_path_that_cannot_be_replayed_is_a_usage_error(suite, run, pytester):

@@ -1,0 +1,114 @@
+"""The terminal: reports of failures in colors, and the progress of long items.
+
+A worker of xdist sends the text of a report alone: it becomes colored where it is printed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+# A line below a label: the label with its blanks, and the text.
+LABELLED = re.compile(r"(  [a-z]+ +)(.*)")
+# How the text behind a label is written.
+MARKUP = {"cause": {"bold": True}, "remedy": {"green": True}}
+
+
+def color(report: pytest.TestReport, text: str) -> None:
+    """Let pytest print this text for a failed item."""
+    # pytest calls ``toterminal`` and reads ``reprcrash``; it exports no class that has them.
+    report.longrepr = _ColoredReport(text, report)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class _Crash:
+    """A failure as pytest's short summary and ``--tb=line`` show it."""
+
+    path: str
+    lineno: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.lineno}: {self.message}"
+
+
+class _ColoredReport:
+    """The text of our failures.
+
+    It is no str: of one, pytest's short summary has the whole text in CI and with ``-vv``.
+    """
+
+    def __init__(self, text: str, report: pytest.TestReport) -> None:
+        path, line, _ = report.location
+        self._text = text
+        self.reprcrash = _Crash(path, (line or 0) + 1, text.strip().partition("\n")[0])
+
+    def __str__(self) -> str:
+        return self._text  # for xdist, and reports of others
+
+    def toterminal(self, writer: Any) -> None:
+        """Write the lines to pytest's TerminalWriter, which knows if there are to be colors."""
+        for line in self._text.splitlines():
+            match = LABELLED.fullmatch(line)
+            if match is not None:
+                label, text = match.groups()
+                writer.write(label, cyan=True)
+                writer.line(text, **MARKUP.get(label.strip(), {}))
+            elif line[:1].isspace() or not line:
+                writer.line(line)
+            else:  # the first line of a report
+                writer.line(line, bold=True, red=True)
+
+
+# No progress is shown for an item that is quicker: most are.
+QUIET_SECONDS = 2.0
+REFRESH_SECONDS = 0.2
+# The words stand behind pytest's own line and must fit there.
+MAX_WORDS = 40
+SAVE, RESTORE, ERASE = "\x1b7", "\x1b8", "\x1b[K"
+# pytest captures stdout while a test runs. To write to the terminal itself needs no private API.
+# Without one (Windows, CI) no progress is shown.
+TERMINAL = Path("/dev/tty")
+
+
+class Progress:
+    """A few words behind the terminal's cursor on the step of an item that takes long."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        is_worker = hasattr(config, "workerinput")
+        reports = config.pluginmanager.hasplugin("terminalreporter")
+        self._wanted = reports and not is_worker and config.get_verbosity() >= 0
+        self._wanted = self._wanted and bool(config.get_terminal_writer().hasmarkup)
+        self._terminal: TextIO | None = None
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        """Report a stage; cheap enough to call for every drawn example."""
+        now = time.monotonic()
+        is_early = now - self._start < QUIET_SECONDS or now - self._last < REFRESH_SECONDS
+        if not self._wanted or is_early:
+            return
+        self._last = now
+        count = f" {done}/{total}" if total else ""
+        self._write(f" {stage}{count}, {now - self._start:.0f} s"[:MAX_WORDS])
+
+    def close(self) -> None:
+        """Remove the words."""
+        if self._terminal is not None:
+            self._write("")
+            self._terminal.close()
+            self._terminal = None
+
+    def _write(self, text: str) -> None:
+        try:
+            if self._terminal is None:
+                self._terminal = TERMINAL.open("w", encoding="utf-8")
+            self._terminal.write(f"{SAVE}{ERASE}{text}{RESTORE}")
+            self._terminal.flush()
+        except OSError:
+            self._wanted = False
