@@ -16,9 +16,8 @@ from pytest_torchexport.diagnosis.conversions import Conversion, conversions
 from pytest_torchexport.diagnosis.numbers_tried import Numbers, frozen_numbers, read_numbers
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
-from pytest_torchexport.eager.line_finders import changed_at, draws_from, seeded_at
 from pytest_torchexport.eager.state_ref import StateRef
-from pytest_torchexport.eager.watch import watch
+from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, watch
 from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.recipes import LeafRecipe
@@ -246,15 +245,15 @@ class Evidence:
         observe(subject.function, call, seed=self._case.plan.seed, grad_mode=subject.grad_mode)
         changes, now = changed(before, fingerprint(root, values=True)), _buffers(subject.module)
         return _Changes(
-            changed={change.ref: self._line_of(change.ref) for change in changes},
+            changed=self._lines_of([change.ref for change in changes]),
             replaced=frozenset(path for path in now if now[path] is not held.get(path)),
             registered=frozenset(now.keys() - held.keys()),
         )
 
-    def _line_of(self, ref: StateRef) -> SourceLine | None:
+    def _lines_of(self, refs: Sequence[StateRef]) -> Mapping[StateRef, SourceLine | None]:
         reference, example = self._case.reference, self._case.spec.example
-        found = changed_at(reference.pristine, example, self._case.plan.seed, ref)
-        return found or reference.written_at.get(ref)
+        lines = changed_at(reference.pristine, example, self._case.plan.seed, refs)
+        return {ref: lines.get(ref) or reference.written_at.get(ref) for ref in refs}
 
     @cached_property
     def starts_with(self) -> tuple[str, ...]:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from pytest_torchexport.eager import parts
 from pytest_torchexport.eager.fingerprint import Reached, changed, fingerprint, reach
-from pytest_torchexport.eager.line_finders import clock_call, draws_from, stored_at
+from pytest_torchexport.eager.set_order import iterated_sets
 from pytest_torchexport.eager.state_ref import Change, StateRef
-from pytest_torchexport.eager.watch import Fill, Recorded, Watched, watch
+from pytest_torchexport.eager.watch import Fill, Recorded, Watched, changed_at, draws_from, watch
 from pytest_torchexport.inputs.spec import Call, flatten_call
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -116,10 +115,10 @@ def _examine(runs: _Runs, found: _Found) -> None:
     """Add what each run shows to ``found``, until one shows that there is no more to learn."""
     start = _start(runs)
     module, reached = start.subject.module, start.reached
-    found.say("training", parts.left_in_training(module, reached))
-    found.say("unregistered", parts.unregistered(module, reached))
+    found.say("training", left_in_training(module, reached))
+    found.say("unregistered", unregistered(module, reached))
     with contextlib.suppress(Exception):
-        found.say("set_order", parts.iterated_sets(start.subject, reached))
+        found.say("set_order", iterated_sets(start.subject, reached))
     # Three times in a row, unwatched: the first call may load torch._dynamo.
     copy = runs.subject.copy()
     row = [runs.run(copy) for _ in range(3)]
@@ -134,7 +133,7 @@ def _examine(runs: _Runs, found: _Found) -> None:
     if not isinstance(watched.outcome, Returned):
         found.add(complete=False)
         return
-    left = parts.left_in_training(start.subject.module, start.reached, watched.trained)
+    left = left_in_training(start.subject.module, start.reached, watched.trained)
     found.say("training", left)
     examination = _Examination(runs, found, start, row, watched, watched.outcome)
     examination.changes()
@@ -244,21 +243,15 @@ class _Examination:
         state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
         every = (*changes, *state)
         at = {ref: op.where for ref, op in lines.items()}
-        modules: dict[Change, str] = {}
-        for item in every:
-            op = lines.get(item.ref)
-            at[item.ref] = op.where if op is not None else self._stored(item)
-            modules[item] = op.module if op is not None else ""
+        silent = [item.ref for item in every if item.ref not in lines]
+        if silent:
+            runs = self.runs
+            at |= changed_at(runs.subject, runs.example, runs.seed, silent)
         self.found.add(changed=every, written_at={ref: line for ref, line in at.items() if line})
         # All of them: the note shows the first, and counts the others.
-        named = dict.fromkeys(f"{i}{_place(modules[i], at[i.ref])}" for i in every)
-        self.found.add(changes=tuple(named))
-
-    def _stored(self, change: Change) -> SourceLine | None:
-        """Return the only line that could change a place without an operator."""
-        if change.happened == "gone":
-            return None
-        return stored_at(self.runs.subject, self.start.reached, change.ref)
+        modules = {ref: op.module for ref, op in lines.items()}
+        said = (f"{i}{_place(modules.get(i.ref, ''), at.get(i.ref))}" for i in every)
+        self.found.add(changes=tuple(dict.fromkeys(said)))
 
     def _streams(self) -> list[str]:
         """Return the draws from Python's and numpy's global streams; one more run finds lines."""
@@ -303,14 +296,11 @@ class _Examination:
             for item in self.found.so_far.changed
             if item.ref.kind in ("global", "class attribute")
         ]
-        clock = clock_call(self.runs.subject, self.runs.example, self.runs.seed)
         if op is not None:
             text += f", first at {op.in_torch}{_in(op.module)}"
         if causes:
             text += f"; forward changes {', '.join(causes[:3])}, which copies share"
-        elif clock is not None:
-            text += f"; forward calls {clock[0]}"
-        where = (op and op.where) or (clock and clock[1])
+        where = op.where if op is not None else None
         self.found.add(unrepeatable=text, where=where, differences=tuple(differences))
 
     def _first_difference(self) -> Step | None:
@@ -394,7 +384,7 @@ def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Itera
         part = modules.get(op.module)
         if not _is_dropout(op):
             yield f"{op.in_torch}{_at(op)}"
-        elif isinstance(part, parts.DROPOUT):
+        elif isinstance(part, _DROPOUT):
             left = ", left in training mode" if evaluating else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
             yield f"{name} drops at random" + (f", {op.where}" if op.where else "")
@@ -446,3 +436,94 @@ def _moved(old: Any, new: Any) -> bool:
     if old.shape != new.shape:
         return True
     return old.device == new.device and differ(old, new)
+
+
+# -- the parts of a module, without running it -----------------------------------------------------
+
+# torch's modules that draw at random in training mode.
+_DROPOUT = (
+    torch.nn.Dropout,
+    torch.nn.Dropout1d,
+    torch.nn.Dropout2d,
+    torch.nn.Dropout3d,
+    torch.nn.AlphaDropout,
+    torch.nn.FeatureAlphaDropout,
+)
+_READ_TRAINING_FLAG = (
+    *_DROPOUT,
+    torch.nn.BatchNorm1d,
+    torch.nn.BatchNorm2d,
+    torch.nn.BatchNorm3d,
+    torch.nn.SyncBatchNorm,
+    torch.nn.InstanceNorm1d,
+    torch.nn.InstanceNorm2d,
+    torch.nn.InstanceNorm3d,
+    torch.nn.RReLU,
+    torch.nn.RNNBase,
+    torch.nn.MultiheadAttention,
+)
+
+
+def left_in_training(
+    module: torch.nn.Module | None, reached: Reached, ran: Collection[str] | None = None
+) -> list[str]:
+    """Return a sentence for each part still in training mode in a module that is not.
+
+    ``ran``: the paths of the parts that ran in training mode; None if that is not known. A copy
+    that does not run may be in training mode.
+    """
+    if module is None or getattr(module, "training", True):
+        return []
+    hidden = _hidden(reached)
+    return [
+        f"{path} ({type(part).__name__}) is still in training mode"
+        for path, part in reached.modules.items()
+        if (ran is None or path in ran)
+        and getattr(part, "training", False)
+        and (path not in hidden or _reads_training_flag(part))
+    ]
+
+
+def unregistered(module: torch.nn.Module | None, reached: Reached) -> list[str]:
+    """Return a sentence for each class of modules with state that only a plain object holds.
+
+    It names the first one: a list may hold the layers of a whole network.
+    """
+    if module is None:
+        return []
+    paths: dict[type, list[str]] = {}
+    for path in reached.unregistered:
+        part = reached.modules.get(path)
+        if part is not None and (
+            _has_state(part) or any(map(_reads_training_flag, part.modules()))
+        ):
+            paths.setdefault(type(part), []).append(path)
+    return [
+        f"{first} ({cls.__name__}) is in no register of its parent: .to(), .eval() and state_dict "
+        f"pass it by{f', and {len(others)} more of its class' if others else ''}"
+        for cls, (first, *others) in paths.items()
+    ]
+
+
+def _hidden(reached: Reached) -> frozenset[str]:
+    """Return the paths of the unregistered modules and of their parts."""
+    return frozenset(
+        path
+        for path in reached.modules
+        for root in reached.unregistered
+        if path == root or path.startswith(f"{root}.")
+    )
+
+
+def _reads_training_flag(part: torch.nn.Module) -> bool:
+    """Return True if the training flag can make a difference to a module: not to an activation."""
+    if isinstance(part, _READ_TRAINING_FLAG):
+        return True
+    method = getattr(type(part), "forward", None)
+    code = getattr(method, "__code__", None)
+    own = not type(part).__module__.startswith("torch.")
+    return own and code is not None and "training" in code.co_names
+
+
+def _has_state(part: torch.nn.Module) -> bool:
+    return any(True for _ in part.parameters()) or any(True for _ in part.buffers())

@@ -1,8 +1,10 @@
-"""Watch one run of a forward: what does it do besides returning?
+"""Watch one run of a forward: what does it do besides returning, and at which lines?
 
 A tape with the names of all that the forward reaches, with the draws from random streams outside
-torch, and, if asked, with memory filled that it would leave uninitialized. A watched run only
-explains: verdicts come from runs that are not watched.
+torch, and, if asked, with memory filled that it would leave uninitialized. What no operator shows
+(an attribute that changes, a draw of Python's) is looked at between the user's lines, in a run of
+its own under ``sys.settrace``. A watched run only explains: verdicts come from runs that are not
+watched.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ import contextlib
 import random
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Literal
 
 import torch
 
-from pytest_torchexport.eager.fingerprint import Reached, reach
+from pytest_torchexport.eager.fingerprint import Reached, held_tokens, reach
 from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import bits_of
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Outcome
+from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.operators import Operation
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.tape import How, Step, record
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
+
+# Lines of the user's between which a run looks for what moves.
+MAX_EVENTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -148,3 +154,133 @@ def _filled(operation: Operation, fill: Fill) -> Any:
         with contextlib.suppress(RuntimeError, NotImplementedError):  # layouts without a filling
             (out.view(-1)[start:] if start else out).fill_(number)
     return out
+
+
+# -- lines at which something moves ----------------------------------------------------------------
+
+# Returns what is watched, by name, as it is now.
+Look = Callable[[], Mapping[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A line at which something moved, and the path of the module it is in."""
+
+    what: Any
+    module: str
+    line: SourceLine
+
+
+def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str]) -> list[Moved]:
+    """Run a copy of the subject, and return the user's lines that drew from these streams.
+
+    They are random streams outside torch.
+    """
+
+    def look() -> Mapping[str, Any]:
+        return {name: state for name, state in streams().items() if name in watched}
+
+    return _moved(subject, example, seed, lambda _: look)
+
+
+def changed_at(
+    subject: Subject, example: Call, seed: int, refs: Iterable[StateRef]
+) -> Mapping[StateRef, SourceLine]:
+    """Run a copy, and return the user's line that first changes each place, or what it holds.
+
+    Of attributes and buffers of modules, class attributes and globals; without those that no line
+    is known to change.
+    """
+
+    def looking_at(copy: Subject) -> Look:
+        held = {ref: held for ref in refs if (held := _holding(copy, ref)) is not None}
+        return lambda: {ref: held_tokens(read()) for ref, read in held.items()}
+
+    lines: dict[StateRef, SourceLine] = {}
+    for moved in _moved(subject, example, seed, looking_at):
+        lines.setdefault(moved.what, moved.line)
+    return lines
+
+
+def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
+    """Run a copy under a seed, and return the first line of the user's that sets another one."""
+    moved = _moved(subject, example, seed, lambda _: lambda: {"seed": torch.initial_seed()})
+    return moved[0].line if moved else None
+
+
+def _holding(subject: Subject, ref: StateRef) -> Callable[[], Any] | None:
+    """Return what reads the attribute or the global in which a place lies."""
+    names = ref.path.partition("[")[0].split(".")
+    reached = reach(subject.root)
+    if ref.kind in ("attribute", "buffer"):
+        for count in range(len(names) - 1, -1, -1):
+            part = reached.modules.get(".".join(names[:count]))
+            if part is not None:
+                return lambda: getattr(part, names[count], None)
+    if ref.kind == "class attribute":
+        classes = (cls for cls in reached.classes if cls.__name__ == names[0])
+        return next((lambda cls=cls: getattr(cls, names[1], None) for cls in classes), None)
+    if ref.kind == "global":
+        scopes = (scope for scope, known in reached.scopes if names[0] in known)
+        return next((lambda scope=scope: scope.get(names[0]) for scope in scopes), None)
+    return None
+
+
+def _moved(
+    subject: Subject, example: Call, seed: int, looking_at: Callable[[Subject], Look]
+) -> list[Moved]:
+    """Run a copy, and return the user's lines at which what is looked at changed."""
+    copy = subject.copy()
+    module = copy.module
+    parts = {id(part): path for path, part in module.named_modules()} if module is not None else {}
+    tracer = _LineTracer(looking_at(copy), parts)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        tracer.begin()
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            return copy.function(*args, **kwargs)
+        finally:
+            sys.settrace(before)
+            tracer.check()
+
+    observe(run, example, seed=seed, grad_mode=subject.grad_mode)
+    return list(tracer.found)
+
+
+class _LineTracer:
+    """A trace function that checks at each of the user's lines what the line before it moved."""
+
+    def __init__(self, look: Look, parts: Mapping[int, str]) -> None:
+        self.found: dict[Moved, None] = {}
+        self._look = look
+        self._parts = parts
+        self._last: Mapping[str, Any] = {}
+        self._place: tuple[str, int, str] | None = None
+        self._events = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if not is_users(frame.f_code.co_filename) or self._events > MAX_EVENTS:
+            return None
+        self._events += 1
+        self.check()
+        back = frame.f_back
+        at = back if event == "return" and back is not None else frame
+        if is_users(at.f_code.co_filename):
+            owner = at.f_locals.get("self")
+            self._place = (at.f_code.co_filename, at.f_lineno, self._parts.get(id(owner), ""))
+        return self
+
+    def begin(self) -> None:
+        """Remember everything as it is."""
+        self._last = self._look()
+
+    def check(self) -> None:
+        """Note the last line for each thing that has moved since the last check."""
+        now = self._look()
+        for name, state in now.items():
+            if state != self._last.get(name) and self._place is not None:
+                filename, number, module = self._place
+                self.found[Moved(name, module, source_line(filename, number))] = None
+        self._last = now

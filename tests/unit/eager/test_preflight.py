@@ -294,15 +294,6 @@ def test_what_does_not_repeat_itself_is_told_with_the_first_line_that_differs(fo
     assert found.warm_up is None
 
 
-def test_a_value_that_no_operator_made_is_told_by_the_clock_it_came_from():
-    def forward(self, x):
-        return x, time.perf_counter() % 1  # here
-
-    found = findings(module(forward), X)
-    assert "forward calls time.perf_counter" in found.unrepeatable
-    assert found.where.text.endswith("# here")
-
-
 def test_a_counter_that_copies_share_is_named():
     assert "forward changes global counter" in findings(module(by_counter), X).unrepeatable
 
@@ -395,14 +386,13 @@ def test_of_several_such_lines_the_guilty_one_is_told():
     assert len(found.uninitialized) == 1
 
 
-def test_a_clock_beside_memory_that_is_written_before_it_is_read_is_blamed_on_the_clock():
+def test_memory_that_is_written_before_it_is_read_is_not_blamed_for_a_clock():
     def forward(self, x):
         y = torch.empty_like(x).copy_(x)
         return y * (time.time() % 1)  # here
 
     found = findings(module(forward), X)
     assert found.uninitialized == ()
-    assert "time.time" in found.unrepeatable
     assert found.where.text.endswith("# here")
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytest_torchexport.eager.state_ref import StateRef
-from pytest_torchexport.eager.watch import Fill, streams, watch
+from pytest_torchexport.eager.watch import Fill, changed_at, seeded_at, streams, watch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned, observe
 from pytest_torchexport.outcomes.operators import available
@@ -371,3 +371,58 @@ def test_digests_read_every_dtype(dtype):
 
 def test_without_being_asked_nothing_is_digested():
     assert {op.results for op in watched(Net(), torch.ones(2, 3)).ops} == {(None,)}
+
+
+# -- lines at which something moves ----------------------------------------------------------------
+
+CALL = Call((torch.ones(2, 3),))
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = {"calls": []}
+
+    def note(self, x):
+        self.seen["calls"].append(len(x))
+        return x
+
+    def forward(self, x):
+        y = x * 2
+        return self.note(y)
+
+
+def place(ref):
+    subject = Subject.of(nn.Sequential(nn.ReLU(), Part()))
+    return str(changed_at(subject, CALL, 0, [ref]).get(ref))
+
+
+def test_the_line_that_changes_what_an_attribute_holds():
+    assert ".append(len(x))" in place(StateRef("attribute", "1.seen['calls']"))
+
+
+def test_an_attribute_that_no_line_changes_has_none():
+    assert place(StateRef("attribute", "1.other")) == "None"
+    assert place(StateRef("global", "numbers")) == "None"
+
+
+def test_the_line_that_registers_a_buffer():
+    class Registers(nn.Module):
+        def forward(self, x):
+            if not hasattr(self, "offset"):
+                self.register_buffer("offset", x.mean(0))
+            return x - self.offset
+
+    offset = StateRef("buffer", "offset")
+    lines = changed_at(Subject.of(Registers()), CALL, 0, [offset])
+    assert "register_buffer" in str(lines[offset])
+
+
+def test_the_line_that_sets_a_seed():
+    def seeds(x):
+        y = x * 2
+        torch.manual_seed(7)
+        return y + torch.rand(3)
+
+    assert "manual_seed(7)" in str(seeded_at(Subject.of(seeds), CALL, 1))
+    assert seeded_at(Subject.of(lambda x: x + torch.rand(3)), CALL, 1) is None
