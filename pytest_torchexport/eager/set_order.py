@@ -58,10 +58,10 @@ def _functions(
         name = getattr(method, "__name__", "forward")
         for function in _called(type(part), name if checked else "forward"):
             yield f" in {path}" if path else "", function, own
-    function = getattr(subject.function, "__func__", subject.function)
-    if subject.module is None and isinstance(function, types.FunctionType):
+    plain: Any = getattr(subject.function, "__func__", subject.function)
+    if subject.module is None and isinstance(plain, types.FunctionType):
         owner: Any = getattr(subject.function, "__self__", None)
-        yield "", function, getattr(owner, "__dict__", {})
+        yield "", plain, getattr(owner, "__dict__", {})
 
 
 def _called(cls: type, start: str) -> Iterator[types.FunctionType]:
