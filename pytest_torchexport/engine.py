@@ -37,7 +37,6 @@ from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.copying import tensors_in
 from pytest_torchexport.outcomes.grad_mode import (
     WITHOUT_AUTOCAST,
     GradMode,
@@ -45,10 +44,22 @@ from pytest_torchexport.outcomes.grad_mode import (
     outside_inference_mode,
     under_autocast,
 )
-from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded, interrupted_after
+from pytest_torchexport.outcomes.limits import (
+    Deadline,
+    Stuck,
+    TimeLimitExceeded,
+    interrupted_after,
+    stuck,
+)
 from pytest_torchexport.outcomes.observe import untouched
-from pytest_torchexport.outcomes.stuck import Stuck, stuck
-from pytest_torchexport.outcomes.subject import LARGE_MODULE, Subject, unwrapped, weight_of, without
+from pytest_torchexport.outcomes.subject import (
+    LARGE_MODULE,
+    Subject,
+    tensors_in,
+    unwrapped,
+    weight_of,
+    without,
+)
 from pytest_torchexport.outcomes.texts import printable, text_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis

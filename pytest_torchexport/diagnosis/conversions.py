@@ -24,8 +24,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned, observe
-from pytest_torchexport.outcomes.tape import record
-from pytest_torchexport.outcomes.users_lines import UsersLines
+from pytest_torchexport.outcomes.tape import UsersLines, record
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 
 _A_NUMBER = re.compile(r"to a Python (?:boolean|float|integer|index)")

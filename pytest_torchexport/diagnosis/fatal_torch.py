@@ -24,8 +24,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Raised, observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of_packet
-from pytest_torchexport.outcomes.tape import How, Tape, record
-from pytest_torchexport.outcomes.users_lines import is_behind
+from pytest_torchexport.outcomes.tape import How, Tape, is_behind, record
 from pytest_torchexport.results.diagnosis import Place, Structural
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.dispatcher import Handle

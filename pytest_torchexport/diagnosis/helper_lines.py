@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of
-from pytest_torchexport.outcomes.users_lines import UsersLines, is_behind
+from pytest_torchexport.outcomes.tape import UsersLines, is_behind
 from pytest_torchexport.results.diagnosis import Place
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.branches import line_of_fx

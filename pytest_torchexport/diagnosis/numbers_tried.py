@@ -14,7 +14,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.operators import dispatched
-from pytest_torchexport.outcomes.users_lines import UsersLines
+from pytest_torchexport.outcomes.tape import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 

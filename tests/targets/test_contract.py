@@ -14,7 +14,7 @@ from versions import GUARDS_REFUSED, INSTALLED, RNN_UNROLLED, truth_on
 from pytest_torchexport import check_export, targets
 from pytest_torchexport.config import names
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.outcomes.copying import copied_module
+from pytest_torchexport.outcomes.subject import copied_module
 from pytest_torchexport.targets import NotApplicable
 from pytest_torchexport.testing import TargetContract
 from pytest_torchexport.torch_private.memory import address_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.outcomes.copying import copied_module
+from pytest_torchexport.outcomes.subject import copied_module
 
 X = torch.ones(2, 3)
 

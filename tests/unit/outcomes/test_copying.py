@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from pytest_torchexport.outcomes.copying import copied_module
+from pytest_torchexport.outcomes.subject import copied_module
 from pytest_torchexport.torch_private.memory import address_of
 
 X = torch.ones(2, 3)

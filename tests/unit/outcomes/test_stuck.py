@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_torchexport.outcomes.stuck import Frame, Stuck, stack_of, stuck
+from pytest_torchexport.outcomes.limits import Frame, Stuck, stack_of, stuck
 
 PACKAGES = "/env/lib/python3.11/site-packages"
 NET = Frame("/project/net.py", 7, "Net.forward")
