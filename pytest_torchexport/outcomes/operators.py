@@ -70,7 +70,7 @@ class Operation:
 
     @property
     def row(self) -> Row:
-        """What is known of the operator."""
+        """The operator's row of the table."""
         return row_of(self.name)
 
     @property

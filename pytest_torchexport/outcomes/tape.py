@@ -222,7 +222,7 @@ class Tape:
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """How a run is recorded.
+    """The ways in which a run is recorded.
 
     ``parts`` are the names of submodules by ``id``, and ``outside(call)`` yields names of the
     tensors that are there before the run, of which the call's are clones; by default those of the
