@@ -309,3 +309,35 @@ def test_check_export_runs_without_pytest(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "passed"
+
+
+# -- pages for contributors ------------------------------------------------------------------------
+
+NAMING = ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions/*.md"]
+# A file, or a folder: with a slash at its end, or below tests/ or docs/.
+PATHS = re.compile(r"`([\w/-]+\.\w{2,4}|[\w/-]+/|(?:tests|docs)/[\w/-]+)`")
+
+
+def missing_files(text: str) -> list[str]:
+    """Return the files and folders in a text of Markdown that do not exist."""
+    named = [name for name in PATHS.findall(text) if "/" in name or name.endswith(".py")]
+    return [
+        name
+        for name in named
+        if not ((ROOT / name).exists() or (ROOT / "pytest_torchexport" / name).exists())
+    ]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [path for pattern in NAMING for path in sorted(ROOT.glob(pattern))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_every_file_that_a_page_for_contributors_names_exists(page):
+    assert missing_files(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_page_that_names_a_file_that_is_gone_is_found():
+    text = "`tests/unit/gone`, `gone/`, `gone.py`, `tests/unit/gone.py`; `tests/unit`, `engine.py`"
+    assert missing_files(text) == ["tests/unit/gone", "gone/", "gone.py", "tests/unit/gone.py"]
+    assert PATHS.findall((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))

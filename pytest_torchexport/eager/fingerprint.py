@@ -513,7 +513,7 @@ def _slots(value: Any) -> list[str]:
         name
         for cls in type(value).__mro__
         for name, item in vars(cls).items()
-        if isinstance(item, types.MemberDescriptorType)
+        if isinstance(item, types.MemberDescriptorType) and name != "__dict__"
     ]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.eager.fingerprint import closed_over, reach
-from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.subject import Subject, copied_module
 
 
 class Normed(nn.Module):
@@ -133,3 +133,29 @@ def test_wrappers_are_left_out_and_a_note_says_so(made, wrappers):
     assert verdict.status == "passed", verdict.reason
     said = [note for note in verdict.notes if note.startswith("checked without the ")]
     assert said == [f"checked without the {' and '.join(wrappers)} around it"][: len(wrappers)]
+
+
+# -- copies ----------------------------------------------------------------------------------------
+
+X = torch.ones(2, 3)
+
+
+class WithLoop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        for _ in range(n):
+            x = self.linear(x)
+        return x
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, nn.Sequential], ids=["alone", "in a module"])
+def test_a_script_module_is_copied_with_its_parts(wrap):
+    scripted = torch.jit.script(WithLoop())
+    copied = copied_module(wrap(scripted))
+    inner = copied[0] if isinstance(copied, nn.Sequential) else copied
+    inner.linear.weight.data.zero_()
+    assert scripted.linear.weight.abs().sum() > 0
+    torch.testing.assert_close(inner(X, 1), scripted.linear.bias.expand(2, 3))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import types
+
+import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
-from pytest_torchexport.outcomes.subject import unique_weight_of, weight_of
+from pytest_torchexport.outcomes.subject import copied_module, unique_weight_of, weight_of
+from pytest_torchexport.torch_private.memory import address_of
 
 
 def test_memory_that_is_shared_counts_once():
@@ -28,3 +35,272 @@ def test_tensors_without_plain_memory_count_by_their_elements():
     net.a = nn.Parameter(torch.ones(3, device="meta"))
     net.b = nn.Parameter(torch.ones(2, device="meta"))
     assert unique_weight_of(net) == 20
+
+
+# -- copies ----------------------------------------------------------------------------------------
+
+X = torch.ones(2, 3)
+
+
+class Rebuilt(nn.Module):
+    """Builds itself anew when it is copied, like the layers of einops."""
+
+    def __getstate__(self):
+        return {}
+
+    def __setstate__(self, state):
+        super().__init__()
+
+    def forward(self, x):
+        return x
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer: a call of the original by way of a copy shows there."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x)
+
+
+def overridden_by_a_closure():
+    net = Counting()
+    plain = net.forward
+    net.forward = lambda x: plain(x) * 2
+    return net
+
+
+def overridden_in_two_steps():
+    net = overridden_by_a_closure()
+    before = net.forward
+
+    def forward(x):
+        return before(x) + 1
+
+    net.forward = forward
+    return net
+
+
+def overridden_by_a_default():
+    net = Counting()
+    net.forward = lambda x, plain=net.forward: plain(x)
+    return net
+
+
+def overridden_by_a_partial():
+    net = Counting()
+    net.forward = functools.partial(Counting.forward, net)
+    return net
+
+
+def overridden_by_a_method():
+    net = Counting()
+    net.forward = types.MethodType(lambda self, x: Counting.forward(self, x) * 2, net)
+    return net
+
+
+def hooked_by_a_closure():
+    net = Counting()
+    net.linear.register_forward_hook(lambda _part, _args, output: net.calls.add_(output.numel()))
+    return net
+
+
+def hooked_by_a_method():
+    class Hooked(Counting):
+        def count(self, part, args):
+            self.calls += 1
+
+    net = Hooked()
+    net.linear.register_forward_pre_hook(net.count)
+    return net
+
+
+def in_a_list_of_a_closure():
+    net = Counting()
+    parts = [net]
+    net.forward = lambda x: Counting.forward(parts[0], x)
+    return net
+
+
+def recursive():
+    net = Counting()
+
+    def forward(x, depth=2):
+        return forward(x, depth - 1) if depth else Counting.forward(net, x)
+
+    net.forward = forward
+    return net
+
+
+def partial_of_a_closure():
+    net = Counting()
+    plain = net.forward
+    net.forward = functools.partial(lambda factor, x: plain(x) * factor, 2.0)
+    return net
+
+
+def keyword_default():
+    net = Counting()
+
+    def forward(x, *, plain=net.forward):
+        return plain(x)
+
+    net.forward = forward
+    return net
+
+
+def in_a_tuple_of_a_closure():
+    net = Counting()
+    parts = (net.linear, net)
+    net.forward = lambda x: Counting.forward(parts[1], x)
+    return net
+
+
+def function_in_a_list_of_a_closure():
+    net = Counting()
+    inner = [lambda x: Counting.forward(net, x)]
+    net.forward = lambda x: inner[0](x) + 0
+    return net
+
+
+BUILDERS = [
+    partial_of_a_closure,
+    keyword_default,
+    in_a_tuple_of_a_closure,
+    function_in_a_list_of_a_closure,
+    Counting,
+    overridden_by_a_closure,
+    overridden_in_two_steps,
+    overridden_by_a_default,
+    overridden_by_a_partial,
+    overridden_by_a_method,
+    hooked_by_a_closure,
+    hooked_by_a_method,
+    in_a_list_of_a_closure,
+    recursive,
+]
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
+def test_a_call_of_the_copy_changes_the_copy_alone(build, lazily):
+    net = build()
+    copied = copied_module(net, lazily=lazily)
+    torch.testing.assert_close(copied(X), build_like(net, build)(X))
+    assert copied.calls > 0
+    assert net.calls == 0
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_a_write_to_a_weight_shows_on_its_side_alone_and_in_what_is_tied_to_it(lazily):
+    net = nn.Module()
+    net.a = nn.Parameter(torch.zeros(4))
+    net.tied, net.view = net.a, nn.Parameter(net.a.data[:2])
+    net.alone = nn.Parameter(torch.zeros(3), requires_grad=False)
+    copied = copied_module(net, lazily=lazily)
+    further = copied_module(copied, lazily=lazily)
+    with torch.no_grad():
+        copied.a += 1
+        further.alone.data.fill_(2)
+    for module, a, alone in ((net, 0, 0), (copied, 1, 0), (further, 0, 2)):
+        assert module.tied is module.a
+        assert module.view.tolist() == [a] * 2
+        assert module.a.tolist() == [a] * 4
+        assert module.alone.tolist() == [alone] * 3
+        assert not module.alone.requires_grad
+
+
+def test_of_a_lent_module_only_memory_that_it_has_alone_is_shared():
+    net = nn.Module()
+    net.alone, net.seen = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+    net.array = nn.Parameter(torch.zeros(4), requires_grad=False)
+    net.tied = nn.Parameter(torch.zeros(4))
+    net.view = nn.Parameter(net.tied.data[:2])
+    held = net.seen.detach(), net.array.numpy()
+    copied = copied_module(net, lazily=True, lent=True)
+    shared = [
+        name
+        for name, tensor in net.named_parameters()
+        if address_of(tensor) == address_of(copied.get_parameter(name))
+    ]
+    assert shared == ["alone"]
+    assert copied.tied.data_ptr() == copied.view.data_ptr()
+    held[0].fill_(1)
+    held[1].fill(1)
+    assert copied.seen.tolist() == copied.array.tolist() == [0] * 4
+
+
+def build_like(net, build):
+    """Another one of these, with the same weights."""
+    other = build()
+    other.load_state_dict(net.state_dict())
+    return other
+
+
+def test_what_a_hook_collects_is_its_own():
+    seen = []
+    net = nn.Sequential(nn.Linear(3, 3))
+    net[0].register_forward_hook(lambda _part, _args, output: seen.append(output))
+    copied_module(net)(X)
+    assert seen == []
+    net(X)
+    assert len(seen) == 1
+
+
+def test_a_function_keeps_its_name_and_attributes():
+    net = overridden_by_a_closure()
+    net.forward.kind = "mine"
+    copied = copied_module(net)
+    assert copied.forward.__qualname__ == net.forward.__qualname__
+    assert copied.forward.kind == "mine"
+    assert copied.forward is not net.forward
+
+
+def test_a_function_that_holds_nothing_that_changes_is_shared():
+    net = Counting()
+    net.forward = lambda x: x * 2
+    assert copied_module(net).forward is net.forward
+
+
+def test_other_objects_of_a_closure_are_shared():
+    class Trainer:
+        pass
+
+    trainer, net = Trainer(), Counting()
+    net.forward = lambda x: (trainer, x)
+    assert copied_module(net)(X)[0] is trainer
+
+
+def test_a_parametrization_removed_from_the_copy_stays_in_the_original():
+    net = nn.Sequential(parametrizations.weight_norm(nn.Conv1d(3, 4, 2)), nn.ReLU()).eval()
+    x = torch.randn(1, 3, 5)
+    expected = net(x)
+    copied = copied_module(net)
+    torch.testing.assert_close(copied(x), expected)
+    parametrize.remove_parametrizations(copied[0], "weight")
+    assert not parametrize.is_parametrized(copied[0])
+    torch.testing.assert_close(net(x), expected)
+    torch.testing.assert_close(copied_module(net)(x), expected)
+
+
+def test_a_parametrized_copy_is_of_a_class_of_that_name():
+    net = parametrizations.orthogonal(nn.Linear(3, 3))
+    copied = copied_module(net)
+    assert type(copied) is not type(net)
+    assert type(copied).__name__ == type(net).__name__
+    assert isinstance(copied, nn.Linear)
+    torch.testing.assert_close(copied.weight, net.weight)
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_each_part_of_a_copy_is_in_the_mode_of_its_original(lazily):
+    net = nn.Sequential(Rebuilt(), nn.Dropout(), Rebuilt(), nn.Linear(3, 3)).eval()
+    net[1].train()
+    assert copy.deepcopy(net)[0].training
+    copied = copied_module(net, lazily=lazily)
+    assert [part.training for part in copied] == [False, True, False, False]
