@@ -14,6 +14,7 @@ round, or many.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import random
 import statistics
@@ -31,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import hypothesis
 import torch
-from library_models import library_rows
-from zoo import BRANCHES, DEPLOYED_BRANCHES, HELD_OUT_BRANCHES, Row
+import zoo
+from real.models import stub_torchvision
 
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
@@ -49,18 +50,26 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import quiet
 
 # A row, and the package beside the module's own that is followed; none if that is empty.
-Followed = tuple[Row, str]
+Followed = tuple[zoo.Row, str]
 
 
-def of_ours(rows: Sequence[Row]) -> Callable[[], Iterator[Followed]]:
-    return lambda: ((row, "") for row in rows)
+def of_ours(*tags: str) -> Callable[[], Iterator[Followed]]:
+    return lambda: ((row, "") for row in zoo.rows(*tags))
+
+
+def of_libraries() -> Iterator[Followed]:
+    """Yield the rows of the installed libraries, each with the package that it is of."""
+    stub_torchvision()
+    for row in zoo.rows("libraries"):
+        if importlib.util.find_spec(row.tags[-1]) is not None:
+            yield row, row.tags[-1]
 
 
 MODELS: dict[str, Callable[[], Iterator[Followed]]] = {
-    "zoo": of_ours(BRANCHES),
-    "deployed": of_ours(DEPLOYED_BRANCHES),
-    "held-out": of_ours(HELD_OUT_BRANCHES),
-    "libraries": library_rows,
+    "zoo": of_ours("branches"),
+    "deployed": of_ours("deployed"),
+    "held-out": of_ours("held-out"),
+    "libraries": of_libraries,
 }
 BUDGETS = (50, 200)
 # The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
@@ -102,7 +111,7 @@ def models(rows: Iterable[Followed]) -> Iterator[Model]:
             yield model
 
 
-def observe(row: Row, package: str = "") -> Model:
+def observe(row: zoo.Row, package: str = "") -> Model:
     """Return the row's model, prepared as the plugin prepares it before a search."""
     example = _call(row.example)
     options = parse_check_options(dict(row.options))
@@ -121,7 +130,7 @@ def observe(row: Row, package: str = "") -> Model:
     return Model(row.name, spec, observed, first, first.union(*others))
 
 
-def _taken(row: Row, observed: Observed, make: Callable[[], Any]) -> frozenset[Goal]:
+def _taken(row: zoo.Row, observed: Observed, make: Callable[[], Any]) -> frozenset[Goal]:
     with observed.installed():
         path = observed.run(_call(make))
     assert path is not None, f"{row.name}: eager refuses a witness"

@@ -2,9 +2,9 @@
 
 `python benchmarks/regions.py --seeds 0,1,2 --targets trace,onnx,export --jobs 2`
 
-Each model of ``region_models`` is checked twice per seed and target: as it is, and with a target
+Each model of ``zoo.regions`` is checked twice per seed and target: as it is, and with a target
 that exports its ``shipped`` in place of ``forward``. So only the artifact has the fault, and eager
-never sees it. The modules of ``steep_models`` have no fault.
+never sees it. The modules of ``zoo.steep`` have no fault.
 
 A model is used only if its fault is in a corner (at most 0.1 % of 3,000 uniform calls show it) and
 can be reached (its witness is a legal call that shows it). A pair of model and target counts if the
@@ -33,13 +33,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import region_models  # noqa: F401 - fills FAULTY
-import steep_models  # noqa: F401 - fills STEEP
 import torch
-from region_rows import FAULTY, STEEP, FaultyRow, Inputs, Row
+import zoo
 from torch import Tensor, nn
+from zoo.domains import Inputs, Region
 
 from pytest_torchexport import NotApplicable, Verdict, check_export, register_target
 from pytest_torchexport.outcomes.torch_state import doubles_by_default
@@ -99,6 +98,8 @@ class Captured:
         return self.base.load(path, device)
 
 
+FAULTY: list[Any] = zoo.rows("faulty")
+STEEP: list[Any] = zoo.rows("steep")
 SHIPPED = {row.make: row.shipped for row in FAULTY}
 # The targets with the faults, and those that only keep the artifact, by the name of their base.
 WITH_FAULT = {
@@ -119,7 +120,7 @@ def register() -> None:
 # -- a model without the plugin --------------------------------------------------------------------
 
 
-def examine(row: FaultyRow) -> float:
+def examine(row: Region) -> float:
     """Return the share of uniform calls that show the fault.
 
     Raises AssertionError if the share is too large, or if the witness is illegal or shows nothing.
@@ -135,13 +136,13 @@ def examine(row: FaultyRow) -> float:
     return shown / VOLUME_CALLS
 
 
-def uniform(row: FaultyRow, seed: int, calls: int) -> bool:
+def uniform(row: Region, seed: int, calls: int) -> bool:
     """Return True if one of so many uniform calls, with sizes at random, shows the fault."""
     net, chooser = row.build(), random.Random(f"uniform {row.name} {seed}")
     return any(_shows(row, net, row.domain.draw(chooser)) for _ in range(calls))
 
 
-def _shows(row: FaultyRow, net: nn.Module, call: Inputs) -> bool:
+def _shows(row: Region, net: nn.Module, call: Inputs) -> bool:
     return differ(_run(net, call), _run(row.shipped, (net, *call)), RELATIVE)
 
 
@@ -160,7 +161,7 @@ def differ(eager: Tensor, other: Tensor, relative: float) -> bool:
     return not close
 
 
-def broken(row: FaultyRow, target: str) -> bool:
+def broken(row: Region, target: str) -> bool:
     """Return True if the exporter itself breaks the healthy module, as measured without a check."""
     net, chooser = row.build(), random.Random(f"by hand {row.name}")
     check_export(
@@ -211,7 +212,7 @@ def judge(key: Key, wanted: Wanted) -> list[Record]:
     register()
     row = ROWS[key]
     record: Record = {"kind": key[0], "name": row.name, "mechanism": row.mechanism}
-    faulty = isinstance(row, FaultyRow) and wanted.faulty
+    faulty = key[0] == "faulty" and wanted.faulty
     if faulty:
         record["volume"] = examine(row)
     records = []
@@ -229,7 +230,7 @@ def judge(key: Key, wanted: Wanted) -> list[Record]:
     return records
 
 
-def _healthy(row: Row, target: str, seed: int) -> Record:
+def _healthy(row: Region, target: str, seed: int) -> Record:
     started = time.perf_counter()
     verdict = _verdict(row, target, seed)
     seconds = time.perf_counter() - started
@@ -237,12 +238,12 @@ def _healthy(row: Row, target: str, seed: int) -> Record:
     if verdict.status == "skipped" or verdict.failure == "ExportRefused":
         record["healthy"] = "refused"
     elif verdict.status == "failed":
-        really = isinstance(row, FaultyRow) and broken(row, target)
+        really = "faulty" in row.tags and broken(row, target)
         record["healthy"] = "broken by the exporter" if really else "false alarm"
     return record
 
 
-def _faulty(row: FaultyRow, target: str, seed: int) -> Record:
+def _faulty(row: Region, target: str, seed: int) -> Record:
     made = WITH_FAULT[target].made
     made.clear()
     verdict = _verdict(row, f"faulty_{target}", seed)
@@ -268,7 +269,7 @@ def _why(verdict: Verdict) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _verdict(row: Row, target: str, seed: int) -> Verdict:
+def _verdict(row: Region, target: str, seed: int) -> Verdict:
     return check_export(
         row.build(),
         row.domain.example(),
@@ -281,7 +282,7 @@ def _verdict(row: Row, target: str, seed: int) -> Verdict:
 
 # -- all of them -----------------------------------------------------------------------------------
 
-ROWS: dict[Key, Row] = {
+ROWS: dict[Key, Region] = {
     **{("faulty", row.name): row for row in FAULTY},
     **{("steep", row.name): row for row in STEEP},
 }

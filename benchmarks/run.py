@@ -25,7 +25,7 @@ from unittest import mock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 CALLS = 50
 COPIES = 4
 # Calls under one observation: a search enters an observation once for all its calls.
@@ -592,13 +592,11 @@ def search(runs: int) -> Iterator[Row]:
 
     Every model runs once: the figure is a median over models, and the largest share.
     """
+    import zoo
     from models import MODELS, build
 
     from pytest_torchexport import check_export
     from pytest_torchexport.checks import parity
-
-    sys.path.insert(0, str(ROOT / "tests"))
-    import zoo
 
     def share(row: Callable[[], tuple], target: str) -> float | None:
         module, args, kwargs, options = row()
@@ -796,7 +794,6 @@ def isolation(runs: int) -> Iterator[Row]:
 
 def reporting(runs: int) -> Iterator[Row]:
     """Time each report of 2,000 items, a fifth of which fail, beside the time of the items."""
-    sys.path.insert(0, str(ROOT / "tests"))
     import sample_run
 
     from pytest_torchexport.results import json, reports
@@ -821,7 +818,7 @@ def localize(runs: int) -> Iterator[Row]:
     """Time the search for the wrong operator of ResNet-18, less one run of each side."""
     import blame_onnx
     import torch
-    from library_models import stub_torchvision
+    from real.models import stub_torchvision
 
     from pytest_torchexport import check_export, register_target
     from pytest_torchexport.diagnosis import diagnose, onnx_nodes, streams

@@ -65,7 +65,9 @@ def test_there_are_many_models_of_many_mechanisms(regions: ModuleType) -> None:
 
 
 def test_a_class_does_not_show_its_fault_to_a_search(regions: ModuleType) -> None:
-    assert not [row.name for row in regions.FAULTY if {"shipped", "witness"} & set(dir(row.make))]
+    assert not [
+        row.name for row in regions.FAULTY if {"shipped", "witness"} & set(dir(row.build()))
+    ]
 
 
 def witness(x: Tensor) -> Callable[[nn.Module], tuple[Tensor]]:

@@ -14,40 +14,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.branches import NUMBER, PYTHON, branch, climbed, margin
 from zoo.row import (
     BRANCH,
     GUARD,
+    NUMBER,
+    PYTHON,
     RAISES,
     REFUSED,
     STATE,
     UNEXPLAINED,
+    Buffer,
     baked,
+    branch,
     call,
+    climbed,
+    has,
+    margin,
     moved_on,
     no_construct,
     no_type,
     normal,
+    section,
     truth,
     unannotated,
     undecided,
     whole,
 )
 
+X6 = normal(4, 6)
+X24 = normal(24)
+WIDE = {"values": {"x": (-5.0, 5.0)}}
+FIXED = {"x": "..."}
+BOXES = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.5, 0.0, 2.0, 2.0], [5.0, 5.0, 1.0, 1.0]])
+SCORES = torch.tensor([0.9, 0.6, 0.4])
+IMAGE = normal(1, 1, 6, 6)
 
-class SuppressesOverlaps(nn.Module):
+section("branches_models", "deployed")
+
+
+@branch(
+    "suppresses overlaps",
+    call(BOXES, SCORES),
+    call(BOXES[:1].repeat(3, 1), SCORES),
+    call(BOXES, torch.tensor([0.9, 0.02, 0.6])),
+    call(BOXES + 9 * torch.eye(3, 4), SCORES),
+    PYTHON,
+    script=unannotated("scores.argsort"),
+    line="if ",
+    values={"boxes": (0.0, 12.0), "scores": (0.0, 1.0)},
+)
+def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
     """Non-maximum suppression, one box at a time."""
-
-    def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        kept: list[int] = []
-        for i in scores.argsort(descending=True).tolist():
-            if scores[i] < 0.05:
-                break
-            if not kept or iou(boxes[i][None], boxes[kept]).max() < 0.5:
-                kept.append(i)
-        if len(kept) == 1:
-            return boxes[kept] * 2
-        return boxes[kept]
+    kept: list[int] = []
+    for i in scores.argsort(descending=True).tolist():
+        if scores[i] < 0.05:
+            break
+        if not kept or iou(boxes[i][None], boxes[kept]).max() < 0.5:
+            kept.append(i)
+    if len(kept) == 1:
+        return boxes[kept] * 2
+    return boxes[kept]
 
 
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -59,56 +85,58 @@ def iou(boxes: Tensor, others: Tensor) -> Tensor:
     return common / (areas - common).clamp(min=1e-6)
 
 
-class RoutesToTwo(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Linear(6, 4, bias=False)
-        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        top = self.gate(x).softmax(-1).topk(2)
-        chosen = top.indices
-        if top.values[:, 0].amin() > 0.9:
-            return x * top.values[:, :1]
-        if (chosen[:, 0] == 2).all():
-            return self.experts[2](x)
-        if not (chosen == 3).any():
-            return self.experts[0](x) + self.experts[1](x)
-        return sum(expert(x) for expert in self.experts)
-
-
-class SkipsIdleExperts(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-        self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        chosen = self.gate(x).argmax(-1)
-        counts = torch.bincount(chosen, minlength=3)
-        out = torch.zeros_like(x)
-        for number, expert in enumerate(self.experts):
-            if counts[number] == 0:
-                continue
-            out = out + expert(x) * (chosen == number)[:, None]
-        if counts.max() == len(x):
-            out = out / 2
-        return out
+@branch(
+    "routes to two",
+    call(X6),
+    climbed(X6, lambda m, x: m.gate(x).softmax(-1).amax(-1).amin()),
+    climbed(X6 * 0.1, lambda m, x: margin(m.gate(x), 2).clamp(max=0.1)),
+    climbed(X6 * 0.1, lambda m, x: -margin(-m.gate(x), 3).abs().sum()),
+    PYTHON,
+    script=no_construct("return sum("),
+    line="if ",
+)
+@has(
+    gate=lambda: nn.Linear(6, 4, bias=False),
+    experts=lambda: nn.ModuleList(nn.Linear(6, 6) for _ in range(4)),
+)
+def forward(self, x: Tensor) -> Tensor:
+    top = self.gate(x).softmax(-1).topk(2)
+    chosen = top.indices
+    if top.values[:, 0].amin() > 0.9:
+        return x * top.values[:, :1]
+    if (chosen[:, 0] == 2).all():
+        return self.experts[2](x)
+    if not (chosen == 3).any():
+        return self.experts[0](x) + self.experts[1](x)
+    return sum(expert(x) for expert in self.experts)
 
 
-class ExitsEarly(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
-        self.heads = nn.ModuleList(nn.Linear(6, 4) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block, head in zip(self.blocks, self.heads):  # noqa: B905
-            x = x + torch.tanh(block(x))
-            logits = head(x)
-            if logits.softmax(-1).amax(-1).amin() > 0.8:
-                return logits
-        return logits * 0.5
+@branch(
+    "skips idle experts",
+    call(X6),
+    climbed(X6, lambda m, x: margin(m.gate(x), 0)),
+    climbed(X6, lambda m, x: margin(m.gate(x), 1)),
+    climbed(X6, lambda m, x: margin(m.gate(x), 2)),
+    PYTHON,
+    script=no_construct("continue"),
+    line="if ",
+    **WIDE,
+)
+@has(
+    gate=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+    experts=lambda: nn.ModuleList(nn.Linear(6, 6) for _ in range(3)),
+)
+def forward(self, x: Tensor) -> Tensor:
+    chosen = self.gate(x).argmax(-1)
+    counts = torch.bincount(chosen, minlength=3)
+    out = torch.zeros_like(x)
+    for number, expert in enumerate(self.experts):
+        if counts[number] == 0:
+            continue
+        out = out + expert(x) * (chosen == number)[:, None]
+    if counts.max() == len(x):
+        out = out / 2
+    return out
 
 
 def certainty(depth: int, model: Any, x: Tensor) -> Tensor:
@@ -120,33 +148,37 @@ def certainty(depth: int, model: Any, x: Tensor) -> Tensor:
     return torch.stack([sure[depth].clamp(max=0.85), *(0.8 - item for item in sure[:depth])]).amin()
 
 
-class ChoosesBits(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        bits = torch.ceil(torch.log2(x.abs().max() + 1e-6))
-        if bits <= -2:
-            return x * 0
-        if bits == 4:
-            return torch.round(x * 2) / 2
-        return x
+@branch(
+    "exits early", call(X6), *(climbed(X6, partial(certainty, depth)) for depth in range(3)), **WIDE
+)
+@has(
+    blocks=lambda: nn.ModuleList(nn.Linear(6, 6) for _ in range(3)),
+    heads=lambda: nn.ModuleList(nn.Linear(6, 4) for _ in range(3)),
+)
+def forward(self, x: Tensor) -> Tensor:
+    for block, head in zip(self.blocks, self.heads):  # noqa: B905
+        x = x + torch.tanh(block(x))
+        logits = head(x)
+        if logits.softmax(-1).amax(-1).amin() > 0.8:
+            return logits
+    return logits * 0.5
 
 
-class StopsAtToken(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell, self.head = nn.GRUCell(6, 6), nn.Linear(6, 5)
-
-    def forward(self, h: Tensor) -> Tensor:
-        tokens = []
-        state = h
-        for _ in range(6):
-            state = self.cell(torch.tanh(state), state)
-            token = self.head(state).argmax()
-            if token == 3:
-                break
-            tokens.append(token)
-        if len(tokens) == 0:
-            return h * 0
-        return torch.stack(tokens) + h.sum()
+@branch(
+    "chooses bits",
+    call(X6),
+    call(X6 * 0.05),
+    call(X6 / X6.abs().max() * 12),
+    line="if bits",
+    values={"x": (-16.0, 16.0)},
+)
+def forward(self, x: Tensor) -> Tensor:
+    bits = torch.ceil(torch.log2(x.abs().max() + 1e-6))
+    if bits <= -2:
+        return x * 0
+    if bits == 4:
+        return torch.round(x * 2) / 2
+    return x
 
 
 def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
@@ -159,176 +191,255 @@ def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
     return torch.stack(found).amin()
 
 
-class CountsTokens(nn.Module):
-    def forward(self, ids: Tensor) -> Tensor:
-        stops = int((ids == 2).sum())
-        if stops == 0:
-            return ids
-        if stops > 3:
-            return ids * 0
-        first = int((ids == 2).nonzero()[0])
-        if first == len(ids) - 1:
-            return ids + 1
-        return ids.masked_fill(ids == 2, -1)
+@branch(
+    "stops at token",
+    call(normal(6)),
+    *(climbed(normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
+    line="if ",
+    shapes={"h": "6"},
+    values={"h": (-5.0, 5.0)},
+)
+@has(cell=lambda: nn.GRUCell(6, 6), head=lambda: nn.Linear(6, 5))
+def forward(self, h: Tensor) -> Tensor:
+    tokens = []
+    state = h
+    for _ in range(6):
+        state = self.cell(torch.tanh(state), state)
+        token = self.head(state).argmax()
+        if token == 3:
+            break
+        tokens.append(token)
+    if len(tokens) == 0:
+        return h * 0
+    return torch.stack(tokens) + h.sum()
 
 
-class TrimsPadding(nn.Module):
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        lengths = mask.sum(1)
-        if lengths.min() == lengths.max():
-            return x.mean(1)
-        longest = int(lengths.max())
-        if longest < 4:
-            x = x[:, :longest] * 2
-        return (x * mask[:, : x.shape[1], None]).sum(1)
+@branch(
+    "counts tokens",
+    call(torch.tensor([5, 2, 7, 9, 2, 4])),
+    call(torch.tensor([5, 3, 7, 9, 1, 4])),
+    call(torch.tensor([2, 2, 7, 2, 2, 4])),
+    call(torch.tensor([5, 3, 7, 9, 1, 2])),
+    line="if ",
+    values={"ids": (0, 99)},
+    refused={"export onnx": undecided("stops = int(")},
+)
+def forward(self, ids: Tensor) -> Tensor:
+    stops = int((ids == 2).sum())
+    if stops == 0:
+        return ids
+    if stops > 3:
+        return ids * 0
+    first = int((ids == 2).nonzero()[0])
+    if first == len(ids) - 1:
+        return ids + 1
+    return ids.masked_fill(ids == 2, -1)
 
 
-class ClipsByHistogram(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        bins = torch.histc(x, bins=8, min=-4.0, max=4.0)
-        if bins[0] + bins[-1] > 3:
-            return x.clamp(-2.0, 2.0)
-        if bins.max() >= 18:
-            return x - x.mean()
-        return x
+@branch(
+    "trims padding",
+    call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [5], [2]])),
+    call(normal(3, 5, 2), torch.ones(3, 5, dtype=torch.bool)),
+    call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [3], [2]])),
+    line="if ",
+    shapes={"x": "3 time 2", "mask": "3 time"},
+)
+def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    lengths = mask.sum(1)
+    if lengths.min() == lengths.max():
+        return x.mean(1)
+    longest = int(lengths.max())
+    if longest < 4:
+        x = x[:, :longest] * 2
+    return (x * mask[:, : x.shape[1], None]).sum(1)
 
 
-class TreatsOneClass(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(16, 12),
-            nn.ReLU(),
-            nn.Linear(12, 10),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.net(x)[0].argmax() == 7:
-            return x.flip(-1)
-        return x
+@branch(
+    "clips by histogram",
+    call(X24),
+    call(X24 * 4),
+    call(X24 * 0.1 + 0.5),
+    line="if bins",
+    values={"x": (-6.0, 6.0)},
+)
+def forward(self, x: Tensor) -> Tensor:
+    bins = torch.histc(x, bins=8, min=-4.0, max=4.0)
+    if bins[0] + bins[-1] > 3:
+        return x.clamp(-2.0, 2.0)
+    if bins.max() >= 18:
+        return x - x.mean()
+    return x
 
 
-class HalfOpenGate(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(6, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(30.0 * self.inner(x))
-        if gate.amin() > 0.4 and gate.amax() < 0.6:
-            return x * 0.5
-        return x * gate.round()
-
-
-class AllSaturated(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.inner(x).clamp(-1.0, 1.0)
-        full = (y.abs() == 1.0).sum()
-        if full == y.numel():
-            return y * 2
-        if full == 0:
-            return y / 2
-        return y
+@branch(
+    "treats one class",
+    call(normal(1, 1, 4, 4)),
+    climbed(normal(1, 1, 4, 4), lambda m, x: margin(m.net(x), 7)),
+    shapes=FIXED,
+    **WIDE,
+)
+@has(
+    net=lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 12),
+        nn.ReLU(),
+        nn.Linear(12, 10),
+    )
+)
+def forward(self, x: Tensor) -> Tensor:
+    if self.net(x)[0].argmax() == 7:
+        return x.flip(-1)
+    return x
 
 
-class DeadLayer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner, self.out = nn.Linear(6, 5), nn.Linear(5, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.inner(x))
-        if hidden.sum() == 0:
-            return torch.ones(len(x), 2) + x.sum()
-        return self.out(hidden)
-
-
-class FindsGap(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        ordered = x.flatten().sort().values
-        gaps = ordered[1:] - ordered[:-1]
-        widest = int(gaps.argmax())
-        if gaps.max() > 3.0:
-            if widest == len(gaps) - 1:
-                return x.clamp(max=ordered[-2])
-            return x - ordered[widest]
-        return x
+@branch(
+    "half open gate",
+    call(X6),
+    climbed(X6 * 0.1, lambda m, x: -m.inner(x).square().sum()),
+    climbed(X6, lambda m, x: m.inner(x).amin()),
+    **WIDE,
+)
+@has(inner=lambda: nn.Linear(6, 1))
+def forward(self, x: Tensor) -> Tensor:
+    gate = torch.sigmoid(30.0 * self.inner(x))
+    if gate.amin() > 0.4 and gate.amax() < 0.6:
+        return x * 0.5
+    return x * gate.round()
 
 
-class SamplesNucleus(nn.Module):
-    def forward(self, logits: Tensor) -> Tensor:
-        ordered = logits.softmax(-1).sort(descending=True)
-        kept = int((ordered.values.cumsum(-1) < 0.9).sum()) + 1
-        if kept == 1:
-            return logits * 0
-        if kept > 14:
-            return logits / 2
-        return ordered.values[:kept].sum() + logits
+@branch(
+    "all saturated",
+    call(X6),
+    call(X6 * 0),
+    climbed(X6, lambda m, x: m.inner(x).amin()),
+    line="if full",
+    **WIDE,
+)
+@has(inner=lambda: nn.Linear(6, 4))
+def forward(self, x: Tensor) -> Tensor:
+    y = self.inner(x).clamp(-1.0, 1.0)
+    full = (y.abs() == 1.0).sum()
+    if full == y.numel():
+        return y * 2
+    if full == 0:
+        return y / 2
+    return y
 
 
-class RejectsOutlier(nn.Module):
+@branch("dead layer", call(X6), climbed(X6, lambda m, x: -m.inner(x).amax()), **WIDE)
+@has(inner=lambda: nn.Linear(6, 5), out=lambda: nn.Linear(5, 2))
+def forward(self, x: Tensor) -> Tensor:
+    hidden = F.relu(self.inner(x))
+    if hidden.sum() == 0:
+        return torch.ones(len(x), 2) + x.sum()
+    return self.out(hidden)
+
+
+@branch(
+    "finds gap",
+    call(X6),
+    call(X6 + 4 * X6.sign()),
+    call(X6 + 7 * torch.eye(24)[9].view(4, 6)),
+    line="if ",
+    values={"x": (-9.0, 9.0)},
+    refused={"export onnx": undecided("widest = int(")},
+)
+def forward(self, x: Tensor) -> Tensor:
+    ordered = x.flatten().sort().values
+    gaps = ordered[1:] - ordered[:-1]
+    widest = int(gaps.argmax())
+    if gaps.max() > 3.0:
+        if widest == len(gaps) - 1:
+            return x.clamp(max=ordered[-2])
+        return x - ordered[widest]
+    return x
+
+
+@branch(
+    "samples nucleus",
+    call(normal(16)),
+    call(normal(16) * 30),
+    call(normal(16) * 0),
+    NUMBER,
+    line="if kept",
+    blame=dict.fromkeys(("trace", "onnx_legacy"), baked("kept = int(")),
+    shapes={"logits": "16"},
+    refused={"export onnx": undecided("kept = int(")},
+)
+def forward(self, logits: Tensor) -> Tensor:
+    ordered = logits.softmax(-1).sort(descending=True)
+    kept = int((ordered.values.cumsum(-1) < 0.9).sum()) + 1
+    if kept == 1:
+        return logits * 0
+    if kept > 14:
+        return logits / 2
+    return ordered.values[:kept].sum() + logits
+
+
+@branch(
+    "rejects outlier",
+    call(X6),
+    call(X6 + 4),
+    call(X6 + 1.2),
+    truth(STATE, script=None, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH),
+    line="if ",
+    blame={"trace": moved_on("self.mean.lerp_")},
+    **WIDE,
+    ci="trace",
+)
+@has(mean=Buffer(torch.tensor(0.5)), spread=Buffer(torch.tensor(0.4)))
+def forward(self, x: Tensor) -> Tensor:
     """Keeps a running mean, which a call that is far from it does not move."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(0.5))
-        self.register_buffer("spread", torch.tensor(0.4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        level = x.mean()
-        if (level - self.mean).abs() > 3 * self.spread:
-            return x * 0
-        self.mean.lerp_(level.detach(), 0.1)
-        if self.mean > 0.55:
-            return x - self.mean
-        return x
+    level = x.mean()
+    if (level - self.mean).abs() > 3 * self.spread:
+        return x * 0
+    self.mean.lerp_(level.detach(), 0.1)
+    if self.mean > 0.55:
+        return x - self.mean
+    return x
 
 
-class PicksLevel(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        level = round(x.std().item(), 1)
-        if level == 1.3:
-            return x / level
-        tenths = int(x.max().item() * 10)
-        if tenths % 10 == 7:
-            return x * tenths
-        return x
+@branch(
+    "picks level",
+    call(X24),
+    call(X24 / X24.std() * 1.3),
+    call(X24 / X24.max() * 2.75),
+    PYTHON,
+    script=no_type("level = round("),
+    line="if ",
+    **WIDE,
+)
+def forward(self, x: Tensor) -> Tensor:
+    level = round(x.std().item(), 1)
+    if level == 1.3:
+        return x / level
+    tenths = int(x.max().item() * 10)
+    if tenths % 10 == 7:
+        return x * tenths
+    return x
 
 
-class CountsVotes(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        votes = x.argmax(-1).tolist()
-        if votes.count(0) > len(votes) // 2:
-            return x[:, 0]
-        if len(set(votes)) == 1:
-            return x.mean(-1)
-        return x.amax(-1)
-
-
-class NestsConditions(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 1)) for _ in range(3)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b, c = (net(x).mean() for net in self.nets)
-        if a > 0.4:
-            if b > -0.2:
-                if c < -0.1:
-                    return x * 4
-                return x * 3
-            return x * 2
-        return x
+@branch(
+    "counts votes",
+    call(normal(5, 4)),
+    call(normal(5, 4) + 5 * torch.eye(4)[0]),
+    call(normal(5, 4) + 5 * torch.eye(4)[2]),
+    PYTHON,
+    script=unannotated("votes = x.argmax"),
+    line="if ",
+    shapes={"x": "5 4"},
+    **WIDE,
+)
+def forward(self, x: Tensor) -> Tensor:
+    votes = x.argmax(-1).tolist()
+    if votes.count(0) > len(votes) // 2:
+        return x[:, 0]
+    if len(set(votes)) == 1:
+        return x.mean(-1)
+    return x.amax(-1)
 
 
 def levels(way: float, model: Any, x: Tensor) -> Tensor:
@@ -337,22 +448,53 @@ def levels(way: float, model: Any, x: Tensor) -> Tensor:
     return torch.stack([a - 0.45, b + 0.18, way * (-0.1 - c) - 0.05]).amin()
 
 
-class Refines(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.diag(torch.tensor([1.0, 0.8, 0.6, 0.4])))
+@branch(
+    "nests conditions",
+    call(X6),
+    climbed(X6, lambda m, x: m.nets[0](x).mean() - 0.5 * m.nets[1](x).mean()),
+    climbed(X6, partial(levels, 1.0)),
+    climbed(X6, partial(levels, -1.0)),
+    line="if ",
+    **WIDE,
+)
+@has(
+    nets=lambda: nn.ModuleList(
+        nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 1)) for _ in range(3)
+    )
+)
+def forward(self, x: Tensor) -> Tensor:
+    a, b, c = (net(x).mean() for net in self.nets)
+    if a > 0.4:
+        if b > -0.2:
+            if c < -0.1:
+                return x * 4
+            return x * 3
+        return x * 2
+    return x
 
-    def forward(self, b: Tensor) -> Tensor:
-        x, rest, rounds = torch.zeros_like(b), b, 0
-        while rest.norm() > 0.05:
-            x = x + rest
-            rest = b - x @ self.matrix
-            rounds += 1
-        if rounds > 12:
-            return x * 0.5
-        if rounds < 4:
-            return b
-        return x
+
+@branch(
+    "refines",
+    call(normal(2, 4)),
+    call(normal(2, 4) * 0.001),
+    call(normal(2, 4) * 0.05),
+    call(normal(2, 4) * 40),
+    line="if rounds",
+    values={"b": (-99.0, 99.0)},
+    refused={"export onnx": undecided("while rest.norm()")},
+)
+@has(matrix=lambda: Buffer(torch.diag(torch.tensor([1.0, 0.8, 0.6, 0.4]))))
+def forward(self, b: Tensor) -> Tensor:
+    x, rest, rounds = torch.zeros_like(b), b, 0
+    while rest.norm() > 0.05:
+        x = x + rest
+        rest = b - x @ self.matrix
+        rounds += 1
+    if rounds > 12:
+        return x * 0.5
+    if rounds < 4:
+        return b
+    return x
 
 
 class Mode(enum.Enum):
@@ -360,39 +502,56 @@ class Mode(enum.Enum):
     BEAM = "beam"
 
 
-class DecodesByMode(nn.Module):
-    def forward(self, logits: Tensor, mode: str) -> Tensor:
-        best = logits.topk(2).values
-        if Mode(mode) is Mode.BEAM:
-            margin = best[..., 0] - best[..., 1]
-            if margin.amax() < 0.1:
-                return logits.softmax(-1)
-            return logits.log_softmax(-1)
-        return logits * best[..., :1]
-
-
-class CropsObject(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Conv2d(1, 1, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mask = torch.sigmoid(self.net(x))[0, 0] > 0.6
-        rows = mask.any(1).nonzero()
-        if rows.numel() == 0:
-            return x * 0
-        height = int(rows[-1] - rows[0]) + 1
-        if height <= 2:
-            return x + height
-        if mask.sum() > 0.6 * mask.numel():
-            return x / 2
-        return x
+@branch(
+    "decodes by mode",
+    call(normal(3, 5), "greedy"),
+    call(normal(3, 5), "beam"),
+    call(normal(3, 5) * 0.01, "beam"),
+    truth(BRANCH, export=RAISES),
+    script=replace(UNEXPLAINED, line="Mode(mode)"),
+    line="if ",
+    blame={"export": GUARD},
+    values={"mode": ["greedy", "beam"]},
+    ci="export onnx",
+)
+def forward(self, logits: Tensor, mode: str) -> Tensor:
+    best = logits.topk(2).values
+    if Mode(mode) is Mode.BEAM:
+        margin = best[..., 0] - best[..., 1]
+        if margin.amax() < 0.1:
+            return logits.softmax(-1)
+        return logits.log_softmax(-1)
+    return logits * best[..., :1]
 
 
 def one_row(model: Any, x: Tensor) -> Tensor:
     """Return how far the mask is from one row that is set."""
     away = torch.tensor([-1.0, -1.0, 1.0, -1.0, -1.0, -1.0])[:, None]
     return ((model.net(x)[0, 0] - 0.4) * away).amin()
+
+
+@branch(
+    "crops object",
+    call(IMAGE),
+    call(IMAGE * 0),
+    climbed(IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
+    climbed(IMAGE, one_row),
+    line="if ",
+    shapes=FIXED,
+    **WIDE,
+)
+@has(net=lambda: nn.Conv2d(1, 1, 3, padding=1))
+def forward(self, x: Tensor) -> Tensor:
+    mask = torch.sigmoid(self.net(x))[0, 0] > 0.6
+    rows = mask.any(1).nonzero()
+    if rows.numel() == 0:
+        return x * 0
+    height = int(rows[-1] - rows[0]) + 1
+    if height <= 2:
+        return x + height
+    if mask.sum() > 0.6 * mask.numel():
+        return x / 2
+    return x
 
 
 class WatchesMemory(nn.Module):
@@ -412,293 +571,28 @@ class WatchesMemory(nn.Module):
         return x.mean(1)
 
 
-class FlagsText(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(30, 8)
-        self.net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        risk = torch.sigmoid(self.net(self.embed(ids).mean(0)))
-        if risk > 0.56:
-            return ids * 0
-        return ids
+branch(
+    call(normal(2, 5, 3)),
+    climbed(normal(2, 5, 3), lambda m, x: m.score(x)),
+    climbed(normal(2, 5, 3), lambda m, x: -m.score(x)),
+    line="if score",
+    **WIDE,
+)(WatchesMemory)
 
 
-X6 = normal(4, 6)
-X24 = normal(24)
-WIDE = {"values": {"x": (-5.0, 5.0)}}
-FIXED = {"x": "..."}
-BOXES = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.5, 0.0, 2.0, 2.0], [5.0, 5.0, 1.0, 1.0]])
-SCORES = torch.tensor([0.9, 0.6, 0.4])
-IMAGE = normal(1, 1, 6, 6)
-
-DEPLOYED_BRANCHES = (
-    branch(
-        "suppresses overlaps",
-        SuppressesOverlaps,
-        call(BOXES, SCORES),
-        call(BOXES[:1].repeat(3, 1), SCORES),
-        call(BOXES, torch.tensor([0.9, 0.02, 0.6])),
-        call(BOXES + 9 * torch.eye(3, 4), SCORES),
-        line="if ",
-        expect=PYTHON,
-        values={"boxes": (0.0, 12.0), "scores": (0.0, 1.0)},
-        refused={"script": unannotated("scores.argsort")},
-        ci="",
-    ),
-    branch(
-        "routes to two",
-        RoutesToTwo,
-        call(X6),
-        climbed(RoutesToTwo, X6, lambda m, x: m.gate(x).softmax(-1).amax(-1).amin()),
-        climbed(RoutesToTwo, X6 * 0.1, lambda m, x: margin(m.gate(x), 2).clamp(max=0.1)),
-        climbed(RoutesToTwo, X6 * 0.1, lambda m, x: -margin(-m.gate(x), 3).abs().sum()),
-        line="if ",
-        expect=PYTHON,
-        refused={"script": no_construct("return sum(")},
-        ci="",
-    ),
-    branch(
-        "skips idle experts",
-        SkipsIdleExperts,
-        call(X6),
-        climbed(SkipsIdleExperts, X6, lambda m, x: margin(m.gate(x), 0)),
-        climbed(SkipsIdleExperts, X6, lambda m, x: margin(m.gate(x), 1)),
-        climbed(SkipsIdleExperts, X6, lambda m, x: margin(m.gate(x), 2)),
-        line="if ",
-        expect=PYTHON,
-        **WIDE,
-        refused={"script": no_construct("continue")},
-        ci="",
-    ),
-    branch(
-        "exits early",
-        ExitsEarly,
-        call(X6),
-        *(climbed(ExitsEarly, X6, partial(certainty, depth)) for depth in range(3)),
-        line="if logits",
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "chooses bits",
-        ChoosesBits,
-        call(X6),
-        call(X6 * 0.05),
-        call(X6 / X6.abs().max() * 12),
-        line="if bits",
-        values={"x": (-16.0, 16.0)},
-        ci="",
-    ),
-    branch(
-        "stops at token",
-        StopsAtToken,
-        call(normal(6)),
-        *(climbed(StopsAtToken, normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
-        line="if ",
-        shapes={"h": "6"},
-        values={"h": (-5.0, 5.0)},
-        ci="",
-    ),
-    branch(
-        "counts tokens",
-        CountsTokens,
-        call(torch.tensor([5, 2, 7, 9, 2, 4])),
-        call(torch.tensor([5, 3, 7, 9, 1, 4])),
-        call(torch.tensor([2, 2, 7, 2, 2, 4])),
-        call(torch.tensor([5, 3, 7, 9, 1, 2])),
-        line="if ",
-        values={"ids": (0, 99)},
-        refused={"export onnx": undecided("stops = int(")},
-        ci="",
-    ),
-    branch(
-        "trims padding",
-        TrimsPadding,
-        call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [5], [2]])),
-        call(normal(3, 5, 2), torch.ones(3, 5, dtype=torch.bool)),
-        call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [3], [2]])),
-        line="if ",
-        shapes={"x": "3 time 2", "mask": "3 time"},
-        ci="",
-    ),
-    branch(
-        "clips by histogram",
-        ClipsByHistogram,
-        call(X24),
-        call(X24 * 4),
-        call(X24 * 0.1 + 0.5),
-        line="if bins",
-        values={"x": (-6.0, 6.0)},
-        ci="",
-    ),
-    branch(
-        "treats one class",
-        TreatsOneClass,
-        call(normal(1, 1, 4, 4)),
-        climbed(TreatsOneClass, normal(1, 1, 4, 4), lambda m, x: margin(m.net(x), 7)),
-        line="if self.net(x)",
-        shapes=FIXED,
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "half open gate",
-        HalfOpenGate,
-        call(X6),
-        climbed(HalfOpenGate, X6 * 0.1, lambda m, x: -m.inner(x).square().sum()),
-        climbed(HalfOpenGate, X6, lambda m, x: m.inner(x).amin()),
-        line="if gate",
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "all saturated",
-        AllSaturated,
-        call(X6),
-        call(X6 * 0),
-        climbed(AllSaturated, X6, lambda m, x: m.inner(x).amin()),
-        line="if full",
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "dead layer",
-        DeadLayer,
-        call(X6),
-        climbed(DeadLayer, X6, lambda m, x: -m.inner(x).amax()),
-        line="if hidden",
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "finds gap",
-        FindsGap,
-        call(X6),
-        call(X6 + 4 * X6.sign()),
-        call(X6 + 7 * torch.eye(24)[9].view(4, 6)),
-        line="if ",
-        values={"x": (-9.0, 9.0)},
-        refused={"export onnx": undecided("widest = int(")},
-        ci="",
-    ),
-    branch(
-        "samples nucleus",
-        SamplesNucleus,
-        call(normal(16)),
-        call(normal(16) * 30),
-        call(normal(16) * 0),
-        line="if kept",
-        expect=NUMBER,
-        blame=dict.fromkeys(("trace", "onnx_legacy"), baked("kept = int(")),
-        shapes={"logits": "16"},
-        refused={"export onnx": undecided("kept = int(")},
-        ci="",
-    ),
-    branch(
-        "rejects outlier",
-        RejectsOutlier,
-        call(X6),
-        call(X6 + 4),
-        call(X6 + 1.2),
-        line="if ",
-        expect=truth(STATE, script=None, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH),
-        blame={"trace": moved_on("self.mean.lerp_")},
-        **WIDE,
-        ci="trace",
-    ),
-    branch(
-        "picks level",
-        PicksLevel,
-        call(X24),
-        call(X24 / X24.std() * 1.3),
-        call(X24 / X24.max() * 2.75),
-        line="if ",
-        expect=PYTHON,
-        **WIDE,
-        refused={"script": no_type("level = round(")},
-        ci="",
-    ),
-    branch(
-        "counts votes",
-        CountsVotes,
-        call(normal(5, 4)),
-        call(normal(5, 4) + 5 * torch.eye(4)[0]),
-        call(normal(5, 4) + 5 * torch.eye(4)[2]),
-        line="if ",
-        expect=PYTHON,
-        shapes={"x": "5 4"},
-        **WIDE,
-        refused={"script": unannotated("votes = x.argmax")},
-        ci="",
-    ),
-    branch(
-        "nests conditions",
-        NestsConditions,
-        call(X6),
-        climbed(NestsConditions, X6, lambda m, x: m.nets[0](x).mean() - 0.5 * m.nets[1](x).mean()),
-        climbed(NestsConditions, X6, partial(levels, 1.0)),
-        climbed(NestsConditions, X6, partial(levels, -1.0)),
-        line="if ",
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "refines",
-        Refines,
-        call(normal(2, 4)),
-        call(normal(2, 4) * 0.001),
-        call(normal(2, 4) * 0.05),
-        call(normal(2, 4) * 40),
-        line="if rounds",
-        values={"b": (-99.0, 99.0)},
-        refused={"export onnx": undecided("while rest.norm()")},
-        ci="",
-    ),
-    branch(
-        "decodes by mode",
-        DecodesByMode,
-        call(normal(3, 5), "greedy"),
-        call(normal(3, 5), "beam"),
-        call(normal(3, 5) * 0.01, "beam"),
-        line="if ",
-        expect=truth(BRANCH, script=REFUSED, export=RAISES),
-        blame={"export": GUARD},
-        refused={"script": replace(UNEXPLAINED, line="Mode(mode)")},
-        values={"mode": ["greedy", "beam"]},
-        ci="export onnx",
-    ),
-    branch(
-        "crops object",
-        CropsObject,
-        call(IMAGE),
-        call(IMAGE * 0),
-        climbed(CropsObject, IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
-        climbed(CropsObject, IMAGE, one_row),
-        line="if ",
-        shapes=FIXED,
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "watches memory",
-        WatchesMemory,
-        call(normal(2, 5, 3)),
-        climbed(WatchesMemory, normal(2, 5, 3), lambda m, x: m.score(x)),
-        climbed(WatchesMemory, normal(2, 5, 3), lambda m, x: -m.score(x)),
-        line="if score",
-        **WIDE,
-        ci="",
-    ),
-    branch(
-        "flags text",
-        FlagsText,
-        call(whole(0, 29, 8)),
-        call(torch.full((8,), 29)),
-        line="if risk",
-        shapes={"ids": "8"},
-        values={"ids": (0, 29)},
-        ci="",
-    ),
+@branch(
+    "flags text",
+    call(whole(0, 29, 8)),
+    call(torch.full((8,), 29)),
+    shapes={"ids": "8"},
+    values={"ids": (0, 29)},
 )
+@has(
+    embed=lambda: nn.Embedding(30, 8),
+    net=lambda: nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)),
+)
+def forward(self, ids: Tensor) -> Tensor:
+    risk = torch.sigmoid(self.net(self.embed(ids).mean(0)))
+    if risk > 0.56:
+        return ids * 0
+    return ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
 import torch.nn.functional as F
@@ -11,63 +11,104 @@ from torch import Tensor, nn
 from zoo.row import (
     B_T,
     B_T_3,
+    DIFFERS,
     FROZEN,
     NARROWED,
     REFUSED,
+    SKIPPED,
+    UNEXPLAINED,
     UNVERIFIED,
+    Blame,
+    asks,
+    baked,
     call,
     coins,
     frozen_size,
+    has,
     no_construct,
     normal,
     row,
+    section,
     truth,
+    unannotated,
     undecided,
     whole,
 )
 
-
-class LoopOverTime(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.zeros_like(x[:, 0])
-        for t in range(x.shape[1]):
-            h = h * 0.5 + x[:, t]
-        return h
+section("control")
 
 
-class LoopOverRows(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        rows = []
-        for one in x:
-            rows.append(one.cumsum(0))  # noqa: PERF401  # the loop is the point
-        return torch.stack(rows)
+@row(
+    "loop over time",
+    call(normal(2, 5, 3)),
+    truth(FROZEN, script=None, onnx=NARROWED),
+    export=frozen_size("for t in range(x.shape[1]):"),
+    shapes=B_T_3,
+    dims={"time": (5, 9)},
+    line="for t in range(x.shape[1]):",
+)
+def forward(self, x: Tensor) -> Tensor:
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = h * 0.5 + x[:, t]
+    return h
 
 
-class CellOverTime(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(3, 4)
+@row(
+    "loop over rows",
+    call(normal(4, 3)),
+    truth(FROZEN, script=None, onnx=NARROWED),
+    export=frozen_size(),
+    line="for one in x:",
+    ci="onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    rows = []
+    for one in x:
+        rows.append(one.cumsum(0))  # noqa: PERF401  # the loop is the point
+    return torch.stack(rows)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.zeros(x.shape[0], 4)
-        for t in range(x.shape[1]):
-            h = self.cell(x[:, t], h)
-        return h
+
+@row("cell over fixed time", call(normal(2, 4, 3)), ci="script")
+@row(
+    "cell over time",
+    call(normal(2, 4, 3)),
+    truth(FROZEN, script=None, onnx=NARROWED),
+    export=frozen_size("for t in range(x.shape[1]):"),
+    shapes=B_T_3,
+    line="for t in range(x.shape[1]):",
+)
+@has(cell=lambda: nn.GRUCell(3, 4))
+def forward(self, x: Tensor) -> Tensor:
+    h = torch.zeros(x.shape[0], 4)
+    for t in range(x.shape[1]):
+        h = self.cell(x[:, t], h)
+    return h
 
 
-class Unrolled(nn.Module):
+@row("unrolled", call(normal(3, 4)), round_trip=True, ci="trace")
+@has(layers=lambda: nn.ModuleList(nn.Linear(4, 4) for _ in range(3)))
+def forward(self, x: Tensor) -> Tensor:
     """A loop whose count is a constant of the model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = torch.tanh(layer(x)) + x
-        return x
+    for layer in self.layers:
+        x = torch.tanh(layer(x)) + x
+    return x
 
 
+@row(
+    "many rows branch, one side declared",
+    call(normal(6, 3)),
+    shapes={"x": "batch 3"},
+    dims={"batch": (5, 8)},
+    ci="trace",
+)
+@row(
+    call(normal(4, 3)),
+    truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
+    round_trip=True,
+    line="if x.shape[0] > 4:",
+    ci="script",
+)
 class ManyRowsBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] > 4:
@@ -75,39 +116,100 @@ class ManyRowsBranch(nn.Module):
         return x + 1
 
 
-class OneRowBranch(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] == 1:
-            return x * 3
-        return x + 1
+@row(
+    "one row branch, from one row",
+    call(normal(1, 3)),
+    truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
+    line="if x.shape[0] == 1:",
+)
+# 0/1 specialization: torch assumes that a dynamic size is neither 0 nor 1, and keeps that side.
+@row(
+    "one row branch",
+    call(normal(4, 3)),
+    truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
+    line="if x.shape[0] == 1:",
+    ci="export",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if x.shape[0] == 1:
+        return x * 3
+    return x + 1
 
 
-class OddTimePad(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] % 2 == 1:
-            x = F.pad(x, (0, 1))
-        return x.reshape(x.shape[0], -1, 2).sum(-1)
+@row(
+    "even time from four",
+    call(normal(2, 6)),
+    shapes=B_T,
+    dims={"time": range(4, 11, 2)},
+    round_trip=True,
+    ci="export",
+)
+# torch.export excludes the size at which half the time is 1.
+@row(
+    "even time only",
+    call(normal(2, 6)),
+    export=NARROWED,
+    shapes=B_T,
+    dims={"time": range(2, 11, 2)},
+)
+# The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
+@row(
+    "odd time pad",
+    call(normal(2, 5)),
+    truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
+    shapes=B_T,
+    line="if x.shape[1] % 2 == 1:",
+    ci="trace",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if x.shape[1] % 2 == 1:
+        x = F.pad(x, (0, 1))
+    return x.reshape(x.shape[0], -1, 2).sum(-1)
 
 
-class LastThree(nn.Module):
+@row("last three", call(normal(2, 5)), export=NARROWED, shapes=B_T, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
     """Slicing clamps: eager takes shorter sequences too."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, -3:].sum(1)
+    return x[:, -3:].sum(1)
 
 
-class SqueezeAll(nn.Module):
+@row("squeeze all", call(normal(4, 3, 1)))
+def forward(self, x: Tensor) -> Tensor:
     """Drops the batch axis too if it is 1. Exporters that assume a size above 1 keep it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.squeeze() * 2
+    return x.squeeze() * 2
 
 
-class SqueezeLast(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.squeeze(-1) * 2
+@row("squeeze last", call(normal(4, 3, 1)), ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x.squeeze(-1) * 2
 
 
+@row(
+    "sum branch, one side by values",
+    call(normal(4, 3).abs()),
+    export=REFUSED,
+    onnx=REFUSED,
+    values={"x": (0.5, 2.0)},
+    weak=UNVERIFIED,
+    refused={"export onnx": undecided("if x.sum() > 0:")},
+)
+@row(
+    "sum branch, one side filtered",
+    call(normal(4, 3).abs()),
+    export=REFUSED,
+    onnx=REFUSED,
+    filter=lambda x: bool(x.sum() > 0),
+    weak=UNVERIFIED,
+    refused={"export onnx": undecided("if x.sum() > 0:")},
+)
+@row(
+    call(normal(4, 3)),
+    trace=FROZEN,
+    export=REFUSED,
+    onnx=REFUSED,
+    onnx_legacy=FROZEN,
+    line="if x.sum() > 0:",
+)
 class SumBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() > 0:
@@ -115,241 +217,557 @@ class SumBranch(nn.Module):
         return x - 1
 
 
-class EquivalentBranch(nn.Module):
-    """If nothing is masked, both sides are the same."""
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        if bool(mask.all()):
-            return x
-        return x.masked_fill(~mask, -1.0)
-
-
-class AllMaskBranch(nn.Module):
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        if bool(mask.all()):
-            return x.mean(1)
-        return (x * mask).sum(1)
-
-
-class TokenBranch(nn.Module):
-    def forward(self, ids: Tensor) -> Tensor:
-        total = ids.sum(1)
-        if (ids == 0).any():
-            total = total + 100
-        return total
-
-
-class WhileLarge(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        while bool(x.abs().max() > 0.5):
-            x = x / 2
-        return x
-
-
-class WhereInstead(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x.sum() > 0, x * 2, x - 1)
-
-
-class CondInstead(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x,))
-
-
-class PresentMask(nn.Module):
-    """A branch on whether an argument is given, not on its values."""
-
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
-        if mask is not None:
-            x = x.masked_fill(mask == 0, 0.0)
-        return x.sum(1)
-
-
-CONTROL = (
-    row(
-        "loop over time",
-        LoopOverTime,
-        call(normal(2, 5, 3)),
-        truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
-        shapes=B_T_3,
-        dims={"time": (5, 9)},
-        ci="",
-        line="for t in range(x.shape[1]):",
-        refused={"export": frozen_size("for t in range(x.shape[1]):")},
-    ),
-    row(
-        "loop over rows",
-        LoopOverRows,
-        call(normal(4, 3)),
-        truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
-        ci="onnx",
-        line="for one in x:",
-        refused={"export": frozen_size()},
-    ),
-    row(
-        "cell over time",
-        CellOverTime,
-        call(normal(2, 4, 3)),
-        truth(FROZEN, script=None, export=REFUSED, onnx=NARROWED),
-        shapes=B_T_3,
-        ci="",
-        line="for t in range(x.shape[1]):",
-        refused={"export": frozen_size("for t in range(x.shape[1]):")},
-    ),
-    row("cell over fixed time", CellOverTime, call(normal(2, 4, 3)), ci="script"),
-    row("unrolled", Unrolled, call(normal(3, 4)), round_trip=True),
-    row(
-        "many rows branch",
-        ManyRowsBranch,
-        call(normal(4, 3)),
-        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="script",
-        round_trip=True,
-        line="if x.shape[0] > 4:",
-    ),
-    row(
-        "many rows branch, one side declared",
-        ManyRowsBranch,
-        call(normal(6, 3)),
-        shapes={"x": "batch 3"},
-        dims={"batch": (5, 8)},
-    ),
-    # 0/1 specialization: torch assumes that a dynamic size is neither 0 nor 1, and keeps that side.
-    row(
-        "one row branch",
-        OneRowBranch,
-        call(normal(4, 3)),
-        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="export",
-        line="if x.shape[0] == 1:",
-    ),
-    row(
-        "one row branch, from one row",
-        OneRowBranch,
-        call(normal(1, 3)),
-        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        ci="",
-        line="if x.shape[0] == 1:",
-    ),
-    # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
-    row(
-        "odd time pad",
-        OddTimePad,
-        call(normal(2, 5)),
-        truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-        shapes=B_T,
-        ci="trace",
-        line="if x.shape[1] % 2 == 1:",
-    ),
-    # torch.export excludes the size at which half the time is 1.
-    row(
-        "even time only",
-        OddTimePad,
-        call(normal(2, 6)),
-        truth(export=NARROWED),
-        shapes=B_T,
-        dims={"time": range(2, 11, 2)},
-        ci="",
-    ),
-    row(
-        "even time from four",
-        OddTimePad,
-        call(normal(2, 6)),
-        shapes=B_T,
-        dims={"time": range(4, 11, 2)},
-        ci="export",
-        round_trip=True,
-    ),
-    row(
-        "last three",
-        LastThree,
-        call(normal(2, 5)),
-        truth(export=NARROWED),
-        shapes=B_T,
-        ci="onnx_legacy",
-    ),
-    row("squeeze all", SqueezeAll, call(normal(4, 3, 1)), ci=""),
-    row("squeeze last", SqueezeLast, call(normal(4, 3, 1))),
-    row(
-        "sum branch",
-        SumBranch,
-        call(normal(4, 3)),
-        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
-        ci="",
-        line="if x.sum() > 0:",
-    ),
-    row(
-        "sum branch, one side filtered",
-        SumBranch,
-        call(normal(4, 3).abs()),
-        truth(export=REFUSED, onnx=REFUSED),
-        filter=lambda x: bool(x.sum() > 0),
-        weak=UNVERIFIED,
-        ci="",
-        refused={"export onnx": undecided("if x.sum() > 0:")},
-    ),
-    row(
-        "sum branch, one side by values",
-        SumBranch,
-        call(normal(4, 3).abs()),
-        truth(export=REFUSED, onnx=REFUSED),
-        values={"x": (0.5, 2.0)},
-        weak=UNVERIFIED,
-        ci="",
-        refused={"export onnx": undecided("if x.sum() > 0:")},
-    ),
-    row(
-        "equivalent branch",
-        EquivalentBranch,
-        call(normal(4, 3), coins(4, 3)),
-        truth(export=REFUSED, onnx=REFUSED),
-        ci="",
-        refused={"export onnx": undecided("if bool(mask.all()):")},
-    ),
-    row(
-        "all mask branch",
-        AllMaskBranch,
-        call(normal(4, 3), coins(4, 3)),
-        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
-        ci="onnx",
-        line="if bool(mask.all()):",
-    ),
-    row(
-        "token branch",
-        TokenBranch,
-        call(whole(0, 9, 4, 5)),
-        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
-        ci="onnx_legacy",
-        line="if (ids == 0).any():",
-    ),
-    row(
-        "while large",
-        WhileLarge,
-        call(normal(4, 3)),
-        truth(trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN),
-        ci="export",
-        line="while bool(x.abs().max() > 0.5):",
-    ),
-    row("where instead", WhereInstead, call(normal(4, 3))),
-    row(
-        "cond instead",
-        CondInstead,
-        call(normal(4, 3)),
-        truth(REFUSED, export=None, onnx=None),
-        ci="trace script onnx onnx_legacy",
-        round_trip=True,
-        refused={
-            "trace script onnx_legacy": no_construct(
-                "torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x"
-            )
-        },
-    ),
-    row("present mask, absent", PresentMask, call(normal(4, 3)), ci=""),
-    row(
-        "present mask, given",
-        PresentMask,
-        call(normal(4, 3), coins(4, 3).long()),
-        ci="onnx_legacy",
-        round_trip=True,
-    ),
+@row(
+    "equivalent branch",
+    call(normal(4, 3), coins(4, 3)),
+    export=REFUSED,
+    onnx=REFUSED,
+    refused={"export onnx": undecided("if bool(mask.all()):")},
 )
+def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    """If nothing is masked, both sides are the same."""
+    if bool(mask.all()):
+        return x
+    return x.masked_fill(~mask, -1.0)
+
+
+@row(
+    "all mask branch",
+    call(normal(4, 3), coins(4, 3)),
+    trace=FROZEN,
+    export=REFUSED,
+    onnx=REFUSED,
+    onnx_legacy=FROZEN,
+    line="if bool(mask.all()):",
+    ci="onnx",
+)
+def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    if bool(mask.all()):
+        return x.mean(1)
+    return (x * mask).sum(1)
+
+
+@row(
+    "token branch",
+    call(whole(0, 9, 4, 5)),
+    trace=FROZEN,
+    export=REFUSED,
+    onnx=REFUSED,
+    onnx_legacy=FROZEN,
+    line="if (ids == 0).any():",
+    ci="onnx_legacy",
+)
+def forward(self, ids: Tensor) -> Tensor:
+    total = ids.sum(1)
+    if (ids == 0).any():
+        total = total + 100
+    return total
+
+
+@row(
+    "while large",
+    call(normal(4, 3)),
+    trace=FROZEN,
+    export=REFUSED,
+    onnx=REFUSED,
+    onnx_legacy=FROZEN,
+    line="while bool(x.abs().max() > 0.5):",
+    ci="export",
+)
+def forward(self, x: Tensor) -> Tensor:
+    while bool(x.abs().max() > 0.5):
+        x = x / 2
+    return x
+
+
+@row("where instead", call(normal(4, 3)), ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.where(x.sum() > 0, x * 2, x - 1)
+
+
+@row(
+    "cond instead",
+    call(normal(4, 3)),
+    truth(REFUSED, export=None, onnx=None),
+    round_trip=True,
+    refused={
+        "trace script onnx_legacy": no_construct(
+            "torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x"
+        )
+    },
+    ci="trace script onnx onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x,))
+
+
+@row(
+    "present mask, given", call(normal(4, 3), coins(4, 3).long()), round_trip=True, ci="onnx_legacy"
+)
+@row("present mask, absent", call(normal(4, 3)))
+def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+    """A branch on whether an argument is given, not on its values."""
+    if mask is not None:
+        x = x.masked_fill(mask == 0, 0.0)
+    return x.sum(1)
+
+
+IN_A_CORNER = "x.sum() > 100"
+
+section("baked")
+
+
+# torch.onnx.export falls back to strict capture, which accepts float(tensor) and numpy.
+@row(
+    "float of max",
+    call(normal(4, 3)),
+    trace=DIFFERS,
+    export=undecided("x - float(x.max())"),
+    onnx_legacy=DIFFERS,
+    blame=baked("float(x.max())"),
+    ci="onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x - float(x.max())
+
+
+@row(
+    "item scale",
+    call(normal(4, 3)),
+    trace=DIFFERS,
+    onnx_legacy=DIFFERS,
+    blame=baked("x.abs().sum().item()"),
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x * x.abs().sum().item()
+
+
+@row(
+    "to list",
+    call(normal(4, 3)),
+    trace=DIFFERS,
+    script=unannotated("x * sum(x[0].tolist())"),
+    onnx_legacy=DIFFERS,
+    blame=baked("x[0].tolist()"),
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x * sum(x[0].tolist())
+
+
+@row(
+    "through numpy",
+    call(normal(4, 3)),
+    trace=DIFFERS,
+    script=REFUSED,
+    export=REFUSED,
+    onnx_legacy=DIFFERS,
+    shapes={"x": "..."},
+    round_trip=True,
+    blame=baked("x.numpy().cumsum(1)"),
+    refused={"script export": no_construct("x + torch.from_numpy(x.numpy().cumsum(1))")},
+    ci="onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.from_numpy(x.numpy().cumsum(1))
+
+
+@row(
+    "new tensor of input",
+    call(normal(4, 3)),
+    trace=DIFFERS,
+    export=undecided("x * torch.tensor([float(x[0, 0]), 1.0, 2.0])"),
+    onnx_legacy=DIFFERS,
+    blame=baked("torch.tensor([float(x[0, 0])"),
+    ci="trace",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x * torch.tensor([float(x[0, 0]), 1.0, 2.0])
+
+
+@row(
+    "index by value",
+    call(normal(4, 3), torch.tensor(1)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=REFUSED),
+    values={"index": (0, 2)},
+    blame=baked("int(index)"),
+    refused={"export onnx": undecided("x[:, int(index)]")},
+    ci="trace export onnx",
+)
+def forward(self, x: Tensor, index: Tensor) -> Tensor:
+    return x[:, int(index)]
+
+
+@row(
+    "select by tensor",
+    call(normal(4, 3), torch.tensor(1)),
+    values={"index": (0, 2)},
+    round_trip=True,
+    ci="trace",
+)
+def forward(self, x: Tensor, index: Tensor) -> Tensor:
+    return x.index_select(1, index.reshape(1)).squeeze(1)
+
+
+@row(
+    "tracing branch",
+    call(normal(4, 3)),
+    trace=DIFFERS,
+    onnx_legacy=DIFFERS,
+    round_trip=True,
+    blame=asks("if torch.jit.is_tracing():"),
+    ci="script",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if torch.jit.is_tracing():
+        return x * 2
+    return x
+
+
+@row(
+    "scripting branch",
+    call(normal(4, 3)),
+    script=DIFFERS,
+    round_trip=True,
+    blame=asks("if torch.jit.is_scripting():"),
+    ci="script onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if torch.jit.is_scripting():
+        return x * 2
+    return x
+
+
+@row(
+    "compiling branch",
+    call(normal(4, 3)),
+    export=DIFFERS,
+    onnx=DIFFERS,
+    blame=asks("if torch.compiler.is_compiling():"),
+    ci="export onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return x * 2
+    return x
+
+
+@row(
+    "onnx branch",
+    call(normal(4, 3)),
+    script=no_construct("if torch.onnx.is_in_onnx_export():"),
+    onnx=DIFFERS,
+    onnx_legacy=DIFFERS,
+    blame=asks("if torch.onnx.is_in_onnx_export():"),
+    ci="script onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if torch.onnx.is_in_onnx_export():
+        return x * 2
+    return x
+
+
+@row("friendly tracing branch", call(normal(4, 3)), round_trip=True, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    """Computes the same numbers in another way while it is traced."""
+    if torch.jit.is_tracing():
+        return x + x
+    return x * 2
+
+
+class OnnxSoftplus(nn.Module):
+    """Spells softplus otherwise for ONNX; the plain spelling overflows."""
+
+    def __init__(self, *, stable: bool) -> None:
+        super().__init__()
+        self.stable = stable
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 4
+        if not torch.onnx.is_in_onnx_export():
+            return nn.functional.softplus(x)
+        if self.stable:
+            return x.clamp(min=0) + (-x.abs()).exp().log1p()
+        return (1 + x.exp()).log()
+
+
+row(
+    "softplus of onnx, overflows",
+    call(normal(4, 3)),
+    script=no_construct("if not torch.onnx.is_in_onnx_export():"),
+    onnx=DIFFERS,
+    onnx_legacy=DIFFERS,
+    blame=asks("if not torch.onnx.is_in_onnx_export():"),
+    ci="onnx_legacy",
+)(lambda: OnnxSoftplus(stable=False))
+row(
+    "softplus of onnx, stable",
+    call(normal(4, 3)),
+    script=no_construct("if not torch.onnx.is_in_onnx_export():"),
+)(lambda: OnnxSoftplus(stable=True))
+
+
+class ScriptsOwnBranch(nn.Module):
+    """Only the script has the inner branch, and no operator compares its numbers."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting() and float(x.abs().max()) > 30.0:
+            return x * self.factor
+        return x * 2
+
+
+row(
+    "own branch of the script",
+    call(normal(4, 3)),
+    script=DIFFERS,
+    blame=asks("if torch.jit.is_scripting() and"),
+    ci="script",
+)(lambda: ScriptsOwnBranch(3.0))
+row("own branch of the script, the same", call(normal(4, 3)), ci="script")(
+    lambda: ScriptsOwnBranch(2.0)
+)
+
+
+@row(
+    "forces",
+    call(normal(4, 3)),
+    truth(REFUSED, script=None),
+    round_trip=True,
+    refused={
+        "trace onnx_legacy": no_construct("forces = torch.autograd.grad([energy], [x])[0]"),
+        "export onnx": UNEXPLAINED,
+    },
+    ci="trace script onnx_legacy",
+)
+@has(hidden=lambda: nn.Linear(3, 8), energy=lambda: nn.Linear(8, 1))
+def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """A potential with its forces, which need gradients."""
+    x = x.detach().requires_grad_(True)
+    energy = self.energy(self.hidden(x).tanh()).sum()
+    forces = torch.autograd.grad([energy], [x])[0]
+    assert forces is not None
+    return energy, -forces
+
+
+@row(
+    "asks for the grad mode without gradients", call(normal(4, 3)), under=torch.no_grad, ci="script"
+)
+# The script asks again each time it runs, which is without gradients.
+@row(
+    "asks for the grad mode",
+    call(normal(4, 3)),
+    script=DIFFERS,
+    otherwise="if torch.is_grad_enabled():",
+    blame=Blame(owner="", cause="mode-dependent operator", line="if torch.is_grad_enabled():"),
+    ci="script export",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return x * 2
+    return x * 3
+
+
+class AsksInACorner(nn.Module):
+    """Computes something else without gradients, on sums that few calls reach."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 100) and not torch.is_grad_enabled():
+            return x * self.factor
+        return x * 2
+
+
+# The truth of a warning, which is no failure: the artifact does what the test's call does.
+row(
+    "asks for the grad mode in a corner",
+    call(normal(4, 3)),
+    script=DIFFERS,
+    export=REFUSED,
+    onnx=REFUSED,
+    otherwise="and not torch.is_grad_enabled():",
+    blame=Blame(owner="", cause="mode-dependent operator", line="and not torch.is_grad_enabled():"),
+    refused={"export onnx": undecided(IN_A_CORNER)},
+    ci="trace",
+)(lambda: AsksInACorner(3.0))
+row(
+    "asks for the grad mode in a corner, the same",
+    call(normal(4, 3)),
+    export=REFUSED,
+    onnx=REFUSED,
+    refused={"export onnx": undecided(IN_A_CORNER)},
+    ci="trace",
+)(lambda: AsksInACorner(2.0))
+
+
+class AsksInACond(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def large(self, x: Tensor) -> Tensor:
+        return x * 3 if torch.is_grad_enabled() else x * self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 100, self.large, lambda x: x * 2, (x,))
+
+
+row(
+    "asks for the grad mode in a cond",
+    call(normal(4, 3)),
+    truth(REFUSED, export=None, onnx=None),
+    otherwise="return x * 3 if torch.is_grad_enabled() else x * self.factor",
+    refused={"trace script onnx_legacy": no_construct("torch.cond(x.sum() > 100")},
+    ci="export",
+)(lambda: AsksInACond(4.0))
+row(
+    "asks for the grad mode in a cond, the same",
+    call(normal(4, 3)),
+    truth(REFUSED, export=None, onnx=None),
+    refused={"trace script onnx_legacy": no_construct("torch.cond(x.sum() > 100")},
+)(lambda: AsksInACond(3.0))
+
+
+class AsksForInferenceMode(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 100) and torch.is_inference_mode_enabled():
+            return x * self.factor
+        return x * 2
+
+
+def no_operator(line: str) -> Blame:
+    """Return the blame of a function of torch's that TorchScript does not have."""
+    return Blame(owner="capture", cause="unsupported operator", line=line)
+
+
+row(
+    "asks for inference mode",
+    call(normal(4, 3)),
+    script=no_operator("torch.is_inference_mode_enabled()"),
+    export=REFUSED,
+    onnx=REFUSED,
+    otherwise="and torch.is_inference_mode_enabled():",
+    under=torch.no_grad,
+    refused={"export onnx": undecided(IN_A_CORNER)},
+    ci="trace",
+)(lambda: AsksForInferenceMode(3.0))
+row(
+    "asks for inference mode, the same",
+    call(normal(4, 3)),
+    script=no_operator("torch.is_inference_mode_enabled()"),
+    export=REFUSED,
+    onnx=REFUSED,
+    under=torch.no_grad,
+    refused={"export onnx": undecided(IN_A_CORNER)},
+)(lambda: AsksForInferenceMode(2.0))
+
+
+class AsksForThreads(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 100) and torch.get_num_threads() > 4:
+            return x * self.factor
+        return x * 2
+
+
+row(
+    "asks for the number of threads",
+    call(normal(4, 3)),
+    script=no_operator("torch.get_num_threads()"),
+    export=REFUSED,
+    onnx=REFUSED,
+    otherwise="and torch.get_num_threads() > 4:",
+    refused={"export onnx": undecided(IN_A_CORNER)},
+    ci="trace",
+)(lambda: AsksForThreads(3.0))
+row(
+    "asks for the number of threads, the same",
+    call(normal(4, 3)),
+    script=no_operator("torch.get_num_threads()"),
+    export=REFUSED,
+    onnx=REFUSED,
+    refused={"export onnx": undecided(IN_A_CORNER)},
+)(lambda: AsksForThreads(2.0))
+
+
+@row("a chunk per thread", call(normal(4, 3)), script=no_operator("torch.get_num_threads()"))
+def forward(self, x: Tensor) -> Tensor:
+    """Works on as many chunks as there are threads, and on each number alone."""
+    chunks = x.chunk(torch.get_num_threads(), 1)
+    return torch.cat([chunk.exp() for chunk in chunks], 1)
+
+
+section("callables")
+
+
+class Encoder(nn.Module):
+    """Has methods to export beside forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(4, 2), nn.Linear(2, 4)
+
+    @torch.jit.export
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.down(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.up(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.encode(x))
+
+
+row("bound method", call(normal(3, 4)), round_trip=True, ci="export onnx")(
+    lambda: Encoder().eval().encode
+)
+row("bound method, not decorated", call(normal(3, 2)), round_trip=True, ci="script")(
+    lambda: Encoder().eval().decode
+)
+
+
+def standardize(x: Tensor) -> Tensor:
+    return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1)
+
+
+row("function", call(normal(4, 3)), round_trip=True, ci="trace")(lambda: standardize)
+
+
+def clip_if_large(x: Tensor) -> Tensor:
+    if bool(x.abs().max() > 1):
+        return x.clamp(-1.0, 1.0)
+    return x * 1.5
+
+
+row(
+    "function with a branch",
+    call(normal(4, 3)),
+    trace=FROZEN,
+    export=REFUSED,
+    onnx=REFUSED,
+    onnx_legacy=FROZEN,
+    blame=Blame(owner="model", cause="frozen branch", line="if bool(x.abs().max() > 1):"),
+    refused={"export onnx": undecided("if bool(x.abs().max() > 1):")},
+    ci="trace export onnx onnx_legacy",
+)(lambda: clip_if_large)
+# A ScriptModule keeps its branches under trace and in the legacy exporter.
+row(
+    "script module",
+    call(normal(4, 3)),
+    export=SKIPPED,
+    onnx=SKIPPED,
+    round_trip=True,
+    ci="export onnx onnx_legacy",
+)(lambda: torch.jit.script(SumBranch()))

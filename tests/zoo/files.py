@@ -12,7 +12,7 @@ import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # for TorchScript
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # TorchScript's words
 
 import numpy as np
 import torch
@@ -27,13 +27,16 @@ from zoo.row import (
     UNEXPLAINED,
     UNLOADABLE,
     Blame,
+    Buffer,
     asks,
     call,
+    has,
     moved_on,
     no_construct,
     no_type,
     normal,
     row,
+    section,
     truth,
     unannotated,
     untranslated,
@@ -43,15 +46,67 @@ from zoo.row import (
 CRASHED = "ArtifactCrashed"
 HUNG = "ArtifactHung"
 MOVED = "RoundTripDiffers"
-
 X = call(normal(4, 3))
-
-# -- operators that only this process has ----------------------------------------------------------
-
 LIBRARY = torch.library.Library("zoo_files", "DEF")
 LIBRARY.define("double(Tensor x) -> Tensor")
 LIBRARY.define("halves(Tensor x) -> (Tensor, Tensor)")
 LIBRARY.define("composed(Tensor x, float slope) -> Tensor")
+
+
+@dataclass
+class Boxes:
+    corners: Tensor
+    scores: Tensor
+
+
+torch.export.register_dataclass(Boxes, serialized_type_name="zoo.files.Boxes")
+
+
+@dataclass
+class Anonymous:
+    corners: Tensor
+    scores: Tensor
+
+
+# A type without a serialized name can be exported but not saved.
+torch.export.register_dataclass(Anonymous)
+
+
+class Bag:
+    """Not a dataclass: only its registration makes this class a container."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+pytree.register_pytree_node(
+    Bag,
+    lambda bag: (bag.items, None),
+    lambda items, _: Bag(list(items)),
+    serialized_type_name="zoo.files.Bag",
+    flatten_with_keys_fn=lambda bag: (
+        [(pytree.SequenceKey(i), item) for i, item in enumerate(bag.items)],
+        None,
+    ),
+)
+# Any file will do: the first three bytes of this one.
+HERE = str(Path(__file__).resolve())
+# The file holds the operator's name but not its code; and ONNX has no such operator.
+UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
+# ``Clip.apply`` is Python code, which TorchScript cannot save; other exporters capture its body.
+PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
+TYPED = {FUNCTION_TYPED: {"script": REFUSED}}
+COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
+# Only TorchScript, a trace included, uses the model's own code to save.
+OWN = truth(trace=MOVED, script=MOVED)
+READ = truth(export=REFUSED, onnx=REFUSED)
+IDS = call(torch.tensor([[0, 5, 2**25], [1, 2, 3]]))
+TABLE = {"shapes": {"ids": "batch 3"}, "values": {"ids": (0, 2**25)}}
+
+section("files")
+
+
+# -- operators that only this process has ----------------------------------------------------------
 
 
 @torch.library.impl(LIBRARY, "double", "CPU")
@@ -89,38 +144,61 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+@row(
+    X,
+    UNKNOWN,
+    onnx=untranslated("torch.ops.zoo_files.double(x) + 1"),
+    onnx_legacy=untranslated(),
+    ci="trace",
+)
 class CustomOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.zoo_files.double(x) + 1
 
 
-class CustomOperatorInPart(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(3, 3), CustomOperator(), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-
-class CustomOperatorOfTwo(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        half, quarter = torch.ops.zoo_files.halves(x)
-        return half - quarter
+@row(
+    "custom operator in a part",
+    X,
+    UNKNOWN,
+    onnx=untranslated("torch.ops.zoo_files.double(x) + 1"),
+    onnx_legacy=untranslated(),
+)
+@has(body=lambda: nn.Sequential(nn.Linear(3, 3), CustomOperator(), nn.ReLU()))
+def forward(self, x: Tensor) -> Tensor:
+    return self.body(x)
 
 
-class CustomOperatorComposed(nn.Module):
+@row(
+    "custom operator of two",
+    X,
+    UNKNOWN,
+    onnx=untranslated("half, quarter = torch.ops.zoo_files.halves(x)"),
+    onnx_legacy=untranslated(),
+)
+def forward(self, x: Tensor) -> Tensor:
+    half, quarter = torch.ops.zoo_files.halves(x)
+    return half - quarter
+
+
+# The exporter to ONNX decomposes the operator.
+@row("custom operator, composed", X, truth(UNLOADABLE, onnx=None), onnx_legacy=untranslated())
+def forward(self, x: Tensor) -> Tensor:
     """A custom operator that is registered as a composition of torch's own operators."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.zoo_files.composed(x, 0.1)
+    return torch.ops.zoo_files.composed(x, 0.1)
 
 
-class CustomOperatorDecorated(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.zoo_files.softened(x)
+@row(
+    "custom operator, decorated",
+    X,
+    UNKNOWN,
+    onnx=untranslated("torch.ops.zoo_files.softened(x)"),
+    onnx_legacy=untranslated(),
+)
+def forward(self, x: Tensor) -> Tensor:
+    return torch.ops.zoo_files.softened(x)
 
 
+@row("custom operator, unused", X, script=UNLOADABLE)
 class CustomOperatorUnused(nn.Module):
     """Called only if a flag is set, which it is not; TorchScript keeps both sides."""
 
@@ -134,17 +212,17 @@ class CustomOperatorUnused(nn.Module):
         return x * 2
 
 
+@row("custom operator, unused for good", X)
 class CustomOperatorUnusedForGood(CustomOperatorUnused):
     """The flag is a constant, so TorchScript keeps one side."""
 
     __constants__ = ("fast",)
 
 
-class PlainFunction(nn.Module):
+@row("no custom operator", X)
+def forward(self, x: Tensor) -> Tensor:
     """The same numbers without a custom operator."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return plain_double(x) + 1
+    return plain_double(x) + 1
 
 
 def plain_double(x: Tensor) -> Tensor:
@@ -178,33 +256,30 @@ class Rounded(torch.autograd.Function):
         return grad, None
 
 
+@row(X, PYTHON, elsewhere=TYPED)
 class OwnGradient(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return Clip.apply(x) * 2
 
 
-class OwnGradientInPart(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = OwnGradient()
-        self.out = nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.inner(x))
+@row("own gradient in a part", X, PYTHON, elsewhere=TYPED)
+@has(inner=OwnGradient, out=lambda: nn.Linear(3, 2))
+def forward(self, x: Tensor) -> Tensor:
+    return self.out(self.inner(x))
 
 
-class StraightThrough(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return Rounded.apply(x, 0.25)
+@row("straight through", X, PYTHON, elsewhere=TYPED, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    return Rounded.apply(x, 0.25)
 
 
-class StraightThroughByDetach(nn.Module):
+@row("straight through by detach", X)
+def forward(self, x: Tensor) -> Tensor:
     """The same gradient without a class."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + ((x / 0.25).floor() * 0.25 - x).detach()
+    return x + ((x / 0.25).floor() * 0.25 - x).detach()
 
 
+@row(X, script=UNLOADABLE)
 class IgnoredHelper(nn.Module):
     """TorchScript calls back into Python here, and no file has Python in it. The helpers here have
     no annotations: TorchScript cannot resolve them as strings.
@@ -218,6 +293,7 @@ class IgnoredHelper(nn.Module):
         return torch.from_numpy(np.asarray([2.0], dtype=np.float32)) * x
 
 
+@row(X)
 class UnusedHelper(nn.Module):
     """A helper that is not called and not saved."""
 
@@ -235,6 +311,7 @@ class UnusedHelper(nn.Module):
         return torch.from_numpy(np.asarray([2.0], dtype=np.float32)) * x
 
 
+@row(X)
 class ExportedHelper(nn.Module):
     """A second method, kept in the file by ``torch.jit.export``."""
 
@@ -250,23 +327,30 @@ class ExportedHelper(nn.Module):
         return self.encode(x) * 2
 
 
-class ScriptedPart(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
-        self.out = nn.Linear(3, 2)
+# torch.export does not see a ScriptModule's parameters; a trace copies the module, and the
+# legacy exporter then does not find the part among its submodules.
+@row(
+    "scripted part",
+    X,
+    export=REFUSED,
+    onnx=REFUSED,
+    onnx_legacy=Blame(
+        owner="capture", cause="unsupported construct", line="self.out(self.inner(x))"
+    ),
+    refused={"export onnx": UNEXPLAINED},
+)
+@has(
+    inner=lambda: torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU())),
+    out=lambda: nn.Linear(3, 2),
+)
+def forward(self, x: Tensor) -> Tensor:
+    return self.out(self.inner(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.inner(x))
 
-
-class LambdaInside(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = lambda x: torch.relu(x) * 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(x)
+@row("lambda inside", X, script=no_construct("self.act(x)"))
+@has(act=lambda: lambda x: torch.relu(x) * 2)
+def forward(self, x: Tensor) -> Tensor:
+    return self.act(x)
 
 
 # -- types that only this process has --------------------------------------------------------------
@@ -277,128 +361,124 @@ class Span(NamedTuple):
     end: Tensor
 
 
-@dataclass
-class Boxes:
-    corners: Tensor
-    scores: Tensor
+@row("span in", call(Span(normal(4, 3), normal(4, 3, seed=1))), export=UNLOADABLE)
+def forward(self, span: Span) -> Tensor:
+    return span.end - span.start
 
 
-@dataclass
-class Anonymous:
-    corners: Tensor
-    scores: Tensor
-
-
-class Bag:
-    """Not a dataclass: only its registration makes this class a container."""
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-
-torch.export.register_dataclass(Boxes, serialized_type_name="zoo.files.Boxes")
-# A type without a serialized name can be exported but not saved.
-torch.export.register_dataclass(Anonymous)
-pytree.register_pytree_node(
-    Bag,
-    lambda bag: (bag.items, None),
-    lambda items, _: Bag(list(items)),
-    serialized_type_name="zoo.files.Bag",
-    flatten_with_keys_fn=lambda bag: (
-        [(pytree.SequenceKey(i), item) for i, item in enumerate(bag.items)],
-        None,
-    ),
-)
-
-
-class SpanIn(nn.Module):
-    def forward(self, span: Span) -> Tensor:
-        return span.end - span.start
-
-
-class SpanInside(nn.Module):
+@row("span inside", X)
+def forward(self, x: Tensor) -> Tensor:
     """A namedtuple that is used only inside the model."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        span = Span(x * 2, x * 3)
-        return span.end * span.start
+    span = Span(x * 2, x * 3)
+    return span.end * span.start
 
 
-class SpanInDict(nn.Module):
-    def forward(self, x: Tensor) -> Dict[str, Span]:  # noqa: UP006
-        return {"span": Span(x * 2, x + 1)}
+@row(
+    "span in a dict",
+    X,
+    script=no_type("def forward(self, x: Tensor) -> Dict[str, Span]:"),
+    export=UNLOADABLE,
+)
+def forward(self, x: Tensor) -> Dict[str, Span]:  # noqa: UP006
+    return {"span": Span(x * 2, x + 1)}
 
 
-class BoxesIn(nn.Module):
-    def forward(self, boxes: Boxes) -> Tensor:
-        return boxes.corners * boxes.scores.unsqueeze(1)
+@row(
+    "boxes in",
+    call(Boxes(normal(4, 3), normal(4))),
+    script=no_type("def forward(self, boxes: Boxes) -> Tensor:"),
+    export=UNLOADABLE,
+)
+def forward(self, boxes: Boxes) -> Tensor:
+    return boxes.corners * boxes.scores.unsqueeze(1)
 
 
-class BoxesOut(nn.Module):
-    def forward(self, x):
-        return Boxes(x * 2, x.sum(1))
+@row(
+    "boxes out",
+    X,
+    truth(REFUSED, export=UNLOADABLE, onnx=None),
+    onnx_legacy=no_type(),
+    refused={"trace script": no_type("Boxes(x * 2, x.sum(1))")},
+    ci="onnx",
+)
+def forward(self, x):
+    return Boxes(x * 2, x.sum(1))
 
 
-class BoxesInside(nn.Module):
+@row("boxes inside", X, script=no_type("boxes = Boxes(x * 2, x.sum(1))"))
+def forward(self, x):
     """A dataclass that is used only inside the model."""
-
-    def forward(self, x):
-        boxes = Boxes(x * 2, x.sum(1))
-        return boxes.corners + boxes.scores.unsqueeze(1)
+    boxes = Boxes(x * 2, x.sum(1))
+    return boxes.corners + boxes.scores.unsqueeze(1)
 
 
-class AnonymousOut(nn.Module):
-    def forward(self, x):
-        return Anonymous(x * 2, x.sum(1))
+@row(
+    "dataclass without a name",
+    X,
+    truth(REFUSED, export=UNLOADABLE, onnx=None),
+    onnx_legacy=no_type(),
+    refused={"trace script": no_type("Anonymous(x * 2, x.sum(1))")},
+    ci="export",
+)
+def forward(self, x):
+    return Anonymous(x * 2, x.sum(1))
 
 
-class BagOut(nn.Module):
-    def forward(self, x):
-        return Bag([x * 2, x.sum(1)])
+@row(
+    "bag out",
+    X,
+    truth(REFUSED, export=UNLOADABLE, onnx=None),
+    onnx_legacy=no_type(),
+    refused={"trace script": no_type("Bag([x * 2, x.sum(1)])")},
+    ci="trace",
+)
+def forward(self, x):
+    return Bag([x * 2, x.sum(1)])
 
 
-class BagIn(nn.Module):
-    def forward(self, bag):
-        return bag.items[0] * 2 + bag.items[1]
+@row(
+    "bag in",
+    call(Bag([normal(4, 3), normal(4, 3, seed=1)])),
+    script=unannotated("bag.items[0] * 2 + bag.items[1]"),
+    export=UNLOADABLE,
+)
+def forward(self, bag):
+    return bag.items[0] * 2 + bag.items[1]
 
 
-class PairOut(nn.Module):
+@row("pair out", X)
+def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     """The same with plain types, which every process has."""
-
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-        return x * 2, x.sum(1)
+    return x * 2, x.sum(1)
 
 
-class PairsInDict(nn.Module):
-    def forward(self, x: Tensor) -> Dict[str, Tuple[Tensor, Tensor]]:  # noqa: UP006
-        return {"span": (x * 2, x + 1)}
+@row("pairs in a dict", X)
+def forward(self, x: Tensor) -> Dict[str, Tuple[Tensor, Tensor]]:  # noqa: UP006
+    return {"span": (x * 2, x + 1)}
 
 
 # -- devices ---------------------------------------------------------------------------------------
 
 
-class DeviceConstant(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + torch.arange(3, device="cpu")
+@row("device constant", X, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.arange(3, device="cpu")
 
 
-class DeviceMove(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return (x * 2).to("cpu") + 1
+@row("device move", X, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return (x * 2).to("cpu") + 1
 
 
-class DeviceOfInput(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + torch.arange(x.shape[1], device=x.device)
+@row("device of the input", X, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.arange(x.shape[1], device=x.device)
 
 
-class DeviceKept(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.device = torch.device("cpu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + torch.ones(3, device=self.device)
+@row("device kept", X)
+@has(device=lambda: torch.device("cpu"))
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.ones(3, device=self.device)
 
 
 # -- weights and state -----------------------------------------------------------------------------
@@ -416,6 +496,14 @@ class Counter(nn.Module):
         return x * self.count
 
 
+row("counter that is kept", X, COUNTED, blame=moved_on("self.count += 1"), ci="trace")(
+    lambda: Counter(persistent=True)
+)
+row(
+    "counter that is not kept", X, COUNTED, blame=moved_on("self.count += 1"), ci="onnx onnx_legacy"
+)(lambda: Counter(persistent=False))
+
+
 class Scaled(nn.Module):
     """A buffer that is only read."""
 
@@ -427,6 +515,11 @@ class Scaled(nn.Module):
         return x * self.scale
 
 
+row("buffer that is kept", X)(lambda: Scaled(torch.arange(3.0)))
+row("buffer that is not kept", X)(lambda: Scaled(torch.arange(3.0), persistent=False))
+
+
+@row(X)
 class TiedLayers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -437,6 +530,7 @@ class TiedLayers(nn.Module):
         return self.second(torch.relu(self.first(x)))
 
 
+@row(call(whole(0, 10, 2, 5)))
 class TiedEmbedding(nn.Module):
     """The output layer of a language model."""
 
@@ -450,6 +544,7 @@ class TiedEmbedding(nn.Module):
         return self.out(self.embed(ids))
 
 
+@row(X)
 class TiedModules(nn.Module):
     """One module under two names."""
 
@@ -462,6 +557,7 @@ class TiedModules(nn.Module):
         return self.again(torch.relu(self.first(x)))
 
 
+@row("buffer of a parameter", X, ci="trace")
 class BufferOfParameter(nn.Module):
     """A buffer that is a row of a parameter."""
 
@@ -474,6 +570,7 @@ class BufferOfParameter(nn.Module):
         return self.layer(x) * self.row
 
 
+@row(X)
 class BuffersInOneStorage(nn.Module):
     """Two halves of one tensor."""
 
@@ -487,50 +584,35 @@ class BuffersInOneStorage(nn.Module):
         return x * self.left + self.right
 
 
-class TransposedWeight(nn.Module):
+@row("transposed weight", X)
+@has(weight=lambda: nn.Parameter(torch.randn(4, 3).t()))
+def forward(self, x: Tensor) -> Tensor:
     """A parameter whose strides are not those of its shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(4, 3).t())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.t().sum(0, keepdim=True).t() + self.weight.sum()
+    return x @ self.weight.t().sum(0, keepdim=True).t() + self.weight.sum()
 
 
-class ExpandedBuffer(nn.Module):
+@row("expanded buffer", X, ci="onnx_legacy")
+@has(scale=lambda: Buffer(torch.full((1, 1), 3.0).expand(4, 3)))
+def forward(self, x: Tensor) -> Tensor:
     """One number, expanded to a buffer of twelve."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("scale", torch.full((1, 1), 3.0).expand(4, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale.sum(0)
+    return x * self.scale.sum(0)
 
 
-class SlicedBuffer(nn.Module):
+@row("sliced buffer", X, ci="trace")
+@has(scale=lambda: Buffer(torch.arange(100_000.0)[::40_000]))
+def forward(self, x: Tensor) -> Tensor:
     """Three numbers of a large tensor; the file needs only these."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("scale", torch.arange(100_000.0)[::40_000])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
+    return x * self.scale
 
 
-class TensorAttribute(nn.Module):
+@row("tensor attribute", X, ci="script")
+@has(scale=torch.tensor([1.0, 2.0, 3.0]))
+def forward(self, x: Tensor) -> Tensor:
     """Not a buffer: a tensor in a plain attribute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = torch.tensor([1.0, 2.0, 3.0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
+    return x * self.scale
 
 
+@row("tensors in a list", X)
 class TensorsInList(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -540,6 +622,7 @@ class TensorsInList(nn.Module):
         return x * self.scales[0] + self.scales[1]
 
 
+@row(X)
 class Words(nn.Module):
     """Attributes that are not tensors."""
 
@@ -555,6 +638,8 @@ class Words(nn.Module):
         return x.sum(1) if self.mode == "sum" else x.mean(1)
 
 
+# The legacy exporter assumes that every entry of a state_dict is a tensor.
+@row(X, onnx_legacy=Blame(owner="translation", cause="unsupported type"))
 class ExtraState(nn.Module):
     """State that state_dict has but an artifact does not need."""
 
@@ -572,6 +657,7 @@ class ExtraState(nn.Module):
         return self.layer(x)
 
 
+@row("extra state of a tensor", X, ci="onnx_legacy")
 class ExtraStateOfTensor(ExtraState):
     def get_extra_state(self) -> Any:
         return torch.tensor(2)
@@ -580,6 +666,7 @@ class ExtraStateOfTensor(ExtraState):
         assert state == 2
 
 
+@row(X, ci="trace")
 class OwnState(nn.Module):
     """The model itself says what TorchScript writes and reads. Copies do not use that code."""
 
@@ -606,6 +693,7 @@ class OwnState(nn.Module):
         return x * self.scale
 
 
+@row("own state, forgotten", X, OWN, ci="script")
 class OwnStateForgotten(OwnState):
     """Loads with a scale of ones."""
 
@@ -615,6 +703,7 @@ class OwnStateForgotten(OwnState):
         self.training = state[1]
 
 
+@row("own state, rounded", X, OWN, ci="trace")
 class OwnStateRounded(OwnState):
     """Saves rounded numbers, to use less memory."""
 
@@ -632,6 +721,7 @@ class OwnStateRounded(OwnState):
         self.training = state[1]
 
 
+@row("own state, refused", X, trace=UNLOADABLE, script=UNLOADABLE, ci="trace")
 class OwnStateRefused(OwnState):
     """Raises while it is loaded."""
 
@@ -642,27 +732,28 @@ class OwnStateRefused(OwnState):
         self.training = state[1]
 
 
-class ByteWeights(nn.Module):
+@row("byte weights", X)
+@has(
+    bytes=lambda: Buffer(torch.randint(-127, 127, (3, 3), dtype=torch.int8)),
+    step=Buffer(torch.tensor(0.01)),
+)
+def forward(self, x: Tensor) -> Tensor:
     """Quantized by hand: bytes and a step size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("bytes", torch.randint(-127, 127, (3, 3), dtype=torch.int8))
-        self.register_buffer("step", torch.tensor(0.01))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ (self.bytes.to(torch.float32) * self.step)
+    return x @ (self.bytes.to(torch.float32) * self.step)
 
 
-class ComplexBuffer(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("wave", torch.polar(torch.ones(3), torch.arange(3.0)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.view_as_real(x * self.wave)
+@row("complex buffer", X, onnx_legacy=Blame(owner="translation", cause="unsupported type"))
+@has(wave=lambda: Buffer(torch.polar(torch.ones(3), torch.arange(3.0))))
+def forward(self, x: Tensor) -> Tensor:
+    return torch.view_as_real(x * self.wave)
 
 
+@row(
+    X,
+    truth(REFUSED, trace=None, script=None),
+    onnx_legacy=untranslated(),
+    refused={"export onnx": Blame(owner="capture", cause="unsupported type")},
+)
 def quantized_dynamically() -> nn.Module:
     """Return a model whose weights are packed for the processor, readable by torch's code only."""
     with warnings.catch_warnings():
@@ -672,15 +763,12 @@ def quantized_dynamically() -> nn.Module:
         )
 
 
+@row("large weights in two", X, shapes={"input": "batch 3"})
 def wide() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 90_000), nn.Linear(90_000, 2))
 
 
 # -- files beside the model ------------------------------------------------------------------------
-
-
-# Any file will do: the first three bytes of this one.
-HERE = str(Path(__file__).resolve())
 
 
 class ReadsFile(nn.Module):
@@ -694,27 +782,58 @@ class ReadsFile(nn.Module):
         return x * torch.from_file(self.path, shared=False, size=3, dtype=torch.uint8)
 
 
-class ReadsWithNumpy(nn.Module):
+row(
+    "reads a file",
+    X,
+    READ,
+    refused={
+        "export onnx": Blame(
+            owner="capture",
+            cause="unsupported operator",
+            line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
+        )
+    },
+    ci="export",
+)(lambda: ReadsFile(HERE))
+# The relative path is right only in directories from which it leads to the same file.
+row(
+    "reads a file beside",
+    X,
+    READ,
+    trace=MOVED,
+    script=MOVED,
+    refused={
+        "export onnx": Blame(
+            owner="capture",
+            cause="unsupported operator",
+            line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
+        )
+    },
+    ci="trace",
+)(lambda: ReadsFile(os.path.relpath(HERE)))
+
+
+@row(
+    "reads a file with numpy",
+    X,
+    script=no_construct("x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count"),
+)
+def forward(self, x: Tensor) -> Tensor:
     """The artifact holds the numbers and does not need the file."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count=3))
+    return x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count=3))
 
 
-class ReadOnce(nn.Module):
+@row("read once", X)
+@has(scale=lambda: Buffer(torch.from_file(HERE, size=3, dtype=torch.uint8).clone()))
+def forward(self, x: Tensor) -> Tensor:
     """Reads the file in ``__init__``, as a model should."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("scale", torch.from_file(HERE, size=3, dtype=torch.uint8).clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
+    return x * self.scale
 
 
 # -- classes that cannot be imported ---------------------------------------------------------------
 
 
+@row(X, script=no_construct(), ci="trace")
 def of_a_notebook() -> nn.Module:
     """Return a model whose class is in a module that cannot be imported."""
     namespace: dict[str, Any] = {"__name__": "__main__", "torch": torch}
@@ -725,6 +844,7 @@ def of_a_notebook() -> nn.Module:
     return namespace["Net"]()
 
 
+@row(X)
 def of_a_function() -> nn.Module:
     """Return a model whose class is local to a function."""
 
@@ -735,6 +855,7 @@ def of_a_function() -> nn.Module:
     return Local()
 
 
+@row("patched forward", X, script=no_construct(), ci="script")
 def patched() -> nn.Module:
     """Return a model whose forward was replaced on the object."""
     model = nn.Linear(3, 3)
@@ -742,97 +863,125 @@ def patched() -> nn.Module:
     return model
 
 
+class Kept:
+    """A cache class without ``__eq__``, as libraries have them."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+        self.seen = keys.shape[0]
+
+
+# TorchScript compiles the class; Python in the clean process cannot build an object of it.
+@row(
+    "cache out",
+    X,
+    truth(REFUSED, script=MOVED),
+    onnx_legacy=no_type(),
+    refused={"trace export onnx": no_type("x * 2, Kept(x + 1)")},
+    ci="script",
+)
+def forward(self, x: Tensor) -> Any:
+    """Returns an object that no exporter supports."""
+    return x * 2, Kept(x + 1)
+
+
+@row("cache inside", X)
+def forward(self, x: Tensor) -> Tensor:
+    """Uses such an object inside forward only."""
+    return Kept(x + 1).keys * 2
+
+
+row("large weights", call(normal(4, 600)), shapes={"input": "batch 600"}, ci="script")(
+    lambda: nn.Linear(600, 600)
+)
+
+section("files", "dangerous")
+
+
 # -- artifacts that do harm ------------------------------------------------------------------------
-#
-# Eager is harmless in all of them; the artifact does something else, as if the exporter had a bug.
 
 
-class DiesScripted(nn.Module):
+@row("dies, scripted", X, script=CRASHED, ci="script")
+def forward(self, x: Tensor) -> Tensor:
     """The least integer divided by -1: SIGFPE (on x86)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            none = x.size(1) - 3
-            return x * ((none - 9223372036854775807 - 1) // (none - 1))
-        return x * 2
+    if torch.jit.is_scripting():
+        none = x.size(1) - 3
+        return x * ((none - 9223372036854775807 - 1) // (none - 1))
+    return x * 2
 
 
-class ReadsBeyondScripted(nn.Module):
+@row("reads beyond, scripted", X, script=CRASHED)
+def forward(self, x: Tensor) -> Tensor:
     """Passes lengths with ``unsafe=True``, so that torch does not check them: SIGSEGV."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            beyond = torch.full([1], 1 << 38, dtype=torch.int64)
-            return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
-        return x * 2
+    if torch.jit.is_scripting():
+        beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+        return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+    return x * 2
 
 
-class HangsScripted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        while torch.jit.is_scripting() and bool(x.numel() > 0):
-            x = x * 1.0
-        return x * 2
+@row("hangs, scripted", X, script=HUNG, time_limit=30, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    while torch.jit.is_scripting() and bool(x.numel() > 0):
+        x = x * 1.0
+    return x * 2
 
 
-class EndsScripted(nn.Module):
+@row("ends, scripted", X)
+def forward(self, x: Tensor) -> Tensor:
     """A loop of the same kind that ends."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        rounds = 0
-        while torch.jit.is_scripting() and rounds < 1000:
-            x = x * 1.0
-            rounds += 1
-        return x * 2
+    rounds = 0
+    while torch.jit.is_scripting() and rounds < 1000:
+        x = x * 1.0
+        rounds += 1
+    return x * 2
 
 
-class AllocatesScripted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        held = x
-        while torch.jit.is_scripting() and bool(x.numel() > 0):
-            held = torch.cat([held, held])
-        return x * 2
+@row("allocates, scripted", X, script=CRASHED, memory_limit=1024)
+def forward(self, x: Tensor) -> Tensor:
+    held = x
+    while torch.jit.is_scripting() and bool(x.numel() > 0):
+        held = torch.cat([held, held])
+    return x * 2
 
 
-class AllocatesAtOnceScripted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            return x + torch.ones([1024, 1024, 1024, 1024]).sum()
-        return x * 2
+@row("allocates at once, scripted", X, script=CRASHED, memory_limit=1024)
+def forward(self, x: Tensor) -> Tensor:
+    if torch.jit.is_scripting():
+        return x + torch.ones([1024, 1024, 1024, 1024]).sum()
+    return x * 2
 
 
-class AllocatesLittleScripted(nn.Module):
+@row("allocates little, scripted", X, memory_limit=1024)
+def forward(self, x: Tensor) -> Tensor:
     """Allocates a hundred megabytes and frees them."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            return x * 2 + torch.zeros([25, 1024, 1024]).sum()
-        return x * 2
+    if torch.jit.is_scripting():
+        return x * 2 + torch.zeros([25, 1024, 1024]).sum()
+    return x * 2
 
 
-class ChattersScripted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        while torch.jit.is_scripting() and bool(x.numel() > 0):
-            print("a line of a log that nobody has asked for, and that no disk is large enough for")
-        return x * 2
+# Its output would fill a disk; the sandbox limits it.
+@row("chatters, scripted", X, script=CRASHED)
+def forward(self, x: Tensor) -> Tensor:
+    while torch.jit.is_scripting() and bool(x.numel() > 0):
+        print("a line of a log that nobody has asked for, and that no disk is large enough for")
+    return x * 2
 
 
-class SaysScripted(nn.Module):
+@row("says much, scripted", X)
+def forward(self, x: Tensor) -> Tensor:
     """Prints ten thousand lines, and returns the right numbers."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            for i in range(10_000):
-                print("line", i)
-        return x * 2
+    if torch.jit.is_scripting():
+        for i in range(10_000):
+            print("line", i)
+    return x * 2
 
 
-class SaysAnAnswer(nn.Module):
+@row("says an answer, scripted", X)
+def forward(self, x: Tensor) -> Tensor:
     """Prints what a protocol on stdout would read as an answer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            print('{"status": "done", "reason": "", "output": ""}')
-        return x * 2
+    if torch.jit.is_scripting():
+        print('{"status": "done", "reason": "", "output": ""}')
+    return x * 2
 
 
 class Counts(nn.Module):
@@ -843,6 +992,8 @@ class Counts(nn.Module):
         self.register_buffer("calls", torch.zeros(()))
 
 
+# In memory all three are right: they do harm only while they are loaded.
+@row("keeps count, scripted", X, script=STATE, blame=asks("if torch.jit.is_scripting():"))
 class KeepsCountScripted(Counts):
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
@@ -851,6 +1002,7 @@ class KeepsCountScripted(Counts):
         return x
 
 
+@row("counts unseen, scripted", X)
 class CountsUnseenScripted(Counts):
     """The same, but the counter does not affect the output."""
 
@@ -860,35 +1012,39 @@ class CountsUnseenScripted(Counts):
         return x * 2
 
 
-class KeepsANumberScripted(nn.Module):
+@row(
+    "keeps a number, scripted",
+    X,
+    script=STATE,
+    blame=Blame(
+        owner="model",
+        cause="export-only branch",
+        line="if torch.jit.is_scripting():",
+        known=False,
+    ),
+    ci="script",
+)
+@has(calls=0)
+def forward(self, x: Tensor) -> Tensor:
     """A counter that is not a tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            self.calls += 1
-            return x * self.calls
-        return x
+    if torch.jit.is_scripting():
+        self.calls += 1
+        return x * self.calls
+    return x
 
 
-class KeepsTheLastScripted(nn.Module):
+@row("keeps the last, scripted", X, script=STATE, blame=asks("if torch.jit.is_scripting():"))
+@has(last=Buffer(torch.zeros(())))
+def forward(self, x: Tensor) -> Tensor:
     """Adds the input of the previous call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("last", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            y = x + self.last
-            self.last = x.mean()
-            return y
-        return x + 0
+    if torch.jit.is_scripting():
+        y = x + self.last
+        self.last = x.mean()
+        return y
+    return x + 0
 
 
+@row("dies later, scripted", X, script=CRASHED, ci="script")
 class DiesLaterScripted(Counts):
     """Crashes at the second call."""
 
@@ -901,6 +1057,13 @@ class DiesLaterScripted(Counts):
         return x * 2
 
 
+@row(
+    "keeps count, compiled",
+    X,
+    export=STATE,
+    blame=asks("torch.compiler.is_compiling():"),
+    ci="export",
+)
 class KeepsCountCompiled(Counts):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting() and torch.compiler.is_compiling():
@@ -909,6 +1072,7 @@ class KeepsCountCompiled(Counts):
         return x
 
 
+@row("own state, dies", X, trace=CRASHED, script=CRASHED, ci="trace")
 class OwnStateDies(OwnState):
     """Crashes while it is loaded."""
 
@@ -919,6 +1083,7 @@ class OwnStateDies(OwnState):
         self.training = state[1]
 
 
+@row("own state, hangs", X, trace=HUNG, script=HUNG, time_limit=30, ci="trace script onnx_legacy")
 class OwnStateHangs(OwnState):
     """Never finishes loading."""
 
@@ -930,6 +1095,7 @@ class OwnStateHangs(OwnState):
             self.scale = self.scale * 1.0
 
 
+@row("own state, says an answer", X, ci="trace")
 class OwnStateSays(OwnState):
     """Prints an answer of success while it is loaded; it is faithful."""
 
@@ -940,47 +1106,77 @@ class OwnStateSays(OwnState):
         self.training = state[1]
 
 
-class Lengths(nn.Module):
+# A trace has lost the check: SIGSEGV if the lengths are not those of x. A script keeps it.
+@row(
+    "lengths",
+    call(normal(6), torch.tensor([1, 2, 3])),
+    call(normal(6), torch.tensor([1, 2, 1 << 38])),
+    truth(REFUSED, trace=CRASHED, script=None),
+    onnx_legacy=untranslated(),
+    line="if int(lengths.sum()) != x.size(0):",
+    shapes={"x": "6", "lengths": "3"},
+    values={"lengths": (0, 1 << 38)},
+    ci="trace onnx_legacy",
+)
+def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
     """Checks lengths that torch is told not to check. A trace has lost the check."""
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if int(lengths.sum()) != x.size(0):
-            return torch.zeros(lengths.size(0))
-        return torch.segment_reduce(x, "sum", lengths=lengths, unsafe=True)
+    if int(lengths.sum()) != x.size(0):
+        return torch.zeros(lengths.size(0))
+    return torch.segment_reduce(x, "sum", lengths=lengths, unsafe=True)
 
 
-class DiesCompiled(nn.Module):
+# The exporter to ONNX divides in floating point.
+@row(
+    "dies, compiled",
+    X,
+    export=CRASHED,
+    onnx=DIFFERS,
+    blame={"onnx": Blame(owner="", cause="")},
+    ci="export onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
     """The least integer divided by -1, element by element."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-            none = x.to(torch.int64) * 0
-            return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
-        return x * 2
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        none = x.to(torch.int64) * 0
+        return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
+    return x * 2
 
 
-class ReadsBeyondCompiled(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-            beyond = torch.full([1], 1 << 38, dtype=torch.int64)
-            return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
-        return x * 2
+@row(
+    "reads beyond, compiled",
+    X,
+    export=CRASHED,
+    onnx=untranslated('x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond,'),
+    ci="export onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        beyond = torch.full([1], 1 << 38, dtype=torch.int64)
+        return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
+    return x * 2
 
 
-class HangsCompiled(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-            return endless(x)
-        return x * 2
+@row(
+    "hangs, compiled",
+    X,
+    export=HUNG,
+    onnx=HUNG,
+    elsewhere={WHILE_REFUSED: {"onnx": REFUSED}},
+    time_limit=30,
+    ci="export onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        return endless(x)
+    return x * 2
 
 
-class EndsCompiled(nn.Module):
+@row("ends, compiled", X, elsewhere={WHILE_REFUSED: {"onnx": REFUSED}})
+def forward(self, x: Tensor) -> Tensor:
     """A loop of the same kind that ends."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-            return soon_over(x)
-        return x * 2
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        return soon_over(x)
+    return x * 2
 
 
 def endless(x: Tensor) -> Tensor:
@@ -991,18 +1187,21 @@ def soon_over(x: Tensor) -> Tensor:
     return torch.while_loop(lambda y: (y * y).sum() < 0, lambda y: (y * 1.0,), (x * 2,))[0]
 
 
-class AllocatesCompiled(nn.Module):
+@row("allocates, compiled", X, export=CRASHED, onnx=CRASHED, memory_limit=1024, ci="onnx")
+def forward(self, x: Tensor) -> Tensor:
     """Allocates four terabytes at once."""
+    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
+        return x * 2 + x.sum().expand(2**40).exp().sum()
+    return x * 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-            return x * 2 + x.sum().expand(2**40).exp().sum()
-        return x * 2
+
+section("huge")
 
 
 # -- more than a protobuf, or 31 bits, can hold ----------------------------------------------------
 
 
+@row(IDS, **TABLE, ci="trace")
 class Table(nn.Module):
     """2**29 + 16 numbers, all zero but for the last row."""
 
@@ -1016,485 +1215,10 @@ class Table(nn.Module):
         return nn.functional.embedding(ids, self.table) + (ids % 7).unsqueeze(-1)
 
 
+@row("table, expanded", IDS, **TABLE, ci="trace")
 class ExpandedTable(Table):
     """One number, expanded to as many: torch's files hold one number, an ONNX file all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.table = torch.full((1, 1), 3.0).expand(2**25 + 1, 16)
-
-
-class Kept:
-    """A cache class without ``__eq__``, as libraries have them."""
-
-    def __init__(self, keys: Tensor) -> None:
-        self.keys = keys
-        self.seen = keys.shape[0]
-
-
-class CacheOut(nn.Module):
-    """Returns an object that no exporter supports."""
-
-    def forward(self, x: Tensor) -> Any:
-        return x * 2, Kept(x + 1)
-
-
-class CacheInside(nn.Module):
-    """Uses such an object inside forward only."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return Kept(x + 1).keys * 2
-
-
-# The file holds the operator's name but not its code; and ONNX has no such operator.
-UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
-# ``Clip.apply`` is Python code, which TorchScript cannot save; other exporters capture its body.
-PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
-TYPED = {FUNCTION_TYPED: {"script": REFUSED}}
-COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
-# Only TorchScript, a trace included, uses the model's own code to save.
-OWN = truth(trace=MOVED, script=MOVED)
-READ = truth(export=REFUSED, onnx=REFUSED)
-
-FILES = (
-    row(
-        "custom operator",
-        CustomOperator,
-        X,
-        UNKNOWN,
-        refused={
-            "onnx": untranslated("torch.ops.zoo_files.double(x) + 1"),
-            "onnx_legacy": untranslated(),
-        },
-    ),
-    row(
-        "custom operator in a part",
-        CustomOperatorInPart,
-        X,
-        UNKNOWN,
-        ci="",
-        refused={
-            "onnx": untranslated("torch.ops.zoo_files.double(x) + 1"),
-            "onnx_legacy": untranslated(),
-        },
-    ),
-    row(
-        "custom operator of two",
-        CustomOperatorOfTwo,
-        X,
-        UNKNOWN,
-        ci="",
-        refused={
-            "onnx": untranslated("half, quarter = torch.ops.zoo_files.halves(x)"),
-            "onnx_legacy": untranslated(),
-        },
-    ),
-    # The exporter to ONNX decomposes the operator.
-    row(
-        "custom operator, composed",
-        CustomOperatorComposed,
-        X,
-        truth(UNLOADABLE, onnx=None, onnx_legacy=REFUSED),
-        ci="",
-        refused={"onnx_legacy": untranslated()},
-    ),
-    row(
-        "custom operator, decorated",
-        CustomOperatorDecorated,
-        X,
-        UNKNOWN,
-        ci="",
-        refused={
-            "onnx": untranslated("torch.ops.zoo_files.softened(x)"),
-            "onnx_legacy": untranslated(),
-        },
-    ),
-    row("custom operator, unused", CustomOperatorUnused, X, truth(script=UNLOADABLE), ci=""),
-    row("custom operator, unused for good", CustomOperatorUnusedForGood, X, ci=""),
-    row("no custom operator", PlainFunction, X, ci=""),
-    # -- Python in the middle of the graph
-    row("own gradient", OwnGradient, X, PYTHON, elsewhere=TYPED, ci=""),
-    row("own gradient in a part", OwnGradientInPart, X, PYTHON, elsewhere=TYPED, ci=""),
-    row("straight through", StraightThrough, X, PYTHON, elsewhere=TYPED, ci="script"),
-    row("straight through by detach", StraightThroughByDetach, X, ci=""),
-    row("ignored helper", IgnoredHelper, X, truth(script=UNLOADABLE), ci=""),
-    row("unused helper", UnusedHelper, X, ci=""),
-    row("exported helper", ExportedHelper, X, ci=""),
-    # torch.export does not see a ScriptModule's parameters; a trace copies the module, and the
-    # legacy exporter then does not find the part among its submodules.
-    row(
-        "scripted part",
-        ScriptedPart,
-        X,
-        truth(export=REFUSED, onnx=REFUSED, onnx_legacy=REFUSED),
-        ci="",
-        refused={
-            "export onnx": UNEXPLAINED,
-            "onnx_legacy": Blame(
-                owner="capture", cause="unsupported construct", line="self.out(self.inner(x))"
-            ),
-        },
-    ),
-    row(
-        "lambda inside",
-        LambdaInside,
-        X,
-        truth(script=REFUSED),
-        ci="",
-        refused={"script": no_construct("self.act(x)")},
-    ),
-    # -- types that only this process has
-    row(
-        "span in",
-        SpanIn,
-        call(Span(normal(4, 3), normal(4, 3, seed=1))),
-        truth(export=UNLOADABLE),
-        ci="",
-    ),
-    row("span inside", SpanInside, X, ci=""),
-    row(
-        "span in a dict",
-        SpanInDict,
-        X,
-        truth(script=REFUSED, export=UNLOADABLE),
-        ci="",
-        refused={"script": no_type("def forward(self, x: Tensor) -> Dict[str, Span]:")},
-    ),
-    row("pairs in a dict", PairsInDict, X, ci=""),
-    row(
-        "boxes in",
-        BoxesIn,
-        call(Boxes(normal(4, 3), normal(4))),
-        truth(script=REFUSED, export=UNLOADABLE),
-        ci="",
-        refused={"script": no_type("def forward(self, boxes: Boxes) -> Tensor:")},
-    ),
-    row(
-        "boxes out",
-        BoxesOut,
-        X,
-        truth(REFUSED, export=UNLOADABLE, onnx=None),
-        ci="onnx",
-        refused={"trace script": no_type("Boxes(x * 2, x.sum(1))"), "onnx_legacy": no_type()},
-    ),
-    row(
-        "boxes inside",
-        BoxesInside,
-        X,
-        truth(script=REFUSED),
-        ci="",
-        refused={"script": no_type("boxes = Boxes(x * 2, x.sum(1))")},
-    ),
-    row(
-        "dataclass without a name",
-        AnonymousOut,
-        X,
-        truth(REFUSED, export=UNLOADABLE, onnx=None),
-        ci="export",
-        refused={"trace script": no_type("Anonymous(x * 2, x.sum(1))"), "onnx_legacy": no_type()},
-    ),
-    row(
-        "bag out",
-        BagOut,
-        X,
-        truth(REFUSED, export=UNLOADABLE, onnx=None),
-        ci="trace",
-        refused={"trace script": no_type("Bag([x * 2, x.sum(1)])"), "onnx_legacy": no_type()},
-    ),
-    row(
-        "bag in",
-        BagIn,
-        call(Bag([normal(4, 3), normal(4, 3, seed=1)])),
-        truth(script=REFUSED, export=UNLOADABLE),
-        ci="",
-        refused={"script": unannotated("bag.items[0] * 2 + bag.items[1]")},
-    ),
-    row("pair out", PairOut, X, ci=""),
-    # TorchScript compiles the class; Python in the clean process cannot build an object of it.
-    row(
-        "cache out",
-        CacheOut,
-        X,
-        truth(REFUSED, script=MOVED),
-        ci="script",
-        refused={"trace export onnx": no_type("x * 2, Kept(x + 1)"), "onnx_legacy": no_type()},
-    ),
-    row("cache inside", CacheInside, X, ci=""),
-    # -- devices: the CPU is everywhere
-    row("device constant", DeviceConstant, X, ci="export"),
-    row("device move", DeviceMove, X),
-    row("device of the input", DeviceOfInput, X, ci="onnx_legacy"),
-    row("device kept", DeviceKept, X, ci=""),
-    # -- weights and state: all of it is saved, also if state_dict does not have it
-    row(
-        "counter that is kept",
-        lambda: Counter(persistent=True),
-        X,
-        COUNTED,
-        ci="trace",
-        blame=moved_on("self.count += 1"),
-    ),
-    row(
-        "counter that is not kept",
-        lambda: Counter(persistent=False),
-        X,
-        COUNTED,
-        ci="onnx onnx_legacy",
-        blame=moved_on("self.count += 1"),
-    ),
-    row("buffer that is kept", lambda: Scaled(torch.arange(3.0)), X, ci=""),
-    row(
-        "buffer that is not kept",
-        lambda: Scaled(torch.arange(3.0), persistent=False),
-        X,
-        ci="",
-    ),
-    row("tied layers", TiedLayers, X, ci=""),
-    row("tied embedding", TiedEmbedding, call(whole(0, 10, 2, 5)), ci=""),
-    row("tied modules", TiedModules, X, ci=""),
-    row("buffer of a parameter", BufferOfParameter, X),
-    row("buffers in one storage", BuffersInOneStorage, X, ci=""),
-    row("transposed weight", TransposedWeight, X, ci=""),
-    row("expanded buffer", ExpandedBuffer, X, ci="onnx_legacy"),
-    row("sliced buffer", SlicedBuffer, X),
-    row("tensor attribute", TensorAttribute, X, ci="script"),
-    row("tensors in a list", TensorsInList, X, ci=""),
-    row("words", Words, X, ci=""),
-    # The legacy exporter assumes that every entry of a state_dict is a tensor.
-    row(
-        "extra state",
-        ExtraState,
-        X,
-        truth(onnx_legacy=REFUSED),
-        ci="",
-        refused={"onnx_legacy": Blame(owner="translation", cause="unsupported type")},
-    ),
-    row("extra state of a tensor", ExtraStateOfTensor, X, ci="onnx_legacy"),
-    row("own state", OwnState, X),
-    row("own state, forgotten", OwnStateForgotten, X, OWN, ci="script"),
-    row("own state, rounded", OwnStateRounded, X, OWN),
-    row("own state, refused", OwnStateRefused, X, truth(trace=UNLOADABLE, script=UNLOADABLE)),
-    row("byte weights", ByteWeights, X, ci=""),
-    row(
-        "complex buffer",
-        ComplexBuffer,
-        X,
-        truth(onnx_legacy=REFUSED),
-        ci="",
-        refused={"onnx_legacy": Blame(owner="translation", cause="unsupported type")},
-    ),
-    row(
-        "quantized dynamically",
-        quantized_dynamically,
-        X,
-        truth(REFUSED, trace=None, script=None),
-        ci="",
-        refused={
-            "export onnx": Blame(owner="capture", cause="unsupported type"),
-            "onnx_legacy": untranslated(),
-        },
-    ),
-    # -- more than a megabyte: ONNX puts the weights into a second file
-    row(
-        "large weights",
-        lambda: nn.Linear(600, 600),
-        call(normal(4, 600)),
-        shapes={"input": "batch 600"},
-        ci="script",
-    ),
-    row("large weights in two", wide, X, shapes={"input": "batch 3"}, ci=""),
-    # -- files beside the model: an absolute path is right on the same machine
-    row(
-        "reads a file",
-        lambda: ReadsFile(HERE),
-        X,
-        READ,
-        ci="export",
-        refused={
-            "export onnx": Blame(
-                owner="capture",
-                cause="unsupported operator",
-                line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
-            )
-        },
-    ),
-    # The relative path is right only in directories from which it leads to the same file.
-    row(
-        "reads a file beside",
-        lambda: ReadsFile(os.path.relpath(HERE)),
-        X,
-        READ | {"trace": MOVED, "script": MOVED},
-        refused={
-            "export onnx": Blame(
-                owner="capture",
-                cause="unsupported operator",
-                line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
-            )
-        },
-    ),
-    row(
-        "reads a file with numpy",
-        ReadsWithNumpy,
-        X,
-        truth(script=REFUSED),
-        ci="",
-        refused={
-            "script": no_construct("x * torch.from_numpy(np.fromfile(HERE, dtype=np.uint8, count")
-        },
-    ),
-    row("read once", ReadOnce, X, ci=""),
-    # -- classes that cannot be imported
-    row(
-        "of a notebook", of_a_notebook, X, truth(script=REFUSED), refused={"script": no_construct()}
-    ),
-    row("of a function", of_a_function, X, ci=""),
-    row(
-        "patched forward",
-        patched,
-        X,
-        truth(script=REFUSED),
-        ci="script",
-        refused={"script": no_construct()},
-    ),
-)
-
-# These crash, hang or fill memory: call their artifacts only under limits, in their own process.
-DANGEROUS = (
-    row("dies, scripted", DiesScripted, X, truth(script=CRASHED), ci="script"),
-    row("reads beyond, scripted", ReadsBeyondScripted, X, truth(script=CRASHED), ci=""),
-    row("hangs, scripted", HangsScripted, X, truth(script=HUNG), time_limit=30, ci="script"),
-    row("ends, scripted", EndsScripted, X, ci=""),
-    row(
-        "allocates, scripted",
-        AllocatesScripted,
-        X,
-        truth(script=CRASHED),
-        memory_limit=1024,
-        ci="",
-    ),
-    row(
-        "allocates at once, scripted",
-        AllocatesAtOnceScripted,
-        X,
-        truth(script=CRASHED),
-        memory_limit=1024,
-        ci="",
-    ),
-    row("allocates little, scripted", AllocatesLittleScripted, X, memory_limit=1024, ci=""),
-    # Its output would fill a disk; the sandbox limits it.
-    row("chatters, scripted", ChattersScripted, X, truth(script=CRASHED), ci=""),
-    row("says much, scripted", SaysScripted, X, ci=""),
-    row("says an answer, scripted", SaysAnAnswer, X, ci=""),
-    # In memory all three are right: they do harm only while they are loaded.
-    row(
-        "keeps count, scripted",
-        KeepsCountScripted,
-        X,
-        truth(script=STATE),
-        ci="",
-        blame=asks("if torch.jit.is_scripting():"),
-    ),
-    row(
-        "keeps a number, scripted",
-        KeepsANumberScripted,
-        X,
-        truth(script=STATE),
-        ci="script",
-        blame=Blame(
-            owner="model",
-            cause="export-only branch",
-            line="if torch.jit.is_scripting():",
-            known=False,
-        ),
-    ),
-    row(
-        "keeps the last, scripted",
-        KeepsTheLastScripted,
-        X,
-        truth(script=STATE),
-        ci="",
-        blame=asks("if torch.jit.is_scripting():"),
-    ),
-    row("counts unseen, scripted", CountsUnseenScripted, X, truth(), ci=""),
-    row(
-        "keeps count, compiled",
-        KeepsCountCompiled,
-        X,
-        truth(export=STATE),
-        ci="export",
-        blame=asks("torch.compiler.is_compiling():"),
-    ),
-    row("dies later, scripted", DiesLaterScripted, X, truth(script=CRASHED), ci="script"),
-    row("own state, dies", OwnStateDies, X, truth(trace=CRASHED, script=CRASHED)),
-    row(
-        "own state, hangs",
-        OwnStateHangs,
-        X,
-        truth(trace=HUNG, script=HUNG),
-        time_limit=30,
-        ci="trace script onnx_legacy",
-    ),
-    row("own state, says an answer", OwnStateSays, X),
-    # A trace has lost the check: SIGSEGV if the lengths are not those of x. A script keeps it.
-    row(
-        "lengths",
-        Lengths,
-        call(normal(6), torch.tensor([1, 2, 3])),
-        truth(REFUSED, trace=CRASHED, script=None),
-        witnesses=(call(normal(6), torch.tensor([1, 2, 1 << 38])),),
-        line="if int(lengths.sum()) != x.size(0):",
-        shapes={"x": "6", "lengths": "3"},
-        values={"lengths": (0, 1 << 38)},
-        ci="trace onnx_legacy",
-        refused={"onnx_legacy": untranslated()},
-    ),
-    # The exporter to ONNX divides in floating point.
-    row(
-        "dies, compiled",
-        DiesCompiled,
-        X,
-        truth(export=CRASHED, onnx=DIFFERS),
-        blame={"onnx": Blame(owner="", cause="")},
-        ci="export onnx",
-    ),
-    row(
-        "reads beyond, compiled",
-        ReadsBeyondCompiled,
-        X,
-        truth(export=CRASHED, onnx=REFUSED),
-        ci="export onnx",
-        refused={
-            "onnx": untranslated('x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond,')
-        },
-    ),
-    row(
-        "hangs, compiled",
-        HangsCompiled,
-        X,
-        truth(export=HUNG, onnx=HUNG),
-        elsewhere={WHILE_REFUSED: {"onnx": REFUSED}},
-        time_limit=30,
-        ci="export onnx",
-    ),
-    row("ends, compiled", EndsCompiled, X, elsewhere={WHILE_REFUSED: {"onnx": REFUSED}}, ci=""),
-    row(
-        "allocates, compiled",
-        AllocatesCompiled,
-        X,
-        truth(export=CRASHED, onnx=CRASHED),
-        memory_limit=1024,
-        ci="onnx",
-    ),
-)
-
-IDS = call(torch.tensor([[0, 5, 2**25], [1, 2, 3]]))
-TABLE = {"shapes": {"ids": "batch 3"}, "values": {"ids": (0, 2**25)}}
-
-# 2.0 GB each. Without the plugin, on an idle machine: export and save take 5 to 30 s and 2.3 GB of
-# memory (trace, script, onnx) or 6.5 GB (export, onnx_legacy); loading takes 5 s and 2.3 GB (.pt),
-# 3 s and 6.5 GB (.pt2), 0.1 s (.onnx). Expanded, the .pt and .pt2 have a few kilobytes and load at
-# once. The plugin's own copies come on top.
-HUGE = (
-    row("table", Table, IDS, **TABLE),
-    row("table, expanded", ExpandedTable, IDS, **TABLE),
-)

@@ -1,11 +1,23 @@
-"""The type of a row, and the helpers that rows are written with."""
+"""What a row is, and the decorators that make one of a model.
+
+    @row("adds one", call(normal(4, 3)), script=no_type("return x + 1"))
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+The function is the ``forward`` of a module, which ``has`` gives attributes, and has this name because
+torch.export asks for it. A model with more methods is decorated as a class. The name of the row is
+the class's or function's in words, unless it is given.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,67 +64,54 @@ class Blame:
 
 
 def asks(line: str) -> Blame:
-    """Return the blame of a line that asks whether it is exported."""
     return Blame(owner="model", cause="export-only branch", line=line)
 
 
 def decided(line: str, *, known: bool = True) -> Blame:
-    """Return the blame of a condition that is decided at the export."""
     return Blame(owner="model", cause="frozen branch", line=line, known=known)
 
 
 def frozen_size(line: str = "") -> Blame:
-    """Return the blame of a line that makes a number of a size."""
     return Blame(owner="model", cause="frozen size", line=line)
 
 
 def baked(line: str) -> Blame:
-    """Return the blame of a line that makes a number of a tensor, or draws or takes one."""
     return Blame(owner="model", cause="baked value", line=line)
 
 
 def dropped(line: str) -> Blame:
-    """Return the blame of a line that changes what the artifact does not have."""
     return Blame(owner="model", cause="dropped mutation", line=line)
 
 
 def replaced(line: str) -> Blame:
-    """Return the blame of a line that puts a new tensor in a buffer's place."""
     return Blame(owner="capture", cause="replaced buffer", line=line)
 
 
 def moved_on(line: str) -> Blame:
-    """Return the blame of an export that ran a line which changes the module."""
     return Blame(owner="capture", cause="changed by the export", line=line)
 
 
 def undecided(line: str) -> Blame:
-    """Return the blame of a line that needs a value, which torch.export refuses."""
     return Blame(owner="model", cause="data-dependent value", line=line)
 
 
 def decides_by_size(line: str) -> Blame:
-    """Return the blame of a branch on a size, which torch.export refuses."""
     return Blame(owner="model", cause="guard", line=line)
 
 
 def no_construct(line: str = "") -> Blame:
-    """Return the blame of something that the target's language has not."""
     return Blame(owner="model", cause="unsupported construct", line=line)
 
 
 def no_type(line: str = "") -> Blame:
-    """Return the blame of an object that the target has no type for."""
     return Blame(owner="model", cause="unsupported type", line=line)
 
 
 def unannotated(line: str) -> Blame:
-    """Return the blame of something without annotation, which TorchScript takes for another type."""
     return Blame(owner="model", cause="missing annotation", line=line)
 
 
 def untranslated(line: str = "") -> Blame:
-    """Return the blame of an operator that an ONNX exporter does not translate."""
     return Blame(owner="translation", cause="unsupported operator", line=line)
 
 
@@ -154,12 +153,16 @@ class Row:
     # The known defect of another package that the report names, by target; on the others, none.
     known: Mapping[str, str] = field(default_factory=dict)
     # The targets on which CI checks this row; `tox -e zoo` checks it on all.
-    ci: tuple[str, ...] = ("trace",)
+    ci: tuple[str, ...] = ()
     # Whether CI also runs the round_trip check: save, load in a clean process, call there. It
     # always does so on rows about files, and if the truth is LoadFailed or RoundTripDiffers.
     round_trip: bool = False
     # The truth on other versions of torch or ONNX's packages, for the targets where it differs.
     elsewhere: Mapping[Change, Mapping[str, str | None]] = field(default_factory=dict)
+    # The mechanism first, then what else a test may choose rows by.
+    tags: tuple[str, ...] = ()
+    # The names in the code of the model.
+    names: frozenset[str] = frozenset()
 
     def truth(self, installed: Mapping[str, str] = INSTALLED) -> dict[str, str | None]:
         """Return the truth by target on these versions; by default, on those of this run."""
@@ -198,15 +201,75 @@ class Row:
         return tuple(target for target in TARGETS if target in named)
 
 
+# Every row that a module of this package has made, in their order.
+TABLE: list[Row] = []
+# What `section` has set for the rows that follow.
+SECTION: list[str] = []
+
 # The warning of a pass in which no call took some outcome. Script keeps the branch and needs none.
 UNVERIFIED = dict.fromkeys(
     ("trace", "export", "onnx", "onnx_legacy"), "that outcome is not verified"
 )
 
 
+def section(*tags: str) -> None:
+    """Give all rows that follow these tags; the first is their mechanism."""
+    SECTION[:] = tags
+
+
 def truth(everywhere: str | None = None, **by_target: str | None) -> dict[str, str | None]:
     """Return the truth per target: ``everywhere``, but for the targets named."""
     return dict.fromkeys(TARGETS, everywhere) | by_target
+
+
+# -- truths of models that branch ------------------------------------------------------------------
+
+# torch.export and the exporter built on it refuse the branch, script keeps it, a trace freezes it.
+VALUE = truth(trace=BRANCH, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH)
+# The same, but TorchScript cannot compile it.
+PYTHON = truth(BRANCH, script=REFUSED, export=REFUSED, onnx=REFUSED)
+# A trace freezes the branch, and torch.export narrows the sizes to those of the side taken.
+SIZE = truth(trace=BRANCH, export=NARROWED, onnx=NARROWED, onnx_legacy=BRANCH)
+# Frozen, but right on every legal call.
+EQUAL = truth(export=REFUSED, onnx=REFUSED)
+# A number that Python read is kept too, so that calls on the example's path differ as well.
+NUMBER = truth(trace=DIFFERS, export=REFUSED, onnx=REFUSED, onnx_legacy=DIFFERS)
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer among the attributes that ``has`` gives a model."""
+
+    value: Tensor | None
+    persistent: bool = True
+
+
+def has(**attributes: Any) -> Callable[[Callable[..., Any]], type[nn.Module]]:
+    """Make a module of a ``forward``, with attributes: what a function or class returns, or copies."""
+
+    def make(forward: Callable[..., Any]) -> type[nn.Module]:
+        def __init__(self: nn.Module) -> None:
+            nn.Module.__init__(self)
+            for name, given in attributes.items():
+                made = inspect.isfunction(given) or isinstance(given, type)
+                value = given() if made else copy.deepcopy(given)
+                if isinstance(value, Buffer):
+                    self.register_buffer(name, value.value, persistent=value.persistent)
+                else:
+                    setattr(self, name, value)
+
+        members = {
+            "__init__": __init__,
+            "__module__": forward.__module__,
+            "__doc__": forward.__doc__,
+            "forward": forward,
+        }
+        return type(forward.__name__, (nn.Module,), members)
+
+    return make
 
 
 def seeded(factory: Callable[[], Any], *, train: bool | None = False) -> Callable[[], Any]:
@@ -223,6 +286,19 @@ def seeded(factory: Callable[[], Any], *, train: bool | None = False) -> Callabl
         return made
 
     return build
+
+
+# -- calls -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """A witness that is made of the model's own numbers, when it is asked for."""
+
+    make: Callable[[Any], Tensor]
+
+    def __call__(self, model: Any) -> Example:
+        return (self.make(model).detach().clone(),), {}
 
 
 def call(*args: Any, **kwargs: Any) -> Callable[[], Example]:
@@ -250,47 +326,143 @@ def coins(*shape: int) -> Tensor:
     return tensor
 
 
-def row(
-    name: str,
-    factory: Callable[[], Any],
-    example: Callable[[], Example],
-    expect: Mapping[str, str | None] | None = None,
-    *,
-    train: bool | None = False,
-    weak: str | Mapping[str, str] = "",
-    otherwise: str | Mapping[str, str] = "",
-    witnesses: tuple[Callable[[], Example], ...] = (),
-    under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad,
-    line: str = "",
-    blame: Blame | Mapping[str, Blame] | None = None,
-    refused: Mapping[str, Blame] | None = None,
-    known: Mapping[str, str] | None = None,
-    ci: str = "trace",
-    round_trip: bool = False,
-    elsewhere: Mapping[Change, Mapping[str, str | None]] | None = None,
-    **options: Any,
-) -> Row:
-    """Return a row; ``ci`` names the targets that CI checks, as ``"trace export"``.
+def equal_rows(*numbers: float) -> Tensor:
+    """Return four times the same row."""
+    return torch.tensor([numbers]).repeat(4, 1)
 
-    ``refused``: whom refusals are blamed on, by such names; other failures by ``blame``.
+
+def filled(value: float, *shape: int) -> Tensor:
+    return torch.full(shape, value)
+
+
+def climbed(start: Tensor, score: Callable[[Any, Tensor], Tensor], most: float = 5.0) -> OfModel:
+    """Return a witness on which a score of the model is large: elements up to ``most``."""
+
+    def make(model: Any) -> Tensor:
+        x = start.clone().requires_grad_()
+        ascent = torch.optim.Adam([x], lr=0.1, maximize=True)
+        for _ in range(200):
+            ascent.zero_grad()
+            score(model, x).backward()
+            ascent.step()
+            with torch.no_grad():
+                x.clamp_(-most, most)
+        return x
+
+    return OfModel(make)
+
+
+def margin(logits: Tensor, place: int) -> Tensor:
+    """Return by how much one class is ahead of the others; in the worst row."""
+    others = [number for number in range(logits.shape[-1]) if number != place]
+    return (logits[..., place] - logits[..., others].amax(-1)).amin()
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def row(
+    *given: Any,
+    name: str = "",
+    train: bool | None = False,
+    refused: Mapping[str, Blame] | None = None,
+    blame: Blame | Mapping[str, Blame] | None = None,
+    ci: str = "",
+    tags: str = "",
+    names: tuple[str, ...] = (),
+    **fields: Any,
+) -> Callable[[Any], Any]:
+    """Add a row to the table, for the model that this decorates or is called with.
+
+    What is given without a name is told by its type: a string is the row's name, calls are the
+    example and then the witnesses, and a mapping is the truth by target; by default, all pass.
+    The model is the ``forward`` of a module, a module's class, a function without arguments that
+    makes one, or another function, which is itself what is exported. A target's name says the truth
+    there, or the blame of its refusal, as does ``refused`` for several targets; other failures are
+    blamed on ``blame``. ``ci`` and ``tags`` are words. Fields that a row does not have are
+    arguments of ``check_export``.
     """
-    return Row(
-        name=name,
-        build=seeded(factory, train=train),
-        example=example,
-        options=options,
-        under=under,
-        expect=truth() if expect is None else expect,
-        weak=weak,
-        otherwise=otherwise,
-        witnesses=witnesses,
-        line=line,
-        blame=_by_target(blame, refused or {}),
-        known=known or {},
-        ci=tuple(ci.split()),
-        round_trip=round_trip,
-        elsewhere=elsewhere or {},
-    )
+    name = next((each for each in given if isinstance(each, str)), name)
+    calls = [each for each in given if callable(each)]
+    expect = [truth(), *(each for each in given if isinstance(each, Mapping))][-1]
+    by_target = {target: fields.pop(target) for target in TARGETS if target in fields}
+    blamed = {t: each for t, each in by_target.items() if isinstance(each, Blame)}
+    own = {key: fields.pop(key) for key in [*fields] if key in Row.__dataclass_fields__}
+
+    def add(model: Any) -> Any:
+        if getattr(model, "__name__", "") == "forward":
+            model = as_class(model, re.sub(r"\W", "", name.title()))
+        itself = inspect.isfunction(model) and _parameters(model)
+        build = seeded((lambda: model) if itself else model, train=train)
+        made = Row(
+            name=name or _words(model.__name__),
+            build=build,
+            example=calls[0],
+            witnesses=tuple(_of(build, each) for each in calls[1:]),
+            expect={**expect, **by_target, **dict.fromkeys(blamed, REFUSED)},
+            blame=_by_target(blame, {**(refused or {}), **blamed}),
+            ci=tuple(ci.split()),
+            tags=(*SECTION, *tags.split()),
+            names=frozenset((*names_in(model), *names)),
+            options=fields,
+            **own,
+        )
+        TABLE.append(replace(made, line=_condition(model)) if made.line == CONDITION else made)
+        return model
+
+    return add
+
+
+# For `line`: the only line of the model that begins with a condition.
+CONDITION = "the condition"
+
+
+def branch(*given: Any, line: str = CONDITION, **fields: Any) -> Callable[[Any], Any]:
+    """Add a row whose trace has frozen the condition on ``line``, as some witness shows."""
+    return row(VALUE, *given, line=line, **fields)
+
+
+def as_class(model: Any, name: str) -> type[nn.Module]:
+    """Return the class of a ``forward`` or class; one that is made has the name in its module.
+
+    A pickle or a script looks for it there.
+    """
+    cls = model if isinstance(model, type) else has()(model)
+    if cls.__name__ == "forward":
+        module = vars(sys.modules[cls.__module__])
+        assert name not in module, name
+        cls.__name__ = cls.__qualname__ = name
+        module[name] = cls
+    return cls
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
+
+
+def names_in(model: Any) -> Iterator[str]:
+    """Yield the names in the code of a function, or of a class that is not torch's."""
+    if inspect.isfunction(model):
+        yield from model.__code__.co_names
+    elif isinstance(model, type):
+        for cls in model.__mro__[: model.__mro__.index(nn.Module)]:
+            for each in vars(cls).values():
+                yield from names_in(each) if inspect.isfunction(each) else ()
+
+
+def _words(name: str) -> str:
+    """Return ``keeps_a_sum`` or ``KeepsASum`` as ``keeps a sum``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).replace("_", " ").lower()
+
+
+def _of(build: Callable[[], Any], witness: Callable[..., Example]) -> Callable[[], Example]:
+    return (lambda: witness(build())) if isinstance(witness, OfModel) else witness
+
+
+def _condition(model: Any) -> str:
+    source = inspect.getsource(model.forward if isinstance(model, type) else model)
+    (line,) = re.findall(r"^ *((?:if|elif|while) .*?)(?:  #.*)?$", source, re.MULTILINE)
+    return str(line)
 
 
 def _by_target(
@@ -310,3 +482,12 @@ B_T = {"x": "batch time"}
 B_T_3 = {"x": "batch time 3"}
 B_T_4 = {"x": "batch time 4"}
 B_2_H_W = {"x": "batch 2 height width"}
+
+
+def rows(*tags: str, naming: str = "") -> list[Row]:
+    """Return the rows with these tags whose model has a name in its code: ``rows(naming="topk")``."""
+    return [
+        each
+        for each in TABLE
+        if set(tags) <= set(each.tags) and (not naming or naming in each.names)
+    ]

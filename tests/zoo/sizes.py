@@ -5,26 +5,58 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.export import Dim
 
+from zoo.control import ManyRowsBranch
+from zoo.converters import captured
+from zoo.layers import SlicedPositions, mlp
 from zoo.row import (
     B_2_H_W,
     B_T,
+    B_T_3,
     B_T_4,
     DIFFERS,
+    FROZEN,
+    INEFFECTIVE,
     NARROWED,
     RAISES,
     REFUSED,
+    SPEC,
     Blame,
+    Buffer,
     call,
+    decided,
     frozen_size,
+    has,
     normal,
     row,
+    section,
     truth,
     undecided,
+    whole,
 )
 
+section("sizes")
 
+
+@row(
+    "view by int, named by the user",
+    call(normal(4, 5)),
+    truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
+    dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+    blame=frozen_size("x.view(int(x.shape[0]), -1)"),
+    ci="trace onnx",
+)
+# torch.onnx.export makes named dims static here, without a warning. With Dim.DYNAMIC it uses
+# strict capture and is faithful: a pass is right if the plugin chooses how to write the dims.
+@row(
+    call(normal(4, 5)),
+    truth(RAISES, script=None, export=REFUSED, onnx=None),
+    blame=frozen_size("x.view(int(x.shape[0]), -1)"),
+    ci="script",
+)
 class ViewByInt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.view(int(x.shape[0]), -1) * 2
@@ -43,22 +75,46 @@ class ScaledBesideItsSize(nn.Module):
         return x * count + factor
 
 
-class ScaledAndSizedOnALine(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("factor", torch.tensor(3.0))
+row(
+    "a size beside a value",
+    call(normal(4, 5)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+    blame=frozen_size("count = len(x)"),
+)(lambda: ScaledBesideItsSize(3.0))
+row(
+    "a size beside a value of its number",
+    call(normal(4, 5)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+    blame=frozen_size("count = len(x)"),
+)(lambda: ScaledBesideItsSize(4.0))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), -1) * float(self.factor)
+
+@row(
+    "a size and a value on a line",
+    call(normal(4, 5)),
+    truth(RAISES, script=None, onnx=None),
+    export=undecided("x.reshape(len(x), -1)"),
+    blame=frozen_size("x.reshape(len(x), -1)"),
+)
+@has(factor=Buffer(torch.tensor(3.0)))
+def forward(self, x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1) * float(self.factor)
 
 
-class ReshapeByLiteral(nn.Module):
+@row("reshape by literal", call(normal(4, 6)), export=NARROWED, ci="export")
+def forward(self, x: Tensor) -> Tensor:
     """Looks frozen and is not: eager itself always returns two rows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(2, -1).sum(1)
+    return x.reshape(2, -1).sum(1)
 
 
+@row(call(normal(4, 3, 4)), round_trip=True, ci="onnx_legacy")
+@row(
+    "flatten by size, hinted by the user",
+    call(normal(4, 3, 4)),
+    dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}},
+    round_trip=True,
+    ci="onnx",
+)
 class FlattenBySize(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -68,57 +124,83 @@ class FlattenBySize(nn.Module):
         return self.head(x.view(x.size(0), -1))
 
 
-class ZerosByInt(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, torch.zeros(int(x.size(0)), 2)], dim=1)
+@row(
+    "zeros by int",
+    call(normal(4, 3)),
+    truth(RAISES, script=None, export=REFUSED, onnx=None),
+    blame=frozen_size("torch.zeros(int(x.size(0)), 2)"),
+    ci="onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return torch.cat([x, torch.zeros(int(x.size(0)), 2)], dim=1)
 
 
-class ZerosBySize(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, torch.zeros(x.size(0), 2, dtype=x.dtype)], dim=1)
+@row("zeros by size", call(normal(4, 3)), round_trip=True, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.cat([x, torch.zeros(x.size(0), 2, dtype=x.dtype)], dim=1)
 
 
-class ArangeByInt(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + torch.arange(int(x.shape[1]), dtype=x.dtype)
+@row(
+    "arange by int",
+    call(normal(3, 5)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+    shapes=B_T,
+    blame=frozen_size("torch.arange(int(x.shape[1])"),
+    ci="onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.arange(int(x.shape[1]), dtype=x.dtype)
 
 
-class ArangeBySize(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + torch.arange(x.shape[1], dtype=x.dtype)
+@row("arange by size", call(normal(3, 5)), shapes=B_T, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.arange(x.shape[1], dtype=x.dtype)
 
 
-class TokenByInt(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.randn(1, 1, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.token.expand(int(x.shape[0]), 1, 4), x], dim=1)
-
-
-class TokenBySize(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.randn(1, 1, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+@row(
+    "token by int",
+    call(normal(3, 5, 4)),
+    truth(RAISES, script=None, export=REFUSED, onnx=None),
+    blame=frozen_size("self.token.expand(int(x.shape[0])"),
+    ci="script",
+)
+@has(token=lambda: nn.Parameter(torch.randn(1, 1, 4)))
+def forward(self, x: Tensor) -> Tensor:
+    return torch.cat([self.token.expand(int(x.shape[0]), 1, 4), x], dim=1)
 
 
-class OnesByLen(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.ones(len(x), 1)
+@row("token by size", call(normal(3, 5, 4)), shapes=B_T_4, ci="onnx_legacy")
+@has(token=lambda: nn.Parameter(torch.randn(1, 1, 4)))
+def forward(self, x: Tensor) -> Tensor:
+    return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
 
 
-class ScaledBySqrt(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sum(1) / math.sqrt(x.shape[1])
+@row(
+    "ones by len",
+    call(normal(4, 3)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=None),
+    blame=frozen_size("torch.ones(len(x), 1)"),
+    ci="trace",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x * torch.ones(len(x), 1)
 
 
-class MeanBySize(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sum(1) / x.shape[1]
+@row(
+    "scaled by sqrt",
+    call(normal(3, 5)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
+    shapes=B_T,
+    blame=frozen_size("math.sqrt(x.shape[1])"),
+    ci="export",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x.sum(1) / math.sqrt(x.shape[1])
+
+
+@row("mean by size", call(normal(3, 5)), shapes=B_T, round_trip=True, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x.sum(1) / x.shape[1]
 
 
 class DividedByCommonDivisor(nn.Module):
@@ -132,201 +214,512 @@ class DividedByCommonDivisor(nn.Module):
         return x / math.gcd(int(x.shape[1]), self.prime)
 
 
-class LastThreeSteps(nn.Module):
+row(
+    "a divisor at one size in the middle",
+    call(normal(3, 4)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
+    shapes=B_T,
+    dims={"batch": (1, 6), "time": (1, 24)},
+    blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
+)(lambda: DividedByCommonDivisor(13))
+row(
+    "a divisor at the second size",
+    call(normal(3, 40)),
+    truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
+    shapes=B_T,
+    dims={"batch": (1, 6), "time": (36, 72)},
+    blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
+)(lambda: DividedByCommonDivisor(37))
+row(
+    "a divisor at a size that is not legal",
+    call(normal(3, 4)),
+    export=REFUSED,
+    onnx=NARROWED,
+    shapes=B_T,
+    dims={"batch": (1, 6), "time": (1, 24)},
+    blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
+)(lambda: DividedByCommonDivisor(29))
+
+
+@row(
+    "the last three steps of a few",
+    call(normal(3, 8)),
+    export=NARROWED,
+    shapes=B_T,
+    dims={"batch": (1, 6), "time": (1, 24)},
+)
+def forward(self, x: Tensor) -> Tensor:
     """Looks wrong below three steps and is not: a slice begins at the first one there."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, -3:].sum(1)
+    return x[:, -3:].sum(1)
 
 
-class SpatialSoftmax(nn.Module):
+@row("spatial softmax", call(normal(2, 2, 3, 5)), shapes=B_2_H_W, round_trip=True, ci="export")
+def forward(self, x: Tensor) -> Tensor:
     """Flattens height and width, and restores them by their sizes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        return x.reshape(b, c, h * w).softmax(-1).reshape(b, c, h, w)
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h * w).softmax(-1).reshape(b, c, h, w)
 
 
-class PaddedToTen(nn.Module):
+@row(
+    "padded to ten",
+    call(normal(3, 6)),
+    onnx=DIFFERS,
+    onnx_legacy=DIFFERS,
+    shapes=B_T,
+    blame=Blame(owner="translation", cause="", known=False),
+    ci="onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
     """Cuts off steps beyond ten: of one too many, the first, as -1 // 2 is -1 in Python.
 
     An integer division of ONNX rounds towards zero, and cuts off the last.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        missing = 10 - x.shape[1]
-        return nn.functional.pad(x, [missing // 2, missing - missing // 2])
+    missing = 10 - x.shape[1]
+    return nn.functional.pad(x, [missing // 2, missing - missing // 2])
 
 
-class PaddedToTwelve(nn.Module):
+@row("padded to twelve", call(normal(3, 6)), shapes=B_T)
+def forward(self, x: Tensor) -> Tensor:
     """No size that is declared has a step too many."""
+    missing = 12 - x.shape[1]
+    return nn.functional.pad(x, [missing // 2, missing - missing // 2])
+
+
+X = call(normal(4, 3))
+EMPTY = {"shapes": {"x": "batch 3"}, "dims": {"batch": (0, 6)}}
+TWO = call(normal(3, 4), normal(3, 4, seed=1))
+FREE = {"x": "rows 4", "y": "columns 4"}
+# torch.export keeps one side under a guard; the ONNX file keeps that side without the guard.
+ONE_SIDE = truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED)
+
+section("dims")
+
+
+# -- branches and numbers of sizes -----------------------------------------------------------------
+
+
+@row("long branch, long side declared", call(normal(2, 8)), shapes=B_T, dims={"time": (6, 12)})
+@row("long branch", call(normal(2, 4)), ONE_SIDE, shapes=B_T, line="if x.shape[1] > 5:")
+def forward(self, x: Tensor) -> Tensor:
+    if x.shape[1] > 5:
+        return x.sum(1)
+    return x.mean(1)
+
+
+@row("even branch", X, ONE_SIDE, line="if x.shape[0] % 2 == 0:")
+def forward(self, x: Tensor) -> Tensor:
+    if x.shape[0] % 2 == 0:
+        return x + 1
+    return x - 1
+
+
+@row(
+    "wider than high",
+    call(normal(2, 2, 3, 5)),
+    ONE_SIDE,
+    shapes=B_2_H_W,
+    line="if x.shape[3] > x.shape[2]:",
+    ci="trace",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if x.shape[3] > x.shape[2]:
+        x = x.transpose(2, 3)
+    return x.mean(3)
+
+
+@row("same length branch, tied", TWO, shapes={"x": "rows 4", "y": "rows 4"}, ci="export")
+@row(
+    "same length branch",
+    TWO,
+    ONE_SIDE,
+    shapes=FREE,
+    line="if x.shape[0] == y.shape[0]:",
+    ci="onnx_legacy",
+)
+def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    """Two sizes that are equal in the example but need not be."""
+    if x.shape[0] == y.shape[0]:
+        return x.sum(0) * y.sum(0)
+    return x.sum(0) + y.sum(0)
+
+
+@row(
+    "longer first",
+    call(normal(2, 5), normal(2, 3, seed=1)),
+    ONE_SIDE,
+    shapes={"x": "batch long", "y": "batch short"},
+    line="if x.shape[1] >= y.shape[1]:",
+    ci="export",
+)
+def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    if x.shape[1] >= y.shape[1]:
+        return x.sum(1) - y.sum(1)
+    return y.sum(1) - x.sum(1)
+
+
+@row(
+    "pads to four, from eight",
+    call(normal(2, 8)),
+    shapes=B_T,
+    dims={"time": range(8, 17, 4)},
+    ci="onnx_legacy",
+)
+# torch.export excludes the size at which there is one block of four.
+@row(
+    "pads to four, in steps of four",
+    call(normal(2, 8)),
+    export=NARROWED,
+    shapes=B_T,
+    dims={"time": range(4, 17, 4)},
+)
+@row("pads to four", call(normal(2, 6)), export=NARROWED, shapes=B_T)
+def forward(self, x: Tensor) -> Tensor:
+    rest = (4 - x.shape[1] % 4) % 4
+    return F.pad(x, (0, rest)).reshape(x.shape[0], -1, 4).sum(1)
+
+
+@row(
+    "log of the size", call(normal(2, 6)), ONE_SIDE, shapes=B_T, line="while 2**steps < x.shape[1]:"
+)
+def forward(self, x: Tensor) -> Tensor:
+    steps = 0
+    while 2**steps < x.shape[1]:
+        steps += 1
+    return x * steps
+
+
+@row("a sequence of one", call(normal(2, 4, 3)), ONE_SIDE, shapes=B_T_3, line="if x.shape[1] == 1:")
+def forward(self, x: Tensor) -> Tensor:
+    """Treats a sequence of length 1 differently."""
+    if x.shape[1] == 1:
+        return x[:, 0] * 10
+    return x.sum(1)
+
+
+# -- sizes that stay sizes -------------------------------------------------------------------------
+
+
+@row("first five", call(normal(2, 7)), export=NARROWED, shapes=B_T)
+def forward(self, x: Tensor) -> Tensor:
+    """A slice clamps: shorter inputs are legal."""
+    return x[:, :5].sum(1)
+
+
+@row("twice as long", call(normal(2, 4)), shapes=B_T, round_trip=True, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.cat([x, x.flip(1)], dim=1)
+
+
+@row("sizes in numbers", call(normal(3, 4)), shapes=B_T, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x * (x.shape[0] + x.shape[1]) / x.shape[1]
+
+
+@row(
+    "checked, in its range",
+    call(normal(2, 6)),
+    shapes=B_T,
+    dims={"time": (3, 9)},
+    round_trip=True,
+    ci="onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    assert x.shape[1] >= 2, "too short"
+    return x[:, 1:] - x[:, :-1]
+
+
+@row("outer", TWO, shapes=FREE)
+def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    return x @ y.t()
+
+
+@row("equal sides", X, export=NARROWED, blame=decided("if x.shape[0] > 4:"))
+def forward(self, x: Tensor) -> Tensor:
+    """Both sides of the branch are the same numbers."""
+    if x.shape[0] > 4:
+        return x + x
+    return x * 2
+
+
+# Zero in ONNX Runtime. Only sizes under 2 show it, whether capture or the runtime is the cause.
+@row(
+    "mean of no rows",
+    X,
+    onnx=NARROWED,
+    onnx_legacy=DIFFERS,
+    known={"onnx_legacy": "mean of no elements"},
+    **EMPTY,
+    ci="onnx onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    """The mean of no rows is NaN."""
+    return x.mean(0)
+
+
+@row("sum of no rows", X, **EMPTY, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.softmax(x, dim=1).sum(0)
+
+
+@row("maximum of no rows", X, truth(SPEC), **EMPTY, ci="trace script export onnx onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    """Eager raises for no rows."""
+    return x.amax(0)
+
+
+row(
+    "auto, made static",
+    call(normal(4, 5)),
+    truth(RAISES, script=None, export=NARROWED, onnx=NARROWED),
+    dynamic_shapes={"x": {0: Dim.AUTO}},
+    blame=frozen_size("x.view(int(x.shape[0]), -1)"),
+    ci="trace onnx_legacy",
+)(ViewByInt)
+row(
+    "auto, one side",
+    X,
+    ONE_SIDE,
+    dynamic_shapes={"x": {0: Dim.AUTO}},
+    line="if x.shape[0] > 4:",
+    ci="export",
+)(ManyRowsBranch)
+row(
+    "auto, kept",
+    call(normal(4, 3, 4)),
+    dynamic_shapes={"x": {0: Dim.AUTO}},
+    round_trip=True,
+    ci="onnx_legacy",
+)(FlattenBySize)
+row(
+    "auto, from one row",
+    call(normal(1, 6)),
+    dynamic_shapes={"input": {0: Dim.AUTO}},
+    round_trip=True,
+    ci="trace",
+)(mlp)
+row(
+    "declared with ends",
+    call(normal(4, 6)),
+    dynamic_shapes={"input": {0: Dim("batch", min=2, max=9)}},
+    round_trip=True,
+    ci="script",
+)(mlp)
+
+
+X = call(normal(4, 3))
+FIXED = {"x": "..."}
+
+section("domain")
+
+
+# -- eager raises ----------------------------------------------------------------------------------
+
+
+# The shortest length is not declared: eager accepts five or more, and the verdict reports that.
+@row("window, assumed", call(normal(2, 9)), export=NARROWED, shapes=B_T)
+@row(
+    "window, from six",
+    call(normal(2, 9)),
+    shapes=B_T,
+    dims={"time": (6, 12)},
+    round_trip=True,
+    ci="onnx_legacy",
+)
+# torch.export excludes the size at which the window fits once.
+@row(
+    "window, from five",
+    call(normal(2, 9)),
+    export=NARROWED,
+    shapes=B_T,
+    dims={"time": (5, 12)},
+    ci="export",
+)
+@row(
+    "window too large",
+    call(normal(2, 9)),
+    truth(SPEC),
+    shapes=B_T,
+    dims={"time": (3, 12)},
+    ci="onnx",
+)
+@has(conv=lambda: nn.Conv1d(1, 2, 5))
+def forward(self, x: Tensor) -> Tensor:
+    return self.conv(x.unsqueeze(1)).amax(2)
+
+
+@row("words, all", call(whole(0, 9, 3, 4)), values={"ids": (0, 9)}, ci="trace")
+@row("words too many", call(whole(0, 9, 3, 4)), truth(SPEC), values={"ids": (0, 12)}, ci="script")
+@has(words=lambda: nn.Embedding(10, 4))
+def forward(self, ids: Tensor) -> Tensor:
+    return self.words(ids).sum(1)
+
+
+@row(
+    "sizes that are equal",
+    call(normal(4, 3), normal(4, 3, seed=1)),
+    shapes={"x": "n 3", "y": "n 3"},
+    dims={"n": (2, 6)},
+    round_trip=True,
+    ci="trace",
+)
+@row(
+    "sizes that must be equal",
+    call(normal(4, 3), normal(4, 3, seed=1)),
+    truth(SPEC),
+    shapes={"x": "n 3", "y": "m 3"},
+    dims={"n": (2, 6), "m": (2, 6)},
+    ci="onnx_legacy",
+)
+def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    return x + y
+
+
+@row("classes, all", call(whole(0, 5, 4)), values={"ids": (0, 5)}, ci="trace")
+@row("classes below zero", call(whole(0, 5, 4)), truth(SPEC), values={"ids": (-1, 5)}, ci="export")
+def forward(self, ids: Tensor) -> Tensor:
+    return F.one_hot(ids, 6).float() * 0.5
+
+
+def with_sum(x: Tensor) -> Tensor:
+    return torch.cat([x, x.sum(1, keepdim=True) + 1], dim=1)
+
+
+# -- eager accepts few drawn calls -----------------------------------------------------------------
+
+
+@row(
+    "check sum, mapped",
+    call(with_sum(normal(4, 3))),
+    map=lambda x: {"x": with_sum(x[:, :-1])},
+    shapes=FIXED,
+    ci="trace",
+)
+@row(
+    "check sum",
+    call(with_sum(normal(4, 3))),
+    truth(INEFFECTIVE),
+    shapes=FIXED,
+    ci="trace script export",
+)
+def forward(self, x: Tensor) -> Tensor:
+    """The last column must be the sum of the others, plus one."""
+    if not captured() and bool(((x[:, :-1].sum(1) + 1 - x[:, -1]).abs() > 1e-4).any()):
+        raise ValueError("check sum")
+    return x * 2
+
+
+def rotation() -> Tensor:
+    return torch.linalg.qr(normal(3, 3)).Q
+
+
+@row(
+    "rotation",
+    call(rotation()),
+    truth(INEFFECTIVE),
+    shapes=FIXED,
+    ci="script export onnx onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if not captured() and bool(((x @ x.t() - torch.eye(3)).abs() > 1e-4).any()):
+        raise ValueError("no rotation")
+    return x @ torch.ones(3, 2)
+
+
+@row(
+    "permutation",
+    call(torch.tensor([3, 0, 7, 6, 1, 2, 4, 5])),
+    truth(INEFFECTIVE),
+    shapes={"order": "8"},
+    ci="trace onnx",
+)
+def forward(self, order: Tensor) -> Tensor:
+    """Accepts only permutations without a fixed point."""
+    places = torch.arange(8)
+    if not captured() and bool((order.sort().values != places).any() | (order == places).any()):
+        raise ValueError("no permutation")
+    return order * 2
+
+
+def shares(*shape: int) -> Tensor:
+    return normal(*shape).softmax(1)
+
+
+@row(
+    "shares, mapped",
+    call(shares(4, 3)),
+    map=lambda x: {"x": (x + 1) / (x + 1).sum(1, keepdim=True)},
+    round_trip=True,
+    ci="script",
+)
+# Any number of copies of the example's rows is legal.
+@row("shares, of any number", call(shares(4, 3)), weak="only sizes varied", ci="trace")
+@row("shares", call(shares(4, 3)), truth(INEFFECTIVE), shapes=FIXED, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    """Rows must sum to one."""
+    if not captured() and bool(((x.sum(1) - 1).abs() > 1e-4).any()):
+        raise ValueError("no shares")
+    return x.log1p()
+
+
+@row(
+    "ordered, mapped",
+    call(normal(4, 3), normal(4, 3) + 1),
+    map=lambda x, y: {"y": torch.maximum(x, y)},
+    round_trip=True,
+    ci="onnx",
+)
+def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    if not captured() and bool((x > y).any()):
+        raise ValueError("x above y")
+    return y - x
+
+
+# -- outputs that no comparison can find wrong -----------------------------------------------------
+
+
+# The next rows pass with a warning: their outputs could not have differed.
+@row("nothing", X, weak="zero on every call", ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x * 0.0
+
+
+@row("constant", X, weak="not depend on the input", ci="onnx_legacy")
+@has(bias=lambda: nn.Parameter(torch.randn(3)))
+def forward(self, x: Tensor) -> Tensor:
+    return self.bias.expand(x.shape[0], -1)
+
+
+@row("all nan", X, weak="nan or infinite", ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x * math.nan
+
+
+@row("tiny", X, weak="differences up to 1e-05 pass", ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.tanh(x) * 1e-15
+
+
+@row("saturated", X, weak="not depend on the input", ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.sigmoid(x * 0.001 + 100.0)
+
+
+@row("dead relu", X, weak="zero on every call", round_trip=True, ci="export")
+class DeadReLU(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+        nn.init.constant_(self.head.bias, -1e4)
 
     def forward(self, x: Tensor) -> Tensor:
-        missing = 12 - x.shape[1]
-        return nn.functional.pad(x, [missing // 2, missing - missing // 2])
+        return torch.relu(self.head(x))
 
 
-SIZES = (
-    row(
-        "padded to ten",
-        PaddedToTen,
-        call(normal(3, 6)),
-        truth(onnx=DIFFERS, onnx_legacy=DIFFERS),
-        shapes=B_T,
-        ci="onnx",
-        blame=Blame(owner="translation", cause="", known=False),
-    ),
-    row("padded to twelve", PaddedToTwelve, call(normal(3, 6)), shapes=B_T, ci=""),
-    # torch.onnx.export makes named dims static here, without a warning. With Dim.DYNAMIC it uses
-    # strict capture and is faithful: a pass is right if the plugin chooses how to write the dims.
-    row(
-        "view by int",
-        ViewByInt,
-        call(normal(4, 5)),
-        truth(RAISES, script=None, export=REFUSED, onnx=None),
-        ci="script",
-        blame=frozen_size("x.view(int(x.shape[0]), -1)"),
-    ),
-    row(
-        "a size beside a value",
-        lambda: ScaledBesideItsSize(3.0),
-        call(normal(4, 5)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
-        ci="",
-        blame=frozen_size("count = len(x)"),
-    ),
-    row(
-        "a size beside a value of its number",
-        lambda: ScaledBesideItsSize(4.0),
-        call(normal(4, 5)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
-        ci="",
-        blame=frozen_size("count = len(x)"),
-    ),
-    row(
-        "a divisor at one size in the middle",
-        lambda: DividedByCommonDivisor(13),
-        call(normal(3, 4)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
-        shapes=B_T,
-        dims={"batch": (1, 6), "time": (1, 24)},
-        ci="",
-        blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
-    ),
-    row(
-        "a divisor at the second size",
-        lambda: DividedByCommonDivisor(37),
-        call(normal(3, 40)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
-        shapes=B_T,
-        dims={"batch": (1, 6), "time": (36, 72)},
-        ci="",
-        blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
-    ),
-    row(
-        "a divisor at a size that is not legal",
-        lambda: DividedByCommonDivisor(29),
-        call(normal(3, 4)),
-        truth(export=REFUSED, onnx=NARROWED),
-        shapes=B_T,
-        dims={"batch": (1, 6), "time": (1, 24)},
-        ci="",
-        blame=frozen_size("math.gcd(int(x.shape[1]), self.prime)"),
-    ),
-    row(
-        "the last three steps of a few",
-        LastThreeSteps,
-        call(normal(3, 8)),
-        truth(export=NARROWED),
-        shapes=B_T,
-        dims={"batch": (1, 6), "time": (1, 24)},
-        ci="",
-    ),
-    row(
-        "a size and a value on a line",
-        ScaledAndSizedOnALine,
-        call(normal(4, 5)),
-        truth(RAISES, script=None, export=REFUSED, onnx=None),
-        ci="",
-        blame=frozen_size("x.reshape(len(x), -1)"),
-        refused={"export": undecided("x.reshape(len(x), -1)")},
-    ),
-    row(
-        "view by int, named by the user",
-        ViewByInt,
-        call(normal(4, 5)),
-        truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
-        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-        ci="trace onnx",
-        blame=frozen_size("x.view(int(x.shape[0]), -1)"),
-    ),
-    row(
-        "flatten by size, hinted by the user",
-        FlattenBySize,
-        call(normal(4, 3, 4)),
-        dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}},
-        ci="onnx",
-        round_trip=True,
-    ),
-    row(
-        "reshape by literal",
-        ReshapeByLiteral,
-        call(normal(4, 6)),
-        truth(export=NARROWED),
-        ci="export",
-    ),
-    row("flatten by size", FlattenBySize, call(normal(4, 3, 4)), ci="onnx_legacy", round_trip=True),
-    row(
-        "zeros by int",
-        ZerosByInt,
-        call(normal(4, 3)),
-        truth(RAISES, script=None, export=REFUSED, onnx=None),
-        ci="onnx_legacy",
-        blame=frozen_size("torch.zeros(int(x.size(0)), 2)"),
-    ),
-    row("zeros by size", ZerosBySize, call(normal(4, 3)), ci="script", round_trip=True),
-    row(
-        "arange by int",
-        ArangeByInt,
-        call(normal(3, 5)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
-        shapes=B_T,
-        ci="onnx_legacy",
-        blame=frozen_size("torch.arange(int(x.shape[1])"),
-    ),
-    row("arange by size", ArangeBySize, call(normal(3, 5)), shapes=B_T, ci="export"),
-    row(
-        "token by int",
-        TokenByInt,
-        call(normal(3, 5, 4)),
-        truth(RAISES, script=None, export=REFUSED, onnx=None),
-        ci="script",
-        blame=frozen_size("self.token.expand(int(x.shape[0])"),
-    ),
-    row("token by size", TokenBySize, call(normal(3, 5, 4)), shapes=B_T_4, ci="onnx_legacy"),
-    row(
-        "ones by len",
-        OnesByLen,
-        call(normal(4, 3)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=None),
-        blame=frozen_size("torch.ones(len(x), 1)"),
-    ),
-    row(
-        "scaled by sqrt",
-        ScaledBySqrt,
-        call(normal(3, 5)),
-        truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
-        shapes=B_T,
-        ci="export",
-        blame=frozen_size("math.sqrt(x.shape[1])"),
-    ),
-    row("mean by size", MeanBySize, call(normal(3, 5)), shapes=B_T, round_trip=True),
-    row(
-        "spatial softmax",
-        SpatialSoftmax,
-        call(normal(2, 2, 3, 5)),
-        shapes=B_2_H_W,
-        ci="export",
-        round_trip=True,
-    ),
-)
+row(
+    "positions too short by one",
+    call(normal(2, 5, 4)),
+    truth(SPEC),
+    shapes={"x": "batch time 4"},
+    dims={"time": (2, 17)},
+    ci="trace",
+)(SlicedPositions)

@@ -7,14 +7,21 @@ elements on its own could be eager's.
 
 from __future__ import annotations
 
-from typing import Tuple  # noqa: UP035  # TorchScript's word
+from typing import Tuple  # noqa: UP035  # TorchScript's words
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.converters import right, wrong
-from zoo.row import call, normal, whole
+from zoo.row import call, normal, section, whole
+
+FEW = call(whole(0, 3, 4, 6).float())
+WIDE = call(normal(8, 64))
+INTEGERS = call(whole(0, 3, 4, 6))
+
+section("converters", "ties")
+
 
 # -- orders ----------------------------------------------------------------------------------------
 
@@ -54,11 +61,13 @@ def only_two(x: Tensor) -> Tensor:
     return torch.zeros_like(x).scatter(1, places, x.gather(1, places))
 
 
+@right(only_two, FEW)
 def only_two_from_the_end(x: Tensor) -> Tensor:
     places = two_from_the_end(x)
     return torch.zeros_like(x).scatter(1, places, x.gather(1, places))
 
 
+@wrong(only_two, "top-k by a threshold", FEW, ci="trace")
 def all_above_the_second(x: Tensor) -> Tensor:
     return torch.where(x >= second_largest(x), x, torch.zeros_like(x))
 
@@ -67,10 +76,12 @@ def filtered(x: Tensor) -> Tensor:
     return x.masked_fill(~is_at(x, two_largest(x)), float("-inf"))
 
 
+@right(filtered, FEW)
 def filtered_from_the_end(x: Tensor) -> Tensor:
     return x.masked_fill(~is_at(x, two_from_the_end(x)), float("-inf"))
 
 
+@wrong(filtered, "filter by a threshold", FEW)
 def filtered_below_the_second(x: Tensor) -> Tensor:
     return x.masked_fill(x < second_largest(x), float("-inf"))
 
@@ -79,10 +90,12 @@ def mask_of_two(x: Tensor) -> Tensor:
     return is_at(x, two_largest(x))
 
 
+@right(mask_of_two, FEW)
 def mask_of_two_from_the_end(x: Tensor) -> Tensor:
     return is_at(x, two_from_the_end(x))
 
 
+@wrong(mask_of_two, "mask by a threshold", FEW)
 def mask_above_the_second(x: Tensor) -> Tensor:
     return x >= second_largest(x)
 
@@ -91,10 +104,12 @@ def one_hot(x: Tensor) -> Tensor:
     return is_at(x, x.topk(1, dim=1).indices).long()
 
 
+@right(one_hot, FEW)
 def one_hot_from_the_end(x: Tensor) -> Tensor:
     return is_at(x, two_from_the_end(x)[:, :1]).long()
 
 
+@wrong(one_hot, "one-hot with several ones", FEW)
 def ones_at_each_maximum(x: Tensor) -> Tensor:
     return (x == x.amax(1, keepdim=True)).long()
 
@@ -106,14 +121,18 @@ def ranks(x: Tensor) -> Tensor:
     return order(order(x))
 
 
+@right(ranks, FEW)
 def ranks_from_the_end(x: Tensor) -> Tensor:
     return order(order_from_the_end(x))
 
 
+@wrong(ranks, "ranks of integers by counting", INTEGERS)
+@wrong(ranks, FEW)
 def ranks_by_counting(x: Tensor) -> Tensor:
     return (x.unsqueeze(2) > x.unsqueeze(1)).sum(2)
 
 
+@wrong(ranks, FEW)
 def dense_ranks(x: Tensor) -> Tensor:
     equal = x.unsqueeze(2) == x.unsqueeze(1)
     first = equal.long().argmax(2) == torch.arange(x.shape[1])
@@ -125,11 +144,13 @@ def three_with_places(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return found.values, found.indices
 
 
+@right(three_with_places, FEW)
 def three_with_places_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     places = x.shape[1] - 1 - x.flip(1).topk(3, dim=1).indices
     return x.gather(1, places), places
 
 
+@wrong(three_with_places, "the first place of each value", FEW)
 def three_with_first_places(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     """Look each value up: equal ones are all found at one place."""
     values = x.topk(3, dim=1).values
@@ -140,10 +161,12 @@ def place_of_third(x: Tensor) -> Tensor:
     return order(x)[:, 2]
 
 
+@right(place_of_third, FEW)
 def place_of_third_from_the_end(x: Tensor) -> Tensor:
     return order_from_the_end(x)[:, 2]
 
 
+@wrong(place_of_third, "a place between equals", FEW)
 def middle_of_those_equal_to_the_third(x: Tensor) -> Tensor:
     """Return a place between equal elements, where there may be another."""
     equal = (x == torch.sort(x, dim=1).values[:, 2:3]).long()
@@ -159,11 +182,13 @@ def two_masks(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return is_at(x, places[:, :3]), is_at(x, places[:, 3:])
 
 
+@right(two_masks, FEW)
 def two_masks_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     places = order_from_the_end(x)
     return is_at(x, places[:, :3]), is_at(x, places[:, 3:])
 
 
+@wrong(two_masks, "masks that overlap", FEW)
 def two_masks_that_overlap(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return is_at(x, order(x)[:, :3]), is_at(x, order_from_the_end(x)[:, 3:])
 
@@ -173,11 +198,13 @@ def parts(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return places[:, :3], places[:, 3:]
 
 
+@right(parts, FEW)
 def parts_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     places = order_from_the_end(x)
     return places[:, :3], places[:, 3:]
 
 
+@wrong(parts, FEW)
 def parts_that_overlap(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return order(x)[:, :3], order_from_the_end(x)[:, 3:]
 
@@ -188,12 +215,14 @@ def boxes_with_labels(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return boxes.gather(1, places), (boxes * 10).gather(1, places)
 
 
+@right(boxes_with_labels, FEW)
 def boxes_with_labels_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     boxes = torch.arange(6.0).expand_as(x)
     places = order_from_the_end(x)
     return boxes.gather(1, places), (boxes * 10).gather(1, places)
 
 
+@wrong(boxes_with_labels, "labels of other boxes", FEW)
 def boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     boxes = torch.arange(6.0).expand_as(x)
     return boxes.gather(1, order(x)), (boxes * 10).gather(1, order_from_the_end(x))
@@ -225,11 +254,13 @@ def kept_boxes(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return box_at(places), label_at(places)
 
 
+@right(kept_boxes, FEW)
 def kept_boxes_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     places = three_from_the_end(x)
     return box_at(places), label_at(places)
 
 
+@wrong(kept_boxes, "labels of other boxes, of those kept", FEW)
 def kept_boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return box_at(three(x)), label_at(three_from_the_end(x))
 
@@ -238,10 +269,12 @@ def corners(x: Tensor) -> Tensor:
     return box_at(three(x))
 
 
+@right(corners, FEW)
 def corners_from_the_end(x: Tensor) -> Tensor:
     return box_at(three_from_the_end(x))
 
 
+@wrong(corners, FEW)
 def corners_of_two_boxes(x: Tensor) -> Tensor:
     return torch.cat([box_at(three(x))[..., :2], box_at(three_from_the_end(x))[..., 2:]], -1)
 
@@ -251,11 +284,13 @@ def rows_and_columns(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return places // 2, places % 2
 
 
+@right(rows_and_columns, FEW)
 def rows_and_columns_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     places = three_from_the_end(x)
     return places // 2, places % 2
 
 
+@wrong(rows_and_columns, "columns of other places", FEW)
 def rows_and_columns_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return three(x) // 2, three_from_the_end(x) % 2
 
@@ -264,6 +299,8 @@ def two_choices(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return three(x), three(2 - x)
 
 
+# Each choice has an order of its own.
+@right(two_choices, FEW)
 def one_of_two_choices_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return three(x), three_from_the_end(2 - x)
 
@@ -280,6 +317,10 @@ def peaks(x: Tensor) -> Tensor:
     return F.max_pool1d(heat(x), 2, return_indices=True)[1]
 
 
+right(peaks, WIDE)(peaks)
+
+
+@wrong(peaks, "the last of equal peaks", WIDE)
 def last_peaks(x: Tensor) -> Tensor:
     places = F.max_pool1d(heat(x).flip(-1), 2, return_indices=True)[1]
     return x.shape[1] - 1 - places.flip(-1)
@@ -289,61 +330,9 @@ def in_bfloat16(x: Tensor) -> Tensor:
     return F.gelu(x).to(torch.bfloat16).float()
 
 
+right(in_bfloat16, WIDE)(in_bfloat16)
+
+
+@wrong(in_bfloat16, "a cast by way of another", WIDE)
 def in_half_before(x: Tensor) -> Tensor:
     return F.gelu(x).to(torch.float16).to(torch.bfloat16).float()
-
-
-# -- the table -------------------------------------------------------------------------------------
-
-FEW = call(whole(0, 3, 4, 6).float())
-WIDE = call(normal(8, 64))
-INTEGERS = call(whole(0, 3, 4, 6))
-
-TIES = (
-    wrong("top-k by a threshold", only_two, all_above_the_second, FEW),
-    right(only_two, only_two_from_the_end, FEW, ci=""),
-    wrong("filter by a threshold", filtered, filtered_below_the_second, FEW, ci=""),
-    right(filtered, filtered_from_the_end, FEW, ci=""),
-    wrong("mask by a threshold", mask_of_two, mask_above_the_second, FEW, ci=""),
-    right(mask_of_two, mask_of_two_from_the_end, FEW, ci=""),
-    wrong("one-hot with several ones", one_hot, ones_at_each_maximum, FEW, ci=""),
-    right(one_hot, one_hot_from_the_end, FEW, ci=""),
-    wrong("ranks by counting", ranks, ranks_by_counting, FEW, ci=""),
-    wrong("ranks of integers by counting", ranks, ranks_by_counting, INTEGERS, ci=""),
-    wrong("dense ranks", ranks, dense_ranks, FEW, ci=""),
-    right(ranks, ranks_from_the_end, FEW, ci=""),
-    wrong("the first place of each value", three_with_places, three_with_first_places, FEW, ci=""),
-    right(three_with_places, three_with_places_from_the_end, FEW, ci=""),
-    wrong(
-        "a place between equals",
-        place_of_third,
-        middle_of_those_equal_to_the_third,
-        FEW,
-        ci="",
-    ),
-    right(place_of_third, place_of_third_from_the_end, FEW, ci=""),
-    wrong("masks that overlap", two_masks, two_masks_that_overlap, FEW, ci=""),
-    right(two_masks, two_masks_from_the_end, FEW, ci=""),
-    wrong("parts that overlap", parts, parts_that_overlap, FEW, ci=""),
-    right(parts, parts_from_the_end, FEW, ci=""),
-    wrong("labels of other boxes", boxes_with_labels, boxes_with_labels_of_others, FEW, ci=""),
-    right(boxes_with_labels, boxes_with_labels_from_the_end, FEW, ci=""),
-    wrong(
-        "labels of other boxes, of those kept",
-        kept_boxes,
-        kept_boxes_with_labels_of_others,
-        FEW,
-        ci="",
-    ),
-    right(kept_boxes, kept_boxes_from_the_end, FEW, ci=""),
-    wrong("corners of two boxes", corners, corners_of_two_boxes, FEW, ci=""),
-    right(corners, corners_from_the_end, FEW, ci=""),
-    wrong("columns of other places", rows_and_columns, rows_and_columns_of_others, FEW, ci=""),
-    right(rows_and_columns, rows_and_columns_from_the_end, FEW, ci=""),
-    wrong("the last of equal peaks", peaks, last_peaks, WIDE, ci=""),
-    right(peaks, peaks, WIDE, ci=""),
-    wrong("a cast by way of another", in_bfloat16, in_half_before, WIDE, ci=""),
-    right(in_bfloat16, in_bfloat16, WIDE, ci=""),
-    # Each choice has an order of its own.
-    right(two_choices, one_of_two_choices_from_the_end, FEW, ci=""),
-)

@@ -1,4 +1,8 @@
-"""The rows of ``regions.py``: a module, its legal calls, and what a faulty exporter captures."""
+"""The legal calls of a model, of which many are drawn, and the rows of models that have them.
+
+``faulty`` makes a row of a model whose artifact is wrong in a corner of its domain, ``steep`` one of
+a healthy model that amplifies rounding; `benchmarks/regions.py` checks them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from zoo.row import SECTION, TABLE, Row, as_class, names_in
 
 BATCH = {"batch": (1, 4)}
 TWO = ("trace", "onnx")
@@ -111,87 +117,100 @@ class Domain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A module by name, with its legal calls and the targets on which it runs."""
-
-    name: str
-    mechanism: str
-    make: Callable[[], nn.Module]
-    domain: Domain
-    targets: tuple[str, ...]
-
-    def build(self) -> nn.Module:
-        """Return the module in eval mode, with the same weights each time."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(self.name.encode()))
-            return self.make().eval()
-
-
-@dataclass(frozen=True, kw_only=True)
-class FaultyRow(Row):
-    """A row whose artifact differs from eager in a corner of the domain.
+class Region(Row):
+    """A row with its domain, the targets on which it runs, and perhaps a fault in a corner.
 
     ``shipped`` is the forward that the faulty exporter captures; ``witness`` returns a legal call
     on which it differs. Both take the module first.
     """
 
+    make: type[nn.Module]
+    domain: Domain
+    targets: tuple[str, ...]
     shipped: Callable[..., Tensor] = field(repr=False)
     witness: Callable[[nn.Module], Inputs] = field(repr=False)
 
-
-FAULTY: list[FaultyRow] = []
-STEEP: list[Row] = []
+    @property
+    def mechanism(self) -> str:
+        return self.tags[1]
 
 
 def faulty(
-    mechanism: str,
+    name: str = "",
     *,
     targets: tuple[str, ...] = TWO,
     dims: dict[str, tuple[int, int]] | None = None,
+    shipped: Callable[..., Tensor] | None = None,
+    witness: Callable[[Any], Tensor | Inputs] | None = None,
     **leaves: Leaf,
-) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Add the class to FAULTY, and take ``shipped`` and ``witness`` out of it.
+) -> Callable[[Any], type[nn.Module]]:
+    """Add a row of a ``forward`` or a class, which may have ``shipped`` and ``witness`` itself.
 
-    An exporter's fault is no part of the user's class, so no search may read it there.
+    They are taken out of it: an exporter's fault is no part of the user's class, so no search may
+    read it there.
     """
 
-    def register(cls: type[nn.Module]) -> type[nn.Module]:
-        shipped, witness = cls.__dict__["shipped"], cls.__dict__["witness"]
-        del cls.shipped, cls.witness
-        assert inspect.signature(shipped) == inspect.signature(cls.forward), cls.__name__
-        FAULTY.append(
-            FaultyRow(
-                name=cls.__name__,
-                mechanism=mechanism,
-                make=cls,
-                domain=Domain(leaves, BATCH if dims is None else dims),
-                targets=targets,
-                shipped=shipped,
-                witness=witness,
-            )
-        )
+    def add(model: Any) -> type[nn.Module]:
+        cls = as_class(model, name)
+        wrong = shipped or vars(cls)["shipped"]
+        showing = witness or vars(cls)["witness"]
+        if shipped is None:
+            del cls.shipped, cls.witness
+        same = map(list, (inspect.signature(each).parameters for each in (wrong, cls.forward)))
+        assert len({tuple(names) for names in same}) == 1, cls.__name__
+
+        def inputs(net: nn.Module) -> Inputs:
+            made = showing(net)
+            return made if isinstance(made, tuple) else (made,)
+
+        domain = Domain(leaves, BATCH if dims is None else dims)
+        TABLE.append(_region(cls, domain, targets, shipped=wrong, witness=inputs))
         return cls
 
-    return register
+    return add
 
 
 def steep(
-    mechanism: str,
+    name: str = "",
     *,
     targets: tuple[str, ...] = TWO,
     dims: dict[str, tuple[int, int]] | None = None,
     **leaves: Leaf,
-) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Add the class to STEEP: a healthy module that amplifies rounding."""
+) -> Callable[[Any], type[nn.Module]]:
+    """Add a row of a healthy ``forward`` or class that amplifies rounding."""
 
-    def register(cls: type[nn.Module]) -> type[nn.Module]:
+    def add(model: Any) -> type[nn.Module]:
+        cls = as_class(model, name)
         domain = Domain(leaves, BATCH if dims is None else dims)
-        STEEP.append(
-            Row(name=cls.__name__, mechanism=mechanism, make=cls, domain=domain, targets=targets)
-        )
+        TABLE.append(_region(cls, domain, targets, shipped=cls.forward, witness=_example(domain)))
         return cls
 
-    return register
+    return add
+
+
+def _example(domain: Domain) -> Callable[[nn.Module], Inputs]:
+    return lambda _: domain.example()
+
+
+def _region(cls: Any, domain: Domain, targets: tuple[str, ...], **fields: Any) -> Region:
+    def build() -> nn.Module:
+        """Return the module in eval mode, with the same weights each time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(cls.__name__.encode()))
+            return cls().eval()
+
+    return Region(
+        name=cls.__name__,
+        make=cls,
+        build=build,
+        example=lambda: (domain.example(), {}),
+        options=domain.options(),
+        domain=domain,
+        targets=targets,
+        tags=tuple(SECTION),
+        names=frozenset(names_in(cls)),
+        **fields,
+    )
 
 
 def climb(

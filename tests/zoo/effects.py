@@ -1,0 +1,722 @@
+"""What a call writes to, reads or draws beside its arguments."""
+
+# ruff: noqa: PLW0603  # this file is about globals that change
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from typing import Any, Dict, List, Tuple  # noqa: UP035  # TorchScript's words
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.converters import CAPTURED, captured
+from zoo.row import (
+    DIFFERS,
+    EVAL_MODE,
+    MISTRANSLATED,
+    NOT_REPEATABLE,
+    SKIPPED,
+    STATE,
+    STRUCTURE,
+    Blame,
+    Buffer,
+    baked,
+    call,
+    dropped,
+    has,
+    no_construct,
+    no_type,
+    normal,
+    row,
+    section,
+    truth,
+    untranslated,
+    whole,
+)
+
+X = call(normal(4, 3))
+# An ONNX graph does not write to its inputs.
+BY_VALUE = truth(onnx=STATE, onnx_legacy=STATE)
+
+section("writes")
+
+
+# -- into the caller's tensor ----------------------------------------------------------------------
+
+
+@row("writes input", X, BY_VALUE, blame=dropped("x.add_(1)"), ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    x.add_(1)
+    return x * 2
+
+
+@row("writes row", X, BY_VALUE, blame=dropped("x[0] = 0"))
+def forward(self, x: Tensor) -> Tensor:
+    x[0] = 0
+    return x.sum(1)
+
+
+@row("writes through a view", X, BY_VALUE, blame=dropped("x[:, 1:].copy_("))
+def forward(self, x: Tensor) -> Tensor:
+    x[:, 1:].copy_(x[:, :-1] * 2)
+    return x + 1
+
+
+@row(
+    "writes out=",
+    X,
+    BY_VALUE,
+    onnx_legacy=untranslated(),
+    blame=dropped("torch.mul(x, 2.0, out=x)"),
+    ci="onnx onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    torch.mul(x, 2.0, out=x)
+    return x.sum(1)
+
+
+@row("masks in place", X, BY_VALUE, blame=dropped("x.masked_fill_(x < 0"))
+def forward(self, x: Tensor) -> Tensor:
+    return x.masked_fill_(x < 0, -1.0) * 3
+
+
+@row("in-place activation first", X, BY_VALUE, blame=dropped("return self.body(x)"), ci="script")
+@has(body=lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)))
+def forward(self, x: Tensor) -> Tensor:
+    """``nn.ReLU(inplace=True)`` as the first layer, a common mistake."""
+    return self.body(x)
+
+
+@row(
+    "writes second", call(normal(4, 3), normal(4, 3, seed=1)), BY_VALUE, blame=dropped("total += x")
+)
+def forward(self, x: Tensor, total: Tensor) -> Tensor:
+    """Accumulates into a tensor that the caller passes for that."""
+    total += x
+    return total * 2
+
+
+@row(
+    "writes a dict's entry",
+    call({"x": normal(4, 3), "y": normal(4, 3, seed=1)}),
+    BY_VALUE,
+    blame=dropped('batch["x"].sub_(1.0)'),
+)
+def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+    batch["x"].sub_(1.0)
+    return batch["x"] * batch["y"]
+
+
+@row("returns its dict, extended", call({"x": normal(4, 3)}), ci="export")
+def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
+    """Adds an entry to the dict that it was given, and returns it, as detectors do."""
+    batch["y"] = batch["x"] * 2
+    return batch
+
+
+@row("returns its list, extended", call([normal(4, 3)]), ci="onnx_legacy")
+def forward(self, states: List[Tensor]) -> List[Tensor]:  # noqa: UP006
+    states.append(states[0] * 2)
+    return states
+
+
+@row("replaces an entry", call({"x": normal(4, 3)}), ci="onnx")
+def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+    batch["x"] = batch["x"] * 2
+    return batch["x"] + 1
+
+
+@row("pops an entry", call({"x": normal(4, 3)}), ci="script")
+def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+    return batch.pop("x") * 2
+
+
+@row(
+    "extends and writes",
+    call({"x": normal(4, 3)}),
+    BY_VALUE,
+    blame=dropped('batch["x"].sub_(1.0)'),
+    ci="trace",
+)
+def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+    """Its caller's tensor is other than before, which the new entry does not hide."""
+    batch["y"] = batch["x"] * 2
+    batch["x"].sub_(1.0)
+    return batch["y"]
+
+
+@row("writes after use", X, BY_VALUE, blame=dropped("x.zero_()"))
+def forward(self, x: Tensor) -> Tensor:
+    """The output does not show the write: it was computed before."""
+    y = x * 2
+    x.zero_()
+    return y
+
+
+@row(
+    "fills rows",
+    call(normal(4, 3), torch.tensor([0, 2])),
+    BY_VALUE,
+    blame=dropped("x.index_fill_(0, rows"),
+    shapes={"x": "4 3", "rows": "2"},
+    values={"rows": (0, 3)},
+)
+def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+    x.index_fill_(0, rows, 7.0)
+    return x.sum(1)
+
+
+# -- a converter that writes too much, too little, or to another tensor ----------------------------
+
+
+@row("forgets to write", X, truth(STATE), blame=CAPTURED, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    if captured():
+        return (x + 1) * 2
+    x.add_(1)
+    return x * 2
+
+
+@row(
+    "writes only when captured",
+    X,
+    truth(STATE, onnx=None, onnx_legacy=None),
+    blame=CAPTURED,
+    ci="script",
+)
+def forward(self, x: Tensor) -> Tensor:
+    y = x * 2
+    if captured():
+        x.mul_(0.5)
+    return y
+
+
+@row(
+    "writes the other one",
+    call(normal(4, 3), normal(4, 3, seed=1)),
+    truth(STATE),
+    blame=CAPTURED,
+    ci="export",
+)
+def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    out = x + y
+    if captured():
+        y.neg_()
+    else:
+        x.neg_()
+    return out
+
+
+# -- into the model's own tensors ------------------------------------------------------------------
+
+
+@row("writes clone", X, round_trip=True, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, 0] = 0
+    return y + x
+
+
+@row("writes a contiguous copy", X, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    y = x.t().clone(memory_format=torch.contiguous_format)
+    y.mul_(2.0)
+    return x + y.t()
+
+
+@row(
+    "writes what is a copy sometimes",
+    X,
+    BY_VALUE,
+    shapes={"x": "batch 3"},
+    dims={"batch": (2, 8)},
+    ci="onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    """contiguous() copies unless the caller's tensor is transposed; then that tensor changes."""
+    y = x.t().contiguous()
+    y.mul_(2.0)
+    return y.sum(0)
+
+
+@row("writes a flipped copy", X, round_trip=True, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    y = x.flip(1)
+    y.add_(1.0)
+    return x + y
+
+
+@row("writes a float copy", call(whole(-9, 9, 4, 3)), round_trip=True, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    """The conversion copies, so the caller's integers do not change."""
+    y = x.to(torch.float32)
+    y.div_(2.0)
+    return y + x
+
+
+@row("writes into a result", X, round_trip=True, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    y = x @ x.t()
+    y.sub_(1.0)
+    return y.masked_fill_(y < 0, 0.0)
+
+
+# A write through a view: the new exporter fails, the legacy one drops the write.
+@row(
+    "writes into a diagonal",
+    X,
+    onnx=Blame(owner="capture", cause="unsupported construct"),
+    onnx_legacy=DIFFERS,
+    blame=MISTRANSLATED,
+    ci="trace onnx onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    y = x @ x.t()
+    y.diagonal().zero_()
+    return y
+
+
+@row("in-place activations later", X, ci="trace")
+@has(body=lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Hardtanh(inplace=True)))
+def forward(self, x: Tensor) -> Tensor:
+    """In-place activations after a layer write into the output of that layer."""
+    return self.body(x)
+
+
+@row("writes and undoes", X, round_trip=True, ci="onnx")
+def forward(self, x: Tensor) -> Tensor:
+    """Multiplies by two and then by a half, which is exact: the caller's tensor is unchanged."""
+    x.mul_(2.0)
+    y = x + 1
+    x.mul_(0.5)
+    return y
+
+
+@row("returns a view", X, ci="trace")
+def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """Returns a view of the input and writes nothing."""
+    return x[:, 1:], x.t() * 1.5
+
+
+_clock = itertools.count(1)
+_steps = 0
+_seen: list[int] = []
+_met: dict[str, int] = {"calls": 0}
+_kept: list[object] = []
+_tables: dict[int, Tensor] = {}
+X = call(normal(4, 3))
+NO: dict[str, Any] = truth(NOT_REPEATABLE)
+
+section("repeatable")
+
+
+# -- not repeatable --------------------------------------------------------------------------------
+
+
+@row("global clock", X, NO, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    return x * next(_clock)
+
+
+@row("global number", X, NO, ci="trace")
+def forward(self, x):
+    global _steps
+    _steps += 1
+    return x + _steps
+
+
+@row("global list", X, NO, ci="script")
+def forward(self, x):
+    _seen.append(len(_seen))
+    return x * len(_seen)
+
+
+@row("global dict", X, NO, ci="trace")
+def forward(self, x):
+    _met["calls"] += 1
+    return x / _met["calls"]
+
+
+@row("counter on the class", X, NO, ci="export")
+class ClassCounter(nn.Module):
+    """The count is on the class, so copies of the instance share it."""
+
+    calls = 0
+
+    def forward(self, x):
+        ClassCounter.calls += 1
+        return x - ClassCounter.calls
+
+
+@row("wall clock", X, NO, ci="onnx")
+def forward(self, x):
+    return x * (time.perf_counter() % 1000.0)
+
+
+@row("nanoseconds", X, NO, ci="onnx")
+def forward(self, x):
+    return x + float(time.perf_counter_ns() % 9973)
+
+
+@row("id of a new object", X, NO, ci="trace")
+def forward(self, x):
+    """Keeps a new object at every call, so all ids differ."""
+    _kept.append(object())
+    return x * float(id(_kept[-1]) % 9973)
+
+
+@row("hash of a new object", X, NO, ci="script")
+def forward(self, x):
+    """The default hash of an object depends on its address."""
+    _kept.append(Anything())
+    return x + float(hash(_kept[-1]) % 9973)
+
+
+class Anything:
+    pass
+
+
+@row("memory nobody wrote", X, NO, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.empty(x.shape[0], 3)
+
+
+@row("a column nobody wrote", X, NO, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    """Writes every column but the last."""
+    out = torch.empty(x.shape[0], 4, dtype=x.dtype)
+    out[:, :3] = x
+    return out
+
+
+@row("mean of memory nobody wrote", X, NO, ci="trace")
+@has(head=lambda: nn.Linear(3, 2))
+def forward(self, x: Tensor) -> Tensor:
+    return self.head(x) * x.new_empty(x.shape[0], 64).mean(1, keepdim=True)
+
+
+@row("memory left by another tensor", X, NO, ci="onnx_legacy")
+def forward(self, x):
+    """Uninitialized memory still holds what was written last: another number at every call."""
+    global _steps
+    _steps += 1
+    left = torch.full((64, 64), float(_steps))
+    del left
+    return x + torch.empty(64, 64)[32:33, :3]
+
+
+# -- repeatable, against appearances ---------------------------------------------------------------
+
+
+@row("empty, zeroed", X, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.empty(x.shape[0], 2, dtype=x.dtype).zero_() + x.sum(1, keepdim=True)
+
+
+@row("empty, filled", X, round_trip=True, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.empty_like(x).fill_(0.5) * x
+
+
+# The legacy exporter does not support aten::copy.
+@row("empty, copied to", X, onnx_legacy=untranslated(), ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    out.copy_(x * 2)
+    return out
+
+
+@row("empty, not chosen", X, round_trip=True, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    """The mask chooses the other side, so the uninitialized memory has no effect."""
+    return torch.where(torch.ones_like(x) > 0, x * 3, torch.empty_like(x))
+
+
+@row("empty, written by part", X, round_trip=True, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    out = torch.empty(x.shape[0], 6, dtype=x.dtype)
+    out[:, :3] = x
+    out[:, 3:] = -x
+    return out
+
+
+@row("global number, unused", X, script=no_construct("global _steps"))
+def forward(self, x):
+    global _steps
+    _steps += 1
+    return x + 1
+
+
+@row("global list, unused", X, script=no_construct("_seen.append(0)"), round_trip=True, ci="onnx")
+def forward(self, x):
+    _seen.append(0)
+    return x * 2
+
+
+@row(
+    "clock, unused",
+    X,
+    script=no_construct("started = time.perf_counter()"),
+    round_trip=True,
+    ci="onnx_legacy",
+)
+def forward(self, x):
+    started = time.perf_counter()
+    y = torch.tanh(x)
+    self_seconds = time.perf_counter() - started
+    return y if self_seconds >= 0 else x
+
+
+@row("global table", X, script=no_construct("if 3 not in _tables:"), ci="trace script")
+def forward(self, x):
+    """A cached table in a global: made once, always the same numbers."""
+    if 3 not in _tables:
+        _tables[3] = torch.arange(3, dtype=torch.float32)
+    return x + _tables[3]
+
+
+@row("id of itself", X, ci="export")
+def forward(self, x):
+    """An id that is the same at every call."""
+    return x * 2 if id(self) == id(self) else x
+
+
+@row("set of names", X, ci="trace")
+def forward(self, x):
+    """The order of a set of strings depends on the process; a sum over it does not."""
+    scales = {"a": 1.0, "b": 2.0, "c": 4.0}
+    total = x * 0
+    for name in ("a", "b", "c"):
+        total = total + scales[name] * x
+    return total
+
+
+X = call(normal(4, 3))
+# ONNX Runtime has its own random stream, so values cannot be compared.
+STREAM = truth(onnx=SKIPPED, onnx_legacy=SKIPPED)
+# Exporters drop the call that seeds.
+SEEDED = Blame(owner="model", cause="own seed", line="torch.manual_seed(self.seed)")
+
+section("chance")
+
+
+# -- faithful: the artifact draws what eager draws -------------------------------------------------
+
+
+@row("adds noise", X, STREAM, round_trip=True, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x + torch.rand_like(x)
+
+
+@row("normal noise", X, STREAM, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    return x + 0.1 * torch.randn(x.shape[0], 3)
+
+
+@row("sampled", X, STREAM, round_trip=True, ci="script")
+def forward(self, x: Tensor) -> Tensor:
+    return torch.bernoulli(torch.sigmoid(x)) * x
+
+
+@row("drops by default", X, STREAM, round_trip=True, ci="export")
+def forward(self, x: Tensor) -> Tensor:
+    """F.dropout defaults to training=True: random in eval mode too, in eager and artifact."""
+    return F.dropout(x, 0.5)
+
+
+@row(
+    "drops, train unmeant",
+    call(normal(4, 6)),
+    truth("TrainingMode"),
+    train=True,
+    mode="as-is",
+    ci="trace script export onnx onnx_legacy",
+)
+# The legacy exporter puts the model into eval mode: constant, but eager varies with the seed.
+@row(
+    "drops, train",
+    call(normal(4, 6)),
+    onnx=SKIPPED,
+    onnx_legacy=DIFFERS,
+    train=True,
+    mode="train",
+    blame=EVAL_MODE,
+    ci="onnx_legacy",
+)
+@row("drops, eval", call(normal(4, 6)), ci="trace")
+@has(head=lambda: nn.Linear(6, 3), drop=lambda: nn.Dropout(0.5))
+def forward(self, x: Tensor) -> Tensor:
+    return self.drop(self.head(x))
+
+
+@row("noise beside", X, STREAM, ci="trace onnx_legacy")
+def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """One output is random, the other is not."""
+    return x + torch.rand_like(x), x * 2
+
+
+@row("noise into nothing", X, round_trip=True, ci="onnx")
+def forward(self, x: Tensor) -> Tensor:
+    """Draws random numbers that cancel out."""
+    return x + 0.0 * torch.rand_like(x)
+
+
+@row("random shape only", X, round_trip=True, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    return x * torch.ones_like(torch.rand_like(x))
+
+
+# -- frozen: a number that was drawn during the export ---------------------------------------------
+
+
+class SeedsItself(nn.Module):
+    """Always draws the same numbers: a random projection that need not be stored."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.manual_seed(self.seed)
+        return x + torch.randn(3)
+
+
+# Exporters drop the call that seeds; a script keeps it.
+row("seeds itself with 0", X, truth(DIFFERS, script=None), blame=SEEDED, ci="trace")(
+    lambda: SeedsItself(0)
+)
+row("seeds itself with 7", X, truth(DIFFERS, script=None), blame=SEEDED)(lambda: SeedsItself(7))
+
+
+@row(
+    "python chance",
+    X,
+    truth(DIFFERS),
+    script=no_construct("x * random.uniform(1.0, 2.0)"),
+    blame=baked("random.uniform(1.0, 2.0)"),
+    ci="trace",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x * random.uniform(1.0, 2.0)
+
+
+@row(
+    "python choice",
+    X,
+    truth(DIFFERS),
+    script=no_construct("x * random.choice([1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0])"),
+    blame=baked("random.choice("),
+    ci="trace",
+)
+def forward(self, x):
+    return x * random.choice([1.0, 2.0, 3.0, 5.0, 7.0, 11.0, 13.0])
+
+
+@row(
+    "numpy chance",
+    X,
+    truth(DIFFERS),
+    script=no_construct("x + float(np.random.rand())"),
+    blame=baked("np.random.rand()"),
+    ci="onnx",
+)
+def forward(self, x):
+    return x + float(np.random.rand())  # noqa: NPY002  # the stream that seeds reach
+
+
+@row(
+    "drawn once",
+    X,
+    trace=DIFFERS,
+    onnx=SKIPPED,
+    onnx_legacy=DIFFERS,
+    blame=baked("torch.rand(1).item()"),
+    ci="trace export",
+)
+def forward(self, x: Tensor) -> Tensor:
+    """``item()`` makes a Python number of a draw: a constant of the trace."""
+    return x * torch.rand(1).item()
+
+
+@row("frozen noise", X, truth(DIFFERS), blame=CAPTURED, ci="export")
+@has(kept=Buffer(torch.full((1, 3), 0.25)))
+def forward(self, x: Tensor) -> Tensor:
+    """A converter that keeps the numbers drawn during the export."""
+    if captured():
+        return x + self.kept
+    return x + torch.rand(1, 3)
+
+
+# -- random, and wrong in a way that randomness does not explain -----------------------------------
+
+
+@row("noise in double", X, truth(DIFFERS), blame=CAPTURED, ci="trace")
+def forward(self, x: Tensor) -> Tensor:
+    y = x + torch.rand_like(x)
+    if captured():
+        return y.double()
+    return y
+
+
+@row("noise one column short", X, truth(DIFFERS), blame=CAPTURED, ci="onnx_legacy")
+def forward(self, x: Tensor) -> Tensor:
+    y = x + torch.rand_like(x)
+    if captured():
+        return y[:, 1:]
+    return y
+
+
+@row("noise beside, wrong", X, truth(DIFFERS), blame=CAPTURED)
+def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
+    """The second output is not random, and wrong."""
+    noisy = x + torch.rand_like(x)
+    if captured():
+        return noisy, x * 2.01
+    return noisy, x * 2
+
+
+@row(
+    "noise as a pair",
+    X,
+    truth(STRUCTURE),
+    script=no_type("y"),
+    blame=CAPTURED,
+    ci="trace script export onnx onnx_legacy",
+)
+def forward(self, x):
+    y = x + torch.rand_like(x)
+    if captured():
+        return y, x
+    return y
+
+
+@row(
+    "wider noise",
+    X,
+    truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
+    blame=CAPTURED,
+    ci="script onnx_legacy",
+)
+def forward(self, x: Tensor) -> Tensor:
+    """Other numbers from the same stream: visible if the artifact uses eager's stream."""
+    if captured():
+        return x + 2 * torch.rand_like(x)
+    return x + torch.rand_like(x)
+
+
+@row(
+    "other kind of noise",
+    X,
+    truth(DIFFERS, onnx=SKIPPED, onnx_legacy=SKIPPED),
+    blame=CAPTURED,
+    ci="onnx",
+)
+def forward(self, x: Tensor) -> Tensor:
+    if captured():
+        return x + torch.randn_like(x)
+    return x + torch.rand_like(x)
