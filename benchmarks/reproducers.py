@@ -2,8 +2,8 @@
 
 `python benchmarks/reproducers.py --every 10 --targets trace,export,onnx`
 
-Each script runs in a process of its own that has neither this package nor the zoo imported;
-``reproduce.py`` adds the path of the zoo itself. A script shows a failure if it ends with 1 and
+Each script runs in a process of its own that has neither this package nor the zoo imported. A
+script shows a failure if it ends with 1 and
 says so, or if it does not survive what the artifact did not survive.
 """
 
@@ -27,7 +27,7 @@ from fresh import Fresh, fresh  # noqa: E402  # they lie in the directory that w
 
 from pytest_torchexport import check_export  # noqa: E402
 
-SCRIPTS = ("reproduce.py", "reproduce_from_files.py")
+SCRIPT = "reproduce.py"
 DEADLY = ("ArtifactCrashed", "ArtifactHung")
 # A failure of eager alone, or of the declaration: there is no artifact to show.
 NOT_OF_AN_ARTIFACT = ("Ineffective", "NotRepeatable", "SpecError", "TrainingMode")
@@ -73,18 +73,14 @@ def record(row: Any, target: str, failure: str, elsewhere: Fresh) -> dict[str, A
                 row.build(), args, kwargs, target=target, keep=Path(kept, "item"), **options
             )
         item = Path(kept, "item")
-        found = {name: shows(item / name, failure, elsewhere) for name in SCRIPTS}
-        form = item / SCRIPTS[0]
-        text = form.read_text(encoding="utf-8") if form.is_file() else ""
+        found = shows(item / SCRIPT, failure, elsewhere)
         notes = [note for note in verdict.notes if note.startswith("not kept")]
     return {
         "row": row.name,
         "target": target,
         "failure": verdict.failure,
-        "of the source": bool(text) and "runpy" not in text,
-        "why": next((line for line in text.splitlines()[1:2] if "runpy" in text), ""),
         "notes": notes,
-        **found,
+        SCRIPT: found,
     }
 
 
@@ -107,11 +103,8 @@ def main() -> None:
                 found = {"row": row.name, "target": target, "error": text}
             records.append(found)
             print(json.dumps(found), flush=True)
-    for name in (*SCRIPTS, "of the source"):
-        counts = collections.Counter(
-            str(found.get(name, "error")).split(":")[0] for found in records
-        )
-        print(f"{name}: {dict(counts)}")
+    counts = collections.Counter(found.get(SCRIPT, "error").split(":")[0] for found in records)
+    print(dict(counts))
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
 

@@ -1,13 +1,15 @@
-"""Make the failing calls again, and keep what eager and the artifact return.
-
-Separate from the texts, which are written of it.
-"""
+"""Make the failing calls again, and save them with what eager and the artifact return."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import pickle
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.recipes import example_recipe
@@ -47,37 +49,50 @@ REPEATS = 3
 Leaves = Mapping[str, Any]
 
 
+class Unreadable(TypeError):
+    """A call holds what another process cannot read without the user's classes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
     """Calls in a row, of which the last one fails, and its results by path.
 
-    Without a call, the results are the state at the start. ``pack`` returns a call in the form that
-    the artifact's file takes. ``eager`` and ``artifact`` are what the two sides return, in the form
-    that the file returns; empty if they do not. ``right`` is the name of the side that the file is
-    to agree with: eager, or the artifact as it is in memory.
+    Without a call, the results are the state at the start. Calls are in the form that the
+    artifact's file takes, and ``eager`` and ``artifact``, what the two sides return, in the form
+    that the file returns; empty if they do not return. ``right`` is the side that the file is to
+    agree with: eager, or the artifact as it is in memory.
     """
 
     calls: Sequence[Call]
-    pack: Callable[[Call], Call]
     eager: Leaves
     artifact: Leaves
     right: Literal["eager", "artifact"]
-    tolerance: Tolerance
 
-    @property
-    def differing(self) -> Sequence[str]:
-        """The paths of eager's results that the artifact does not have, or has otherwise."""
-        return [
-            path
-            for path, leaf in self.eager.items()
-            if path not in self.artifact
-            or compare_values({path: leaf}, {path: self.artifact[path]}, self.tolerance)
-        ]
+    def save(self, path: Path) -> None:
+        """Write one file for ``torch.load(weights_only=True)``. Raises OSError, Unreadable."""
+        calls = [(_plain(call.args), _plain(call.kwargs)) for call in self.calls]
+        torch.save(
+            {"calls": calls, "eager": _plain(self.eager), "artifact": _plain(self.artifact)}, path
+        )
+        try:
+            torch.load(path, weights_only=True)
+        except pickle.UnpicklingError as error:
+            path.unlink()
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            what = found[1] if found is not None else "an object"
+            raise Unreadable(f"it holds {what}, which no other process can read") from None
 
-    @property
-    def wanted(self) -> Leaves:
-        """The results that the file is to return."""
-        return self.eager if self.right == "eager" else self.artifact
+
+def _plain(value: Any) -> Any:
+    """Return the value with containers of Python's own classes, and tensors without a graph."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().requires_grad_(value.requires_grad)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
 
 
 def rerun(case: Case, failure: Failure) -> Rerun | None:
@@ -89,15 +104,18 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
     eager = _eagers(case, calls)
     artifact = None if isinstance(failure, DEADLY) else _artifacts(case, calls)
     carried = artifact[1] if artifact is not None and state else {}
+    repeats = REPEATS if len(calls) == 1 and not case.reference.stateful else 1
     seen = Rerun(
-        calls=[*calls] * (REPEATS if len(calls) == 1 and not case.reference.stateful else 1),
-        pack=case.artifact.pack_inputs,
+        calls=[case.artifact.pack_inputs(call) for call in calls] * repeats,
         eager=_leaves(case, eager, carried, state=state),
         artifact=_leaves(case, artifact, carried, state=state) if artifact is not None else {},
         right="artifact" if isinstance(failure, RoundTripDiffers) else "eager",
-        tolerance=case.judge.tolerance if calls else Tolerance(0.0, 0.0),
     )
-    return seen if seen.wanted and (seen.right == "artifact" or _differ(seen)) else None
+    tolerance = case.judge.tolerance if calls else Tolerance(0.0, 0.0)
+    if seen.right == "artifact":
+        return seen if seen.artifact else None
+    differs = compare_values(dict(seen.eager), dict(seen.artifact), tolerance)
+    return seen if seen.eager and differs else None
 
 
 def _failing_calls(case: Case, failure: Failure) -> Sequence[Call] | None:
@@ -146,8 +164,3 @@ def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Lea
         return found
     inputs = case.artifact.pack_inputs(outcome.inputs).flatten("inputs")[0]
     return {**found, **dict(inputs), **kept}
-
-
-def _differ(seen: Rerun) -> bool:
-    """Return True if the two sides differ in what the file takes and returns."""
-    return bool(compare_values(dict(seen.eager), dict(seen.artifact), seen.tolerance))

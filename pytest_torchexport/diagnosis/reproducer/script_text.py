@@ -1,118 +1,143 @@
-"""The text of a script that shows a failure: it makes the artifact, makes the call, and compares.
+"""The texts of a failure's files: a script that shows it again, and an issue for maintainers.
 
-Two forms have this text in common: one loads the artifact's file and reads eager's results, the
-other one builds the model from the user's source, runs it, and exports it.
+The script needs the files beside it alone: it loads the artifact, makes the failing call, and
+compares with what the right side returned, in a process that has neither the model's source nor
+this package.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import platform
+from collections.abc import Iterator
 
-from pytest_torchexport.diagnosis.reproducer.objects import FILLED, MADE
-from pytest_torchexport.diagnosis.reproducer.values import Arrays, quoted, source_of_dict
+from pytest_torchexport import targets
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.diagnosis.reproducer.rerun import Rerun
+from pytest_torchexport.judge import loading
+from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES
 from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.outcomes.limits import share_of_memory
+from pytest_torchexport.results import reports
+from pytest_torchexport.results.escaped import fenced, visible
+from pytest_torchexport.results.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
+    Failure,
+    StateDiffers,
+    title_of,
+)
+from pytest_torchexport.results.text import failure_text
+from pytest_torchexport.results.verdict import Verdict
+
+# The file with the calls, and what the two sides return.
+CALL = "call.pt"
 
 HEAD = """
-{standard}
+import random
+import sys
+import traceback
+from pathlib import Path
 
+import numpy
+import torch
 {imports}
-
 HERE = Path(__file__).parent
-device = {device}
+device = "{device}"
 torch.set_num_threads(1)
-"""
+{limit}
 
-READ = '''
+def read(name):
+    \"\"\"Return a part of the saved call; each time with tensors of its own.\"\"\"
+    return torch.load(HERE / "{call}", map_location=device, weights_only=True)[name]
 
-def read(file):
-    """Return the tensors of a file by name."""
-    with numpy.load(HERE / file) as arrays:
-        return {name: torch.from_numpy(arrays[name]).to(device) for name in arrays}
-'''
-
-READ_AS = '''
-
-def read(file, dtypes={}):
-    """Return the tensors of a file by name; ``dtypes`` are those that numpy lacks."""
-    with numpy.load(HERE / file) as arrays:
-        found = {name: torch.from_numpy(arrays[name]) for name in arrays}
-    return {name: x.view(dtypes.get(name, x.dtype)).to(device) for name, x in found.items()}
-'''
-
-CALLS = '''
-
-def calls():
-    """Yield the arguments of each call."""
-'''
-
-OWN_CALLS = '''
-
-def own_calls():
-    """Yield the same calls as the artifact takes them."""
-'''
-
-LEAVES = '''
 
 def leaves(value, path="output"):
-    """Return what tuples, lists and dicts hold, by path."""
+    \"\"\"Return what tuples, lists and dicts hold, by path.\"\"\"
     if isinstance(value, dict):
-        parts = {f"[{key!r}]": part for key, part in value.items()}
+        parts = {{f"[{{key!r}}]": part for key, part in value.items()}}
     elif isinstance(value, (list, tuple)):
-        parts = {f"[{number}]": part for number, part in enumerate(value)}
+        parts = {{f"[{{number}}]": part for number, part in enumerate(value)}}
     else:
-        return {path: value}
-    return {k: leaf for key, part in parts.items() for k, leaf in leaves(part, path + key).items()}
-'''
+        return {{path: value}}
+    found = {{}}
+    for key, part in parts.items():
+        found |= leaves(part, path + key)
+    return found
 
-STATE = '''
 
 def state(thing):
-    """Return the parameters and buffers of a module by name."""
+    \"\"\"Return the parameters and buffers of a module by name.\"\"\"
     if not isinstance(thing, torch.nn.Module):
-        return {}
-    named = {"parameter": thing.named_parameters(), "buffer": thing.named_buffers()}
-    return {
-        f"{kind} {name.removeprefix('owner.')}": tensor.detach()
+        return {{}}
+    named = {{"parameter": thing.named_parameters(), "buffer": thing.named_buffers()}}
+    return {{
+        f"{{kind}} {{name}}": tensor.detach()
         for kind, tensors in named.items()
         for name, tensor in tensors
-    }
-'''
+    }}
 
-COMPARE = '''
 
-def compare(wanted, found):
-    """Print what differs. Return 1 if anything does."""
+def compare(wanted, found, **tolerances):
+    \"\"\"Print what differs. Return 1 if anything does.\"\"\"
     differs = 0
-    for path in {**wanted, **found}:
+    for path in {{**wanted, **found}}:
         left, right = wanted.get(path, "nothing"), found.get(path, "nothing")
         try:
             if torch.is_tensor(left) and torch.is_tensor(right):
-                torch.testing.assert_close(right, left, equal_nan=True{tolerance})
+                own = tolerances.get(path, tolerances.get("all", {{}}))
+                torch.testing.assert_close(right, left, equal_nan=True, **own)
             else:
-                assert repr(left) == repr(right), f"{right!r} instead of {left!r}"
+                assert repr(left) == repr(right), f"{{right!r}} instead of {{left!r}}"
         except AssertionError as error:
-            print(f"{path}: {error}\\n")
+            print(f"{{path}}: {{error}}\\n")
             differs = 1
     print("The failure is there." if differs else "The failure is not there.")
     return differs
-'''
 
-RAISED = """\
-except Exception:
+
+def failed(what):
+    \"\"\"Print an exception that is the failure, and end.\"\"\"
     traceback.print_exc(file=sys.stdout)
-    print("The failure is there: {what}.")
+    print(f"The failure is there: {{what}}.")
     sys.exit(1)
+
 """
 
-# What a graph returns for eager's outputs: tensors alone, in order.
-AS_TENSORS = """\
-wanted = {path: torch.as_tensor(wanted[path]).to(device) for path in outputs}
-wanted = {k: torch.view_as_real(x) if x.is_complex() else x for k, x in wanted.items()}
+LOADING = """
+try:
+    path = HERE / {file!r}
+{load}
+except Exception:
+    failed("the file does not load")
+print("The failure is not there.")
 """
+
+# An artifact may write to its inputs: each call has tensors of its own.
+CALLING = """
+path = HERE / {file!r}
+{load}
+value = args = kwargs = None
+try:
+    for number in range({calls}):
+        args, kwargs = read("calls")[number]
+        torch.manual_seed({seed}), random.seed({seed}), numpy.random.seed({seed} % 2**32)
+        with {mode}:
+            value = artifact(*args, **kwargs)
+except Exception:
+    failed("the artifact raises")
+wanted = read({right!r})
+{found}
+sys.exit(compare(wanted, found{tolerances}))
+"""
+AS_LEAVES = "found = leaves(value)"
+# A graph returns tensors in order.
+IN_ORDER = """\
+outputs = [path for path in wanted if path.startswith("output")]
+found = dict(zip(outputs, value)) if len(value) == len(outputs) else leaves(value)"""
+WITH_STATE = '\nfound |= leaves((args, kwargs), "inputs") | state(artifact)'
+AT_THE_START = "found = state(artifact)"
+SOME = "\nfound = {path: leaf for path, leaf in found.items() if path in wanted}"
 
 MODES = {
     GradMode.GRAD: "torch.enable_grad()",
@@ -120,85 +145,69 @@ MODES = {
     GradMode.INFERENCE: "torch.inference_mode()",
 }
 
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit of time or memory: the line that sets it, and the module that it needs."""
-
-    module: str
-    line: str
-
-    @classmethod
-    def of_time(cls, seconds: float) -> Limit:
-        """Return a limit after which the script prints where it is, and ends."""
-        return cls("faulthandler", f"faulthandler.dump_traceback_later({seconds:g}, exit=True)")
-
-    @classmethod
-    def of_memory(cls, megabytes: int) -> Limit:
-        """Return a limit beyond which no memory can be allocated."""
-        size = f"{megabytes} * 2**20"
-        return cls("resource", f"resource.setrlimit(resource.RLIMIT_DATA, ({size}, {size}))")
+READ_IT = (
+    "<!-- This text has code and names of the model. Read it before you publish it. Paths of the "
+    "machine it was written on are left out. -->"
+)
+# A longer source or graph is left out of an issue: it is no help.
+LINES = 200
 
 
-@dataclass(frozen=True, kw_only=True)
-class Script:
-    """All that the text of a script is made of.
+def script(
+    case: Case, failure: Failure, verdict: Verdict, artifact: str, rerun: Rerun | None
+) -> str:
+    """Return the source of the script; empty if no other process can load such a file.
 
-    ``title`` are lines on the failure. ``make`` is the source that makes ``artifact``, after
-    ``start``; ``making`` says what is wrong if ``make`` raises and is what fails. ``imports`` are
-    modules, ``project`` is source that comes after them, and ``definitions`` are functions.
-
-    ``calls`` is the source of each call: None if making the artifact is what fails, none if the
-    state at the start is. ``own_calls``: the same in the form of the artifact, if that is another
-    one. ``eager``: the expression of the model that is to be run; if empty, its results are read
-    from ``wanted``. ``constants`` are results that are no tensors, as source.
-
-    ``outputs`` are paths of what the artifact returns as a list, in order. ``only``: the paths that
-    are compared; if empty, all. ``state``: inputs and state after the call are among the results.
-    ``tolerances`` and ``usual``: where they are not those of ``torch.testing``, by path and for
-    all. ``served``: the grad mode of the artifact's calls, ``mode`` of eager's.
+    ``rerun``: the failing calls; None if loading the file is what fails.
     """
-
-    title: Sequence[str]
-    device: str
-    make: str
-    making: str = ""
-    start: str = ""
-    imports: Sequence[str] = ()
-    project: str = ""
-    definitions: str = ""
-    limit: Limit | None = None
-    seed: int = 0
-    calls: Sequence[str] | None = None
-    own_calls: Sequence[str] = ()
-    eager: str = ""
-    inputs: Arrays = field(default_factory=lambda: Arrays("call"))
-    wanted: Arrays = field(default_factory=lambda: Arrays("eager"))
-    other: Arrays = field(default_factory=lambda: Arrays("artifact"))
-    weights: Arrays = field(default_factory=lambda: Arrays("weights"))
-    constants: Mapping[str, str] = field(default_factory=dict)
-    outputs: Sequence[str] | None = None
-    only: Sequence[str] = ()
-    state: bool = False
-    tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    usual: tuple[float, float] | None = None
-    served: GradMode = GradMode.NO_GRAD
-    mode: GradMode = GradMode.NO_GRAD
-
-    @property
-    def own(self) -> tuple[Arrays, ...]:
-        """The files that a form without saved results has."""
-        return self.inputs, self.weights
-
-    @property
-    def files(self) -> tuple[Arrays, ...]:
-        """The files with tensors."""
-        return self.inputs, self.wanted, self.other, self.weights
+    load = _load(case.plan)
+    if not load:
+        return ""
+    imports = [line for line in load.splitlines() if line.startswith("import ")]
+    load = "\n".join(line for line in load.splitlines() if line not in imports).strip("\n")
+    imports += [
+        f"import {name}  # the file needs it" for name in case.plan.settings.runtime_imports
+    ]
+    report = failure_text(verdict, whole=False)
+    title = [line.strip() for line in report.splitlines() if line.strip()]
+    title += ["", "Ends with 1 if the failure is there, with 0 if it is not."]
+    head = HEAD.format(
+        imports="".join(f"{line}\n" for line in sorted(imports)),
+        device=case.plan.device,
+        limit=_limit(case.plan, failure),
+        call=CALL,
+    )
+    return commented("\n".join(title)) + head + _end(case, failure, verdict, artifact, rerun, load)
 
 
-def text_of_script(script: Script) -> str:
-    """Return the text of a script that ends with 1 if the failure is there, and with 0 if not."""
-    return re.sub(r"\n{4,}", "\n\n\n", "".join(_parts(script)))
+def _end(
+    case: Case,
+    failure: Failure,
+    verdict: Verdict,
+    artifact: str,
+    rerun: Rerun | None,
+    load: str,
+) -> str:
+    if rerun is None:
+        indented = "".join(
+            f"    {line}" if line.strip() else line for line in load.splitlines(True)
+        )
+        return LOADING.format(file=artifact, load=indented)
+    if not rerun.calls:
+        found = AT_THE_START
+    else:
+        found = IN_ORDER if hasattr(case.artifact, "pack_outputs") else AS_LEAVES
+        found += WITH_STATE if isinstance(failure, StateDiffers) else ""
+    return CALLING.format(
+        file=artifact,
+        load=load,
+        calls=len(rerun.calls),
+        seed=case.plan.seed,
+        mode=MODES[case.reference.served],
+        right=rerun.right,
+        found=found + (SOME if isinstance(failure, StateDiffers) or case.random_paths else ""),
+        tolerances=_tolerances(case.plan, verdict),
+    )
 
 
 def commented(text: str) -> str:
@@ -206,124 +215,60 @@ def commented(text: str) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in visible(text).split("\n"))
 
 
-def _parts(script: Script) -> Iterator[str]:
-    ends = "Ends with 1 if the failure is there, with 0 if it is not."
-    yield commented("\n".join((*script.title, "", ends)))
-    standard = {"import random", "import sys", "import traceback"}
-    if script.limit:
-        standard.add(f"import {script.limit.module}")
-    yield HEAD.format(
-        standard="\n".join([*sorted(standard), "from pathlib import Path"]),
-        imports="\n".join(sorted({"import numpy", "import torch", *script.imports})),
-        device=quoted(script.device),
+def _load(plan: Plan) -> str:
+    """Return the source that loads the artifact's file; nothing if no other process can."""
+    source = targets.get(plan.target).traits.script
+    loader = loading.loader_of(plan.target)
+    if source or loader is None:
+        return source
+    module, _, attribute = loader.load.partition(":")
+    return f"import {module}\nartifact = {module}.{attribute}(path, device)\n"
+
+
+def _limit(plan: Plan, failure: Failure) -> str:
+    """Return the line that keeps a script from doing to the machine what the artifact does."""
+    if isinstance(failure, ArtifactHung):
+        limit = f"dump_traceback_later({plan.settings.call_limit:g}, exit=True)"
+        return f"\nimport faulthandler\n\nfaulthandler.{limit}\n"
+    if isinstance(failure, ArtifactCrashed):
+        size = f"{plan.settings.memory_limit or share_of_memory()} * 2**20"
+        limit = f"setrlimit(resource.RLIMIT_DATA, ({size}, {size}))"
+        return f"\nimport resource\n\nresource.{limit}\n"
+    return ""
+
+
+def _tolerances(plan: Plan, verdict: Verdict) -> str:
+    """Return the tolerances that are not those of ``torch.testing``, by path or for all."""
+    given = {"all": (plan.options.rtol, plan.options.atol)}
+    if plan.options.rtol is None:
+        given = {
+            item.path: (item.rtol, item.atol)
+            for item in verdict.differences
+            if item.rtol is not None and (item.rtol, item.atol) not in DTYPE_TOLERANCES.values()
+        }
+    table = {path: {"rtol": rtol, "atol": atol} for path, (rtol, atol) in given.items()}
+    return f", **{table!r}" if table else ""
+
+
+def issue(verdict: Verdict, at: Prepared | None, script: str, graph: str) -> str:
+    """Return the text for an issue; ``script`` and ``graph`` are the other files, or empty."""
+    place = verdict.diagnosis.place
+    operator = f" ({place.operator})" if place is not None else ""
+    source = at.reference.pristine.source() if at is not None else ""
+    versions = [f"{name} {version}" for name, version in reports.environment().items()]
+    sections = (
+        ("What happens", failure_text(verdict), "text"),
+        ("The code", source, "python"),
+        ("A script that shows it, with the files attached", script, "python"),
+        ("The program", graph, "text"),
+        ("Versions", "\n".join([*versions, platform.platform()]), "text"),
     )
-    yield f"{script.limit.line}\n" if script.limit else ""
-    yield f"\n{script.project}\n" if script.project else ""
-    yield READ_AS if any(arrays.dtypes for arrays in script.files) else READ
-    source = "".join((script.definitions, *(script.calls or ()), *script.own_calls))
-    yield MADE if "made(" in source else ""
-    yield FILLED if "filled(" in source else ""
-    yield script.definitions
-    if script.calls:
-        yield CALLS + "".join(_calls(script.calls, script.inputs))
-        if script.own_calls:
-            yield OWN_CALLS + "".join(_calls(script.own_calls, script.inputs))
-    if script.calls is not None:
-        yield LEAVES + (STATE if script.state else "") + _compare(script)
-    yield "\n\n"
-    yield script.start
-    if script.making:
-        yield f"try:\n{_indented(script.make)}{RAISED.format(what=script.making)}"
-    else:
-        yield script.make
-    if script.calls is None:
-        yield 'print("The failure is not there.")\n'
-        return
-    yield from _wanted(script)
-    yield from _found(script)
-    yield "sys.exit(compare(wanted, found))\n"
+    lines = [READ_IT, f"# {verdict.target}: {title_of(verdict.failure)}{operator}"]
+    for title, text, language in sections:
+        lines += _section(title, text, language)
+    return "\n".join(lines) + "\n"
 
 
-def _compare(script: Script) -> str:
-    """Return the function that compares, with tolerances that are not those of torch.testing."""
-    usual = "" if script.usual is None else f"rtol={script.usual[0]}, atol={script.usual[1]}"
-    if not script.tolerances:
-        return COMPARE.replace("{tolerance}", usual and f", {usual}")
-    own = {path: f"dict(rtol={r}, atol={a})" for path, (r, a) in script.tolerances.items()}
-    table = f"tolerances = {source_of_dict(own)}\n"
-    return f"\n\n{table}{COMPARE}".replace("{tolerance}", ", **tolerances.get(path, {})")
-
-
-def _calls(calls: Sequence[str], inputs: Arrays) -> Iterator[str]:
-    """Yield the body of ``calls``. Each call has tensors of its own, as it may write to them."""
-    for source, alike in itertools.groupby(calls):
-        number = len(list(alike))
-        indent = " " * 4
-        if number > 1:
-            yield f"{indent}for _ in range({number}):\n"
-            indent *= 2
-        yield f"{indent}x = {inputs.read()}\n{indent}yield {source}\n"
-
-
-def _run(name: str, calls: str, mode: GradMode, seed: int) -> str:
-    """Return the source that makes the calls; each is seeded as in the run that failed."""
-    return (
-        f"for args, kwargs in {calls}():\n"
-        f"    torch.manual_seed({seed}), random.seed({seed}), numpy.random.seed({seed % 2**32})\n"
-        f"    with {MODES[mode]}:\n"
-        f"        value = {name}(*args, **kwargs)\n"
-    )
-
-
-def _wanted(script: Script) -> Iterator[str]:
-    """Yield the source of the right results, by path."""
-    yield "\n"
-    if not script.eager:
-        more = f" | {source_of_dict(script.constants)}" if script.constants else ""
-        yield f"wanted = {script.wanted.read()}{more}\n"
-        return
-    yield "# The model in eager mode.\n"
-    yield f"eager = {script.eager}\n"
-    if not script.calls:
-        yield "wanted = state(eager)\n"
-    else:
-        yield _run("eager", "calls", script.mode, script.seed)
-        yield "wanted = leaves(value)\n"
-        if script.outputs is not None:
-            yield f"outputs = {list(script.outputs)!r}\n{AS_TENSORS}"
-        if script.state:
-            own = "" if script.own_calls else 'leaves((args, kwargs), "inputs") | '
-            yield f"wanted |= {own}state(eager)\n"
-    if script.only:
-        yield f"compared = {list(script.only)!r}\n"
-        yield "wanted = {path: wanted[path] for path in compared}\n"
-
-
-def _found(script: Script) -> Iterator[str]:
-    """Yield the source of the artifact's results, by path."""
-    if not script.calls:
-        yield "found = state(artifact)\n"
-        yield "found = {path: leaf for path, leaf in found.items() if path in wanted}\n"
-        return
-    yield "\n# The artifact.\n" if script.eager else ""
-    calls = "own_calls" if script.own_calls else "calls"
-    run = _run("artifact", calls, script.served, script.seed)
-    yield f"try:\n{_indented(run)}{RAISED.format(what='the artifact raises')}"
-    if script.outputs is not None and script.eager:
-        yield "same = len(value) == len(outputs)\n"
-        yield "found = dict(zip(outputs, value)) if same else leaves(value)\n"
-    elif script.outputs is not None:
-        yield 'outputs = [path for path in wanted if path.startswith("output")]\n'
-        yield "same = len(value) == len(outputs)\n"
-        yield "found = dict(zip(outputs, value)) if same else leaves(value)\n"
-    else:
-        yield "found = leaves(value)\n"
-    if script.state:
-        own = "" if script.own_calls else 'leaves((args, kwargs), "inputs") | '
-        yield f"found |= {own}state(artifact)\n"
-    if script.state or script.only:
-        yield "found = {path: leaf for path, leaf in found.items() if path in wanted}\n"
-
-
-def _indented(source: str) -> str:
-    return "".join(f"    {line}" if line.strip() else line for line in source.splitlines(True))
+def _section(title: str, text: str, language: str) -> Iterator[str]:
+    if text.strip() and len(text.splitlines()) <= LINES:
+        yield from ("", f"## {title}", "", fenced(text.strip("\n").split("\n"), language))
