@@ -92,18 +92,12 @@ class Examination:
 EXAMINATIONS = (
     Examination(name="operator that ends the call", file="fatal", failures=DEADLY, aside=True),
     Examination(name="weights of the file", file="stale_weights", failures=DIFFERS),
-    Examination(name="tensors given twice", file="aliases", failures=DIFFERS),
-    Examination(name="attention's fast path", file="attention", failures=DIFFERS),
-    Examination(name="questions about the export", file="questions", failures=DIFFERS),
-    Examination(name="masked rows", file="masks", failures=UNEXPLAINED),
+    Examination(name="interventions on eager", file="interventions", failures=DIFFERS),
     Examination(
         name="stages to ONNX Runtime", file="onnx_stages", failures=DIFFERS, library=ONNX_RUNTIME
     ),
-    Examination(
-        name="ONNX optimizations", file="onnx_switches", failures=DIFFERS, library=ONNX_RUNTIME
-    ),
     Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
-    Examination(name="operators", file="streams", failures=UNEXPLAINED),
+    Examination(name="operators", file="first_difference", failures=UNEXPLAINED),
     Examination(name="causes", file="rules", failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
     Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
     # Many calls, of which a large model makes few in time.

@@ -1,48 +1,101 @@
 """Examine a call that ends its process or does not return: in which operator, and on which line?
 
 The artifact runs operator by operator in a fork that writes down where it is: what it wrote last
-names the operator. Then another fork runs it up to there, and learns the user's line and what was
-handed to the operator.
+names the operator. Then another fork runs it up to there, and learns the user's line.
 """
 
 from __future__ import annotations
 
+import mmap
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from torch import fx
 
 from pytest_torchexport import targets
-from pytest_torchexport.diagnosis.evidence import ARTIFACTS
-from pytest_torchexport.diagnosis.fatal_onnx import OnnxSteps
-from pytest_torchexport.diagnosis.fatal_torch import TorchSteps, gets_to
-from pytest_torchexport.diagnosis.last_step import LastStep
-from pytest_torchexport.diagnosis.questions import SAME
-from pytest_torchexport.diagnosis.scene import Scene
-from pytest_torchexport.diagnosis.streams import TARGETS
-from pytest_torchexport.eager.queries import Query, queries
+from pytest_torchexport.diagnosis.fx_places import place_of, translated_by
+from pytest_torchexport.diagnosis.interventions import SAME
+from pytest_torchexport.diagnosis.onnx_models import OnnxModel
+from pytest_torchexport.diagnosis.remedies import words_of
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, program_of
+from pytest_torchexport.eager.queries import Query, answering, queries
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
+from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import share_of_memory
-from pytest_torchexport.outcomes.observe import Raised
-from pytest_torchexport.outcomes.tape import Tape, record
-from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Place, Structural
+from pytest_torchexport.outcomes.observe import Raised, observe, raised
+from pytest_torchexport.outcomes.operators import dispatched, name_of_packet
+from pytest_torchexport.outcomes.tape import is_behind
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
 from pytest_torchexport.results.failures import ArtifactHung
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.sandbox import guard
+from pytest_torchexport.targets.formats import onnx_model
+from pytest_torchexport.targets.formats.branches import users_place
+from pytest_torchexport.targets.formats.onnx_inside import node_by_node
+from pytest_torchexport.torch_private.dispatcher import Handle
 
 # A call that did not return within its limit is looked at after so many seconds.
 WAIT = 2.5
-# A run of so many times as many operators as eager's goes round a loop.
-MANY = 20
-FEW_STEPS = 500
+# A run of more operators than any forward of a few lines has goes round a loop.
+MANY_STEPS = 2000
+# The call may be fatal only after others, in a row with them.
+ROW = 3
 # What keeps the condition that leads eager elsewhere.
 REMEDIES = {
     "trace": "compile the function that has the condition before it by @torch.jit.script",
 }
+# Of the last step: its number, whether it still runs, and when it began.
+_LAYOUT = struct.Struct("<Q?d")
+
+
+class LastStep:
+    """The last step of a run, in memory that a fork shares with this process.
+
+    What the fork wrote is still there when it has crashed. ``number`` counts from 1; it is 0 before
+    the first. ``runs``: the step has not returned.
+    """
+
+    def __init__(self) -> None:
+        """Make room for it."""
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self._names = mmap.mmap(-1, mmap.PAGESIZE)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Write down a step that runs in the block."""
+        number, began = self.number + 1, time.monotonic()
+        text = name.encode()[: mmap.PAGESIZE - 1]
+        self._names[: len(text) + 1] = text + b"\0"
+        _LAYOUT.pack_into(self._memory, 0, number, True, began)
+        yield
+        _LAYOUT.pack_into(self._memory, 0, number, False, began)
+
+    @property
+    def number(self) -> int:
+        return int(_LAYOUT.unpack_from(self._memory)[0])
+
+    @property
+    def runs(self) -> bool:
+        return bool(_LAYOUT.unpack_from(self._memory)[1])
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since the step began."""
+        return time.monotonic() - float(_LAYOUT.unpack_from(self._memory)[2])
+
+    @property
+    def name(self) -> str:
+        return bytes(self._names).partition(b"\0")[0].decode(errors="replace")
 
 
 class Steps(Protocol):
@@ -54,43 +107,25 @@ class Steps(Protocol):
     def place(self, number: int) -> Place:
         """Run it up to a step, and return the step's place."""
 
-    def operand(self, number: int, eager: Tape) -> Structural | None:
-        """Run it up to a step, and return an operand of it that is a constant and not eager's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _End:
-    """The end of a run in a step. ``what``: what the step does."""
-
-    kind: CauseKind
-    what: str
-    number: int
-
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the operator in which the call ends, and the cause if there is evidence for it."""
-    call = scene.call
-    steps = _steps(scene, call) if call is not None else "the call is not legal"
-    if call is None or isinstance(steps, str):
+    steps = _steps(scene)
+    if scene.call is None or isinstance(steps, str):
         return _left_out(known, str(steps))
-    eager = _eager(scene, call)
     last = LastStep()
     found = in_fork(partial(_limited, scene, partial(steps.run, last)), WAIT)
-    end = _end(scene, found, last, len(eager.steps))
-    if end is None:
+    cause = _cause(scene, found, last)
+    if cause is None:
         return _left_out(known, f"run step by step, the call {_told(found)}")
-    place = in_fork(partial(steps.place, end.number), WAIT)
+    # Of a loop without end, an operator in it.
+    number = last.number // 2 if cause.kind == "endless loop" else last.number
+    place = in_fork(partial(steps.place, number), WAIT)
     if isinstance(place, Death):
         return _left_out(known, f"the run up to {last.name} {place}")
-    cause = _fatal(end, place)
-    if place.where is not None and not _gets_to(scene, call, place.where):
-        cause = _not_in_eager(scene, call, cause, place.where)
-    elif end.kind == "fatal operator":
-        operand = in_fork(partial(steps.operand, end.number, eager), WAIT)
-        known = known if isinstance(operand, Death) else replace(known, structural=operand)
-    modules = {step.module for step in eager.steps if step.where == place.where}
-    if place.where is not None and len(modules) == 1:
-        place = replace(place, module=modules.pop())
+    cause = replace(cause, text=f"{place.operator} {cause.text}", where=place.where)
+    if place.where is not None and not _gets_to(scene, place.where):
+        cause = _not_in_eager(scene, cause, place.where)
     owner = known.owner or ("model" if cause.kind == "export-only branch" else None)
     return replace(known, owner=owner, place=place, causes=(*known.causes, cause))
 
@@ -99,69 +134,44 @@ def _left_out(known: Diagnosis, why: str) -> Diagnosis:
     return replace(known, not_examined=(*known.not_examined, f"operator: {why}"))
 
 
-def _steps(scene: Scene, call: Call) -> Steps | str:
+def _steps(scene: Scene) -> Steps | str:
     """Return the artifact to run step by step, or why there is none."""
-    case = scene.case
+    target = scene.case.plan.target
+    if scene.call is None:
+        return "the call is not legal"
     if not can_fork():
         return "no process to run the call in: this system or CUDA allows no fork"
-    if case.foreign:
+    if scene.case.foreign:
         return "the file may run in a clean process only, which shows no values inside"
     if scene.onnx is not None:
-        return OnnxSteps(model=scene.onnx.shipped, device=case.plan.device, call=call)
-    if case.plan.target not in TARGETS:
-        return f"the operators of {case.plan.target} are not known"
-    return TorchSteps(case=case, call=call)
-
-
-def _eager(scene: Scene, call: Call) -> Tape:
-    subject = scene.case.reference.pristine.copy()
-    return record(
-        subject.function,
-        call,
-        seed=scene.case.plan.seed,
-        grad_mode=subject.grad_mode,
-        module=subject.module,
-    )
+        return OnnxSteps(scene, scene.onnx.shipped, scene.call)
+    if CAPTURED.get(target) != target:
+        return f"the operators of {target} are not known"
+    return TorchSteps(scene, scene.call)
 
 
 def _limited(scene: Scene, run: Callable[[], Raised | None]) -> Raised | None:
     """Run in this process, which is a fork, with the memory that an artifact may use."""
     allowed = scene.case.plan.settings.memory_limit or share_of_memory()
-    guard.limit(_in_use() + allowed * 2**20)
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    in_use = next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData"))
+    guard.limit(in_use + allowed * 2**20)
     return run()
 
 
-def _in_use() -> int:
-    """Return the bytes of memory that this process can write to."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData"))
-
-
-def _end(scene: Scene, found: Raised | Death | None, last: LastStep, steps: int) -> _End | None:
+def _cause(scene: Scene, found: Raised | Death | None, last: LastStep) -> Cause | None:
     """Return how the run ended; None if that was in no operator, or not as the failure says."""
     hung = isinstance(scene.failure, ArtifactHung)
-    if not isinstance(found, Death):
-        out_of_memory = found is not None and machine.is_out_of_memory(found.type, found.message)
-        if out_of_memory and last.runs:
-            what = "uses up the memory that is allowed"
-            return _End(kind="fatal operator", what=what, number=last.number)
-        return None
-    timed_out = found.seconds is not None
-    if timed_out is not hung or found.raised:
-        return None
-    if hung and last.number > max(FEW_STEPS, MANY * steps):
-        what = f"is run in a loop without end: {last.number} operators within {WAIT:g} s"
-        return _End(kind="endless loop", what=what, number=last.number // 2)
-    if not last.runs:
-        return None
-    what = f"ends the process{_how(found)}"
-    if hung:
-        what = f"does not return: it ran for {last.seconds:.1f} s, and was ended"
-    return _End(kind="fatal operator", what=what, number=last.number)
-
-
-def _fatal(end: _End, place: Place) -> Cause:
-    return Cause(kind=end.kind, text=f"{place.operator} {end.what}", where=place.where)
+    what = ""
+    if isinstance(found, Raised) and machine.is_out_of_memory(found.type, found.message):
+        what = "uses up the memory that is allowed"
+    elif isinstance(found, Death) and not found.raised and (found.seconds is not None) is hung:
+        if hung and last.number > MANY_STEPS:
+            what = f"is run in a loop without end: {last.number} operators within {WAIT:g} s"
+            return Cause(kind="endless loop", text=what)
+        ran = f"does not return: it ran for {last.seconds:.1f} s, and was ended"
+        what = ran if hung else f"ends the process{_how(found)}"
+    return Cause(kind="fatal operator", text=what) if what and last.runs else None
 
 
 def _how(death: Death) -> str:
@@ -180,12 +190,14 @@ def _told(found: Raised | Death | None) -> str:
 # -- why -------------------------------------------------------------------------------------------
 
 
-def _not_in_eager(scene: Scene, call: Call, fatal: Cause, line: SourceLine) -> Cause:
+def _not_in_eager(scene: Scene, fatal: Cause, line: SourceLine) -> Cause:
     """Return why the artifact gets to a line to which eager does not."""
-    plan = scene.case.plan
-    asked = _asked(scene, call)
-    if asked and _gets_to(scene, call, line, asked):
-        answers = targets.get(plan.target).traits.answers
+    plan, subject = scene.case.plan, scene.case.reference.pristine
+    answers = targets.get(plan.target).traits.answers
+    assert scene.call is not None
+    every = queries(subject, scene.call, plan.seed, answers)
+    asked = [query for query in every if not query.of_torch]
+    if asked and _gets_to(scene, line, asked):
         names = dict.fromkeys(f"{query.name}() is {answers[query.name]}" for query in asked)
         return replace(
             fatal,
@@ -195,21 +207,149 @@ def _not_in_eager(scene: Scene, call: Call, fatal: Cause, line: SourceLine) -> C
             remedy=SAME,
             where=asked[0].where,
         )
-    artifact = ARTIFACTS.get(plan.target, "ONNX model")
+    artifact = words_of(plan.target)
     return replace(
         fatal,
-        text=f"{fatal.text}; eager does not get there on the call, and the {artifact} does",
+        text=f"{fatal.text}; eager does not get there on the call, and {artifact} does",
         remedy=REMEDIES.get(plan.target, ""),
     )
 
 
-def _gets_to(scene: Scene, call: Call, line: SourceLine, asked: Sequence[Query] = ()) -> bool:
-    return in_fork(partial(gets_to, scene.case, call, line, asked), WAIT) is True
+def _gets_to(scene: Scene, line: SourceLine, asked: Sequence[Query] = ()) -> bool:
+    """Return True if eager gets to an operator on a line, or in a function that is called there.
+
+    With the export's answers at the places that ask. The operator is not run.
+    """
+
+    def run() -> bool:
+        def step(operator: Any, args: Any, kwargs: Any) -> Any:
+            if is_behind(line, sys._getframe(1)):
+                raise Reached
+            return operator(*args, **kwargs)
+
+        plan, subject = scene.case.plan, scene.case.reference.pristine.copy()
+        answers = targets.get(plan.target).traits.answers
+        function = answering(subject.function, answers, asked)
+        assert scene.call is not None
+        found = _in_a_row(function, scene.call, step, plan.seed, subject.grad_mode)
+        return found is not None and found.type == Reached.__name__
+
+    return in_fork(run, WAIT) is True
 
 
-def _asked(scene: Scene, call: Call) -> Sequence[Query]:
-    """Return the places outside torch that ask what the export answers otherwise."""
-    plan = scene.case.plan
-    answers = targets.get(plan.target).traits.answers
-    subject = scene.case.reference.pristine
-    return [query for query in queries(subject, call, plan.seed, answers) if not query.of_torch]
+# -- an artifact of torch --------------------------------------------------------------------------
+
+
+class Reached(Exception):
+    """Raised in place of an operator that would end the process."""
+
+
+@dataclass(frozen=True)
+class TorchSteps:
+    """An artifact of ``trace``, ``script`` or ``export``, and the call that ends it."""
+
+    scene: Scene
+    call: Call
+
+    def run(self, last: LastStep) -> Raised | None:
+        def step(operator: Any, args: Any, kwargs: Any) -> Any:
+            with last.step(name_of_packet(operator)):
+                return operator(*args, **kwargs)
+
+        return self._through(_Nodes.of(self.scene), step)
+
+    def place(self, number: int) -> Place:
+        function, stop = _Nodes.of(self.scene), _StopAt(number)
+        found = self._through(function, stop)
+        if isinstance(function, _Nodes) and function.node is not None:
+            return replace(place_of(self.scene, function.node), operator=stop.name)
+        return Place(operator=stop.name, where=found.where if found is not None else None)
+
+    def _through(self, function: Any, handle: Handle) -> Raised | None:
+        plan, mode = self.scene.case.plan, self.scene.case.reference.served
+        return _in_a_row(function, self.call, handle, plan.seed, mode)
+
+
+def _in_a_row(
+    function: Any, call: Call, handle: Handle, seed: int, grad_mode: GradMode
+) -> Raised | None:
+    """Make the calls, each operator by ``handle``. Return what was raised."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with dispatched(handle):
+            return function(*args, **kwargs)
+
+    for _ in range(ROW):
+        found = observe(run, call, seed=seed, grad_mode=grad_mode)
+        if isinstance(found, Raised):
+            return found
+    return None
+
+
+@dataclass
+class _StopAt:
+    """Run operators, and raise in place of one; its ``name`` is known then."""
+
+    number: int
+    name: str = ""
+    _seen: int = field(default=0, repr=False)
+
+    def __call__(self, operator: Any, args: Any, kwargs: Any) -> Any:
+        self._seen += 1
+        if self._seen == self.number:
+            self.name = name_of_packet(operator)
+            raise Reached
+        return operator(*args, **kwargs)
+
+
+class _Nodes(fx.Interpreter):
+    """An ExportedProgram that is run node by node. ``node``: the one that runs."""
+
+    node: fx.Node | None = None
+
+    @classmethod
+    def of(cls, scene: Scene) -> Any:
+        """Return the program of a case, or its artifact, if that is none of torch.export's."""
+        program = program_of(scene.case.artifact)
+        return scene.case.artifact if program is None else cls(program.module(check_guards=False))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*Call(args, kwargs).leaves())
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.node = n
+        return super().run_node(n)
+
+
+# -- an ONNX model ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OnnxSteps:
+    """The model that ONNX Runtime ran, and the call that ends it."""
+
+    scene: Scene
+    model: OnnxModel
+    call: Call
+
+    def run(self, last: LastStep) -> Raised | None:
+        """Run every node in a session of its own, and write down each."""
+        device = self.scene.case.plan.device
+        feeds = self.model.artifact.pack_inputs(self.call.to(device)).kwargs
+        try:
+            for node, run in node_by_node(self.model.path, device, feeds):
+                with last.step(node.op_type):
+                    run()
+        except Exception as error:
+            return raised(error)
+        return None
+
+    def place(self, number: int) -> Place:
+        node = onnx_model.read(self.model.path).graph.node[number - 1]
+        program = self.model.program
+        if program is not None:
+            own = translated_by(node, program.module(check_guards=False))
+            if own is not None:
+                return replace(place_of(self.scene, own), operator=node.op_type)
+        at = users_place(onnx_model.frames_of(node))
+        return Place(operator=node.op_type, where=source_line(*at) if at is not None else None)

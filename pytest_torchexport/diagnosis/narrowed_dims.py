@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from pytest_torchexport.config.named_dims import written_sizes
-from pytest_torchexport.diagnosis import control
-from pytest_torchexport.diagnosis.evidence import words_of
-from pytest_torchexport.diagnosis.numbers import without_a_number
+from pytest_torchexport.diagnosis.remedies import of_a_condition, without_a_number, words_of
 from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.observed import Observed
@@ -106,10 +104,7 @@ def _condition(scene: Scene, decided: Sequence[_Decided], line: SourceLine | Non
 
 def _of(scene: Scene, kind: str, text: str, where: SourceLine, *, on_values: bool = False) -> Cause:
     target = scene.case.plan.target
-    artifact = words_of(target)
-    return control.cause_of(
-        kind, text, where=where, on_values=on_values, target=target, artifact=artifact
-    )
+    return of_a_condition(kind, text, where=where, on_values=on_values, target=target)
 
 
 def _decided(scene: Scene, sizes: Sizes) -> Sequence[_Decided]:

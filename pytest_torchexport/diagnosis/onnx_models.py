@@ -9,7 +9,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from pytest_torchexport.judge import loading
 from pytest_torchexport.judge.case import Case, made_or_refused
 from pytest_torchexport.judge.runners import InProcess, InSandbox
 from pytest_torchexport.outcomes.observe import Outcome, raised
-from pytest_torchexport.results.diagnosis import Owner
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.onnx_inside import Inside, ReferenceFile, run_inside
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
@@ -55,15 +54,10 @@ class OnnxModel:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxModels:
-    """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare.
-
-    ``rewritten``: the model right after the optimization that makes it wrong, if that was found, by
-    the optimization's owner.
-    """
+    """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare."""
 
     case: Case
     directory: Path
-    rewritten: dict[Owner, OnnxModel] = field(default_factory=dict)
 
     @property
     def sandboxed(self) -> bool:
@@ -123,13 +117,13 @@ class OnnxModels:
         constants = {node.name for node in nodes if node.op == "call_function"}
         return run_inside(model.path, device, feeds, constants)
 
-    def optimized(self, disabled: tuple[str, ...] = ()) -> OnnxModel:
+    def optimized(self) -> OnnxModel:
         """Return the shipped model as ONNX Runtime runs it, its own optimizations made.
 
         Raises whatever opening it raises.
         """
         path = self._folder("optimized") / FILENAME
-        optimizations = Optimizations(disabled=disabled, written=path)
+        optimizations = Optimizations(written=path)
         TensorFile(self.shipped.path, self.case.plan.device, optimizations)
         return dataclasses.replace(self.shipped, path=path)
 

@@ -1,36 +1,36 @@
 """Find the operator of an ONNX model that brings in the difference, and the user's line of it.
 
-The values of all nodes come from one run of ONNX Runtime; the ExportedProgram has the same nodes by
-the same names, and knows their lines.
+The ExportedProgram has the nodes of the model by the same names, and knows their lines. It is run
+on the values that ONNX Runtime computed: the first node of which torch makes another value, of the
+same operands, and whose value alone makes the program wrong, is the one.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import fx
 
-from pytest_torchexport.diagnosis.helper_lines import with_innermost_line
-from pytest_torchexport.diagnosis.mixed_program import CLOSE, MixedProgram, is_close
+from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
+from pytest_torchexport.diagnosis.fx_places import place_of, translated_by
 from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
 from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.compare import Tolerance, compare
-from pytest_torchexport.outcomes.observe import Outcome, Returned
-from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Place
-from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.branches import line_of_fx
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import Outcome
+from pytest_torchexport.results.diagnosis import Diagnosis, Owner
 from pytest_torchexport.targets.formats.onnx_inside import Inside
-from pytest_torchexport.targets.formats.onnx_model import fx_name
 
-# Two runs that are this close have the same fault.
-LIKE = Tolerance(*CLOSE)
+# Two runs of one operator on the same values are this close.
+CLOSE = Tolerance(1e-4, 1e-6)
+# So many nodes with another value are tried alone.
+MOST = 12
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -40,104 +40,176 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         return known
     if models.sandboxed:
         left = "operator: the file may run in a clean process only, which shows no values inside"
-        return dataclasses.replace(known, not_examined=(*known.not_examined, left))
+        return replace(known, not_examined=(*known.not_examined, left))
     model = _model(models, known)
     if model is None or model.program is None:
         return known
-    return _examined(scene, scene.call, known, models.run_inside(model, scene.call), model.program)
+    inside = models.run_inside(model, scene.call)
+    difference = _first_difference(scene, scene.call, model.program, inside)
+    if difference is None:
+        return known
+    place, owner = place_of(scene, difference.node), known.owner
+    if owner in ("runtime", None) and difference.at is not None:
+        owner, onnx_operator = _local(inside, difference, owner)
+        place = replace(place, operator=onnx_operator or place.operator)
+    return replace(known, owner=owner, place=place)
 
 
-def _examined(
-    scene: Scene,
-    call: Call,
-    known: Diagnosis,
-    inside: Inside,
-    program: torch.export.ExportedProgram,
-) -> Diagnosis:
-    mixed = MixedProgram(program, inside.values)
-    runner, seed = scene.case.runner_of(mixed), scene.case.plan.seed
+@dataclass(frozen=True)
+class _Difference:
+    """The node to name; ``at``: the node with another value, which may be another one behind it.
 
-    def run() -> Outcome:
-        return runner.run(call, seed)
+    ``own`` is torch's value of that one, and ``theirs`` that of the other run.
+    """
 
-    node = mixed.first_wrong(_IsRight(scene, run))
-    if node is None:
-        node = translated_by(inside.raised_at, mixed.module) or mixed.missing_output()
-        place = _place(scene, call, node) if node is not None else None
-        return dataclasses.replace(known, place=place)
-    right = mixed.right_value(node, run)
-    left_out = mixed.left_out_before(node, run) or mixed.given_by(node, run, _parts(inside))
-    place = _place(scene, call, left_out or node)
-    owner = known.owner
-    if owner in ("runtime", None):
-        owner, onnx_operator = _local(inside, node, mixed.values[node.name], right, owner)
-        place = dataclasses.replace(place, operator=onnx_operator or place.operator)
-    return dataclasses.replace(known, owner=owner, place=place)
+    node: fx.Node
+    at: fx.Node | None = None
+    own: Any = None
+    theirs: Any = None
 
 
-def _place(scene: Scene, call: Call, node: fx.Node) -> Place:
-    return with_innermost_line(place_of(node), node, scene.case, call)
+def _first_difference(
+    scene: Scene, call: Call, program: torch.export.ExportedProgram, inside: Inside
+) -> _Difference | None:
+    module = program.module(check_guards=False)
+    runner_of, seed = scene.case.runner_of, scene.case.plan.seed
+
+    def replayed(
+        values: Mapping[str, Any], left_out: Mapping[str, fx.Node] = MappingProxyType({})
+    ) -> tuple[_Replay, Outcome]:
+        replay = _Replay(module, values, left_out)
+        return replay, runner_of(replay).run(call, seed)
+
+    whole, _ = replayed(inside.values)
+    for node in whole.differing()[:MOST]:
+        alone, outcome = replayed({node.name: inside.values[node.name]})
+        if scene.is_eagers(outcome):
+            continue
+        theirs = alone.values[node.name]
+        found = _Difference(node, node, whole.own[node.name], theirs)
+        for missing in whole.missing_before(node):
+            for given in missing.all_input_nodes:
+                other, _ = replayed(inside.values, {missing.name: given})
+                if is_close(other.own.get(node.name), theirs):
+                    return replace(found, node=missing)  # the other run left it out
+        return found
+    at = translated_by(inside.raised_at, module) or whole.missing_output()
+    return _Difference(at) if at is not None else None
 
 
-def _parts(inside: Inside) -> dict[str, Any]:
-    """Return the last value that is computed for each node of torch's program, by its name."""
-    return {
-        onnx_model.fx_name(node): inside.values[name]
-        for node in inside.model.graph.node
-        for name in node.output
-        if name in inside.values
-    }
+class _Replay(fx.Interpreter):
+    """An ExportedProgram as an artifact, run on the values that another run has of its nodes.
+
+    ``own`` are torch's values of these nodes, of operands of the other run. ``left_out``: nodes
+    that return one of their inputs, by name.
+    """
+
+    native_loops = False
+
+    def __init__(
+        self, module: fx.GraphModule, values: Mapping[str, Any], left_out: Mapping[str, fx.Node]
+    ) -> None:
+        super().__init__(module)
+        self.values = {
+            node.name: _in_torchs_form(node, values[node.name])
+            for node in module.graph.nodes
+            if node.op == "call_function" and node.name in values and _is_one_value(node)
+        }
+        self.own: dict[str, Any] = {}
+        self._left_out = left_out
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*Call(args, kwargs).leaves())
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.name in self._left_out:
+            return self.env[self._left_out[n.name]]
+        if n.name not in self.values:
+            return super().run_node(n)
+        with contextlib.suppress(Exception):  # operands that torch does not take
+            self.own[n.name] = super().run_node(n)
+        return self.values[n.name]
+
+    def differing(self) -> list[fx.Node]:
+        """Return the nodes with another tensor, those first that differ by more than rounding."""
+        gaps = {
+            node: gap(own, theirs)
+            for node in self.graph.nodes
+            for own, theirs in [(self.own.get(node.name), self.values.get(node.name))]
+            if isinstance(own, torch.Tensor) and isinstance(theirs, torch.Tensor)
+        }
+        apart = [node for node in gaps if gaps[node]]
+        return sorted(apart, key=lambda node: gaps[node] <= ROUNDING)
+
+    def missing_before(self, node: fx.Node) -> list[fx.Node]:
+        """Return the nodes that lead to one and of which the other run has no value."""
+        missing: dict[fx.Node, None] = {}
+        waiting = list(node.all_input_nodes)
+        while waiting:
+            one = waiting.pop()
+            if one.op == "call_function" and one.name not in self.values and one not in missing:
+                missing[one] = None
+                waiting += one.all_input_nodes
+        return list(missing)
+
+    def missing_output(self) -> fx.Node | None:
+        """Return the only node that the program returns and the other run does not have.
+
+        If all values are right, this one was left out at the very end.
+        """
+        (end,) = (node for node in self.graph.nodes if node.op == "output")
+        missing = [
+            node
+            for node in end.all_input_nodes
+            if node.op == "call_function" and node.name not in self.values
+        ]
+        return missing[0] if len(missing) == 1 else None
 
 
-@dataclass
-class _IsRight:
-    """Tells if a run agrees with eager. To judge one is slow: not one that is like a wrong one."""
+def is_close(one: Any, other: Any) -> bool:
+    """Return True if two values may be the same operator's on the same inputs."""
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    return tensors and not compare_values(one, other, CLOSE)
 
-    scene: Scene
-    run: Callable[[], Outcome]
-    _wrong: Outcome | None = None
 
-    def __call__(self) -> bool:
-        outcome = self.run()
-        if self._wrong is not None and not compare(self._wrong, outcome, LIKE):
-            return False
-        if self.scene.is_eagers(outcome):
-            return True
-        expected = self.scene.expected
-        if isinstance(outcome, Returned) and expected is not None:
-            apart = compare(expected, outcome, LIKE)
-            self._wrong = outcome if apart else None
-        return False
+def _is_one_value(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), (torch.Tensor, torch.SymInt, torch.SymFloat, int))
+
+
+def _in_torchs_form(node: fx.Node, value: torch.Tensor) -> Any:
+    """Return a value of an ONNX graph as the program has it: complex, or a Python number."""
+    known = node.meta["val"]
+    if not isinstance(known, torch.Tensor):
+        return value.item() if value.numel() == 1 else value
+    if known.is_complex() and not value.is_complex() and value.shape[-1:] == (2,):
+        return torch.view_as_complex(value.contiguous())
+    return value
 
 
 def _local(
-    inside: Inside, node: fx.Node, wrong: Any, right: Any, owner: Owner | None
+    inside: Inside, difference: _Difference, owner: Owner | None
 ) -> tuple[Owner | None, str]:
     """Return who computes a node wrongly, and the ONNX operator if it is ONNX Runtime.
 
     ONNX Runtime if onnx.reference does with the same values what torch does; the translation if it
     does what ONNX Runtime does. ``owner`` if it does neither, or cannot be asked.
     """
-    nodes = inside.nodes_of(node.name)
+    assert difference.at is not None
+    name = difference.at.name
+    nodes = inside.nodes_of(name)
     try:
-        whole = inside.recomputed(nodes)[node.name]
-        if is_close(whole, wrong):
+        whole = inside.recomputed(nodes)[name]
+        if is_close(whole, difference.theirs):
             return owner or "translation", ""
-        if not is_close(whole, right):
+        if not is_close(whole, difference.own):
             return owner, ""
         for part in nodes:
             values = inside.recomputed([part])
-            if not all(is_close(value, inside.values[name]) for name, value in values.items()):
+            if not all(is_close(value, inside.values[one]) for one, value in values.items()):
                 return "runtime", part.op_type
     except Exception:  # onnx.reference lacks operators and types
         return owner, ""
     return "runtime", ""
-
-
-def translated_by(onnx_node: Any | None, module: fx.GraphModule) -> fx.Node | None:
-    """Return the node of the program that an ONNX node is a part of, as its metadata says."""
-    name = fx_name(onnx_node) if onnx_node is not None else None
-    return next((node for node in module.graph.nodes if node.name == name), None)
 
 
 def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
@@ -146,30 +218,6 @@ def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
     unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
     if unsure or known.owner in ("translation", "runtime"):
         return models.plain if isinstance(models.plain, OnnxModel) else None
-    if known.owner in models.rewritten:
-        return models.rewritten[known.owner]
     if known.owner == "exporter's optimizer":
         return models.shipped
     return models.optimized() if known.owner == "runtime's optimizer" else None
-
-
-def place_of(node: fx.Node) -> Place:
-    """Return the place of a node of an ExportedProgram."""
-    return Place(operator=operator_of(node), module=_module_of(node), where=line_of_fx(node))
-
-
-def operator_of(node: fx.Node) -> str:
-    """Return ``aten.view`` of a node; of one that takes a part of a result, what made it."""
-    if node.target is operator.getitem:
-        return operator_of(node.all_input_nodes[0])
-    return str(getattr(node.target, "overloadpacket", None) or getattr(node.target, "__name__", ""))
-
-
-def _module_of(node: fx.Node) -> str:
-    """Return the path and class of the submodule that a node is in, empty for the module itself."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if len(stack) < 2:
-        return ""
-    path, cls = stack[-1]
-    name = cls if isinstance(cls, str) else cls.__name__
-    return f"{path} ({name.rpartition('.')[2]})"

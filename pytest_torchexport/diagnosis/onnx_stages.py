@@ -7,7 +7,7 @@ stage that agrees with eager is to blame.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,10 @@ from pytest_torchexport.outcomes.observe import (
     observe,
 )
 from pytest_torchexport.outcomes.torch_state import plain_attention
-from pytest_torchexport.results.diagnosis import Diagnosis, Owner, Stage, StageName
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner, Stage, StageName
 from pytest_torchexport.targets.formats.onnx_inside import PLAIN
+from pytest_torchexport.targets.formats.onnx_optimizers import OPTIMIZERS, RULES
+from pytest_torchexport.targets.formats.onnx_runtime import Optimizations
 
 TRACED: StageName = "artifact"
 CAPTURED: StageName = "ExportedProgram"
@@ -50,6 +52,11 @@ STEPS: tuple[tuple[StageName, Owner], ...] = (
 
 # A program that torch captured is tried in a fork for so long.
 TRYING_SECONDS = 10.0
+# More optimizers than these that are wrong each by itself are not named.
+MOST = 4
+LEVEL = "options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL"
+
+IsRight = Callable[[tuple[str, ...]], bool]
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -69,7 +76,9 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         owner = "model" if any(stage.agrees is False for stage in seen) else owner
     if any(cause.kind in OF_THE_RUN for cause in known.causes):
         owner = known.owner
-    return dataclasses.replace(known, stages=(*known.stages, *stages), owner=owner)
+    known = dataclasses.replace(known, stages=(*known.stages, *stages), owner=owner)
+    cause = _of_an_optimizer(scene, models, scene.call, owner)
+    return known if cause is None else dataclasses.replace(known, causes=(*known.causes, cause))
 
 
 def owner_of(stages: list[Stage]) -> Owner | None:
@@ -174,3 +183,69 @@ def captured_by_torch(case: Case, shipped: OnnxModel) -> Runnable | str:
         return _Program(shipped.program.module())
     with plain_attention():
         return case.exported_or_refused(case.call_to_export(), target="trace")
+
+
+# -- the optimizer to blame ------------------------------------------------------------------------
+
+
+def _of_an_optimizer(
+    scene: Scene, models: OnnxModels, call: Call, owner: Owner | None
+) -> Cause | None:
+    """Return the optimization that is to blame, if an optimizer is, and what leaves it out."""
+    if owner == "exporter's optimizer" and isinstance(models.plain, OnnxModel):
+        if not scene.is_eagers(models.run(models.plain, call)):
+            return None  # without it, ONNX Runtime's own optimizations are wrong
+        return Cause(
+            kind="exporter's optimizer",
+            text="the exporter's optimizer: without it, eager and artifact agree",
+            remedy="torch.onnx.export(..., optimize=False)",
+        )
+    if owner != "runtime's optimizer":
+        return None
+
+    def is_right(disabled: tuple[str, ...]) -> bool:
+        optimizations = Optimizations(disabled=disabled)
+        return scene.is_eagers(models.run(models.shipped, call, optimizations))
+
+    found = guilty(is_right)
+    if not found:
+        text = "an optimization of ONNX Runtime: without any, eager and artifact agree"
+        return Cause(kind="runtime's optimizer", text=text, remedy=LEVEL)
+    listed = ", ".join(f'"{name}"' for name in found)
+    return Cause(
+        kind="runtime's optimizer",
+        text=f"ONNX Runtime's {' and '.join(found)}: without it, eager and artifact agree",
+        remedy=f"ort.InferenceSession(..., disabled_optimizers=[{listed}])",
+    )
+
+
+def guilty(is_right: IsRight) -> tuple[str, ...]:
+    """Return the optimizers without which the model is right; none if they are not found.
+
+    ``is_right`` tells it with these disabled. In their order, the first is searched with which the
+    model becomes wrong: disabling an earlier one may only keep it from matching.
+    """
+    found: tuple[str, ...] = ()
+    while not found or not is_right(found):
+        others = [name for name in OPTIMIZERS if name not in found]
+        if len(found) == MOST or not is_right((*found, *others)):
+            return ()
+        first = _first_wrong(others, found, is_right)
+        later = (*found, *others[others.index(first) + 1 :])
+        rules = RULES.get(first, ())
+        if rules and is_right((*rules, *later)):
+            first = _first_wrong(rules, later, is_right)
+        found = (*found, first)
+    return found
+
+
+def _first_wrong(names: Sequence[str], always: tuple[str, ...], is_right: IsRight) -> str:
+    """Return the first name that must be enabled, with those before it, for a wrong result."""
+    right, wrong = 0, len(names)
+    while wrong - right > 1:
+        enabled = (right + wrong) // 2
+        if is_right((*always, *names[enabled:])):
+            right = enabled
+        else:
+            wrong = enabled
+    return names[wrong - 1]

@@ -12,7 +12,6 @@ from functools import cached_property
 import torch
 
 from pytest_torchexport.diagnosis.onnx_models import OnnxModels, onnx_models
-from pytest_torchexport.diagnosis.programs import exported_program
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
@@ -51,11 +50,6 @@ class Scene:
         """The call itself, on the CPU; None if it is not legal."""
         found = self.case.accepted.call(self.recipe)
         return found.call if found is not None else None
-
-    @cached_property
-    def program(self) -> torch.export.ExportedProgram | None:
-        """The subject as torch.export captures it; None if torch.export does not take it."""
-        return exported_program(self.case)
 
     @cached_property
     def captured(self) -> Artifact | None:
@@ -160,3 +154,11 @@ def places(chosen: torch.Tensor) -> str:
     found = chosen.nonzero().tolist()
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"at {', '.join(map(str, found[:SHOWN]))}{more}"
+
+
+def program_of(artifact: Artifact) -> torch.export.ExportedProgram | None:
+    """Return the program that an artifact is or was made from; None if there is none."""
+    for program in (artifact.program, getattr(artifact.program, "exported_program", None)):
+        if isinstance(program, torch.export.ExportedProgram):
+            return program
+    return None

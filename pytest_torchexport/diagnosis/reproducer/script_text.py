@@ -228,7 +228,7 @@ def _load(plan: Plan) -> str:
 def _limit(plan: Plan, failure: Failure) -> str:
     """Return the line that keeps a script from doing to the machine what the artifact does."""
     if isinstance(failure, ArtifactHung):
-        limit = f"dump_traceback_later({plan.settings.call_limit:g}, exit=True)"
+        limit = f"dump_traceback_later({plan.call_limit:g}, exit=True)"
         return f"\nimport faulthandler\n\nfaulthandler.{limit}\n"
     if isinstance(failure, ArtifactCrashed):
         size = f"{plan.settings.memory_limit or share_of_memory()} * 2**20"

@@ -85,14 +85,13 @@ def agreement(diagnosis):
     return [stage.agrees for stage in diagnosis.stages]
 
 
-def test_a_number_that_the_exporters_optimizer_drops_is_named_with_the_rule_and_the_line(diagnosed):
+def test_a_number_that_the_exporters_optimizer_drops_is_named_with_its_line(diagnosed):
     found = diagnosed(Divides(), torch.zeros(2, 3))
     assert found.owner == "exporter's optimizer"
     assert agreement(found) == [True, True, False, False]
     assert found.place.operator == "aten.add"
     assert found.place.where.text == "return x / (y + 1e-8)"
     (cause,) = found.causes
-    assert "add_0_rule" in cause.text
     assert cause.remedy == "torch.onnx.export(..., optimize=False)"
     assert found.not_examined == ()
 

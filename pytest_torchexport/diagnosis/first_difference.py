@@ -1,9 +1,9 @@
-"""Find the operator that introduces a difference, given the recordings of eager and artifact.
+"""Find the first operator at which two recorded runs differ, of eager and of an artifact.
 
-Only steps that the differing outputs depend on are looked at, and of these the first whose results
-differ: the operators after it carry the difference. Then the same operator with other arguments, or
-with operands that other operators made, is told from one that gives other numbers on equal ones.
-Nothing is run here.
+Only steps that the differing outputs depend on are looked at, and of these the first whose operands
+agree and whose results do not: the operators after it carry the difference. A crash is a result.
+Then the same operator with other arguments, or with operands that other operators made, is told
+from one that gives other numbers on equal ones.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
-from pytest_torchexport.diagnosis.agreement import (
-    NO_NUMBER,
-    equal,
-    error_of,
-    is_among,
-    number_of,
-    results_differ,
-    tensors_differ,
-)
+from pytest_torchexport.checks import state
 from pytest_torchexport.diagnosis.alignment import aligned
+from pytest_torchexport.diagnosis.fatal import TorchSteps
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.pytrees import describe
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.outcomes.compare import compare, dense
+from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
+from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory
 from pytest_torchexport.outcomes.operator_table import READ, row_of
 from pytest_torchexport.outcomes.tape import (
     FromOutside,
     FromStep,
-    Source,
+    Result,
     Step,
     Tape,
+    record,
+    state_of,
 )
-from pytest_torchexport.results.diagnosis import Place, Structural
+from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
+from pytest_torchexport.results.failures import StateDiffers
 from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.targets.base import Artifact
 
 # Differences up to this many epsilons of a tensor's largest number may be rounding: they are only
 # looked at if there are no others.
@@ -46,6 +49,103 @@ ROUNDING = 64.0
 _HOW = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
 # Operators that a report names of a side.
 SHOWN = 4
+# Numbers that Python rounds and torch rounds are the same up to this.
+CLOSE = 1e-6
+NO_NUMBER = object()
+# The artifact runs once more for so long, to find a line of it.
+SECONDS = 2.0
+# Targets whose artifacts run torch's operators in this process.
+TARGETS = tuple(target for target, captured in CAPTURED.items() if captured == target)
+
+
+def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the operator that introduces the difference, and how the two sides differ there."""
+    here = scene.case.plan.target in TARGETS
+    # If torch captured it right, a later step is to blame.
+    suspected = known.owner in ("capture", None) and not isinstance(scene.failure, StateDiffers)
+    captured = scene.captured if here or suspected else None
+    if captured is None:
+        return known
+    for eager, artifact, differing in _pairs(scene, captured):
+        if not (eager.complete and artifact.complete):
+            return known
+        found = introduced(eager, artifact, differing)
+        if found is not None:
+            place, structural = _placed(scene, found)
+            return replace(known, place=place, structural=structural)
+    return known
+
+
+def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
+    """Return the place, of an operator of the artifact alone as the artifact knows it."""
+    step = found.extra if scene.captured is scene.case.artifact else None
+    if step is None or scene.call is None or not can_fork():
+        return found.place, found.structural
+    steps = TorchSteps(scene, scene.call)
+    place = in_fork(partial(steps.place, step.ordinal), SECONDS)
+    if isinstance(place, Death) or place.operator != step.operator_name or place.where is None:
+        return found.place, found.structural
+    return place, replace(found.structural, where=place.where)
+
+
+def _pairs(scene: Scene, captured: Artifact) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
+    """Yield recordings of the two sides that differ, and the paths at which they do."""
+    seed = scene.case.plan.seed
+    call = scene.call
+    if call is None:
+        return
+    yield from _in_a_row(scene, captured, [call], seed)
+    if isinstance(scene.failure, StateDiffers):
+        for row in state.rows(scene.case, state.LONGEST):
+            yield from _in_a_row(scene, captured, row, seed)
+    else:
+        yield from _in_a_row(scene, captured, [call], seed + 1)
+
+
+def _in_a_row(
+    scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
+) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
+    """Yield the first of these calls, each made where the one before ended, that differs."""
+    case, device = scene.case, scene.case.plan.device
+    subject = case.reference.pristine.copy().to(device)
+    kept = State(captured.module, thorough=case.reference.stateful)
+    try:
+        for call in calls:
+            moved = call.to(device)
+            eager = record(
+                subject.function,
+                moved,
+                seed=seed,
+                grad_mode=subject.grad_mode,
+                module=subject.module,
+            )
+            artifact = record(
+                captured,
+                moved,
+                seed=seed,
+                grad_mode=case.reference.served,
+                module=captured.module,
+            )
+            differing = _differing(scene, eager, artifact)
+            left, right = (dict(state_of(each)) for each in (subject.module, captured.module))
+            more = carried_differences(left, right, case.judge.tolerance)
+            differing += tuple(item.path for item in more)
+            if differing:
+                yield eager, artifact, differing
+                return
+    finally:
+        kept.restore()
+
+
+def _differing(scene: Scene, eager: Tape, artifact: Tape) -> tuple[str, ...]:
+    """Return the paths at which two outcomes differ; one that is empty if the artifact raised."""
+    if not isinstance(eager.outcome, Returned):
+        return ()
+    found = compare(eager.outcome, artifact.outcome, scene.case.judge.tolerance)
+    return tuple(item.path for item in found)
+
+
+# -- two recordings --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -109,10 +209,7 @@ class _Search:
             if all(inside):
                 more = aligned(*inside, right_is_cut=cut and j_end == len(found))
                 pairs += [(i + 1 + one, j + 1 + other) for one, other in more]
-        known = {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
-        if self.artifact.raised is not None and self.artifact.raised not in known.values():
-            known |= self._twin_of_raised(self.artifact.raised, known)
-        return known
+        return {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
 
     @cached_property
     def _likeliest_twin(self) -> int | None:
@@ -138,22 +235,6 @@ class _Search:
                     best, least = number, apart
         return best
 
-    def _twin_of_raised(self, raised: int, pairs: Mapping[int, int]) -> Mapping[int, int]:
-        """Return the artifact's last operator beside the first of eager on the same operands.
-
-        Eager runs what no output of the artifact depends on, as for a condition: for an alignment
-        that ends there the operator may be one more.
-        """
-        last = self.artifact.steps[raised]
-        for number, step in enumerate(self.eager.steps):
-            if (
-                number not in pairs
-                and _name(step) == _name(last)
-                and _from_twins(step, last, pairs)
-            ):
-                return {number: raised}
-        return {}
-
     @cached_property
     def twins(self) -> Mapping[int, int]:
         """Eager's step for each step of the artifact that both have."""
@@ -163,34 +244,23 @@ class _Search:
         """Return the place, the clearest first."""
         unclear: list[Introduced] = []
         for number, twin in self.pairs.items():
-            if not self._differ(number, twin):
+            if not self._gap(number, twin):
                 continue
             item = self._look(self._operands(number, twin), number)
             if item is None:
                 continue
-            if item.structural.kind != "same" and self._error(number, twin) > ROUNDING:
+            if item.structural.kind != "same" and self._gap(number, twin) > ROUNDING:
                 return item  # the later steps carry it
             unclear.append(item)
         known = (item for item in unclear if item.structural.kind != "same")
         return self._ends() or next(known, None) or next(iter(unclear), None)
 
-    # -- the steps that differ ---------------------------------------------------------------------
-
-    def _differ(self, one: int, other: int) -> bool:
-        left, right = self.eager.steps[one].results, self.artifact.steps[other].results
-        return (
-            other == self.artifact.raised
-            or len(left) != len(right)
-            or any(results_differ(a, b) for a, b in zip(left, right, strict=True))
-        )
-
-    def _error(self, one: int, other: int) -> float:
-        """Return how much the results of two steps that differ do so, in epsilons."""
+    def _gap(self, one: int, other: int) -> float:
+        """Return how much the results of two steps differ, in epsilons; a crash is a result."""
         left, right = self.eager.steps[one].results, self.artifact.steps[other].results
         if other == self.artifact.raised or len(left) != len(right):
             return math.inf
-        pairs = zip(left, right, strict=True)
-        return max(error_of(a, b) for a, b in pairs if results_differ(a, b))
+        return max(map(_gap_of_results, left, right), default=0.0)
 
     # -- why a step differs ------------------------------------------------------------------------
 
@@ -259,7 +329,7 @@ class _Search:
         for name, left, right in given:
             if not (isinstance(left, FromOutside) and isinstance(right, FromOutside)):
                 continue
-            if not tensors_differ(left.tensor, right.tensor):
+            if not gap(left.tensor, right.tensor):
                 continue
             return self._at(
                 step,
@@ -432,37 +502,6 @@ def _anchor(step: Step) -> tuple[str, ...]:
     return (_name(step), _made(step), *(item.name for item in outside))
 
 
-def _from_twins(step: Step, other: Step, pairs: Mapping[int, int]) -> bool:
-    """Return True if two steps have tensors of the same sources, and at least one.
-
-    The artifact may have a constant where a step of eager computes.
-    """
-    sources = [
-        [item for item in each.arguments.values() if isinstance(item, Source)]
-        for each in (step, other)
-    ]
-    return (
-        bool(sources[0])
-        and len(sources[0]) == len(sources[1])
-        and all(_are_twins(one, two, pairs) for one, two in zip(*sources, strict=True))
-        and not all(_is_constant(source) for source in sources[1])
-    )
-
-
-def _are_twins(one: Source, other: Source, pairs: Mapping[int, int]) -> bool:
-    if isinstance(one, FromStep):
-        return (
-            pairs.get(one.step) == other.step
-            if isinstance(other, FromStep)
-            else _is_constant(other)
-        )
-    return isinstance(other, FromOutside) and one.name == other.name
-
-
-def _is_constant(source: Source) -> bool:
-    return isinstance(source, FromOutside) and not source.name
-
-
 # -- the steps behind others -----------------------------------------------------------------------
 
 
@@ -525,3 +564,69 @@ def _made(step: Step) -> str:
         f"{str(item.dtype).removeprefix('torch.')}{list(item.shape)}" for item in step.results
     )
     return ", ".join(results)
+
+
+# -- do two results agree? -------------------------------------------------------------------------
+# Unlike outcomes/compare, which judges what a module returns: an intermediate result has no
+# tolerance, and is compared on the scale of its largest number alone.
+
+
+def gap(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return how much two tensors differ, in epsilons of the largest number; 0 if not at all."""
+    if left is right or left.is_meta:
+        return 0.0
+    if left.dtype != right.dtype or left.device != right.device:
+        return math.inf
+    try:
+        left, right = dense(left.detach()), dense(right.detach())
+        if left.shape != right.shape:
+            return math.inf
+        if are_one_memory(left, right) or torch.equal(left, right):
+            return 0.0
+        same = (left == right) | ((left != left) & (right != right))
+        if bool(same.all()):
+            return 0.0
+        if not (left.is_floating_point() or left.is_complex()):
+            return math.inf
+        apart = torch.where(same, 0.0, (left - right).abs().double())
+        size = left.abs().double()
+        largest = float(torch.where(torch.isfinite(size), size, 0.0).max())
+    except (RuntimeError, NotImplementedError):  # a layout without these operators
+        return 0.0
+    if not largest or not bool(torch.isfinite(apart).all()):
+        return math.inf
+    return float(apart.max()) / (largest * torch.finfo(left.dtype).eps)
+
+
+def _gap_of_results(left: Result, right: Result) -> float:
+    if (left.shape, left.dtype, left.whole) != (right.shape, right.dtype, right.whole):
+        return math.inf
+    if isinstance(left.numbers, torch.Tensor) and isinstance(right.numbers, torch.Tensor):
+        return gap(left.numbers, right.numbers)
+    return 0.0 if equal(left.numbers, right.numbers) else math.inf
+
+
+def is_among(results: Sequence[Result], tensor: torch.Tensor) -> bool:
+    """Return True if a step made these numbers, or if that is not known."""
+    made = [item.numbers for item in results if isinstance(item.numbers, torch.Tensor)]
+    whole = all(item.whole for item in results)
+    return not whole or any(not gap(item, tensor) for item in made)
+
+
+def number_of(value: Any) -> Any:
+    """Return a number, text or dtype; the number of a stored tensor of one; else ``NO_NUMBER``."""
+    if isinstance(value, FromOutside):
+        single = value.tensor.numel() == 1 and not value.tensor.dim() and not value.name
+        return value.tensor.item() if single and not value.tensor.is_meta else NO_NUMBER
+    return value if isinstance(value, (bool, int, float, complex, str, torch.dtype)) else NO_NUMBER
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Return True if two numbers or texts are the same but for how Python and torch round."""
+    if isinstance(one, (str, torch.dtype)) or isinstance(other, (str, torch.dtype)):
+        return bool(one == other)
+    if one is None or other is None:
+        return one is other
+    if isinstance(one, complex) or isinstance(other, complex):
+        return bool(abs(one - other) <= CLOSE * abs(one))
+    return math.isclose(one, other, rel_tol=CLOSE) or bool(one != one and other != other)

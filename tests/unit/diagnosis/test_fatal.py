@@ -1,4 +1,4 @@
-"""diagnosis/last_step.py: what a fork wrote of its steps is there when it has ended."""
+"""diagnosis/fatal.py: what a fork wrote of its steps is there when it has ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pytest_torchexport.diagnosis.last_step import LastStep
+from pytest_torchexport.diagnosis.fatal import LastStep
 from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="a fork shares the memory")

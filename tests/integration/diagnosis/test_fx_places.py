@@ -1,18 +1,14 @@
-"""diagnosis/helper_lines.py: an operator in a helper function has its own line."""
+"""diagnosis/fx_places.py: an operator in a helper function has its own line."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.diagnosis.helper_lines import with_innermost_line
-from pytest_torchexport.diagnosis.onnx_nodes import place_of
+from pytest_torchexport.diagnosis.fx_places import place_of
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.results.source_line import SourceLine
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -73,9 +69,10 @@ def lines(scene_of):
     def of(module, called_with=X):
         scene = scene_of(module, X)
         nodes = torch.export.export(module, (X,)).graph.nodes
-        call = Call((called_with,), {})
+        # The scene's call is what it makes of its recipe.
+        vars(scene)["call"] = Call((called_with,), {})
         return {
-            node.name: with_innermost_line(place_of(node), node, scene.case, call).where.text
+            node.name: place_of(scene, node).where.text
             for node in nodes
             if node.op == "call_function"
         }
@@ -98,17 +95,6 @@ def test_an_operator_that_eager_runs_on_several_lines_more_often_keeps_forwards_
     found = lines(Repeats(), torch.ones(3, 3))
     assert found["add"] == "return summed(x) - len(x)"
     assert found["sub"] == "return summed(x) - len(x)"
-
-
-def test_a_line_that_eager_does_not_get_to_stays(scene_of):
-    scene = scene_of(Calls(), X)
-    node = next(
-        node for node in torch.export.export(Calls(), (X,)).graph.nodes if node.name == "mul"
-    )
-    elsewhere = replace(place_of(node), where=SourceLine("elsewhere.py", 3, "y = f(x)"))
-    assert with_innermost_line(elsewhere, node, scene.case, scene.call) == elsewhere
-    nowhere = replace(elsewhere, where=None)
-    assert with_innermost_line(nowhere, node, scene.case, scene.call) == nowhere
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -1,4 +1,4 @@
-"""diagnosis/introduced.py: the operator that introduces a difference, of two recorded functions."""
+"""diagnosis/first_difference.py: the operator that introduces a difference, of two recorded functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport.diagnosis.introduced import introduced
+from pytest_torchexport.diagnosis.first_difference import introduced
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.tape import record
 

@@ -1,0 +1,88 @@
+"""diagnosis/remedies.py: words about conditions, and lines without what makes a number of a tensor."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_torchexport.diagnosis.remedies import (
+    as_a_tensor,
+    of_a_condition,
+    with_a_write,
+    without_a_number,
+)
+from pytest_torchexport.results.source_line import SourceLine
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("return x.view(int(x.shape[0]), -1) * 2", "return x.view(x.shape[0], -1) * 2"),
+        ("y = x * torch.ones(len(x), 1)  # rows", "y = x * torch.ones(x.shape[0], 1)"),
+        ("n = int(self.x.size(0)) if a else b", "n = self.x.size(0) if a else b"),
+        ("return y / math.sqrt(x.shape[1])", "return y / x.shape[1] ** 0.5"),
+        ("for t in range(int(x.shape[1])):", "for t in range(x.shape[1]):"),
+        # Python looks a key up by its number.
+        ("return {13: 2.0}.get(int(x.shape[1]), 1.0)", ""),
+        ("return self.layers[len(x)](x)", ""),
+        # Nothing that could be spelled otherwise, or no line of its own.
+        *((line, "") for line in ("return int(x.sum())", "return x", "int(x.shape[0]),", "")),
+    ],
+)
+def test_sizes_stay_sizes(line, other):
+    remedy = without_a_number(SourceLine("net.py", 3, line))
+    assert (remedy == f"leave the size as it is: {other}") if other else ("without int()" in remedy)
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("return x - float(x.max())", "return x - x.max()"),
+        ("y = x * x.abs().sum().item()", "y = x * x.abs().sum()"),
+        # A tensor cannot stand there, or would be made a constant again.
+        ("return x[:, index.item()]", ""),
+        ("return self.experts[best.item()](x)", ""),
+        ("return torch.tensor([float(x[0]), 1.0])", ""),
+        ("if x.sum().item() > 3:", ""),
+        ("return x * float('inf')", ""),
+        ("def forward(self, x): return x * float(x.max())", ""),
+    ],
+)
+def test_tensors_stay_tensors(line, other):
+    remedy = as_a_tensor(SourceLine("net.py", 3, line))
+    assert (remedy == f"keep it a tensor: {other}") if other else ("torch's operators" in remedy)
+
+
+def test_a_new_tensor_under_an_old_name_becomes_a_write():
+    assert with_a_write("self.last = x.mean(0)") == "self.last.copy_(x.mean(0))"
+    assert with_a_write("last = x.mean(0)") == ""
+    assert with_a_write('self.register_buffer("last", x)') == ""
+
+
+USE = SourceLine("net.py", 9, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "on_values", "kind_of_cause", "remedy"),
+    [
+        ("if", "x.sum() > 0", True, "frozen branch", "torch.where, or compile"),
+        ("if", "x.sum() > 0", False, "frozen branch", "export once for each side"),
+        ("while", "x.sum() > 0", True, "unrolled loop", "@torch.jit.script"),
+        ("for", "range(n)", False, "unrolled loop", "@torch.jit.script"),
+        # Who calls the artifact does not know the side.
+        ("if", "x.is_contiguous()", False, "frozen branch", "make the inputs alike"),
+        ("if", "q is k", False, "frozen branch", "make the inputs alike"),
+        ("if", "q is not k", False, "frozen branch", "make the inputs alike"),
+        ("if", "x.stride(0) == 1", False, "frozen branch", "make the inputs alike"),
+        ("if", "mask is not None", False, "frozen branch", "export once for each side"),
+        ("if", "x.shape[0] % stride == 0", False, "frozen branch", "export once for each side"),
+        ("if", 'reduction == "mean"', True, "frozen branch", "each value of the argument"),
+        ("if", "self.reduction", True, "frozen branch", "each value of the argument"),
+        ("if", "k % 2 == 1", True, "frozen branch", "torch.where"),
+    ],
+)
+def test_a_condition(kind, text, on_values, kind_of_cause, remedy):
+    cause = of_a_condition(
+        kind, text, where=USE, on_values=on_values, target="trace", arguments=("reduction",)
+    )
+    assert (cause.kind, cause.where) == (kind_of_cause, USE)
+    assert remedy in cause.remedy
