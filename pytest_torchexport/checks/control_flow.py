@@ -21,9 +21,9 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Explored, Search
 from pytest_torchexport.explore.trials import Found, Goal
 from pytest_torchexport.inputs.building import build, build_leaves, readable
-from pytest_torchexport.inputs.drawing import examples
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.judge import branch_table
 from pytest_torchexport.judge.branch_results import BranchResults, NotExplored
 from pytest_torchexport.judge.case import Case

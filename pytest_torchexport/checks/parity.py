@@ -18,10 +18,15 @@ import hypothesis
 from hypothesis import errors
 
 from pytest_torchexport.inputs.building import readable
-from pytest_torchexport.inputs.drawing import examples, for_each
-from pytest_torchexport.inputs.new_sizes import NewSizes
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
-from pytest_torchexport.inputs.strategies import boundary_recipes, drawn_sizes, recipes
+from pytest_torchexport.inputs.strategies import (
+    NewSizes,
+    boundary_recipes,
+    drawn_sizes,
+    examples,
+    for_each,
+    recipes,
+)
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.convention import refused
 from pytest_torchexport.judge.explain import DEADLY, explained

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.domains import Domain, is_among
 from pytest_torchexport.inputs.pytrees import clone, copy_tensor
 from pytest_torchexport.inputs.recipes import (
     AS_GIVEN,
@@ -20,7 +20,6 @@ from pytest_torchexport.inputs.recipes import (
     LeafRecipe,
     Recipe,
 )
-from pytest_torchexport.inputs.regions import is_among
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
 
 SPARSE_SHARE = 0.1
@@ -388,7 +387,7 @@ def _is_legal(number: float, domain: Domain) -> bool:
 
 
 def _smallest(dtype: torch.dtype) -> float:
-    """Return the smallest positive number that is no special value (``inputs/regions.py``)."""
+    """Return the smallest positive number that is no special value (``numbers_of``)."""
     facts = torch.finfo(dtype)
     # In float16 and narrower types, ordinary numbers are denormal.
     return facts.tiny * (facts.eps if facts.tiny > WIDE else 1.0)

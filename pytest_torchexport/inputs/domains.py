@@ -1,6 +1,7 @@
 """The values that a leaf may take: inferred from the example, or given by the user's ``values``.
 
-Separate from shapes, as in Hypothesis: the same domain serves every size.
+Separate from shapes, as in Hypothesis: the same domain serves every size. Only an index has its
+values bounded by the size of another input.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import NoneType
@@ -17,7 +18,6 @@ from typing import Any, Literal
 import torch
 
 from pytest_torchexport.config.options import REGIONS
-from pytest_torchexport.inputs import regions
 from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
@@ -159,22 +159,22 @@ def _refuse_range(low: Any, high: Any, example: Any, path: str) -> None:
 def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[float, ...]:
     """Return the numbers of the user's words. Raises SpecError for one that the dtype lacks."""
     for word in words:
-        if not regions.numbers_of([word], dtype):
-            legal = ", ".join(known for known in REGIONS if regions.numbers_of([known], dtype))
+        if not numbers_of([word], dtype):
+            legal = ", ".join(known for known in REGIONS if numbers_of([known], dtype))
             name = str(dtype).removeprefix("torch.")
             raise SpecError(
                 f"values: {path!r} is {name}, which has no {word!r}; legal: {legal or 'none'}"
             )
-    return regions.numbers_of(words, dtype)
+    return numbers_of(words, dtype)
 
 
 def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
     """Return a user's strategy with ``taken`` called on each value, and some of its values."""
     # Targets import this file, and the clean process them: it has no Hypothesis.
-    from pytest_torchexport.inputs import drawing
+    from pytest_torchexport.inputs import strategies
 
-    values = drawing.given_by_the_user(strategy, path, taken)
-    return values, drawing.some(values, path, SOME)
+    values = strategies.given_by_the_user(strategy, path, taken)
+    return values, strategies.some(values, path, SOME)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:
@@ -313,3 +313,119 @@ def _triangle(examples: Sequence[torch.Tensor]) -> tuple[Any, Any] | None:
             return None
         found.add((below.item(), above.item()))
     return found.pop() if len(found) == 1 else None
+
+
+# Integers that another type does not hold: int32, uint32, float32 and float64.
+_LIMITS = (2**31 - 1, 2**31, 2**31 + 1, -(2**31), -(2**31) - 1, 2**32, 2**24 + 1, 2**53 + 1)
+
+
+def numbers_of(words: Iterable[str], dtype: torch.dtype) -> tuple[float, ...]:
+    """Return the different numbers of some words that a dtype holds; ``edges`` are those of all."""
+    known = _regions(dtype)
+    known["edges"] = tuple(number for numbers in known.values() for number in numbers)
+    found = {_bits(number): number for word in words for number in known.get(word, ())}
+    return tuple(found.values())
+
+
+def _regions(dtype: torch.dtype) -> dict[str, tuple[float, ...]]:
+    if dtype == torch.bool:
+        return {}
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return {"limits": _limits(dtype)}
+    facts = torch.finfo(dtype)
+    small = (facts.tiny * facts.eps, facts.tiny / 2)
+    regions = {
+        "nan": (math.nan,),
+        "inf": (math.inf, -math.inf),
+        "zero": (0.0, -0.0),
+        "denormal": tuple(sign * size for size in small for sign in (1, -1)),
+    }
+    return {
+        word: tuple(number for number in numbers if _is_held(number, dtype))
+        for word, numbers in regions.items()
+    }
+
+
+def is_among(number: float, others: tuple[float, ...]) -> bool:
+    """Return True if a number is one of the others: NaN is itself, and -0.0 is not 0.0."""
+    return any(_bits(number) == _bits(other) for other in others)
+
+
+def _bits(number: float) -> tuple[str, float]:
+    if isinstance(number, int):
+        return "", number
+    sign = math.copysign(1.0, number)
+    return ("nan", 0.0) if math.isnan(number) else ("-" if sign < 0 else "", number)
+
+
+def _limits(dtype: torch.dtype) -> tuple[int, ...]:
+    facts = torch.iinfo(dtype)
+    # Tensors of integers are made in int64.
+    low, high = max(facts.min, -(2**63)), min(facts.max, 2**63 - 1)
+    found = dict.fromkeys((low, low + 1, high - 1, high, *_LIMITS))
+    return tuple(number for number in found if low <= number <= high)
+
+
+def _is_held(number: float, dtype: torch.dtype) -> bool:
+    held = torch.tensor(number, dtype=torch.float64).to(dtype)
+    real = held.real if held.is_complex() else held
+    return is_among(float(real), (number,))
+
+
+DTYPES = (torch.int32, torch.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Whole numbers below the size of dimension 0 of the input ``into``.
+
+    ``ordered``: they begin with 0 and never fall. ``whole``: the last one is the size itself.
+    """
+
+    into: str
+    ordered: bool = False
+    whole: bool = False
+
+    def fitted(self, values: torch.Tensor, size: int) -> torch.Tensor:
+        """Return values as such numbers for a size of the other input."""
+        values = values.clamp(max=max(size - (not self.whole), 0))
+        if not self.ordered or not values.numel():
+            return values
+        values = values.sort().values
+        values[0] = 0
+        if self.whole and len(values) > 1:
+            values[-1] = size
+        return values
+
+
+def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
+    """Return the input that the integers of another one index, or None if they seem to index none.
+
+    That is the first other input whose size is above their largest, but at most about twice it. If
+    both have as many rows, which may be those of a batch, the largest must be the last index, and
+    they are no offsets: labels that happen to rise look alike.
+    Zeros and ones alone are the flags of a mask.
+    """
+    values = tensors[path]
+    if values.dtype not in DTYPES or not values.numel():
+        return None
+    if int(values.min()) < 0 or int(values.max()) < 2:
+        return None
+    largest = int(values.max())
+    for other, tensor in tensors.items():
+        size = tensor.shape[0] if tensor.dim() and other != path else 0
+        beside = values.shape[:1] == tensor.shape[:1]
+        least = size - 1 if beside else size // 2
+        ordered = not beside and _are_ordered(values)
+        whole = ordered and largest == size
+        if size > 1 and (whole or least <= largest < size):
+            return Index(into=other, ordered=ordered, whole=whole)
+    return None
+
+
+def _are_ordered(values: torch.Tensor) -> bool:
+    """Return True for offsets like ``0, 3, 3, 7``, and False for a mere count like ``0, 1, 2``."""
+    if values.dim() != 1 or len(values) < 2 or int(values[0]):
+        return False
+    steps = values.diff()
+    return bool((steps >= 0).all()) and not bool((steps == 1).all())

@@ -21,8 +21,7 @@ from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
 from pytest_torchexport.inputs.axes import Axes, Group, axes_of, find_axes
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.domains import Domain
-from pytest_torchexport.inputs.indices import Index, index_of
+from pytest_torchexport.inputs.domains import Domain, Index, index_of
 from pytest_torchexport.inputs.pytrees import (
     Leaf,
     Structure,

@@ -1,6 +1,8 @@
-"""The input spec as a Hypothesis strategy of recipes, and the boundary recipes that are always run.
+"""Draw calls: the input spec as a Hypothesis strategy of recipes, led to sizes that are new.
 
-Hypothesis draws recipes and sizes, never elements (docs/decisions/003-recipes.md).
+Hypothesis draws recipes and sizes, never elements (docs/decisions/003-recipes.md), from one seed,
+with nothing stored and nothing shrunk. Of the profile of the user's suite only the number of
+examples counts. The boundary recipes are always run.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+import hypothesis
 import torch
+from hypothesis import errors
 from hypothesis import strategies as st
 
+from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.recipes import (
     EXTENTS,
     KINDS,
@@ -30,6 +35,7 @@ from pytest_torchexport.inputs.recipes import (
     plain_recipe,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
+from pytest_torchexport.results.failures import SpecError, ends_the_test
 
 # A generated call has at most so many elements, which fit any CI machine, or so many times as many
 # as the user's example.
@@ -247,3 +253,176 @@ def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
     else:
         drawn = values
     return drawn.map(lambda value: LeafRecipe(kind="value", data=value))
+
+
+_Value = TypeVar("_Value")
+
+
+def examples(plan: Plan) -> int:
+    """Return how many calls to draw: as command line, marker, ini file or profile say."""
+    given = plan.max_examples or plan.options.max_examples or plan.settings.max_examples
+    # Half of Hypothesis's own 100, as one of ours is a call of eager and of an artifact.
+    return given or max(1, hypothesis.settings().max_examples // 2)
+
+
+def for_each(
+    strategy: st.SearchStrategy[_Value],
+    function: Callable[[_Value], None],
+    *,
+    seed: int,
+    most: int,
+) -> None:
+    """Call a function with up to ``most`` values, the same ones for the same seed.
+
+    Raises what the function raises, and hypothesis.errors.Unsatisfiable if there is no value.
+    """
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=most,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet,
+        backend="hypothesis",
+    )
+    @hypothesis.given(strategy)
+    def drawn(value: _Value) -> None:
+        function(value)
+
+    drawn()
+
+
+def given_by_the_user(
+    strategy: st.SearchStrategy[Any], path: str, taken: Callable[[Any], Any]
+) -> st.SearchStrategy[Any]:
+    """Return the strategy in ``values`` of a leaf, with ``taken`` called on each value.
+
+    Drawing raises SpecError if the strategy raises; ``taken`` may.
+    """
+
+    @st.composite
+    def values(draw: st.DrawFn) -> Any:
+        try:
+            value = draw(strategy)
+        except errors.UnsatisfiedAssumption:
+            raise
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            raise SpecError(
+                f"values: the strategy of {path!r} raised {type(error).__name__}: {error}"
+            ) from error
+        return taken(value)
+
+    return values()
+
+
+def some(strategy: st.SearchStrategy[Any], path: str, most: int) -> list[Any]:
+    """Return some different values of a strategy in ``values``, the same ones each time.
+
+    Raises SpecError if it gives none.
+    """
+    found: dict[str, Any] = {}
+    try:
+        for_each(strategy, lambda value: found.update({repr(value): value}), seed=0, most=most)
+    except errors.Unsatisfiable:
+        raise SpecError(f"values: the strategy of {path!r} gives no value") from None
+    except errors.HypothesisException as error:
+        raise SpecError(
+            f"values: the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
+        ) from error
+    return list(found.values())
+
+
+# A dim with at most this many sizes is led to each of them, one with more to those beside its ends.
+FEW = 32
+# A wrong scale, order or choice of elements may not show on a leaf of such a kind. A sparse one is
+# all zeros if it is small.
+CONSTANT = ("zeros", "ones", "low", "high", "flat", "sparse")
+
+
+def has_varied_values(spec: InputSpec, recipe: Recipe) -> bool:
+    """Return True if the elements of some tensor of the call may differ from each other."""
+    return any(
+        isinstance(leaf, TensorLeaf) and item.kind not in CONSTANT
+        for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
+    )
+
+
+class NewSizes:
+    """The sizes of each dim that are still to be run.
+
+    ``sizes``: those that may be drawn, by dim. ``met``: those that were run with varied values; it
+    may grow meanwhile. A size that was refused beside other new ones is tried once more, with the
+    other dims as in the example.
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        sizes: Mapping[str, range | tuple[int, ...]],
+        met: Mapping[str, Collection[int]],
+    ) -> None:
+        self._spec = spec
+        self._wanted = {name: list(_wanted(of_dim)) for name, of_dim in sizes.items()}
+        self._met = met
+        # A dim and its size; True if the other dims were as in the example.
+        self._refused: dict[tuple[str, int], bool] = {}
+
+    def instead_of(self, recipe: Recipe) -> Recipe:
+        """Return the recipe at the nearest new sizes, then with varied values; else as it is."""
+        sizes = self._sizes(recipe.sizes)
+        if sizes is None:
+            return recipe
+        leaves = recipe.leaves if has_varied_values(self._spec, recipe) else _with_varied_values(recipe)
+        return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
+
+    def _sizes(self, drawn: Mapping[str, int]) -> dict[str, int] | None:
+        new = {name: _nearest(drawn[name], sizes) for name, sizes in self._left()}
+        if new:
+            return {**drawn, **new}
+        for name, sizes in self._left(again=True):
+            return {**self._spec.example_sizes, name: _nearest(drawn[name], sizes)}
+        return None
+
+    def refused(self, sizes: Mapping[str, int]) -> None:
+        """Record the sizes of a call that is not legal."""
+        for name, size in sizes.items():
+            alone = sizes == {**self._spec.example_sizes, name: size}
+            self._refused[name, size] = alone or self._refused.get((name, size), False)
+
+    def _left(self, *, again: bool = False) -> Iterator[tuple[str, list[int]]]:
+        """Yield each dim with its sizes that were not tried, or ``again`` those not tried alone."""
+        wanted = False if again else None
+        for name, tiers in self._wanted.items():
+            for tier in tiers:
+                left = [
+                    size
+                    for size in tier
+                    if size not in self._met.get(name, ())
+                    and self._refused.get((name, size)) is wanted
+                ]
+                if left:
+                    yield name, left
+                    break
+
+
+def _with_varied_values(recipe: Recipe) -> tuple[LeafRecipe, ...]:
+    return tuple(
+        dataclasses.replace(item, kind="normal") if item.kind in CONSTANT else item
+        for item in recipe.leaves
+    )
+
+
+def _nearest(size: int, sizes: Sequence[int]) -> int:
+    return min(sizes, key=lambda other: abs(other - size))
+
+
+def _wanted(sizes: range | tuple[int, ...]) -> Iterator[list[int]]:
+    """Yield the sizes beside the ends, which are more often special, and then the others if few."""
+    yield sorted({*sizes[1:3], *sizes[-2:-1]})
+    if len(sizes) <= FEW:
+        yield list(sizes)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.inputs.domains import Domain
-from pytest_torchexport.inputs.new_sizes import has_varied_values
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.inputs.strategies import has_varied_values
 from pytest_torchexport.results.verdict import Uncovered
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
