@@ -21,7 +21,7 @@ WRONG_INI = [
     ("report", "json:", ["torchexport_report", "'json:' is not FORMAT:PATH; write json:FILE"]),
     ("report", "json:x html:x", ["torchexport_report", "two reports have the path 'x'"]),
     ("report", "jsn:x", ["torchexport_report", "legal formats: ", "mean 'json'?"]),
-    ("known", "add", ["'add' is no verb for known failures. Legal: check, create, tighten"]),
+    ("known", "add", ["'add' is not a verb for known failures; legal: check, create, tighten"]),
     ("known", "creat", ["torchexport_known", "mean 'create'?"]),
     ("known", "create", ["--torchexport-known=create", "--torchexport-known-reason='...'"]),
     ("known_reason", "", ["torchexport_known_reason", "it is empty"]),

@@ -19,6 +19,7 @@ from pytest_torchexport.config.validate import (
     device_names,
     mode_name,
     nearest,
+    one_of,
     positive_int,
     target_names,
 )
@@ -78,7 +79,7 @@ def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Opt
             )
     values: dict[str, Any] = {}
     if targets:
-        values["targets"] = _checked("targets", _targets, targets)
+        values["targets"] = _checked("targets", target_names, targets)
     for name, value in arguments.items():
         if value is not None:
             values[name] = _checked(name, _PARSERS[name], value)
@@ -119,15 +120,6 @@ def _check_together(options: Options) -> None:
                     f"dims: {name!r} occurs in no shape; dims in shapes: "
                     f"{', '.join(sorted(used)) or 'none'}.{nearest(name, used)}"
                 )
-
-
-def _targets(value: tuple[Any, ...]) -> tuple[str, ...]:
-    for item in value:
-        if not isinstance(item, str):
-            raise ValueError(
-                f"{item!r} is not a target; legal: {', '.join(known_names.targets())}."
-            )
-    return target_names(value)
 
 
 def _mapping(value: Any, example: str) -> Mapping[str, Any]:
@@ -192,31 +184,27 @@ def _is_strategy(value: Any) -> bool:
     return hypothesis is not None and isinstance(value, hypothesis.SearchStrategy)
 
 
-def _function(value: Any) -> Callable[..., Any]:
+def _function(value: Any) -> Any:
     if not callable(value):
         raise ValueError(f"{value!r} is not a function of forward's arguments by name")
-    return value  # type: ignore[no-any-return]
+    return value
+
+
+def _names(value: Any, kind: str, legal: str) -> tuple[Any, ...]:
+    if not isinstance(value, (str, tuple, list, set, frozenset)):
+        raise ValueError(f"{value!r} is not a list of {kind}s; legal: {legal}.")
+    if not value:
+        raise ValueError(f"no {kind} given; legal: {legal}.")
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _devices(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (str, tuple, list, set, frozenset)):
-        raise ValueError(f"{value!r} is not a list of devices; legal: cpu, cuda, cuda:N.")
-    return device_names((value,) if isinstance(value, str) else value)
+    return device_names(_names(value, "device", "cpu, cuda, cuda:N"))
 
 
 def _checks(value: Any) -> tuple[str, ...]:
     known = known_names.checks()
-    if not isinstance(value, (str, tuple, list, set, frozenset)):
-        raise ValueError(f"{value!r} is not a list of checks; legal: {', '.join(known)}.")
-    names = (value,) if isinstance(value, str) else tuple(value)
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"{name!r} is not a check; legal: {', '.join(known)}.{nearest(name, known)}"
-            )
-    if not names:
-        raise ValueError(f"no check given; legal: {', '.join(known)}.")
-    return names
+    return tuple(one_of(name, "check", known) for name in _names(value, "check", ", ".join(known)))
 
 
 def _tolerance(value: Any) -> float:
@@ -228,32 +216,25 @@ def _tolerance(value: Any) -> float:
 
 def _export_options(value: Any) -> Mapping[str, Mapping[str, Any]]:
     items = _mapping(value, "{'onnx': {'opset_version': 20}}").items()
-    known = known_names.targets()
     for name, arguments in items:
-        if name not in known:
-            raise ValueError(
-                f"{name!r} is not a target; legal: {', '.join(known)}.{nearest(name, known)}"
-            )
+        one_of(name, "target", known_names.targets())
         _named(name, lambda item: _mapping(item, "{'opset_version': 20}"), arguments)
     return dict(items)
 
 
 def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
     items = _mapping(value, "{'script': ExportRefused}").items()
-    return {key: _named(key, _xfail_reason, _xfail_key(key, item)) for key, item in items}
-
-
-def _xfail_key(key: str, item: Any) -> Any:
     known = known_names.targets()
-    target, dash, device = key.partition("-")
-    if target not in known:
-        raise ValueError(
-            f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or with "
-            f"a device ('onnx-cuda').{nearest(target, known)}"
-        )
-    if dash:
-        device_names((device,))
-    return item
+    for key, _ in items:
+        target, dash, device = key.partition("-")
+        if target not in known:
+            raise ValueError(
+                f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or "
+                f"with a device ('onnx-cuda').{nearest(target, known)}"
+            )
+        if dash:
+            device_names((device,))
+    return {key: _named(key, _xfail_reason, item) for key, item in items}
 
 
 def _xfail_reason(item: Any) -> tuple[type[Failure], str]:

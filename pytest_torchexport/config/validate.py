@@ -26,35 +26,45 @@ def nearest(name: object, legal: Iterable[str]) -> str:
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
+def one_of(value: Any, kind: str, legal: Iterable[str]) -> str:
+    """Return a name that is one of the legal ones."""
+    if value not in legal:
+        raise ValueError(
+            f"{value!r} is not a {kind}; legal: {', '.join(legal)}.{nearest(value, legal)}"
+        )
+    return str(value)
+
+
+def _listed(values: Iterable[Any], kind: str, legal: str) -> list[Any]:
+    """Return names, of which a text may hold several with commas between them."""
+    names = [
+        name
+        for value in values
+        for name in (value.split(",") if isinstance(value, str) else [value])
+        if name != ""
+    ]
+    if not names:
+        raise ValueError(f"no {kind} given; legal: {legal}.")
+    return names
+
+
 def target_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return known target names; none for ``none`` alone."""
-    names = tuple(dict.fromkeys(name for value in values for name in value.split(",") if name))
-    if names == ("none",):
-        return ()
     known = known_names.targets()
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"{name!r} is not a target; legal: {', '.join(known)}.{nearest(name, known)}"
-            )
-    if not names:
-        raise ValueError(f"no target given; legal: {', '.join(known)}.")
-    return names
+    names = _listed(values, "target", ", ".join(known))
+    if names == ["none"]:
+        return ()
+    return tuple(dict.fromkeys(one_of(name, "target", known) for name in names))
 
 
 def device_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one."""
-    names = tuple(dict.fromkeys(name for value in values for name in str(value).split(",") if name))
+    names = _listed(values, "device", "cpu, cuda, cuda:N")
     for name in names:
-        kind, colon, index = name.partition(":")
-        if name != "cpu" and (kind != "cuda" or (colon and not index.isdigit())):
-            raise ValueError(
-                f"{name!r} is not a device; legal: cpu, cuda, cuda:N."
-                f"{nearest(name.lower().replace('gpu', 'cuda'), ('cpu', 'cuda'))}"
-            )
-    if not names:
-        raise ValueError("no device given; legal: cpu, cuda, cuda:N.")
-    return names
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+            meant = nearest(str(name).lower().replace("gpu", "cuda"), ("cpu", "cuda"))
+            raise ValueError(f"{name!r} is not a device; legal: cpu, cuda, cuda:N.{meant}")
+    return tuple(dict.fromkeys(names))
 
 
 def served_on(values: Iterable[str]) -> tuple[str, ...]:
@@ -73,14 +83,10 @@ def thread_count(value: Any) -> int:
 
 def positive_int(value: Any) -> int:
     """Return an int of at least 1, given as an int or as text."""
-    if isinstance(value, bool) or (
-        not isinstance(value, int) and not re.fullmatch("[0-9]+", str(value))
-    ):
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (is_whole or re.fullmatch("[0-9]+", str(value))) or int(value) < 1:
         raise ValueError(f"{value!r} is not a whole number of at least 1.")
-    number = int(value)
-    if number < 1:
-        raise ValueError(f"{value!r} is not a whole number of at least 1.")
-    return number
+    return int(value)
 
 
 def percent(value: Any) -> float:
@@ -115,18 +121,12 @@ def megabytes(value: Any) -> int | None:
 
 def mode_name(value: Any) -> str:
     """Return one of MODES."""
-    if value not in MODES:
-        raise ValueError(
-            f"{value!r} is not a mode; legal: {', '.join(MODES)}.{nearest(value, MODES)}"
-        )
-    return str(value)
+    return one_of(value, "mode", MODES)
 
 
 def known_mode(value: Any) -> str:
     """Return one of KNOWN_MODES."""
-    if value not in KNOWN_MODES:
-        raise ValueError(f"{value!r} is no verb for known failures.{nearest(value, KNOWN_MODES)}")
-    return str(value)
+    return one_of(value, "verb for known failures", KNOWN_MODES)
 
 
 def text(value: Any) -> str:
@@ -143,14 +143,14 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
     pairs: list[tuple[str, str]] = []
     for value in values:
         form, colon, path = value.partition(":")
-        if form in formats() and not (colon and path):
-            raise ValueError(
-                f"{value!r} is not FORMAT:PATH; write {form}:FILE, or {form}:- to print it."
-            )
         if form not in formats():
             raise ValueError(
                 f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(formats())} "
                 f"(json:torchexport.json).{nearest(form, formats())}"
+            )
+        if not (colon and path):
+            raise ValueError(
+                f"{value!r} is not FORMAT:PATH; write {form}:FILE, or {form}:- to print it."
             )
         if any(path == other != "-" for _, other in pairs):
             raise ValueError(f"two reports have the path {path!r}.")
@@ -160,8 +160,8 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 def shard_name(value: Any) -> str:
     """Return ``K/N``, with K from 1 to N."""
-    part, slash, parts = str(value).partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+    match = re.fullmatch(r"(\d+)/(\d+)", str(value))
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"{value!r:.80} is not a shard.")
     return str(value)
 

@@ -377,7 +377,9 @@ class NewSizes:
         sizes = self._sizes(recipe.sizes)
         if sizes is None:
             return recipe
-        leaves = recipe.leaves if has_varied_values(self._spec, recipe) else _with_varied_values(recipe)
+        leaves = (
+            recipe.leaves if has_varied_values(self._spec, recipe) else _made_varied(recipe)
+        )
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
     def _sizes(self, drawn: Mapping[str, int]) -> dict[str, int] | None:
@@ -410,7 +412,7 @@ class NewSizes:
                     break
 
 
-def _with_varied_values(recipe: Recipe) -> tuple[LeafRecipe, ...]:
+def _made_varied(recipe: Recipe) -> tuple[LeafRecipe, ...]:
     return tuple(
         dataclasses.replace(item, kind="normal") if item.kind in CONSTANT else item
         for item in recipe.leaves
