@@ -377,9 +377,7 @@ class NewSizes:
         sizes = self._sizes(recipe.sizes)
         if sizes is None:
             return recipe
-        leaves = (
-            recipe.leaves if has_varied_values(self._spec, recipe) else _made_varied(recipe)
-        )
+        leaves = recipe.leaves if has_varied_values(self._spec, recipe) else _made_varied(recipe)
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
     def _sizes(self, drawn: Mapping[str, int]) -> dict[str, int] | None:

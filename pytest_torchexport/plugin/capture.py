@@ -9,6 +9,7 @@ among the running functions.
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import sys
 import threading
@@ -349,15 +350,26 @@ def _direct_forward(frame: FrameType) -> _DirectForward | None:
 
 
 def _caller_of(called: torch.nn.Module, frame: FrameType | None) -> Caller | None:
-    """Return the outermost method of another module around a call of a module; None if none is."""
+    """Return the outermost method of another module around a call of a module; None if none is.
+
+    A forward that an instance was given, as a function or partial, does not have it in front.
+    """
     caller = None
     for each, module in _running(frame):
         code = each.f_code
+        if not is_users(code.co_filename):
+            continue
+        place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+        for other in each.f_locals.values():
+            own = vars(other).get("forward") if isinstance(other, torch.nn.Module) else None
+            while isinstance(own, functools.partial):
+                own = own.func
+            if own is not None and getattr(_inside_decorators(own), "__code__", None) is code:
+                caller = Caller(f"{type(other).__name__}.forward", place)
         if module is None or module is called or code.co_name in ("__init__", "forward"):
             continue
-        own = _inside_decorators(getattr(type(module), code.co_name, None))
-        if own is not None and own.__code__ is code and is_users(code.co_filename):
-            place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+        method = _inside_decorators(getattr(type(module), code.co_name, None))
+        if method is not None and method.__code__ is code:
             caller = Caller(f"{type(module).__name__}.{code.co_name}", place)
     return caller
 

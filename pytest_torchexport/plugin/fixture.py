@@ -125,10 +125,9 @@ UNCOPIED = (
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
 )
-INSIDE = (
-    "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
-    "the torchexport fixture: torchexport.check(net.{method}, ...)"
-)
+CALL_IT = "Call the module in the body: net(x), not net.forward(x)"
+REQUEST = "Request the torchexport fixture: torchexport.check(net.{method}, ...)"
+INSIDE = "only {part} was checked, which {name}, {place}, calls: that method itself was not. {step}"
 
 
 def _numbered(recordings: Sequence[Recording]) -> list[tuple[Recording, Recorded]]:
@@ -166,11 +165,12 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     caller = recording.caller
     if caller is None or verdict.status != "passed":
         return verdict
+    method = caller.name.rpartition(".")[2]
     text = INSIDE.format(
         part=verdict.subject,
         name=caller.name,
         place=caller.place,
-        method=caller.name.rpartition(".")[2],
+        step=CALL_IT if method == "forward" else REQUEST.format(method=method),
     )
     if plan.settings.strict:
         if plan.settings.ship:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 
@@ -588,89 +586,3 @@ def test_a_method_whose_layers_alone_were_checked_fails_under_strict(suite, run)
     result = run("--torchexport-strict")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*only Linear was checked, which Auto.encode*"])
-
-
-def test_a_function_of_which_only_the_module_was_checked_is_named_in_a_warning(
-    suite, run, pytester
-):
-    suite(
-        "from net import predict\n"
-        "@pytest.mark.torchexport('mirror')\n"
-        "def test_net(): predict(nn.Linear(3, 3), torch.randn(2, 3))\n"
-        "@pytest.mark.torchexport('mirror')\n"
-        "def test_helper(): helper(nn.Linear(3, 3), torch.randn(2, 3))\n"
-        "def helper(net, x): return net(x).argmax()\n"
-    )
-    pytester.makepyfile(net="def predict(net, x): return net(x).argmax()")
-    result = run()
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(
-        ["warn: *test_net*only Linear was checked, which predict, net.py:1 calls*"]
-    )
-    result.stdout.no_fnmatch_line("*helper, test_it.py*")
-
-
-TRANSFORMED = """
-@pytest.mark.torchexport('mirror')
-def test_inside(): torch.func.vmap(nn.Linear(3, 2))(torch.randn(2, 3))
-
-@pytest.mark.torchexport('mirror')
-def test_both():
-    net = nn.Linear(3, 2)
-    torch.testing.assert_close(torch.func.vmap(net)(torch.ones(2, 3)), net(torch.ones(2, 3)))
-"""
-
-
-def test_calls_inside_transforms_are_named_and_fail_only_under_strict(suite, run):
-    suite(TRANSFORMED)
-    result = run("-rs")
-    result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*calls of Linear were not recorded: *"])
-    result.stdout.fnmatch_lines(["warn: *test_both*calls of Linear were not recorded: *"])
-    run("--torchexport-strict", "-k", "inside").assert_outcomes(failed=1)
-
-
-def test_shards_divide_the_tests_that_are_selected_and_keep_their_items_together(suite, run):
-    body = """
-@pytest.mark.torchexport("mirror", "liar")
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_net(n):
-    Net()(torch.randn(2, 3))
-
-def test_plain():
-    pass
-
-def test_left_out():
-    pass
-"""
-    suite(body)
-    found = []
-    for shard in ("1/3", "2/3", "3/3"):
-        result = run("--collect-only", "-q", "-k", "not left_out", "--torchexport-shard", shard)
-        names = [line for line in result.outlines if line.startswith("test_it.py::")]
-        tests = {name.replace("mirror-cpu", "").replace("liar-cpu", "") for name in names}
-        assert len(tests) in {1, 2}
-        assert len(names) == sum(1 if "plain" in test else 2 for test in tests)
-        found += names
-    assert len(found) == len(set(found)) == 7
-
-
-@pytest.mark.parametrize("in_ci", [False, True])
-def test_the_targets_of_a_test_have_one_seed(suite, pytester, run, monkeypatch, in_ci):
-    if in_ci:
-        monkeypatch.setenv("CI", "1")
-    else:
-        monkeypatch.delenv("CI", raising=False)
-    targets = "@pytest.mark.torchexport('mirror', 'liar', checks=('parity',), max_examples=2)\n"
-    suite(
-        f"{targets}def test_net():\n    Net()(torch.rand(2, 3))\n"
-        f"{targets}def test_other():\n    Net()(torch.rand(2, 3))\n"
-    )
-    run("--hypothesis-seed=default", "--torchexport-report=json:report.json")
-    items = json.loads((pytester.path / "report.json").read_text())["items"]
-    seeds = {item["nodeid"]: item["verdicts"][0]["seed"] for item in items}
-    by_test = [
-        {seed for name, seed in seeds.items() if test in name} for test in ("_net", "_other")
-    ]
-    assert [len(each) for each in by_test] == [1, 1]
-    assert by_test[0] != by_test[1]

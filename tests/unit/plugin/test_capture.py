@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 
@@ -643,3 +644,25 @@ def test_the_forward_of_a_base_class_is_not_that_of_the_module():
 
 def test_decorators_that_lead_to_themselves_raise_nothing_in_the_test():
     assert [type(each.module) for each in recorded(lambda: WrapsItself().forward(X))] == [nn.Linear]
+
+
+class ByPartial(Base):
+    def __init__(self):
+        super().__init__()
+        self.forward = functools.partial(lambda net, x: net.linear(x) * 2.0, self)
+
+
+class ByClosure(Base):
+    def __init__(self):
+        super().__init__()
+        self.forward = lambda x: self.linear(x) * 2.0
+
+
+@pytest.mark.parametrize("cls", [ByPartial, ByClosure])
+def test_a_forward_that_hides_its_module_is_named_and_a_call_of_its_module_is_not(cls):
+    (recording,) = recorded(lambda: cls().forward(X))
+    assert type(recording.module) is nn.Linear
+    assert recording.caller.name == f"{cls.__name__}.forward"
+    (recording,) = recorded(lambda: cls()(X))
+    assert type(recording.module) is cls
+    assert recording.caller is None
