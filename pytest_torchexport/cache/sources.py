@@ -14,14 +14,16 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_torchexport.results.source_line import is_users
 
 # These import the module that a text names.
-_IMPORT = frozenset({"import_module", "importorskip", "__import__", "run_module", "resolve_name"})
+_IMPORT = frozenset(
+    {"import_module", "importorskip", "__import__", "run_module", "resolve_name", "modules"}
+)
 # These run what no import names.
 _RUN_FILE = frozenset(
     {
@@ -30,9 +32,9 @@ _RUN_FILE = frozenset(
         *("run_path", "walk_packages", "load_source", "meta_path", "path_hooks"),
     }
 )
-# As bare names: ``net.eval()`` and ``re.compile`` are others.
 _RUN_TEXT = frozenset({"exec", "eval", "compile", "builtins", "__builtins__"})
 _ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+_FOLLOWED = _IMPORT | _RUN_FILE | _RUN_TEXT | _ENVIRONMENT
 # These give torch a function that code calls by the name of an operator.
 _REGISTER = re.compile(
     rb"torch\.library|custom_op|triton_op|register_kernel|register_fake|custom_translation_table"
@@ -129,120 +131,77 @@ def _read(path: Path, name: str) -> Source:
 def _parsed(data: bytes, file: str, name: str) -> Source:
     tree = ast.parse(data) if file.endswith(".py") else ast.Module([], [])
     package = name if file == "__init__.py" else name.rpartition(".")[0]
-    text = _Text(tree, package)
-    try:
-        imports = frozenset(text.imports())
-    except _Unknown as unknown:
-        raise NoKey(f"{file}:{unknown}") from None
+    around = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    imports: set[str] = set()
+    variables: set[str | None] = set()
+    for node in ast.walk(tree):
+        unknown = ""
+        if isinstance(node, ast.Import):
+            imports.update(each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            imports |= {base, *(f"{base}.{each.name}" for each in node.names)}
+            hidden = {each.name for each in node.names if each.asname} & _FOLLOWED
+            variables |= {None} if hidden & _ENVIRONMENT else set()
+            hidden -= _ENVIRONMENT
+            unknown = f"gives {', '.join(sorted(hidden))} another name" if hidden else ""
+        elif isinstance(node, ast.Name | ast.Attribute) and (used := _followed(node)):
+            text = _text_given_to(node, around)
+            if used in _ENVIRONMENT:
+                variables.add(text if used != "expandvars" else None)
+            elif text is not None and used in _IMPORT:
+                imports.add(importlib.util.resolve_name(text.replace(":", "."), package))
+            elif used != "modules" or not _is_own_or_written(around.get(id(node))):
+                unknown = f"runs or imports what only it knows ({used})"
+        if unknown:
+            raise NoKey(f"{file}:{getattr(node, 'lineno', 0)}, which {unknown}")
     return Source(
         digest=hashlib.sha256(data).hexdigest(),
-        imports=imports,
-        variables=text.variables(),
+        imports=frozenset(imports),
+        variables=None if None in variables else frozenset(filter(None, variables)),
         registers=_REGISTER.search(data) is not None,
     )
 
 
-class _Unknown(Exception):
-    def __init__(self, node: ast.expr | ast.stmt, what: str) -> None:
-        super().__init__(f"{node.lineno}, which {what}")
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    above = package.split(".")
+    kept = above[: len(above) - node.level + 1] if node.level else []
+    return ".".join([*kept, node.module] if node.module else kept)
 
 
-class _Text:
-    """The syntax of a file, in which each node knows the one around it."""
-
-    def __init__(self, tree: ast.Module, package: str) -> None:
-        self._package = package
-        self._nodes = list(ast.walk(tree))
-        self._around = {
-            id(child): node for node in self._nodes for child in ast.iter_child_nodes(node)
-        }
-
-    def imports(self) -> Iterator[str]:
-        """Yield the absolute names of what is imported. Raises _Unknown."""
-        for node in self._nodes:
-            if isinstance(node, ast.Import):
-                yield from (each.name for each in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                base = self._absolute(node)
-                yield base
-                yield from (f"{base}.{each.name}" for each in node.names)
-                for each in node.names:
-                    hides = each.asname and each.name in _IMPORT | _RUN_FILE | _RUN_TEXT
-                    if hides or (base, each.name) == ("sys", "modules"):
-                        raise _Unknown(node, f"gives {base}.{each.name} another name")
-            elif isinstance(node, ast.Name | ast.Attribute):
-                yield from self._imported_by(node)
-
-    def _imported_by(self, node: ast.Name | ast.Attribute) -> Iterator[str]:
-        """Yield the module that code imports, or takes, by a text."""
-        name = _name_of(node)
-        if name in _RUN_FILE:
-            raise _Unknown(node, f"runs a file that no import names ({name})")
-        if name in _RUN_TEXT and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            raise _Unknown(node, f"runs a text ({name})")
-        if name not in _IMPORT and not _is_loaded_modules(node):
-            return
-        text = self._text_given_to(node)
-        if text is not None:
-            yield importlib.util.resolve_name(text.replace(":", "."), self._package)
-        elif name in _IMPORT:
-            raise _Unknown(node, f"imports by a computed name ({name})")
-        elif not self._is_own_or_written(node):
-            raise _Unknown(node, "takes a module by a computed name (sys.modules)")
-
-    def variables(self) -> frozenset[str] | None:
-        """Return the names of environment variables that are read; None if one is computed."""
-        read = set()
-        for node in self._nodes:
-            if isinstance(node, ast.ImportFrom):
-                if any(each.asname and each.name in _ENVIRONMENT for each in node.names):
-                    return None
-            elif isinstance(node, ast.Name | ast.Attribute) and _name_of(node) in _ENVIRONMENT:
-                text = self._text_given_to(node)
-                if text is None or _name_of(node) == "expandvars":
-                    return None
-                read.add(text)
-        return frozenset(read)
-
-    def _text_given_to(self, node: ast.expr) -> str | None:
-        """Return ``X`` of ``node("X")``, ``node["X"]``, ``node.get("X")`` and ``"X" in node``."""
-        around = self._around.get(id(node))
-        if isinstance(around, ast.Attribute):
-            around = self._around.get(id(around))
-        match around:
-            case (
-                ast.Call(args=[ast.Constant(value=str(text)), *_])
-                | ast.Subscript(slice=ast.Constant(value=str(text)))
-                | ast.Compare(left=ast.Constant(value=str(text)))
-            ):
-                return text
-        return None
-
-    def _is_own_or_written(self, node: ast.expr) -> bool:
-        """Return True for ``sys.modules[__name__]``, and where it is set or deleted."""
-        match self._around.get(id(node)):
-            case (
-                ast.Subscript(slice=ast.Name(id="__name__"))
-                | ast.Subscript(ctx=ast.Store() | ast.Del())
-            ):
-                return True
-        return False
-
-    def _absolute(self, node: ast.ImportFrom) -> str:
-        if not node.level:
-            return node.module or ""
-        above = self._package.split(".")
-        base = ".".join(above[: len(above) - node.level + 1])
-        return f"{base}.{node.module}" if node.module else base
+def _followed(node: ast.Name | ast.Attribute) -> str:
+    """Return the name of one of these functions, or of ``sys.modules``; empty for another."""
+    name = node.attr if isinstance(node, ast.Attribute) else node.id
+    if name == "modules":
+        owner = node.value if isinstance(node, ast.Attribute) else None
+        return name if owner is None or getattr(owner, "id", "") == "sys" else ""
+    if name in _RUN_TEXT:
+        # ``net.eval()`` and ``re.compile`` are others.
+        return name if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else ""
+    return name if name in _FOLLOWED else ""
 
 
-def _name_of(node: ast.Name | ast.Attribute) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id
+def _text_given_to(node: ast.expr, around: Mapping[int, ast.AST]) -> str | None:
+    """Return ``X`` of ``node("X")``, ``node["X"]``, ``node.get("X")`` and ``"X" in node``."""
+    outer = around.get(id(node))
+    if isinstance(outer, ast.Attribute):
+        outer = around.get(id(outer))
+    match outer:
+        case (
+            ast.Call(args=[ast.Constant(value=str(text)), *_])
+            | ast.Subscript(slice=ast.Constant(value=str(text)))
+            | ast.Compare(left=ast.Constant(value=str(text)))
+        ):
+            return text
+    return None
 
 
-def _is_loaded_modules(node: ast.expr) -> bool:
-    """Return True for ``sys.modules``."""
-    match node:
-        case ast.Attribute(attr="modules", value=ast.Name(id="sys")):
+def _is_own_or_written(outer: ast.AST | None) -> bool:
+    """Return True for ``sys.modules[__name__]``, and where an entry is set or deleted."""
+    match outer:
+        case (
+            ast.Subscript(slice=ast.Name(id="__name__"))
+            | ast.Subscript(ctx=ast.Store() | ast.Del())
+        ):
             return True
     return False
