@@ -91,10 +91,3 @@ def test_json_holds_the_branches(suite, run, pytester):
     assert branch["in_artifact"] is False
     assert verdict["branch_coverage"] == 100.0
     assert verdict["calls"]["explored"] >= 1
-
-
-def test_torch_cannot_be_followed(suite, run):
-    suite(GATED, torchexport_follow="torch")
-    result = run()
-    assert result.ret == 4
-    assert "'torch' cannot be followed" in result.stderr.str() + text_of(result)

@@ -391,35 +391,6 @@ def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
     assert "Unknown builtin op: rude_ops::act" in said
 
 
-@pytest.mark.parametrize(
-    ("setting", "value", "legal"),
-    [
-        ("time_limit", "0", "a positive number of seconds"),
-        ("time_limit", "-1", "a positive number of seconds"),
-        ("time_limit", "soon", "a positive number of seconds"),
-        ("time_limit", "inf", "a positive number of seconds"),
-        ("memory_limit", "0", "a whole number of megabytes, or auto"),
-        ("memory_limit", "-5", "a whole number of megabytes, or auto"),
-        ("memory_limit", "2GB", "a whole number of megabytes, or auto"),
-        ("memory_limit", "1.5", "a whole number of megabytes, or auto"),
-        ("isolate", "perhaps", "true, false"),
-        ("serve_on", "gpu", "cpu, cuda, cuda:N"),
-        ("threads", "0", "a whole number from 1 to 1024"),
-        ("runtime_imports", "my-ops", "names of modules"),
-    ],
-)
-def test_wrong_values_are_usage_errors_that_name_the_legal_ones(
-    suite, run, text_of, setting, value, legal
-):
-    suite("def test_net(): pass\n", fakes=False, **{f"torchexport_{setting}": value})
-    result = run()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    text = text_of(result)
-    assert f"torchexport_{setting}" in text
-    assert value in text
-    assert f"Legal: {legal}" in text
-
-
 # -- after a crash of the session ------------------------------------------------------------------
 
 # A stand-in for a call that kills the interpreter, and that nobody made in the clean process before.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from wrong_settings import WRONG_INI
 
 
@@ -16,25 +15,6 @@ def test_wrong_settings_are_usage_errors(suite, run, text_of):
             assert part in text, (name, value, text)
         assert "Traceback" not in text
         assert "INTERNALERROR" not in text
-
-
-@pytest.mark.parametrize(
-    ("flag", "part"),
-    [
-        ("--torchexport-targets=onx", "Did you mean 'onnx'?"),
-        ("--torchexport-devices=gpu", "legal: cpu, cuda, cuda:N"),
-        ("--torchexport-max-examples=none", "whole number of at least 1"),
-        ("--torchexport-report=yaml:x", "legal formats: "),
-    ],
-)
-def test_wrong_flags_are_usage_errors(suite, run, text_of, flag, part):
-    suite("def test_plain(): pass\n", fakes=False)
-    result = run(flag)
-    text = text_of(result)
-    assert result.ret == 4
-    assert part in text
-    assert flag.partition("=")[0] in text
-    assert "Traceback" not in text
 
 
 def test_the_help_lists_every_setting(suite, run, text_of):
