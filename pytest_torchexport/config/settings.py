@@ -196,7 +196,7 @@ class Settings:
         legal="true, false",
         help="Make every call of an artifact in a process of its own: an artifact that crashes, "
         "hangs or takes all memory then fails only its item. Without it an item is isolated if its "
-        "artifact killed the clean process, or the last run.",
+        "artifact killed the clean process, or an earlier run.",
     )
     memory_limit: int | None = _row(
         None,

@@ -30,7 +30,6 @@ from pytest_torchexport.plugin.kept import directory_name, kept_in, retained, ti
 from pytest_torchexport.plugin.replay import Replay
 from pytest_torchexport.plugin.terminal import Progress
 from pytest_torchexport.results import manifest
-from pytest_torchexport.results.failures import ArtifactCrashed
 from pytest_torchexport.results.verdict import Verdict
 
 _RUN_NAME: pytest.StashKey[str] = pytest.StashKey()
@@ -157,19 +156,12 @@ def active(
     marker = CrashMarker(_cache(item.config), item.nodeid)
     progress = Progress(item.config)
     marker.begin()
-    passed = False
     try:
-        with before_termination(marker.cancel):
+        with before_termination(marker.end):
             yield ActiveItem(item, configuration, progress, marker.why_isolated, replay)
-        passed = all(verdict.status == "passed" for verdict in item.stash.get(VERDICTS, []))
     finally:
         progress.close()
-        crashes = [
-            verdict.reason
-            for verdict in item.stash.get(VERDICTS, [])
-            if verdict.failure == ArtifactCrashed.__name__
-        ]
-        marker.end(crash=crashes[0] if crashes else "", passed=passed)
+        marker.end()
 
 
 def _shipped_by(item: pytest.Item, settings: Settings) -> Path:

@@ -1,124 +1,68 @@
-"""Mark the item that runs. If pytest dies in it, the next sessions isolate the item's artifact.
+"""Mark the item that runs. If pytest dies in it, all later sessions isolate the item's artifact.
 
-A crash in a call that was not tried in the clean process ends pytest; it must not do so twice.
+A crash in a call that was not tried in the clean process ends pytest; it must not do so twice. A
+pass in another process proves nothing about this one, so the mark stays until ``--cache-clear``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
-import json
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-# So many clean passes in a row lift a mark.
-PASSES = 3
 RUN_ENDED = "a run ended while the item ran"
-
-
-@dataclass(frozen=True)
-class Mark:
-    """The event that isolates an item: what ``happened``, ``when``, and in which process.
-
-    ``passes``: how often the item passed since. While the item runs, its mark says that the run
-    ended: nobody is left to write it then.
-    """
-
-    happened: str
-    when: str
-    pid: int
-    passes: int = 0
-
-    @classmethod
-    def now(cls, happened: str) -> Mark:
-        """Return the mark of something that happens here and now."""
-        when = dt.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        return cls(happened, when, os.getpid())
-
-    @classmethod
-    def read(cls, text: str) -> Mark:
-        """Return the mark that a file has; that of an earlier version, or of no version, too."""
-        try:
-            data = json.loads(text)
-            return cls(str(data["happened"]), str(data["when"]), data["pid"], int(data["passes"]))
-        except (ValueError, TypeError, KeyError):
-            return cls(RUN_ENDED, "", 0)
-
-    def text(self) -> str:
-        """Return the content of the file."""
-        return json.dumps(dataclasses.asdict(self))
-
-    def __str__(self) -> str:
-        """Return why the item is isolated."""
-        return f"{self.happened} ({self.when}, process {self.pid})" if self.when else self.happened
 
 
 class CrashMarker:
     """A file in pytest's cache while an item runs, locked so that other sessions see that it runs.
 
-    Without a cache there is no file. ``why_isolated``: why the item is isolated, or empty.
+    It says what the next session is to know if this one does not get to its end. Without a cache
+    there is no file. ``why_isolated``: why the item is isolated, or empty.
     """
 
     def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
         self._file: Path | None = None
         self._lock: IO[str] | None = None
         if cache is not None:
+            name = f"{zlib.crc32(nodeid.encode()):08x}"
             with contextlib.suppress(OSError):  # the cache may be read-only
-                self._file = (
-                    cache.mkdir("torchexport-running") / f"{zlib.crc32(nodeid.encode()):08x}"
-                )
-        self._left = _left_behind(self._file) if self._file is not None else None
-        self.why_isolated = str(self._left) if self._left is not None else ""
+                self._file = cache.mkdir("torchexport-running") / name
+        self.why_isolated = _left_behind(self._file) if self._file is not None else ""
 
     def begin(self) -> None:
         """Write and lock the mark."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._lock = self._file.open("w")
-                self._lock.write(Mark.now(RUN_ENDED).text())
+                when = dt.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+                self._lock.write(f"{RUN_ENDED} ({when}, process {os.getpid()})")
                 self._lock.flush()
                 _locked(self._lock)
 
-    def end(self, *, crash: str, passed: bool) -> None:
-        """Replace the mark by what is known after the item, and unlock it.
-
-        ``crash`` says how the artifact crashed in a process of its own; empty if it did not. The
-        next sessions isolate the item then, and after a run that ended, until it has ``passed``
-        ``PASSES`` times: one pass in another process proves nothing about this one.
-        """
-        if crash:
-            self._left = Mark.now(f"its artifact crashed: {crash}")
-        elif passed and self._left is not None:
-            passes = self._left.passes + 1
-            more = passes < PASSES
-            self._left = dataclasses.replace(self._left, passes=passes) if more else None
-        self.cancel()  # with the mark as it is now
-
-    def cancel(self) -> None:
-        """Leave the mark that was there before the item ran: it did not run to its end."""
+    def end(self) -> None:
+        """Leave the mark that was there before the item ran, and unlock it."""
         if self._file is not None:
             with contextlib.suppress(OSError):
-                if self._left is not None:
-                    self._file.write_text(self._left.text())
+                if self.why_isolated:
+                    self._file.write_text(self.why_isolated)
                 else:
                     self._file.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
 
 
-def _left_behind(file: Path) -> Mark | None:
-    """Return the mark of the last session; None if there is none, or if its session still runs."""
+def _left_behind(file: Path) -> str:
+    """Return the mark of an earlier session; empty if there is none, or if that still runs."""
     try:
         with file.open("r+") as mark:
-            return Mark.read(mark.read()) if _locked(mark) else None
+            return (mark.read() or RUN_ENDED) if _locked(mark) else ""
     except (OSError, ValueError):
-        return None
+        return ""
 
 
 def _locked(file: IO[str]) -> bool:

@@ -481,23 +481,6 @@ def test_without_a_cache_nothing_is_remembered_and_nothing_breaks(
     assert not any(verdict.isolated for verdict in verdicts().values())
 
 
-def test_an_item_that_crashed_elsewhere_starts_there_until_it_has_passed_three_times(
-    suite, run, pytester, verdicts
-):
-    body, limits = only("Reads")
-    suite(body, fakes=False, **limits)
-    run(REPORT).assert_outcomes(failed=1)
-    run(REPORT).assert_outcomes(failed=1)
-    assert "its artifact crashed: it was killed by" in " ".join(verdicts()["test_net"].notes)
-    healthy = (pytester.path / "test_it.py").read_text().replace(": Reads()", ": Healthy()")
-    pytester.makepyfile(test_it=healthy)
-    for _ in range(3):
-        run(REPORT).assert_outcomes(passed=1)
-        assert verdicts()["test_net"].isolated
-    run(REPORT).assert_outcomes(passed=1)
-    assert not verdicts()["test_net"].isolated
-
-
 # -- interrupted -----------------------------------------------------------------------------------
 
 SLOW_SAVE = """
