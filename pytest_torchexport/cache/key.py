@@ -388,8 +388,8 @@ def process() -> tuple[str, ...]:
     Every installed distribution: any of them may be a part of the model, or hook into torch.
     """
     installed = {
-        f"{found.metadata['Name']}=={found.version} {_files_of(found)}"
-        for found in metadata.distributions()
+        f"{package.metadata['Name']}=={package.version} {_files_of(package)}"
+        for package in metadata.distributions()
     }
     return (
         platform.python_version(),
@@ -417,8 +417,8 @@ def _files_of(distribution: metadata.Distribution) -> str:
 def _own_source() -> str:
     """Return the digest of this package: in its own repository, its version stays the same."""
     root = Path(__file__).parents[1]
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        found.update(f"{path.relative_to(root)}:".encode())
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(root)}:".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

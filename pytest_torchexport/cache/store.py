@@ -158,10 +158,10 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     if name.startswith(_NO_DATA) or name.endswith(_CODE):
         return
     is_users_own = _is_for_user(sys._getframe(1))
-    for thread, found in _noticed:
+    for thread, read in _noticed:
         # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
         if is_users_own or (is_users_own is None and threading.get_ident() != thread):
-            found.append(name if event == "open" else event)
+            read.append(name if event == "open" else event)
 
 
 def _is_for_user(frame: FrameType | None) -> bool | None:

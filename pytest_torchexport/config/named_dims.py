@@ -176,7 +176,7 @@ def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
     Axes that are a single name go first. For a dim that occurs only in expressions, sizes are tried
     one by one. Raises ValueError that names the axis that no size fits.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     axes = [
         (axis, size, shape)
         for shape, actual in shapes
@@ -184,32 +184,32 @@ def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
     ]
     for axis, size, _ in axes:
         if axis.text in axis.names:
-            found.setdefault(axis.text, size)
+            sizes.setdefault(axis.text, size)
     for axis, size, _ in sorted(axes, key=lambda item: len(item[0].names)):
-        open_names = sorted(axis.names - set(found))
+        open_names = sorted(axis.names - set(sizes))
         if len(open_names) == 1:
-            found.update(_solve_one(axis, size, open_names[0], found))
+            sizes.update(_solve_one(axis, size, open_names[0], sizes))
         elif open_names:
             raise ValueError(
                 f"{axis.text!r} leaves {' and '.join(map(repr, open_names))} open: "
                 "name each dim alone on some axis"
             )
     for axis, size, shape in axes:
-        value = axis.evaluate(found)
+        value = axis.evaluate(sizes)
         if value != size:
             text = " ".join(item.text for item in shape)
             raise ValueError(
                 f"axis {axis.text!r} of shape {text!r} is {value} "
-                f"({', '.join(f'{n}={found[n]}' for n in sorted(axis.names)) or 'a constant'}), "
+                f"({', '.join(f'{n}={sizes[n]}' for n in sorted(axis.names)) or 'a constant'}), "
                 f"but the example has {size}"
             )
-    return found
+    return sizes
 
 
-def _solve_one(axis: Expr, size: int, name: str, found: Mapping[str, int]) -> dict[str, int]:
+def _solve_one(axis: Expr, size: int, name: str, sizes: Mapping[str, int]) -> dict[str, int]:
     for candidate in range(2 * size + 65):
         try:
-            if axis.evaluate({**found, name: candidate}) == size:
+            if axis.evaluate({**sizes, name: candidate}) == size:
                 return {name: candidate}
         except ValueError:
             continue

@@ -205,12 +205,12 @@ def _solve(shapes: Mapping[str, Shape], tensors: Mapping[str, torch.Tensor]) -> 
         raise ValueError(f"shapes: {error}") from None
 
 
-def _check_ranges(given: Mapping[str, DimSizes], found: Mapping[str, int]) -> None:
+def _check_ranges(given: Mapping[str, DimSizes], sizes: Mapping[str, int]) -> None:
     for name in given:
-        if name not in found:
+        if name not in sizes:
             raise ValueError(
                 f"dims: {name!r} is not a dim of this call; its dims: "
-                f"{', '.join(found) or 'none'}.{nearest(name, found)}"
+                f"{', '.join(sizes) or 'none'}.{nearest(name, sizes)}"
             )
 
 

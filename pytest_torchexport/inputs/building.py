@@ -96,16 +96,16 @@ def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
 
 def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recipe]:
     """Return the stored recipes that fit the spec; another version may have written others."""
-    found = []
+    recipes = []
     for data in stored:
         try:
             recipe = Recipe.from_dict(data)
             legal = all(recipe.sizes.get(n, d.example) in d.sizes for n, d in spec.dims.items())
             if legal and build_leaves(spec, recipe) is not None:
-                found.append(recipe)
+                recipes.append(recipe)
         except Exception:  # noqa: S112  # stored data may be anything
             continue
-    return found
+    return recipes
 
 
 def _leaf(
@@ -290,11 +290,11 @@ def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
     """Return the nearest legal values."""
     if not domain.special:
         return _ordinary(values, domain)
-    found = _ordinary(values.clone(), domain)
+    ordinary = _ordinary(values.clone(), domain)
     numbers = _special_numbers(domain, values.dtype)
     alike = (values.unsqueeze(-1) == numbers).any(-1)
     alike |= values.isnan() & bool(numbers.isnan().any())
-    return torch.where(alike, values, found)
+    return torch.where(alike, values, ordinary)
 
 
 def _ordinary(values: torch.Tensor, domain: Domain) -> torch.Tensor:

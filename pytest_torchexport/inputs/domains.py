@@ -298,7 +298,7 @@ def _marks_what_is_left_out(mask: torch.Tensor) -> bool:
 
 def _triangle(examples: Sequence[torch.Tensor]) -> tuple[Any, Any] | None:
     """Return the values of a causal mask, up to the diagonal and above it; None if it is none."""
-    found = set()
+    triangles = set()
     for value in examples:
         if value.dim() < 2 or value.shape[-2] != value.shape[-1] or value.shape[-1] < CAUSAL:
             return None
@@ -311,8 +311,8 @@ def _triangle(examples: Sequence[torch.Tensor]) -> tuple[Any, Any] | None:
             value, torch.where(inside, below, above).expand_as(value)
         ):
             return None
-        found.add((below.item(), above.item()))
-    return found.pop() if len(found) == 1 else None
+        triangles.add((below.item(), above.item()))
+    return triangles.pop() if len(triangles) == 1 else None
 
 
 # Integers that another type does not hold: int32, uint32, float32 and float64.
@@ -323,8 +323,8 @@ def numbers_of(words: Iterable[str], dtype: torch.dtype) -> tuple[float, ...]:
     """Return the different numbers of some words that a dtype holds; ``edges`` are those of all."""
     known = _regions(dtype)
     known["edges"] = tuple(number for numbers in known.values() for number in numbers)
-    found = {_bits(number): number for word in words for number in known.get(word, ())}
-    return tuple(found.values())
+    numbers = {_bits(number): number for word in words for number in known.get(word, ())}
+    return tuple(numbers.values())
 
 
 def _regions(dtype: torch.dtype) -> dict[str, tuple[float, ...]]:
@@ -362,8 +362,8 @@ def _limits(dtype: torch.dtype) -> tuple[int, ...]:
     facts = torch.iinfo(dtype)
     # Tensors of integers are made in int64.
     low, high = max(facts.min, -(2**63)), min(facts.max, 2**63 - 1)
-    found = dict.fromkeys((low, low + 1, high - 1, high, *_LIMITS))
-    return tuple(number for number in found if low <= number <= high)
+    limits = dict.fromkeys((low, low + 1, high - 1, high, *_LIMITS))
+    return tuple(number for number in limits if low <= number <= high)
 
 
 def _is_held(number: float, dtype: torch.dtype) -> bool:

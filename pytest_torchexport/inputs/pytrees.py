@@ -183,13 +183,13 @@ def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
 
 def hash_of(tensor: torch.Tensor) -> str:
     """Return the SHA-256 of a plain tensor's dtype, shape and numbers in their order."""
-    found = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
+    digest = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
     flat = packed(tensor)
     if flat.numel():
         # Read in place: a copy of large weights would be one more.
         memory = (ctypes.c_char * flat.numel()).from_address(address_of(flat))
-        found.update(memory)
-    return found.hexdigest()
+        digest.update(memory)
+    return digest.hexdigest()
 
 
 def packed(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:

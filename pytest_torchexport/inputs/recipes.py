@@ -236,7 +236,7 @@ def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> R
 
 def recorded_recipes(spec: InputSpec) -> list[Recipe]:
     """Return recipes of the further recorded calls, with their own values, that fit the spec."""
-    found = []
+    recipes = []
     for number in range(max((len(leaf.recorded) for leaf in spec.leaves), default=0)):
         shapes = [(leaf.shape, list(leaf.recorded[number].shape)) for leaf in spec.tensors]
         try:
@@ -245,8 +245,8 @@ def recorded_recipes(spec: InputSpec) -> list[Recipe]:
             continue
         if all(size in spec.dims[name].sizes for name, size in sizes.items()):
             item = LeafRecipe(kind="recorded", data=number)
-            found.append(Recipe(sizes=sizes, leaves=(item,) * len(spec.leaves)))
-    return found
+            recipes.append(Recipe(sizes=sizes, leaves=(item,) * len(spec.leaves)))
+    return recipes
 
 
 def plain_recipe(

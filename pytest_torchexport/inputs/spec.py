@@ -343,8 +343,8 @@ def _positional(signature: inspect.Signature | None, call: Call) -> tuple[str, .
 def _variadic(signature: inspect.Signature | None) -> str:
     """Return the name of forward's ``*args``."""
     kinds = signature.parameters.items() if signature is not None else ()
-    found = [name for name, item in kinds if item.kind is inspect.Parameter.VAR_POSITIONAL]
-    return found[0] if found else "args"
+    names = [name for name, item in kinds if item.kind is inspect.Parameter.VAR_POSITIONAL]
+    return names[0] if names else "args"
 
 
 def _check_leaves(leaves: Mapping[str, Any], options: Options) -> None:
@@ -409,17 +409,17 @@ def _with_index(
         return leaf
     if leaf.kept:
         return leaf
-    found = {index_of(leaf.path, tensors) for tensors in calls}
-    return dataclasses.replace(leaf, index=found.pop()) if len(found) == 1 else leaf
+    indices = {index_of(leaf.path, tensors) for tensors in calls}
+    return dataclasses.replace(leaf, index=indices.pop()) if len(indices) == 1 else leaf
 
 
 def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumption, ...]:
-    found = []
+    assumed = []
     for leaf in leaves:
         if isinstance(leaf, TensorLeaf) and leaf.kept:
             assert leaf.holder is not None
             text = f"{leaf.path} stays as recorded: it is part of a {leaf.holder.__name__}"
-            found.append(Assumption("values", text, leaf.path))
+            assumed.append(Assumption("values", text, leaf.path))
         elif isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
             domain = leaf.domain
             free = domain.kind == "float" and domain.low is None and not domain.choices
@@ -428,11 +428,11 @@ def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumptio
                 if leaf.index is not None:
                     ordered = ", in order" if leaf.index.ordered else ""
                     text += f", and below the size of {leaf.index.into}{ordered}"
-                found.append(Assumption("values", text, leaf.path))
+                assumed.append(Assumption("values", text, leaf.path))
         elif isinstance(leaf, ValueLeaf) and leaf.values is None and leaf.example is not None:
             text = f"{leaf.path} stays {describe(leaf.example)}"
-            found.append(Assumption("argument", text, leaf.path))
-    return tuple(found)
+            assumed.append(Assumption("argument", text, leaf.path))
+    return tuple(assumed)
 
 
 def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:

@@ -325,16 +325,16 @@ def some(strategy: st.SearchStrategy[Any], path: str, most: int) -> list[Any]:
 
     Raises SpecError if it gives none.
     """
-    found: dict[str, Any] = {}
+    different: dict[str, Any] = {}
     try:
-        for_each(strategy, lambda value: found.update({repr(value): value}), seed=0, most=most)
+        for_each(strategy, lambda value: different.update({repr(value): value}), seed=0, most=most)
     except errors.Unsatisfiable:
         raise SpecError(f"values: the strategy of {path!r} gives no value") from None
     except errors.HypothesisException as error:
         raise SpecError(
             f"values: the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
         ) from error
-    return list(found.values())
+    return list(different.values())
 
 
 # A dim with at most this many sizes is led to each of them, one with more to those beside its ends.

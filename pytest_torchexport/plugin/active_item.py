@@ -232,8 +232,9 @@ class CacheCorpus:
         """Return the recipes stored under the key; none if the cache cannot be read."""
         if self._cache is None:
             return ()
-        found = self._cache.get(self._path(key, shared), [])
-        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else ()
+        stored = self._cache.get(self._path(key, shared), [])
+        known = stored if isinstance(stored, list) else []
+        return [item for item in known if isinstance(item, dict)]
 
     def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
         """Replace the stored recipes. Nothing is written if old and new ones are empty."""

@@ -134,14 +134,14 @@ def _numbered(recordings: Sequence[Recording]) -> list[tuple[Recording, Recorded
     """Return each recording with its number among those of its class."""
     counts = Counter(type(recording.module) for recording in recordings)
     numbers: Counter[type] = Counter()
-    found = []
+    pairs = []
     for recording in recordings:
         cls = type(recording.module)
         numbers[cls] += 1
         call = recording.calls[0].describe() if recording.calls else "unknown arguments"
         recorded = Recorded(number=numbers[cls], count=counts[cls], call=call, where=recording.line)
-        found.append((recording, recorded))
-    return found
+        pairs.append((recording, recorded))
+    return pairs
 
 
 def _noted(verdict: Verdict, recorded: Recorded, ways: int) -> Verdict:

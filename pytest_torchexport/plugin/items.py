@@ -105,9 +105,9 @@ def default_devices() -> tuple[str, ...]:
     return ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
 
 
-def parameters(found: Sequence[Variant]) -> list[Any]:
+def parameters(of_test: Sequence[Variant]) -> list[Any]:
     """Return parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
-    return [pytest.param(variant, id=variant.id, marks=_xfails(variant)) for variant in found]
+    return [pytest.param(variant, id=variant.id, marks=_xfails(variant)) for variant in of_test]
 
 
 def expected(variant: Variant) -> tuple[type[Failure], ...]:

@@ -103,12 +103,12 @@ class Run:
         from pytest_torchexport.config.options import Options
 
         options = options_of(metafunc.definition) or Options()
-        found = variants(options, self.configuration)
-        if not found:
+        of_test = variants(options, self.configuration)
+        if not of_test:
             return
         if not requested:
             metafunc.fixturenames.append(FIXTURE)
-        metafunc.parametrize(FIXTURE, parameters(found), indirect=True)
+        metafunc.parametrize(FIXTURE, parameters(of_test), indirect=True)
 
     def select(self, items: list[pytest.Item]) -> None:
         """Keep the items of a replay, if this run is one."""
@@ -163,13 +163,13 @@ class Run:
         Afterwards, note in the item's properties that it has no verdict.
         """
         item.stash[VERDICTS] = []  # an item may be run again
-        variant, found = variant_of(item), self._of_method(item)
-        if found and isinstance(item, pytest.Function):
-            item.obj = self._wrapped(item, item.obj, found)
+        variant, of_method = variant_of(item), self._of_method(item)
+        if of_method and isinstance(item, pytest.Function):
+            item.obj = self._wrapped(item, item.obj, of_method)
         try:
             return (yield)
         finally:
-            if (variant is not None or found) and not item.stash[VERDICTS]:
+            if (variant is not None or of_method) and not item.stash[VERDICTS]:
                 words = [variant.id] if variant is not None else []
                 item.user_properties.append(("torchexport", " ".join([*words, "no verdict"])))
 
@@ -181,7 +181,7 @@ class Run:
         return variants(options, self.configuration) if options is not None else []
 
     def _wrapped(
-        self, item: pytest.Function, body: Callable[..., Any], found: Sequence[Variant]
+        self, item: pytest.Function, body: Callable[..., Any], of_method: Sequence[Variant]
     ) -> Callable[..., Any]:
         import functools
         import inspect
@@ -192,27 +192,28 @@ class Run:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with CallRecorder(body) as recorder:
                 result = body(*args, **kwargs)
-            self._check(item, recorder, found)
+            self._check(item, recorder, of_method)
             return result
 
         @functools.wraps(body)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
             with CallRecorder(body) as recorder:
                 result = await body(*args, **kwargs)
-            self._check(item, recorder, found)
+            self._check(item, recorder, of_method)
             return result
 
         return awaited if inspect.iscoroutinefunction(body) else wrapped
 
     def _check(
-        self, item: pytest.Function, recorder: CallRecorder, found: Sequence[Variant]
+        self, item: pytest.Function, recorder: CallRecorder, checked_on: Sequence[Variant]
     ) -> None:
         from pytest_torchexport.plugin.active_item import active
         from pytest_torchexport.plugin.fixture import check_recorded
 
         self._has_checked = True
         with active(item, self.configuration, self.replay) as active_item:
-            check_recorded(recorder, [active_item.plan(variant) for variant in found], active_item)
+            plans = [active_item.plan(variant) for variant in checked_on]
+            check_recorded(recorder, plans, active_item)
 
     # -- reporting ---------------------------------------------------------------------------------
 

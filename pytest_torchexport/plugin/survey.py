@@ -138,20 +138,20 @@ class Survey:
             self._say(f"survey: module {number} of {len(classes)}: {each.name} ...")
             start = time.monotonic()
             left = until - start
-            found = self._checked(each, min(SECONDS_EACH, left))
-            self._found.append(found)
-            cells = ", ".join(f"{target} {found.cell(target)}" for target in self._targets)
-            self._say(f" {found.problem or cells} ({time.monotonic() - start:.0f} s)\n")
+            surveyed = self._checked(each, min(SECONDS_EACH, left))
+            self._found.append(surveyed)
+            cells = ", ".join(f"{target} {surveyed.cell(target)}" for target in self._targets)
+            self._say(f" {surveyed.problem or cells} ({time.monotonic() - start:.0f} s)\n")
             # The module and its calls are not needed any more.
             each.recordings = []
 
     def _checked(self, each: _Class, seconds: float) -> Surveyed:
         """Return the verdicts on a class that may take so many seconds."""
-        found = Surveyed(name=each.name, items=tuple(each.items), checked_in=each.recorded_in)
+        surveyed = Surveyed(name=each.name, items=tuple(each.items), checked_in=each.recorded_in)
         if not each.recordings:
-            return dataclasses.replace(found, problem="no call of it could be recorded")
+            return dataclasses.replace(surveyed, problem="no call of it could be recorded")
         if not each.is_recorded:
-            return dataclasses.replace(found, problem=str(each.recordings[0].problem))
+            return dataclasses.replace(surveyed, problem=str(each.recordings[0].problem))
         until = time.monotonic() + seconds
         verdicts: list[Verdict] = []
         late: list[str] = []
@@ -161,7 +161,7 @@ class Survey:
                 verdicts.append(verdict)
             if verdict is None or (verdict.status == "failed" and time.monotonic() >= until):
                 late.append(target)
-        return dataclasses.replace(found, verdicts=tuple(verdicts), late=tuple(late))
+        return dataclasses.replace(surveyed, verdicts=tuple(verdicts), late=tuple(late))
 
     def _verdict(self, each: _Class, target: str, until: float) -> Verdict | None:
         """Return the verdict on the first recording that does not pass, or the last; None if the
