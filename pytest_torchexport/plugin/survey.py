@@ -7,8 +7,6 @@ checked when all tests have run, within limits of time; an interrupt ends this, 
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -29,12 +27,10 @@ PLUGIN = "torchexport-survey"
 # A survey asks if a target is worth a marker, and not for the last bug.
 MAX_EXAMPLES = 10
 # Seconds for all classes, as long as somebody waits for a report; for one class on all targets, as
-# many as let 18 slow ones have their turn. An interrupt ends it with what was found so far.
+# many as let 18 slow ones have their turn. An interrupt ends it with what is known so far.
 SECONDS, SECONDS_EACH = 1800.0, 100.0
 # With less time, no target is tried.
 LEAST_SECONDS = 1.0
-INTERRUPTED = "interrupted"
-SCRIPTED = " (ScriptModule)"
 
 
 @dataclass
@@ -52,8 +48,21 @@ class _Class:
 
     @property
     def is_recorded(self) -> bool:
-        """Return True if an instance can be checked."""
+        """True if an instance can be checked."""
         return bool(self.recordings) and self.recordings[0].problem is None
+
+    @property
+    def unchecked(self) -> Surveyed:
+        """The class without verdicts, with the reason if it cannot have any."""
+        problem = "no call of it could be recorded"
+        if self.recordings:
+            problem = str(self.recordings[0].problem or "")
+        return Surveyed(
+            name=self.name,
+            items=tuple(self.items),
+            checked_in=self.recorded_in,
+            problem=problem,
+        )
 
     def record(self, recording: Recording, item: str) -> None:
         """Keep the recording if it is of the instance that is checked, or the first."""
@@ -72,16 +81,8 @@ class Survey:
         self._settings = dataclasses.replace(configuration.settings, ship="")
         self._device = next(iter(configuration.settings.devices), "cpu")
         self._classes: dict[str, _Class] = {}
-        self._found: list[Surveyed] = []
+        self._surveyed: list[Surveyed] = []
         self._ended = ""
-        self._users_handler: Any = None
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_sessionstart(self) -> Generator[None]:
-        """Take SIGTERM for an interrupt: the report comes then too."""
-        if threading.current_thread() is threading.main_thread():
-            self._users_handler = signal.signal(signal.SIGTERM, _interrupt)
-        yield
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -105,31 +106,28 @@ class Survey:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Check each class, unless the tests were interrupted."""
-        classes = sorted(self._classes.values(), key=_rank)
-        try:
-            if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):
-                self._ended = f"{INTERRUPTED} while tests ran: no class was checked"
-            else:
+        """Check each class, unless the tests were interrupted. Those of torch are the last."""
+        classes = sorted(self._classes.values(), key=lambda each: each.name.startswith("torch."))
+        if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):
+            self._ended = "interrupted while tests ran: no class was checked"
+        else:
+            try:
                 self._check_all(classes)
-        except KeyboardInterrupt:
-            self._ended = f"{INTERRUPTED} after {len(self._found)} of {len(classes)} classes"
-            session.exitstatus = pytest.ExitCode.INTERRUPTED
-        finally:
-            if self._users_handler is not None:
-                signal.signal(signal.SIGTERM, self._users_handler)
-        rest = classes[len(self._found) :]
-        self._found += [Surveyed(name=each.name, items=tuple(each.items)) for each in rest]
+            except KeyboardInterrupt:
+                self._ended = f"interrupted after {len(self._surveyed)} of {len(classes)} classes"
+                session.exitstatus = pytest.ExitCode.INTERRUPTED
+        rest = classes[len(self._surveyed) :]
+        self._surveyed += [dataclasses.replace(each.unchecked, problem="") for each in rest]
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
     ) -> None:
         """Print the report, unless pytest could not begin: it says why itself."""
-        if exitstatus == pytest.ExitCode.USAGE_ERROR and not self._found:
+        if exitstatus == pytest.ExitCode.USAGE_ERROR and not self._surveyed:
             return
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport survey")
-        for line in survey_lines(self._found, self._targets, ended=self._ended):
+        for line in survey_lines(self._surveyed, self._targets, ended=self._ended):
             terminalreporter.write_line(line)
 
     def _check_all(self, classes: Sequence[_Class]) -> None:
@@ -137,22 +135,16 @@ class Survey:
         for number, each in enumerate(classes, start=1):
             self._say(f"survey: module {number} of {len(classes)}: {each.name} ...")
             start = time.monotonic()
-            left = until - start
-            surveyed = self._checked(each, min(SECONDS_EACH, left))
-            self._found.append(surveyed)
+            surveyed = each.unchecked
+            if not surveyed.problem:
+                surveyed = self._checked(each, min(start + SECONDS_EACH, until))
+            self._surveyed.append(surveyed)
             cells = ", ".join(f"{target} {surveyed.cell(target)}" for target in self._targets)
             self._say(f" {surveyed.problem or cells} ({time.monotonic() - start:.0f} s)\n")
             # The module and its calls are not needed any more.
             each.recordings = []
 
-    def _checked(self, each: _Class, seconds: float) -> Surveyed:
-        """Return the verdicts on a class that may take so many seconds."""
-        surveyed = Surveyed(name=each.name, items=tuple(each.items), checked_in=each.recorded_in)
-        if not each.recordings:
-            return dataclasses.replace(surveyed, problem="no call of it could be recorded")
-        if not each.is_recorded:
-            return dataclasses.replace(surveyed, problem=str(each.recordings[0].problem))
-        until = time.monotonic() + seconds
+    def _checked(self, each: _Class, until: float) -> Surveyed:
         verdicts: list[Verdict] = []
         late: list[str] = []
         for target in self._targets:
@@ -161,32 +153,31 @@ class Survey:
                 verdicts.append(verdict)
             if verdict is None or (verdict.status == "failed" and time.monotonic() >= until):
                 late.append(target)
-        return dataclasses.replace(surveyed, verdicts=tuple(verdicts), late=tuple(late))
+        return dataclasses.replace(each.unchecked, verdicts=tuple(verdicts), late=tuple(late))
 
     def _verdict(self, each: _Class, target: str, until: float) -> Verdict | None:
-        """Return the verdict on the first recording that does not pass, or the last; None if the
-        time is not enough for all of them.
+        """Return the verdict on the first recording that does not pass, or the last.
+
+        None if the time is not enough for all of them.
         """
         verdict = None
         for recording in each.recordings:
             left = until - time.monotonic()
             if left < LEAST_SECONDS:
                 return None
-            verdict = verdict_on(recording, self._plan(each, target, left))
+            plan = Plan(
+                target=target,
+                device=self._device,
+                settings=dataclasses.replace(self._settings, time_limit=left),
+                seed=seed_of(self._config, each.name),
+                max_examples=MAX_EXAMPLES,
+                why_isolated="torchexport_isolate" if self._settings.isolate else "",
+                root=self._config.rootpath,
+            )
+            verdict = verdict_on(recording, plan)
             if verdict.status != "passed":
                 break
         return verdict
-
-    def _plan(self, each: _Class, target: str, seconds: float) -> Plan:
-        return Plan(
-            target=target,
-            device=self._device,
-            settings=dataclasses.replace(self._settings, time_limit=seconds),
-            seed=seed_of(self._config, each.name),
-            max_examples=MAX_EXAMPLES,
-            why_isolated="torchexport_isolate" if self._settings.isolate else "",
-            root=self._config.rootpath,
-        )
 
     def _say(self, text: str) -> None:
         """Show progress at once, if pytest prints anything."""
@@ -197,20 +188,9 @@ class Survey:
             reporter.write(text, flush=True)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _rank(known: _Class) -> int:
-    """Return 0 for what is checked first: time may be up before the last."""
-    if known.name.endswith(SCRIPTED):
-        return 1
-    return 2 if known.name.startswith("torch.") else 0
-
-
 def _name_of(module: Any) -> str:
     """Return ``timm.layers.mlp.Mlp``; of TorchScript ``Mlp (ScriptModule)``."""
     original = getattr(module, "original_name", None)
     if original is not None:
-        return f"{original}{SCRIPTED}"
+        return f"{original} (ScriptModule)"
     return f"{type(module).__module__}.{type(module).__qualname__}"
