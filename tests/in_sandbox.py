@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.sandbox import process, seccomp, tensors, wire
+from pytest_torchexport.sandbox import kernel, process, tensors, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import Source
@@ -18,7 +18,7 @@ from pytest_torchexport.sandbox.session import Source
 # The kernel filters system calls, and their numbers are known.
 KERNEL_FILTERS = (
     pathlib.Path("/proc/sys/kernel/seccomp/actions_avail").exists()
-    and platform.machine() in seccomp._MACHINES
+    and platform.machine() in kernel._MACHINES
 )
 where_it_forks = pytest.mark.skipif(
     not process.FORKS, reason="children of a server exist only where it forks"

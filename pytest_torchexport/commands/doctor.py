@@ -17,7 +17,7 @@ from pytest_torchexport.commands.shell import GREEN, RED, say
 from pytest_torchexport.config import names, tested
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results import reports
-from pytest_torchexport.sandbox import landlock
+from pytest_torchexport.sandbox import kernel
 
 PACKAGE = "pytest-torchexport"
 DEVICES = ("cpu", "cuda")
@@ -173,7 +173,7 @@ def _around() -> Iterator[Finding]:
         yield Finding(about="pytest", text=text, step="pytest -p pytest_torchexport.plugin")
     else:
         yield Finding(about="pytest", text="loads the plugin")
-    if sys.platform == "linux" and landlock.version() > 0:
+    if sys.platform == "linux" and kernel.landlock_version() > 0:
         text = "a file that others made is checked in a process that can reach no other files"
         yield Finding(about="check_artifact", text=f"{text} (by Linux's Landlock)")
     else:

@@ -4,11 +4,10 @@ A round trip in one process misses what only that process knows (classes, custom
 types), and an artifact that kills its interpreter would end the test session.
 
 ``session`` is the interface for the rooms above: load an artifact, call it, get an outcome.
-``process`` starts and ends servers, which ``server`` and ``child`` run in; ``libraries`` lists what
+``process`` starts and ends servers, ``child`` is what runs in them; ``libraries`` lists what
 artifacts are run with, and ``with_torch`` and ``with_arrays`` answer for them. ``wire`` is the
-protocol, ``tensors`` and ``arrays`` are its two codecs, ``answers`` validates what comes back.
-``guard``, ``landlock`` and ``seccomp`` take away what a child must not have,
-and ``disk`` counts what it writes. ``installed`` finds torch.
+protocol, ``tensors`` its codec where torch is, ``answers`` validates what comes back. ``guard`` and
+``kernel`` take away what a child must not have.
 
 This file imports nothing: one of the servers has no torch, and it imports this package too.
 """

@@ -1,8 +1,14 @@
-"""The libraries that artifacts are run with in the sandbox: one row each."""
+"""The libraries that artifacts are run with in the sandbox: settings, threads, where they lie."""
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+import site
+import sysconfig
 from dataclasses import dataclass
+from importlib import metadata
 
 
 @dataclass(frozen=True)
@@ -31,3 +37,55 @@ def library_named(name: str) -> Library:
             f"there is no library {name!r} in the sandbox; legal: {', '.join(LIBRARIES)}"
         )
     return LIBRARIES[name]
+
+
+@dataclass
+class Threads:
+    """The number of threads that an artifact may use."""
+
+    allowed: int = 1
+
+    @property
+    def as_served(self) -> bool:
+        """True if the artifact runs with the runtime's own settings, as it is served."""
+        return self.allowed > 1
+
+
+THREADS = Threads()
+
+
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
+# A requirement begins with a name:
+# https://packaging.python.org/en/latest/specifications/dependency-specifiers/
+_NAME = re.compile(r"[\w.-]+")
+
+
+@functools.cache
+def library_directories() -> tuple[str, ...]:
+    """Return where torch and its like are installed, unless an isolated interpreter looks there.
+
+    What they require is included. Other packages in such a directory become importable too: they
+    were installed beside torch.
+    """
+    usual = {os.path.realpath(path) for path in (*site.getsitepackages(), *_own())}
+    found: dict[str, None] = {}
+    known, names = set(_LIBRARIES), list(_LIBRARIES)
+    for name in names:
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        directory = os.path.realpath(str(distribution.locate_file("")))
+        if directory in usual:
+            continue  # and so is what it requires, which the same installer put there
+        found.setdefault(directory)
+        for requirement in distribution.requires or ():
+            required = _NAME.match(requirement)
+            if required is not None and "extra ==" not in requirement and required[0] not in known:
+                known.add(required[0])
+                names.append(required[0])
+    return tuple(found)
+
+
+def _own() -> tuple[str, ...]:
+    return sysconfig.get_path("purelib"), sysconfig.get_path("platlib")

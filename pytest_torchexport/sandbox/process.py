@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pytest_torchexport.outcomes.fork import FORKS
-from pytest_torchexport.sandbox.installed import library_directories
-from pytest_torchexport.sandbox.libraries import Library
+from pytest_torchexport.sandbox.libraries import Library, library_directories
 
 # How long a server may take to answer: it may be importing torch on a busy machine.
 PATIENCE_SECONDS = 120.0
@@ -107,7 +106,7 @@ class Server:
         if FORKS:
             # Whole messages: half of an interrupted one would garble the next.
             self._control, theirs = _pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._process = _python(self.home, "server", theirs, str(self.home))
+            self._process = _python(self.home, "serve", theirs, str(self.home))
             self._send(self._next(), {"preload": [*library.preload, library.answers]})
 
     @classmethod
@@ -158,7 +157,7 @@ class Server:
         try:
             if FORKS:
                 return self._forked(ours, theirs, home)
-            return _Spawned(ours, _python(self.home, "child", theirs))
+            return _Spawned(ours, _python(self.home, "main", theirs))
         except BaseException:
             ours.close()
             raise
@@ -313,8 +312,8 @@ class _Spawned:
         return -code if code < 0 else code << 8
 
 
-def _python(home: Path, module: str, theirs: socket.socket, *arguments: str) -> Any:
-    """Start an isolated interpreter that runs ``main`` of a module of the sandbox.
+def _python(home: Path, function: str, theirs: socket.socket, *arguments: str) -> Any:
+    """Start an isolated interpreter that runs a function of ``child``.
 
     Of the user's paths it gets only those in which the libraries of artifacts are installed.
     """
@@ -330,8 +329,8 @@ def _python(home: Path, module: str, theirs: socket.socket, *arguments: str) -> 
         # Our own directory comes first, because another version may be installed; and is removed
         # again, because artifacts must not find what lies beside this package.
         f"import socket, sys; sys.path.insert(0, {root!r}); "
-        f"from pytest_torchexport.sandbox import {module}; sys.path.remove({root!r}); "
-        f"sys.path.extend({library_directories()!r}); {module}.main({given})"
+        f"from pytest_torchexport.sandbox import child; sys.path.remove({root!r}); "
+        f"sys.path.extend({library_directories()!r}); child.{function}({given})"
     )
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     log = (home / LOG).open("ab")

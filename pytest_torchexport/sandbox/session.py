@@ -31,7 +31,7 @@ from pytest_torchexport.outcomes.observe import (
     killed_from_outside,
 )
 from pytest_torchexport.outcomes.texts import printable
-from pytest_torchexport.sandbox import answers, disk, guard, tensors, wire
+from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import Library, library_named
 from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
@@ -410,7 +410,7 @@ def _reason(status: int | None) -> str:
     meanings = {
         "SIGXFSZ": (
             f" (it wrote a file of more than {guard.OUTPUT_LIMIT // MEGABYTE} MB, "
-            f"or more than {disk.DISK_LIMIT // MEGABYTE} MB in all)"
+            f"or more than {guard.DISK_LIMIT // MEGABYTE} MB in all)"
         ),
         "SIGKILL": " (by the system, out of memory, or by somebody)",
     }

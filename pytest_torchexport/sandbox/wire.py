@@ -246,3 +246,35 @@ _FACTORIES: Mapping[str, Any] = {
     **{kind.__name__: kind for kind in (dict, list, set, tuple, int, float, str, bool)},
 }
 _SEQUENCES: Mapping[str, type[list[Any] | tuple[Any, ...]]] = {"list": list, "tuple": tuple}
+
+
+@dataclass(frozen=True)
+class Array:
+    """The numbers of a dense tensor in row-major order, as bytes; ``dtype`` is torch's name."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Any
+
+
+class ArrayCodec:
+    """The codec of a server without torch."""
+
+    def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
+        """Return the dtype, shape and bytes of an Array; None for any other value."""
+        return (leaf.dtype, leaf.shape, leaf.data) if isinstance(leaf, Array) else None
+
+    def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
+        """Return None: no class is registered here."""
+        return None
+
+    def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
+        """Raise UnknownClass: no class is registered here."""
+        raise UnknownClass(f"{structure:.200} is not known where there is no torch")
+
+    def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Array:
+        """Return an Array with its own memory."""
+        return Array(dtype, tuple(shape), bytearray(data))
+
+
+ARRAYS = ArrayCodec()

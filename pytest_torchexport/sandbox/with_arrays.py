@@ -1,6 +1,6 @@
 """Answers of a child without torch, as many processes that serve ONNX files have none.
 
-The file's loader knows the library; what it returns takes and gives Arrays (``sandbox.arrays``).
+The file's loader knows the library; what it returns takes and gives Arrays (``sandbox.wire``).
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.sandbox import arrays, child
+from pytest_torchexport.sandbox import child, wire
 
 
 class WithArrays:
     """One file of a library that runs without torch."""
 
-    codec = arrays.CODEC
+    codec = wire.ARRAYS
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load the file and return the facts that its format reads in it."""

@@ -155,10 +155,14 @@ def decided_on(model: Any) -> list[str]:
 
     Also of those that such a value is made of: a floor division is ``Div`` and ``Floor``. Not
     before a cast to floats, where ONNX Runtime would no longer fuse the nodes that make the value.
+    And of the places that ``TopK`` chooses, with what is computed from them at once.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, None] = {}
+    chosen = {node.output[1] for node in model.graph.node if node.op_type == "TopK"} - {""}
     for node in model.graph.node:
+        if chosen & {*node.input, *node.output}:
+            found |= dict.fromkeys([*(chosen & {*node.output}), *node.output[:1]])
         if node.op_type in _JUMPING or _picks(node):
             operands = [name for name in node.input if name in producers]
             found |= dict.fromkeys(operands)

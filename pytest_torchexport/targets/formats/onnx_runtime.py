@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_torchexport.sandbox.arrays import Array
-from pytest_torchexport.sandbox.threads import THREADS
+from pytest_torchexport.sandbox.libraries import THREADS
+from pytest_torchexport.sandbox.wire import Array
 from pytest_torchexport.targets.formats import onnx_model
 
 if TYPE_CHECKING:
@@ -199,10 +199,12 @@ class OpenFile(TensorFile):
         self, feeds: Mapping[str, Any], see: Callable[[str, torch.Tensor], None]
     ) -> list[torch.Tensor]:
         """Run it, hand the values inside to ``see``, and return what the file itself returns."""
+        import torch
+
         found = self(**feeds)
         count = len(found) - len(self._names)
         for name, value in zip(self._names, found[count:], strict=True):
-            if value.is_floating_point():
+            if value.is_floating_point() or value.dtype == torch.int64:
                 see(name, value)
         return found[:count]
 

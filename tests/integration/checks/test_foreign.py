@@ -22,7 +22,7 @@ from versions import CALL_DEPTH, INSTALLED, NEGATIVE_LATE
 
 import pytest_torchexport
 from pytest_torchexport import engine
-from pytest_torchexport.checks.foreign_file import SUFFIXES, foreign_file
+from pytest_torchexport.checks.foreign import SUFFIXES, foreign_file
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -31,7 +31,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.text import failure_text
-from pytest_torchexport.sandbox import answers, landlock
+from pytest_torchexport.sandbox import answers, kernel
 from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 from tests import hostile
 from tests.hostile import MARKER, exported, scripted, truncated
@@ -348,7 +348,7 @@ def test_python_code_changes_nothing_outside_its_directory(tmp_path, attack, tru
 
 
 WITHOUT_THE_KERNEL = """
-guard.landlock.confine = lambda home, **_: False
+guard.kernel.limit_files = lambda home, **_: False
 assert not guard.forbid(home, trusted=False).by_kernel
 """
 
@@ -360,25 +360,27 @@ def test_without_landlock_the_rest_holds(tmp_path, attack):
 
 
 def test_a_kernel_that_knows_no_landlock_is_told(monkeypatch):
-    monkeypatch.setattr(landlock, "_call", lambda *_: -1)
-    assert not landlock.confine(Path("/"), trusted=True)
+    monkeypatch.setattr(kernel, "_call", lambda *_: -1)
+    assert not kernel.limit_files(Path("/"), trusted=True)
 
 
-@pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
+@pytest.mark.skipif(kernel.landlock_version() < 1, reason="this kernel has no Landlock")
 @pytest.mark.parametrize("attack", NATIVE.values(), ids=NATIVE)
 def test_nor_does_native_code_where_the_kernel_helps(tmp_path, attack):
     assert "refused" in attacked(
-        tmp_path, "landlock", "assert landlock.confine(home, trusted=False)", attack
+        tmp_path, "kernel", "assert kernel.limit_files(home, trusted=False)", attack
     )
 
 
-@pytest.mark.skipif(landlock.version() < landlock.SCOPE_SINCE, reason="signals are not confined")
+@pytest.mark.skipif(
+    kernel.landlock_version() < kernel.SCOPE_SINCE, reason="signals are not confined"
+)
 def test_nor_does_native_code_signal_others(tmp_path):
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         attack = f"libc.kill({victim.pid}, 9)"
         assert "refused" in attacked(
-            tmp_path, "landlock", "assert landlock.confine(home, trusted=False)", attack
+            tmp_path, "kernel", "assert kernel.limit_files(home, trusted=False)", attack
         )
         assert victim.poll() is None
     finally:
@@ -693,7 +695,7 @@ def file_of(names, module, call, shapes=None):
 
 @pytest.fixture
 def any_path(monkeypatch):
-    monkeypatch.setattr("pytest_torchexport.checks.foreign_file._look_at", lambda _: None)
+    monkeypatch.setattr("pytest_torchexport.checks.foreign._look_at", lambda _: None)
 
 
 class Flagged(nn.Module):

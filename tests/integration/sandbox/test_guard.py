@@ -1,12 +1,14 @@
-"""sandbox/guard.py: what a child is refused."""
+"""sandbox/guard.py: a child is refused packages, the network, other files, and disk without end."""
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
+from in_sandbox import run, where_it_forks
 
-from pytest_torchexport.outcomes.observe import Raised
+from pytest_torchexport.outcomes.observe import Crashed, Raised
 from pytest_torchexport.sandbox import guard
 
 
@@ -82,3 +84,16 @@ def test_a_blocked_package_looks_as_if_it_were_not_installed(load):
 def test_a_blocked_package_is_blocked_with_all_that_is_below_it(load):
     problem = load("IMPORTS", "xmlrpc.client", blocked=("xmlrpc",)).problem
     assert "No module named" in str(problem)
+
+
+@where_it_forks
+@pytest.mark.parametrize("what", ["kept", "removed"])
+def test_files_without_end_are_told_with_the_limit(load, tmp_path, what):
+    before = guard._written(os.getpid())
+    (tmp_path / "probe").write_bytes(bytes(2**20))
+    if what == "removed" and guard._written(os.getpid()) == before:
+        pytest.skip("what is written here is not counted: the directory lies in memory")
+    outcome = run(load("MANY_FILES", what))
+    assert isinstance(outcome, Crashed)
+    assert "SIGXFSZ" in outcome.reason
+    assert "more than 256 MB in all" in outcome.reason

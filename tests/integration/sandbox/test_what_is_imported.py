@@ -26,13 +26,10 @@ EVERY_CHILD = {
     "outcomes.texts",
     "results.escaped",
     "results.failures",
-    "sandbox.arrays",
     "sandbox.child",
-    "sandbox.disk",
     "sandbox.guard",
-    "sandbox.landlock",
-    "sandbox.seccomp",
-    "sandbox.server",
+    "sandbox.kernel",
+    "sandbox.libraries",
     "sandbox.wire",
 }
 CHILDREN = {
@@ -49,7 +46,6 @@ CHILDREN = {
         "outcomes.torch_state",
         "results.source_line",
         "sandbox.tensors",
-        "sandbox.threads",
         "sandbox.with_torch",
         "torch_private.circumstances",
         "torch_private.frames",
@@ -58,7 +54,7 @@ CHILDREN = {
         "torch_private.names_in_files",
         "torch_private.structures",
     },
-    "onnxruntime": EVERY_CHILD | {"sandbox.threads", "sandbox.with_arrays"},
+    "onnxruntime": EVERY_CHILD | {"sandbox.with_arrays"},
 }
 
 

@@ -10,9 +10,9 @@ from in_sandbox import MEMORY, ONNXRUNTIME, close, run
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
-from pytest_torchexport.sandbox.threads import THREADS
 from pytest_torchexport.targets.formats.onnx_runtime import LOADER_PATH, open_session
 
 onnx = pytest.importorskip("onnx")

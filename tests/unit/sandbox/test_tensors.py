@@ -9,7 +9,7 @@ import pytest
 import torch
 from in_sandbox import across
 
-from pytest_torchexport.sandbox import arrays, tensors, wire
+from pytest_torchexport.sandbox import tensors, wire
 
 DTYPES = (
     torch.bool,
@@ -86,7 +86,7 @@ def test_what_is_registered_by_name_crosses_between_those_who_know_it():
     assert found.right[1] == 3
 
 
-@pytest.mark.parametrize("codec", [tensors.STRICT, arrays.CODEC])
+@pytest.mark.parametrize("codec", [tensors.STRICT, wire.ARRAYS])
 def test_what_is_registered_does_not_cross_to_those_who_do_not(codec):
     with pytest.raises(wire.UnknownClass):
         across([Named(torch.ones(2), [])], other=codec)

@@ -1,4 +1,4 @@
-"""sandbox/wire.py: frames, containers in them, and bytes that are no frame."""
+"""sandbox/wire.py: values cross as bytes, and bytes that are no frame are refused."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_a_frame_that_ends_too_early_is_told():
 def test_what_a_frame_claims_is_not_had_before_it_comes():
     code = """
 import resource, socket
-from pytest_torchexport.sandbox import arrays, wire
+from pytest_torchexport.sandbox import wire
 ours, theirs = socket.socketpair()
 ours.sendall((2).to_bytes(8) + (2**33).to_bytes(8) + b"{}" + b"1234")
 ours.shutdown(socket.SHUT_WR)
 resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
 try:
-    wire.receive(theirs, arrays.CODEC)
+    wire.receive(theirs, wire.ARRAYS)
 except EOFError:
     print("fine")
 """
@@ -167,3 +167,9 @@ def test_what_only_this_process_knows_does_not_cross(value):
 def test_what_others_know_and_frames_do_not_have_is_our_gap(value):
     with pytest.raises(wire.UnsupportedValue, match="cannot be sent to another process"):
         across(value)
+
+
+def test_the_other_side_may_have_no_torch():
+    found = across([torch.tensor([[1.5, 2]], dtype=torch.bfloat16)], other=wire.ARRAYS)
+    assert (found[0].dtype, found[0].shape, len(found[0].data)) == ("bfloat16", (1, 2), 4)
+    assert across(found, wire.ARRAYS)[0].tolist() == [[1.5, 2]]

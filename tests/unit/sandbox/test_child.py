@@ -1,4 +1,4 @@
-"""sandbox/server.py: how modules are imported before children are forked."""
+"""sandbox/child.py: a server answers each request, also one that fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pytest_torchexport.sandbox import server
+from pytest_torchexport.sandbox import child
 
 SEEN = "import gc\ncollects = gc.isenabled()\n"
 
@@ -23,7 +23,7 @@ def test_imports_are_not_collected_and_what_comes_after_them_is(tmp_path, monkey
     (tmp_path / "imported_by_a_server.py").write_text(SEEN)
     monkeypatch.syspath_prepend(tmp_path)
     names = ["imported_by_a_server", *filter(None, [last])]
-    answer = server._answer({"preload": names}, [], None, {})
+    answer = child._answer_request({"preload": names}, [], None, {})
     module = sys.modules.pop("imported_by_a_server")
     assert last in answer.get("error", "")
     assert not module.collects

@@ -1,4 +1,4 @@
-"""sandbox/installed.py: where the clean process finds torch."""
+"""sandbox/libraries.py: where torch is installed, also outside of its interpreter's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_torch_that_no_isolated_interpreter_finds_is_there_all_the_same(tmp_pa
         )
     own.mkdir()
     code = (
-        "from pytest_torchexport.sandbox.installed import library_directories; "
+        "from pytest_torchexport.sandbox.libraries import library_directories; "
         "print(*library_directories(), sep='\\n')"
     )
     root = pathlib.Path(process.__file__).parents[2]

@@ -1,21 +1,26 @@
-"""sandbox/landlock.py: the kernel keeps native code from writing, and from reading what it does not need."""
+"""sandbox/kernel.py: the kernel refuses what audit events do not see."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from pathlib import Path
 
 import pytest
 from in_sandbox import KERNEL_FILTERS, run
 
-from pytest_torchexport.sandbox import landlock
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.sandbox import kernel
 
 
 def test_that_the_kernel_helps_is_known(load):
-    assert load("ADD").confined == (landlock.version() > 0 and KERNEL_FILTERS)
+    assert load("ADD").confined == (kernel.landlock_version() > 0 and KERNEL_FILTERS)
 
 
-where_it_is = pytest.mark.skipif(landlock.version() < 1, reason="this kernel has no Landlock")
+where_it_is = pytest.mark.skipif(
+    kernel.landlock_version() < 1, reason="this kernel has no Landlock"
+)
 
 
 @where_it_is
@@ -43,7 +48,7 @@ def test_only_files_of_others_are_kept_from_reading_the_users_files(load, tmp_pa
 
 @where_it_is
 def test_files_of_others_read_the_libraries(load):
-    for path in (os.__file__, pytest.__file__, landlock.__file__, "/proc/meminfo", os.devnull):
+    for path in (os.__file__, pytest.__file__, kernel.__file__, "/proc/meminfo", os.devnull):
         assert run(load("NATIVE", f"read {Path(path).resolve()}", trusted=False)).value > 0
 
 
@@ -68,3 +73,51 @@ def test_files_of_others_read_packages_that_are_links(
     served = {"trusted": False, "imports": ("linked",)}
     assert run(load("NATIVE", f"read {site / 'linked' / 'late.py'}", **served)).value > 0
     assert run(load("NATIVE", f"read {store / 'secret'}", **served)).value == -1
+
+
+where_it_filters = pytest.mark.skipif(
+    not KERNEL_FILTERS, reason="this kernel has no filters, or its calls are not known"
+)
+
+
+@where_it_filters
+@pytest.mark.parametrize("trusted", [True, False], ids=["own", "of others"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "fork",
+        "vfork",
+        "shared",
+        "memfd",
+        "anonymous",
+        "socket",
+        "session",
+        "outlive",
+        pytest.param(f"kill {os.getpid()}", id="kill"),
+        pytest.param(f"attach {os.getpid()}", id="attach"),
+    ],
+)
+def test_native_code_is_refused(load, what, trusted):
+    assert run(load("NATIVE", what, trusted=trusted)).value == -1
+
+
+@where_it_filters
+def test_threads_go_on(load):
+    outcome = run(load("THREADS"))
+    assert isinstance(outcome, Returned), outcome
+    assert outcome.value.item() == 300**3 + 2**20
+
+
+def test_a_processor_whose_calls_are_not_known_is_told(monkeypatch):
+    monkeypatch.setattr(kernel, "_MACHINES", {})
+    assert not kernel.limit_calls("cpu")
+
+
+@where_it_filters
+def test_the_numbers_of_signals_are_those_of_this_kernel():
+    """The other numbers are shown by native code that is refused: these two calls are limited only."""
+    column = kernel._MACHINES[platform.machine()].column
+    kill, tgkill = (kernel._LOOKED_AT[name][column] for name in ("kill", "tgkill"))
+    libc = ctypes.CDLL(None)
+    assert libc.syscall(kill, os.getpid(), 0) == 0
+    assert libc.syscall(tgkill, os.getpid(), os.getpid(), 0) == 0
