@@ -305,7 +305,7 @@ def parts(runs: int) -> Iterator[Row]:
     """
     from pytest_torchexport.checks import parity, round_trip
     from pytest_torchexport.eager import reference
-    from pytest_torchexport.judge import case, judge, runners
+    from pytest_torchexport.judge import case, judge, runner
 
     stages = {
         "eager": (reference.Reference, "_observe"),
@@ -313,7 +313,7 @@ def parts(runs: int) -> Iterator[Row]:
         "export": (case.Prepared, "_exported"),
         "save": (round_trip, "_saved"),
         "search": (parity, "searched"),
-        "artifact": (runners.InProcess, "_observe"),
+        "artifact": (runner.InProcess, "_observe"),
         "comparing": (judge, "compare"),
     }
     for name in ("ten blocks", "encoder"):
@@ -354,11 +354,11 @@ def stages() -> dict[str, tuple[object, str]]:
     """Return the functions that are stages of an item, as (owner, name)."""
     from pytest_torchexport.checks import dims
     from pytest_torchexport.eager import reference
-    from pytest_torchexport.judge import calibrate
+    from pytest_torchexport.judge import rounding
 
     return {
         "preflight": (reference, "examine"),
-        "calibration": (calibrate.Calibration, "judge"),
+        "calibration": (rounding.Calibration, "judge"),
         "audit": (dims, "audit"),
     }
 
@@ -729,7 +729,7 @@ def saved(name: str, target: str) -> Iterator[tuple[Path, object]]:
 def elsewhere(target: str, path: Path, x: object) -> None:
     """Load a file in the clean process and run it three times there."""
     from pytest_torchexport.inputs.call import Call
-    from pytest_torchexport.judge.loading import loader_of, warm_up
+    from pytest_torchexport.judge.runner import loader_of, warm_up
     from pytest_torchexport.outcomes.observe import Returned
     from pytest_torchexport.sandbox.session import SandboxSession, Source
 

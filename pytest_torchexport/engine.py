@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.cache.store import FOREIGN, not_kept, unless_unchanged
-from pytest_torchexport.checks import exporting, foreign, preparing, shipping
+from pytest_torchexport.checks import artifact_files, exporting, foreign
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
@@ -33,8 +33,8 @@ from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.eager.state_ref import SHARED, Change
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
+from pytest_torchexport.judge.coverage import OutputActivity
 from pytest_torchexport.judge.log import Activity, ItemLog
-from pytest_torchexport.judge.vacuity import OutputActivity
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.grad_mode import (
@@ -206,7 +206,7 @@ class _Item:
 
     def prepare(self, given: Sequence[Call]) -> Prepared:
         """Examine eager."""
-        return preparing.prepare(
+        return exporting.prepare(
             self.subject,
             given,
             self.plan,
@@ -329,7 +329,7 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
     case: Case | None = None
     try:
         if item.plan.settings.ship:
-            shipping.clear(item.plan.settings.ship)
+            artifact_files.clear(item.plan.settings.ship)
         with interrupted_after(item.plan.settings.time_limit):
             prepared = item.prepare(given)
             case = make(prepared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pytest_torchexport.judge.scatter import scattered
+from pytest_torchexport.judge.last_digits import scattered
 
 EPS = torch.finfo(torch.float32).eps
 

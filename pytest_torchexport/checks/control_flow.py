@@ -24,10 +24,17 @@ from pytest_torchexport.inputs.building import build, build_leaves, readable
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import examples
-from pytest_torchexport.judge import branch_table
-from pytest_torchexport.judge.branch_results import BranchResults, NotExplored
-from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.explain import explained
+from pytest_torchexport.judge.branch_table import (
+    BranchResults,
+    NotExplored,
+    enough,
+    frozen,
+    guilty,
+    has_branch,
+    may_be_frozen,
+    unreached,
+)
+from pytest_torchexport.judge.case import Case, explained
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
@@ -99,7 +106,7 @@ def explore_artifact(case: Case) -> Case | None:
     alone = {
         own_id
         for own_id, condition in explored.conditions.items()
-        if own_id not in met and branch_table.has_branch(branches.artifact, condition)
+        if own_id not in met and has_branch(branches.artifact, condition)
     }
     if not alone:
         return None
@@ -190,9 +197,9 @@ def _to_explain(case: Case, branches: BranchResults) -> tuple[Recipe, Failure, G
     loops = {key for key in branches.explored.seen if conditions[key[0]].loops}
     for recipe, failure in case.log.failed:
         found = branches.found(recipe)
-        if found is None or not branch_table.may_be_frozen(failure):
+        if found is None or not may_be_frozen(failure):
             return recipe, failure, None
-        goal = branch_table.guilty(branches.example, found, branches.tried, loops)
+        goal = guilty(branches.example, found, branches.tried, loops)
         if goal is None or not (blamed or _explains(case, branches, recipe, found)):
             return recipe, failure, None
         blamed.append((recipe, failure, goal))
@@ -313,7 +320,7 @@ class Fault:
             return failure
         recipe = log.shrunk.recipe if log.shrunk is not None else branches.example.recipe
         way = branches.found(recipe) or branches.example
-        return branch_table.frozen(
+        return frozen(
             failure,
             condition,
             self.goal,
@@ -354,7 +361,7 @@ def weigh(case: Case) -> None:
     # Conditions of a library around its models are left out: transformers' outputs look at their
     # own fields.
     near = [row for key, row in rows if own(conditions[key[0]])]
-    log.ineffective += branch_table.unreached(near)
+    log.ineffective += unreached(near)
 
 
 def require(case: Case) -> None:
@@ -363,4 +370,4 @@ def require(case: Case) -> None:
     The last step, so that it hides no other failure.
     """
     rows, wanted = case.log.branches, case.plan.settings.min_branch_coverage
-    branch_table.enough(coverage_of(rows), wanted, rows)
+    enough(coverage_of(rows), wanted, rows)

@@ -11,14 +11,25 @@ target and the artifact raises on the example itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn
 
 import hypothesis
+import torch
 from hypothesis import errors
 
-from pytest_torchexport.inputs.building import readable
+from pytest_torchexport import targets
+from pytest_torchexport.eager.queries import answering
+from pytest_torchexport.explore.difference import DifferenceSearch
+from pytest_torchexport.explore.operator_run import OperatorRuns
+from pytest_torchexport.explore.paths import Event
+from pytest_torchexport.inputs.building import build, readable
+from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
     boundary_recipes,
@@ -27,16 +38,14 @@ from pytest_torchexport.inputs.strategies import (
     for_each,
     recipes,
 )
-from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.branch_table import BranchResults
+from pytest_torchexport.judge.case import DEADLY, Case, explained
 from pytest_torchexport.judge.convention import refused
-from pytest_torchexport.judge.explain import DEADLY, explained
 from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.judge.runners import is_scripted
-from pytest_torchexport.judge.searched import searched
-from pytest_torchexport.judge.threshold import rounding_decides
+from pytest_torchexport.judge.runner import is_scripted
 from pytest_torchexport.outcomes.compare import remarks
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.outcomes.observe import Returned, State
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, Failure, SpecError
 
@@ -276,3 +285,151 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
     elif not log.failed and case.modes.left:
         case.modes.compare(judgment.made)
     return True
+
+
+def searched(case: Case) -> Sequence[Recipe]:
+    """Return calls that reach thresholds of eager's operators, and of the artifact's."""
+    reference, seed = case.reference, case.plan.seed
+    if reference.may_not_end():
+        return ()  # a call with other numbers may be one that does not
+    subject = reference.pristine.copy()
+    eager = OperatorRuns(
+        fresh=lambda: (
+            (reference.pristine.copy() if reference.fresh_each_call else subject).function
+        ),
+        done=State(subject.module, thorough=reference.stateful).restore,
+        seed=seed,
+        grad_mode=subject.grad_mode,
+    )
+    search = DifferenceSearch(
+        case.spec,
+        eager,
+        _of_artifact(case) or _as_exported(case, eager),
+        bounds=case.artifact.facts.bounds(),
+        straight=_is_straight(case),
+        seed=seed,
+        before_call=case.log.try_call,
+    )
+    with case.log.timed("search"), case.log.during(Activity.EAGER):
+        return search.run()
+
+
+def _is_straight(case: Case) -> bool:
+    """Return True if every call of eager runs the same operators, as far as its code tells."""
+    observed = case.observed
+    return observed is not None and (not observed.branches() or case.branches.straight)
+
+
+def _of_artifact(case: Case) -> OperatorRuns | None:
+    """Return the runs of the artifact; None if it is not to be run here, or not by torch."""
+    reference, artifact = case.reference, case.artifact
+    elsewhere = case.plan.device != "cpu" or case.runner.isolated or artifact.native_loops
+    by_torch = targets.get(case.plan.target).traits.library == "torch"
+    if elsewhere or not by_torch or reference.fresh_each_call:
+        return None
+    state = State(artifact.module, thorough=reference.stateful)
+    return OperatorRuns(
+        fresh=lambda: artifact,
+        done=state.restore,
+        seed=case.plan.seed,
+        grad_mode=reference.served,
+    )
+
+
+def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
+    """Return the runs of eager as the exporter sees it; None if it does not ask what runs it.
+
+    None also if the artifact is isolated: eager would run here what may have killed a process.
+    """
+    asked = case.questions
+    if not asked or case.runner.isolated:
+        return None
+    answers = targets.get(case.plan.target).traits.answers
+    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))
+
+
+# A sum of floats this near to a threshold, in units in the last place, may fall on either side.
+# Measured: branches flip up to a relative margin of 1e-7 in float32, and none from 1e-6 on. In half
+# precision that margin is only a few units.
+UNITS = 100
+FINE = 1e-4
+COARSE = 4
+# How many calls near one on a threshold are tried.
+BESIDE = 8
+
+
+def rounding_decides(case: Case, recipe: Recipe) -> bool:
+    """Return True if rounding alone decides which branch a failing call takes.
+
+    That is so if the artifact has the branch too, and does what eager does on a call that differs
+    by a few units in the last place.
+
+    An operand that is an element of the input does not count: it was not rounded.
+    """
+    branches = case.branches
+    if not isinstance(branches, BranchResults) or branches.artifact is None:
+        return False
+    with case.log.during(Activity.EAGER):
+        path = branches.path(recipe)
+    call = build(case.spec, recipe)
+    if path is None or call is None:
+        return False
+    eps = _precision(call)
+    near = [
+        event.relative
+        for event in path.events
+        if event.rounded
+        and event.relative <= max(min(UNITS * eps, FINE), COARSE * eps)
+        and branches.has_branch(event.key[0]) is not False
+        and not _is_of_the_input(call, event)
+    ]
+    return bool(near) and _agrees_beside(case, call, max(COARSE * max(near), COARSE * eps))
+
+
+def _agrees_beside(case: Case, call: Call, distance: float) -> bool:
+    own = case.reference.on_cpu(call)
+    done = case.judge.run(call)
+    for other in _beside(call, distance):
+        outcome = case.reference.on_cpu(other)
+        if not isinstance(own, Returned) or not isinstance(outcome, Returned):
+            continue
+        wanted = case.reference.on_device(other, outcome)
+        if not isinstance(wanted, Returned):
+            continue
+        wanted = dataclasses.replace(wanted, inputs=own.inputs)  # they were moved on purpose
+        if not case.judge.differences([other], wanted, done):
+            return True
+    return False
+
+
+def _beside(call: Call, distance: float) -> Iterator[Call]:
+    """Yield the call with its floats moved by a relative ``distance``: up, down, at random."""
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(leaf: Any, way: int) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+            return leaf
+        signs = torch.rand(leaf.shape, generator=generator) * 2 - 1 if way > 1 else 1 - 2 * way
+        return (leaf * (1 + distance * signs)).to(leaf.dtype)
+
+    for way in range(BESIDE):
+        args, kwargs = tree_map(partial(moved, way=way), (call.args, dict(call.kwargs)))
+        yield Call(args, kwargs)
+
+
+def _is_of_the_input(call: Call, event: Event) -> bool:
+    """Return True if a condition compared only constants and unchanged elements of the inputs."""
+    compared = [item for item in event.operands if isinstance(item, float)]
+    floats = [item for item in call.tensors() if item.is_floating_point()]
+    computed = [
+        number
+        for number in compared[: 1 if len(compared) > 1 else None]
+        if not any(bool((item.double() == number).any()) for item in floats)
+    ]
+    return bool(compared) and not computed
+
+
+def _precision(call: Call) -> float:
+    """Return the largest epsilon among a call's float dtypes."""
+    floats = [item.dtype for item in call.tensors() if item.is_floating_point()]
+    return max([torch.finfo(dtype).eps for dtype in floats or [torch.float32]])

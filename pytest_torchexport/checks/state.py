@@ -16,9 +16,8 @@ from pytest_torchexport.explore.trials import Goal
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.failure_of import failure_class
+from pytest_torchexport.judge.judge import Lines, carried_differences, failure_class, written_at
 from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.judge.state_differences import Lines, carried_differences, written_at
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Returned, tensors_of
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers

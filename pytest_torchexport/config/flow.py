@@ -36,15 +36,15 @@ FLOW = (
     # First of all: an artifact that crashes is to crash the clean process, not pytest's.
     Step(
         name="save",
-        run="round_trip:save",
+        run="artifact_files:save",
         checks=("round_trip",),
         or_isolated=True,
         own_time=True,
     ),
-    Step(name="size", run="size:measure"),
+    Step(name="size", run="artifact_files:measure"),
     Step(
         name="load in the clean process",
-        run="round_trip:load",
+        run="artifact_files:load",
         checks=("round_trip",),
         or_isolated=True,
         own_time=True,
@@ -75,8 +75,8 @@ FLOW = (
     Step(name="calls", run="parity:run", checks=CALLS),
     Step(name="frozen branches", run="control_flow:attribute", checks=("control_flow",)),
     Step(name="smallest failing call", run="parity:explain", checks=CALLS),
-    Step(name="worth of a pass", run="effect:weigh", checks=("parity",)),
-    Step(name="guessed sequence", run="sequence:weigh", checks=("parity",)),
+    Step(name="worth of a pass", run="worth:weigh", checks=("parity",)),
+    Step(name="guessed sequence", run="worth:weigh_sequence", checks=("parity",)),
     Step(name="branches not taken", run="control_flow:weigh", checks=("control_flow",)),
     Step(name="state in rows of calls", run="state:check_rows", checks=("state",)),
     # Held back until now: parity explains the same bug better. No skip hides it.
@@ -88,19 +88,19 @@ FLOW = (
     ),
     Step(
         name="production settings",
-        run="production:repeat",
+        run="serving:repeat",
         checks=("round_trip",),
         settings=("threads",),
         own_time=True,
     ),
-    Step(name="limit of the size", run="size:require", settings=("max_size_ratio",)),
-    Step(name="what cannot be judged", run="effect:require"),
+    Step(name="limit of the size", run="artifact_files:require", settings=("max_size_ratio",)),
+    Step(name="what cannot be judged", run="worth:require"),
     Step(name="latency", run="latency:measure", settings=("max_slowdown",), own_time=True),
-    Step(name="seeded bugs", run="self_test:seed_bugs", settings=("self_test",), own_time=True),
+    Step(name="seeded bugs", run="worth:seed_bugs", settings=("self_test",), own_time=True),
     Step(
         name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True
     ),
-    Step(name="files to ship", run="shipping:ship", settings=("ship",), own_time=True),
+    Step(name="files to ship", run="artifact_files:ship", settings=("ship",), own_time=True),
 )
 
 

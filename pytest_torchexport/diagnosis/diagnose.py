@@ -19,8 +19,7 @@ from typing import Protocol
 from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import example_recipe
-from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.explain import DEADLY
+from pytest_torchexport.judge.case import DEADLY, Case
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.fork import Death, can_fork, each_in_fork

@@ -18,9 +18,8 @@ from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, wa
 from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.branch_results import NotExplored
-from pytest_torchexport.judge.branch_table import DIVERGES
-from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.judge.branch_table import DIVERGES, NotExplored
+from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.subject import Subject

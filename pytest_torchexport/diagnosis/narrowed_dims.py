@@ -18,7 +18,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Path
 from pytest_torchexport.inputs.building import build
-from pytest_torchexport.judge import branch_table
+from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.source_line import SourceLine
@@ -144,7 +144,7 @@ def _decided_beside(
         yield _Decided(
             kind=condition.kind,
             text=condition.text,
-            where=branch_table.place(condition),
+            where=place(condition),
             on_values=any(event.on_values for event in first.events if event.key == key),
             exactly=differs == failing,
         )

@@ -17,9 +17,14 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge import loading
 from pytest_torchexport.judge.case import Case, made_or_refused
-from pytest_torchexport.judge.runners import InProcess, InSandbox
+from pytest_torchexport.judge.runner import (
+    InProcess,
+    InSandbox,
+    artifact_directory,
+    opened,
+    source_of,
+)
 from pytest_torchexport.outcomes.observe import Outcome, raised
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.onnx_inside import Inside, ReferenceFile, run_inside
@@ -139,7 +144,7 @@ class OnnxModels:
         case = self.case
         settings = {"enabled": optimizations.enabled, "disabled": list(optimizations.disabled)}
         beside(model.path).write_text(json.dumps(settings))
-        source = loading.source_of(
+        source = source_of(
             case.plan,
             model.path,
             case.blocked,
@@ -149,9 +154,7 @@ class OnnxModels:
         )
         runner = InSandbox(
             artifact=model.artifact,
-            open=lambda *, threads: loading.opened(
-                dataclasses.replace(source, threads=threads), case.plan
-            ),
+            open=lambda *, threads: opened(dataclasses.replace(source, threads=threads), case.plan),
             left=case.call_limit,
         )
         try:
@@ -165,7 +168,7 @@ class OnnxModels:
             folder = self.directory / name
             folder.mkdir()
             return folder
-        folder = loading.artifact_directory(self.case.plan.target)
+        folder = artifact_directory(self.case.plan.target)
         self.case.resources.callback(shutil.rmtree, folder, ignore_errors=True)
         return folder
 

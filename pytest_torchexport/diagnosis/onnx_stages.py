@@ -16,7 +16,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.diagnosis.stages import OF_THE_RUN, as_the_exporter_sees_it
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.runners import Runnable
+from pytest_torchexport.judge.runner import Runnable
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.observe import (

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from pytest_torchexport.checks.foreign_file import FLAT, ForeignFile
+from pytest_torchexport.checks.foreign import FLAT, ForeignFile
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.observe import named_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,20 +26,22 @@ from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe
+from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_recipe
+from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge.branch_results import NOT_EXPLORED, BranchResults, NotExplored
+from pytest_torchexport.judge.branch_table import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.modes import OtherModes
-from pytest_torchexport.judge.runners import InProcess, Runnable, Runner
-from pytest_torchexport.judge.saved_artifact import SavedArtifact
+from pytest_torchexport.judge.runner import InProcess, Runnable, Runner, SavedArtifact
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.torch_state import suppress_output
 from pytest_torchexport.results.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
     CannotJudge,
     ExportRefused,
     Failure,
@@ -314,6 +316,11 @@ class Case(Prepared):
         text = json.dumps([source, shapes, sorted(self.spec.dims)], default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def hold(self, failure: Failure, calls: Sequence[Call] | None = None) -> None:
+        """Keep a failure of the round trip for later, unless the item is only isolated."""
+        if self.plan.checks("round_trip"):
+            self.log.hold(failure, calls)
+
     def anew(self) -> Case:
         """Return the case with a fresh judge, after eager turned out to change between calls."""
         runner = self.runner if self.runner.isolated else self.runner_of(self.artifact)
@@ -337,3 +344,42 @@ def attempted(prepared: Prepared) -> tuple[str, ...]:
     """Return the call that is being made as a line of a failure's details."""
     found = attempt(prepared)
     return (f"call: {found.text}",) if found is not None else ()
+
+
+# Shrinking stops at this share of the time limit.
+SHRINKING_SHARE = 0.9
+# After these the artifact is loaded again, which is slow: shrinking gets this further share only.
+DEADLY = (ArtifactCrashed, ArtifactHung)
+DEADLY_SHARE = 0.1
+
+
+def explained(
+    case: Case,
+    recipe: Recipe,
+    failure: Failure,
+    as_well: Callable[[Recipe], bool] | None = None,
+) -> Failure:
+    """Log the smallest call found that fails with the same class, and return its failure.
+
+    ``as_well`` is a further condition on that call.
+    """
+    case.plan.progress("shrinking")
+    share = SHRINKING_SHARE
+    if isinstance(failure, DEADLY):
+        share = case.deadline.elapsed / case.plan.settings.time_limit + DEADLY_SHARE
+    judge = case.judge
+
+    def still_fails(candidate: Recipe) -> bool:
+        return (
+            case.deadline.elapsed <= share * case.plan.settings.time_limit
+            and type(judge.quietly(candidate)) is type(failure)
+            and (as_well is None or as_well(candidate))
+        )
+
+    with case.log.timed("shrinking"):
+        recipe = shrink(judge.spec, recipe, still_fails)
+        final = judge.quietly(recipe)
+        call = build(judge.spec, recipe)
+        text = describe_recipe(judge.spec, recipe, call) if call is not None else ""
+        case.log.shrunk = Shrunk(recipe, text)
+    return final if final is not None and type(final) is type(failure) else failure

@@ -1,21 +1,178 @@
-"""Tell what the calls of an item left uncovered, of what the user did not declare.
-
-Separate from ``vacuity``, which doubts a pass because of eager's outputs: this looks at the recipes
-of the calls, and at no tensor but a literal.
-"""
+"""Tell what a pass is worth: outputs that show something, and what the calls left uncovered."""
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.inputs.domains import Domain
-from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
-from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.inputs.strategies import has_varied_values
+from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
+from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.results.failures import Ineffective
 from pytest_torchexport.results.verdict import Uncovered
 from pytest_torchexport.targets.formats.facts import ProgramFacts
+
+# An item checked hardly anything if eager takes a smaller share of the generated calls than
+# ACCEPTED_SHARE, and fewer different calls than HARDLY_ANY, not only the example's values; or if
+# eager refused calls and took no more than TOO_FEW.
+ACCEPTED_SHARE = 0.1
+HARDLY_ANY = 10
+TOO_FEW = 3
+_HOW_TO_DECLARE = (
+    "say which calls are legal: values= for what an input may hold, map= for what ties inputs",
+    "together, dims= for sizes; filter= only for what these cannot say",
+)
+# Bytes of a tensor by which a call is distinguished from another.
+DIGESTED = 4096
+# So few calls with other values of the same sizes do not show what an output depends on.
+ENOUGH = 3
+
+
+@dataclass
+class _Leaf:
+    """One output over all calls: its first value, and how far it moved."""
+
+    first: torch.Tensor
+    dtype: torch.dtype
+    compared: int = 0
+    elements: int = 0
+    moved: float = 0.0
+    largest: float = 0.0
+    numbers: bool = False
+
+    def saw(self, tensor: torch.Tensor) -> None:
+        if tensor.numel() and not self.first.numel():
+            self.first, self.compared = (
+                tensor,
+                0,
+            )  # an empty tensor cannot be compared with the others
+        if tensor.shape == self.first.shape:
+            self.compared += 1
+            self.moved = max(self.moved, _gap(tensor, self.first))
+        self.elements += tensor.numel()
+        finite = tensor[torch.isfinite(tensor)]
+        self.numbers = self.numbers or bool(finite.numel())
+        if finite.numel():
+            self.largest = max(self.largest, float(finite.abs().max()))
+
+
+class OutputActivity:
+    """Eager's outputs over the calls of one item."""
+
+    def __init__(self, tolerance: Tolerance) -> None:
+        self.tolerance = tolerance
+        self._leaves: dict[str, _Leaf] = {}
+        self._calls: set[tuple[Any, ...]] = set()
+
+    @property
+    def calls(self) -> int:
+        """The number of different calls."""
+        return len(self._calls)
+
+    def saw(self, call: Call, outcome: Returned) -> None:
+        """Record one outcome."""
+        key = tuple(_digest(leaf) for leaf in call.leaves())
+        if key in self._calls:
+            return
+        self._calls.add(key)
+        for path, leaf in flatten(outcome.value, "output")[0]:
+            if not is_plain(leaf) or leaf.is_complex():
+                continue
+            tensor = leaf.detach().to(torch.float64)
+            if path not in self._leaves:
+                self._leaves[path] = _Leaf(tensor, leaf.dtype)
+            self._leaves[path].saw(tensor)
+
+    def complaints(self) -> list[str]:
+        """Return reasons why parity can hardly fail; none if at least one output varies."""
+        first = [next(self._about(path, leaf), "") for path, leaf in self._leaves.items()]
+        return first if all(first) else []
+
+    def partial(self) -> list[str]:
+        """Return the same for single outputs, if others vary."""
+        found = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
+        return [] if self.complaints() else found
+
+    def _about(self, path: str, leaf: _Leaf) -> Iterator[str]:
+        if not leaf.numbers:
+            yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
+            return
+        rtol, atol = self.tolerance.of(leaf.dtype, leaf.largest)
+        if leaf.compared <= ENOUGH:
+            return
+        if leaf.largest == 0.0:
+            yield f"{path} is zero on every call"
+        elif leaf.moved == 0.0:
+            yield f"{path} does not depend on the input"
+        elif max(leaf.largest, leaf.moved) <= atol:
+            yield (
+                f"{path} is never larger than {leaf.largest:.2g}, and differences up to {atol:g} "
+                "pass: give rtol and atol of your own"
+            )
+        elif leaf.moved <= atol + rtol * leaf.largest:
+            yield (
+                f"{path} hardly depends on the input: it changes by {leaf.moved:.2g} at most, and "
+                f"differences up to {atol + rtol * leaf.largest:.2g} pass"
+            )
+
+
+def weighed(
+    outputs: OutputActivity,
+    *,
+    refused: int,
+    refusal: str,
+    only_the_examples_values: bool,
+    fixed: Collection[str],
+) -> list[str]:
+    """Return why these calls prove little, in sentences.
+
+    ``refused`` counts the generated calls that eager or ``filter`` did not take; ``refusal`` is
+    what eager raised for the first of them; ``fixed`` are the dims that were to vary and of which
+    eager takes only one size. Raises Ineffective if hardly any call was made.
+    """
+    first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
+    share = outputs.calls / (outputs.calls + refused)
+    # How many sizes there are is no matter of luck, and one call of each is all that can be made.
+    by_value = share < ACCEPTED_SHARE and not only_the_examples_values
+    if (by_value and outputs.calls < HARDLY_ANY) or (
+        (refused or only_the_examples_values) and outputs.calls <= TOO_FEW
+    ):
+        text = f"eager takes {outputs.calls} different calls of all that were generated"
+        raise Ineffective(text, details=(*first, *_HOW_TO_DECLARE))
+    weak = [f"eager takes only one size of {name}" for name in fixed]
+    if share < ACCEPTED_SHARE:
+        weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
+    if only_the_examples_values:
+        weak = ["eager takes hardly any values but the example's: only sizes varied"]
+    return [*weak, *outputs.complaints()]
+
+
+def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
+    gap = (left - right).abs()
+    gap = gap[torch.isfinite(gap)]
+    # An element that is a number on one side only has moved as well.
+    parted = bool((torch.isfinite(left) != torch.isfinite(right)).any())
+    return max(float(gap.max()) if gap.numel() else 0.0, float("inf") if parted else 0.0)
+
+
+def _digest(leaf: Any) -> Any:
+    """Return a key of an argument: of a tensor, its shape and its first bytes."""
+    if not isinstance(leaf, torch.Tensor):
+        return repr(leaf)
+    if not is_plain(leaf):
+        return "as in the example"  # nothing else is generated for it
+    return tuple(leaf.shape), zlib.crc32(bits_of(leaf, DIGESTED))
+
 
 # A number that is more than so many times the root mean square of the example's is of another
 # scale.

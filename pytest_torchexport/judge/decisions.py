@@ -13,22 +13,29 @@ Which of the artifact's values is which operand of eager's is learned from usual
 has about the same numbers. If several values have, all of them must have the same bits. A
 value that is not found is not held: then rounding excuses as much as it does without this.
 
+``topk`` and ``sort`` may order equal elements in any way, and one order decides on many elements at
+once. So their results are held instead: among the artifact's integers, those are looked up that
+are an order eager could have chosen. Then eager chooses as the artifact did, and no other way. If
+it never does what the artifact does, no order explains it.
+
 Separate from ``rounding``, which changes what operators return, and knows no artifact.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.judge.rounding import narrows
+from pytest_torchexport.judge.last_digits import ORDERING, narrows
 from pytest_torchexport.outcomes.operator_table import of_kind, row_of
 from pytest_torchexport.outcomes.operators import (
     argument_of,
@@ -42,8 +49,7 @@ from pytest_torchexport.torch_private.dispatcher import is_operator
 
 # Operators that jump, and that do not round before they do. ``_decides`` adds casts to integers and
 # narrower floats, and poolings, whose indices jump. A quantization divides first, and a runtime may
-# multiply by the reciprocal instead: equal operands do not mean that it must decide alike. ``sort``
-# and ``topk`` may order equal elements in any way.
+# multiply by the reciprocal instead: equal operands do not mean that it must decide alike.
 _DECIDING, _SMOOTH = of_kind("decides"), of_kind("smooth")
 _POOLING, _PLACED = of_kind("pooling"), of_kind("places")
 # Values that differ by less than this part of the largest element may be the same value, rounded
@@ -51,11 +57,14 @@ _POOLING, _PLACED = of_kind("pooling"), of_kind("places")
 NEAR = 1e-2
 # If several values of the artifact's may be an operand of eager's, so many are tried.
 MOST_REPLAYS = 3
+# Orders of several operators are tried together, so many at most: else none is held.
+MOST_ORDERS = 16
 # Operands with more elements are not looked up.
 MOST_ELEMENTS = 2**18
 
-# An operand: the operator's name, its number among those of its name, and its place among the float
-# tensors that the operator takes.
+# An operator: its name, and its number among those of its name.
+Operator = tuple[str, int]
+# An operand: its operator, and its place among the float tensors that the operator takes.
 Operand = tuple[str, int, int]
 # Gets the name of a value inside an artifact, and the value.
 See = Callable[[str, Tensor], None]
@@ -75,7 +84,7 @@ class Numbered:
 
 
 def seen(see: See) -> AbstractContextManager[None]:
-    """Hand each float operand of each operator of the block to ``see``."""
+    """Hand each operator's float operands, and its integers, to ``see`` in the block."""
     numbered = Numbered()
 
     def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -83,20 +92,74 @@ def seen(see: See) -> AbstractContextManager[None]:
             name, number = numbered.of(func)
             for place, tensor in enumerate(floats_of((args, kwargs))):
                 see(f"{name} {number} {place}", tensor.detach())
+            result = func(*args, **kwargs)
+            made = result if isinstance(result, tuple) else (result,)
+            for place, tensor in enumerate(made):
+                if isinstance(tensor, Tensor) and tensor.dtype == torch.int64:
+                    see(f"{name} {number} gives {place}", tensor.detach())
+            return result
         return func(*args, **kwargs)
 
     return dispatched(operator)
 
 
 @dataclass(frozen=True)
+class Order:
+    """The places along a dim that ``topk``, ``sort`` and the like chose in their operand."""
+
+    operand: Tensor
+    dim: int
+    places: Tensor
+
+    @classmethod
+    def chosen(
+        cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
+    ) -> Order | None:
+        """Return the order in an operator's result; None if no other one could have been chosen."""
+        if name_of(func) not in ORDERING or argument_of(func, args, kwargs, "stable"):
+            return None
+        operand, dim = args[0], argument_of(func, args, kwargs, "dim")
+        if dim is None or not operand.dim() or not 1 < operand.numel() <= MOST_ELEMENTS:
+            return None
+        return cls(operand.detach().clone(), dim % operand.dim(), result[-1].detach().clone())
+
+    def index(self, value: Tensor) -> Tensor | None:
+        """Return a value of the artifact's as places; None if eager could not have chosen these."""
+        if not _alike(value, self.places):
+            return None
+        found, own = self._along(value.reshape(self.places.shape)), self.own
+        inside = (found >= 0) & (found < self.operand.shape[self.dim])
+        repeated = found.sort(self.dim).values.diff(dim=self.dim) == 0
+        if bool(repeated.any()) or not bool(inside.all()):
+            return None
+        there, here = (self.operand.gather(self.dim, each).double() for each in (found, own))
+        return found if is_near(there, here, _digits(self.operand)) else None
+
+    @property
+    def own(self) -> Tensor:
+        """The places that eager chose."""
+        return self._along(self.places)
+
+    def _along(self, places: Tensor) -> Tensor:
+        """Return places with their dim, which ``kthvalue``, ``median`` and ``mode`` drop."""
+        return places if places.dim() == self.operand.dim() else places.unsqueeze(self.dim)
+
+    def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the operator returns for such a tensor if it chooses these places."""
+        values = tensor.gather(self.dim, index)
+        return values.reshape(self.places.shape), index.reshape(self.places.shape)
+
+
+@dataclass(frozen=True)
 class Decisions:
-    """The operands on which eager decides in one call.
+    """The operands on which eager decides in one call, and the orders that it chooses.
 
     ``jumps`` are the operators whose result may jump if rounding moves an operand, ``casts`` those
     to narrower floats; ``ran`` are all.
     """
 
     operands: dict[Operand, Tensor] = field(default_factory=dict)
+    orders: dict[Operator, Order] = field(default_factory=dict)
     jumps: set[str] = field(default_factory=set)
     casts: set[str] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
@@ -125,6 +188,11 @@ class Decisions:
                     for place, tensor in enumerate(floats_of((args, kwargs))):
                         if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
                             self.operands[name, number, place] = tensor.detach().clone()
+                result = func(*args, **kwargs)
+                order = Order.chosen(func, args, kwargs, result)
+                if order is not None:
+                    self.orders[name, number] = order
+                return result
             return func(*args, **kwargs)
 
         return dispatched(operator)
@@ -153,10 +221,10 @@ def _jumps(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 class Places:
-    """The names of the artifact's values that are operands of eager's decisions."""
+    """The names of the artifact's values that are operands of eager's decisions, or its orders."""
 
     def __init__(self) -> None:
-        self._names: dict[Operand, frozenset[str]] = {}
+        self._names: dict[Operand | Operator, frozenset[str]] = {}
 
     def names(self) -> frozenset[str]:
         """Return all of them."""
@@ -164,19 +232,22 @@ class Places:
 
     def learn(self, eager: Decisions, run: Callable[[See], object]) -> None:
         """Learn from one call. ``run`` makes it on the artifact, and shows its values."""
-        found: dict[Operand, set[str]] = {
-            key: set() for key, operand in eager.operands.items() if bool(operand.any())
-        }
+        operands = {key: operand for key, operand in eager.operands.items() if bool(operand.any())}
+        found: dict[Operand | Operator, set[str]] = defaultdict(set)
 
         def see(name: str, value: Tensor) -> None:
-            for key, names in found.items():
-                operand = eager.operands[key]
-                if _alike(value, operand) and _near(value.reshape(operand.shape), operand):
-                    names.add(name)
+            for key, operand in operands.items():
+                if _alike(value, operand) and is_near(value.reshape(operand.shape), operand):
+                    found[key].add(name)
+            for operator, order in eager.orders.items():
+                if order.index(value) is not None:
+                    found[operator].add(name)
 
         run(see)
-        for key, names in found.items():
-            self._names[key] = self._names.get(key, frozenset(names)) & names
+        known: list[Operand | Operator] = [*operands, *eager.orders]
+        for decision in known:
+            names = found[decision]
+            self._names[decision] = self._names.get(decision, frozenset(names)) & names
 
     def held(self, eager: Decisions, values: Mapping[str, Tensor]) -> Held:
         """Return the operands of a call that the artifact has; ``values`` are its own, by name."""
@@ -190,7 +261,25 @@ class Places:
             for value in there:
                 same &= (value == operand) | (value.isnan() & operand.isnan())
             found[key] = _Kept(operand, same, there)
-        return Held(found)
+        return Held(found, self._orders(eager, values))
+
+    def _orders(self, eager: Decisions, values: Mapping[str, Tensor]) -> Sequence[_Orders]:
+        """Return the artifact's own orders of all operators of which it has any, in all ways."""
+        known: dict[Operator, list[tuple[Order, Tensor]]] = {}
+        for key, order in eager.orders.items():
+            names = sorted(self._names.get(key, ()))
+            found = [order.index(values[name]) for name in names if name in values]
+            given = [index for index in found if index is not None]
+            different = [
+                index
+                for number, index in enumerate(given)
+                if not any(torch.equal(index, other) for other in given[:number])
+            ]
+            if different:
+                known[key] = [(order, index) for index in different]
+        if not known or math.prod(map(len, known.values())) > MOST_ORDERS:
+            return ()
+        return [dict(zip(known, each, strict=True)) for each in product(*known.values())]
 
 
 @dataclass
@@ -219,32 +308,41 @@ class _Kept:
 
 
 PutBack = Callable[[_Kept, Tensor], Tensor]
+_Orders = Mapping[Operator, tuple[Order, Tensor]]
 
 
 @dataclass(frozen=True)
 class Held:
-    """Operands of the decisions of one call."""
+    """Operands of the decisions of one call, and the orders that may be the artifact's."""
 
     operands: Mapping[Operand, _Kept] = field(default_factory=dict)
+    orders: Sequence[_Orders] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.operands or self.orders)
 
     def kept(self) -> AbstractContextManager[None]:
         """Put back in the block, which makes the same call rounded otherwise, what is the same."""
-        return self._replacing(_Kept.put_back)
+        ways = self.orders[0] if self.orders else {}
+        eager = {operator: (order, order.own) for operator, (order, _) in ways.items()}
+        return self._replacing(_Kept.put_back, eager)
 
     def replays(self, times: float) -> list[Callable[[], AbstractContextManager[None]]]:
-        """Return blocks in which eager decides on the artifact's operands.
+        """Return blocks in which eager decides on the artifact's operands, and orders as it does.
 
         As far as these are within ``times`` what rounding has moved them in ``kept``.
         """
         most = max((len(kept.values) for kept in self.operands.values()), default=0)
 
         def replay(number: int) -> AbstractContextManager[None]:
-            return self._replacing(lambda kept, own: kept.replayed(own, number, times))
+            orders = self.orders[number % len(self.orders)] if self.orders else {}
+            return self._replacing(lambda kept, own: kept.replayed(own, number, times), orders)
 
-        return [partial(replay, number) for number in range(min(most, MOST_REPLAYS))]
+        count = max(min(most, MOST_REPLAYS), len(self.orders))
+        return [partial(replay, number) for number in range(count)]
 
-    def _replacing(self, put_back: PutBack) -> AbstractContextManager[None]:
-        if not self.operands:
+    def _replacing(self, put_back: PutBack, orders: _Orders) -> AbstractContextManager[None]:
+        if not self:
             return nullcontext()
         numbered = Numbered()
 
@@ -257,6 +355,11 @@ class Held:
                 for place in range(len(floats_of((args, kwargs))))
                 if (name, number, place) in self.operands
             }
+            if (name, number) in orders:
+                order, index = orders[name, number]
+                # Another path through the code may bring another operand here.
+                if is_near(args[0], order.operand):
+                    return order.taken(args[0], index)
             return func(*args, **kwargs) if not own else _with(own, put_back, func, args, kwargs)
 
         return dispatched(operator)
@@ -285,7 +388,7 @@ def _with(
         kept = own.get(next(places))
         narrow = tensor if writes or tensor.is_complex() else tensor.to(dtype)
         # Another path through the code may bring another operand here.
-        if kept is None or not _near(tensor, kept.operand):
+        if kept is None or not is_near(tensor, kept.operand):
             return narrow
         found = put_back(kept, narrow).to(narrow.dtype)
         return tensor.copy_(found) if writes else found
@@ -310,10 +413,15 @@ def _alike(value: Tensor | None, operand: Tensor) -> bool:
     return left == right
 
 
-def _near(value: Tensor, operand: Tensor) -> bool:
+def _digits(operand: Tensor) -> float:
+    """Return half of an operand's digits: equal numbers are so near, whatever was rounded."""
+    return float(torch.finfo(operand.dtype).eps ** 0.5) if operand.is_floating_point() else 0.0
+
+
+def is_near(value: Tensor, operand: Tensor, near: float = NEAR) -> bool:
     """Return True if all elements are about the same, in units of the largest of them."""
     if value.shape != operand.shape:
         return False
     left, right = value.to(operand.dtype), operand
     largest = float(right.abs().nan_to_num(0.0, 0.0, 0.0).max())
-    return bool(torch.isclose(left, right, rtol=0.0, atol=NEAR * largest, equal_nan=True).all())
+    return bool(torch.isclose(left, right, rtol=0.0, atol=near * largest, equal_nan=True).all())

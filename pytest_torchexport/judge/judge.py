@@ -13,18 +13,17 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
 from pytest_torchexport.eager.reference import Reference, has_nan
+from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge.calibrate import Calibration
-from pytest_torchexport.judge.doubts import Doubt
-from pytest_torchexport.judge.failure_of import failure_of
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
-from pytest_torchexport.judge.runners import Runner
-from pytest_torchexport.judge.state_differences import input_after_the_call
-from pytest_torchexport.outcomes.compare import Tolerance, compare, largest_error
+from pytest_torchexport.judge.rounding import TIE, Calibration, Doubt
+from pytest_torchexport.judge.runner import Runner
+from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values, largest_error
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
+from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.outcomes.observe import (
     NotTransferable,
     Outcome,
@@ -32,13 +31,107 @@ from pytest_torchexport.outcomes.observe import (
     Tensors,
     TimedOut,
 )
-from pytest_torchexport.results.failures import Failure, NotRepeatable, SpecError
+from pytest_torchexport.results.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
+    ArtifactRaised,
+    DimsNarrowed,
+    Failure,
+    NotRepeatable,
+    OutputsDiffer,
+    SpecError,
+    StateDiffers,
+    StructureDiffers,
+)
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
+
+Lines = Mapping[StateRef, SourceLine]
+
+
+def carried_differences(
+    eager: Mapping[str, Any], artifact: Mapping[str, Any], tolerance: Tolerance
+) -> list[Difference]:
+    """Return the differences of the tensors that both sides have under one name."""
+    return [
+        difference
+        for name in eager
+        if name in artifact
+        for difference in compare_values(eager[name], artifact[name], tolerance, name)
+    ]
+
+
+def input_after_the_call(path: str) -> str:
+    """Return the path of a difference in an input that a call changes."""
+    return f"input {path} after the call"
+
+
+def written_at(differences: Sequence[Difference], lines: Lines) -> SourceLine | None:
+    """Return the line that writes the first place that differs.
+
+    If only outputs differ: the line that writes the module's state, unless there are several.
+    ``lines`` are those of forward's writes.
+    """
+    inputs = {ref: line for ref, line in lines.items() if ref.kind == "input"}
+    of_module = {ref: line for ref, line in lines.items() if ref not in inputs}
+    named = {str(ref): line for ref, line in of_module.items()}
+    named |= {input_after_the_call(ref.path): line for ref, line in inputs.items()}
+    places = [item.path for item in differences if item.path in named]
+    if places:
+        return named[places[0]]
+    states = any(item.kind == "state" for item in differences)
+    found = set() if states else set(of_module.values())
+    return found.pop() if len(found) == 1 else None
+
+
+# The first kind that occurs names the failure: a kind that makes the others meaningless comes
+# before them.
+KINDS: tuple[tuple[str, type[Failure]], ...] = (
+    ("hung", ArtifactHung),
+    ("crashed", ArtifactCrashed),
+    ("raised", ArtifactRaised),
+    ("structure", StructureDiffers),
+    ("dtype", OutputsDiffer),
+    ("shape", OutputsDiffer),
+    ("device", OutputsDiffer),
+    ("values", OutputsDiffer),
+    ("state", StateDiffers),
+)
+
+
+def failure_class(differences: Sequence[Difference]) -> type[Failure] | None:
+    """Return the class of failure that these differences amount to, or None if there are none."""
+    present = {difference.kind for difference in differences}
+    return next((cls for kind, cls in KINDS if kind in present), None)
+
+
+def failure_of(differences: Sequence[Difference], lines: Lines) -> Failure | None:
+    """Return the failure that these differences amount to, or None if there are none.
+
+    ``lines`` are those of forward's writes.
+    """
+    cls = failure_class(differences)
+    if cls is None:
+        return None
+    first = differences[0]
+    if cls in (ArtifactCrashed, ArtifactHung):
+        return cls(first.actual, output=first.what)
+    if cls is StateDiffers:
+        where = written_at(differences, lines)
+        return cls(where=where, differences=tuple(differences))
+    if cls is not ArtifactRaised:
+        return cls(differences=tuple(differences))
+    text, where = first.actual, first.where
+    if is_guard(text):  # the program's own guard on a size
+        cls, text = DimsNarrowed, " ".join(text.split())
+    return cls(text, where=where, differences=tuple(differences))
+
 
 # From this share of the time limit on, a difference is calibrated with eager's cheapest other runs
 # only.
 CALIBRATING_SHARE = 0.5
+NOT_PROVED = "differs by ties, not proved: the numbers that the artifact decides on are not seen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +291,9 @@ class Judge:
                         known=known,
                     )
                 self._log.explain(judged.explained)
+                ties = [item.path for item in judged.explained if item.cause == TIE]
+                if ties and not judged.proved:
+                    self._log.caution(f"{', '.join(ties)}: {NOT_PROVED}")
                 differences = judged.bugs
             elif len(calls) == 1 and not self.tolerance.given:
                 self._log.doubts.saw(calls[0], leaves_after(expected, {}), leaves_after(actual, {}))

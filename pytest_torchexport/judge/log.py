@@ -10,9 +10,8 @@ from enum import Enum
 
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge.coverage import Covered
-from pytest_torchexport.judge.doubts import Doubts
-from pytest_torchexport.judge.vacuity import OutputActivity
+from pytest_torchexport.judge.coverage import Covered, OutputActivity
+from pytest_torchexport.judge.rounding import Doubts
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_torchexport import engine
-from pytest_torchexport.checks import shipping
+from pytest_torchexport.checks import artifact_files
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
@@ -174,7 +174,7 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     )
     if plan.settings.strict:
         if plan.settings.ship:
-            shipping.clear(plan.settings.ship)
+            artifact_files.clear(plan.settings.ship)
         return _failed(plan, verdict.subject, Ineffective(text))
     return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
 

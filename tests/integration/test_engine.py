@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport import SpecError, check_export, engine, register_target
-from pytest_torchexport.checks import preparing
+from pytest_torchexport.checks import exporting
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.call import Call
@@ -318,8 +318,8 @@ def test_a_large_module_lends_its_weights_and_has_them_back(monkeypatch, target)
         lent.append(address_of(prepared.reference.pristine.module.weight) == address)
         return prepared
 
-    prepare = preparing.prepare
-    monkeypatch.setattr(preparing, "prepare", looked_at)
+    prepare = exporting.prepare
+    monkeypatch.setattr(exporting, "prepare", looked_at)
     verdict = check_export(net, (torch.randn(2, 2100),), target=target, max_examples=2)
     assert verdict.status == "passed"
     assert lent == [True]

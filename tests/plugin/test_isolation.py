@@ -396,7 +396,7 @@ def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
 # A stand-in for a call that kills the interpreter, and that nobody made in the clean process before.
 KILLER = """
 import os, pathlib, signal
-from pytest_torchexport.judge.runners import InProcess
+from pytest_torchexport.judge.runner import InProcess
 
 plain = InProcess.run
 

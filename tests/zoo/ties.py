@@ -109,11 +109,6 @@ def one_hot_from_the_end(x: Tensor) -> Tensor:
     return is_at(x, two_from_the_end(x)[:, :1]).long()
 
 
-@wrong(one_hot, "one-hot with several ones", FEW)
-def ones_at_each_maximum(x: Tensor) -> Tensor:
-    return (x == x.amax(1, keepdim=True)).long()
-
-
 # -- places ----------------------------------------------------------------------------------------
 
 
@@ -126,12 +121,7 @@ def ranks_from_the_end(x: Tensor) -> Tensor:
     return order(order_from_the_end(x))
 
 
-@wrong(ranks, "ranks of integers by counting", INTEGERS)
-@wrong(ranks, FEW)
-def ranks_by_counting(x: Tensor) -> Tensor:
-    return (x.unsqueeze(2) > x.unsqueeze(1)).sum(2)
-
-
+@wrong(ranks, "dense ranks of integers", INTEGERS)
 @wrong(ranks, FEW)
 def dense_ranks(x: Tensor) -> Tensor:
     equal = x.unsqueeze(2) == x.unsqueeze(1)

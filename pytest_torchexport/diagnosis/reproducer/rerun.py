@@ -14,8 +14,7 @@ import torch
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.explain import DEADLY
+from pytest_torchexport.judge.case import DEADLY, Case
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values

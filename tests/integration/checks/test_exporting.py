@@ -1,4 +1,4 @@
-"""checks/exporting.py: causes of refusals, and what an export leaves behind."""
+"""checks/exporting.py: what cannot be judged is said before anything runs; refusals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,34 @@ from torch import nn
 
 from pytest_torchexport import check_export, register_target
 from pytest_torchexport.testing import FakeTarget
+
+
+@pytest.mark.parametrize(
+    ("subject", "argument", "said"),
+    [
+        (nn.Identity(), torch.empty(2, 3, device="meta"), "an argument is on the meta device"),
+        (nn.Linear(3, 2, device="meta"), torch.ones(2, 3), "the module has parameters on the meta"),
+        (
+            nn.Identity(),
+            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+            "an argument is a nested tensor",
+        ),
+    ],
+    ids=["meta argument", "meta module", "nested argument"],
+)
+def test_tensors_without_numbers_or_sizes_are_a_skip(subject, argument, said):
+    verdict = check_export(subject, (argument,), target="trace")
+    assert verdict.status == "skipped", verdict
+    assert verdict.reason.startswith(said)
+
+
+def test_sparse_tensors_alone_have_no_batch():
+    verdict = check_export(
+        nn.Identity(), (torch.eye(3).to_sparse(),), target="trace", checks="parity"
+    )
+    assert verdict.status == "passed", verdict
+    assert verdict.reached == {}
+
 
 X = (torch.ones(2, 3),)
 

@@ -1,4 +1,4 @@
-"""checks/parity.py: differences at every size, and calls that use up the time of the item."""
+"""checks/parity.py: every call is judged, and the smallest that fails is shown."""
 
 from __future__ import annotations
 
@@ -164,3 +164,45 @@ def test_torchscript_alone_is_run_again_at_the_ends_of_a_range(monkeypatch, targ
     )
     assert verdict.status == "passed", verdict
     assert asked == {"example": {3}, "boundary": {times}, "drawn": {1}, "searched": {1}}
+
+
+class Configured(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.twice = True
+
+    def forward(self, x):
+        return torch.relu(x) * 2 if self.twice else x
+
+
+class Gated(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) if x.sum() > 100 else torch.tanh(x)
+
+
+class Sized(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) if len(x) > 2 else torch.tanh(x)
+
+
+@pytest.mark.parametrize(
+    ("net", "checks", "straight"),
+    [
+        (nn.ReLU(), ["parity", "control_flow"], True),
+        (Configured(), ["parity", "control_flow"], True),
+        (Gated(), ["parity", "control_flow"], False),
+        (Sized(), ["parity", "control_flow"], False),
+        (nn.ReLU(), ["parity"], False),
+    ],
+    ids=["no condition", "of the configuration", "on values", "on a size", "not followed"],
+)
+def test_code_is_straight_if_no_condition_depends_on_the_input(monkeypatch, net, checks, straight):
+    said, search = [], parity.DifferenceSearch
+
+    def made(*args, **kwargs):
+        said.append(kwargs["straight"])
+        return search(*args, **kwargs)
+
+    monkeypatch.setattr(parity, "DifferenceSearch", made)
+    check_export(net, (X(4, 3),), target="script", checks=checks, max_examples=2)
+    assert said == [straight]

@@ -19,11 +19,11 @@ from torch import nn
 from versions import FUNCTION_TYPED, INSTALLED
 
 from pytest_torchexport import check_export, engine
-from pytest_torchexport.checks import round_trip, serving, state
+from pytest_torchexport.checks import artifact_files, round_trip, serving, state
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import attempted
-from pytest_torchexport.judge.runners import LoadedArtifact
+from pytest_torchexport.judge.runner import LoadedArtifact
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.sandbox import process, session, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
@@ -89,8 +89,7 @@ def failed(verdict, failure, *said):
 # -- the order of the calls ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kept", [round_trip.KEPT, 1])
-def test_other_calls_are_compared_however_few_of_them_are_kept(monkeypatch, kept):
+def test_other_calls_are_compared_and_those_left_out_are_told(monkeypatch):
     run, rows = LoadedArtifact.run, []
 
     def doubled_at_the_last(self, call, **options):
@@ -99,11 +98,13 @@ def test_other_calls_are_compared_however_few_of_them_are_kept(monkeypatch, kept
         wrong = rows[-1] == 8
         return (Returned(outcome.value * 2, outcome.inputs) if wrong else outcome), state
 
-    monkeypatch.setattr(round_trip, "KEPT", kept)
     monkeypatch.setattr(LoadedArtifact, "run", doubled_at_the_last)
     verdict = check(checks=["round_trip"], dims={"batch": (1, 8)})
     failed(verdict, "RoundTripDiffers", "a call at batch = 8 after loading")
     assert len(set(rows)) > 2
+    monkeypatch.setattr(round_trip, "KEPT", 1)
+    verdict = check(checks=["round_trip"], dims={"batch": (1, 8)})
+    assert any("for lack of memory" in note for note in verdict.notes)
 
 
 def test_large_weights_are_in_one_process_at_a_time(monkeypatch):
@@ -424,14 +425,14 @@ def test_names_that_saving_changes_are_told(monkeypatch):
 
 def spoil(monkeypatch, how):
     """Do something to the file after it was moved."""
-    plain = round_trip._moved
+    plain = artifact_files._moved
 
     def moved(case):
         saved = plain(case)
         how(saved.path)
         return saved
 
-    monkeypatch.setattr(round_trip, "_moved", moved)
+    monkeypatch.setattr(artifact_files, "_moved", moved)
 
 
 @pytest.mark.parametrize("target", ["trace", "export", "onnx"])

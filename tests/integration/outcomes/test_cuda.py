@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.checks import exporting, preparing
+from pytest_torchexport.checks import exporting
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.judge.case import Prepared
-from pytest_torchexport.judge.runners import InProcess
+from pytest_torchexport.judge.runner import InProcess
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import Subject
 
@@ -96,7 +96,7 @@ def test_eager_that_runs_on_the_cpu_only_is_said_to(monkeypatch):
 
     monkeypatch.setattr(Subject, "to", to)
     monkeypatch.setattr(Call, "to", lambda self, *_: self)
-    monkeypatch.setattr(preparing, "unusable_device", lambda _: None)
+    monkeypatch.setattr(exporting, "unusable_device", lambda _: None)
     verdict = check(device="cuda")
     assert verdict.failure == "SpecError"
     assert "eager raises on cuda, and not on the CPU" in verdict.reason
@@ -133,7 +133,7 @@ def test_calls_for_which_a_device_has_no_memory_are_left_out_with_a_note(monkeyp
     monkeypatch.setattr(Reference, "_on_device", on_device)
     monkeypatch.setattr(Subject, "to", lambda self, *_: self)
     monkeypatch.setattr(Call, "to", lambda self, *_: self)
-    monkeypatch.setattr(preparing, "unusable_device", lambda _: None)
+    monkeypatch.setattr(exporting, "unusable_device", lambda _: None)
     verdict = check(device="cuda")
     assert verdict.status == "passed", verdict
     assert max(sizes) > 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytest_torchexport.checks import state
-from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference

@@ -90,7 +90,7 @@ def test_surroundings_that_take_the_plugin_or_the_targets_away_are_told(call, mo
     assert "next step: pytest -p pytest_torchexport.plugin" in out
     monkeypatch.setattr(doctor, "_is_registered", lambda: False)
     monkeypatch.setenv("PYTORCH_JIT", "0")
-    monkeypatch.setattr(doctor.landlock, "version", lambda: -1)
+    monkeypatch.setattr(doctor.kernel, "landlock_version", lambda: -1)
     status, out = call()
     assert status == 1
     assert "trace and script make no program; next step: unset PYTORCH_JIT" in out

@@ -1,4 +1,4 @@
-"""checks/size.py: the bytes of an artifact beside those of its module, and their limit."""
+"""checks/artifact_files.py: files are not too large, and what passed is shipped."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.checks import size
+from pytest_torchexport.checks import artifact_files
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.engine import check_artifact
 from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.results import manifest
 
 X = torch.linspace(-1.0, 1.0, 1024).reshape(2, 512)
 MIB = 2**20
@@ -90,7 +91,7 @@ def test_the_report_names_a_large_weight_as_the_module_does(target):
 def test_buffers_without_elements_share_no_memory():
     verdict = checked(Constant(), target="trace", max_size_ratio=1.5)
     assert verdict.failure == "ArtifactTooLarge"
-    assert verdict.details[2:] == size.OTHER
+    assert verdict.details[2:] == artifact_files.OTHER
 
 
 def test_a_file_that_stores_it_once_passes():
@@ -109,7 +110,10 @@ def test_the_size_is_measured_without_a_limit_and_of_a_file_from_elsewhere(tmp_p
 
 @pytest.mark.parametrize(
     ("subject", "checks", "said"),
-    [(Doubled(), ("parity",), size.NO_FILE), (lambda x: x * 2, ("round_trip",), size.NO_MODULE)],
+    [
+        (Doubled(), ("parity",), artifact_files.NO_FILE),
+        (lambda x: x * 2, ("round_trip",), artifact_files.NO_MODULE),
+    ],
 )
 def test_a_limit_that_holds_for_nothing_is_said(subject, checks, said):
     verdict = checked(subject, "trace", checks, max_size_ratio=1.5)
@@ -117,3 +121,55 @@ def test_a_limit_that_holds_for_nothing_is_said(subject, checks, said):
     assert verdict.cautions == (said,)
     strict = checked(subject, "trace", checks, max_size_ratio=1.5, strict=True)
     assert (strict.failure, strict.reason) == ("Ineffective", said)
+
+
+class Frozen(nn.Module):
+    """A trace keeps the branch that the example took."""
+
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+@pytest.fixture
+def check(tmp_path):
+    def run(module, **options):
+        return check_export(
+            module,
+            (torch.ones(2, 3),),
+            target="trace",
+            max_examples=3,
+            ship=str(tmp_path / "to/ship"),
+            **options,
+        )
+
+    return run
+
+
+def test_the_files_that_passed_are_shipped_until_a_check_fails(check, tmp_path):
+    place = tmp_path / "to/ship"
+    assert check(nn.Hardtanh()).failure is None
+    assert check(nn.ReLU(), shapes={"input": "batch 3"}, dims={"batch": (1, 5)}).failure is None
+    judged = manifest.read((place / manifest.NAME).read_text())
+    assert (judged.subject, judged.status, judged.file) == ("ReLU", "passed", "model.pt")
+    assert judged.sizes == {"batch": manifest.Sizes(low=1, high=5)}
+    assert not list(manifest.differences(judged, manifest.files_in(place)))
+    loaded = torch.jit.load(place / judged.file)
+    assert torch.equal(loaded(-torch.ones(1, 3)), torch.zeros(1, 3))
+    assert check(Frozen()).failure == "BranchFrozen"
+    assert list(place.parent.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_left_alone(check, tmp_path):
+    (tmp_path / "to/ship").mkdir(parents=True)
+    (tmp_path / "to/ship/thesis.tex").touch()
+    verdict = check(nn.Identity())
+    assert (verdict.status, verdict.failure) == ("failed", "SpecError")
+    assert "has files that no check has shipped" in verdict.reason
+    assert (tmp_path / "to/ship/thesis.tex").exists()
+
+
+def test_without_a_file_that_was_judged_nothing_is_shipped(check, tmp_path):
+    verdict = check(Frozen(), checks=("dims",))
+    assert verdict.status == "passed"
+    assert any("not shipped: no file was judged" in line for line in verdict.cautions)
+    assert not (tmp_path / "to/ship").exists()

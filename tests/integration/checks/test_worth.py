@@ -1,4 +1,4 @@
-"""checks/self_test.py: seeded bugs are caught if the calls can show them, else they are missed."""
+"""checks/worth.py: doubts about a pass, and seeded bugs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,104 @@ import re
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_torchexport import Ineffective, check_export
 from pytest_torchexport.results.verdict import SeededBug
+
+X = torch.ones(2, 3)
+
+
+class Difference(nn.Module):
+    def forward(self, x: Tensor, y: Tensor, scale: float = 2.0) -> Tensor:
+        return x - scale * y
+
+
+def checked(target, *args, **kwargs):
+    verdict = check_export(
+        Difference(), args, kwargs, target=target, max_examples=2, checks=("parity",)
+    )
+    assert verdict.status == "passed"
+    return verdict
+
+
+def test_a_trace_drops_arguments_with_defaults():
+    assert (
+        "the program does not take scale: constant since the export"
+        in checked("trace", X, y=X).notes
+    )
+
+
+def test_a_script_is_called_like_eager():
+    assert not [note for note in checked("script", X, X).notes if "the program" in note]
+
+
+def test_inputs_of_a_file_in_another_order_are_a_warning():
+    (caution,) = checked("onnx", y=X, x=X.clone()).cautions
+    assert caution.startswith("the file's inputs are in the order y, x")
+    assert checked("trace", y=X, x=X.clone()).cautions == ()
+
+
+class SmallShares(nn.Module):
+    """Returns numbers below a thousandth; ``traced`` changes them where the model is traced."""
+
+    def __init__(self, traced):
+        super().__init__()
+        self.traced = traced
+
+    def forward(self, x):
+        y = torch.tanh(x) * 1e-3
+        return self.traced(y) if torch.jit.is_tracing() else y
+
+
+def cautions(traced, **options):
+    verdict = check_export(
+        SmallShares(traced),
+        (torch.randn(3, 8),),
+        target="trace",
+        checks=("parity",),
+        max_examples=5,
+        **options,
+    )
+    assert verdict.status == "passed", verdict
+    return verdict.cautions
+
+
+def test_half_precision_in_an_output_of_small_numbers_is_a_warning():
+    (text,) = cautions(lambda y: y.half().float())
+    assert text.startswith("output differs by ")
+    assert "times eager's own error: within the tolerance, but no rounding" in text
+
+
+def test_another_last_digit_is_none():
+    assert cautions(lambda y: y * (1 + 2e-7)) == ()
+
+
+def test_the_users_own_tolerance_leaves_nothing_to_doubt():
+    assert cautions(lambda y: y.half().float(), rtol=1e-2, atol=1e-5) == ()
+
+
+class ScaledSequence(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.RNN(3, 4)
+
+    def forward(self, scale, x):
+        return self.rnn(x)[0] * scale
+
+
+def test_the_sequence_is_named_also_behind_an_input_without_dimensions():
+    verdict = check_export(
+        ScaledSequence(),
+        (torch.tensor(2.0), torch.randn(5, 2, 3)),
+        target="export",
+        checks=("parity",),
+        max_examples=1,
+    )
+    assert verdict.status == "passed", verdict.reason
+    (warning,) = verdict.ineffective
+    assert warning.startswith("dim 0 of x is a sequence of 5: the artifact is not right at 6")
+    assert warning.endswith("""shapes={'x': "sequence batch 3"}, or not, with "5 batch 3\"""")
 
 
 class Two(nn.Module):
@@ -127,9 +221,9 @@ def test_the_first_weight_that_matters_is_the_one():
 
 
 def test_eager_that_does_not_return_with_other_weights_ends_all_the_same(monkeypatch):
-    from pytest_torchexport.checks import self_test
+    from pytest_torchexport.checks import worth
 
-    monkeypatch.setattr(self_test, "SECONDS_EACH", 0.3)
+    monkeypatch.setattr(worth, "SECONDS_EACH", 0.3)
     found = seeded(Scaled(1, loops=True), torch.randn(2, 3))
     assert found["perturbed weight"] == "does not apply"
     assert found["frozen size of batch"] == "caught"

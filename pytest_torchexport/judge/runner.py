@@ -1,26 +1,32 @@
-"""Call an artifact in this process, or in the sandbox, where it may crash.
-
-Separate from the judge, which looks at outcomes only.
-"""
+"""Run an artifact: open its files in the clean process, or call it in this one."""
 
 from __future__ import annotations
 
 import copy
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from pytest_torchexport import targets
+from pytest_torchexport.config import names
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import See, seen
+from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.outcomes.limits import in_thread
+from pytest_torchexport.outcomes.limits import in_thread, share_of_memory
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     Outcome,
+    Raised,
     Returned,
     State,
     Tensors,
@@ -31,8 +37,226 @@ from pytest_torchexport.outcomes.observe import (
     raised,
     tensors_of,
 )
-from pytest_torchexport.sandbox.session import SandboxSession
+from pytest_torchexport.results.failures import (
+    ArtifactCrashed,
+    ArtifactHung,
+    Ineffective,
+    LoadFailed,
+)
+from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.process import ServerUnavailable
+from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues
+from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
+
+_NO_PROCESS = "the clean process could not be started"
+_Process = TypeVar("_Process", bound=sandbox.SandboxProcess)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The loader of a target's files in the sandbox: two functions by name, and the library."""
+
+    load: str
+    read: str
+    library: str
+
+
+def loader_of(target: str) -> Loader | None:
+    """Return the loader of a target's files; None if another process cannot import any.
+
+    That is so for a target that a conftest registers and that names no loader.
+    """
+    traits = targets.get(target).traits
+    if traits.loader:
+        return Loader(f"{traits.loader}.load", f"{traits.loader}.read", traits.library)
+    path = names.entry_point(target)
+    if path is None:
+        return None
+    return Loader(f"{path}.load", f"{path}.traits.read", traits.library)
+
+
+def warm_up(target: str) -> None:
+    """Have the sandbox ready by the time there is a file to load. Does not wait."""
+    loader = loader_of(target)
+    if loader is not None:
+        preload = (*_own_modules(loader), *targets.get(target).traits.preload)
+        sandbox.warm_up(loader.library, preload)
+
+
+def _own_modules(loader: Loader) -> tuple[str, ...]:
+    """Return the modules of this package that hold the loader's functions.
+
+    A module of another package is imported by each child: it may change its whole process.
+    """
+    own = f"{__package__.partition('.')[0]}."
+    modules = {path.partition(":")[0] for path in (loader.load, loader.read)}
+    return tuple(sorted(name for name in modules if name.startswith(own)))
+
+
+def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:
+    """Return the source of a file in a directory of its own, loaded as the item's target loads it.
+
+    ``fields`` are further ones of Source, or replace those of the plan.
+    """
+    loader = _known_loader_of(plan.target)
+    given = {
+        "load": loader.load,
+        "read": loader.read,
+        "library": loader.library,
+        "device": plan.device,
+        "blocked": blocked,
+        "imports": plan.settings.runtime_imports,
+        **fields,
+    }
+    memory = plan.settings.memory_limit or share_of_memory()
+    return Source(path=path, home=path.parent, memory=memory, **given)
+
+
+def opened(source: Source, plan: Plan) -> SandboxSession:
+    """Load a file; the session's ``problem`` is why it was not loaded.
+
+    Raises Ineffective if there was no process for it: that is not the artifact's fault.
+    """
+    return _started(lambda: SandboxSession(source, plan.call_limit))
+
+
+def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctionCall:
+    """Call a function of this package (``package.module:name``) in the sandbox, with a file's path.
+
+    Raises Ineffective if there was no process for it.
+    """
+    return _started(lambda: SandboxFunctionCall(function, source, plan.call_limit))
+
+
+def artifact_directory(target: str) -> Path:
+    """Return a new directory for one file. Raises Ineffective if there is none to be had."""
+    try:
+        return sandbox.artifact_directory(_known_loader_of(target).library)
+    except ServerUnavailable as error:
+        raise Ineffective(f"{_NO_PROCESS}: {error}") from None
+    except OSError as error:
+        ran_out = machine.fault(error)
+        raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(machine.PLACE,)) from None
+
+
+def _known_loader_of(target: str) -> Loader:
+    loader = loader_of(target)
+    assert loader is not None, f"no process loads files of {target}"
+    return loader
+
+
+def _started(start: Callable[[], _Process]) -> _Process:
+    """Return the process; one that something else may have killed is started once more."""
+    process = start()
+    if killed_from_outside(process.problem):
+        process = start()
+    if not process.started:
+        text = str(process.problem)
+        raise machine.fault_in(text) or Ineffective(text)
+    return process
+
+
+def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:
+    """Raise the failure for a file that was not loaded.
+
+    ``blocked`` are the packages that the process does not have.
+    """
+    if isinstance(problem, Crashed):
+        raise ArtifactCrashed(f"while it was loaded: {problem.reason}", output=printed)
+    if isinstance(problem, TimedOut):
+        raise ArtifactHung(f"while it was loaded: {problem}", output=printed)
+    if not isinstance(problem, Raised):
+        raise LoadFailed(str(problem), output=printed)
+    wanted = [name for name in blocked if _names(problem.message, name)]
+    gone = (f"not importable there: {', '.join(wanted)}",) if wanted else ()
+    remedy = remedy_of(problem.type, problem.message)
+    raise LoadFailed(
+        str(problem),
+        details=(*remedy.lines, *gone),
+        where=problem.where,
+        output=printed,
+        imports=remedy.imports,
+    )
+
+
+def _names(text: str, package: str) -> bool:
+    """Return True if a text names a package, a part of it or its operators.
+
+    Paths and files of that name do not count.
+    """
+    begins, ends = r"(?:(?<![\w./\\-])|(?<=ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
+    return re.search(begins + re.escape(package) + ends, text) is not None
+
+
+def raise_if_unsound(problems: Sequence[str]) -> None:
+    """Raise LoadFailed if something is wrong with the file itself."""
+    if problems:
+        raise LoadFailed(problems[0], details=tuple(problems[1:]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedArtifact:
+    """A file in a directory of its own, and the session that has it loaded (None: it did not load).
+
+    ``blocked`` are the packages that the process does not have; ``thorough`` and ``fresh`` say how
+    carefully the process puts its state back after a call. ``first_runs`` are the calls of the
+    example that were made there, ``others`` further ones.
+    """
+
+    path: Path
+    plan: Plan
+    blocked: Sequence[str]
+    thorough: bool
+    fresh: bool
+    gradients: bool
+    session: SandboxSession | None = None
+    first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
+    others: tuple[tuple[ReferenceCall, Outcome], ...] = ()
+
+    def open(self, device: str | None = None, threads: int = 1) -> SandboxSession:
+        """Load it in a new process, on the item's device or another.
+
+        ``threads`` is how many it may use. Raises Ineffective if no process can be started.
+        """
+        return self.open_file(self.path, device, threads)
+
+    def open_file(self, path: Path, device: str | None = None, threads: int = 1) -> SandboxSession:
+        """Load a file of the same artifact."""
+        cuda.release()
+        source = source_of(
+            self.plan,
+            path,
+            self.blocked,
+            device=device or self.plan.device,
+            thorough=self.thorough,
+            fresh=self.fresh,
+            threads=threads,
+            gradients=self.gradients,
+        )
+        return opened(source, self.plan)
+
+    def printed(self) -> str:
+        """Return the end of what the artifact printed in its process."""
+        return self.session.printed() if self.session is not None else ""
+
+    def files(self) -> list[Path]:
+        """Return what belongs to it, after its process has ended.
+
+        The end of what it printed is in the verdict; the rest may be as long as the limit allows.
+        """
+        self.end()
+        return [file for file in self.path.parent.iterdir() if file.suffix != ".output"]
+
+    def end(self) -> None:
+        """End its process."""
+        if self.session is not None:
+            self.session.close()
+
+    def close(self) -> None:
+        """End its process, and remove the files that were not kept."""
+        self.end()
+        shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 class Runnable(Protocol):

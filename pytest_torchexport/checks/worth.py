@@ -1,30 +1,117 @@
-"""The self-test: seed known bugs into an item's artifact and see if the item's calls catch them.
-
-It checks the item and not the model: the calls are those that the item has just passed with, and a
-pass with a bug is the bad result.
-"""
+"""Weigh a pass: doubts about it, and bugs that are put into the artifact to be found."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pytest_torchexport.config.named_dims import Dim
+from pytest_torchexport.config.named_dims import Dim, Expr
+from pytest_torchexport.eager.batch_axes import SEQUENCE
 from pytest_torchexport.inputs.pytrees import tree_map
-from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.convention import reordered, unlike
+from pytest_torchexport.judge.coverage import uncovered, weighed
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.runners import AsFunction, Runnable
+from pytest_torchexport.judge.rounding import Doubt
+from pytest_torchexport.judge.runner import AsFunction, Runnable
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.results.failures import Ineffective
-from pytest_torchexport.results.verdict import SeededBug, SeededBugKind
+from pytest_torchexport.results.failures import CannotJudge, Ineffective
+from pytest_torchexport.results.verdict import Difference, SeededBug, SeededBugKind
+
+
+def weigh(case: Case) -> None:
+    """Raise Ineffective if hardly anything was checked; else log why a pass says little.
+
+    Also log what the calls left uncovered.
+    """
+    log, accepted = case.log, case.accepted
+    log.ineffective += weighed(
+        log.outputs,
+        refused=log.calls["rejected"],
+        refusal=accepted.refusal,
+        only_the_examples_values=accepted.fell_back and not accepted.takes_other_values,
+        fixed=accepted.fixed,
+    )
+    for text in log.outputs.partial():
+        log.note(text)
+    for doubt, found in case.judge.doubted():
+        log.caution(_doubted(doubt, found))
+    _say_how_to_call(case)
+    log.uncovered = uncovered(
+        log.covered, case.spec, case.plan.options, case.artifact.facts, tied=accepted.tied
+    )
+
+
+def _say_how_to_call(case: Case) -> None:
+    """Log the ways in which eager can be called and the artifact cannot."""
+    eager, facts = case.reference.pristine.signature(), case.artifact.facts
+    if eager is None:
+        return
+    program = facts.signature()
+    for text in unlike(eager, program) if program is not None else ():
+        case.log.note(text)
+    if text := reordered(eager, facts.inputs()):
+        case.log.caution(text)
+
+
+def require(case: Case) -> None:
+    """Raise CannotJudge if random outputs cannot be compared.
+
+    Raises Ineffective under strict for any reason why a pass says little.
+    """
+    paths = ", ".join(sorted(case.random_paths))
+    unjudged = paths and (
+        f"forward is random, and {case.plan.target} draws from another random stream than eager: "
+        f"the values of {paths} cannot be compared"
+    )
+    if case.plan.settings.strict and (case.log.ineffective or unjudged):
+        first, *more = [unjudged] if unjudged else case.log.ineffective
+        raise Ineffective(first, details=tuple(more))
+    if unjudged:
+        raise CannotJudge(unjudged)
+
+
+def _doubted(doubt: Doubt, found: Difference) -> str:
+    many = found.in_own_errors
+    times = f" and {many:.0f} times eager's own error" if many else ""
+    return (
+        f"{found.path} differs by {found.max_abs:.2g}, {doubt.units:.0f} units in the last place "
+        f"of its largest element{times}: within the tolerance, but no rounding; give rtol and "
+        "atol if it must not differ"
+    )
+
+
+def weigh_sequence(case: Case) -> None:
+    """Log a warning if the artifact does not take another length of a sequence, as eager does."""
+    accepted = case.accepted.at_any_length()
+    if accepted is None:
+        return
+    other = dataclasses.replace(case, accepted=accepted, log=ItemLog())
+    spec, dim = other.spec, other.spec.dims[SEQUENCE]
+    for size in (dim.example + 1, dim.high, dim.example - 1):
+        recipe = example_recipe(spec, {SEQUENCE: size})
+        failure = other.judge.quietly(recipe) if size in dim.sizes else None
+        if failure is not None:
+            leaf = next(leaf for leaf in spec.tensors if Expr(SEQUENCE) in leaf.shape)
+            varies = " ".join(axis.text for axis in leaf.shape)
+            stays = " ".join(axis.fixed(SEQUENCE, dim.example).text for axis in leaf.shape)
+            case.log.ineffective.append(
+                f"dim {leaf.shape.index(Expr(SEQUENCE))} of {leaf.path} is a sequence of "
+                f"{dim.example}: the artifact is not right at {size} ({type(failure).__name__}); "
+                f'say if its length varies, with shapes={{{leaf.path!r}: "{varies}"}}, or not, '
+                f'with "{stays}"'
+            )
+            return
+
 
 # How far a seeded bug moves the weights: the error of a weight stored in eight bits.
 WEIGHT_NOISE = 0.01

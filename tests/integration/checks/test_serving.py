@@ -1,4 +1,4 @@
-"""checks/production.py: an artifact with the threads that serve it."""
+"""checks/serving.py: the artifact as it is served, with more threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.checks import production
+from pytest_torchexport.checks import serving
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import settings_from
@@ -80,7 +80,7 @@ def returned(*numbers):
 
 
 def test_results_that_change_are_counted_with_their_largest_difference():
-    seen = production._Repeats()
+    seen = serving._Repeats()
     seen.saw([returned(1.0, 2.0)])
     assert seen.warning(4) == ""
     seen.saw([returned(1.0, 2.0), returned(1.0, 2.5), returned(0.5, 4.0)])
@@ -92,7 +92,7 @@ def test_results_that_change_are_counted_with_their_largest_difference():
 
 
 def test_repeats_differ_by_their_bits():
-    bits = production._bits
+    bits = serving._bits
     assert bits(returned(0.0), frozenset()) != bits(returned(-0.0), frozenset())
     assert bits(returned(float("nan")), frozenset()) == bits(returned(float("nan")), frozenset())
     assert bits(returned(1.0), frozenset(["output"])) == bits(returned(2.0), frozenset(["output"]))
@@ -103,5 +103,5 @@ def test_a_result_of_which_each_repeat_differs_is_kept_each_time():
     runner = SimpleNamespace(run=lambda *_: returned(float(next(numbers))))
     numbers = iter(range(100))
     case = SimpleNamespace(plan=SimpleNamespace(seed=0), random_paths=frozenset())
-    found = production._repeated(case, runner, Call())
-    assert [outcome.value.item() for outcome in found] == list(range(production.REPEATS))
+    found = serving._repeated(case, runner, Call())
+    assert [outcome.value.item() for outcome in found] == list(range(serving.REPEATS))

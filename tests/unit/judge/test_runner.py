@@ -1,23 +1,65 @@
-"""judge/runners.py: an artifact has the same outcomes in this process and in the sandbox."""
+"""judge/runner.py: an artifact is called here or in the clean process, which loads its file."""
 
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from pytest_torchexport import targets
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.runners import (
+from pytest_torchexport.judge import runner
+from pytest_torchexport.judge.runner import (
     AsFunction,
     InProcess,
     InSandbox,
     LoadedArtifact,
+    Loader,
     SandboxRaised,
 )
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.sandbox import session
 from pytest_torchexport.targets import ProgramFacts
+from pytest_torchexport.targets.base import TargetTraits
+
+
+@pytest.fixture
+def preloaded(monkeypatch):
+    """What ``warm_up`` asks for, by library; no process is started."""
+    asked = {}
+    monkeypatch.setattr(
+        session, "warm_up", lambda library, modules: asked.update({library: modules})
+    )
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("target", "library", "loads", "reads"),
+    [
+        ("trace", "torch", "targets.trace", "targets.trace"),
+        ("onnx", "onnxruntime", "targets.formats.onnx_runtime", "targets.formats.onnx_runtime"),
+    ],
+)
+def test_the_server_imports_our_loader_once(preloaded, target, library, loads, reads):
+    runner.warm_up(target)
+    assert set(preloaded[library]) == {f"pytest_torchexport.{loads}", f"pytest_torchexport.{reads}"}
+
+
+def test_the_server_imports_what_a_target_names_as_slow(preloaded):
+    runner.warm_up("export")
+    assert set(targets.get("export").traits.preload) < set(preloaded["torch"])
+
+
+def test_a_loader_of_another_package_is_imported_by_each_child(preloaded, monkeypatch):
+    loader = Loader("theirs.files:load", "theirs.files:read", "torch")
+    monkeypatch.setattr(runner, "loader_of", lambda _: loader)
+    monkeypatch.setattr(targets, "get", lambda _: SimpleNamespace(traits=TargetTraits()))
+    runner.warm_up("theirs")
+    assert preloaded == {"torch": ()}
+
 
 X = torch.tensor([1.0, 2.0])
 

@@ -1,6 +1,4 @@
-"""judge/calibrate.py: rounding and ties are explained, bugs are kept."""
-
-# ruff: noqa: ARG005  # an artifact may ignore what eager returned
+"""judge/rounding.py: rounding and ties are explained, bugs are kept."""
 
 from __future__ import annotations
 
@@ -12,11 +10,23 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.calibrate import WEIGHED, Calibration
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
+from pytest_torchexport.judge.rounding import (
+    ENOUGH,
+    FAR,
+    MULTIPLE,
+    WEIGHED,
+    Calibration,
+    Doubts,
+    Seen,
+    is_far_beyond,
+    with_cause,
+)
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
+
+# ruff: noqa: ARG005  # an artifact may ignore what eager returned
 
 
 def judged(function, call, actual, *, known=0, leaves_out_casts=False):
@@ -578,3 +588,122 @@ def test_another_result_than_that_without_eagers_casts_is_kept(name):
 def test_infinity_from_a_cast_is_never_rounding():
     call = Call((torch.tensor([1.1, 30_000.0]),))
     assert len(judged_of_runtime(in_half, call, lambda x: x * 3).bugs) == 1
+
+
+EAGER = torch.tensor([1.0, 2.0, 3.0])
+# Eager's error on each element.
+OWN = 2.0**-10
+
+
+def caused(wanted, found, *others, truth=None):
+    (difference,) = compare_values(wanted, found, Tolerance(0.0, 0.0))
+    return with_cause(difference, Seen(truth=truth, others=list(others)), wanted, found)
+
+
+@pytest.mark.parametrize(("times", "cause"), [(MULTIPLE, "rounding"), (2 * MULTIPLE, "bug")])
+def test_a_few_of_eagers_own_errors_are_rounding_and_more_are_a_bug(times, cause):
+    found = caused(EAGER, EAGER + times * OWN, EAGER + OWN)
+    assert (found.cause, found.own_error) == (cause, OWN)
+
+
+def test_the_run_in_float64_counts_unless_it_computes_something_else():
+    found = EAGER + 2 * OWN
+    assert caused(EAGER, found, EAGER, truth=EAGER.double() + OWN).cause == "bug"
+    assert caused(EAGER, found, EAGER + OWN / 8, truth=EAGER.double() + OWN).cause == "rounding"
+
+
+def test_nothing_is_known_without_a_run():
+    found = caused(EAGER, EAGER + OWN)
+    assert (found.cause, found.own_error) == ("", None)
+
+
+def test_an_integer_that_no_run_has_otherwise_is_a_bug():
+    two, three = torch.tensor([2, 5]), torch.tensor([3, 5])
+    assert caused(two, three, three).cause == "tie"
+    assert caused(two, three, two).cause == "bug"
+    assert caused(two, torch.tensor([3, 6]), three).cause == "bug"
+
+
+def test_an_error_as_large_as_the_output_decides_nothing():
+    assert caused(EAGER, EAGER * 1.5, EAGER * 2).cause == "ambiguous"
+
+
+def test_a_number_that_some_runs_do_not_have_decides_nothing():
+    infinite = torch.tensor([1.0, 2.0, math.inf])
+    assert caused(EAGER, infinite, infinite).cause == "ambiguous"
+    assert caused(EAGER, infinite, EAGER).cause == "bug"
+
+
+def beyond(found, *others):
+    (difference,) = compare_values(EAGER, found, Tolerance(0.0, 0.0))
+    return is_far_beyond(difference, Seen(others=list(others)), EAGER, found)
+
+
+def test_no_further_run_explains_what_is_far_beyond_the_error_of_enough_runs():
+    runs = [EAGER + OWN] * ENOUGH
+    assert beyond(EAGER + 2 * FAR * OWN, *runs)
+    assert not beyond(EAGER + FAR / 2 * OWN, *runs)
+    assert not beyond(EAGER + 2 * FAR * OWN, *runs[1:])  # too few
+    assert not beyond(EAGER + 2 * FAR * OWN, *runs[1:], EAGER + 99 * OWN)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_no_number_may_be_another_order_of_a_sum(value):
+    runs = [EAGER] * ENOUGH
+    assert not beyond(torch.tensor([1.0, 2.0, value]), *runs)
+    assert not beyond(EAGER + 99.0, *runs[1:], torch.tensor([1.0, 2.0, value]))
+
+
+X = torch.linspace(-1.0, 1.0, 50)
+
+
+def doubted(eager, artifact, *inputs):
+    """Return the doubts about an artifact that returned these values, on calls in a row."""
+    doubts = Doubts()
+    for x in inputs:
+        left, right = eager(x), artifact(x)
+        assert compare_values(left, right, Tolerance()) == [], "the table must pass first"
+        doubts.saw(Call((x,)), {"output": left}, {"output": right})
+    return list(doubts.judged(Calibration(OtherRuns(Subject.of(eager), 0))))
+
+
+def shares(x):
+    return (x * 3).softmax(0) * 1e-3
+
+
+def test_half_precision_within_an_output_of_small_numbers_is_doubted():
+    ((doubt, found),) = doubted(shares, lambda x: (x * 3).half().float().softmax(0) * 1e-3, X)
+    assert doubt.units > 1000
+    assert found.in_own_errors > 100
+    assert found.max_abs < 1e-5
+
+
+def test_eagers_own_error_is_not_doubted():
+    def cancelling(x):
+        return ((x + 1e4) - 1e4) * 1e-4
+
+    assert doubted(cancelling, lambda x: x * 1e-4, X) == []
+    assert doubted(shares, lambda x: shares(x) * (1 + 1e-6), X) == []
+
+
+def test_the_largest_of_several_differences_is_judged():
+    def off(x):
+        return shares(x) * (1 + 1e-4 * float(x[0]))
+
+    ((_, found),) = doubted(shares, off, X, X * 0.1, X * 2)
+    assert found.max_rel > 1e-4 * 1.9
+
+
+def test_an_output_that_is_small_on_one_call_is_measured_on_the_first_one():
+    def tail(x):
+        return torch.sigmoid(x) + 5e-8
+
+    assert doubted(torch.sigmoid, tail, X, X - 17) == []
+    assert len(doubted(torch.sigmoid, tail, X - 17)) == 1
+
+
+def test_integers_and_tensors_of_other_shapes_are_left_to_the_comparison():
+    doubts = Doubts()
+    doubts.saw(Call(), {"a": torch.ones(2), "b": torch.ones(2)}, {"a": torch.zeros(3)})
+    doubts.saw(Call(), {"a": torch.ones(2).long(), "b": 1.0}, {"a": torch.zeros(2).long(), "b": 2})
+    assert list(doubts.judged(Calibration(OtherRuns(Subject.of(shares), 0)))) == []

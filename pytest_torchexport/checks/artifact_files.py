@@ -1,0 +1,457 @@
+"""The artifact's files: saved and loaded, measured, and shipped.
+
+Saving and loading belong to the check ``round_trip``: what they change in a program, and files that
+do not load, are held back until every other step has passed. Raises LoadFailed, RoundTripDiffers
+and ArtifactTooLarge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.runner import (
+    SavedArtifact,
+    artifact_directory,
+    is_scripted,
+    loader_of,
+    raise_if_unsound,
+    raise_not_loaded,
+)
+from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.limits import interrupted_after
+from pytest_torchexport.outcomes.observe import (
+    raised,
+)
+from pytest_torchexport.outcomes.subject import unique_weight_of
+from pytest_torchexport.outcomes.texts import SHOWN, few, text_of
+from pytest_torchexport.results import manifest, reports
+from pytest_torchexport.results.failures import (
+    ArtifactTooLarge,
+    Failure,
+    Ineffective,
+    LoadFailed,
+    RoundTripDiffers,
+    SpecError,
+)
+from pytest_torchexport.results.files import write
+from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
+from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
+from pytest_torchexport.targets.formats.stored_parts import checksum_of, stored_parts
+from pytest_torchexport.torch_private.memory import memory_of
+
+# The bytes that the program itself may take, beside its weights.
+PROGRAM = 2**20
+# Of the bytes of all names of weights, so many are in a file that stores each name.
+NEARLY = 0.9
+# Parts of the files that take a smaller share of them are not named.
+SMALL = 0.01
+NO_FILE = (
+    "the size was not limited: no file was made (for that, round_trip has to be among the checks, "
+    "and the clean process has to know the target)"
+)
+TIED = "likely reason: weights that share memory are stored once per name"
+TIED_REMEDY = (
+    "next step: make them one Parameter (b.weight = a.weight, not b.weight.data = ...), which "
+    "exporters store once; or serve the file as it is and raise the limit"
+)
+OTHER = (
+    (
+        "likely reason: the program stores tensors that are no parameters or buffers (constants "
+        "that forward makes, or that the export computed), loops that were unrolled, or weights in "
+        "a wider dtype"
+    ),
+    (
+        "next step: look at the largest parts; make constants inside forward from their sizes, or "
+        "register them as buffers"
+    ),
+)
+# A function reaches its weights in ways that are not known here.
+NO_MODULE = "the size was not limited: the subject is a function, and its weights are not known"
+
+
+# Files of more megabytes are not saved twice.
+SAVED_TWICE = 64
+# The digest of a text, as targets/formats/contents.py makes it.
+_DIGEST = re.compile(r",? \b[0-9a-f]{16}\b")
+
+
+# -- saving and loading ----------------------------------------------------------------------------
+
+
+def save(case: Case) -> Case | None:
+    """Save the artifact twice and move it. Return a case with the moved file.
+
+    A failure is held back: LoadFailed if it cannot be saved, RoundTripDiffers if saving twice gives
+    different files. Raises Ineffective if something of the machine ran out.
+    """
+    plan = case.plan
+    if case.foreign:
+        return None
+    if loader_of(plan.target) is None:
+        case.log.note(
+            f"round trip not checked: target {plan.target!r} is registered only in this process"
+        )
+        return None
+    plan.progress("round trip")
+    with case.log.timed("round trip"), case.deadline.paused():
+        try:
+            saved = _moved(case)
+        except Ineffective:
+            raise  # the machine's fault, which no skip of a later step is to hide
+        except Failure as failure:
+            _not_isolated(case, failure)
+            case.hold(failure)
+            return None
+    case.resources.callback(saved.close)
+    return dataclasses.replace(case, saved=saved, directory=saved.path.parent)
+
+
+def _moved(case: Case) -> SavedArtifact:
+    with ExitStack() as stack:
+        there = _directory(case, stack)
+        path = _saved(case, there)
+        files = _below(there)
+        if sum(file.stat().st_size for file in files.values()) < SAVED_TWICE * 2**20:
+            _compare_second_save(case, stack, path, files)
+        home = artifact_directory(case.plan.target)
+        for file in there.iterdir():
+            file.rename(home / file.name)
+        return _artifact_at(case, home / path.name)
+
+
+def _compare_second_save(
+    case: Case, stack: ExitStack, path: Path, files: Mapping[str, Path]
+) -> None:
+    again = _directory(case, stack)
+    second = _saved(case, again)
+    others = _below(again)
+    if list(files) != list(others):
+        raise RoundTripDiffers(
+            f"saved twice, it wrote {', '.join(files)} and then {', '.join(others)}"
+        )
+    # Files with different bytes may be the same program: a format may write a time of day.
+    if _digests(files) != _digests(others):
+        raise_if_renamed(_described(case, path), _described(case, second), "saving it again")
+
+
+def _artifact_at(case: Case, path: Path) -> SavedArtifact:
+    return SavedArtifact(
+        path=path,
+        plan=case.plan,
+        blocked=case.blocked,
+        thorough=case.reference.stateful,
+        fresh=case.reference.fresh_each_call and is_scripted(case.artifact.module),
+        gradients=case.reference.served is GradMode.GRAD,
+    )
+
+
+def _described(case: Case, path: Path) -> Mapping[str, str]:
+    """Return what the program in a file contains, by name."""
+    with _artifact_at(case, path).open() as session:
+        if session.problem is not None:
+            raise_not_loaded(session.problem, session.printed(), case.blocked)
+        contents: Mapping[str, str] = session.found.get("contents", {})
+        return contents
+
+
+def _directory(case: Case, stack: ExitStack) -> Path:
+    directory = artifact_directory(case.plan.target)
+    stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _saved(case: Case, directory: Path) -> Path:
+    case.log.trying = None
+    with case.log.during(Activity.SAVING), interrupted_after(case.plan.settings.time_limit):
+        try:
+            path: Any = case.artifact.save(directory)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            machine.raise_fault(error)
+            raise _not_saved(error, directory) from None
+    if isinstance(path, Path) and path.parent == directory and path.exists():
+        return path
+    wrote = ", ".join(_below(directory)) or "nothing"
+    raise LoadFailed(
+        "cannot be saved: save is to return the path of a file in the directory that it is given, "
+        f"and returned {path!r}; it wrote {wrote} there"
+    )
+
+
+def _not_saved(error: Exception, directory: Path) -> LoadFailed:
+    reason = raised(error)
+    left = ", ".join(_below(directory))
+    details = (f"and leaves {left} behind, half-written",) if left else ()
+    lines = (*remedy_of(reason.type, text_of(error)).lines, *details)
+    return LoadFailed(f"cannot be saved: {reason}", details=lines, where=reason.where)
+
+
+def _digests(files: Mapping[str, Path]) -> list[str]:
+    found = []
+    for path in files.values():
+        with path.open("rb") as opened:
+            found.append(hashlib.file_digest(opened, "blake2b").hexdigest())
+    return found
+
+
+def _below(directory: Path) -> dict[str, Path]:
+    """Return all files below a directory by their relative names."""
+    found = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {path.relative_to(directory).as_posix(): path for path in found}
+
+
+def load(case: Case) -> Case | None:
+    """Load the file in the clean process. Return a case with the session.
+
+    A failure is held back, LoadFailed or RoundTripDiffers, unless the item is to be isolated and
+    the file crashes or hangs while it loads: a call in this process might be the last.
+    """
+    if case.saved is None:
+        return None
+    with case.log.timed("round trip"), case.deadline.paused():
+        try:
+            session = case.saved.open()
+            case.resources.callback(session.close)
+            if session.problem is not None:
+                raise_not_loaded(session.problem, session.printed(), case.blocked)
+            case = dataclasses.replace(case, saved=dataclasses.replace(case.saved, session=session))
+            _judge_file(case, session.found)
+        except Ineffective:
+            raise  # the machine's fault, which no skip of a later step is to hide
+        except Failure as failure:
+            _not_isolated(case, failure)
+            case.hold(failure)
+    return case
+
+
+def _not_isolated(case: Case, failure: Failure) -> None:
+    """Raise a failure that prevents isolation; note it if calls in this process do no harm."""
+    if not case.plan.why_isolated or (case.saved is not None and case.saved.session is not None):
+        return
+    if case.plan.checks("round_trip") or not isinstance(failure, LoadFailed):
+        raise failure
+    case.log.note(f"not isolated: {failure}")
+
+
+def _judge_file(case: Case, found: Mapping[str, Any]) -> None:
+    own = case.artifact.facts.contents()
+    pickled = found.get("pickled", ())
+    if pickled:
+        case.log.note(
+            f"the file holds pickles that name {', '.join(pickled)}: loading it runs code of these"
+        )
+    raise_if_unsound(found.get("problems", ()))
+    raise_if_renamed(own, found.get("contents", own), "saving and loading it")
+
+
+def raise_if_renamed(before: Mapping[str, str], after: Mapping[str, str], done: str) -> None:
+    """Raise RoundTripDiffers if what a program contains was changed by what was ``done`` to it."""
+    changed = [
+        f"{key}: {_change(before.get(key, 'nothing'), after.get(key, 'nothing'))}"
+        for key in (*before, *(key for key in after if key not in before))
+        if before.get(key) != after.get(key)
+    ]
+    if changed:
+        raise RoundTripDiffers(
+            f"{done} changed what the program contains: {changed[0]}",
+            details=tuple(changed[1:]),
+        )
+
+
+def _change(before: str, after: str) -> str:
+    """Return ``float32[3] before, float64[3] after``: digests mean nothing to a reader."""
+    one, other = (_DIGEST.sub("", text) for text in (before, after))
+    return f"{one}, with other contents" if one == other else f"{one} before, {other} after"
+
+
+# -- size ------------------------------------------------------------------------------------------
+
+
+def measure(case: Case) -> None:
+    """Log the bytes of the artifact's files and of its module's weights."""
+    module = case.reference.pristine.module
+    if case.directory is None:
+        return
+    files = [
+        path.stat().st_size
+        for path in case.directory.rglob("*")
+        if path.is_file() and path.suffix != ".output"
+    ]
+    weights = unique_weight_of(module) if module is not None else 0
+    case.log.size = ArtifactSize(files=sum(files), weights=weights)
+
+
+def require(case: Case) -> None:
+    """Raise ArtifactTooLarge if the files take more than the setting ``max_size_ratio`` allows.
+
+    Raises Ineffective under strict if that is not known.
+    """
+    size, module = case.log.size, case.reference.pristine.module
+    most = case.plan.settings.max_size_ratio
+    if size is None or module is None:
+        case.not_applied(NO_FILE if size is None else NO_MODULE)
+    elif size.files > most * size.weights + PROGRAM:
+        limit = most * size.weights + PROGRAM
+        allowed = (
+            f"{size.files:,} bytes; allowed are {most:g} (torchexport_max_size_ratio) times "
+            f"{size.weights:,} bytes of parameters and buffers, and 1 MiB for the program"
+        )
+        raise ArtifactTooLarge(
+            f"its files take {size}; the limit is {bytes_text(limit)}",
+            details=(
+                allowed,
+                *_largest(module, case.directory, size.files),
+                *_likely(module, size),
+            ),
+        )
+
+
+def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Iterator[str]:
+    """Yield a line with what takes most of the files, and how often each of it is stored."""
+    found: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for part in stored_parts(directory) if directory is not None else ():
+        found[part.bytes, part.checksum].append(part.name)
+    bytes_of = {key: key[0] * len(names) for key, names in found.items()}
+    large = [key for key in found if bytes_of[key] > SMALL * files]
+    most = sorted(large, key=bytes_of.__getitem__, reverse=True)[:SHOWN]
+    own: dict[tuple[int, int], str] = {}
+    for name, tensor in _named(module):
+        size = tensor.numel() * tensor.itemsize
+        if is_plain(tensor) and any(size == key[0] for key in most):
+            # The legacy ONNX exporter stores the weights of linear layers transposed.
+            for form in (tensor, tensor.t()) if tensor.dim() == 2 else (tensor,):
+                own.setdefault((size, checksum_of(form)), name)
+    texts = []
+    for key in most:
+        times = f", stored {len(found[key])} times" if len(found[key]) > 1 else ""
+        name = own.get(key) or f"{found[key][0]} (no parameter or buffer has these bytes)"
+        texts.append(f"{name}: {bytes_text(key[0])}{times}")
+    if texts:
+        yield f"the largest parts of the files: {'; '.join(texts)}"
+
+
+def _likely(module: torch.nn.Module, size: ArtifactSize) -> tuple[str, str]:
+    """Return the likely reason, and what to do."""
+    tied = [names for names in _names_by_memory(module) if len(names) > 1]
+    if not tied or size.files < NEARLY * _weight_by_name(module):
+        return OTHER
+    most = max(tied, key=len)
+    return f"{TIED}: {few(most)}", TIED_REMEDY
+
+
+def _names_by_memory(module: torch.nn.Module) -> list[list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in _named(module):
+        memory = memory_of(tensor) if is_plain(tensor) else 0
+        if memory:  # empty tensors share none
+            found[memory].append(name)
+    return list(found.values())
+
+
+def _weight_by_name(module: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.itemsize for _, tensor in _named(module))
+
+
+def _named(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+
+
+NOT_SHIPPED = (
+    "not shipped: no file was judged (for that, round_trip has to be among the checks, and the "
+    "clean process has to know the target)"
+)
+
+
+def clear(ship: str) -> None:
+    """Remove what an earlier check shipped: it is not what this one judges.
+
+    Raises SpecError if there is something else.
+    """
+    directory = Path(ship)
+    if (directory / manifest.NAME).is_file():
+        shutil.rmtree(directory)
+    elif directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+    elif os.path.lexists(directory):
+        raise SpecError(
+            f"ship: {ship} has files that no check has shipped; name another directory, or remove "
+            "them"
+        )
+
+
+def ship(case: Case) -> None:
+    """Ship the files: every step before this one has passed."""
+    if case.saved is None:
+        case.log.caution(NOT_SHIPPED)
+        return
+    place = Path(case.plan.settings.ship)
+    half = place.parent / f".half-{os.getpid()}-{secrets.token_hex(4)}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # The process that has them loaded may write its output beside them.
+        shutil.copytree(
+            case.saved.path.parent, half, ignore=shutil.ignore_patterns("*.output"), symlinks=True
+        )
+        half.chmod(0o777 & ~_umask())  # the directory that was copied is its owner's alone
+        judged = _manifest(case, half)
+        write(half / manifest.NAME, manifest.render(judged))
+        half.rename(place)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _manifest(case: Case, directory: Path) -> manifest.Manifest:
+    assert case.saved is not None
+    log, plan = case.log, case.plan
+    return manifest.Manifest(
+        file=case.saved.path.name,
+        files=manifest.files_in(directory),
+        subject=case.reference.pristine.name,
+        target=plan.target,
+        device=plan.device,
+        status=manifest.PASSED,
+        weak=(*log.cautions, *log.ineffective),
+        sizes={
+            name: _sizes(dim.sizes, log.covered.sizes[name])
+            for name, dim in case.spec.dims.items()
+            if log.covered.sizes.get(name)
+        },
+        environment=reports.environment(),
+    )
+
+
+def _sizes(legal: range | tuple[int, ...], run: set[int]) -> manifest.Sizes:
+    """Return the legal sizes between the smallest and the largest that were run."""
+    low, high = min(run), max(run)
+    if isinstance(legal, range):
+        return manifest.Sizes(low=low, high=high, step=legal.step)
+    return manifest.Sizes(
+        low=low, high=high, only=tuple(size for size in legal if low <= size <= high)
+    )

@@ -1,0 +1,539 @@
+"""Scatter eager's results: move those that were rounded by as much as rounding may move them.
+
+An implementation of the same formula with other kernels (an ONNX runtime, a fused kernel, another
+machine) gets other last digits. ``scattered`` runs eager's own operators, moves each result that
+had to be rounded by about one unit in the last place, and the terms of sums and products of
+matrices by as much (Monte Carlo arithmetic: D. S. Parker, UCLA CSD-970002, 1997). How far the
+results scatter is eager's own error on that call. Exact results stay as they are: moved data,
+comparisons, ``floor``, ``max``, sums of small integers. So a value that lies exactly *on* a
+threshold stays there, and one *near* it may cross it. Equal numbers leave ``sort`` and ``topk`` in
+any order, as documented. ``uncast`` leaves out the casts that a runtime may leave out.
+
+``sequential`` and ``in_double`` add up in another order. Separate from ``rounding``, which compares
+the results: this file is about operators.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from pytest_torchexport.outcomes.operator_table import of_kind, row_of
+from pytest_torchexport.outcomes.operators import (
+    argument_of,
+    dispatched,
+    floats_of,
+    is_float,
+    name_of,
+    with_floats,
+    written_to,
+)
+from pytest_torchexport.torch_private.dispatcher import (
+    aten_of_prim,
+    decomposition_of,
+    is_operator,
+    schema_of,
+)
+
+# Results with more elements count as rounded; whether they were is not computed.
+LOOKED_AT = 1_000_000
+# torch itself marks views, which never round either.
+_EXACT, _SUMS = of_kind("exact"), of_kind("sums")
+
+
+def rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if the operator computes with floats, and may have to round its results."""
+    if name_of(func) in _EXACT or func.is_view or not floats_of((args, kwargs)):
+        return False
+    # Attention without dropout draws nothing.
+    draws = torch.Tag.nondeterministic_seeded in func.tags
+    return not draws or argument_of(func, args, kwargs, "dropout_p") == 0.0
+
+
+def adds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if the operator may add up more than two numbers."""
+    if not is_operator(func) or torch.Tag.pointwise in func.tags:
+        return False
+    return rounds(func, args, kwargs)
+
+
+def adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if the operator is exact whenever all its partial sums are.
+
+    True for sums of products, and for a mean if its number of terms is a power of two.
+    """
+    name = name_of(func)
+    if row_of(name).sum != "mean":
+        return name in _SUMS
+    tensor, dims = args[0], argument_of(func, args, kwargs, "dim")
+    count = math.prod(tensor.shape[axis] for axis in axes_of(tensor, dims) or ())
+    return bool(count > 0 and count & (count - 1) == 0)
+
+
+def exact_elements(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[torch.Tensor] | None:
+    """Return per float output a mask of the elements that needed no rounding; None if unknown.
+
+    These are the elements whose result in float64 is a number of the dtype. For a sum, the result
+    of the terms' absolute values must be one as well: if terms cancel, few digits are left of any
+    sum, whatever was rounded on the way.
+    """
+    narrow = {tensor.dtype for tensor in floats_of((args, kwargs))}
+    if torch.float64 in narrow or torch.complex128 in narrow:
+        return None
+    if sum(tensor.numel() for tensor in floats_of((args, kwargs))) > LOOKED_AT:
+        return None
+    dtype = functools.reduce(torch.promote_types, narrow)
+    ways = [(args, kwargs)]
+    if torch.Tag.pointwise not in func.tags:
+        named = {name: with_floats(torch.abs, value) for name, value in kwargs.items()}
+        ways.append((tuple(with_floats(torch.abs, arg) for arg in args), named))
+    masks = []
+    for given in ways:
+        wide = in_float64(func, *given)
+        if wide is None:
+            return None
+        masks.append([_holds(dtype, tensor) for tensor in floats_of(wide)])
+    return [functools.reduce(torch.logical_and, each) for each in zip(*masks, strict=True)]
+
+
+def _holds(dtype: torch.dtype, wide: torch.Tensor) -> torch.Tensor:
+    """Return per element whether it is a number of a narrower dtype."""
+    narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
+    return narrow.to(wide.dtype) == wide
+
+
+def in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return an operator's result on float64; None if it has no kernel for it."""
+
+    def widen(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+    try:
+        return func(
+            *(with_floats(widen, arg) for arg in args),
+            **{name: with_floats(widen, value) for name, value in kwargs.items()},
+        )
+    except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
+        return None
+
+
+def casts_float(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True for a cast from a real float to another one."""
+    cast = "cast" in row_of(name_of(func)).kinds
+    dtype = argument_of(func, args, kwargs, "dtype") if cast else None
+    real = dtype is not None and dtype.is_floating_point and is_float(args[0])
+    return bool(real and args[0].is_floating_point())
+
+
+def narrows(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return True for a cast to a narrower float."""
+    casts = casts_float(func, args, kwargs)
+    return casts and bool(kwargs["dtype"].itemsize < args[0].dtype.itemsize)
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Return half precision as float32, in which every kernel accumulates it."""
+    small = tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
+    return tensor.float() if small else tensor
+
+
+def axes_of(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
+    """Return the axes that ``dim`` names; None if there is nothing to add up."""
+    if not tensor.dim() or not tensor.numel():
+        return None
+    dims = dim if isinstance(dim, (list, tuple)) else [dim] if dim is not None else []
+    return tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
+
+
+# Matrices with more multiplications are not multiplied step by step: it would take seconds.
+MOST_PRODUCTS = 100_000_000
+# Products that are held at a time.
+PRODUCTS_HELD = 4_000_000
+
+
+def sequential(lanes: int = 1) -> AbstractContextManager[None]:
+    """Add up sums one term after the other, also in means, variances and normalizations.
+
+    In so many lanes, a power of two, as vector registers do: every term is added to the lane that
+    is next in turn, and at last the upper half of the lanes to the lower one, until one is left. A
+    running sum has one. ONNX Runtime adds so; torch adds pairwise or in double precision. Of ``n``
+    equal terms the last digits go one way: the error grows with ``n``, and no scattered run shows
+    it.
+    """
+    return dispatched(_Sequential(lanes).operator)
+
+
+def in_double() -> AbstractContextManager[None]:
+    """Add up sums in double precision, and round each once."""
+    return dispatched(_summed_in_double)
+
+
+class _Sequential:
+    """Compute sums with single additions.
+
+    An operator that ``_FORMULAS`` does not know is taken apart, as torch does it for torch.compile
+    and torch.export: the sums of a loss or a normalization are among its parts.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        # Operators that are being taken apart. One that occurs among its own parts runs as it is.
+        self._open: set[Any] = set()
+
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator."""
+        of_prim = aten_of_prim(func)
+        if of_prim is not None:
+            with dispatched(self.operator):
+                return of_prim(*args, **kwargs)
+        found = self._one_by_one(func, args, kwargs) if is_operator(func) else None
+        return filled(func(*args, **kwargs), found)
+
+    def _one_by_one(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the results of an operator; None if nothing is known about its sums."""
+        if any(tensor.is_complex() for tensor in floats_of((args, kwargs))):
+            return None
+        if row_of(name_of(func)).sum:
+            return by_rule(func, args, kwargs, self._lanes) if is_float(args[0]) else None
+        parts = decomposition_of(func)
+        if parts is None or func in self._open or not adds(func, args, kwargs):
+            return None
+        if written_to(func):  # once, by the operator itself
+            args = with_floats(torch.clone, args)
+            kwargs = {name: with_floats(torch.clone, value) for name, value in kwargs.items()}
+        self._open.add(func)
+        try:
+            with dispatched(self.operator):
+                return parts(*args, **kwargs)
+        except Exception:  # parts are written for compilers, and raise anything on a rare argument
+            return None
+        finally:
+            self._open.discard(func)
+
+
+def by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes: int) -> Any:
+    """Return an operator's results as ``_FORMULAS`` has them; None if it cannot."""
+    schema = schema_of(func)
+    given = {item.name: argument_of(func, args, kwargs, item.name) for item in schema.arguments}
+    return _FORMULAS[row_of(name_of(func)).sum](**given, lanes=lanes)
+
+
+def filled(plain: Any, found: Any) -> Any:
+    """Write other results, as far as there are any, to those of an operator."""
+    for tensor, other in zip(floats_of(plain), floats_of(found), strict=False):
+        if tensor.numel() == other.numel():
+            tensor.copy_(other.reshape(tensor.shape))
+    return plain
+
+
+def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one operator."""
+    plain = func(*args, **kwargs)
+    if adds(func, args, kwargs) and not written_to(func):
+        wide = floats_of(in_float64(func, args, kwargs))
+        for tensor, found in zip(floats_of(plain), wide, strict=False):
+            tensor.copy_(found)
+    return plain
+
+
+def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the sums of the first one, two, three, ... terms, each rounded.
+
+    numpy's ``accumulate`` adds in the dtype itself; ``torch.cumsum`` adds floats in double. The
+    terms are copied, because a tensor that has lent numpy its memory can never be resized again.
+    """
+    return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
+
+
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
+    """Return the sum over the axes, which keep size 1: of all their terms in a row."""
+    row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
+    row = functional.pad(row, (0, -row.shape[-1] % lanes))
+    row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
+    while row.shape[-1] > 1:
+        row = row[..., : row.shape[-1] // 2] + row[..., row.shape[-1] // 2 :]
+    total = row[..., 0]
+    return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
+
+
+def _sum(
+    self: torch.Tensor, *, lanes: int, dim: Any = None, dtype: Any = None, **_: Any
+) -> torch.Tensor | None:
+    axes = axes_of(self, dim)
+    return None if axes is None else _one_by_one(widened(self.to(dtype or self.dtype)), axes, lanes)
+
+
+def _mean(self: torch.Tensor, **given: Any) -> torch.Tensor | None:
+    total = _sum(self, **given)
+    return None if total is None else total / (self.numel() / total.numel())
+
+
+def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+    axes = axes_of(self, dim)
+    return None if axes is None else _running(widened(self.to(dtype or self.dtype)), axes[0])
+
+
+def _var(
+    self: torch.Tensor,
+    *,
+    lanes: int,
+    dim: Any = None,
+    correction: Any = None,
+    unbiased: bool = True,
+    **_: Any,
+) -> torch.Tensor | None:
+    terms = widened(self)
+    mean = _mean(terms, dim=dim, lanes=lanes)
+    squares = _sum((terms - mean) ** 2, dim=dim, lanes=lanes) if mean is not None else None
+    if squares is None:
+        return None
+    count = self.numel() / squares.numel()
+    return squares / (count - (unbiased if correction is None else float(correction)))
+
+
+def _var_mean(self: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    mean = _mean(self, dim=given["dim"], lanes=given["lanes"])
+    variance = _var(self, **given)
+    return (variance, mean) if mean is not None and variance is not None else None
+
+
+def _product(self: torch.Tensor, mat2: torch.Tensor, *, lanes: int, **_: Any) -> Any:
+    """Multiply matrices, or batches of them, one inner index after the other."""
+    inner = self.shape[-1]
+    left, right = widened(self), widened(mat2)
+    total = torch.zeros_like(left[..., :1] * right[..., :1, :])
+    if not inner * total.numel() or inner * total.numel() > MOST_PRODUCTS:
+        return None
+    step = max(PRODUCTS_HELD // total.numel(), 1)
+    for start in range(0, inner, step):
+        held = slice(start, start + step)
+        terms = left[..., held].unsqueeze(-1) * right[..., held, :].unsqueeze(-3)
+        terms = torch.cat([total.unsqueeze(-2), terms], -2)
+        total = _one_by_one(terms, [terms.dim() - 2], lanes).squeeze(-2)
+    return total.to(self.dtype)
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    attn_mask: Any = None,
+    scale: Any = None,
+    **_: Any,
+) -> torch.Tensor | None:
+    """Compute attention in separate steps, each rounded; a fused kernel rounds once."""
+    if dropout_p:
+        return None
+    # Heads of the query per head of key and value.
+    groups = query.shape[-3] // max(key.shape[-3], 1)
+    key, value = (item.repeat_interleave(groups, -3) for item in (key, value))
+    factor = float(query.shape[-1] ** -0.5 if scale is None else scale)
+    # As torch's own unfused implementation and the ONNX exporter do.
+    query, key = query * factor**0.5, key * factor**0.5
+    scores = query @ key.transpose(-2, -1)
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    # A row without an allowed key attends to nothing: https://github.com/pytorch/pytorch/pull/131060
+    nothing = (scores == float("-inf")).all(-1, keepdim=True)
+    return scores.softmax(-1).masked_fill(nothing, 0.0) @ value
+
+
+# How to compute the operators of which torch makes the others, with single additions. By the names
+# that the rows of the operators have for them.
+_FORMULAS: Mapping[str, Callable[..., Any]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "running": _cumsum,
+    "variance": _var,
+    "variance_and_mean": _var_mean,
+    "product": _product,
+    "attention": _attention,
+}
+
+
+# Results are moved by a random multiple of the dtype's epsilon, up to this.
+REACH = 1.5
+# Kernels of half precision compute in float32 and round once, so to a neighboring number at most.
+REACH_HALF = 0.75
+# Numbers this many epsilons apart may be sorted in any order.
+TIED = 8.0
+# Those that may take equal elements in any order, and those that only ask which are larger.
+ORDERING, BY_RANK = of_kind("unordered"), of_kind("by_rank")
+FOURIER, FUSED = of_kind("fourier"), of_kind("fused")
+
+
+@dataclass
+class Ties:
+    """A record of whether ``sort`` and the like met numbers that are equal but for rounding."""
+
+    met: bool = False
+
+
+def scattered(
+    seed: int, ties: Ties | None = None, *, casts: bool = False
+) -> AbstractContextManager[None]:
+    """Move each rounded result a little within the block, differently for each seed.
+
+    Record in ``ties`` if an operator met equal numbers. ``casts``: also what is cast to a narrower
+    float.
+    """
+    return dispatched(_Scatter(seed, ties if ties is not None else Ties(), casts).operator)
+
+
+def uncast() -> AbstractContextManager[None]:
+    """Leave all floats in float64 that are cast to another one within the block."""
+
+    def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if is_operator(func) and casts_float(func, args, kwargs):
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+    return dispatched(operator)
+
+
+def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
+    values = tensor.sort(dim).values.double()
+    near = TIED * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+    return bool((values.diff(dim=dim) <= near * values.abs().amax(dim, keepdim=True)).any())
+
+
+class _Scatter:
+    """Move rounded results by a random stream of its own."""
+
+    def __init__(self, seed: int, ties: Ties, casts: bool) -> None:
+        self._ties, self._casts = ties, casts
+        self._generator = torch.Generator().manual_seed(seed)
+        self._alike = seed % 2 == 0
+
+    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator."""
+        if not is_operator(func):
+            return func(*args, **kwargs)  # torch.cond and other higher-order operators
+        name = name_of(func)
+        if name in ORDERING and not argument_of(func, args, kwargs, "stable"):
+            return self._ordered(func, args, kwargs)
+        if self._casts and narrows(func, args, kwargs):
+            result = func(*args, **kwargs)
+            exact = result.double() == args[0].double()
+            return torch.where(exact, result, self._move(result))
+        if not rounds(func, args, kwargs):
+            return func(*args, **kwargs)
+        if name in FUSED:
+            plain = func(*args, **kwargs)
+            with dispatched(self.operator):
+                return filled(plain, by_rule(func, args, kwargs, lanes=1))
+        return self._rounded(func, args, kwargs)
+
+    def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        sums = torch.Tag.pointwise not in func.tags
+        written = written_to(func)
+        # An operator that sums and writes cannot be run twice to learn its exact result.
+        known = not sums or (not written and adds_exactly(func, args, kwargs))
+        exact = exact_elements(func, args, kwargs) if known else None
+        plain = None
+        if sums:
+            if exact is not None and any(bool(mask.any()) for mask in exact):
+                plain = floats_of(func(*args, **kwargs))
+            of_terms = self._transformed if name_of(func) in FOURIER else self._of_moved_terms
+            result = of_terms(func, args, kwargs)
+            if not floats_of(result) and not written:
+                # An index, a count or a Python number: the operator picks or compares.
+                return func(*args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
+        outputs = floats_of(result)
+        for index, tensor in enumerate(outputs):
+            scattered = self._move(tensor)
+            if exact is not None and len(exact) == len(outputs):
+                kept = tensor if plain is None else plain[index]
+                scattered = torch.where(exact[index], kept, scattered)
+            tensor.copy_(scattered)
+        return result
+
+    def _transformed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run a Fourier transform as another algorithm may round it, with its own factors.
+
+        The error of a result does not depend on its size: it is about epsilon times the logarithm
+        of the number of terms times their norm, in any direction (N. J. Higham, Accuracy and
+        Stability of Numerical Algorithms, 24.1).
+        """
+        terms, *rest = args
+        axes = {axis % terms.dim() for axis in argument_of(func, args, kwargs, "dim")}
+        steps = math.log2(max(math.prod(terms.shape[axis] for axis in axes), 2))
+        # The transform of the errors alone: beside the terms, most would be rounded away.
+        moved = func(*args, **kwargs) + steps * func(self._error(terms), *rest, **kwargs)
+        if terms.is_complex():
+            return moved
+        turned = func(self._error(terms), *rest, **kwargs)
+        # Of real terms, the sum itself: its factors are all one, in any algorithm.
+        turned[tuple(0 if axis in axes else slice(None) for axis in range(terms.dim()))] = 0.0
+        return moved + 1j * steps * turned
+
+    def _of_moved_terms(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        written = written_to(func)
+        moved = tuple(
+            arg if item.name in written else with_floats(self._move_term, arg)
+            for item, arg in zip(schema_of(func).arguments, args, strict=False)
+        )
+        named = {
+            name: value if name in written else with_floats(self._move_term, value)
+            for name, value in kwargs.items()
+        }
+        return func(*moved, **named)
+
+    def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Move a term of a sum, except in half precision, where only the sum is rounded."""
+        return self._move(tensor) if widened(tensor) is tensor else tensor
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor + self._error(tensor)
+
+    def _error(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return how far numbers are moved, both parts of a complex one by themselves."""
+        if tensor.is_complex():
+            return torch.complex(self._error(tensor.real), self._error(tensor.imag))
+        shift = torch.rand(tensor.shape, generator=self._generator, dtype=torch.float32)
+        reach = REACH if widened(tensor) is tensor else REACH_HALF
+        shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(tensor.dtype)
+        # An infinite term, as of a mask that is added, would become nan.
+        return torch.where(tensor.isfinite(), tensor * shift.to(tensor.device), 0.0)
+
+    def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run an operator on its input in another order; return indices into the given order."""
+        tensor = args[0]
+        dim = argument_of(func, args, kwargs, "dim")
+        if dim is None or not tensor.dim():
+            return func(*args, **kwargs)
+        self._ties.met = self._ties.met or _has_ties(tensor, dim)
+        # Kernels order all rows by one rule, or each row in its own way.
+        shape = [1] * tensor.dim() if self._alike else list(tensor.shape)
+        shape[dim] = tensor.shape[dim]
+        keys = torch.rand(shape, generator=self._generator).to(tensor.device)
+        order = keys.argsort(dim).expand_as(tensor)
+        given = tensor.gather(dim, order)
+        if name_of(func) in BY_RANK:
+            # The kernel itself would take any of equal numbers, of distinct ones it takes those
+            # that come last in this order.
+            given = torch.argsort(given, dim=dim, stable=True).argsort(dim)
+        values, places = func(given, *args[1:], **kwargs)
+        dropped = places.dim() < tensor.dim()
+        found = order.gather(dim, places.unsqueeze(dim) if dropped else places)
+        if name_of(func) in BY_RANK:
+            values = tensor.gather(dim, found)
+            values = values.squeeze(dim) if dropped else values
+        return values, found.squeeze(dim) if dropped else found
