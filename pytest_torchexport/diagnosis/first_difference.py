@@ -23,7 +23,7 @@ from pytest_torchexport.diagnosis.fatal import TorchSteps
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.state_differences import carried_differences
+from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory

@@ -26,10 +26,9 @@ from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.recipes import with_leaves
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.explain import DEADLY
-from pytest_torchexport.judge.judge import Judge
+from pytest_torchexport.judge.case import DEADLY
+from pytest_torchexport.judge.judge import Judge, carried_differences
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.state_differences import carried_differences
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import (
     Outcome,

@@ -12,10 +12,10 @@ import torch
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.inputs.domains import Domain
-from pytest_torchexport.inputs.strategies import has_varied_values
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.inputs.strategies import has_varied_values
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import Ineffective

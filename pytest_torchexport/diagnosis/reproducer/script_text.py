@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.rerun import Rerun
-from pytest_torchexport.judge import loading
 from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.runner import loader_of
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import share_of_memory
@@ -218,7 +218,7 @@ def commented(text: str) -> str:
 def _load(plan: Plan) -> str:
     """Return the source that loads the artifact's file; nothing if no other process can."""
     source = targets.get(plan.target).traits.script
-    loader = loading.loader_of(plan.target)
+    loader = loader_of(plan.target)
     if source or loader is None:
         return source
     module, _, attribute = loader.load.partition(":")
