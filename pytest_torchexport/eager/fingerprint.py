@@ -110,7 +110,10 @@ def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tu
             continue
         if not any(known.contains(ref) for known in found):
             found.append(ref)
-    return tuple(_change(ref, before, after) for ref in found)
+    return tuple(
+        Change(ref, "new" if ref not in before else "changed" if ref in after else "gone")
+        for ref in found
+    )
 
 
 def reach(thing: Any, *, values: bool = False, writes: bool = True) -> Reached:
@@ -141,12 +144,6 @@ def closed_over(thing: Any, reached: Reached) -> list[torch.nn.Module]:
         return list(reached.modules.values())
     modules = isinstance(thing, torch.nn.Module)
     return [reached.modules[path] for path in reached.unregistered] if modules else []
-
-
-def _change(ref: StateRef, before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> Change:
-    if ref not in before:
-        return Change(ref, "new")
-    return Change(ref) if ref in after else Change(ref, "gone")
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -319,11 +316,12 @@ class _Walk:
         That is data in its globals, its closure and its defaults. ``thing`` may be a method of any
         kind, or a property.
         """
-        function = _function_of(thing)
-        code = getattr(function, "__code__", None)
-        if code is None or code in self._code or depth > MAX_DEPTH:
+        function = thing.fget if isinstance(thing, property) else thing
+        function = getattr(function, "__func__", function)
+        if not isinstance(function, types.FunctionType) or depth > MAX_DEPTH:
             return
-        if not is_users(code.co_filename):
+        code = function.__code__
+        if code in self._code or not is_users(code.co_filename):
             return
         self._code.add(code)
         self._scope(function.__globals__, names_in(code), depth)
@@ -354,7 +352,7 @@ class _Walk:
     def held(self, thing: Any) -> None:
         """Keep what a user's class or object holds, to be put back; it is not compared."""
         cls = thing if isinstance(thing, type) else type(thing)
-        if not _is_of_the_user(cls) or not self.first(thing):
+        if not is_users_module(sys.modules.get(cls.__module__)) or not self.first(thing):
             return
         self.found.classes.append(cls)
         values = list(vars(cls).values())
@@ -395,7 +393,10 @@ class _Walk:
             return
         self.found.tensors.setdefault(ref, tensor)
         try:
-            facts, version = _tensor_facts(tensor)
+            facts: tuple[Any, ...] = ("nested",)
+            if not tensor.is_nested:
+                facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
+            version = times_written(tensor)
             if self._values and not isinstance(tensor, torch.nn.Parameter):
                 counted = version if self._writes else None
                 self.put(ref, _Numbers(tensor, (*facts, _crc(tensor)), counted))
@@ -448,12 +449,6 @@ class _Walk:
         self._fields(value)
         for name, item in attributes_of(value):
             self.value(item, ref.attribute(name), depth + 1)
-
-
-def _tensor_facts(tensor: torch.Tensor) -> tuple[tuple[Any, ...], int | None]:
-    version = times_written(tensor)
-    facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
-    return (("nested",) if tensor.is_nested else facts), version
 
 
 def _pointer(tensor: torch.Tensor) -> tuple[int, int]:
@@ -557,22 +552,11 @@ def _defaults_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         yield f"[{index}] of {function.__name__}", value
 
 
-def _function_of(thing: Any) -> Any:
-    """Return the function of a method or a property; None if it is not written in Python."""
-    function = thing.fget if isinstance(thing, property) else thing
-    function = getattr(function, "__func__", function)
-    return function if isinstance(function, types.FunctionType) else None
-
-
 def is_users_module(module: types.ModuleType | None) -> bool:
     """Return True if a module's file is the user's, and no library's."""
     file = getattr(module, "__file__", None)
     # torch.ops says "_ops.py".
     return isinstance(file, str) and pathlib.Path(file).is_absolute() and is_users(file)
-
-
-def _is_of_the_user(cls: type) -> bool:
-    return is_users_module(sys.modules.get(cls.__module__))
 
 
 def _is_data(value: Any) -> bool:

@@ -15,9 +15,10 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,17 +80,13 @@ class CapturedOutput:
         traced = category.__name__ == "TracerWarning"
         if traced and is_printing(sys._getframe(1)):
             return
-        text = _first_sentence(" ".join(str(message).split()))
+        text = " ".join(str(message).split()).partition(". ")[0]
         if traced and is_users(filename):
             self.traced[source_line(filename, lineno)] = None
         if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
             self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
                 None
             )
-
-
-def _first_sentence(text: str) -> str:
-    return text.partition(". ")[0]
 
 
 class _Bounded(io.TextIOBase):
@@ -195,14 +192,26 @@ def settings_now(device: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def doubles_by_default() -> Iterator[None]:
-    """Make float64 the dtype of the tensors that the block makes of Python numbers."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+def _set(
+    read: Callable[[], Any], write: Callable[[Any], object], value: Any
+) -> Generator[None, None, None]:
+    kept = read()
+    write(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        write(kept)
+
+
+def doubles_by_default() -> AbstractContextManager[None]:
+    """Make float64 the dtype of the tensors that the block makes of Python numbers."""
+    return _set(torch.get_default_dtype, torch.set_default_dtype, torch.float64)
+
+
+def plain_attention() -> AbstractContextManager[None]:
+    """Keep attention from its fast path, the fused kernels and nested tensors of eval mode."""
+    attention = torch.backends.mha
+    return _set(attention.get_fastpath_enabled, attention.set_fastpath_enabled, False)
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -297,10 +306,9 @@ ModuleCallHandler = Callable[
 ]
 
 
-@contextmanager
 def exports_observed(
     exported: Callable[[Any], None], refused: Callable[[Exception], None]
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Call ``exported(program)`` or ``refused(error)`` for each export in the block.
 
     By replacing ``torch.export.export``: torch.onnx.export hides the programs that it captures.
@@ -316,11 +324,7 @@ def exports_observed(
         exported(program)
         return program
 
-    torch.export.export = export
-    try:
-        yield
-    finally:
-        torch.export.export = real
+    return _set(lambda: real, partial(setattr, torch.export, "export"), export)
 
 
 @contextmanager
@@ -362,14 +366,3 @@ def compiling_nothing() -> Iterator[None]:
     finally:
         if dynamo_is_loaded():
             torch.compiler.reset()
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Keep attention from its fast path, the fused kernels and nested tensors of eval mode."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
