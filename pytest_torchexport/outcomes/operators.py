@@ -142,16 +142,6 @@ def _parameters(func: Any) -> tuple[tuple[str, Any, bool], ...]:
     return tuple((item.name, item.default_value, item.kwarg_only) for item in arguments)
 
 
-def as_it_is(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Run an operator: the handle that changes nothing."""
-    return operator(*args, **kwargs)
-
-
-def available() -> bool:
-    """Return True if this torch has a dispatch mode."""
-    return dispatch_mode(as_it_is) is not None
-
-
 @functools.lru_cache(maxsize=4096)
 def name_of(func: Any) -> str:
     """Return an operator's plain name: ``add`` for ``aten::add_.Tensor``."""
