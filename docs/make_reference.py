@@ -19,12 +19,11 @@ from typing import Any
 import pytest_torchexport
 from pytest_torchexport.config.settings import TABLE, Setting
 from pytest_torchexport.config.tested import torch_and_python
-from pytest_torchexport.diagnosis.defect import Defect
-from pytest_torchexport.diagnosis.known_defects import DEFECTS, NEWEST
 from pytest_torchexport.results import json as json_report
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.plain import NOT_IN_JSON
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
+from pytest_torchexport.targets.upstream.rows import Row, rows
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import compatibility  # a script, and no part of a package
@@ -116,17 +115,11 @@ NO_DIFFERENCES = (
 UPSTREAM = """# Defects found in other packages
 
 This page lists defects of torch, onnxscript and ONNX Runtime that make a right model differ from its artifact. Each is
-reproduced by the plugin's own tests on the versions given. If a failure of yours is one of them, the report says so in
-its line `known`.
-
-The evidence is an experiment. Eager runs the failing call once more, with the operator replaced by an imitation of the
-defect. If it then returns what the artifact returns, within the tolerance, the defect explains the failure. The owner
-and the operator that the report found must be those of the defect too. A failure at the same operator with other
-numbers stays unknown, and so does one that two defects would explain, or one of several defects at once.
+reproduced by the plugin's own tests on the versions given. A failure whose target, owner, operator and kind of difference
+are those of a row is said to look like it in the line `known` of its report. That is no proof that it is this defect.
 
 *thread*: an issue or pull request about the defect, as far as one was found: the report of it, its repair, or the change
-that brought it in. *fixed in*: the first version without it, or the newest one
-that was tried and still has it.
+that brought it in. *fixed in*: the first version without it, if there is one.
 
 """
 
@@ -182,28 +175,27 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def upstream_page() -> str:
-    """Return the page of the known defects of other packages, a table per repository."""
-    repositories = dict.fromkeys(row.repository for row in DEFECTS)
+    """Return the page of the known defects of other packages, a table per owner."""
+    defects = rows("known_defects")
     sections = (
-        f"## {repository}\n\n{_defects([row for row in DEFECTS if row.repository == repository])}"
-        for repository in repositories
+        f"## {owner}\n\n{_defects([row for row in defects if row.owner == owner])}"
+        for owner in dict.fromkeys(row.owner for row in defects)
     )
     return GENERATED + UPSTREAM + "\n".join(sections)
 
 
-def _defects(rows: Sequence[Defect]) -> str:
-    heads = ["defect", "targets", "owner", "instead", "thread", "fixed in", "seen on"]
+def _defects(defects: Sequence[Row]) -> str:
+    heads = ["defect", "targets", "instead", "thread", "fixed in", "seen on"]
     cells = [
         [
-            row.text,
+            row.cause,
             ", ".join(f"`{target}`" for target in row.targets),
-            row.owner,
             row.remedy,
             f"[#{row.issue.rpartition('/')[2]}]({row.issue})" if row.issue else "none found",
-            row.fixed_in or f"open in {NEWEST[row.repository]}",
-            ", ".join(row.seen),
+            row.fixed_in,
+            ", ".join(row.versions),
         ]
-        for row in rows
+        for row in defects
     ]
     return _table(heads, [[cell.replace("|", "\\|") for cell in line] for line in cells])
 

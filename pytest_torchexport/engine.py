@@ -26,6 +26,7 @@ from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
+from pytest_torchexport.diagnosis import refusal
 from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.diagnosis.reproducer.write import write
 from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
@@ -432,7 +433,7 @@ def _failed(
 ) -> Verdict:
     printed = _printed(case)  # before the files are kept, which ends the process
     expected = isinstance(failure, item.plan.expects)
-    diagnosis = NOTHING if expected else _diagnosed(case, failure)
+    diagnosis = NOTHING if expected else _diagnosed(case, failure, prepared)
     shrunk = item.log.shrunk
     verdict = _described(
         item,
@@ -453,12 +454,14 @@ def _failed(
     return verdict if expected else write(item.plan, verdict, failure, case or prepared)
 
 
-def _diagnosed(case: Case | None, failure: Failure) -> Diagnosis:
+def _diagnosed(case: Case | None, failure: Failure, prepared: Prepared | None) -> Diagnosis:
     if failure.diagnosis is not None:
         return failure.diagnosis
-    if case is None or isinstance(failure, ExportRefused):
-        return NOTHING
-    return diagnose(case, failure)
+    if isinstance(failure, ExportRefused):
+        if prepared is None or failure.__cause__ is None:
+            return NOTHING
+        return refusal.diagnose(prepared, failure.__cause__)
+    return diagnose(case, failure) if case is not None else NOTHING
 
 
 def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:

@@ -20,7 +20,7 @@ from zoo.in_ci import round_trips
 
 import pytest_torchexport
 from pytest_torchexport.config import names
-from pytest_torchexport.diagnosis.known_defects import DEFECTS
+from pytest_torchexport.targets.upstream.rows import rows
 
 # Few drawn calls: each model shows its fault on the boundary calls or on any draw.
 MAX_EXAMPLES = 20
@@ -122,8 +122,8 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
 
 
 def _known(verdict: Any) -> list[str]:
-    """Return the names of the known defects that a report names."""
-    names_of = {defect.text: defect.name for defect in DEFECTS}
+    """Return the names of the known defects that a failure looks like."""
+    names_of = {defect.cause: defect.name for defect in rows("known_defects")}
     return [names_of[known.text] for known in verdict.diagnosis.known]
 
 

@@ -13,7 +13,7 @@ import zoo
 from zoo.in_ci import gaps, round_trip_gaps
 
 import pytest_torchexport
-from pytest_torchexport.diagnosis.known_defects import DEFECTS
+from pytest_torchexport.targets.upstream import rows as upstream
 
 ROOT = Path(__file__).parents[1]
 # How many models the zoo has at least that must pass, and that must fail, per target.
@@ -72,7 +72,7 @@ def test_every_row_names_the_targets_that_ci_checks_in_their_order() -> None:
 
 
 def test_a_known_defect_is_one_of_the_table_and_of_a_target_that_fails() -> None:
-    names = {defect.name: defect for defect in DEFECTS}
+    names = {defect.name: defect for defect in upstream.rows("known_defects")}
     for row in zoo.ZOO:
         for target, name in row.known.items():
             assert target in names[name].targets, row.name

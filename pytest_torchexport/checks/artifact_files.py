@@ -51,7 +51,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.files import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
-from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
+from pytest_torchexport.targets.formats.load_errors import remedy_of
 from pytest_torchexport.targets.formats.stored_parts import checksum_of, stored_parts
 from pytest_torchexport.torch_private.memory import memory_of
 

@@ -34,7 +34,7 @@ from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, DirectArtifact, NotApplicable
 from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
+from pytest_torchexport.targets.formats.load_errors import remedy_of
 from pytest_torchexport.targets.formats.onnx_values import EagerValue, packed
 from pytest_torchexport.targets.formats.size_facts import SizeFacts
 from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions

@@ -43,7 +43,7 @@ from pytest_torchexport.results.failures import (
     RoundTripDiffers,
 )
 from pytest_torchexport.sandbox.session import SandboxSession
-from pytest_torchexport.targets.formats.missing_dependencies import OWN_CLASS, remedy_of
+from pytest_torchexport.targets.formats.load_errors import OWN_CLASS, remedy_of
 
 # Calls of the example that are made in a row after loading.
 FIRST_RUNS = 3

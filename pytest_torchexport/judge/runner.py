@@ -47,7 +47,7 @@ from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues
-from pytest_torchexport.targets.formats.missing_dependencies import remedy_of
+from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 _NO_PROCESS = "the clean process could not be started"
 _Process = TypeVar("_Process", bound=sandbox.SandboxProcess)

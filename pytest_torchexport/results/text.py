@@ -224,9 +224,9 @@ def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
 
 
 def _known_line(known: Known) -> str:
-    """Return ``atan2(0, x) is -pi: https://github.com/..., fixed in onnxscript 0.8``."""
+    """Return ``looks like: atan2(0, x) is -pi: https://..., fixed in onnxscript 0.8``."""
     fixed = f"fixed in {known.fixed_in}" if known.fixed_in else "no release without it is known"
-    return f"{known.text}: {known.issue or 'not reported yet'}, {fixed}"
+    return f"looks like: {known.text}: {known.issue or 'not reported yet'}, {fixed}"
 
 
 def _subject_line(alike: Sequence[Verdict]) -> str:

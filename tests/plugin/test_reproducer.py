@@ -184,31 +184,6 @@ def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester)
     assert len(directories(pytester)) == 1
 
 
-@pytest.mark.skipif(not hasattr(torch.export, "draft_export"), reason="this torch has no drafts")
-def test_no_draft_is_made_of_an_expected_refusal(suite, run, pytester, text_of):
-    suite(
-        """
-import pytest_torchexport
-
-class Several(nn.Module):
-    def forward(self, x): return x + 1 if x.sum() > 0 else x
-
-@pytest.mark.torchexport(
-    'export', checks=['parity'], xfail={'export': pytest_torchexport.ExportRefused}
-)
-def test_net(): Several()(torch.ones(2, 3))
-""",
-        fakes=False,
-    )
-    report = pytester.path / "r.json"
-    for flags, drafted in (((), False), (("--runxfail",), True)):
-        result = run(f"--torchexport-report=json:{report}", *flags)
-        assert "torch.__trace" not in text_of(result)  # torch's log of a draft
-        (verdict,) = json.loads(report.read_text())["items"][0]["verdicts"]
-        assert verdict["failure"] == "ExportRefused"
-        assert ("diagnosis" in verdict["seconds"]) is drafted
-
-
 ELSEWHERE = """
 class Scaled(nn.Module):
     def forward(self, x): return x * 2

@@ -639,7 +639,7 @@ class Words(nn.Module):
 
 
 # The legacy exporter assumes that every entry of a state_dict is a tensor.
-@row(X, onnx_legacy=Blame(owner="translation", cause="unsupported type"))
+@row(X, onnx_legacy=UNEXPLAINED)
 class ExtraState(nn.Module):
     """State that state_dict has but an artifact does not need."""
 

@@ -23,6 +23,7 @@ from zoo.row import (
     STATE,
     STRUCTURE,
     TARGETS,
+    UNEXPLAINED,
     UNLOADABLE,
     Blame,
     baked,
@@ -200,7 +201,7 @@ def forward(self, packed: PackedSequence) -> Tensor:
     call(PACKED),
     truth(REFUSED, trace=None),
     script=no_construct("PackedSequence(hidden.data.tanh(), packed.batch_sizes, order"),
-    onnx_legacy=Blame(owner="translation", cause="unsupported type"),
+    onnx_legacy=UNEXPLAINED,
     refused={"export onnx": undecided("hidden, state = self.rnn(packed)")},
     ci="trace onnx_legacy",
 )

@@ -393,7 +393,7 @@ def forward(self, x):
     X,
     truth(STATE),
     script=no_construct('self.register_buffer("offset", x.mean(0).detach().clone())'),
-    onnx_legacy=no_construct(),
+    onnx_legacy=UNEXPLAINED,
     blame=dropped('self.register_buffer("offset"'),
 )
 def forward(self, x):

@@ -1,4 +1,4 @@
-"""checks/exporting.py: what cannot be judged is said before anything runs; refusals."""
+"""checks/exporting.py: what cannot be judged is said before anything runs; what an export leaves behind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import check_export, register_target
-from pytest_torchexport.testing import FakeTarget
+from pytest_torchexport import check_export
 
 
 @pytest.mark.parametrize(
@@ -38,46 +37,6 @@ def test_sparse_tensors_alone_have_no_batch():
 
 
 X = (torch.ones(2, 3),)
-
-
-def refused(name, make):
-    register_target(name, FakeTarget(make))
-    return check_export(nn.Linear(3, 2), X, target=name, max_examples=1)
-
-
-@pytest.mark.parametrize("always", [False, True], ids=["with gradients", "always"])
-def test_the_grad_mode_is_the_cause_only_if_the_exporter_takes_the_other(always):
-    def make(module):
-        if always or torch.is_grad_enabled():
-            raise ValueError("no view of these strides")
-        return module
-
-    found = refused(f"grad_{always}".lower(), make)
-    assert found.failure == "ExportRefused"
-    kinds = [cause.kind for cause in found.diagnosis.causes]
-    assert kinds == ([] if always else ["mode-dependent operator"])
-    if not always:
-        assert "torch.no_grad()" in found.diagnosis.causes[0].remedy
-
-
-def test_the_grad_mode_is_no_cause_of_a_refusal_that_does_not_come_again():
-    refusals = iter([True])
-
-    def make(module):
-        if next(refusals, False):
-            raise ValueError("locked")
-        return module
-
-    assert refused("grad_once", make).diagnosis.causes == ()
-
-
-def test_a_call_without_gradients_has_no_such_cause():
-    def make(module):
-        raise ValueError("no view of these strides")
-
-    with torch.no_grad():
-        found = refused("grad_none", make)
-    assert found.diagnosis.causes == ()
 
 
 AT_IMPORT = {"seen": {"exported": False}}

@@ -132,11 +132,13 @@ def test_every_failure_has_a_title_and_is_found_by_its_name():
 def test_a_known_defect_is_named_with_its_thread_and_what_to_write_instead():
     defect = Known(issue="https://example.org/1", text="f is 0", remedy="g(x)")
     text = failure_text(dataclasses.replace(FULL, diagnosis=Diagnosis(known=(defect,))))
-    assert "known    f is 0: https://example.org/1, no release without it is known" in text
+    assert (
+        "known    looks like: f is 0: https://example.org/1, no release without it is known" in text
+    )
     assert "remedy   g(x)" in text
     fixed = dataclasses.replace(defect, issue="", fixed_in="onnxscript 0.8")
     text = failure_text(dataclasses.replace(FULL, diagnosis=Diagnosis(known=(fixed,))))
-    assert "known    f is 0: not reported yet, fixed in onnxscript 0.8" in text
+    assert "known    looks like: f is 0: not reported yet, fixed in onnxscript 0.8" in text
 
 
 def test_the_remedy_of_a_cause_stands_for_that_of_a_known_defect():

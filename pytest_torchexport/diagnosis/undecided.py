@@ -1,0 +1,288 @@
+"""Name the condition, number or size that torch.export could not decide, and what to write instead.
+
+torch says in its own symbols what it could not decide (``Eq(u0, 1)``) and on which line; what asks
+on that line is read from the user's source.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.outcomes.texts import chain, text_of
+from pytest_torchexport.results.diagnosis import Cause
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.torch_private.symbolic_sizes import (
+    environment_of,
+    frozen_lines,
+    guards_of,
+    range_lines,
+    ranges_of,
+)
+
+WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
+# For each construct that values decide: the cause and the remedy.
+BY_VALUES = {
+    "if": (
+        "an if asks {text}, whose value is not known while torch.export captures",
+        (
+            "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
+            "sides may be computed"
+        ),
+    ),
+    "while": (
+        "a while asks {text}, whose value is not known while torch.export captures",
+        f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
+    ),
+    "for": (
+        "a loop runs over {text}, whose length is not known while torch.export captures",
+        (
+            f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
+            "torch.where(i < n, ...)"
+        ),
+    ),
+    "assert": (
+        "an assert asks {text}, whose value is not known while torch.export captures",
+        "torch._assert_async(condition, message), or leave the check to who calls the model",
+    ),
+    "number": (
+        "{text} makes a Python number of a value that torch.export does not know",
+        (
+            "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded "
+            "by torch._check(n >= 0)"
+        ),
+    ),
+    "": (
+        "this line needs a number or a truth value that torch.export does not know",
+        (
+            "torch._check(...) of that number before this line, if the answer is always the same; "
+            "or pass what this line reads from values as an argument"
+        ),
+    ),
+}
+BRANCHES = ("if", "while", "assert")
+SIZE = "declare sizes on one side of it, or torch.cond"
+STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
+
+_UNDECIDED = re.compile(
+    r"(?:Could not guard on|Could not extract specialized integer from) data-dependent expression "
+    r"(?P<expression>.+?) \(unhinted"
+    r"|Data-dependent (?:branching|assertion)|dynamic control flow is not supported"
+    # bool(...) of a tensor under strict=True, in torch 2.9.
+    r"|does not know how to trace builtin operator `bool` with argument types \['Tensor'\]",
+    re.IGNORECASE,
+)
+_FIX = re.compile(
+    r"^  (?P<name>\w+) = (?:Dim\('\w+'(?P<bounds>[^)]*)\)|(?P<value>(?!Dim\().+))$", re.MULTILINE
+)
+_SPECIALIZED = re.compile(
+    r"You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
+_RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
+
+
+def undecided(error: BaseException) -> Cause | None:
+    """Return the condition, number or size that torch could not decide, with the usual remedy.
+
+    None if the refusal is not about control flow or sizes.
+    """
+    for cause in chain(error):
+        text = text_of(cause)
+        asked = _UNDECIDED.search(text)
+        if asked is not None or type(cause).__name__ == "DataDependentOutputException":
+            expression = asked["expression"] if asked is not None else None
+            return _by_values(condense(error)[1], expression or "")
+        if "Constraints violated" in text:
+            return _by_sizes(cause, text)
+    return None
+
+
+def frozen_at(error: BaseException) -> SourceLine | None:
+    """Return the user's line that made a number of a size, if torch refused the dims for that."""
+    return next(iter(_frozen(error)), None)
+
+
+def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
+    if where is None:
+        return None
+    # torch gives no expression for some branches, but for all numbers.
+    truth = not expression or bool(_RELATION.search(expression))
+    construct = construct_at(where, truth=truth)
+    # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
+    choice = "if" if truth else "number"
+    kind = choice if construct.kind == "number" else construct.kind
+    text, remedy = BY_VALUES[kind]
+    return Cause(
+        kind="data-dependent value",
+        text=text.format(text=construct.text),
+        remedy=remedy if construct.text else BY_VALUES[choice][1],
+        where=where,
+    )
+
+
+def _by_sizes(error: BaseException, text: str) -> Cause | None:
+    """Return the branch, else the number, with which torch narrowed the declared dims.
+
+    If it has no line, torch's own words.
+    """
+    fixes = _fixes(text)
+    declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
+    frozen = _frozen(error)
+    for where in _narrowing(error):
+        branch = construct_at(where, truth=True)
+        number = construct_at(where, truth=False, kinds=("number",)) if where in frozen else None
+        # int(x.shape[0]) if self.whole else ...: the number is beside the condition.
+        beside = number is not None and number.kind and number.text not in branch.text
+        if branch.kind in BRANCHES and not beside:
+            return Cause(
+                kind="guard",
+                text=f"{branch.text} decides by a size that is declared to vary",
+                remedy="\nor ".join(filter(None, [SIZE, declare])),
+                where=where,
+            )
+    for where in frozen:
+        number = construct_at(where, truth=False, kinds=("number",))
+        number = number if number.kind else construct_at(where, truth=False)
+        if number.kind:
+            return Cause(
+                kind="frozen size",
+                text=f"{number.text} makes a number of a size that is declared to vary",
+                remedy="\nor ".join(filter(None, [STATIC, declare])),
+                where=where,
+            )
+    constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
+    if constants:
+        named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
+        return Cause(
+            kind="frozen size",
+            text=f"the operations of forward take {named}, and it is declared to vary",
+            remedy="declare it fixed: "
+            + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants),
+            where=next(iter(frozen), None),
+        )
+    if not fixes:
+        return None
+    return Cause(
+        kind="guard",
+        text="the operations of forward take fewer sizes than are declared",
+        remedy=declare,
+    )
+
+
+def _narrowing(error: BaseException) -> list[SourceLine]:
+    """Return the user's lines that put a condition or a bound on a size."""
+    environment = environment_of(chain(error))
+    conditions = [where for _, where in guards_of(environment)]
+    bounds = [
+        where for symbol in ranges_of(environment) for where in range_lines(environment, symbol)
+    ]
+    return _once((*conditions, *bounds))
+
+
+def _frozen(error: BaseException) -> list[SourceLine]:
+    return _once(frozen_lines(environment_of(chain(error))).values())
+
+
+def _once(lines: Iterable[SourceLine | None]) -> list[SourceLine]:
+    return [where for where in dict.fromkeys(lines) if where is not None]
+
+
+def _fixes(text: str) -> list[str]:
+    """Return torch's suggested fixes as the plugin's marker has them."""
+    ranges, relations = [], []
+    for fix in _FIX.finditer(text.partition("Suggested fixes:\n")[2]):
+        if fix["value"]:
+            relations.append(f'"{fix["value"]}" in place of "{fix["name"]}" in shapes')
+        else:
+            low, high = (re.search(rf"{end}=(\d+)", fix["bounds"]) for end in ("min", "max"))
+            bounds = f"({low[1] if low else 1}, {high[1] if high else '...'})"
+            ranges.append(f'"{fix["name"]}": {bounds}')
+    return [*relations, *([f"dims={{{', '.join(ranges)}}}"] if ranges else [])]
+
+
+# -- what is on a line -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Construct:
+    """A statement or expression that decides something, and the lines on which it is written.
+
+    ``kind`` is a key of ``BY_VALUES``, empty if only the line is known; ``text`` is the condition.
+    """
+
+    kind: str
+    text: str
+    first: int = 0
+    last: int = 0
+
+    def rank(self, *, truth: bool) -> int:
+        """Return how well it fits what torch needed, a truth value or a number: 0 is best."""
+        if self.kind in BRANCHES:
+            return 1
+        if self.kind == "number":
+            return 2
+        # range(int(n)) takes a number; a loop over a name takes none.
+        return 0 if not truth and "(" in self.text else 3
+
+
+def construct_at(
+    where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(BY_VALUES)
+) -> Construct:
+    """Return what decides on a line, where torch needed a truth value or a number."""
+    # linecache looks for the file of a library, whose path begins with the package, in sys.path.
+    source = linecache.getlines(str(Path(where.file).resolve())) or linecache.getlines(where.file)
+    plain = source[where.line - 1].strip() if 0 < where.line <= len(source) else ""
+    here = [
+        each
+        for each in _constructs("".join(source))
+        if each.first <= where.line <= each.last and each.kind in kinds
+    ]
+    if not here:
+        return Construct("", plain)
+    best = min(here, key=lambda each: (each.rank(truth=truth), each.last - each.first))
+    # torch does not say which of several conditions on one line it means.
+    same = {each.text for each in here if (each.kind, each.first) == (best.kind, best.first)}
+    unsure = len(same) > 1 and best.kind != "number"
+    return Construct(best.kind, plain) if unsure else best
+
+
+def _constructs(source: str) -> Iterator[Construct]:
+    """Yield every condition, loop and conversion to a number; none if the source has an error."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # generated, or another language than this Python's
+        return
+    for node in ast.walk(tree):
+        for kind, expression in _decisions(node):
+            # A statement's own line counts, a comprehension has none.
+            start = getattr(node, "lineno", expression.lineno)
+            text = " ".join(ast.unparse(expression).split())
+            yield Construct(kind, text, start, expression.end_lineno or start)
+
+
+def _decisions(node: ast.AST) -> list[tuple[str, ast.expr]]:
+    match node:
+        case ast.If(test=test) | ast.IfExp(test=test):
+            return [("if", test)]
+        case ast.While(test=test):
+            return [("while", test)]
+        case ast.Assert(test=test):
+            return [("assert", test)]
+        case ast.Match(subject=test) | ast.match_case(guard=ast.expr() as test):
+            return [("if", test)]
+        case ast.For(iter=iterated):
+            return [("for", iterated)]
+        case ast.comprehension(iter=iterated, ifs=tests):
+            return [("for", iterated), *(("if", test) for test in tests)]
+        case ast.Call(func=ast.Name(id="int" | "float" | "bool" | "round" | "len" | "max" | "min")):
+            return [("number", node)]
+        case ast.Call(func=ast.Attribute(attr="item" | "tolist" | "numel")):
+            return [("number", node)]
+    return []

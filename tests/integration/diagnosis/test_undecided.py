@@ -1,0 +1,133 @@
+"""diagnosis/undecided.py: the condition, number or size of a program that torch.export really refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.export import Dim
+from upstream_examples import example
+
+from pytest_torchexport.diagnosis.undecided import BY_VALUES, SIZE, STATIC, undecided
+from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
+
+TWO = "x = x if x.sum() > 0 else (-x if x.max() > 1 else x + 1)"
+# What asks for a value, in programs that end by returning x: the kind, the text, the program.
+BY_VALUE = [
+    ("if", "x.sum() > 0", "if x.sum() > 0:\n    return -x"),
+    ("if", "bool((x > 1).any())", "if bool((x > 1).any()):\n    return -x"),
+    ("if", "m > 3", "m = x.max().item()\nif m > 3:\n    return -x"),
+    ("if", "0.2 < m < 0.4", "m = x.mean()\nif 0.2 < m < 0.4:\n    return -x"),
+    (
+        "if",
+        "x.sum() > 0 and x.max() > 1",
+        "if (\n    x.sum() > 0  # a sum\n    and x.max() > 1\n):\n    return -x",
+    ),
+    ("if", "x.max() > 2", "if x.shape[0] > 99:\n    return x\nelif x.max() > 2:\n    return -x"),
+    ("if", "bool(x.sum() > 0)", "match bool(x.sum() > 0):\n    case True:\n        return -x"),
+    ("if", "y.shape[0] > 2", "y = x[x > 0]\nif y.shape[0] > 2:\n    return y.sum()"),
+    ("if", "row.sum() > 0", "x = torch.stack([row for row in x if row.sum() > 0])"),
+    ("if", "int(x.sum() > 0)", "x = [torch.relu, torch.neg][int(x.sum() > 0)](x)"),
+    ("if", "torch.equal(x[0], x[1])", "if torch.equal(x[0], x[1]):\n    return -x"),
+    ("while", "x.norm() > 1", "while x.norm() > 1:\n    x = x / 2"),
+    ("for", "range(int(x.sum()))", "for i in range(int(x.sum())):\n    x = x + i"),
+    ("assert", "x.sum() > 0", "assert x.sum() > 0, 'positive'"),
+    ("number", "int(row.sum())", "n = [int(row.sum()) for row in [x[0], x[1]]]\nx = x * n[0]"),
+    # torch does not say which of two conditions on one line it means.
+    ("if", TWO, TWO),
+]
+BY_SIZE = [
+    ("guard", "x.shape[0] > 4", SIZE, "if x.shape[0] > 4:\n    return -x"),
+    ("guard", "x.shape[0] % 2 == 0", SIZE, "x = x if x.shape[0] % 2 == 0 else -x"),
+    ("frozen size", "int(x.shape[0])", STATIC, "x = sum(x[i] for i in range(int(x.shape[0])))"),
+    ("frozen size", "range(x.shape[0])", STATIC, "for i in range(x.shape[0]):\n    x = x + x[i]"),
+    (
+        "frozen size",
+        "int(x.shape[0])",
+        STATIC,
+        "n = int(x.shape[0]) if not self.training else x.shape[0]\nx = x * [*range(n)][-1]",
+    ),
+    (
+        "guard",
+        "the operations of forward take fewer sizes than are declared",
+        'declare what the export takes: "3*_rows" in place of "rows" in shapes',
+        "x = x.view(3, -1)",
+    ),
+    (
+        "frozen size",
+        "the operations of forward take rows only as 6",
+        'declare it fixed: 6 in place of "rows" in shapes',
+        "x = x.view(6, 4)",
+    ),
+]
+
+
+def refused(body, folder, **options):
+    """Return the cause of the refusal of a program, and the module."""
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    module, _ = example(f"def forward(self, x):\n{lines}    return x\n", folder)
+    torch.compiler.reset()
+    with quiet("cpu"), suppress_output(), pytest.raises(Exception) as caught:
+        torch.export.export(module, (torch.rand(6, 4),), **options)
+    return undecided(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "body", "strict"),
+    [
+        *((*row, False) for row in BY_VALUE),
+        # Strict capture says it in words of its own, and knows other things.
+        *((*row, True) for row in BY_VALUE[:4]),
+    ],
+    ids=lambda item: str(item)[:20].replace(" ", "-"),
+)
+def test_what_asks_for_a_value_is_named_with_its_line_and_remedy(
+    kind, text, body, strict, tmp_path
+):
+    cause = refused(body, tmp_path, strict=strict)
+    assert cause.kind == "data-dependent value"
+    assert cause.text == BY_VALUES[kind][0].format(text=text)
+    assert cause.remedy == BY_VALUES[kind][1]
+    assert cause.where.file.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "remedy", "body"), BY_SIZE, ids=lambda item: item[:20].replace(" ", "-")
+)
+def test_what_narrows_a_size_is_named_with_its_remedy(kind, text, remedy, body, tmp_path):
+    cause = refused(body, tmp_path, dynamic_shapes=({0: Dim("rows", min=2, max=16)},))
+    assert cause.kind == kind
+    assert cause.text.startswith(text)
+    assert cause.remedy.startswith(remedy)
+
+
+def test_a_condition_in_a_helper_is_named_where_it_stands(tmp_path):
+    body = "def helper(x):\n    return x if x.sum() > 3 else -x\nx = helper(x * 2)"
+    assert refused(body, tmp_path).where.text == "return x if x.sum() > 3 else -x"
+
+
+@pytest.mark.parametrize(
+    "body", ["x = x + torch.from_numpy(x.numpy())", "x = x @ torch.zeros(7, 7)"]
+)
+def test_other_refusals_are_not_about_control_flow(body, tmp_path):
+    assert refused(body, tmp_path) is None
+
+
+TAKEN = [
+    "return torch.cond(x.sum() > 0, lambda v: v * 2, lambda v: -v, (x,))",
+    "return torch.where(x.sum() > 0, x, -x)",
+    "for i in range(8):\n    x = torch.where(i < x.sum(), x + 1, x)",
+    "torch._assert_async(x.sum() > 0, 'positive')",
+    "return x * x.sum().item()",
+    "n = x.sum().long().item()\ntorch._check(n >= 0)\nreturn torch.zeros(n, 3)",
+    "y = x[x >= 0]\ntorch._check(y.shape[0] > 2)\nif y.shape[0] > 2:\n    return y.sum()",
+]
+
+
+@pytest.mark.parametrize("body", TAKEN, ids=lambda item: item[:20].replace(" ", "-"))
+def test_torch_export_takes_what_is_advised(body, tmp_path):
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    module, _ = example(f"def forward(self, x):\n{lines}    return x\n", tmp_path)
+    x = torch.rand(4, 4)
+    with quiet("cpu"), suppress_output():
+        program = torch.export.export(module, (x,))
+    torch.testing.assert_close(program.module()(x), module(x))
