@@ -19,7 +19,7 @@ import torch
 
 from pytest_torchexport.checks import state
 from pytest_torchexport.diagnosis.alignment import aligned
-from pytest_torchexport.diagnosis.fatal import TorchSteps
+from pytest_torchexport.diagnosis.fatal import step_place
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call
@@ -81,8 +81,7 @@ def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
     step = found.extra if scene.captured is scene.case.artifact else None
     if step is None or scene.call is None or not can_fork():
         return found.place, found.structural
-    steps = TorchSteps(scene, scene.call)
-    place = in_fork(partial(steps.place, step.ordinal), SECONDS)
+    place = in_fork(partial(step_place, scene, scene.call, step.ordinal), SECONDS)
     if isinstance(place, Death) or place.operator != step.operator_name or place.where is None:
         return found.place, found.structural
     return place, replace(found.structural, where=place.where)

@@ -42,7 +42,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         return known
     line = _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
-    cause = _condition(scene, decided, line) or _number(scene, known.sizes[0], line)
+    cause = _condition(decided, line) or _number(scene, known.sizes[0], line)
     if cause is None and not decided:
         cause = _guarded(scene, known.sizes, line)
     if cause is None:  # a condition explains some of the sizes alone
@@ -79,27 +79,23 @@ def _declared(scene: Scene, sizes: Sizes) -> str:
 # -- a condition of forward ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Decided:
-    """A condition that eager decides otherwise than at the export at sizes that fail.
+    """A condition that eager decides otherwise than at the export at sizes that fail, as a cause.
 
     ``exactly``: at all of these, and at no other size that was run.
     """
 
-    kind: str
-    text: str
-    where: SourceLine
-    on_values: bool
+    cause: Cause
     exactly: bool
 
 
-def _condition(scene: Scene, decided: Sequence[_Decided], line: SourceLine | None) -> Cause | None:
+def _condition(decided: Sequence[_Decided], line: SourceLine | None) -> Cause | None:
     """Return a condition that explains all sizes; else one that stands in the program's line."""
-    named = (item for item in decided if line is not None and item.where.place == line.place)
-    found = next(chain((item for item in decided if item.exactly), named), None)
-    if found is None:
-        return None
-    return _of(scene, found.kind, found.text, found.where, on_values=found.on_values)
+    exact = (item.cause for item in decided if item.exactly)
+    place = line.place if line is not None else ""
+    named = (i.cause for i in decided if i.cause.where and i.cause.where.place == place)
+    return next(chain(exact, named), None)
 
 
 def _of(scene: Scene, kind: str, text: str, where: SourceLine, *, on_values: bool = False) -> Cause:
@@ -141,13 +137,10 @@ def _decided_beside(
         if not differs & failing:
             continue
         condition = observed.conditions[key[0]]
-        yield _Decided(
-            kind=condition.kind,
-            text=condition.text,
-            where=place(condition),
-            on_values=any(event.on_values for event in first.events if event.key == key),
-            exactly=differs == failing,
-        )
+        on_values = any(event.on_values for event in first.events if event.key == key)
+        where = place(condition)
+        cause = _of(scene, condition.kind, condition.text, where, on_values=on_values)
+        yield _Decided(cause, exactly=differs == failing)
 
 
 def _paths(

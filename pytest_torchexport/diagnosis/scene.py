@@ -114,36 +114,6 @@ class Scene:
             return False
         return found is not None and found.failure is None
 
-    def agrees_exported_again(self, at: Call | None = None) -> bool:
-        """Return True if an artifact that is exported now does not fail on the failing call.
-
-        ``at`` is the call to export at; by default, the one that the case's artifact was made at.
-        """
-        case = self.case
-        if case.foreign or case.runner.isolated or case.artifact.native_loops:
-            return False
-        artifact = case.exported_or_refused(at or case.call_to_export())
-        return not isinstance(artifact, str) and self.agrees_as(artifact)
-
-    def agrees_as(self, artifact: Artifact) -> bool:
-        """Return True if another artifact does not fail on the failing call."""
-        runner = self.case.runner_of(artifact)
-        return self.agrees(judge=self.case.judge_of(runner, ItemLog(), self.case.random_paths))
-
-    def fails_as(self, artifact: Artifact) -> bool:
-        """Return True if another artifact does with the failing call what the failing one does."""
-        call, seed = self.call, self.case.plan.seed
-        return call is not None and self.is_the_artifacts(
-            self.case.runner_of(artifact).run(call, seed)
-        )
-
-    def is_the_artifacts(self, outcome: Outcome) -> bool:
-        """Return True if an outcome of the failing call is the artifact's."""
-        if self.call is None or not isinstance(outcome, Returned):
-            return False
-        ((found, _),) = self.judge().in_a_row([self.call])
-        return not self.differences(self.call, outcome, found)
-
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""
         return self._judge.differences([call], expected, actual)

@@ -5,9 +5,8 @@ Apart from ``onnx_runtime``, which runs files as they are served.
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     TensorFile,
     named,
     of_tensor,
-    open_session,
-    run_session,
     to_tensor,
 )
 
@@ -129,59 +126,6 @@ def _run(
     found = zip(names, file.run(feeds, of_tensor), strict=True)
     inputs = {name: feeds[name] for name in file.input_names if name in feeds}
     return inputs | {name: to_tensor(value) for name, value in found if value.is_tensor()}
-
-
-def node_by_node(
-    path: Path, device: str, feeds: Mapping[str, Any]
-) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """Yield the nodes of a file's main graph, and what runs each in a session of its own.
-
-    The values that it takes are those that the sessions before it made, unoptimized.
-    """
-    model = onnx_model.read(path)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    declared = {value.name for value in model.graph.input}
-    values = {name: of_tensor(feeds[name]) for name in declared if name in feeds}
-
-    def run(node: Any) -> None:
-        taken = onnx_model.names_of(node)
-        single = _with_one_node(
-            model,
-            node,
-            inputs={name: values[name] for name in taken if name in values},
-            weights=[weights[name] for name in taken if name in weights and name not in values],
-        )
-        beside = path.with_name(EXPOSED)
-        beside.write_bytes(single.SerializeToString())
-        session = open_session(beside, device, PLAIN)
-        names = [item.name for item in session.get_inputs()]
-        made = run_session(session, {name: values[name] for name in names})
-        names = [item.name for item in session.get_outputs()]
-        values.update(zip(names, made, strict=True))
-
-    for node in model.graph.node:
-        yield node, functools.partial(run, node)
-
-
-def _with_one_node(model: Any, node: Any, inputs: Mapping[str, Any], weights: Sequence[Any]) -> Any:
-    """Return a model of one node of another model, which takes these OrtValues."""
-    from onnx import helper
-
-    return helper.make_model(
-        helper.make_graph(
-            [node],
-            "node",
-            [
-                helper.make_tensor_value_info(name, value.element_type(), None)
-                for name, value in inputs.items()
-            ],
-            [helper.make_empty_tensor_value_info(name) for name in node.output if name],
-            initializer=list(weights),
-        ),
-        ir_version=model.ir_version,
-        opset_imports=model.opset_import,
-        functions=model.functions,
-    )
 
 
 class ReferenceFile:

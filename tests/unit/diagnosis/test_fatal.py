@@ -25,7 +25,6 @@ def test_the_step_in_which_a_fork_ended_itself_is_known():
     assert last.number == 0
     assert in_fork(lambda: dies(last), 10) == Death(status=3)
     assert (last.number, last.name, last.runs) == (2, "second", True)
-    assert last.seconds <= 10
 
 
 def test_a_step_that_returned_is_told_from_one_that_runs():
@@ -38,4 +37,3 @@ def test_a_step_that_returned_is_told_from_one_that_runs():
 
     assert isinstance(in_fork(hangs, 0.3), Death)
     assert (last.number, last.runs) == (1, False)
-    assert set(last.name) == {"x"}
