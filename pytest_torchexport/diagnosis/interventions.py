@@ -57,6 +57,8 @@ FLOAT_MASKS = ((-torch.inf, 0.0),)
 Part = TypeVar("Part")
 # What eager returns in a row of calls, each with the state after it.
 Row = Iterable[tuple[Outcome, Tensors]]
+# No outcome of an artifact is the same.
+NOT_RUN: tuple[Outcome, Tensors] = (Raised("", ""), {})
 
 
 class Beside:
@@ -350,7 +352,7 @@ def _answers_of_the_export(beside: Beside) -> Iterator[Intervention]:
 def _answered(beside: Beside, answers: Mapping[str, Any], asked: Sequence[Query]) -> Row:
     pristine = beside.scene.case.reference.pristine
     if not survives(pristine, beside.call.to("cpu"), beside.plan.seed, answers, asked):
-        return [(Raised("", ""), {})]
+        return [NOT_RUN]
     subject = beside.subject()
     function = answering(subject.function, answers, asked)
     return beside.run(dataclasses.replace(subject, function=function))

@@ -93,8 +93,8 @@ class _Decided:
 def _condition(decided: Sequence[_Decided], line: SourceLine | None) -> Cause | None:
     """Return a condition that explains all sizes; else one that stands in the program's line."""
     exact = (item.cause for item in decided if item.exactly)
-    place = line.place if line is not None else ""
-    named = (i.cause for i in decided if i.cause.where and i.cause.where.place == place)
+    at = line.place if line is not None else ""
+    named = (i.cause for i in decided if i.cause.where and i.cause.where.place == at)
     return next(chain(exact, named), None)
 
 

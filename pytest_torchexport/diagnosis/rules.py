@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.evidence import Facts, Given
-from pytest_torchexport.diagnosis.interventions import Intervention, Row
+from pytest_torchexport.diagnosis.interventions import NOT_RUN, Intervention, Row
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.diagnosis.traced_numbers import (
     decides_alone,
@@ -46,8 +47,10 @@ from pytest_torchexport.results.verdict import Difference
 CARRIED = "return what changes as an output, and take it as an input in the next call"
 A_SIZE = "size that Python makes a number of"
 EACH_VALUE = "pass {} as a tensor, or export once for each value"
-# A trace is made for each part of so many lines.
+# Traces are made for so many lines, and none for a part of them after so many seconds: the rules
+# that follow have the rest.
 MOST_LINES = 12
+SECONDS = 2.5
 _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
 _DTYPE = re.compile(r"\w+(?=\[)")
 
@@ -421,9 +424,14 @@ def frozen_numbers(facts: Facts) -> Cause | None:
     own, there = read_numbers(case, case.call_to_export()), read_numbers(case, beside.call)
     other = [line for line in own if not same(own[line], there.get(line, []))]
 
+    numbers = [line for line in other if not decides_alone(own[line])]
+    end = time.monotonic() + SECONDS
+
     def run(lines: Sequence[SourceLine]) -> Row:
-        if len(lines) <= MOST_LINES:
-            yield outcome_with(case, beside.call, {line: own[line] for line in lines}), {}
+        is_part = len(lines) < min(len(numbers) or len(other), len(other))
+        if len(lines) > MOST_LINES or (is_part and time.monotonic() > end):
+            return [NOT_RUN]
+        return [(outcome_with(case, beside.call, {line: own[line] for line in lines}), {})]
 
     def cause(lines: Sequence[SourceLine]) -> Cause:
         where, *others = lines
@@ -448,7 +456,6 @@ def frozen_numbers(facts: Facts) -> Cause | None:
 
     # Forward with another side of an if may run nothing that can be compared: numbers first. Of
     # some numbers the trace keeps no constant: then one of the lines alone is.
-    numbers = [line for line in other if not decides_alone(own[line])]
     for lines in (numbers, other, *([line] for line in other if len(other) > 1)):
         found = Intervention(parts=lines, run=run, cause=cause).tried(beside)
         if found is not None:
