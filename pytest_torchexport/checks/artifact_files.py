@@ -8,7 +8,6 @@ and ArtifactTooLarge.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 import secrets
@@ -85,8 +84,6 @@ OTHER = (
 NO_MODULE = "the size was not limited: the subject is a function, and its weights are not known"
 
 
-# Files of more megabytes are not saved twice.
-SAVED_TWICE = 64
 # The digest of a text, as targets/formats/contents.py makes it.
 _DIGEST = re.compile(r",? \b[0-9a-f]{16}\b")
 
@@ -95,10 +92,10 @@ _DIGEST = re.compile(r",? \b[0-9a-f]{16}\b")
 
 
 def save(case: Case) -> Case | None:
-    """Save the artifact twice and move it. Return a case with the moved file.
+    """Save the artifact and move it. Return a case with the moved file.
 
-    A failure is held back: LoadFailed if it cannot be saved, RoundTripDiffers if saving twice gives
-    different files. Raises Ineffective if something of the machine ran out.
+    A failure is held back: LoadFailed if it cannot be saved. Raises Ineffective if something of the
+    machine ran out.
     """
     plan = case.plan
     if case.foreign:
@@ -126,28 +123,10 @@ def _moved(case: Case) -> SavedArtifact:
     with ExitStack() as stack:
         there = _directory(case, stack)
         path = _saved(case, there)
-        files = _below(there)
-        if sum(file.stat().st_size for file in files.values()) < SAVED_TWICE * 2**20:
-            _compare_second_save(case, stack, path, files)
         home = artifact_directory(case.plan.target)
         for file in there.iterdir():
             file.rename(home / file.name)
         return _artifact_at(case, home / path.name)
-
-
-def _compare_second_save(
-    case: Case, stack: ExitStack, path: Path, files: Mapping[str, Path]
-) -> None:
-    again = _directory(case, stack)
-    second = _saved(case, again)
-    others = _below(again)
-    if list(files) != list(others):
-        raise RoundTripDiffers(
-            f"saved twice, it wrote {', '.join(files)} and then {', '.join(others)}"
-        )
-    # Files with different bytes may be the same program: a format may write a time of day.
-    if _digests(files) != _digests(others):
-        raise_if_renamed(_described(case, path), _described(case, second), "saving it again")
 
 
 def _artifact_at(case: Case, path: Path) -> SavedArtifact:
@@ -159,15 +138,6 @@ def _artifact_at(case: Case, path: Path) -> SavedArtifact:
         fresh=case.reference.fresh_each_call and is_scripted(case.artifact.module),
         gradients=case.reference.served is GradMode.GRAD,
     )
-
-
-def _described(case: Case, path: Path) -> Mapping[str, str]:
-    """Return what the program in a file contains, by name."""
-    with _artifact_at(case, path).open() as session:
-        if session.problem is not None:
-            raise_not_loaded(session.problem, session.printed(), case.blocked)
-        contents: Mapping[str, str] = session.found.get("contents", {})
-        return contents
 
 
 def _directory(case: Case, stack: ExitStack) -> Path:
@@ -201,14 +171,6 @@ def _not_saved(error: Exception, directory: Path) -> LoadFailed:
     details = (f"and leaves {left} behind, half-written",) if left else ()
     lines = (*remedy_of(reason.type, text_of(error)).lines, *details)
     return LoadFailed(f"cannot be saved: {reason}", details=lines, where=reason.where)
-
-
-def _digests(files: Mapping[str, Path]) -> list[str]:
-    found = []
-    for path in files.values():
-        with path.open("rb") as opened:
-            found.append(hashlib.file_digest(opened, "blake2b").hexdigest())
-    return found
 
 
 def _below(directory: Path) -> dict[str, Path]:

@@ -11,23 +11,20 @@ target and the artifact raises on the example itself.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, NoReturn
+from inspect import Parameter
+from typing import NoReturn
 
 import hypothesis
-import torch
 from hypothesis import errors
 
 from pytest_torchexport import targets
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
-from pytest_torchexport.explore.paths import Event
-from pytest_torchexport.inputs.building import build, readable
-from pytest_torchexport.inputs.pytrees import tree_map
+from pytest_torchexport.inputs.building import readable
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
@@ -38,9 +35,7 @@ from pytest_torchexport.inputs.strategies import (
     for_each,
     recipes,
 )
-from pytest_torchexport.judge.branch_table import BranchResults
 from pytest_torchexport.judge.case import DEADLY, Case, explained
-from pytest_torchexport.judge.convention import refused
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runner import is_scripted
 from pytest_torchexport.outcomes.compare import remarks
@@ -49,6 +44,7 @@ from pytest_torchexport.outcomes.observe import Returned, State
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, Failure, SpecError
 
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # An artifact's first run may differ from its later ones; TorchScript's also at other sizes:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
@@ -116,7 +112,7 @@ def _raise_if_called_otherwise(case: Case, failure: Failure) -> None:
     known = made.facts.signature()
     if known is None and callable(made.program):
         known = signature_of(made.program)
-    text = known and refused(case.reference.pristine.signature(), known, case.spec.example)
+    text = known and _refused(case.reference.pristine.signature(), known, case.spec.example)
     if text:
         raise ArtifactRaised(
             f"the artifact cannot be called as eager is: {text}",
@@ -125,6 +121,23 @@ def _raise_if_called_otherwise(case: Case, failure: Failure) -> None:
                 "remedy: export it with forward's arguments, given as eager is given them",
             ),
         )
+
+
+def _refused(eager: inspect.Signature | None, program: inspect.Signature, call: Call) -> str:
+    """Return a sentence if a program cannot be called as eager is, else nothing."""
+    try:
+        program.bind(*call.args, **call.kwargs)
+    except TypeError:
+        given = [*_positions(eager, len(call.args)), *(f"{name}=" for name in call.kwargs)]
+        return f"it takes {program}, and eager is called with ({', '.join(given)})"
+    return ""
+
+
+def _positions(eager: inspect.Signature | None, count: int) -> list[str]:
+    """Return forward's names of the first arguments; a number for each that has none."""
+    parameters = eager.parameters.items() if eager is not None else ()
+    names = [name for name, item in parameters if item.kind in _BY_POSITION]
+    return [*names, *(f"argument {n + 1}" for n in range(len(names), count))][:count]
 
 
 def _every(case: Case) -> None:
@@ -274,9 +287,6 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
         log.ran.append((origin, recipe))
     recipe, failure = judgment.made.recipe, judgment.failure
     log.covered.saw(case.spec, recipe)
-    if failure is not None and rounding_decides(case, recipe):
-        log.note("on some calls eager's own rounding decides which branch is taken")
-        return True
     case.branches.book(recipe, failed=failure is not None)
     if failure is not None:
         log.calls["failed"] += 1
@@ -346,90 +356,3 @@ def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
         return None
     answers = targets.get(case.plan.target).traits.answers
     return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))
-
-
-# A sum of floats this near to a threshold, in units in the last place, may fall on either side.
-# Measured: branches flip up to a relative margin of 1e-7 in float32, and none from 1e-6 on. In half
-# precision that margin is only a few units.
-UNITS = 100
-FINE = 1e-4
-COARSE = 4
-# How many calls near one on a threshold are tried.
-BESIDE = 8
-
-
-def rounding_decides(case: Case, recipe: Recipe) -> bool:
-    """Return True if rounding alone decides which branch a failing call takes.
-
-    That is so if the artifact has the branch too, and does what eager does on a call that differs
-    by a few units in the last place.
-
-    An operand that is an element of the input does not count: it was not rounded.
-    """
-    branches = case.branches
-    if not isinstance(branches, BranchResults) or branches.artifact is None:
-        return False
-    with case.log.during(Activity.EAGER):
-        path = branches.path(recipe)
-    call = build(case.spec, recipe)
-    if path is None or call is None:
-        return False
-    eps = _precision(call)
-    near = [
-        event.relative
-        for event in path.events
-        if event.rounded
-        and event.relative <= max(min(UNITS * eps, FINE), COARSE * eps)
-        and branches.has_branch(event.key[0]) is not False
-        and not _is_of_the_input(call, event)
-    ]
-    return bool(near) and _agrees_beside(case, call, max(COARSE * max(near), COARSE * eps))
-
-
-def _agrees_beside(case: Case, call: Call, distance: float) -> bool:
-    own = case.reference.on_cpu(call)
-    done = case.judge.run(call)
-    for other in _beside(call, distance):
-        outcome = case.reference.on_cpu(other)
-        if not isinstance(own, Returned) or not isinstance(outcome, Returned):
-            continue
-        wanted = case.reference.on_device(other, outcome)
-        if not isinstance(wanted, Returned):
-            continue
-        wanted = dataclasses.replace(wanted, inputs=own.inputs)  # they were moved on purpose
-        if not case.judge.differences([other], wanted, done):
-            return True
-    return False
-
-
-def _beside(call: Call, distance: float) -> Iterator[Call]:
-    """Yield the call with its floats moved by a relative ``distance``: up, down, at random."""
-    generator = torch.Generator().manual_seed(0)
-
-    def moved(leaf: Any, way: int) -> Any:
-        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
-            return leaf
-        signs = torch.rand(leaf.shape, generator=generator) * 2 - 1 if way > 1 else 1 - 2 * way
-        return (leaf * (1 + distance * signs)).to(leaf.dtype)
-
-    for way in range(BESIDE):
-        args, kwargs = tree_map(partial(moved, way=way), (call.args, dict(call.kwargs)))
-        yield Call(args, kwargs)
-
-
-def _is_of_the_input(call: Call, event: Event) -> bool:
-    """Return True if a condition compared only constants and unchanged elements of the inputs."""
-    compared = [item for item in event.operands if isinstance(item, float)]
-    floats = [item for item in call.tensors() if item.is_floating_point()]
-    computed = [
-        number
-        for number in compared[: 1 if len(compared) > 1 else None]
-        if not any(bool((item.double() == number).any()) for item in floats)
-    ]
-    return bool(compared) and not computed
-
-
-def _precision(call: Call) -> float:
-    """Return the largest epsilon among a call's float dtypes."""
-    floats = [item.dtype for item in call.tensors() if item.is_floating_point()]
-    return max([torch.finfo(dtype).eps for dtype in floats or [torch.float32]])

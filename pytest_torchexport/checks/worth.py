@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.convention import reordered, unlike
 from pytest_torchexport.judge.coverage import uncovered, weighed
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.judge.rounding import Doubt
@@ -45,22 +45,27 @@ def weigh(case: Case) -> None:
         log.note(text)
     for doubt, found in case.judge.doubted():
         log.caution(_doubted(doubt, found))
-    _say_how_to_call(case)
+    if text := _reordered(case):
+        log.caution(text)
     log.uncovered = uncovered(
         log.covered, case.spec, case.plan.options, case.artifact.facts, tied=accepted.tied
     )
 
 
-def _say_how_to_call(case: Case) -> None:
-    """Log the ways in which eager can be called and the artifact cannot."""
-    eager, facts = case.reference.pristine.signature(), case.artifact.facts
-    if eager is None:
-        return
-    program = facts.signature()
-    for text in unlike(eager, program) if program is not None else ():
-        case.log.note(text)
-    if text := reordered(eager, facts.inputs()):
-        case.log.caution(text)
+def _reordered(case: Case) -> str:
+    """Return a warning if a file's inputs are not in forward's order: they are fed in silence."""
+    eager = case.reference.pristine.signature()
+    by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = eager.parameters.items() if eager is not None else ()
+    positions = [name for name, item in parameters if item.kind in by_position]
+    own = [name for name in case.artifact.facts.inputs() if name in positions]
+    wanted = [name for name in positions if name in own]
+    if own == wanted:
+        return ""
+    return (
+        f"the file's inputs are in the order {', '.join(own)}, as the call named them, and not in "
+        f"forward's ({', '.join(wanted)}): whoever runs the file must feed them by name"
+    )
 
 
 def require(case: Case) -> None:

@@ -331,17 +331,6 @@ def _no_place(server, *arguments):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_save_that_goes_wrong_the_second_time_is_told(monkeypatch):
-    plain, saves = DirectArtifact.save, []
-
-    def save(artifact, directory):
-        saves.append(directory)
-        return plain(artifact, directory) if len(saves) == 1 else _full(artifact, directory)
-
-    monkeypatch.setattr(DirectArtifact, "save", save)
-    failed(check(), "Ineffective", "the disk is full", "No space left on device")
-
-
 def test_a_save_that_does_not_return_is_hung(monkeypatch):
     def save(artifact, directory):
         while True:
@@ -363,22 +352,6 @@ def test_files_in_a_directory_come_along(monkeypatch):
 
     monkeypatch.setattr(DirectArtifact, "save", save)
     assert check().status == "passed"
-
-
-def test_saving_twice_must_give_the_same_files(monkeypatch):
-    plain, saves = DirectArtifact.save, []
-
-    def save(artifact, directory):
-        saves.append(directory)
-        (directory / f"part-{len(saves)}").write_bytes(b"")
-        return plain(artifact, directory)
-
-    monkeypatch.setattr(DirectArtifact, "save", save)
-    failed(
-        check(),
-        "RoundTripDiffers",
-        "saved twice, it wrote model.pt, part-1 and then model.pt, part-2",
-    )
 
 
 def test_what_is_saved_otherwise_than_it_is_in_memory_differs(monkeypatch):

@@ -27,17 +27,6 @@ def checked(target, *args, **kwargs):
     return verdict
 
 
-def test_a_trace_drops_arguments_with_defaults():
-    assert (
-        "the program does not take scale: constant since the export"
-        in checked("trace", X, y=X).notes
-    )
-
-
-def test_a_script_is_called_like_eager():
-    assert not [note for note in checked("script", X, X).notes if "the program" in note]
-
-
 def test_inputs_of_a_file_in_another_order_are_a_warning():
     (caution,) = checked("onnx", y=X, x=X.clone()).cautions
     assert caution.startswith("the file's inputs are in the order y, x")
