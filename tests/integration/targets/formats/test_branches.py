@@ -1,9 +1,8 @@
-"""targets/formats/branches.py and targets/formats/trace_diff.py: which branches a program still has, and how two traces differ."""
+"""targets/formats/branches.py: which branches a program still has."""
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import io
 import linecache
 from pathlib import Path
@@ -17,7 +16,6 @@ from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.exported_program import ExportedProgramFacts
 from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
-from pytest_torchexport.targets.formats.trace_diff import difference
 
 needs_onnx = pytest.mark.skipif(
     importlib.util.find_spec("onnxscript") is None, reason="needs the extra [onnx]"
@@ -322,123 +320,3 @@ def test_a_branch_covers_the_lines_it_begins_on(tmp_path):
 
 
 # -- two traces --------------------------------------------------------------------------------------
-
-
-class Ternary(nn.Module):
-    def forward(self, x):
-        return torch.relu(x) if x.sum() > 0 else -x
-
-
-class Twins(nn.Module):
-    """The same operation on both sides: only the line and the number differ."""
-
-    def forward(self, x):
-        if x.sum() > 0:
-            return x * 2  # twice
-        return x * 3  # thrice
-
-
-class Number(nn.Module):
-    def forward(self, x):
-        return x * int(x.sum())
-
-
-class Swapped(nn.Module):
-    def forward(self, x):
-        y = x + 1
-        first, second = (x, y) if x.sum() > 0 else (y, x)
-        return torch.cat([first, second]) - 1
-
-
-class Returned(nn.Module):
-    def forward(self, x):
-        both = x + 1, x - 1
-        return both if x.sum() > 0 else both[::-1]
-
-
-class Experts(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.experts = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
-
-    def forward(self, x):
-        return self.experts[int(x.sum() > 0)](x)
-
-
-class Unrolled(nn.Module):
-    def forward(self, x):
-        for row in x:
-            x = x + row
-        return x
-
-
-def differing(module, first, second):
-    programs = trace(module, first), trace(module, second)
-    return difference(*(program.inlined_graph for program in programs))
-
-
-def here(source):
-    """``tests/integration/targets/formats/test_branches.py:12  source``, as a report shows it."""
-    lines = inspect.getsource(inspect.getmodule(here)).splitlines()
-    number = next(i for i, line in enumerate(lines, 1) if line.strip() == source)
-    path = Path(__file__)
-    short = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return f"{short}:{number}  {source}"
-
-
-def test_the_other_side_of_a_branch_is_another_program():
-    assert differing(Mixed(), torch.ones(2, 2), -torch.ones(2, 2)) == (
-        f"- aten::relu  {here('return self.repeat(torch.relu(x))  # positive')}",
-        f"+ aten::neg   {here('return self.repeat(-x)  # negative')}",
-    )
-
-
-def test_both_sides_of_a_ternary_are_on_one_line():
-    first, second = differing(Ternary(), torch.ones(2), -torch.ones(2))
-    assert first.startswith("- aten::relu  ")
-    assert second.startswith("+ aten::neg   ")
-    assert first[14:] == second[14:]
-
-
-def test_the_same_operation_from_another_line_is_another_program():
-    assert differing(Twins(), torch.ones(2), -torch.ones(2)) == (
-        f"- aten::mul  {here('return x * 2  # twice')}",
-        f"+ aten::mul  {here('return x * 3  # thrice')}",
-    )
-
-
-def test_programs_that_differ_in_numbers_and_sizes_alone_are_the_same():
-    assert differing(Number(), torch.ones(2), torch.ones(3)) == ()
-    assert differing(Straight(), torch.ones(2, 3), torch.ones(5, 3)) == ()
-
-
-def test_other_weights_are_another_program():
-    first, second = differing(Experts(), torch.ones(1, 2), -torch.ones(1, 2))
-    assert first.startswith("- aten::linear(experts.1)  ")
-    assert second.startswith("+ aten::linear(experts.0)  ")
-
-
-def test_other_operands_are_another_program():
-    first, second = differing(Swapped(), torch.ones(2), -torch.ones(2))
-    assert first[2:] == second[2:]
-    assert first.startswith("- aten::cat  ")
-    assert second.startswith("+ aten::cat  ")
-
-
-def test_results_in_another_order_are_another_program():
-    assert differing(Returned(), torch.ones(2), -torch.ones(2)) == ("- return", "+ return")
-
-
-def test_a_long_difference_is_cut():
-    shown = differing(Unrolled(), torch.ones(2, 4), torch.ones(20, 4))
-    assert len(shown) == 7
-    assert all(line.startswith(("+", "-")) for line in shown[:6])
-    assert shown[6].startswith("... and ")
-    assert shown[6].endswith(" more")
-
-
-def test_who_made_the_trace_is_not_the_line_of_an_operation():
-    """The caller of ``torch.jit.trace`` is a frame of every node too."""
-    programs = trace(nn.ReLU(), torch.ones(2)), trace(nn.Tanh(), torch.ones(2))
-    shown = difference(*(program.inlined_graph for program in programs))
-    assert shown == ("- aten::relu", "+ aten::tanh")
