@@ -103,12 +103,12 @@ def test_the_marker_page_names_every_argument_target_and_check():
         assert re.search(rf"^\| [^|]*`{name}`", rows, re.MULTILINE), name
     for name in (*names.BUILT_IN, *names.checks()):
         assert f'`"{name}"`' in rows
-    calls = read(DOCS / "reference/check-export.md")
+    calls = read(DOCS / "reference/fixture.md")
     assert all(f'`"{name}"`' in calls for name in names.BUILT_IN)
 
 
 def test_the_page_of_check_export_names_every_setting_that_it_takes():
-    page = read(DOCS / "reference/check-export.md")
+    page = read(DOCS / "reference/fixture.md")
     listed = re.findall(r"`(\w+)`", page.partition("The settings are ")[2].partition(". ")[0])
     assert sorted(listed) == sorted(SETTINGS)
 
