@@ -250,7 +250,7 @@ def _object(cls: type, defined: dict[str, Any]) -> dict[str, Any]:
     fields = dataclasses.fields(cls)
     has_no_default = dataclasses.MISSING
     return {
-        "description": " ".join(inspect.getdoc(cls).partition("\n\n")[0].split()),
+        "description": " ".join(inspect.getdoc(cls).split()),
         "type": "object",
         "required": [
             field.name
