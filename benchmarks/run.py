@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import logging
 import os
 import resource
 import statistics
@@ -143,16 +142,6 @@ def overhead(runs: int) -> Iterator[Row]:
         figure = statistics.median(beyond() for _ in range(runs))
         goal = "<= 1 ms" if elements == 3_000 else ""
         yield f"engine per drawn call, {elements} elements", f"{figure:.2f} ms", goal
-
-
-def parity(runs: int) -> Iterator[Row]:
-    """Compare items of one model to the loop that a user would write."""
-    from models import MODELS
-
-    for targets in (["trace", "script", "export"], ["onnx"]):
-        for name in MODELS:
-            goal = "<= 1.3" if name == "CNN" and len(targets) > 1 else ""
-            yield beside_hand(name, targets, runs, goal, checks=("parity",))
 
 
 def whole(runs: int) -> Iterator[Row]:
@@ -298,16 +287,13 @@ class Clock:
         return timed
 
 
-def parts(runs: int) -> Iterator[Row]:
-    """Give the processor time of the parts of an item in this process, without its clean process.
-
-    The search and the preflight are without their plain calls of eager, which count as eager's.
-    """
+def stages() -> dict[str, tuple[object, str]]:
+    """Return the functions that are stages of an item in this process, as (owner, name)."""
     from pytest_torchexport.checks import parity, round_trip
     from pytest_torchexport.eager import reference
     from pytest_torchexport.judge import case, judge, runner
 
-    stages = {
+    return {
         "eager": (reference.Reference, "_observe"),
         "preflight": (reference, "examine"),
         "export": (case.Prepared, "_exported"),
@@ -316,74 +302,24 @@ def parts(runs: int) -> Iterator[Row]:
         "artifact": (runner.InProcess, "_observe"),
         "comparing": (judge, "compare"),
     }
+
+
+def parts(runs: int) -> Iterator[Row]:
+    """Give the processor time of the parts of an item in this process, without its clean process.
+
+    The search and the preflight are without their plain calls of eager, which count as eager's.
+    """
     for name in ("ten blocks", "encoder"):
         for target in ("trace", "script", "export", "onnx"):
             items(name, [target])
             found = []
             for _ in range(runs):
-                with Clock(stages, time.process_time) as clock:
+                with Clock(stages(), time.process_time) as clock:
                     whole = seconds(functools.partial(items, name, [target]), time.process_time)
                 found.append({**clock.seconds, "whole item": whole})
             for stage in found[0]:
                 took = statistics.median(each[stage] for each in found)
                 yield f"{stage}, {name}, {target}", f"{1000 * took:.0f} ms", ""
-
-
-def shares(runs: int) -> Iterator[Row]:
-    """Give preflight, calibration and audit as shares of an item's time without the round trip."""
-    import torch
-
-    # Trace, script and export round as eager does; ONNX Runtime in float16 does not: it calibrates.
-    for targets, dtype in (
-        (["trace", "script", "export"], torch.float32),
-        (["onnx"], torch.float16),
-    ):
-        once(targets, dtype)
-        found = [once(targets, dtype) for _ in range(runs)]
-        what = f"{' + '.join(targets)}, CNN in {str(dtype).removeprefix('torch.')}"
-        item = statistics.median(whole for whole, _ in found)
-        for stage in (*found[0][1], "together"):
-            times = [sum(s.values()) if stage == "together" else s[stage] for _, s in found]
-            share = statistics.median(t / whole for t, (whole, _) in zip(times, found, strict=True))
-            figure = f"{share:.1%} ({statistics.median(times):.3f} s / {item:.2f} s)"
-            goal = "<= 15 %" if len(targets) > 1 and stage == "together" else ""
-            yield f"{stage} / item, {what}", figure, goal
-
-
-def stages() -> dict[str, tuple[object, str]]:
-    """Return the functions that are stages of an item, as (owner, name)."""
-    from pytest_torchexport.checks import dims
-    from pytest_torchexport.eager import reference
-    from pytest_torchexport.judge import rounding
-
-    return {
-        "preflight": (reference, "examine"),
-        "calibration": (rounding.Calibration, "judge"),
-        "audit": (dims, "audit"),
-    }
-
-
-def once(targets: list[str], dtype: object) -> tuple[float, dict[str, float]]:
-    """Return the seconds of passing CNN items on these targets, and of their stages."""
-    from models import build
-
-    from pytest_torchexport import check_export
-
-    def items() -> None:
-        for target in targets:
-            module, x = build("CNN")
-            verdict = check_export(
-                module.to(dtype),
-                (x.to(dtype),),
-                target=target,
-                checks=("parity", "dims", "state"),
-                max_examples=CALLS,
-            )
-            assert verdict.status == "passed", verdict
-
-    with Clock(stages()) as clock:
-        whole = seconds(items)
-    return whole, clock.seconds
 
 
 def onnx_by_hand(module, x):
@@ -528,7 +464,7 @@ def observing(runs: int) -> Iterator[Row]:
     """
     import torch
     from branches import observe
-    from branching import BRANCHING, row
+    from models import BRANCHING, row
 
     for name in BRANCHING:
         model = observe(row(name))
@@ -567,7 +503,7 @@ def observing(runs: int) -> Iterator[Row]:
 def explore(runs: int) -> Iterator[Row]:
     """Time the search per module, with the default budget."""
     import branches
-    from branching import BRANCHING, row
+    from models import BRANCHING, row
 
     from pytest_torchexport.outcomes.torch_state import quiet
 
@@ -649,44 +585,11 @@ def unconditional(runs: int) -> Iterator[Row]:
         yield label, f"{ratio:.3f} ({mine:.2f} s / {without:.2f} s)", "1.0"
 
 
-# What a user would write to test if a file loads in another process: a new interpreter, three runs.
-FRESH = {
-    ".pt": "import torch; run = torch.jit.load({path!r}); x = torch.ones({shape})\n",
-    ".pt2": "import torch; run = torch.export.load({path!r}).module(); x = torch.ones({shape})\n",
-    ".onnx": "import numpy, onnxruntime\n"
-    "session = onnxruntime.InferenceSession({path!r}, providers=['CPUExecutionProvider'])\n"
-    "x = {{session.get_inputs()[0].name: numpy.ones({shape}, numpy.float32)}}\n"
-    "run = lambda x: session.run(None, x)\n",
-}
-THREE_RUNS = "for _ in range(3): run(x)\n"
-MEMORY = 8192  # megabytes
-
-
 def round_trip(runs: int) -> Iterator[Row]:
-    """Compare loading and three runs in a new interpreter to the same in the clean process.
-
-    Further rows time the start of the clean process, and an item's round trip beside its export.
-    """
+    """Give an item's round trip, in the clean process, beside its export."""
     from models import build
 
     from pytest_torchexport import check_export
-
-    for target, suffix in (("trace", ".pt"), ("export", ".pt2"), ("onnx", ".onnx")):
-        times = [started(target) for _ in range(runs)]
-        what = f"start of the clean process, until an MLP has run there, {suffix}"
-        yield what, f"{statistics.median(times):.2f} s, once per session", ""
-    for name in ("MLP", "CNN"):
-        for target in ("trace", "export", "onnx"):
-            with saved(name, target) as (path, x):
-                code = FRESH[path.suffix].format(path=str(path), shape=tuple(x.shape)) + THREE_RUNS
-                fresh, ours, ratio = interleaved(
-                    lambda c=code: subprocess.run([sys.executable, "-c", c], check=True),
-                    lambda t=target, p=path, x=x: elsewhere(t, p, x),
-                    runs,
-                )
-            goal = {".pt": ">= 10", ".pt2": ">= 5"}.get(path.suffix, "")
-            label = f"fresh interpreter / clean process, {name}, {path.suffix}"
-            yield label, f"{ratio:.1f} ({fresh:.2f} s / {ours:.3f} s)", goal
 
     def trip_and_export(name: str, target: str) -> tuple[float, float]:
         module, x = build(name)
@@ -703,93 +606,6 @@ def round_trip(runs: int) -> Iterator[Row]:
             goal = "<= 10 %" if target == "onnx" else ""
             label = f"round trip of an item / its export, {name}, {target}"
             yield label, f"{share:.1%} ({trip:.3f} s / {export:.2f} s)", goal
-
-
-@contextlib.contextmanager
-def saved(name: str, target: str) -> Iterator[tuple[Path, object]]:
-    """Yield the file of a model, in its own directory, and the example's input."""
-    import torch
-    from models import build
-
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # lists packages that are not installed
-    module, x = build(name)
-    with tempfile.TemporaryDirectory() as directory, torch.no_grad():
-        if target == "trace":
-            path = Path(directory, "model.pt")
-            torch.jit.trace(module, x, check_trace=False).save(str(path))
-        elif target == "export":
-            path = Path(directory, "model.pt2")
-            torch.export.save(torch.export.export(module, (x,)), path)
-        else:
-            path = Path(directory, "model.onnx")
-            torch.onnx.export(module, (x,), path, dynamo=True, external_data=False, verbose=False)
-        yield path, x
-
-
-def elsewhere(target: str, path: Path, x: object) -> None:
-    """Load a file in the clean process and run it three times there."""
-    from pytest_torchexport.inputs.call import Call
-    from pytest_torchexport.judge.runner import loader_of, warm_up
-    from pytest_torchexport.outcomes.observe import Returned
-    from pytest_torchexport.sandbox.session import SandboxSession, Source
-
-    loader = loader_of(target)
-    assert loader is not None
-    warm_up(target)
-    source = Source(
-        load=loader.load,
-        read=loader.read,
-        library=loader.library,
-        path=path,
-        home=path.parent,
-        device="cpu",
-        memory=MEMORY,
-    )
-    with SandboxSession(source, 60.0) as session:
-        assert session.problem is None, session.problem
-        for number in range(3):
-            outcome, _ = session.run(Call((x,)), seed=0, limit=60.0, anew=not number)
-            assert isinstance(outcome, Returned), outcome
-
-
-def started(target: str) -> float:
-    """Return the seconds until a new server has answered."""
-    from pytest_torchexport.sandbox.process import Server
-
-    with saved("MLP", target) as (path, x):
-        Server.close_all()
-        return seconds(lambda: elsewhere(target, path, x))
-
-
-def isolation(runs: int) -> Iterator[Row]:
-    """Compare items whose artifact is called in its own process to the same in this process.
-
-    The time of the export, which is the same, is subtracted.
-    """
-    from models import build
-
-    from pytest_torchexport import check_export
-
-    def item(name: str, target: str, isolate: bool) -> tuple[float, float]:
-        module, x = build(name)
-        start = time.perf_counter()
-        verdict = check_export(module, (x,), target=target, max_examples=CALLS, isolate=isolate)
-        whole = time.perf_counter() - start
-        assert verdict.status == "passed", verdict
-        assert verdict.isolated is isolate, verdict.notes
-        return whole - verdict.seconds["export"], verdict.seconds["parity"]
-
-    for name in ("CNN", "LSTM"):
-        for target in ("trace", "script", "export", "onnx"):
-            item(name, target, True), item(name, target, False)
-            pairs = [(item(name, target, True), item(name, target, False)) for _ in range(runs)]
-            for number, what in enumerate(("item without its export", "parity alone")):
-                ratio = statistics.median(a[number] / b[number] for a, b in pairs)
-                mine = statistics.median(a[number] for a, _ in pairs)
-                here = statistics.median(b[number] for _, b in pairs)
-                goal = "<= 1.5" if name == "CNN" and not number else ""
-                label = f"isolated / in-process, {what}, {name}, {target}"
-                yield label, f"{ratio:.2f} ({mine:.2f} s / {here:.2f} s)", goal
 
 
 def reporting(runs: int) -> Iterator[Row]:
@@ -882,18 +698,15 @@ def localize(runs: int) -> Iterator[Row]:
 ROWS = {
     "startup": startup,
     "overhead": overhead,
-    "parity": parity,
     "whole": whole,
     "marked": marked,
     "cached": cached,
-    "shares": shares,
     "observing": observing,
     "explore": explore,
     "search": search,
     "parts": parts,
     "unconditional": unconditional,
     "round_trip": round_trip,
-    "isolation": isolation,
     "memory": memory,
     "weights": weights,
     "xdist": xdist,
