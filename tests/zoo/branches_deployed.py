@@ -59,14 +59,14 @@ section("branches_models", "deployed")
     call(BOXES, torch.tensor([0.9, 0.02, 0.6])),
     call(BOXES + 9 * torch.eye(3, 4), SCORES),
     PYTHON,
-    script=unannotated("scores.argsort"),
+    script=unannotated(),
     line="if ",
     values={"boxes": (0.0, 12.0), "scores": (0.0, 1.0)},
 )
 def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
     """Non-maximum suppression, one box at a time."""
     kept: list[int] = []
-    for i in scores.argsort(descending=True).tolist():
+    for i in scores.argsort(descending=True).tolist():  # here
         if scores[i] < 0.05:
             break
         if not kept or iou(boxes[i][None], boxes[kept]).max() < 0.5:
@@ -87,12 +87,12 @@ def iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 @branch(
     "routes to two",
-    call(X6),
+    X6,
     climbed(X6, lambda m, x: m.gate(x).softmax(-1).amax(-1).amin()),
     climbed(X6 * 0.1, lambda m, x: margin(m.gate(x), 2).clamp(max=0.1)),
     climbed(X6 * 0.1, lambda m, x: -margin(-m.gate(x), 3).abs().sum()),
     PYTHON,
-    script=no_construct("return sum("),
+    script=no_construct(),
     line="if ",
 )
 @has(
@@ -108,17 +108,17 @@ def forward(self, x: Tensor) -> Tensor:
         return self.experts[2](x)
     if not (chosen == 3).any():
         return self.experts[0](x) + self.experts[1](x)
-    return sum(expert(x) for expert in self.experts)
+    return sum(expert(x) for expert in self.experts)  # here
 
 
 @branch(
     "skips idle experts",
-    call(X6),
+    X6,
     climbed(X6, lambda m, x: margin(m.gate(x), 0)),
     climbed(X6, lambda m, x: margin(m.gate(x), 1)),
     climbed(X6, lambda m, x: margin(m.gate(x), 2)),
     PYTHON,
-    script=no_construct("continue"),
+    script=no_construct(),
     line="if ",
     **WIDE,
 )
@@ -132,7 +132,7 @@ def forward(self, x: Tensor) -> Tensor:
     out = torch.zeros_like(x)
     for number, expert in enumerate(self.experts):
         if counts[number] == 0:
-            continue
+            continue  # here
         out = out + expert(x) * (chosen == number)[:, None]
     if counts.max() == len(x):
         out = out / 2
@@ -148,9 +148,7 @@ def certainty(depth: int, model: Any, x: Tensor) -> Tensor:
     return torch.stack([sure[depth].clamp(max=0.85), *(0.8 - item for item in sure[:depth])]).amin()
 
 
-@branch(
-    "exits early", call(X6), *(climbed(X6, partial(certainty, depth)) for depth in range(3)), **WIDE
-)
+@branch("exits early", X6, *(climbed(X6, partial(certainty, depth)) for depth in range(3)), **WIDE)
 @has(
     blocks=lambda: nn.ModuleList(nn.Linear(6, 6) for _ in range(3)),
     heads=lambda: nn.ModuleList(nn.Linear(6, 4) for _ in range(3)),
@@ -166,9 +164,9 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "chooses bits",
-    call(X6),
-    call(X6 * 0.05),
-    call(X6 / X6.abs().max() * 12),
+    X6,
+    X6 * 0.05,
+    X6 / X6.abs().max() * 12,
     line="if bits",
     values={"x": (-16.0, 16.0)},
 )
@@ -193,7 +191,7 @@ def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
 
 @branch(
     "stops at token",
-    call(normal(6)),
+    normal(6),
     *(climbed(normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
     line="if ",
     shapes={"h": "6"},
@@ -216,16 +214,16 @@ def forward(self, h: Tensor) -> Tensor:
 
 @branch(
     "counts tokens",
-    call(torch.tensor([5, 2, 7, 9, 2, 4])),
-    call(torch.tensor([5, 3, 7, 9, 1, 4])),
-    call(torch.tensor([2, 2, 7, 2, 2, 4])),
-    call(torch.tensor([5, 3, 7, 9, 1, 2])),
+    torch.tensor([5, 2, 7, 9, 2, 4]),
+    torch.tensor([5, 3, 7, 9, 1, 4]),
+    torch.tensor([2, 2, 7, 2, 2, 4]),
+    torch.tensor([5, 3, 7, 9, 1, 2]),
     line="if ",
     values={"ids": (0, 99)},
-    refused={"export onnx": undecided("stops = int(")},
+    refused={"export onnx": undecided()},
 )
 def forward(self, ids: Tensor) -> Tensor:
-    stops = int((ids == 2).sum())
+    stops = int((ids == 2).sum())  # here
     if stops == 0:
         return ids
     if stops > 3:
@@ -255,12 +253,7 @@ def forward(self, x: Tensor, mask: Tensor) -> Tensor:
 
 
 @branch(
-    "clips by histogram",
-    call(X24),
-    call(X24 * 4),
-    call(X24 * 0.1 + 0.5),
-    line="if bins",
-    values={"x": (-6.0, 6.0)},
+    "clips by histogram", X24, X24 * 4, X24 * 0.1 + 0.5, line="if bins", values={"x": (-6.0, 6.0)}
 )
 def forward(self, x: Tensor) -> Tensor:
     bins = torch.histc(x, bins=8, min=-4.0, max=4.0)
@@ -273,7 +266,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "treats one class",
-    call(normal(1, 1, 4, 4)),
+    normal(1, 1, 4, 4),
     climbed(normal(1, 1, 4, 4), lambda m, x: margin(m.net(x), 7)),
     shapes=FIXED,
     **WIDE,
@@ -297,7 +290,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "half open gate",
-    call(X6),
+    X6,
     climbed(X6 * 0.1, lambda m, x: -m.inner(x).square().sum()),
     climbed(X6, lambda m, x: m.inner(x).amin()),
     **WIDE,
@@ -311,12 +304,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @branch(
-    "all saturated",
-    call(X6),
-    call(X6 * 0),
-    climbed(X6, lambda m, x: m.inner(x).amin()),
-    line="if full",
-    **WIDE,
+    "all saturated", X6, X6 * 0, climbed(X6, lambda m, x: m.inner(x).amin()), line="if full", **WIDE
 )
 @has(inner=lambda: nn.Linear(6, 4))
 def forward(self, x: Tensor) -> Tensor:
@@ -329,7 +317,7 @@ def forward(self, x: Tensor) -> Tensor:
     return y
 
 
-@branch("dead layer", call(X6), climbed(X6, lambda m, x: -m.inner(x).amax()), **WIDE)
+@branch("dead layer", X6, climbed(X6, lambda m, x: -m.inner(x).amax()), **WIDE)
 @has(inner=lambda: nn.Linear(6, 5), out=lambda: nn.Linear(5, 2))
 def forward(self, x: Tensor) -> Tensor:
     hidden = F.relu(self.inner(x))
@@ -340,17 +328,17 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "finds gap",
-    call(X6),
-    call(X6 + 4 * X6.sign()),
-    call(X6 + 7 * torch.eye(24)[9].view(4, 6)),
+    X6,
+    X6 + 4 * X6.sign(),
+    X6 + 7 * torch.eye(24)[9].view(4, 6),
     line="if ",
     values={"x": (-9.0, 9.0)},
-    refused={"export onnx": undecided("widest = int(")},
+    refused={"export onnx": undecided()},
 )
 def forward(self, x: Tensor) -> Tensor:
     ordered = x.flatten().sort().values
     gaps = ordered[1:] - ordered[:-1]
-    widest = int(gaps.argmax())
+    widest = int(gaps.argmax())  # here
     if gaps.max() > 3.0:
         if widest == len(gaps) - 1:
             return x.clamp(max=ordered[-2])
@@ -360,18 +348,18 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "samples nucleus",
-    call(normal(16)),
-    call(normal(16) * 30),
-    call(normal(16) * 0),
+    normal(16),
+    normal(16) * 30,
+    normal(16) * 0,
     NUMBER,
     line="if kept",
-    blame=dict.fromkeys(("trace", "onnx_legacy"), baked("kept = int(")),
+    blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
     shapes={"logits": "16"},
-    refused={"export onnx": undecided("kept = int(")},
+    refused={"export onnx": undecided()},
 )
 def forward(self, logits: Tensor) -> Tensor:
     ordered = logits.softmax(-1).sort(descending=True)
-    kept = int((ordered.values.cumsum(-1) < 0.9).sum()) + 1
+    kept = int((ordered.values.cumsum(-1) < 0.9).sum()) + 1  # here
     if kept == 1:
         return logits * 0
     if kept > 14:
@@ -381,12 +369,12 @@ def forward(self, logits: Tensor) -> Tensor:
 
 @branch(
     "rejects outlier",
-    call(X6),
-    call(X6 + 4),
-    call(X6 + 1.2),
+    X6,
+    X6 + 4,
+    X6 + 1.2,
     truth(STATE, script=None, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH),
     line="if ",
-    blame={"trace": moved_on("self.mean.lerp_")},
+    blame={"trace": moved_on()},
     **WIDE,
     ci="trace",
 )
@@ -396,7 +384,7 @@ def forward(self, x: Tensor) -> Tensor:
     level = x.mean()
     if (level - self.mean).abs() > 3 * self.spread:
         return x * 0
-    self.mean.lerp_(level.detach(), 0.1)
+    self.mean.lerp_(level.detach(), 0.1)  # here
     if self.mean > 0.55:
         return x - self.mean
     return x
@@ -404,16 +392,16 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "picks level",
-    call(X24),
-    call(X24 / X24.std() * 1.3),
-    call(X24 / X24.max() * 2.75),
+    X24,
+    X24 / X24.std() * 1.3,
+    X24 / X24.max() * 2.75,
     PYTHON,
-    script=no_type("level = round("),
+    script=no_type(),
     line="if ",
     **WIDE,
 )
 def forward(self, x: Tensor) -> Tensor:
-    level = round(x.std().item(), 1)
+    level = round(x.std().item(), 1)  # here
     if level == 1.3:
         return x / level
     tenths = int(x.max().item() * 10)
@@ -424,17 +412,17 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "counts votes",
-    call(normal(5, 4)),
-    call(normal(5, 4) + 5 * torch.eye(4)[0]),
-    call(normal(5, 4) + 5 * torch.eye(4)[2]),
+    normal(5, 4),
+    normal(5, 4) + 5 * torch.eye(4)[0],
+    normal(5, 4) + 5 * torch.eye(4)[2],
     PYTHON,
-    script=unannotated("votes = x.argmax"),
+    script=unannotated(),
     line="if ",
     shapes={"x": "5 4"},
     **WIDE,
 )
 def forward(self, x: Tensor) -> Tensor:
-    votes = x.argmax(-1).tolist()
+    votes = x.argmax(-1).tolist()  # here
     if votes.count(0) > len(votes) // 2:
         return x[:, 0]
     if len(set(votes)) == 1:
@@ -450,7 +438,7 @@ def levels(way: float, model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "nests conditions",
-    call(X6),
+    X6,
     climbed(X6, lambda m, x: m.nets[0](x).mean() - 0.5 * m.nets[1](x).mean()),
     climbed(X6, partial(levels, 1.0)),
     climbed(X6, partial(levels, -1.0)),
@@ -475,18 +463,18 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "refines",
-    call(normal(2, 4)),
-    call(normal(2, 4) * 0.001),
-    call(normal(2, 4) * 0.05),
-    call(normal(2, 4) * 40),
+    normal(2, 4),
+    normal(2, 4) * 0.001,
+    normal(2, 4) * 0.05,
+    normal(2, 4) * 40,
     line="if rounds",
     values={"b": (-99.0, 99.0)},
-    refused={"export onnx": undecided("while rest.norm()")},
+    refused={"export onnx": undecided()},
 )
 @has(matrix=lambda: Buffer(torch.diag(torch.tensor([1.0, 0.8, 0.6, 0.4]))))
 def forward(self, b: Tensor) -> Tensor:
     x, rest, rounds = torch.zeros_like(b), b, 0
-    while rest.norm() > 0.05:
+    while rest.norm() > 0.05:  # here
         x = x + rest
         rest = b - x @ self.matrix
         rounds += 1
@@ -532,8 +520,8 @@ def one_row(model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "crops object",
-    call(IMAGE),
-    call(IMAGE * 0),
+    IMAGE,
+    IMAGE * 0,
     climbed(IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
     climbed(IMAGE, one_row),
     line="if ",
@@ -572,7 +560,7 @@ class WatchesMemory(nn.Module):
 
 
 branch(
-    call(normal(2, 5, 3)),
+    normal(2, 5, 3),
     climbed(normal(2, 5, 3), lambda m, x: m.score(x)),
     climbed(normal(2, 5, 3), lambda m, x: -m.score(x)),
     line="if score",
@@ -582,8 +570,8 @@ branch(
 
 @branch(
     "flags text",
-    call(whole(0, 29, 8)),
-    call(torch.full((8,), 29)),
+    whole(0, 29, 8),
+    torch.full((8,), 29),
     shapes={"ids": "8"},
     values={"ids": (0, 29)},
 )

@@ -84,7 +84,7 @@ def evenly(model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "drops overflow",
-    call(normal(6, 5)),
+    normal(6, 5),
     climbed(normal(6, 5), lambda m, x: margin(m.gate(x), 1)),
     climbed(normal(6, 5), evenly),
     line="if ",
@@ -114,7 +114,7 @@ def clear_at_last(model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "asks a larger model",
-    call(X6),
+    X6,
     climbed(X6, lambda m, x: m.small(x).softmax(-1).amax(-1).amin()),
     climbed(X6, clear_at_last),
     line="if ",
@@ -135,14 +135,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 0.1
 
 
-@branch(
-    "sets zero point",
-    call(X6),
-    call(X6.abs()),
-    call(-X6.abs()),
-    call(torch.cat([X6, -X6])),
-    line="if zero",
-)
+@branch("sets zero point", X6, X6.abs(), -X6.abs(), torch.cat([X6, -X6]), line="if zero")
 def forward(self, x: Tensor) -> Tensor:
     low, high = x.min().clamp(max=0.0), x.max().clamp(min=0.0)
     scale = (high - low).clamp(min=1e-5) / 255
@@ -166,13 +159,13 @@ def spells(labels: tuple[int, ...], model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "collapses repeats",
-    call(normal(8, 4)),
+    normal(8, 4),
     climbed(normal(8, 4), partial(spells, (0, 0, 0, 0, 0, 0, 0, 0))),
     climbed(normal(8, 4), partial(spells, (0, 3, 3, 0, 1, 1, 0, 0))),
     climbed(normal(8, 4), partial(spells, (0, 0, 2, 2, 0, 0, 4, 4))),
     climbed(normal(8, 4), partial(spells, (1, 3, 1, 2, 3, 1, 4, 1))),
     PYTHON,
-    script=unannotated("self.head(x).argmax(-1).tolist()"),
+    script=unannotated(),
     line="if ",
     shapes={"x": "8 4"},
     values={"x": (-9.0, 9.0)},
@@ -182,7 +175,7 @@ def forward(self, x: Tensor) -> Tensor:
     """Greedy decoding of frames: repeats and blanks fall out."""
     text: list[int] = []
     last = 0
-    for label in self.head(x).argmax(-1).tolist():
+    for label in self.head(x).argmax(-1).tolist():  # here
         if label != last and label != 0:
             text.append(label)
         last = label
@@ -197,18 +190,18 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "reads prompt",
-    call(torch.tensor([101, 7, 102, 9, 4, 8])),
-    call(torch.tensor([50, 7, 102, 9, 4, 8])),
-    call(torch.tensor([101, 7, 102, 9, 102, 8])),
-    call(torch.tensor([101, 7, 102, 102, 4, 8])),
+    torch.tensor([101, 7, 102, 9, 4, 8]),
+    torch.tensor([50, 7, 102, 9, 4, 8]),
+    torch.tensor([101, 7, 102, 9, 102, 8]),
+    torch.tensor([101, 7, 102, 102, 4, 8]),
     PYTHON,
-    script=no_type("F.pad("),
+    script=no_type(),
     line="if ",
     values={"ids": (0, 120)},
 )
 def forward(self, ids: Tensor) -> Tensor:
     if ids[0] != 101:
-        ids = F.pad(ids, (1, 0), value=101)
+        ids = F.pad(ids, (1, 0), value=101)  # here
     ends = (ids == 102).nonzero().flatten()
     if len(ends) == 2:
         if ends[1] - ends[0] == 1:
@@ -226,11 +219,11 @@ def quiet_at(*places: int) -> Tensor:
     "hears speech",
     call(quiet_at(0, 1, 5, 6)),
     call(quiet_at(0, 1, 2, 3, 4, 5, 6, 7)),
-    call(LOUD),
+    LOUD,
     call(quiet_at(1, 3, 5, 7, 9)),
     NUMBER,
     line="if ",
-    blame=dict.fromkeys(("trace", "onnx_legacy"), baked("first = int(")),
+    blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
     shapes={"frames": "10 3"},
 )
 def forward(self, frames: Tensor) -> Tensor:
@@ -243,7 +236,7 @@ def forward(self, frames: Tensor) -> Tensor:
         return frames
     if edges >= 8:
         return frames.cumsum(0)
-    first = int(voiced.float().argmax())
+    first = int(voiced.float().argmax())  # here
     return frames[first:]
 
 
@@ -262,7 +255,7 @@ def thirds(model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "merges segments",
-    call(normal(1, 2, 12)),
+    normal(1, 2, 12),
     climbed(normal(1, 2, 12), lambda m, x: margin(m.net(x)[0].mT, 1)),
     climbed(normal(1, 2, 12), surrounded),
     climbed(normal(1, 2, 12), thirds),
@@ -283,8 +276,8 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "uses codebook",
-    call(normal(8, 3)),
-    call(normal(8, 3) * 0.01 + 2),
+    normal(8, 3),
+    normal(8, 3) * 0.01 + 2,
     OfModel(lambda m: m.codes[[0, 1, 2, 3, 4, 5, 0, 1]]),
     OfModel(lambda m: m.codes[[0, 1, 2, 3, 0, 1, 2, 3]]),
     OfModel(lambda m: m.codes[[0, 1, 2, 3, 0, 1, 2, 3]] * 1.8),
@@ -336,7 +329,7 @@ def surely_third(model: Any, x: Tensor) -> Tensor:
 
 
 branch(
-    call(normal(2, 4, 8)),
+    normal(2, 4, 8),
     climbed(normal(2, 4, 8), just_third),
     climbed(normal(2, 4, 8), surely_third),
     line="if ",
@@ -346,12 +339,9 @@ branch(
 
 @branch(
     "holds limits",
-    call(normal(3, 4)),
+    normal(3, 4),
     climbed(normal(3, 4), lambda m, x: m.out(torch.tanh(m.inner(x))).amin()),
-    climbed(
-        normal(3, 4),
-        lambda m, x: -m.out(torch.tanh(m.inner(x))).square().sum().sqrt(),
-    ),
+    climbed(normal(3, 4), lambda m, x: -m.out(torch.tanh(m.inner(x))).square().sum().sqrt()),
     line="if drive",
     **WIDE,
 )
@@ -366,9 +356,7 @@ def forward(self, x: Tensor) -> Tensor:
     return drive
 
 
-@branch(
-    "sets gain", call(X6), call(X6 * 0), call(X6 / X6.abs().max() * 3), call(X6 * 0.001), line="if "
-)
+@branch("sets gain", X6, X6 * 0, X6 / X6.abs().max() * 3, X6 * 0.001, line="if ")
 def forward(self, x: Tensor) -> Tensor:
     peak = x.abs().max().item()
     if peak == 0.0:
@@ -383,11 +371,11 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "clips percentile",
-    call(normal(20)),
-    call(normal(20) * 0.01),
-    call(normal(20).abs() * 4),
-    call(normal(20).exp() * -2),
-    call(normal(20) * 5),
+    normal(20),
+    normal(20) * 0.01,
+    normal(20).abs() * 4,
+    normal(20).exp() * -2,
+    normal(20) * 5,
     line="if ",
     shapes={"x": "20"},
     values={"x": (-9.0, 9.0)},
@@ -406,19 +394,19 @@ def forward(self, x: Tensor) -> Tensor:
 # Exported on the other path, it has the buffer that the export itself has replaced.
 @branch(
     "averages over time",
-    call(X6),
-    call(X6 * 0 + 0.25),
-    call(X6 * 0 + 3),
+    X6,
+    X6 * 0 + 0.25,
+    X6 * 0 + 3,
     VALUE,
     onnx_legacy=DIFFERS,
     line="if ",
-    blame={"onnx_legacy": replace(moved_on("self.ema = "), known=False)},
+    blame={"onnx_legacy": replace(moved_on(), known=False)},
 )
 @has(ema=Buffer(torch.full((6,), 0.25)))
 def forward(self, x: Tensor) -> Tensor:
     """Keeps a running mean, and warms up."""
     drift = (x.mean(0) - self.ema).abs()
-    self.ema = 0.9 * self.ema + 0.1 * x.mean(0).detach()
+    self.ema = 0.9 * self.ema + 0.1 * x.mean(0).detach()  # here
     if drift.amax() < 0.2:
         return x - self.ema
     if (self.ema > 0.4).all():
@@ -440,19 +428,19 @@ def one_above(model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "breaks ties",
-    call(X6),
+    X6,
     climbed(X6, lambda m, x: -leading(m, x)),
     climbed(X6, far_apart),
     climbed(X6, one_above),
     PYTHON,
-    script=unannotated("scores = sorted("),
+    script=unannotated(),
     line="if ",
-    refused={"export onnx": undecided("scores = sorted(")},
+    refused={"export onnx": undecided()},
     **WIDE,
 )
 @has(head=lambda: nn.Linear(6, 4))
 def forward(self, x: Tensor) -> Tensor:
-    scores = sorted(self.head(x).mean(0).tolist(), reverse=True)
+    scores = sorted(self.head(x).mean(0).tolist(), reverse=True)  # here
     if scores[0] - scores[1] < 0.02:
         return x.flip(0)
     if scores[0] > 4 * abs(scores[-1]) and scores[-1] < -0.3:
@@ -468,17 +456,17 @@ def leading(model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "relaxes",
-    call(X6),
-    call(X6 * 0.01),
-    call(X6 * 4),
+    X6,
+    X6 * 0.01,
+    X6 * 4,
     line="if steps",
     values={"x": (-9.0, 9.0)},
-    refused={"export onnx": undecided("while energy > 1.0")},
+    refused={"export onnx": undecided()},
 )
 def forward(self, x: Tensor) -> Tensor:
     steps = 0
     energy = x.square().sum()
-    while energy > 1.0:
+    while energy > 1.0:  # here
         x = x - 0.3 * x.tanh()
         energy = x.square().sum()
         steps += 1
@@ -523,7 +511,7 @@ def settles(last: int, model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "stops listening",
-    call(normal(8, 3)),
+    normal(8, 3),
     climbed(normal(8, 3), partial(settles, 0)),
     climbed(normal(8, 3), partial(settles, 3)),
     line="if ",
@@ -548,10 +536,10 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "attends sparsely",
-    call(normal(4, 3)),
-    call(torch.eye(4, 3) - 1),
-    call(torch.tensor([[1.0, 0, 0], [-1, 1, 1], [-1, 1, 1], [-1, 1, 1]])),
-    call(normal(4, 3).abs()),
+    normal(4, 3),
+    torch.eye(4, 3) - 1,
+    torch.tensor([[1.0, 0, 0], [-1, 1, 1], [-1, 1, 1], [-1, 1, 1]]),
+    normal(4, 3).abs(),
     truth(BRANCH, script=None, export=REFUSED, onnx=REFUSED),
     onnx_legacy=untranslated(),
     line="if ",
@@ -579,11 +567,11 @@ def forward(self, x: Tensor) -> Tensor:
     line="if ",
     shapes={"x": "6", "y": "6"},
     values={"x": (-20.0, 20.0), "y": (-20.0, 20.0)},
-    refused={"export onnx": undecided("bucket = int(")},
+    refused={"export onnx": undecided()},
 )
 def forward(self, x: Tensor, y: Tensor) -> Tensor:
     far = (x - y).norm()
-    bucket = int(torch.floor(torch.log2(far + 1)))
+    bucket = int(torch.floor(torch.log2(far + 1)))  # here
     if bucket == 0:
         return x
     if bucket == 4:
@@ -605,7 +593,7 @@ def nearest_ids(place: int | None, model: Any) -> Tensor:
 
 @branch(
     "scores text",
-    call(whole(0, 39, 2, 5)),
+    whole(0, 39, 2, 5),
     *(OfModel(partial(nearest_ids, place)) for place in (0, None)),
     line="if ",
     shapes={"ids": "2 5"},
@@ -633,18 +621,18 @@ def ordered(places: tuple[int, ...], model: Any, x: Tensor) -> Tensor:
 
 @branch(
     "orders three",
-    call(normal(3, 5)),
+    normal(3, 5),
     climbed(normal(3, 5), partial(ordered, (2, 0, 1))),
     climbed(normal(3, 5), partial(ordered, (1, 2, 0))),
     climbed(normal(3, 5), partial(ordered, (1, 0, 2))),
     PYTHON,
-    script=unannotated("order = self.head"),
+    script=unannotated(),
     line="if order",
     **WIDE,
 )
 @has(head=lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)))
 def forward(self, x: Tensor) -> Tensor:
-    order = self.head(x).mean(0).argsort(descending=True).tolist()
+    order = self.head(x).mean(0).argsort(descending=True).tolist()  # here
     if order == [2, 0, 1]:
         return x * 2
     if order[0] == 1 and order[-1] == 0:

@@ -40,46 +40,31 @@ section("branches_places", "branches")
 # -- where the condition stands --------------------------------------------------------------------
 
 
-@branch("ternary", X, call(N + 1), line="1.0 if x.sum() > 0 else -1.0", ci="onnx_legacy")
+@branch("ternary", X, N + 1, ci="onnx_legacy")
 def forward(self, x: Tensor) -> Tensor:
-    sign = 1.0 if x.sum() > 0 else -1.0
+    sign = 1.0 if x.sum() > 0 else -1.0  # here
     return x * sign + 1
 
 
-@branch("ternary in call", X, call(N + 1), line="x.neg() if x.max() > 1.9 else x.exp()")
+@branch("ternary in call", X, N + 1)
 def forward(self, x: Tensor) -> Tensor:
     return torch.cat([x, x.neg() if x.max() > 1.9 else x.exp()], dim=1)
 
 
 @branch(
-    "filtered rows",
-    X,
-    call(N.abs()),
-    call(-N.abs()),
-    PYTHON,
-    script=no_construct("kept = [one for one in x if one.sum() > 0]"),
-    line="if one.sum() > 0",
-    shapes=FIXED,
-    ci="script",
+    "filtered rows", X, N.abs(), -N.abs(), PYTHON, script=no_construct(), shapes=FIXED, ci="script"
 )
 def forward(self, x: Tensor) -> Tensor:
-    kept = [one for one in x if one.sum() > 0]
+    kept = [one for one in x if one.sum() > 0]  # here
     return torch.stack([x.new_zeros(3), *kept]).sum(0)
 
 
-@branch(
-    "ternary rows",
-    X,
-    call(N + 1),
-    call(N + 4),
-    line="one if bool(one.max() < 1.8) else one * 0.5",
-    shapes=FIXED,
-)
+@branch("ternary rows", X, N + 1, N + 4, shapes=FIXED)
 def forward(self, x: Tensor) -> Tensor:
     return torch.stack([one if bool(one.max() < 1.8) else one * 0.5 for one in x])
 
 
-@branch("any of rows", X, call(N + 1.5), shapes=FIXED)
+@branch("any of rows", X, N + 1.5, shapes=FIXED)
 def forward(self, x: Tensor) -> Tensor:
     if any(float(one) > 1.2 for one in x.mean(1)):
         return x * 3
@@ -87,17 +72,17 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 # The strict capture that torch.onnx.export falls back to accepts assertions.
-@row("positive, asserted", call(N.abs()), export=undecided('assert x.min() >= 0, "negative"'))
+@row("positive, asserted", N.abs(), export=undecided())
 def forward(self, x: Tensor) -> Tensor:
     """If the assertion fails, eager raises, and the artifact has nothing to be equal to."""
-    assert x.min() >= 0, "negative"
+    assert x.min() >= 0, "negative"  # here
     return x.sqrt()
 
 
 @branch(
     "asserted, then branch",
     X,
-    call(N + 1),
+    N + 1,
     refused={"export onnx": undecided("assert bool(torch.isfinite(x).all())")},
     ci="trace",
 )
@@ -114,7 +99,7 @@ def softened(x: Tensor) -> Tensor:
     return x
 
 
-@branch("in helper", X, call(N * 2), line="if x.max() > 2.2")
+@branch("in helper", X, N * 2, line="if x.max() > 2.2")
 def forward(self, x: Tensor) -> Tensor:
     return softened(x) * 2
 
@@ -130,15 +115,15 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
 @branch(
     "in closure",
     X,
-    call(N + 1),
+    N + 1,
     PYTHON,
-    script=no_construct("def pick(value: Tensor) -> Tensor:"),
+    script=no_construct(),
     line="value * 2 if value.mean() > limit else value.neg()",
 )
 def forward(self, x: Tensor) -> Tensor:
     limit = 0.3
 
-    def pick(value: Tensor) -> Tensor:
+    def pick(value: Tensor) -> Tensor:  # here
         return value * 2 if value.mean() > limit else value.neg()
 
     return pick(x)
@@ -152,7 +137,7 @@ def announced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapper
 
 
-@branch(X, call(N * 2))
+@branch(X, N * 2)
 class Decorated(nn.Module):
     @announced
     def forward(self, x: Tensor) -> Tensor:
@@ -161,11 +146,11 @@ class Decorated(nn.Module):
         return x
 
 
-@branch(X, call(N + 1), line="if x.mean() > 0.25")
+@branch(X, N + 1)
 class WithoutGrad(nn.Module):
     @torch.no_grad()
     def gate(self, x: Tensor) -> float:
-        if x.mean() > 0.25:
+        if x.mean() > 0.25:  # here
             return 2.0
         return 0.5
 
@@ -173,7 +158,7 @@ class WithoutGrad(nn.Module):
         return x * self.gate(x)
 
 
-@branch(X, call(N * 2), refused={"export onnx": undecided("bool(x.abs().mean() > 1.1)")})
+@branch(X, N * 2, refused={"export onnx": undecided("bool(x.abs().mean() > 1.1)")})
 class InMethod(nn.Module):
     def excited(self, x: Tensor) -> bool:
         return bool(x.abs().mean() > 1.1)
@@ -186,7 +171,7 @@ class InMethod(nn.Module):
 
 @branch(
     X,
-    call(N * 2),
+    N * 2,
     round_trip=True,
     refused={"export onnx": undecided("self.center * 2 if self.center < 1 else self.center")},
     ci="script",
@@ -206,11 +191,11 @@ class InProperty(nn.Module):
         return x * self.limit
 
 
-@branch(X, call(N - 1), line="if x.sum() < -6")
+@branch(X, N - 1)
 class InStaticMethod(nn.Module):
     @staticmethod
     def squash(x: Tensor) -> Tensor:
-        if x.sum() < -6:
+        if x.sum() < -6:  # here
             return x.sigmoid()
         return x
 
@@ -221,9 +206,9 @@ class InStaticMethod(nn.Module):
 @branch(
     "in lambda",
     X,
-    call(N + 1),
+    N + 1,
     PYTHON,
-    script=no_construct("self.pick(x)"),
+    script=no_construct(),
     line="x.relu() if x.sum() > 1 else x.neg()",
 )
 @has(pick=lambda: lambda x: x.relu() if x.sum() > 1 else x.neg())
@@ -231,7 +216,7 @@ def forward(self, x: Tensor) -> Tensor:
     return self.pick(x)
 
 
-@branch("early return", X, call(-N.abs()), call(N.abs() + 1), line=".all()", ci="onnx")
+@branch("early return", X, -N.abs(), N.abs() + 1, line=".all()", ci="onnx")
 def forward(self, x: Tensor) -> Tensor:
     if bool((x < 0).all()):
         return torch.zeros_like(x)
@@ -256,26 +241,19 @@ class Gate(nn.Module):
         return x
 
 
-row("harmless gate", X, call(N * 0.5), EQUAL, line="if x.abs().amax() > self.limit:")(
+row("harmless gate", X, N * 0.5, EQUAL, line="if x.abs().amax() > self.limit:")(
     lambda: Gate(2.0, 1.0)
 )
 
 
-@branch("two gates", X, call(N * 0.5), call(N * 1.5), line="if x.abs().amax() > self.limit")
+@branch("two gates", X, N * 0.5, N * 1.5, line="if x.abs().amax() > self.limit")
 @has(harmless=lambda: Gate(2.0, 1.0), harmful=lambda: Gate(2.6, 0.5))
 def forward(self, x: Tensor) -> Tensor:
     """Both sides of the first gate give the same numbers, so freezing it changes nothing."""
     return self.harmful(self.harmless(x)) + 1
 
 
-@branch(
-    "three gates",
-    X,
-    call(N * 1.25),
-    call(N * 2),
-    call(N * 4),
-    line="if x.abs().amax() > self.limit",
-)
+@branch("three gates", X, N * 1.25, N * 2, N * 4, line="if x.abs().amax() > self.limit")
 @has(gates=lambda: nn.ModuleList([Gate(2.5, 0.8), Gate(3.0, 0.6), Gate(3.2, 0.4)]))
 def forward(self, x: Tensor) -> Tensor:
     for gate in self.gates:
@@ -286,7 +264,7 @@ def forward(self, x: Tensor) -> Tensor:
 # -- frozen, but with the same outputs -------------------------------------------------------------
 
 
-@branch("same sides", X, call(N + 1), EQUAL)
+@branch("same sides", X, N + 1, EQUAL)
 def forward(self, x: Tensor) -> Tensor:
     if x.sum() > 0:
         return x * 2
@@ -294,13 +272,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @branch(
-    "stable softmax",
-    X,
-    call(N * 6 + 5),
-    EQUAL,
-    values={"x": (-15.0, 15.0)},
-    round_trip=True,
-    ci="trace",
+    "stable softmax", X, N * 6 + 5, EQUAL, values={"x": (-15.0, 15.0)}, round_trip=True, ci="trace"
 )
 def forward(self, x: Tensor) -> Tensor:
     if x.max() > 10:
@@ -308,8 +280,8 @@ def forward(self, x: Tensor) -> Tensor:
     return x.softmax(1)
 
 
-@branch("relu where needed, from positive", call(N.abs()), call(N), values=WIDE, ci="script")
-@branch("relu where needed", X, call(N.abs()), EQUAL)
+@branch("relu where needed, from positive", N.abs(), N, values=WIDE, ci="script")
+@branch("relu where needed", X, N.abs(), EQUAL)
 def forward(self, x: Tensor) -> Tensor:
     """Faithful if the example has a negative number; otherwise the trace has lost the relu."""
     if x.min() < 0:
@@ -366,20 +338,20 @@ def forward(self, x: Tensor) -> Tensor:
 # -- the same semantics without Python's branches --------------------------------------------------
 
 
-@row("sign by where", X, call(N + 1))
+@row("sign by where", X, N + 1)
 def forward(self, x: Tensor) -> Tensor:
     return torch.where(x.mean() > 0, x * 2, x - 1)
 
 
-@row("max by where", X, call(N * 1.75), values=WIDE, ci="onnx_legacy")
+@row("max by where", X, N * 1.75, values=WIDE, ci="onnx_legacy")
 def forward(self, x: Tensor) -> Tensor:
     return torch.where(x.max() > 2.5, x / x.max(), x) + 1
 
 
 @row(
     "nan by where",
-    call(GRID),
-    call(torch.where(GRID == 0, torch.nan, GRID)),
+    GRID,
+    torch.where(GRID == 0, torch.nan, GRID),
     values={"x": [-1.0, 0.0, 2.0, torch.nan]},
     ci="trace",
 )
@@ -390,15 +362,11 @@ def forward(self, x: Tensor) -> Tensor:
 @row(
     "max by cond",
     X,
-    call(N * 1.75),
+    N * 1.75,
     truth(REFUSED, export=None, onnx=None),
     values=WIDE,
     round_trip=True,
-    refused={
-        "trace script onnx_legacy": no_construct(
-            "torch.cond(x.max() > 2.5, lambda x: x / x.max(), lambda x: x"
-        )
-    },
+    refused={"trace script onnx_legacy": no_construct()},
     ci="export",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -408,7 +376,7 @@ def forward(self, x: Tensor) -> Tensor:
 @row(
     "buffer by cond",
     X,
-    call(N * 1.75),
+    N * 1.75,
     truth(REFUSED, export=None, onnx=None),
     script=no_construct("x.std() > self.limit, lambda x: (x - x.mean()) / x.std(), la"),
     round_trip=True,
@@ -429,7 +397,7 @@ def softened_script(x: Tensor) -> Tensor:
     return x
 
 
-@row("in scripted helper", X, call(N * 2), EQUAL, line="if bool(x.max() > 2.2):", ci="export")
+@row("in scripted helper", X, N * 2, EQUAL, line="if bool(x.max() > 2.2):", ci="export")
 def forward(self, x: Tensor) -> Tensor:
     return softened_script(x) * 2
 
@@ -438,7 +406,7 @@ def forward(self, x: Tensor) -> Tensor:
 @row(
     "through scripted gate",
     X,
-    call(N * 1.5),
+    N * 1.5,
     export=REFUSED,
     onnx=REFUSED,
     onnx_legacy=Blame(owner="capture", cause="unsupported construct", line="self.gate(x) + 1"),

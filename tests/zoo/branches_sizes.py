@@ -14,6 +14,7 @@ from zoo.row import (
     BRANCH,
     EQUAL,
     GUARD,
+    HERE,
     NARROWED,
     PYTHON,
     RAISES,
@@ -63,7 +64,7 @@ section("branches_sizes", "branches")
 # -- sizes -----------------------------------------------------------------------------------------
 
 
-@branch("product of sizes", call(normal(3, 4)), call(normal(7, 11)), SIZE, **TWO_SIZES)
+@branch("product of sizes", normal(3, 4), normal(7, 11), SIZE, **TWO_SIZES)
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[0] * x.shape[1] == 77:
         return x + 1
@@ -71,20 +72,14 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 # the ONNX file has no guard
-@row(
-    "product of sizes, alike",
-    call(normal(3, 4)),
-    export=NARROWED,
-    blame=decided("if x.shape[0] * x.shape[1] == 77:"),
-    **TWO_SIZES,
-)
+@row("product of sizes, alike", normal(3, 4), export=NARROWED, blame=decided(), **TWO_SIZES)
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[0] * x.shape[1] == 77:
         return x + x
     return x * 2
 
 
-@branch("ratio of sizes", call(normal(3, 4)), call(normal(11, 7)), SIZE, **TWO_SIZES)
+@branch("ratio of sizes", normal(3, 4), normal(11, 7), SIZE, **TWO_SIZES)
 def forward(self, x: Tensor) -> Tensor:
     if 7 * x.shape[0] == 11 * x.shape[1]:
         return x + 1
@@ -109,7 +104,7 @@ def time(size: int) -> Tensor:
     call(time(14)),
     call(time(6)),
     export=NARROWED,
-    blame=decided("if x.shape[1] > 12:"),
+    blame=decided(),
     shapes=B_T_3,
     dims=TIME,
 )
@@ -128,7 +123,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 # len(x) is a Python number: the size becomes static.
-@branch("only row", X, call(normal(1, 3)), STATIC, export=decides_by_size("if len(x) == 1:"))
+@branch("only row", X, normal(1, 3), STATIC, export=decides_by_size())
 def forward(self, x: Tensor) -> Tensor:
     if len(x) == 1:
         return x * 10
@@ -144,8 +139,8 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "large grid",
-    call(normal(2, 3, 5, 6)),
-    call(normal(2, 3, 8, 9)),
+    normal(2, 3, 5, 6),
+    normal(2, 3, 8, 9),
     SIZE,
     shapes={"x": "batch 3 height width"},
     dims={"height": (4, 12), "width": (4, 12)},
@@ -159,8 +154,8 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "portrait",
-    call(normal(2, 3, 4, 6)),
-    call(normal(2, 3, 6, 4)),
+    normal(2, 3, 4, 6),
+    normal(2, 3, 6, 4),
     SIZE,
     shapes={"x": "batch 3 height width"},
     dims={"height": (3, 8), "width": (3, 8)},
@@ -190,7 +185,7 @@ def forward(self, q: Tensor, k: Tensor) -> Tensor:
     call(time(6)),
     call(time(12)),
     export=NARROWED,
-    blame=decided("if x.shape[1] > 8:"),
+    blame=decided(),
     shapes=B_T_3,
     dims=TIME,
 )
@@ -202,13 +197,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @branch(
-    "no rows",
-    X,
-    call(normal(0, 3)),
-    SIZE,
-    dims={"batch": (0, 6)},
-    shapes={"x": "batch 3"},
-    ci="export",
+    "no rows", X, normal(0, 3), SIZE, dims={"batch": (0, 6)}, shapes={"x": "batch 3"}, ci="export"
 )
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[0] == 0:
@@ -246,15 +235,14 @@ def forward(self, x: Tensor) -> Tensor:
     call(time(6)),
     call(time(12)),
     STATIC,
-    export=frozen_size("for start in range(0, x.shape[1], 4):"),
-    line="for start in range(0, x.shape[1], 4)",
+    export=frozen_size(),
     shapes=B_T_3,
     dims=TIME,
 )
 def forward(self, x: Tensor) -> Tensor:
     """The last one may be cut short, which is the same on both sides: one chunk more is not."""
     parts = []
-    for start in range(0, x.shape[1], 4):
+    for start in range(0, x.shape[1], 4):  # here
         end = min(x.shape[1], start + 4)
         parts.append(x[:, start:end].cumsum(1))
     return torch.cat(parts, 1)
@@ -266,15 +254,14 @@ def forward(self, x: Tensor) -> Tensor:
     call(time(4)),
     call(time(12)),
     STATIC,
-    export=frozen_size("for start in range(0, x.shape[1], 4):"),
-    line="for start in range(0, x.shape[1], 4)",
+    export=frozen_size(),
     shapes=B_T_3,
     dims=TIME,
     ci="onnx",
 )
 def forward(self, x: Tensor) -> Tensor:
     total = torch.zeros_like(x[:, 0])
-    for start in range(0, x.shape[1], 4):
+    for start in range(0, x.shape[1], 4):  # here
         total = total + x[:, start : start + 4].amax(1)
     return total
 
@@ -283,16 +270,15 @@ def forward(self, x: Tensor) -> Tensor:
 @branch(
     "view that fits",
     X,
-    call(normal(5, 3)),
+    normal(5, 3),
     SIZE,
     script=no_construct("try:"),
-    blame={"export": decided("except RuntimeError", known=False)},
-    line="except RuntimeError",
+    blame={"export": decided(known=False)},
 )
 def forward(self, x):
     try:
         pairs = x.view(-1, 2, 3)
-    except RuntimeError:
+    except RuntimeError:  # here
         pairs = F.pad(x, (0, 0, 0, 1)).view(-1, 2, 3)
     return pairs.sum(0)
 
@@ -300,11 +286,11 @@ def forward(self, x):
 @branch(
     "match shape",
     X,
-    call(normal(4, 1)),
-    call(normal(4, 2)),
-    call(normal(4, 6)),
+    normal(4, 1),
+    normal(4, 2),
+    normal(4, 6),
     STATIC,
-    script=no_construct("match tuple(x.shape):"),
+    script=no_construct(),
     export=frozen_size("case (_, 2 | 3):"),
     line="case",
     shapes=B_T,
@@ -369,7 +355,7 @@ def forward(self, ids: Tensor) -> Tensor:
 @branch(
     "ends in eos",
     TOKENS,
-    call(torch.tensor([[1, 4, 2], [3, 5, 2]])),
+    torch.tensor([[1, 4, 2], [3, 5, 2]]),
     shapes=IDS_TIME,
     dims={"time": (2, 8)},
 )
@@ -396,8 +382,8 @@ def forward(self, ids: Tensor) -> Tensor:
 
 @branch(
     "distinct ids",
-    call(IDS[:, :4]),
-    call(torch.arange(8).view(2, 4)),
+    IDS[:, :4],
+    torch.arange(8).view(2, 4),
     PYTHON,
     script=Blame(
         owner="capture",
@@ -415,7 +401,7 @@ def forward(self, ids: Tensor) -> Tensor:
 @branch(
     "stuck tail",
     TOKENS,
-    call(torch.tensor([[1, 4, 4], [3, 5, 5]])),
+    torch.tensor([[1, 4, 4], [3, 5, 5]]),
     shapes=IDS_TIME,
     dims={"time": (2, 8)},
 )
@@ -425,9 +411,7 @@ def forward(self, ids: Tensor) -> Tensor:
     return ids.sum(1)
 
 
-@branch(
-    "palindrome", TOKENS, call(torch.tensor([[3, 4, 3]])), shapes=IDS_TIME, dims={"time": (2, 8)}
-)
+@branch("palindrome", TOKENS, torch.tensor([[3, 4, 3]]), shapes=IDS_TIME, dims={"time": (2, 8)})
 def forward(self, ids: Tensor) -> Tensor:
     if torch.equal(ids, ids.flip(1)):
         return ids * 0 - 1
@@ -452,8 +436,8 @@ def forward(self, ids: Tensor) -> Tensor:
 
 @branch(
     "bytes or shares",
-    call(normal(2, 4, 5).sigmoid() * 255),
-    call(normal(2, 4, 5).sigmoid()),
+    normal(2, 4, 5).sigmoid() * 255,
+    normal(2, 4, 5).sigmoid(),
     values={"image": (0.0, 255.0)},
 )
 def forward(self, image: Tensor) -> Tensor:
@@ -474,16 +458,12 @@ def forward(self, ids: Tensor) -> Tensor:
     call(ids(7, 4, at=2)),
     truth(REFUSED, export=None, onnx=None),
     round_trip=True,
-    refused={
-        "trace script onnx_legacy": no_construct(
-            "torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clo"
-        )
-    },
+    refused={"trace script onnx_legacy": no_construct()},
     ci="trace onnx onnx_legacy",
 )
 def forward(self, ids: Tensor) -> Tensor:
     found = ((ids[:, :-1] == 7) & (ids[:, 1:] == 4)).any()
-    return torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clone(), (ids,))
+    return torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clone(), (ids,))  # here
 
 
 # -- masks and lengths -----------------------------------------------------------------------------
@@ -581,14 +561,14 @@ def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
     call(N, 0),
     call(N, 3),
     BAKED,
-    line="for _ in range(steps)",
+    line=HERE,
     values={"steps": [0, 1, 2, 3]},
     blame={"export": GUARD},
     ci="export",
 )
 @row("many steps", X)
 def forward(self, x: Tensor, steps: int = 1) -> Tensor:
-    for _ in range(steps):
+    for _ in range(steps):  # here
         x = x * 0.5 + 1
     return x
 
@@ -618,7 +598,7 @@ def forward(self, x: Tensor, k: int = 4) -> Tensor:
     call(N, 2),
     call(N, 3),
     BAKED,
-    script=no_construct("match kind:"),
+    script=no_construct(),
     line="case",
     values={"kind": [0, 1, 2, 3]},
     blame={"export": GUARD},
@@ -666,7 +646,7 @@ def forward(self, x: Tensor, clip: bool = True) -> Tensor:
     call(N, 1),
     call(N, 2),
     truth(BRANCH, script=None),
-    line="if top is None",
+    line=HERE,
     values={"top": [None, 1, 2]},
     ci="export",
 )
@@ -689,10 +669,10 @@ def forward(self, x: Tensor, limit: float = 0.5) -> Tensor:
     call(N, torch.tensor(1)),
     call(N, torch.tensor(2)),
     PYTHON,
-    script=no_construct("match int(kind):"),
+    script=no_construct(),
     line="case",
     values={"kind": (0, 2)},
-    refused={"export onnx": undecided("match int(kind):")},
+    refused={"export onnx": undecided()},
     ci="script",
 )
 def forward(self, x, kind):

@@ -17,6 +17,7 @@ from zoo.row import (
     BRANCH,
     DIFFERS,
     EQUAL,
+    HERE,
     NARROWED,
     PYTHON,
     REFUSED,
@@ -52,13 +53,13 @@ section("branches_values", "branches")
 
 @branch(
     "sign of mean, positive inputs",
-    call(N.abs() + 0.5),
+    N.abs() + 0.5,
     EQUAL,
     values={"x": (0.25, 4.0)},
     weak=UNVERIFIED,
 )
-@branch("sign of mean, from the other side", call(N + 1), call(N), round_trip=True, ci="script")
-@branch("sign of mean", X, call(N + 1))
+@branch("sign of mean, from the other side", N + 1, N, round_trip=True, ci="script")
+@branch("sign of mean", X, N + 1)
 def forward(self, x: Tensor) -> Tensor:
     if x.mean() > 0:
         return x * 2
@@ -74,14 +75,14 @@ def forward(self, x: Tensor) -> Tensor:
     round_trip=True,
     ci="onnx_legacy",
 )
-@branch("max above literal", X, call(N * 1.75), values=WIDE)
+@branch("max above literal", X, N * 1.75, values=WIDE)
 def forward(self, x: Tensor) -> Tensor:
     if x.max() > 2.5:
         x = x / x.max()
     return x + 1
 
 
-@branch("min by item", X, call(N * 1.5))
+@branch("min by item", X, N * 1.5)
 def forward(self, x: Tensor) -> Tensor:
     lowest = x.min().item()
     if lowest < -3.0:
@@ -89,7 +90,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x.tanh()
 
 
-@branch("limit in attribute", X, call(N * 1.5))
+@branch("limit in attribute", X, N * 1.5)
 @has(limit=2.75)
 def forward(self, x: Tensor) -> Tensor:
     if x.abs().amax() >= self.limit:
@@ -97,7 +98,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 0.5
 
 
-@branch("limit in buffer", X, call(N * 1.75))
+@branch("limit in buffer", X, N * 1.75)
 @has(limit=Buffer(torch.tensor(1.25)))
 def forward(self, x: Tensor) -> Tensor:
     if bool(x.std() > self.limit):
@@ -111,32 +112,17 @@ class Limits:
     high: float = 1.5
 
 
-@branch(
-    "limit in config",
-    X,
-    call(N - 2),
-    call(N + 2),
-    PYTHON,
-    script=no_type("if x.mean() < self.config.low:"),
-    line="self.config",
-)
+@branch("limit in config", X, N - 2, N + 2, PYTHON, script=no_type(), line="self.config")
 @has(config=Limits)
 def forward(self, x: Tensor) -> Tensor:
-    if x.mean() < self.config.low:
+    if x.mean() < self.config.low:  # here
         return x - self.config.low
     if x.mean() > self.config.high:
         return x * self.config.high
     return x.exp()
 
 
-@branch(
-    "limit in namespace",
-    X,
-    call(N * 2),
-    PYTHON,
-    script=no_type("if norm > self.config.clip.norm:"),
-    ci="script",
-)
+@branch("limit in namespace", X, N * 2, PYTHON, script=no_type(), ci="script")
 @has(config=lambda: types.SimpleNamespace(clip=types.SimpleNamespace(norm=6.5)))
 def forward(self, x: Tensor) -> Tensor:
     norm = x.norm()
@@ -145,7 +131,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x + 1
 
 
-@branch("learned limit", X, call(N * 1.5))
+@branch("learned limit", X, N * 1.5)
 @has(limit=lambda: nn.Parameter(torch.tensor(0.85)))
 def forward(self, x: Tensor) -> Tensor:
     if x.square().mean().sqrt() > self.limit + 0.5:
@@ -153,7 +139,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x + self.limit
 
 
-@branch("learned limit per feature", X, call(N + 2))
+@branch("learned limit per feature", X, N + 2)
 @has(limits=lambda: nn.Parameter(torch.rand(3) + 1.0))
 def forward(self, x: Tensor) -> Tensor:
     if (x.mean(0) > self.limits).any():
@@ -161,13 +147,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 3
 
 
-@branch(
-    "learned band",
-    X,
-    call(equal_rows(-1.88, 1.88, -1.88)),
-    call(equal_rows(-2.5, 2.5, -2.5)),
-    values=WIDE,
-)
+@branch("learned band", X, equal_rows(-1.88, 1.88, -1.88), equal_rows(-2.5, 2.5, -2.5), values=WIDE)
 @has(project=lambda: nn.Linear(3, 1))
 def forward(self, x: Tensor) -> Tensor:
     """A narrow band on a learned projection: few random inputs fall into it."""
@@ -180,8 +160,8 @@ def forward(self, x: Tensor) -> Tensor:
 @branch(
     "deep band",
     X,
-    call(equal_rows(3.75, -3.5, 0.5)),
-    call(equal_rows(2.0, -3.75, 2.5)),
+    equal_rows(3.75, -3.5, 0.5),
+    equal_rows(2.0, -3.75, 2.5),
     line="if score",
     values=WIDE,
 )
@@ -194,7 +174,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@branch("norm band", X, call(N / N.norm() * 5.05), call(N * 2))
+@branch("norm band", X, N / N.norm() * 5.05, N * 2)
 def forward(self, x: Tensor) -> Tensor:
     norm = x.norm()
     if norm > 5.0 and norm < 5.1:
@@ -223,7 +203,7 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
 # -- parts, chains, nesting ------------------------------------------------------------------------
 
 
-@branch("chained mean", X, call(N - N.mean() + 0.3), call(N + 2))
+@branch("chained mean", X, N - N.mean() + 0.3, N + 2)
 def forward(self, x: Tensor) -> Tensor:
     if 0.2 < x.mean() < 0.4:
         return x * 4
@@ -233,10 +213,10 @@ def forward(self, x: Tensor) -> Tensor:
 @branch(
     "chained numbers",
     X,
-    call(N + 1),
-    call(N + 2.4),
-    call(equal_rows(-1.0, 0.0, 2.5)),
-    call(filled(3.0, 4, 3)),
+    N + 1,
+    N + 2.4,
+    equal_rows(-1.0, 0.0, 2.5),
+    filled(3.0, 4, 3),
     values=WIDE,
     refused={"export onnx": undecided("top = float(x.max())")},
 )
@@ -247,21 +227,21 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch("both extremes", X, call(N * 1.5), call(N + 1), ci="onnx_legacy")
+@branch("both extremes", X, N * 1.5, N + 1, ci="onnx_legacy")
 def forward(self, x: Tensor) -> Tensor:
     if x.max() > 1.8 and x.min() < -2.4:
         return x.sign()
     return x + 1
 
 
-@branch("either extreme", X, call(N + 1), call(N - 0.5))
+@branch("either extreme", X, N + 1, N - 0.5)
 def forward(self, x: Tensor) -> Tensor:
     if x.max() > 2.0 or x.min() < -2.5:
         return x * 0.1
     return x
 
 
-@branch("not small", X, call(N * 0.25))
+@branch("not small", X, N * 0.25)
 def forward(self, x: Tensor) -> Tensor:
     if not bool((x.abs() < 1.0).all()):
         return x / x.abs().max()
@@ -271,9 +251,9 @@ def forward(self, x: Tensor) -> Tensor:
 @branch(
     "mixed parts",
     X,
-    call(N * 1.75 + 1),
-    call(N * 1.75),
-    call(N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0])),
+    N * 1.75 + 1,
+    N * 1.75,
+    N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0]),
 )
 def forward(self, x: Tensor) -> Tensor:
     wide = x.std() > 1.5
@@ -282,16 +262,9 @@ def forward(self, x: Tensor) -> Tensor:
     return x + 1
 
 
-@branch(
-    "three deep",
-    X,
-    call(N * 0.5 + 0.5),
-    call(N + 1.5),
-    call(equal_rows(-1.0, 2.5, 0.5)),
-    line="if x.sum() > 0",
-)
+@branch("three deep", X, N * 0.5 + 0.5, N + 1.5, equal_rows(-1.0, 2.5, 0.5))
 def forward(self, x: Tensor) -> Tensor:
-    if x.sum() > 0:
+    if x.sum() > 0:  # here
         if x.max() > 2.0:
             if x[:, 0].mean() < 0:
                 return x * 5
@@ -303,16 +276,15 @@ def forward(self, x: Tensor) -> Tensor:
 @branch(
     "three deep, learned",
     X,
-    call(equal_rows(-1.75, 4.0, -1.75)),
-    call(equal_rows(2.5, -2.0, -3.5)),
-    call(equal_rows(3.0, 0.25, -3.75)),
-    line="if self.first(x).mean() > 0.5",
+    equal_rows(-1.75, 4.0, -1.75),
+    equal_rows(2.5, -2.0, -3.5),
+    equal_rows(3.0, 0.25, -3.75),
     values=WIDE,
 )
 @has(first=lambda: nn.Linear(3, 1), second=lambda: nn.Linear(3, 1), third=lambda: nn.Linear(3, 1))
 def forward(self, x: Tensor) -> Tensor:
     out = x
-    if self.first(x).mean() > 0.5:
+    if self.first(x).mean() > 0.5:  # here
         out = out + 1
         if self.second(x).mean() < 0:
             out = out * 2
@@ -321,7 +293,7 @@ def forward(self, x: Tensor) -> Tensor:
     return out
 
 
-@branch("elif", X, call(N - 2), call(N + 1), call(N + 2), line="if level <")
+@branch("elif", X, N - 2, N + 1, N + 2, line="if level <")
 def forward(self, x: Tensor) -> Tensor:
     level = x.mean()
     if level < -1:
@@ -367,24 +339,16 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     return x - 2 * y
 
 
-@branch("symmetric, from a symmetric one", call(SYMMETRIC), call(normal(3, 3)), shapes=FIXED)
+@branch("symmetric, from a symmetric one", SYMMETRIC, normal(3, 3), shapes=FIXED)
 # The general side is right for a symmetric matrix too.
-@branch(
-    "symmetric",
-    call(normal(3, 3)),
-    call(SYMMETRIC),
-    EQUAL,
-    shapes=FIXED,
-    round_trip=True,
-    ci="trace",
-)
+@branch("symmetric", normal(3, 3), SYMMETRIC, EQUAL, shapes=FIXED, round_trip=True, ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     if torch.equal(x, x.t()):
         return x @ x
     return x @ x.t()
 
 
-@branch("standardize", X, call(filled(0.5, 4, 3)))
+@branch("standardize", X, filled(0.5, 4, 3))
 def forward(self, x: Tensor) -> Tensor:
     """Tests for a constant input, whose standard deviation of 0 would be divided by."""
     deviation = x.std()
@@ -393,35 +357,35 @@ def forward(self, x: Tensor) -> Tensor:
     return (x - x.mean()) / deviation
 
 
-@branch("nothing there", X, call(filled(0.0, 4, 3)))
+@branch("nothing there", X, filled(0.0, 4, 3))
 def forward(self, x: Tensor) -> Tensor:
     if torch.count_nonzero(x) == 0:
         return x + 7
     return x / x.abs().sum()
 
 
-@branch("ascending", X, call(N.sort(1).values))
+@branch("ascending", X, N.sort(1).values)
 def forward(self, x: Tensor) -> Tensor:
     if (x[:, 1:] >= x[:, :-1]).all():
         return x[:, :1] * 2
     return x.amin(1, keepdim=True)
 
 
-@branch("strongest column", X, call(N.flip(1)))
+@branch("strongest column", X, N.flip(1))
 def forward(self, x: Tensor) -> Tensor:
     if int(x.sum(0).argmax()) == 2:
         return x.flip(1)
     return x
 
 
-@branch("rounded sum", X, call(N - N.mean() + 1.5 / 12), ci="onnx")
+@branch("rounded sum", X, N - N.mean() + 1.5 / 12, ci="onnx")
 def forward(self, x: Tensor) -> Tensor:
     if int(x.sum()) % 3 == 1:
         return x + 1
     return x - 1
 
 
-@branch("item arithmetic", X, call(N * 1.5))
+@branch("item arithmetic", X, N * 1.5)
 def forward(self, x: Tensor) -> Tensor:
     spread = x.max().item() - x.min().item()
     if spread * 2 + 1 > 10:
@@ -445,8 +409,8 @@ def forward(self, x: Tensor, flag: Tensor) -> Tensor:
 @branch("any nan, without nan", X, EQUAL, weak=UNVERIFIED)
 @branch(
     "any nan",
-    call(GRID),
-    call(torch.where(GRID == 0, torch.nan, GRID)),
+    GRID,
+    torch.where(GRID == 0, torch.nan, GRID),
     values={"x": [-1.0, 0.0, 2.0, torch.nan]},
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -457,8 +421,8 @@ def forward(self, x: Tensor) -> Tensor:
 
 @branch(
     "all finite",
-    call(GRID),
-    call(torch.where(GRID == 0, torch.inf, GRID)),
+    GRID,
+    torch.where(GRID == 0, torch.inf, GRID),
     values={"x": [-1.0, 0.0, 2.0, torch.inf]},
     ci="export",
 )
@@ -476,44 +440,40 @@ FIVE, KEY = torch.tensor(5), torch.tensor(999)
 section("branches_values", "branches", "numbers")
 
 
-@branch(
-    "number looked up", call(SHORT, FIVE), call(SHORT, KEY), line="get(int(k)", **FAR, ci="trace"
-)
+@branch("number looked up", call(SHORT, FIVE), call(SHORT, KEY), **FAR, ci="trace")
 def forward(self, x: Tensor, k: Tensor) -> Tensor:
     return x * {3: 2.0, 999: 5.0}.get(int(k), 1.0)
 
 
 @branch(
     "looked up in a table",
-    call(torch.tensor([[4, 5, 6]])),
-    call(torch.tensor([[4, 5, 50256]])),
+    torch.tensor([[4, 5, 6]]),
+    torch.tensor([[4, 5, 50256]]),
     line="self.bonus.get",
-    refused={"export onnx": undecided("last = int(ids[0, -1])")},
+    refused={"export onnx": undecided()},
     values={"ids": (0, 50256)},
 )
 @has(bonus={50256: 3.5, 17: 0.25})
 def forward(self, ids: Tensor) -> Tensor:
-    last = int(ids[0, -1])
+    last = int(ids[0, -1])  # here
     return ids.float() + self.bonus.get(last, 0.0)
 
 
-@branch(
-    "a comparison as a number", call(SHORT, FIVE), call(SHORT, KEY), line="k.item() == 999", **FAR
-)
+@branch("a comparison as a number", call(SHORT, FIVE), call(SHORT, KEY), **FAR)
 def forward(self, x: Tensor, k: Tensor) -> Tensor:
     return x * (1.0 + (k.item() == 999))
 
 
-@branch("a count above a number", call(SHORT), call(filled(3.0, 2, 4)), line="> 3")
+@branch("a count above a number", SHORT, filled(3.0, 2, 4))
 def forward(self, x: Tensor) -> Tensor:
-    crowded = int((x > 2.5).sum()) > 3
+    crowded = int((x > 2.5).sum()) > 3  # here
     return x - 0.5 * crowded
 
 
-@row("compares without effect", call(SHORT, FIVE), EQUAL, line="max(2.0, 1.0 + found)", **FAR)
+@row("compares without effect", call(SHORT, FIVE), EQUAL, line=HERE, **FAR)
 def forward(self, x: Tensor, k: Tensor) -> Tensor:
     found = k.item() == 999
-    return x * max(2.0, 1.0 + found)
+    return x * max(2.0, 1.0 + found)  # here
 
 
 section("branches_sizes", "branches", "numbers")
@@ -521,14 +481,13 @@ section("branches_sizes", "branches", "numbers")
 
 @branch(
     "size looked up",
-    call(SHORT),
-    call(normal(2, 13)),
+    SHORT,
+    normal(2, 13),
     trace=BRANCH,
     export=REFUSED,
     onnx=NARROWED,
     onnx_legacy=BRANCH,
-    line="get(int(x.shape[1])",
-    refused=dict.fromkeys(("export", "onnx"), frozen_size("get(int(x.shape[1])")),
+    refused=dict.fromkeys(("export", "onnx"), frozen_size()),
     **WIDE,
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -536,14 +495,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 # A trace computes the comparison of a size.
-@row(
-    "a size as a number",
-    call(SHORT),
-    export=NARROWED,
-    onnx=NARROWED,
-    blame=decided("return x * (1 + (x.shape[1] > 40))"),
-    **WIDE,
-)
+@row("a size as a number", SHORT, export=NARROWED, onnx=NARROWED, blame=decided(), **WIDE)
 def forward(self, x: Tensor) -> Tensor:
     return x * (1 + (x.shape[1] > 40))
 
@@ -553,12 +505,12 @@ section("baked", "numbers")
 
 @row(
     "at least one",
-    call(0.1 * SHORT),
-    call(30 * SHORT),
+    0.1 * SHORT,
+    30 * SHORT,
     trace=DIFFERS,
-    export=undecided("max("),
+    export=undecided(),
     onnx_legacy=DIFFERS,
-    blame=baked("max("),
+    blame=baked(),
 )
 def forward(self, x: Tensor) -> Tensor:
     return x / max(x.abs().max().item(), 1.0)
@@ -566,23 +518,23 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "no more than",
-    call(0.1 * SHORT),
-    call(30 * SHORT),
+    0.1 * SHORT,
+    30 * SHORT,
     trace=DIFFERS,
-    export=undecided("min("),
+    export=undecided(),
     onnx_legacy=DIFFERS,
-    blame=baked("min("),
+    blame=baked(),
 )
 def forward(self, x: Tensor) -> Tensor:
     return x * min(float(x.abs().sum()), 40.0)
 
 
-@row("clamped instead", call(0.1 * SHORT))
+@row("clamped instead", 0.1 * SHORT)
 def forward(self, x: Tensor) -> Tensor:
     return x / x.abs().max().clamp(min=1.0)
 
 
-@row("numbers of its own", call(SHORT))
+@row("numbers of its own", SHORT)
 @has(width=3, least=2, gains={2: 0.5, 3: 1.5})
 def forward(self, x: Tensor) -> Tensor:
     """Its comparisons, ``max`` and keys are the same on every call."""

@@ -13,6 +13,7 @@ from zoo.row import (
     B_T_3,
     DIFFERS,
     FROZEN,
+    HERE,
     NARROWED,
     REFUSED,
     SKIPPED,
@@ -40,53 +41,53 @@ section("control")
 
 @row(
     "loop over time",
-    call(normal(2, 5, 3)),
+    normal(2, 5, 3),
     truth(FROZEN, script=None, onnx=NARROWED),
-    export=frozen_size("for t in range(x.shape[1]):"),
+    export=frozen_size(),
     shapes=B_T_3,
     dims={"time": (5, 9)},
-    line="for t in range(x.shape[1]):",
+    line=HERE,
 )
 def forward(self, x: Tensor) -> Tensor:
     h = torch.zeros_like(x[:, 0])
-    for t in range(x.shape[1]):
+    for t in range(x.shape[1]):  # here
         h = h * 0.5 + x[:, t]
     return h
 
 
 @row(
     "loop over rows",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(FROZEN, script=None, onnx=NARROWED),
-    export=frozen_size(),
-    line="for one in x:",
+    export=frozen_size(""),
+    line=HERE,
     ci="onnx",
 )
 def forward(self, x: Tensor) -> Tensor:
     rows = []
-    for one in x:
+    for one in x:  # here
         rows.append(one.cumsum(0))  # noqa: PERF401  # the loop is the point
     return torch.stack(rows)
 
 
-@row("cell over fixed time", call(normal(2, 4, 3)), ci="script")
+@row("cell over fixed time", normal(2, 4, 3), ci="script")
 @row(
     "cell over time",
-    call(normal(2, 4, 3)),
+    normal(2, 4, 3),
     truth(FROZEN, script=None, onnx=NARROWED),
-    export=frozen_size("for t in range(x.shape[1]):"),
+    export=frozen_size(),
     shapes=B_T_3,
-    line="for t in range(x.shape[1]):",
+    line=HERE,
 )
 @has(cell=lambda: nn.GRUCell(3, 4))
 def forward(self, x: Tensor) -> Tensor:
     h = torch.zeros(x.shape[0], 4)
-    for t in range(x.shape[1]):
+    for t in range(x.shape[1]):  # here
         h = self.cell(x[:, t], h)
     return h
 
 
-@row("unrolled", call(normal(3, 4)), round_trip=True, ci="trace")
+@row("unrolled", normal(3, 4), round_trip=True, ci="trace")
 @has(layers=lambda: nn.ModuleList(nn.Linear(4, 4) for _ in range(3)))
 def forward(self, x: Tensor) -> Tensor:
     """A loop whose count is a constant of the model."""
@@ -97,16 +98,16 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "many rows branch, one side declared",
-    call(normal(6, 3)),
+    normal(6, 3),
     shapes={"x": "batch 3"},
     dims={"batch": (5, 8)},
     ci="trace",
 )
 @row(
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
     round_trip=True,
-    line="if x.shape[0] > 4:",
+    line=HERE,
     ci="script",
 )
 class ManyRowsBranch(nn.Module):
@@ -118,16 +119,16 @@ class ManyRowsBranch(nn.Module):
 
 @row(
     "one row branch, from one row",
-    call(normal(1, 3)),
+    normal(1, 3),
     truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-    line="if x.shape[0] == 1:",
+    line=HERE,
 )
 # 0/1 specialization: torch assumes that a dynamic size is neither 0 nor 1, and keeps that side.
 @row(
     "one row branch",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
-    line="if x.shape[0] == 1:",
+    line=HERE,
     ci="export",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -138,27 +139,21 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "even time from four",
-    call(normal(2, 6)),
+    normal(2, 6),
     shapes=B_T,
     dims={"time": range(4, 11, 2)},
     round_trip=True,
     ci="export",
 )
 # torch.export excludes the size at which half the time is 1.
-@row(
-    "even time only",
-    call(normal(2, 6)),
-    export=NARROWED,
-    shapes=B_T,
-    dims={"time": range(2, 11, 2)},
-)
+@row("even time only", normal(2, 6), export=NARROWED, shapes=B_T, dims={"time": range(2, 11, 2)})
 # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
 @row(
     "odd time pad",
-    call(normal(2, 5)),
+    normal(2, 5),
     truth(FROZEN, script=None, export=NARROWED, onnx=NARROWED),
     shapes=B_T,
-    line="if x.shape[1] % 2 == 1:",
+    line=HERE,
     ci="trace",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -167,49 +162,42 @@ def forward(self, x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1, 2).sum(-1)
 
 
-@row("last three", call(normal(2, 5)), export=NARROWED, shapes=B_T, ci="onnx_legacy")
+@row("last three", normal(2, 5), export=NARROWED, shapes=B_T, ci="onnx_legacy")
 def forward(self, x: Tensor) -> Tensor:
     """Slicing clamps: eager takes shorter sequences too."""
     return x[:, -3:].sum(1)
 
 
-@row("squeeze all", call(normal(4, 3, 1)))
+@row("squeeze all", normal(4, 3, 1))
 def forward(self, x: Tensor) -> Tensor:
     """Drops the batch axis too if it is 1. Exporters that assume a size above 1 keep it."""
     return x.squeeze() * 2
 
 
-@row("squeeze last", call(normal(4, 3, 1)), ci="trace")
+@row("squeeze last", normal(4, 3, 1), ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return x.squeeze(-1) * 2
 
 
 @row(
     "sum branch, one side by values",
-    call(normal(4, 3).abs()),
+    normal(4, 3).abs(),
     export=REFUSED,
     onnx=REFUSED,
     values={"x": (0.5, 2.0)},
     weak=UNVERIFIED,
-    refused={"export onnx": undecided("if x.sum() > 0:")},
+    refused={"export onnx": undecided()},
 )
 @row(
     "sum branch, one side filtered",
-    call(normal(4, 3).abs()),
+    normal(4, 3).abs(),
     export=REFUSED,
     onnx=REFUSED,
     filter=lambda x: bool(x.sum() > 0),
     weak=UNVERIFIED,
-    refused={"export onnx": undecided("if x.sum() > 0:")},
+    refused={"export onnx": undecided()},
 )
-@row(
-    call(normal(4, 3)),
-    trace=FROZEN,
-    export=REFUSED,
-    onnx=REFUSED,
-    onnx_legacy=FROZEN,
-    line="if x.sum() > 0:",
-)
+@row(normal(4, 3), trace=FROZEN, export=REFUSED, onnx=REFUSED, onnx_legacy=FROZEN, line=HERE)
 class SumBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() > 0:
@@ -222,7 +210,7 @@ class SumBranch(nn.Module):
     call(normal(4, 3), coins(4, 3)),
     export=REFUSED,
     onnx=REFUSED,
-    refused={"export onnx": undecided("if bool(mask.all()):")},
+    refused={"export onnx": undecided()},
 )
 def forward(self, x: Tensor, mask: Tensor) -> Tensor:
     """If nothing is masked, both sides are the same."""
@@ -238,7 +226,7 @@ def forward(self, x: Tensor, mask: Tensor) -> Tensor:
     export=REFUSED,
     onnx=REFUSED,
     onnx_legacy=FROZEN,
-    line="if bool(mask.all()):",
+    line=HERE,
     ci="onnx",
 )
 def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -249,12 +237,12 @@ def forward(self, x: Tensor, mask: Tensor) -> Tensor:
 
 @row(
     "token branch",
-    call(whole(0, 9, 4, 5)),
+    whole(0, 9, 4, 5),
     trace=FROZEN,
     export=REFUSED,
     onnx=REFUSED,
     onnx_legacy=FROZEN,
-    line="if (ids == 0).any():",
+    line=HERE,
     ci="onnx_legacy",
 )
 def forward(self, ids: Tensor) -> Tensor:
@@ -266,12 +254,12 @@ def forward(self, ids: Tensor) -> Tensor:
 
 @row(
     "while large",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=FROZEN,
     export=REFUSED,
     onnx=REFUSED,
     onnx_legacy=FROZEN,
-    line="while bool(x.abs().max() > 0.5):",
+    line=HERE,
     ci="export",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -280,21 +268,17 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@row("where instead", call(normal(4, 3)), ci="trace")
+@row("where instead", normal(4, 3), ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return torch.where(x.sum() > 0, x * 2, x - 1)
 
 
 @row(
     "cond instead",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, export=None, onnx=None),
     round_trip=True,
-    refused={
-        "trace script onnx_legacy": no_construct(
-            "torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x - 1, (x"
-        )
-    },
+    refused={"trace script onnx_legacy": no_construct()},
     ci="trace script onnx onnx_legacy",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -304,7 +288,7 @@ def forward(self, x: Tensor) -> Tensor:
 @row(
     "present mask, given", call(normal(4, 3), coins(4, 3).long()), round_trip=True, ci="onnx_legacy"
 )
-@row("present mask, absent", call(normal(4, 3)))
+@row("present mask, absent", normal(4, 3))
 def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
     """A branch on whether an argument is given, not on its values."""
     if mask is not None:
@@ -320,35 +304,24 @@ section("baked")
 # torch.onnx.export falls back to strict capture, which accepts float(tensor) and numpy.
 @row(
     "float of max",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=DIFFERS,
-    export=undecided("x - float(x.max())"),
+    export=undecided(),
     onnx_legacy=DIFFERS,
-    blame=baked("float(x.max())"),
+    blame=baked(),
     ci="onnx_legacy",
 )
 def forward(self, x: Tensor) -> Tensor:
     return x - float(x.max())
 
 
-@row(
-    "item scale",
-    call(normal(4, 3)),
-    trace=DIFFERS,
-    onnx_legacy=DIFFERS,
-    blame=baked("x.abs().sum().item()"),
-)
+@row("item scale", normal(4, 3), trace=DIFFERS, onnx_legacy=DIFFERS, blame=baked())
 def forward(self, x: Tensor) -> Tensor:
     return x * x.abs().sum().item()
 
 
 @row(
-    "to list",
-    call(normal(4, 3)),
-    trace=DIFFERS,
-    script=unannotated("x * sum(x[0].tolist())"),
-    onnx_legacy=DIFFERS,
-    blame=baked("x[0].tolist()"),
+    "to list", normal(4, 3), trace=DIFFERS, script=unannotated(), onnx_legacy=DIFFERS, blame=baked()
 )
 def forward(self, x: Tensor) -> Tensor:
     return x * sum(x[0].tolist())
@@ -356,15 +329,15 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "through numpy",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=DIFFERS,
     script=REFUSED,
     export=REFUSED,
     onnx_legacy=DIFFERS,
     shapes={"x": "..."},
     round_trip=True,
-    blame=baked("x.numpy().cumsum(1)"),
-    refused={"script export": no_construct("x + torch.from_numpy(x.numpy().cumsum(1))")},
+    blame=baked(),
+    refused={"script export": no_construct()},
     ci="onnx",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -373,11 +346,11 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "new tensor of input",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=DIFFERS,
-    export=undecided("x * torch.tensor([float(x[0, 0]), 1.0, 2.0])"),
+    export=undecided(),
     onnx_legacy=DIFFERS,
-    blame=baked("torch.tensor([float(x[0, 0])"),
+    blame=baked(),
     ci="trace",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -389,8 +362,8 @@ def forward(self, x: Tensor) -> Tensor:
     call(normal(4, 3), torch.tensor(1)),
     truth(DIFFERS, script=None, export=REFUSED, onnx=REFUSED),
     values={"index": (0, 2)},
-    blame=baked("int(index)"),
-    refused={"export onnx": undecided("x[:, int(index)]")},
+    blame=baked(),
+    refused={"export onnx": undecided()},
     ci="trace export onnx",
 )
 def forward(self, x: Tensor, index: Tensor) -> Tensor:
@@ -410,11 +383,11 @@ def forward(self, x: Tensor, index: Tensor) -> Tensor:
 
 @row(
     "tracing branch",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=DIFFERS,
     onnx_legacy=DIFFERS,
     round_trip=True,
-    blame=asks("if torch.jit.is_tracing():"),
+    blame=asks(),
     ci="script",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -425,10 +398,10 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "scripting branch",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=DIFFERS,
     round_trip=True,
-    blame=asks("if torch.jit.is_scripting():"),
+    blame=asks(),
     ci="script onnx_legacy",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -439,10 +412,10 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "compiling branch",
-    call(normal(4, 3)),
+    normal(4, 3),
     export=DIFFERS,
     onnx=DIFFERS,
-    blame=asks("if torch.compiler.is_compiling():"),
+    blame=asks(),
     ci="export onnx_legacy",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -453,11 +426,11 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "onnx branch",
-    call(normal(4, 3)),
-    script=no_construct("if torch.onnx.is_in_onnx_export():"),
+    normal(4, 3),
+    script=no_construct(),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
-    blame=asks("if torch.onnx.is_in_onnx_export():"),
+    blame=asks(),
     ci="script onnx",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -466,7 +439,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@row("friendly tracing branch", call(normal(4, 3)), round_trip=True, ci="export")
+@row("friendly tracing branch", normal(4, 3), round_trip=True, ci="export")
 def forward(self, x: Tensor) -> Tensor:
     """Computes the same numbers in another way while it is traced."""
     if torch.jit.is_tracing():
@@ -492,7 +465,7 @@ class OnnxSoftplus(nn.Module):
 
 row(
     "softplus of onnx, overflows",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=no_construct("if not torch.onnx.is_in_onnx_export():"),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
@@ -501,7 +474,7 @@ row(
 )(lambda: OnnxSoftplus(stable=False))
 row(
     "softplus of onnx, stable",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=no_construct("if not torch.onnx.is_in_onnx_export():"),
 )(lambda: OnnxSoftplus(stable=True))
 
@@ -521,25 +494,20 @@ class ScriptsOwnBranch(nn.Module):
 
 row(
     "own branch of the script",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=DIFFERS,
     blame=asks("if torch.jit.is_scripting() and"),
     ci="script",
 )(lambda: ScriptsOwnBranch(3.0))
-row("own branch of the script, the same", call(normal(4, 3)), ci="script")(
-    lambda: ScriptsOwnBranch(2.0)
-)
+row("own branch of the script, the same", normal(4, 3), ci="script")(lambda: ScriptsOwnBranch(2.0))
 
 
 @row(
     "forces",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, script=None),
     round_trip=True,
-    refused={
-        "trace onnx_legacy": no_construct("forces = torch.autograd.grad([energy], [x])[0]"),
-        "export onnx": UNEXPLAINED,
-    },
+    refused={"trace onnx_legacy": no_construct(), "export onnx": UNEXPLAINED},
     ci="trace script onnx_legacy",
 )
 @has(hidden=lambda: nn.Linear(3, 8), energy=lambda: nn.Linear(8, 1))
@@ -547,18 +515,16 @@ def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     """A potential with its forces, which need gradients."""
     x = x.detach().requires_grad_(True)
     energy = self.energy(self.hidden(x).tanh()).sum()
-    forces = torch.autograd.grad([energy], [x])[0]
+    forces = torch.autograd.grad([energy], [x])[0]  # here
     assert forces is not None
     return energy, -forces
 
 
-@row(
-    "asks for the grad mode without gradients", call(normal(4, 3)), under=torch.no_grad, ci="script"
-)
+@row("asks for the grad mode without gradients", normal(4, 3), under=torch.no_grad, ci="script")
 # The script asks again each time it runs, which is without gradients.
 @row(
     "asks for the grad mode",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=DIFFERS,
     otherwise="if torch.is_grad_enabled():",
     blame=Blame(owner="", cause="mode-dependent operator", line="if torch.is_grad_enabled():"),
@@ -586,7 +552,7 @@ class AsksInACorner(nn.Module):
 # The truth of a warning, which is no failure: the artifact does what the test's call does.
 row(
     "asks for the grad mode in a corner",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=DIFFERS,
     export=REFUSED,
     onnx=REFUSED,
@@ -597,7 +563,7 @@ row(
 )(lambda: AsksInACorner(3.0))
 row(
     "asks for the grad mode in a corner, the same",
-    call(normal(4, 3)),
+    normal(4, 3),
     export=REFUSED,
     onnx=REFUSED,
     refused={"export onnx": undecided(IN_A_CORNER)},
@@ -619,7 +585,7 @@ class AsksInACond(nn.Module):
 
 row(
     "asks for the grad mode in a cond",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, export=None, onnx=None),
     otherwise="return x * 3 if torch.is_grad_enabled() else x * self.factor",
     refused={"trace script onnx_legacy": no_construct("torch.cond(x.sum() > 100")},
@@ -627,7 +593,7 @@ row(
 )(lambda: AsksInACond(4.0))
 row(
     "asks for the grad mode in a cond, the same",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, export=None, onnx=None),
     refused={"trace script onnx_legacy": no_construct("torch.cond(x.sum() > 100")},
 )(lambda: AsksInACond(3.0))
@@ -651,7 +617,7 @@ def no_operator(line: str) -> Blame:
 
 row(
     "asks for inference mode",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=no_operator("torch.is_inference_mode_enabled()"),
     export=REFUSED,
     onnx=REFUSED,
@@ -662,7 +628,7 @@ row(
 )(lambda: AsksForInferenceMode(3.0))
 row(
     "asks for inference mode, the same",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=no_operator("torch.is_inference_mode_enabled()"),
     export=REFUSED,
     onnx=REFUSED,
@@ -684,7 +650,7 @@ class AsksForThreads(nn.Module):
 
 row(
     "asks for the number of threads",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=no_operator("torch.get_num_threads()"),
     export=REFUSED,
     onnx=REFUSED,
@@ -694,7 +660,7 @@ row(
 )(lambda: AsksForThreads(3.0))
 row(
     "asks for the number of threads, the same",
-    call(normal(4, 3)),
+    normal(4, 3),
     script=no_operator("torch.get_num_threads()"),
     export=REFUSED,
     onnx=REFUSED,
@@ -702,7 +668,7 @@ row(
 )(lambda: AsksForThreads(2.0))
 
 
-@row("a chunk per thread", call(normal(4, 3)), script=no_operator("torch.get_num_threads()"))
+@row("a chunk per thread", normal(4, 3), script=no_operator("torch.get_num_threads()"))
 def forward(self, x: Tensor) -> Tensor:
     """Works on as many chunks as there are threads, and on each number alone."""
     chunks = x.chunk(torch.get_num_threads(), 1)
@@ -730,10 +696,10 @@ class Encoder(nn.Module):
         return self.up(self.encode(x))
 
 
-row("bound method", call(normal(3, 4)), round_trip=True, ci="export onnx")(
+row("bound method", normal(3, 4), round_trip=True, ci="export onnx")(
     lambda: Encoder().eval().encode
 )
-row("bound method, not decorated", call(normal(3, 2)), round_trip=True, ci="script")(
+row("bound method, not decorated", normal(3, 2), round_trip=True, ci="script")(
     lambda: Encoder().eval().decode
 )
 
@@ -742,7 +708,7 @@ def standardize(x: Tensor) -> Tensor:
     return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1)
 
 
-row("function", call(normal(4, 3)), round_trip=True, ci="trace")(lambda: standardize)
+row("function", normal(4, 3), round_trip=True, ci="trace")(lambda: standardize)
 
 
 def clip_if_large(x: Tensor) -> Tensor:
@@ -753,7 +719,7 @@ def clip_if_large(x: Tensor) -> Tensor:
 
 row(
     "function with a branch",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=FROZEN,
     export=REFUSED,
     onnx=REFUSED,
@@ -765,7 +731,7 @@ row(
 # A ScriptModule keeps its branches under trace and in the legacy exporter.
 row(
     "script module",
-    call(normal(4, 3)),
+    normal(4, 3),
     export=SKIPPED,
     onnx=SKIPPED,
     round_trip=True,

@@ -76,7 +76,7 @@ def right(operation: Callable[[Tensor], Any], *given: Any, **fields: Any) -> Cal
 
 
 def _translated(operation: Any, *given: Any, **fields: Any) -> Callable[[Any], Any]:
-    example = () if any(map(callable, given)) else (X,)
+    example = () if any(callable(each) or isinstance(each, Tensor) for each in given) else (X,)
 
     def add(translation: Callable[[Tensor], Any]) -> Any:
         name = translation.__name__.replace("_", " ")
@@ -226,12 +226,12 @@ def tripled(x: Tensor) -> Tensor:
     return x * 3
 
 
-@wrong(tripled, "integers through float32", call(whole(-(2**25), 2**25, 4, 5)))
+@wrong(tripled, "integers through float32", whole(-(2**25), 2**25, 4, 5))
 def tripled_in_float(x: Tensor) -> Tensor:
     return (x.float() * 3).long()
 
 
-@right(tripled, call(whole(-(2**40), 2**40, 4, 5)), ci="onnx_legacy")
+@right(tripled, whole(-(2**40), 2**40, 4, 5), ci="onnx_legacy")
 def tripled_in_double(x: Tensor) -> Tensor:
     return (x.double() * 3).long()
 
@@ -240,12 +240,12 @@ def next_number(x: Tensor) -> Tensor:
     return x + 1
 
 
-@wrong(next_number, "2**24 + 1", call(whole(2**24 - 3, 2**24 + 3, 4, 5)))
+@wrong(next_number, "2**24 + 1", whole(2**24 - 3, 2**24 + 3, 4, 5))
 def next_number_in_float(x: Tensor) -> Tensor:
     return (x.float() + 1).long()
 
 
-@right(next_number, call(whole(2**24 - 3, 2**24 + 3, 4, 5)), round_trip=True, ci="trace")
+@right(next_number, whole(2**24 - 3, 2**24 + 3, 4, 5), round_trip=True, ci="trace")
 def next_number_in_double(x: Tensor) -> Tensor:
     return (x.double() + 1).long()
 
@@ -254,8 +254,8 @@ def squared(x: Tensor) -> Tensor:
     return x * x
 
 
-@right(squared, call(whole(0, 2**15, 4, 5)), round_trip=True, ci="script")
-@wrong(squared, "int64 wraps as int32", call(whole(0, 2**20, 4, 5)))
+@right(squared, whole(0, 2**15, 4, 5), round_trip=True, ci="script")
+@wrong(squared, "int64 wraps as int32", whole(0, 2**20, 4, 5))
 def squared_in_int32(x: Tensor) -> Tensor:
     y = x.to(torch.int32)
     return (y * y).long()
@@ -265,12 +265,12 @@ def summed(x: Tensor) -> Tensor:
     return x.sum(1)
 
 
-@wrong(summed, "sums wrap as int32", call(whole(0, 2**30, 4, 5)))
+@wrong(summed, "sums wrap as int32", whole(0, 2**30, 4, 5))
 def summed_in_int32(x: Tensor) -> Tensor:
     return x.to(torch.int32).cumsum(1, dtype=torch.int32)[:, -1].long()
 
 
-@right(summed, call(whole(0, 2**40, 4, 5)), ci="trace")
+@right(summed, whole(0, 2**40, 4, 5), ci="trace")
 def summed_by_cumsum(x: Tensor) -> Tensor:
     return x.cumsum(1)[:, -1]
 
@@ -279,12 +279,12 @@ def bytes_up(x: Tensor) -> Tensor:
     return x + 100
 
 
-@wrong(bytes_up, "bytes saturate", call(whole(0, 255, 4, 5, dtype=torch.uint8)))
+@wrong(bytes_up, "bytes saturate", whole(0, 255, 4, 5, dtype=torch.uint8))
 def bytes_up_saturating(x: Tensor) -> Tensor:
     return (x.int() + 100).clamp(0, 255).to(torch.uint8)
 
 
-@right(bytes_up, call(whole(0, 255, 4, 5, dtype=torch.uint8)), ci="export")
+@right(bytes_up, whole(0, 255, 4, 5, dtype=torch.uint8), ci="export")
 def bytes_up_wrapping(x: Tensor) -> Tensor:
     return ((x.int() + 100) % 256).to(torch.uint8)
 
@@ -293,14 +293,14 @@ def flipped_maximum(x: Tensor) -> Tensor:
     return torch.maximum(x, x.flip(1))
 
 
-@wrong(flipped_maximum, "int64's ends", call(whole(-9, 9, 4, 5)), values=EDGES)
+@wrong(flipped_maximum, "int64's ends", whole(-9, 9, 4, 5), values=EDGES)
 def flipped_maximum_in_double(x: Tensor) -> Tensor:
     """Lose 2**63 - 1, which float64 cannot hold."""
     y = x.double()
     return torch.maximum(y, y.flip(1)).clamp(-9e18, 9e18).long()
 
 
-@right(flipped_maximum, call(whole(-9, 9, 4, 5)), values=EDGES, ci="trace")
+@right(flipped_maximum, whole(-9, 9, 4, 5), values=EDGES, ci="trace")
 def flipped_maximum_by_choice(x: Tensor) -> Tensor:
     y = x.flip(1)
     return torch.where(x > y, x, y)
@@ -310,7 +310,7 @@ def parity(x: Tensor) -> Tensor:
     return x % 2
 
 
-@wrong(parity, "parity through float32", call(whole(2**24, 2**25, 4, 5)))
+@wrong(parity, "parity through float32", whole(2**24, 2**25, 4, 5))
 def parity_in_float(x: Tensor) -> Tensor:
     """Find every number above 2**24 even, as every float32 there is."""
     return (x.float() % 2).long()
@@ -318,17 +318,13 @@ def parity_in_float(x: Tensor) -> Tensor:
 
 # The new exporter itself divides integers through float32.
 @right(
-    parity,
-    call(whole(2**24, 2**25, 4, 5)),
-    truth(onnx=DIFFERS),
-    blame={"onnx": MISTRANSLATED},
-    ci="onnx",
+    parity, whole(2**24, 2**25, 4, 5), truth(onnx=DIFFERS), blame={"onnx": MISTRANSLATED}, ci="onnx"
 )
 def parity_by_division(x: Tensor) -> Tensor:
     return x - torch.div(x, 2, rounding_mode="floor") * 2
 
 
-@right(parity, call(whole(2**24, 2**25, 4, 5)), ci="trace")
+@right(parity, whole(2**24, 2**25, 4, 5), ci="trace")
 def parity_by_and(x: Tensor) -> Tensor:
     return x & 1
 
@@ -360,7 +356,7 @@ def rounded_half_of_int(x: Tensor) -> Tensor:
     return torch.round(x.float() / 2).long()
 
 
-@wrong(rounded_half_of_int, "half up, of halved ints", call(whole(-9, 9, 4, 5)))
+@wrong(rounded_half_of_int, "half up, of halved ints", whole(-9, 9, 4, 5))
 def rounded_up_half_of_int(x: Tensor) -> Tensor:
     return torch.floor(x.float() / 2 + 0.5).long()
 
@@ -378,13 +374,13 @@ def divided_to_zero(x: Tensor) -> Tensor:
     return torch.div(x, 3, rounding_mode="trunc")
 
 
-@right(divided_to_zero, call(whole(0, 9, 4, 5)), ci="trace")
-@wrong(divided_to_zero, "floor for truncation", call(whole(-9, 9, 4, 5)))
+@right(divided_to_zero, whole(0, 9, 4, 5), ci="trace")
+@wrong(divided_to_zero, "floor for truncation", whole(-9, 9, 4, 5))
 def divided_down(x: Tensor) -> Tensor:
     return torch.div(x, 3, rounding_mode="floor")
 
 
-@right(divided_to_zero, call(whole(-9, 9, 4, 5)), ci="export")
+@right(divided_to_zero, whole(-9, 9, 4, 5), ci="export")
 def divided_by_sign(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.div(x.abs(), 3, rounding_mode="floor")
 
@@ -394,12 +390,12 @@ def remainder_of_divisor(x: Tensor) -> Tensor:
 
 
 @wrong(remainder_of_divisor, "sign of the float remainder")
-@wrong(remainder_of_divisor, "sign of the remainder", call(whole(-9, 9, 4, 5)), ci="trace")
+@wrong(remainder_of_divisor, "sign of the remainder", whole(-9, 9, 4, 5), ci="trace")
 def remainder_of_dividend(x: Tensor) -> Tensor:
     return torch.fmod(x, 3)
 
 
-@right(remainder_of_divisor, call(whole(-9, 9, 4, 5)), ci="onnx_legacy")
+@right(remainder_of_divisor, whole(-9, 9, 4, 5), ci="onnx_legacy")
 def remainder_by_two_fmods(x: Tensor) -> Tensor:
     return torch.fmod(torch.fmod(x, 3) + 3, 3)
 
@@ -427,12 +423,12 @@ def looked_up(x: Tensor) -> Tensor:
     return (torch.arange(10) * 7)[x]
 
 
-@wrong(looked_up, "index shifted by one", call(whole(0, 9, 4, 5)))
+@wrong(looked_up, "index shifted by one", whole(0, 9, 4, 5))
 def looked_up_next(x: Tensor) -> Tensor:
     return (torch.arange(10) * 7)[(x + 1) % 10]
 
 
-@right(looked_up, call(whole(0, 9, 4, 5)), ci="script")
+@right(looked_up, whole(0, 9, 4, 5), ci="script")
 def looked_up_by_selection(x: Tensor) -> Tensor:
     return (torch.arange(10) * 7).index_select(0, x.reshape(-1)).reshape(x.shape)
 
@@ -469,12 +465,12 @@ def first_of_equals(x: Tensor) -> Tensor:
     return x.argmax(1)
 
 
-@wrong(first_of_equals, "last of equal maxima", call(whole(0, 3, 4, 5)))
+@wrong(first_of_equals, "last of equal maxima", whole(0, 3, 4, 5))
 def last_of_equals(x: Tensor) -> Tensor:
     return x.shape[1] - 1 - x.flip(1).argmax(1)
 
 
-@right(first_of_equals, call(whole(0, 3, 4, 5)), ci="trace")
+@right(first_of_equals, whole(0, 3, 4, 5), ci="trace")
 def first_by_place(x: Tensor) -> Tensor:
     top = x == x.amax(1, keepdim=True)
     return (top.long() * torch.arange(x.shape[1], 0, -1)).argmax(1)
@@ -497,7 +493,7 @@ def stable_order(x: Tensor) -> Tensor:
 @wrong(
     stable_order,
     "equals in reverse order",
-    call(whole(0, 3, 4, 5)),
+    whole(0, 3, 4, 5),
     truth(DIFFERS, onnx=REFUSED, onnx_legacy=REFUSED),
     onnx=untranslated("self.translation(x)"),
     onnx_legacy=untranslated(),
@@ -507,7 +503,7 @@ def reversed_order_of_equals(x: Tensor) -> Tensor:
     return x.shape[1] - 1 - torch.sort(x.flip(1), dim=1, stable=True).indices
 
 
-@right(stable_order, call(whole(0, 3, 4, 5)), ci="onnx_legacy")
+@right(stable_order, whole(0, 3, 4, 5), ci="onnx_legacy")
 def stable_order_by_place(x: Tensor) -> Tensor:
     """Sort keys that the place makes distinct."""
     return torch.sort(x * 5 + torch.arange(5), dim=1).indices
@@ -583,7 +579,7 @@ def divided_by_tenths(x: Tensor) -> Tensor:
 @wrong(
     divided_by_tenths,
     "a floor of the quotient",
-    call(whole(-6, 6, 4, 5).float()),
+    whole(-6, 6, 4, 5).float(),
     values=TENTHS,
     ci="trace",
 )

@@ -42,7 +42,7 @@ def place_of_smallest(x: Tensor) -> Tensor:
     return x.argmin(1)
 
 
-@wrong(place_of_smallest, "smallest integer in double", call(whole(0, 2**60, 4, 6)))
+@wrong(place_of_smallest, "smallest integer in double", whole(0, 2**60, 4, 6))
 def place_of_smallest_in_double(x: Tensor) -> Tensor:
     return x.double().argmin(1)
 
@@ -416,19 +416,19 @@ def total(x: Tensor) -> Tensor:
     return x.sum(1)
 
 
-@wrong(total, "a row with a single one", call(normal(4, 20)))
+@wrong(total, "a row with a single one", normal(4, 20))
 def total_unless_one_hot(x: Tensor) -> Tensor:
     hot = ((x == 1).sum(1) == 1) & ((x == 0).sum(1) == 19)
     return torch.where(hot, x.sum(1) * 2, x.sum(1))
 
 
-@wrong(total, "a row of zeros among others", call(normal(4, 20)))
+@wrong(total, "a row of zeros among others", normal(4, 20))
 def total_unless_empty(x: Tensor) -> Tensor:
     empty = (x == 0).all(1)
     return torch.where(empty & ~empty.all(), x.sum(1) - 1, x.sum(1))
 
 
-@right(total, call(normal(4, 20)))
+@right(total, normal(4, 20))
 def total_or_zero(x: Tensor) -> Tensor:
     empty = (x == 0).all(1)
     return torch.where(empty, x[:, 0] * 0, x.sum(1))

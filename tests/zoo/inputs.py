@@ -16,6 +16,7 @@ from zoo.row import (
     DIFFERS,
     FROZEN,
     GUARD,
+    HERE,
     MISTRANSLATED,
     NARROWED,
     RAISES,
@@ -80,11 +81,7 @@ section("inputs")
     call(normal(4, 3), k=2),
     truth(DIFFERS, script=None, export=RAISES),
     values={"k": [1, 2, 3]},
-    blame={
-        **dict.fromkeys(("trace", "onnx_legacy"), baked("x * k")),
-        "export": GUARD,
-        "onnx": baked(""),
-    },
+    blame={**dict.fromkeys(("trace", "onnx_legacy"), baked()), "export": GUARD, "onnx": baked("")},
     ci="trace onnx_legacy",
 )
 @row("int argument", call(normal(4, 3), 2), ci="trace")
@@ -97,11 +94,7 @@ def forward(self, x: Tensor, k: int = 2) -> Tensor:
     call(normal(4, 3), 0.5),
     truth(DIFFERS, script=None, export=RAISES),
     values={"scale": (0.25, 1.0)},
-    blame={
-        **dict.fromkeys(("trace", "onnx_legacy"), baked("x * scale + scale")),
-        "export": GUARD,
-        "onnx": baked(""),
-    },
+    blame={**dict.fromkeys(("trace", "onnx_legacy"), baked()), "export": GUARD, "onnx": baked("")},
     ci="export onnx",
 )
 def forward(self, x: Tensor, scale: float = 0.5) -> Tensor:
@@ -113,7 +106,7 @@ def forward(self, x: Tensor, scale: float = 0.5) -> Tensor:
     call(normal(4, 3), double=True),
     truth(FROZEN, script=None, export=RAISES),
     values={"double": [True, False]},
-    line="return x * 2 if double else x + 1",
+    line=HERE,
     blame={"export": GUARD},
     ci="trace onnx onnx_legacy",
 )
@@ -187,9 +180,9 @@ def forward(self, packed: PackedSequence) -> Tensor:
     "packed sequence frozen",
     call(PACKED),
     trace=DIFFERS,
-    export=undecided("packed.data * float(packed.data[0, 0])"),
+    export=undecided(),
     onnx_legacy=DIFFERS,
-    blame=baked("float(packed.data[0, 0])"),
+    blame=baked(),
     ci="trace",
 )
 def forward(self, packed: PackedSequence) -> Tensor:
@@ -200,7 +193,7 @@ def forward(self, packed: PackedSequence) -> Tensor:
     "packed sequence packed again",
     call(PACKED),
     truth(REFUSED, trace=None),
-    script=no_construct("PackedSequence(hidden.data.tanh(), packed.batch_sizes, order"),
+    script=no_construct(),
     onnx_legacy=UNEXPLAINED,
     refused={"export onnx": undecided("hidden, state = self.rnn(packed)")},
     ci="trace onnx_legacy",
@@ -210,22 +203,22 @@ def forward(self, packed: PackedSequence) -> Tuple[PackedSequence, Tensor]:  # n
     """A PackedSequence inverts its order of sequences; of an order with duplicates nothing is."""
     hidden, state = self.rnn(packed)
     order = packed.sorted_indices
-    return PackedSequence(hidden.data.tanh(), packed.batch_sizes, order), state
+    return PackedSequence(hidden.data.tanh(), packed.batch_sizes, order), state  # here
 
 
 @row(
     "known dataclass in",
     call(Known(normal(4, 3), normal(4, 3, seed=1))),
-    script=unannotated("batch.x * 2 + batch.y"),
+    script=unannotated(),
     export=UNLOADABLE,
 )
 @row(
     "dataclass in",
     call(Batch(normal(4, 3), normal(4, 3, seed=1))),
-    script=unannotated("batch.x * 2 + batch.y"),
+    script=unannotated(),
     export=REFUSED,
     onnx=REFUSED,
-    refused={"export onnx": no_type()},
+    refused={"export onnx": no_type("")},
     ci="trace",
 )
 def forward(self, batch):
@@ -235,7 +228,7 @@ def forward(self, batch):
 @row(
     "nested in",
     call({"a": (normal(4, 3), {"b": normal(4, 3, seed=1)}), "c": [normal(4, 3, seed=2)]}),
-    script=unannotated('tree["a"][0] + tree["a"][1]["b"] * tree["c"][0]'),
+    script=unannotated(),
     round_trip=True,
     ci="onnx",
 )
@@ -243,45 +236,32 @@ def forward(self, tree):
     return tree["a"][0] + tree["a"][1]["b"] * tree["c"][0]
 
 
-@row(
-    "variadic",
-    call(normal(4, 3), normal(4, 2)),
-    script=no_construct("def forward(self, *parts):"),
-    ci="trace",
-)
-def forward(self, *parts):
+@row("variadic", call(normal(4, 3), normal(4, 2)), script=no_construct(), ci="trace")
+def forward(self, *parts):  # here
     return torch.cat(parts, dim=1)
 
 
 @row(
     "any keywords, fixed sizes",
     call(normal(4, 3), bias=normal(4, 3, seed=1)),
-    script=no_construct("def forward(self, x, **extra):"),
+    script=no_construct(),
     shapes={"x": "..."},
     ci="trace script",
 )
 # torch 2.13 loses dynamic_shapes of **kwargs ("Must provide a tree_name"): a wrapper names them
 @row(
-    "any keywords",
-    call(normal(4, 3), bias=normal(4, 3, seed=1)),
-    script=no_construct("def forward(self, x, **extra):"),
-    ci="trace",
+    "any keywords", call(normal(4, 3), bias=normal(4, 3, seed=1)), script=no_construct(), ci="trace"
 )
-def forward(self, x, **extra):
+def forward(self, x, **extra):  # here
     return x + extra["bias"]
 
 
-@row(
-    "a flag among keywords",
-    call(x=normal(4, 3), flag=True),
-    script=no_construct("def forward(self, x: Tensor, **kwargs: Any) -> Tensor:"),
-    ci="trace",
-)
-def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+@row("a flag among keywords", call(x=normal(4, 3), flag=True), script=no_construct(), ci="trace")
+def forward(self, x: Tensor, **kwargs: Any) -> Tensor:  # here
     return x * 2 if kwargs.get("flag") else x
 
 
-@row("asks for gradients", call(normal(4, 3).requires_grad_()), ci="trace")
+@row("asks for gradients", normal(4, 3).requires_grad_(), ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return x * (2 if x.requires_grad else 3)
 
@@ -304,7 +284,7 @@ class Cache:
     call(normal(4, 3), Cache()),
     CACHED,
     blame=dropped(""),
-    refused={"export onnx": no_type()},
+    refused={"export onnx": no_type("")},
     ci="trace script export onnx_legacy",
 )
 def forward(self, x: Tensor, cache: Cache) -> Tensor:
@@ -315,7 +295,7 @@ def forward(self, x: Tensor, cache: Cache) -> Tensor:
     "a cache is read",
     call(normal(4, 3), Cache()),
     READ,
-    refused={"export onnx": no_type()},
+    refused={"export onnx": no_type("")},
     ci="script onnx onnx_legacy",
 )
 def forward(self, x: Tensor, cache: Cache) -> Tensor:
@@ -400,48 +380,42 @@ row(
 section("outputs")
 
 
-@row("dict out", call(normal(4, 3)), round_trip=True, ci="trace")
+@row("dict out", normal(4, 3), round_trip=True, ci="trace")
 def forward(self, x: Tensor) -> Dict[str, Tensor]:  # noqa: UP006
     return {"double": x * 2, "sum": x.sum(1)}
 
 
-@row(
-    "mixed dict out",
-    call(normal(4, 3)),
-    trace=no_type('{"double": x * 2, "parts": (x.sum(1), x.mean(1))}'),
-    round_trip=True,
-    ci="onnx_legacy",
-)
+@row("mixed dict out", normal(4, 3), trace=no_type(), round_trip=True, ci="onnx_legacy")
 def forward(self, x):
     return {"double": x * 2, "parts": (x.sum(1), x.mean(1))}
 
 
-@row("tuple out", call(normal(4, 3)), ci="trace")
+@row("tuple out", normal(4, 3), ci="trace")
 def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return x * 2, x.sum(1)
 
 
-@row("list out", call(normal(4, 3)), round_trip=True, ci="export")
+@row("list out", normal(4, 3), round_trip=True, ci="export")
 def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
     return [x * 2, x.sum(1)]
 
 
-@row("nested out", call(normal(4, 3)), ci="trace")
+@row("nested out", normal(4, 3), ci="trace")
 def forward(self, x: Tensor) -> Tuple[Tensor, Tuple[Tensor, List[Tensor]]]:  # noqa: UP006
     return x * 2, (x.sum(1), [x + 1, x - 1])
 
 
-@row("namedtuple out", call(normal(4, 3)), export=UNLOADABLE)
+@row("namedtuple out", normal(4, 3), export=UNLOADABLE)
 def forward(self, x: Tensor) -> TypedPair:
     return TypedPair(x * 2, x.sum(1))
 
 
 @row(
     "dataclass out",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED),
-    onnx_legacy=no_type(),
-    refused={"trace script export onnx": no_type("Batch(x * 2, x.sum(1))")},
+    onnx_legacy=no_type(""),
+    refused={"trace script export onnx": no_type()},
     ci="trace export onnx_legacy",
 )
 def forward(self, x):
@@ -450,26 +424,26 @@ def forward(self, x):
 
 @row(
     "known dataclass out",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, export=UNLOADABLE, onnx=None),
-    onnx_legacy=no_type(),
-    refused={"trace script": no_type("Known(x * 2, x.sum(1))")},
+    onnx_legacy=no_type(""),
+    refused={"trace script": no_type()},
 )
 def forward(self, x):
     return Known(x * 2, x.sum(1))
 
 
-@row("none out", call(normal(4, 3)), trace=no_type("x * 2, None"), round_trip=True, ci="onnx")
+@row("none out", normal(4, 3), trace=no_type(), round_trip=True, ci="onnx")
 def forward(self, x: Tensor) -> Tuple[Tensor, Optional[Tensor]]:  # noqa: UP006, UP045
     return x * 2, None
 
 
 @row(
     "int out",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, script=None, export=None),
-    onnx_legacy=no_construct(),
-    refused={"trace onnx": no_type("x * 2, 3")},
+    onnx_legacy=no_construct(""),
+    refused={"trace onnx": no_type()},
     ci="script",
 )
 def forward(self, x: Tensor) -> Tuple[Tensor, int]:  # noqa: UP006
@@ -479,7 +453,7 @@ def forward(self, x: Tensor) -> Tuple[Tensor, int]:  # noqa: UP006
 # A trace returns a tensor and eager an int; ONNX has only tensors.
 @row(
     "size out",
-    call(normal(4, 3)),
+    normal(4, 3),
     trace=STRUCTURE,
     blame=Blame(owner="capture", cause="number as a tensor"),
     ci="trace",
@@ -490,24 +464,24 @@ def forward(self, x: Tensor) -> Tuple[Tensor, int]:  # noqa: UP006
 
 @row(
     "structure by value",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(REFUSED, trace=FROZEN, onnx_legacy=FROZEN),
-    script=no_type("(x,)"),
+    script=no_type(),
     line="if x.sum() > 0:",
     ci="trace script",
 )
 def forward(self, x):
     if x.sum() > 0:
         return x, x * 2
-    return (x,)
+    return (x,)  # here
 
 
 @row(
     "structure by size",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(FROZEN, script=None, onnx=NARROWED),
-    export=frozen_size(),
-    line="return [row * 2 for row in x]",
+    export=frozen_size(""),
+    line=HERE,
     blame=Blame(owner="model", cause="unrolled loop", line="return [row * 2 for row in x]"),
     ci="onnx onnx_legacy",
 )
@@ -515,7 +489,7 @@ def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006
     return [row * 2 for row in x]
 
 
-@row("keys by mode", call(normal(4, 3)), round_trip=True, ci="script")
+@row("keys by mode", normal(4, 3), round_trip=True, ci="script")
 @has(full=True)
 def forward(self, x):
     """The keys depend on a flag of the model: a constant, so the artifact is faithful."""
@@ -525,20 +499,20 @@ def forward(self, x):
     return out
 
 
-@row("same twice", call(normal(4, 3)), ci="trace")
+@row("same twice", normal(4, 3), ci="trace")
 def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     y = x * 2
     return y, y
 
 
-@row("input out", call(normal(4, 3)), ci="export")
+@row("input out", normal(4, 3), ci="export")
 def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return x, x * 2
 
 
 @row(
     "sparse out",
-    call(normal(4, 3)),
+    normal(4, 3),
     export=REFUSED,
     onnx=REFUSED,
     onnx_legacy=untranslated(),
@@ -554,11 +528,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @row(
-    "sparse out, dense",
-    call(normal(4, 3)),
-    truth(DIFFERS),
-    blame=CAPTURED,
-    ci="export onnx onnx_legacy",
+    "sparse out, dense", normal(4, 3), truth(DIFFERS), blame=CAPTURED, ci="export onnx onnx_legacy"
 )
 def forward(self, x: Tensor) -> Tensor:
     """The same numbers in another layout."""
@@ -570,7 +540,7 @@ def forward(self, x: Tensor) -> Tensor:
 # torch.export cannot save a quantized tensor; the legacy exporter makes three outputs of it.
 @row(
     "quantized out",
-    call(normal(4, 3)),
+    normal(4, 3),
     export=UNLOADABLE,
     onnx=Blame(
         owner="translation",
@@ -588,7 +558,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "quantized elsewhere",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(DIFFERS, onnx_legacy=STRUCTURE),
     onnx=Blame(
         owner="translation",
@@ -606,7 +576,7 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.quantize_per_tensor(x, 0.1, 10, torch.quint8)
 
 
-@row("channels last out", call(normal(2, 3, 4, 5)), ci="trace")
+@row("channels last out", normal(2, 3, 4, 5), ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     """The same numbers with other strides: a note, not a difference."""
     y = x * 2
@@ -615,7 +585,7 @@ def forward(self, x: Tensor) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last)
 
 
-@row("empty out", call(normal(4, 3)), ci="export")
+@row("empty out", normal(4, 3), ci="export")
 def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return x[:, 3:] * 2, x.sum(1)
 
@@ -626,7 +596,7 @@ section("dtypes")
 # The legacy exporter keeps int32 in cumsum, and rounds integer division towards zero.
 @row(
     "integer sums",
-    call(whole(-3, 3, 4, 5, dtype=torch.int32)),
+    whole(-3, 3, 4, 5, dtype=torch.int32),
     onnx_legacy=DIFFERS,
     known={"onnx_legacy": "legacy: cumsum of 32-bit integers"},
     ci="onnx_legacy",
@@ -639,33 +609,33 @@ def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:  # noqa: UP006
 # So it has no infinity, and loses nothing.
 @row(
     "half inside overflows",
-    call(normal(4, 8)),
+    normal(4, 8),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
     blame=Blame(owner="runtime", cause=""),
     values={"x": (-60000.0, 60000.0)},
 )
 # ONNX Runtime leaves out the casts, and is more exact.
-@row("half inside", call(normal(4, 8)))
+@row("half inside", normal(4, 8))
 def forward(self, x: Tensor) -> Tensor:
     """Multiplies in half precision, between floats."""
     return (x.half() * 3).float()
 
 
-@row("half layer inside", call(normal(4, 4)))
+@row("half layer inside", normal(4, 4))
 @has(first=lambda: nn.Linear(4, 6), second=lambda: nn.Linear(6, 5).half())
 def forward(self, x: Tensor) -> Tensor:
     return self.second(self.first(x).half()).float()
 
 
-@row("sum in half inside", call(normal(4, 8)))
+@row("sum in half inside", normal(4, 8))
 def forward(self, x: Tensor) -> Tensor:
     return (x.half() + 1).float().sum(1)
 
 
 @row(
     "what half precision holds",
-    call(normal(4, 8)),
+    normal(4, 8),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
     blame=Blame(owner="runtime", cause=""),
@@ -675,14 +645,14 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.where((x.half() * 2).float() == x * 2, 1.0, 0.0)
 
 
-@row("bool sums", call(coins(4, 5)), round_trip=True, ci="onnx_legacy")
+@row("bool sums", coins(4, 5), round_trip=True, ci="onnx_legacy")
 def forward(self, m: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     return m.sum(1), (m.float().mean(1) > 0.5) & ~m[:, 0]
 
 
 @row(
     "floor division",
-    call(whole(-9, 9, 4, 5)),
+    whole(-9, 9, 4, 5),
     onnx_legacy=DIFFERS,
     known={"onnx_legacy": "legacy: floor division of negative integers"},
 )
@@ -694,7 +664,7 @@ def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
 # Both exporters take the floor of the quotient.
 @row(
     "float floor division",
-    call(whole(-9, 9, 4, 5).float()),
+    whole(-9, 9, 4, 5).float(),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
     values={"x": [float(number) for number in range(-9, 10)]},
@@ -708,17 +678,17 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.floor_divide(x * 0.3, 0.1)
 
 
-@row("true division", call(whole(-9, 9, 4, 5)), ci="script")
+@row("true division", whole(-9, 9, 4, 5), ci="script")
 def forward(self, x: Tensor) -> Tensor:
     return x / 4
 
 
-@row("int times float", call(whole(-9, 9, 4, 5, dtype=torch.int32)), ci="trace")
+@row("int times float", whole(-9, 9, 4, 5, dtype=torch.int32), ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return x * 0.5 + 1
 
 
-@row("bfloat16", call(normal(4, 4, dtype=torch.bfloat16) / 4), round_trip=True, ci="trace")
+@row("bfloat16", normal(4, 4, dtype=torch.bfloat16) / 4, round_trip=True, ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return (x.float() * 3).exp().to(x.dtype)
 
@@ -726,7 +696,7 @@ def forward(self, x: Tensor) -> Tensor:
 # The new exporter writes the numbers of Python code in float32.
 @row(
     "tenth in double",
-    call(normal(4, 4, dtype=torch.float64)),
+    normal(4, 4, dtype=torch.float64),
     onnx=DIFFERS,
     known={"onnx": "numbers beside doubles are float32"},
     ci="onnx_legacy",
@@ -735,19 +705,19 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 0.1
 
 
-@row("double inside", call(normal(4, 4)), ci="trace")
+@row("double inside", normal(4, 4), ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return x.double().pow(2).sum(1).sqrt()
 
 
-@row("rounds half", call(normal(4, 4)), round_trip=True, ci="script")
+@row("rounds half", normal(4, 4), round_trip=True, ci="script")
 def forward(self, x: Tensor) -> Tensor:
     return torch.round(x * 2) / 2
 
 
 @row(
     "complex in",
-    call(torch.complex(normal(4, 3), normal(4, 3, seed=1))),
+    torch.complex(normal(4, 3), normal(4, 3, seed=1)),
     onnx_legacy=Blame(owner="translation", cause="unsupported type"),
     round_trip=True,
     ci="onnx",
@@ -756,17 +726,17 @@ def forward(self, z: Tensor) -> Tensor:
     return torch.view_as_real(z * (1 + 2j))
 
 
-@row("fourier", call(normal(4, 8)), onnx_legacy=untranslated())
+@row("fourier", normal(4, 8), onnx_legacy=untranslated())
 def forward(self, x: Tensor) -> Tensor:
     return torch.fft.rfft(x).abs()
 
 
-@row("bit tricks", call(whole(0, 100, 4, 3)), onnx_legacy=untranslated(), ci="onnx_legacy")
+@row("bit tricks", whole(0, 100, 4, 3), onnx_legacy=untranslated(), ci="onnx_legacy")
 def forward(self, x: Tensor) -> Tensor:
     return ((x & 3) | 8) ^ (x >> 1)
 
 
-@row("large numbers", call(normal(4, 64)))
+@row("large numbers", normal(4, 64))
 def forward(self, x: Tensor) -> Tensor:
     """Cancellation leaves few digits of float32, and each runtime has other ones."""
     y = (x * 1000).cumsum(1)
@@ -775,7 +745,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "sign of nan",
-    call(normal(4, 3)),
+    normal(4, 3),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
     values={"x": [-1.0, 0.0, 2.0, math.nan]},
@@ -789,7 +759,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "relu of nan",
-    call(normal(4, 3)),
+    normal(4, 3),
     values={"x": [-1.0, 0.0, 2.0, math.nan, math.inf, -math.inf]},
     ci="script",
 )
@@ -797,9 +767,7 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.relu(x)
 
 
-row("half", call(normal(4, 4, dtype=torch.float16)), round_trip=True, ci="export")(
+row("half", normal(4, 4, dtype=torch.float16), round_trip=True, ci="export")(
     lambda: nn.Linear(4, 3).half()
 )
-row("double", call(normal(4, 4, dtype=torch.float64)), ci="onnx_legacy")(
-    lambda: nn.Linear(4, 3).double()
-)
+row("double", normal(4, 4, dtype=torch.float64), ci="onnx_legacy")(lambda: nn.Linear(4, 3).double())

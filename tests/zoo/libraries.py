@@ -195,7 +195,7 @@ def stops_at(rounds: int) -> Callable[[], Example]:
 
 
 @row(
-    call(normal(1, 9, 6)),
+    normal(1, 9, 6),
     stops_at(2),
     shapes={"hidden_states": "1 9 6"},
     values={"hidden_states": (-40.0, 40.0)},
@@ -302,10 +302,10 @@ def same_expert() -> Example:
 
 
 @row(
-    call(normal(2, 3, 8)),
+    normal(2, 3, 8),
     same_expert,
-    call(normal(1, 1, 8)),
-    call(normal(4, 6, 8)),
+    normal(1, 1, 8),
+    normal(4, 6, 8),
     shapes={"hidden_states": "batch time 8"},
     dims={"batch": (1, 4), "time": (1, 6)},
 )
@@ -333,7 +333,7 @@ def distilbert() -> nn.Module:
 
 
 @row(
-    call(normal(1, 2, 16)),
+    normal(1, 2, 16),
     *tuple(call(normal(1, 2, size)) for size in (2, 5, 6, 7, 17)),
     shapes={"hidden_states": "batch 2 time"},
     dims={"batch": (1, 2), "time": (1, 24)},
@@ -386,10 +386,10 @@ section("libraries", "timm")
 
 
 @row(
-    call(normal(1, 3, 32, 32)),
-    call(normal(1, 3, 64, 64)),
-    call(normal(1, 3, 48, 32)),
-    call(normal(1, 3, 64, 96)),
+    normal(1, 3, 32, 32),
+    normal(1, 3, 64, 64),
+    normal(1, 3, 48, 32),
+    normal(1, 3, 64, 96),
     shapes={"x": "batch 3 height width"},
     dims={"batch": (1, 2), "height": range(32, 97, 16), "width": range(32, 97, 16)},
 )
@@ -414,7 +414,7 @@ def images(shapes: str, *, least: int = 4, most: int = 32) -> dict[str, Any]:
 
 @row(
     "torchvision swin",
-    call(normal(1, 3, 16, 16)),
+    normal(1, 3, 16, 16),
     *tuple(call(normal(1, 3, *size)) for size in ((8, 8), (8, 16), (16, 8), (24, 32))),
     **images("batch 3 height width", least=8),
 )
@@ -429,7 +429,7 @@ def swin_2d() -> nn.Module:
 
 @row(
     "video swin",
-    call(normal(1, 3, 4, 16, 16)),
+    normal(1, 3, 4, 16, 16),
     *tuple(call(normal(1, 3, *size)) for size in ((8, 16, 16), (8, 8, 8), (4, 8, 16), (4, 16, 8))),
     shapes={"x": "1 3 time height width"},
     dims={"time": (2, 8), "height": (4, 24), "width": (4, 24)},
@@ -447,7 +447,7 @@ crops = ((16, 8), (8, 16), (8, 8), (12, 10))
 
 
 @row(
-    call(normal(3, 16, 16)),
+    normal(3, 16, 16),
     *tuple(call(normal(3, *size)) for size in crops),
     shapes={"inputs[0]": "3 height width"},
     dims={"height": (4, 32), "width": (4, 32)},
@@ -460,7 +460,7 @@ def center_crop() -> nn.Module:
 
 @row(
     "resize",
-    call(normal(3, 16, 12)),
+    normal(3, 16, 12),
     *tuple(call(normal(3, *size)) for size in ((10, 20), (8, 8), (12, 8), (30, 10))),
     shapes={"inputs[0]": "3 height width"},
     dims={"height": (4, 32), "width": (4, 32)},
@@ -472,9 +472,9 @@ def resizes() -> nn.Module:
 
 
 @row(
-    call(normal(2, 3, 8, 8).abs()),
-    call(normal(2, 3, 2, 8).abs()),
-    call(normal(2, 3, 8, 1).abs()),
+    normal(2, 3, 8, 8).abs(),
+    normal(2, 3, 2, 8).abs(),
+    normal(2, 3, 8, 1).abs(),
     **images("batch 3 height width", least=1),
 )
 def sharpness() -> nn.Module:
@@ -484,9 +484,9 @@ def sharpness() -> nn.Module:
 
 
 @row(
-    call(coins(2, 5, 6)),
-    call(coins(1, 5, 6)),
-    call(torch.zeros(0, 5, 6, dtype=torch.bool)),
+    coins(2, 5, 6),
+    coins(1, 5, 6),
+    torch.zeros(0, 5, 6, dtype=torch.bool),
     shapes={"x": "masks 5 6"},
     dims={"masks": (0, 4)},
     map=lambda x: {"x": x | (torch.arange(6) == 0)},
@@ -506,10 +506,10 @@ step = (torch.arange(12) > 5).float().repeat(1, 1, 12, 1)
 
 
 @row(
-    call(torch.full((1, 1, 12, 12), 0.5)),
+    torch.full((1, 1, 12, 12), 0.5),
     call(step),
-    call(step * ramp.mT),
-    call(torch.rand(1, 1, 12, 12)),
+    step * ramp.mT,
+    torch.rand(1, 1, 12, 12),
     shapes={"input": "batch 1 height width"},
     dims={"batch": (1, 2), "height": (4, 16), "width": (4, 16)},
     values={"input": (0.0, 1.0)},
@@ -578,9 +578,9 @@ corner[..., 0, 0] = 1
 
 
 @row(
-    call(dots),
-    call(corner),
-    call(corner * 0),
+    dots,
+    corner,
+    corner * 0,
     shapes={"x": "1 1 height width"},
     dims={"height": (4, 24), "width": (4, 24)},
     values={"x": [0.0, 1.0]},
@@ -592,10 +592,10 @@ def distances() -> nn.Module:
 
 
 @row(
-    call(normal(3, 3)),
-    call(normal(3, 3) * 1e-22),
-    call(normal(3, 3) * 1e19),
-    call(normal(3, 3) * 0),
+    normal(3, 3),
+    normal(3, 3) * 1e-22,
+    normal(3, 3) * 1e19,
+    normal(3, 3) * 0,
     shapes={"x": "batch 3"},
     dims={"batch": (1, 4)},
     values={"x": (-1e30, 1e30)},
@@ -861,7 +861,7 @@ def to_expert(place: int) -> Callable[[], Example]:
 
 
 @row(
-    call(normal(5, 2, 4)),
+    normal(5, 2, 4),
     *tuple(map(to_expert, range(3))),
     shapes={"x": "time batch 4"},
     dims={"batch": (1, 3), "time": (1, 6)},
@@ -1031,9 +1031,9 @@ def autoencoder() -> nn.Module:
 
 
 @row(
-    call(normal(1, 2, 4, 3, 3)),
-    call(normal(1, 2, 5, 3, 3)),
-    call(normal(1, 2, 1, 3, 3)),
+    normal(1, 2, 4, 3, 3),
+    normal(1, 2, 5, 3, 3),
+    normal(1, 2, 1, 3, 3),
     shapes={"inputs": "1 2 time 3 3"},
     dims={"time": (1, 9)},
 )

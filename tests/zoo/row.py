@@ -11,10 +11,12 @@ the class's or function's in words, unless it is given.
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -50,6 +52,13 @@ STATES = ("changed by the export", "replaced buffer", "dropped mutation")
 EXPLAINED = (DIFFERS, RAISES, STRUCTURE, STATE, FROZEN)
 
 
+# For a line: the one of the model that is marked by this comment, else the only one that begins with
+# a condition, else the only one.
+HERE = "# here"
+# So much of it: torch cuts lines in its messages.
+CUT = 58
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blame:
     """What a failure's report has to name: the owner, the kind of the cause, a part of the line.
@@ -63,51 +72,51 @@ class Blame:
     known: bool = True
 
 
-def asks(line: str) -> Blame:
+def asks(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="export-only branch", line=line)
 
 
-def decided(line: str, *, known: bool = True) -> Blame:
+def decided(line: str = HERE, *, known: bool = True) -> Blame:
     return Blame(owner="model", cause="frozen branch", line=line, known=known)
 
 
-def frozen_size(line: str = "") -> Blame:
+def frozen_size(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="frozen size", line=line)
 
 
-def baked(line: str) -> Blame:
+def baked(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="baked value", line=line)
 
 
-def dropped(line: str) -> Blame:
+def dropped(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="dropped mutation", line=line)
 
 
-def replaced(line: str) -> Blame:
+def replaced(line: str = HERE) -> Blame:
     return Blame(owner="capture", cause="replaced buffer", line=line)
 
 
-def moved_on(line: str) -> Blame:
+def moved_on(line: str = HERE) -> Blame:
     return Blame(owner="capture", cause="changed by the export", line=line)
 
 
-def undecided(line: str) -> Blame:
+def undecided(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="data-dependent value", line=line)
 
 
-def decides_by_size(line: str) -> Blame:
+def decides_by_size(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="guard", line=line)
 
 
-def no_construct(line: str = "") -> Blame:
+def no_construct(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="unsupported construct", line=line)
 
 
-def no_type(line: str = "") -> Blame:
+def no_type(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="unsupported type", line=line)
 
 
-def unannotated(line: str) -> Blame:
+def unannotated(line: str = HERE) -> Blame:
     return Blame(owner="model", cause="missing annotation", line=line)
 
 
@@ -375,7 +384,8 @@ def row(
     """Add a row to the table, for the model that this decorates or is called with.
 
     What is given without a name is told by its type: a string is the row's name, calls are the
-    example and then the witnesses, and a mapping is the truth by target; by default, all pass.
+    example and then the witnesses, a tensor is a call with it, and a mapping is the truth by
+    target; by default, all pass.
     The model is the ``forward`` of a module, a module's class, a function without arguments that
     makes one, or another function, which is itself what is exported. A target's name says the truth
     there, or the blame of its refusal, as does ``refused`` for several targets; other failures are
@@ -383,6 +393,7 @@ def row(
     arguments of ``check_export``.
     """
     name = next((each for each in given if isinstance(each, str)), name)
+    given = tuple(call(each) if isinstance(each, Tensor) else each for each in given)
     calls = [each for each in given if callable(each)]
     expect = [truth(), *(each for each in given if isinstance(each, Mapping))][-1]
     by_target = {target: fields.pop(target) for target in TARGETS if target in fields}
@@ -407,17 +418,13 @@ def row(
             options=fields,
             **own,
         )
-        TABLE.append(replace(made, line=_condition(model)) if made.line == CONDITION else made)
+        TABLE.append(_with_lines(made, model))
         return model
 
     return add
 
 
-# For `line`: the only line of the model that begins with a condition.
-CONDITION = "the condition"
-
-
-def branch(*given: Any, line: str = CONDITION, **fields: Any) -> Callable[[Any], Any]:
+def branch(*given: Any, line: str = HERE, **fields: Any) -> Callable[[Any], Any]:
     """Add a row whose trace has frozen the condition on ``line``, as some witness shows."""
     return row(VALUE, *given, line=line, **fields)
 
@@ -459,10 +466,32 @@ def _of(build: Callable[[], Any], witness: Callable[..., Example]) -> Callable[[
     return (lambda: witness(build())) if isinstance(witness, OfModel) else witness
 
 
-def _condition(model: Any) -> str:
-    source = inspect.getsource(model.forward if isinstance(model, type) else model)
-    (line,) = re.findall(r"^ *((?:if|elif|while) .*?)(?:  #.*)?$", source, re.MULTILINE)
-    return str(line)
+def _with_lines(made: Row, model: Any) -> Row:
+    """Return the row with the line of the model in place of ``HERE``."""
+
+    def of(blame: Blame) -> Blame:
+        return replace(blame, line=_here(model)) if blame.line == HERE else blame
+
+    blame = made.blame
+    if blame is not None:
+        blame = (
+            of(blame) if isinstance(blame, Blame) else {t: of(each) for t, each in blame.items()}
+        )
+    return replace(made, line=_here(model) if made.line == HERE else made.line, blame=blame)
+
+
+def _here(model: Any) -> str:
+    function = model.forward if isinstance(model, type) else model
+    whole_model = function if function.__qualname__ == "forward" else model
+    marked = re.findall(rf"^ *(.*?)  {HERE}", inspect.getsource(whole_model), re.MULTILINE)
+    source = textwrap.dedent(inspect.getsource(function))
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.FunctionDef)
+    body = definition.body[ast.get_docstring(definition) is not None :]
+    written = source.splitlines()[definition.lineno :]
+    conditions = [line.strip() for line in written if re.match(r" *(if|elif|while) ", line)]
+    (line,) = marked or conditions or [source.splitlines()[each.lineno - 1] for each in body]
+    return str(line.partition("  #")[0].strip()[:CUT])
 
 
 def _by_target(

@@ -19,6 +19,7 @@ from zoo.row import (
     B_T_4,
     DIFFERS,
     FROZEN,
+    HERE,
     INEFFECTIVE,
     NARROWED,
     RAISES,
@@ -43,18 +44,18 @@ section("sizes")
 
 @row(
     "view by int, named by the user",
-    call(normal(4, 5)),
+    normal(4, 5),
     truth(RAISES, script=None, export=REFUSED, onnx=NARROWED),
     dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-    blame=frozen_size("x.view(int(x.shape[0]), -1)"),
+    blame=frozen_size(),
     ci="trace onnx",
 )
 # torch.onnx.export makes named dims static here, without a warning. With Dim.DYNAMIC it uses
 # strict capture and is faithful: a pass is right if the plugin chooses how to write the dims.
 @row(
-    call(normal(4, 5)),
+    normal(4, 5),
     truth(RAISES, script=None, export=REFUSED, onnx=None),
-    blame=frozen_size("x.view(int(x.shape[0]), -1)"),
+    blame=frozen_size(),
     ci="script",
 )
 class ViewByInt(nn.Module):
@@ -77,13 +78,13 @@ class ScaledBesideItsSize(nn.Module):
 
 row(
     "a size beside a value",
-    call(normal(4, 5)),
+    normal(4, 5),
     truth(DIFFERS, script=None, export=REFUSED, onnx=None),
     blame=frozen_size("count = len(x)"),
 )(lambda: ScaledBesideItsSize(3.0))
 row(
     "a size beside a value of its number",
-    call(normal(4, 5)),
+    normal(4, 5),
     truth(DIFFERS, script=None, export=REFUSED, onnx=None),
     blame=frozen_size("count = len(x)"),
 )(lambda: ScaledBesideItsSize(4.0))
@@ -91,26 +92,26 @@ row(
 
 @row(
     "a size and a value on a line",
-    call(normal(4, 5)),
+    normal(4, 5),
     truth(RAISES, script=None, onnx=None),
-    export=undecided("x.reshape(len(x), -1)"),
-    blame=frozen_size("x.reshape(len(x), -1)"),
+    export=undecided(),
+    blame=frozen_size(),
 )
 @has(factor=Buffer(torch.tensor(3.0)))
 def forward(self, x: Tensor) -> Tensor:
     return x.reshape(len(x), -1) * float(self.factor)
 
 
-@row("reshape by literal", call(normal(4, 6)), export=NARROWED, ci="export")
+@row("reshape by literal", normal(4, 6), export=NARROWED, ci="export")
 def forward(self, x: Tensor) -> Tensor:
     """Looks frozen and is not: eager itself always returns two rows."""
     return x.reshape(2, -1).sum(1)
 
 
-@row(call(normal(4, 3, 4)), round_trip=True, ci="onnx_legacy")
+@row(normal(4, 3, 4), round_trip=True, ci="onnx_legacy")
 @row(
     "flatten by size, hinted by the user",
-    call(normal(4, 3, 4)),
+    normal(4, 3, 4),
     dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}},
     round_trip=True,
     ci="onnx",
@@ -126,42 +127,42 @@ class FlattenBySize(nn.Module):
 
 @row(
     "zeros by int",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(RAISES, script=None, export=REFUSED, onnx=None),
-    blame=frozen_size("torch.zeros(int(x.size(0)), 2)"),
+    blame=frozen_size(),
     ci="onnx_legacy",
 )
 def forward(self, x: Tensor) -> Tensor:
     return torch.cat([x, torch.zeros(int(x.size(0)), 2)], dim=1)
 
 
-@row("zeros by size", call(normal(4, 3)), round_trip=True, ci="script")
+@row("zeros by size", normal(4, 3), round_trip=True, ci="script")
 def forward(self, x: Tensor) -> Tensor:
     return torch.cat([x, torch.zeros(x.size(0), 2, dtype=x.dtype)], dim=1)
 
 
 @row(
     "arange by int",
-    call(normal(3, 5)),
+    normal(3, 5),
     truth(DIFFERS, script=None, export=REFUSED, onnx=None),
     shapes=B_T,
-    blame=frozen_size("torch.arange(int(x.shape[1])"),
+    blame=frozen_size(),
     ci="onnx_legacy",
 )
 def forward(self, x: Tensor) -> Tensor:
     return x + torch.arange(int(x.shape[1]), dtype=x.dtype)
 
 
-@row("arange by size", call(normal(3, 5)), shapes=B_T, ci="export")
+@row("arange by size", normal(3, 5), shapes=B_T, ci="export")
 def forward(self, x: Tensor) -> Tensor:
     return x + torch.arange(x.shape[1], dtype=x.dtype)
 
 
 @row(
     "token by int",
-    call(normal(3, 5, 4)),
+    normal(3, 5, 4),
     truth(RAISES, script=None, export=REFUSED, onnx=None),
-    blame=frozen_size("self.token.expand(int(x.shape[0])"),
+    blame=frozen_size(),
     ci="script",
 )
 @has(token=lambda: nn.Parameter(torch.randn(1, 1, 4)))
@@ -169,7 +170,7 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.cat([self.token.expand(int(x.shape[0]), 1, 4), x], dim=1)
 
 
-@row("token by size", call(normal(3, 5, 4)), shapes=B_T_4, ci="onnx_legacy")
+@row("token by size", normal(3, 5, 4), shapes=B_T_4, ci="onnx_legacy")
 @has(token=lambda: nn.Parameter(torch.randn(1, 1, 4)))
 def forward(self, x: Tensor) -> Tensor:
     return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
@@ -177,9 +178,9 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "ones by len",
-    call(normal(4, 3)),
+    normal(4, 3),
     truth(DIFFERS, script=None, export=REFUSED, onnx=None),
-    blame=frozen_size("torch.ones(len(x), 1)"),
+    blame=frozen_size(),
     ci="trace",
 )
 def forward(self, x: Tensor) -> Tensor:
@@ -188,17 +189,17 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "scaled by sqrt",
-    call(normal(3, 5)),
+    normal(3, 5),
     truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
     shapes=B_T,
-    blame=frozen_size("math.sqrt(x.shape[1])"),
+    blame=frozen_size(),
     ci="export",
 )
 def forward(self, x: Tensor) -> Tensor:
     return x.sum(1) / math.sqrt(x.shape[1])
 
 
-@row("mean by size", call(normal(3, 5)), shapes=B_T, round_trip=True, ci="trace")
+@row("mean by size", normal(3, 5), shapes=B_T, round_trip=True, ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return x.sum(1) / x.shape[1]
 
@@ -216,7 +217,7 @@ class DividedByCommonDivisor(nn.Module):
 
 row(
     "a divisor at one size in the middle",
-    call(normal(3, 4)),
+    normal(3, 4),
     truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
     shapes=B_T,
     dims={"batch": (1, 6), "time": (1, 24)},
@@ -224,7 +225,7 @@ row(
 )(lambda: DividedByCommonDivisor(13))
 row(
     "a divisor at the second size",
-    call(normal(3, 40)),
+    normal(3, 40),
     truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
     shapes=B_T,
     dims={"batch": (1, 6), "time": (36, 72)},
@@ -232,7 +233,7 @@ row(
 )(lambda: DividedByCommonDivisor(37))
 row(
     "a divisor at a size that is not legal",
-    call(normal(3, 4)),
+    normal(3, 4),
     export=REFUSED,
     onnx=NARROWED,
     shapes=B_T,
@@ -243,7 +244,7 @@ row(
 
 @row(
     "the last three steps of a few",
-    call(normal(3, 8)),
+    normal(3, 8),
     export=NARROWED,
     shapes=B_T,
     dims={"batch": (1, 6), "time": (1, 24)},
@@ -253,7 +254,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x[:, -3:].sum(1)
 
 
-@row("spatial softmax", call(normal(2, 2, 3, 5)), shapes=B_2_H_W, round_trip=True, ci="export")
+@row("spatial softmax", normal(2, 2, 3, 5), shapes=B_2_H_W, round_trip=True, ci="export")
 def forward(self, x: Tensor) -> Tensor:
     """Flattens height and width, and restores them by their sizes."""
     b, c, h, w = x.shape
@@ -262,7 +263,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "padded to ten",
-    call(normal(3, 6)),
+    normal(3, 6),
     onnx=DIFFERS,
     onnx_legacy=DIFFERS,
     shapes=B_T,
@@ -278,7 +279,7 @@ def forward(self, x: Tensor) -> Tensor:
     return nn.functional.pad(x, [missing // 2, missing - missing // 2])
 
 
-@row("padded to twelve", call(normal(3, 6)), shapes=B_T)
+@row("padded to twelve", normal(3, 6), shapes=B_T)
 def forward(self, x: Tensor) -> Tensor:
     """No size that is declared has a step too many."""
     missing = 12 - x.shape[1]
@@ -298,29 +299,22 @@ section("dims")
 # -- branches and numbers of sizes -----------------------------------------------------------------
 
 
-@row("long branch, long side declared", call(normal(2, 8)), shapes=B_T, dims={"time": (6, 12)})
-@row("long branch", call(normal(2, 4)), ONE_SIDE, shapes=B_T, line="if x.shape[1] > 5:")
+@row("long branch, long side declared", normal(2, 8), shapes=B_T, dims={"time": (6, 12)})
+@row("long branch", normal(2, 4), ONE_SIDE, shapes=B_T, line=HERE)
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[1] > 5:
         return x.sum(1)
     return x.mean(1)
 
 
-@row("even branch", X, ONE_SIDE, line="if x.shape[0] % 2 == 0:")
+@row("even branch", X, ONE_SIDE, line=HERE)
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[0] % 2 == 0:
         return x + 1
     return x - 1
 
 
-@row(
-    "wider than high",
-    call(normal(2, 2, 3, 5)),
-    ONE_SIDE,
-    shapes=B_2_H_W,
-    line="if x.shape[3] > x.shape[2]:",
-    ci="trace",
-)
+@row("wider than high", normal(2, 2, 3, 5), ONE_SIDE, shapes=B_2_H_W, line=HERE, ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[3] > x.shape[2]:
         x = x.transpose(2, 3)
@@ -328,14 +322,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @row("same length branch, tied", TWO, shapes={"x": "rows 4", "y": "rows 4"}, ci="export")
-@row(
-    "same length branch",
-    TWO,
-    ONE_SIDE,
-    shapes=FREE,
-    line="if x.shape[0] == y.shape[0]:",
-    ci="onnx_legacy",
-)
+@row("same length branch", TWO, ONE_SIDE, shapes=FREE, line=HERE, ci="onnx_legacy")
 def forward(self, x: Tensor, y: Tensor) -> Tensor:
     """Two sizes that are equal in the example but need not be."""
     if x.shape[0] == y.shape[0]:
@@ -348,7 +335,7 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     call(normal(2, 5), normal(2, 3, seed=1)),
     ONE_SIDE,
     shapes={"x": "batch long", "y": "batch short"},
-    line="if x.shape[1] >= y.shape[1]:",
+    line=HERE,
     ci="export",
 )
 def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -359,7 +346,7 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
 
 @row(
     "pads to four, from eight",
-    call(normal(2, 8)),
+    normal(2, 8),
     shapes=B_T,
     dims={"time": range(8, 17, 4)},
     ci="onnx_legacy",
@@ -367,20 +354,18 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
 # torch.export excludes the size at which there is one block of four.
 @row(
     "pads to four, in steps of four",
-    call(normal(2, 8)),
+    normal(2, 8),
     export=NARROWED,
     shapes=B_T,
     dims={"time": range(4, 17, 4)},
 )
-@row("pads to four", call(normal(2, 6)), export=NARROWED, shapes=B_T)
+@row("pads to four", normal(2, 6), export=NARROWED, shapes=B_T)
 def forward(self, x: Tensor) -> Tensor:
     rest = (4 - x.shape[1] % 4) % 4
     return F.pad(x, (0, rest)).reshape(x.shape[0], -1, 4).sum(1)
 
 
-@row(
-    "log of the size", call(normal(2, 6)), ONE_SIDE, shapes=B_T, line="while 2**steps < x.shape[1]:"
-)
+@row("log of the size", normal(2, 6), ONE_SIDE, shapes=B_T, line=HERE)
 def forward(self, x: Tensor) -> Tensor:
     steps = 0
     while 2**steps < x.shape[1]:
@@ -388,7 +373,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * steps
 
 
-@row("a sequence of one", call(normal(2, 4, 3)), ONE_SIDE, shapes=B_T_3, line="if x.shape[1] == 1:")
+@row("a sequence of one", normal(2, 4, 3), ONE_SIDE, shapes=B_T_3, line=HERE)
 def forward(self, x: Tensor) -> Tensor:
     """Treats a sequence of length 1 differently."""
     if x.shape[1] == 1:
@@ -399,25 +384,25 @@ def forward(self, x: Tensor) -> Tensor:
 # -- sizes that stay sizes -------------------------------------------------------------------------
 
 
-@row("first five", call(normal(2, 7)), export=NARROWED, shapes=B_T)
+@row("first five", normal(2, 7), export=NARROWED, shapes=B_T)
 def forward(self, x: Tensor) -> Tensor:
     """A slice clamps: shorter inputs are legal."""
     return x[:, :5].sum(1)
 
 
-@row("twice as long", call(normal(2, 4)), shapes=B_T, round_trip=True, ci="export")
+@row("twice as long", normal(2, 4), shapes=B_T, round_trip=True, ci="export")
 def forward(self, x: Tensor) -> Tensor:
     return torch.cat([x, x.flip(1)], dim=1)
 
 
-@row("sizes in numbers", call(normal(3, 4)), shapes=B_T, ci="trace")
+@row("sizes in numbers", normal(3, 4), shapes=B_T, ci="trace")
 def forward(self, x: Tensor) -> Tensor:
     return x * (x.shape[0] + x.shape[1]) / x.shape[1]
 
 
 @row(
     "checked, in its range",
-    call(normal(2, 6)),
+    normal(2, 6),
     shapes=B_T,
     dims={"time": (3, 9)},
     round_trip=True,
@@ -433,7 +418,7 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     return x @ y.t()
 
 
-@row("equal sides", X, export=NARROWED, blame=decided("if x.shape[0] > 4:"))
+@row("equal sides", X, export=NARROWED, blame=decided())
 def forward(self, x: Tensor) -> Tensor:
     """Both sides of the branch are the same numbers."""
     if x.shape[0] > 4:
@@ -469,7 +454,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 row(
     "auto, made static",
-    call(normal(4, 5)),
+    normal(4, 5),
     truth(RAISES, script=None, export=NARROWED, onnx=NARROWED),
     dynamic_shapes={"x": {0: Dim.AUTO}},
     blame=frozen_size("x.view(int(x.shape[0]), -1)"),
@@ -485,21 +470,21 @@ row(
 )(ManyRowsBranch)
 row(
     "auto, kept",
-    call(normal(4, 3, 4)),
+    normal(4, 3, 4),
     dynamic_shapes={"x": {0: Dim.AUTO}},
     round_trip=True,
     ci="onnx_legacy",
 )(FlattenBySize)
 row(
     "auto, from one row",
-    call(normal(1, 6)),
+    normal(1, 6),
     dynamic_shapes={"input": {0: Dim.AUTO}},
     round_trip=True,
     ci="trace",
 )(mlp)
 row(
     "declared with ends",
-    call(normal(4, 6)),
+    normal(4, 6),
     dynamic_shapes={"input": {0: Dim("batch", min=2, max=9)}},
     round_trip=True,
     ci="script",
@@ -516,10 +501,10 @@ section("domain")
 
 
 # The shortest length is not declared: eager accepts five or more, and the verdict reports that.
-@row("window, assumed", call(normal(2, 9)), export=NARROWED, shapes=B_T)
+@row("window, assumed", normal(2, 9), export=NARROWED, shapes=B_T)
 @row(
     "window, from six",
-    call(normal(2, 9)),
+    normal(2, 9),
     shapes=B_T,
     dims={"time": (6, 12)},
     round_trip=True,
@@ -528,27 +513,20 @@ section("domain")
 # torch.export excludes the size at which the window fits once.
 @row(
     "window, from five",
-    call(normal(2, 9)),
+    normal(2, 9),
     export=NARROWED,
     shapes=B_T,
     dims={"time": (5, 12)},
     ci="export",
 )
-@row(
-    "window too large",
-    call(normal(2, 9)),
-    truth(SPEC),
-    shapes=B_T,
-    dims={"time": (3, 12)},
-    ci="onnx",
-)
+@row("window too large", normal(2, 9), truth(SPEC), shapes=B_T, dims={"time": (3, 12)}, ci="onnx")
 @has(conv=lambda: nn.Conv1d(1, 2, 5))
 def forward(self, x: Tensor) -> Tensor:
     return self.conv(x.unsqueeze(1)).amax(2)
 
 
-@row("words, all", call(whole(0, 9, 3, 4)), values={"ids": (0, 9)}, ci="trace")
-@row("words too many", call(whole(0, 9, 3, 4)), truth(SPEC), values={"ids": (0, 12)}, ci="script")
+@row("words, all", whole(0, 9, 3, 4), values={"ids": (0, 9)}, ci="trace")
+@row("words too many", whole(0, 9, 3, 4), truth(SPEC), values={"ids": (0, 12)}, ci="script")
 @has(words=lambda: nn.Embedding(10, 4))
 def forward(self, ids: Tensor) -> Tensor:
     return self.words(ids).sum(1)
@@ -574,8 +552,8 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     return x + y
 
 
-@row("classes, all", call(whole(0, 5, 4)), values={"ids": (0, 5)}, ci="trace")
-@row("classes below zero", call(whole(0, 5, 4)), truth(SPEC), values={"ids": (-1, 5)}, ci="export")
+@row("classes, all", whole(0, 5, 4), values={"ids": (0, 5)}, ci="trace")
+@row("classes below zero", whole(0, 5, 4), truth(SPEC), values={"ids": (-1, 5)}, ci="export")
 def forward(self, ids: Tensor) -> Tensor:
     return F.one_hot(ids, 6).float() * 0.5
 
@@ -627,7 +605,7 @@ def forward(self, x: Tensor) -> Tensor:
 
 @row(
     "permutation",
-    call(torch.tensor([3, 0, 7, 6, 1, 2, 4, 5])),
+    torch.tensor([3, 0, 7, 6, 1, 2, 4, 5]),
     truth(INEFFECTIVE),
     shapes={"order": "8"},
     ci="trace onnx",
@@ -717,7 +695,7 @@ class DeadReLU(nn.Module):
 
 row(
     "positions too short by one",
-    call(normal(2, 5, 4)),
+    normal(2, 5, 4),
     truth(SPEC),
     shapes={"x": "batch time 4"},
     dims={"time": (2, 17)},
