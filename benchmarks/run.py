@@ -289,7 +289,7 @@ class Clock:
 
 def stages() -> dict[str, tuple[object, str]]:
     """Return the functions that are stages of an item in this process, as (owner, name)."""
-    from pytest_torchexport.checks import parity, round_trip
+    from pytest_torchexport.checks import artifact_files, parity
     from pytest_torchexport.eager import reference
     from pytest_torchexport.judge import case, judge, runner
 
@@ -297,7 +297,7 @@ def stages() -> dict[str, tuple[object, str]]:
         "eager": (reference.Reference, "_observe"),
         "preflight": (reference, "examine"),
         "export": (case.Prepared, "_exported"),
-        "save": (round_trip, "_saved"),
+        "save": (artifact_files, "_saved"),
         "search": (parity, "searched"),
         "artifact": (runner.InProcess, "_observe"),
         "comparing": (judge, "compare"),
