@@ -17,7 +17,6 @@ import pytest
 
 import pytest_torchexport
 from pytest_torchexport.config.names import BUILT_IN
-from pytest_torchexport.results import failures
 from pytest_torchexport.results.reports import ENTRY_POINT_GROUP
 
 ROOT = Path(__file__).parents[1]
@@ -210,33 +209,6 @@ def test_tests_mirror_the_package_and_begin_with_the_name_of_their_file(path, mi
     assert re.match(rf"{tested}[: ]", docstring)
     named = re.findall(r"[\w/]+\.py", docstring.splitlines()[0])
     assert [name for name in named if not (PACKAGE / name).is_file()] == []
-
-
-TABLE_OF_FAILURES = re.compile(r"^\| ([^|]*`\w+:`[^|]*) \| (.*) \|$", re.MULTILINE)
-
-
-def places_of_failures() -> dict[str, set[str]]:
-    """Return the files that ARCHITECTURE.md names for each failure class."""
-    places: dict[str, set[str]] = {}
-    for shown, where in TABLE_OF_FAILURES.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8")):
-        for name in re.findall(r"`(\w+):`", shown):
-            places.setdefault(name, set()).update(re.findall(r"`([\w/]+\.py)`", where))
-    return places
-
-
-@pytest.mark.parametrize("name", sorted({*failures.__all__} - {"Failure"}))
-def test_the_map_names_the_files_that_raise_a_failure(name):
-    named = places_of_failures()[name]
-    using, making = (
-        {
-            path.relative_to(PACKAGE).as_posix()
-            for path in files().values()
-            if re.search(pattern, path.read_text(encoding="utf-8"))
-        }
-        for pattern in (rf"\b{name}\b", rf"\b{name}\(")
-    )
-    assert named & using - {"results/failures.py"}
-    assert making - {"results/failures.py"} <= named
 
 
 def test_that_check_can_fail():
