@@ -32,9 +32,6 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.spec import Call
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
 
 def one(x):
     return x
@@ -52,82 +49,48 @@ def make(spec, item, sizes=None, seed=3):
     return call.args[0]
 
 
-DOMAINS = {
-    "free": {},
-    "range": {"values": {"x": (-0.5, 2.0)}},
-    "negative": {"values": {"x": (-3.0, -1.0)}},
-    "point": {"values": {"x": (0.7, 0.7)}},
-    "half-open": {"values": {"x": (5.0, math.inf)}},
-    "half-open below": {"values": {"x": (-math.inf, -5.0)}},
-    "choices": {"values": {"x": [0.25, 7.0]}},
-}
-
-
-@pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_every_kind_of_float_recipe_is_legal(dtype, domain):
-    spec = spec_of(one, torch.tensor([[-1.0, 2.0], [0.5, 0.0]]).to(dtype), **DOMAINS[domain])
-    for kind, scale, size in itertools.product(KINDS, SCALES, (1, 2, 4)):
-        tensor = make(spec, LeafRecipe(kind=kind, scale=scale), {"batch": size})
-        assert tensor.dtype == dtype
-        assert tensor.shape == (size, 2)
-        assert within(tensor, spec.leaves[0].domain), (kind, scale, tensor)
-
-
-@pytest.mark.parametrize(
-    "example", [[0.0, 3.0], [0.25, 0.5], [0.0, 1.0]], ids=["non-negative", "unit", "mask"]
-)
-def test_inferred_float_domains_hold_for_every_kind(example):
-    spec = spec_of(one, torch.tensor([example, example]))
-    for kind, scale in itertools.product(KINDS, SCALES):
-        assert within(make(spec, LeafRecipe(kind=kind, scale=scale)), spec.leaves[0].domain)
-
-
-@pytest.mark.parametrize("values", [None, (0, 5), (2, 2), [1, 4], [5]])
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-def test_every_kind_of_integer_recipe_is_legal(dtype, values):
-    options = {} if values is None else {"values": {"x": values}}
-    spec = spec_of(one, torch.tensor([[2, 5], [3, 3]]).to(dtype), **options)
-    for kind, size in itertools.product(KINDS, (1, 3)):
-        tensor = make(spec, LeafRecipe(kind=kind), {"batch": size})
-        assert tensor.dtype == dtype
-        assert within(tensor, spec.leaves[0].domain), (kind, tensor)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64], ids=str)
-def test_wide_unsigned_integers_are_made_too(dtype):
-    spec = spec_of(one, torch.tensor([[2, 5], [3, 3]]).to(dtype))
-    for kind in KINDS:
-        tensor = make(spec, LeafRecipe(kind=kind))
-        assert tensor.dtype == dtype
-        assert within(tensor.to(torch.int64), spec.leaves[0].domain)
-
-
-@pytest.mark.parametrize("low_high", [(-(2**63), 2**63 - 1), (2**62, 2**63 - 1), (-(2**63), -1)])
-def test_the_whole_of_int64_is_made_without_overflow(low_high):
-    spec = spec_of(one, torch.tensor([*low_high, low_high[0]]))
-    for kind in KINDS:
-        tensor = make(spec, LeafRecipe(kind=kind))
-        assert all(low_high[0] <= value <= low_high[1] for value in tensor.tolist())
-    edited = make(spec, LeafRecipe(kind="low", edits=(Edit(1, low_high[1]),)))
-    assert edited.tolist() == [low_high[0], low_high[1], low_high[0]]
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+COMPLEX = (torch.complex64, torch.complex128, torch.complex32)
+# An example, and the user's values for it.
+NUMBERS = [[-1.0, 2.0], [0.5, 0.0]]
+WITHIN = (None, (-0.5, 2.0), (-3.0, -1.0), (0.7, 0.7), (5.0, math.inf), (-math.inf, -5.0))
+WHOLE = [[2, 5], [3, 3]]
+ENDS = ((-(2**63), 2**63 - 1), (2**62, 2**63 - 1), (-(2**63), -1))
+EXAMPLES = [
+    *((NUMBERS, dtype, values) for dtype in FLOATS for values in (*WITHIN, [0.25, 7.0])),
+    *(([row] * 2, torch.float32, None) for row in ([0.0, 3.0], [0.25, 0.5], [0.0, 1.0])),
+    *((WHOLE, dtype, v) for dtype in INTEGERS for v in (None, (0, 5), (2, 2), [1, 4], [5])),
+    *((WHOLE, dtype, None) for dtype in UNSIGNED),
+    *(([[low, high], [low, low]], torch.int64, None) for low, high in ENDS),
+    *(([[1 + 2j, -3j]] * 2, dtype, None) for dtype in COMPLEX),
+    ([[60000.0, -60000.0]], torch.float16, None),
+]
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.complex32], ids=str)
-def test_every_kind_of_complex_recipe_is_made(dtype):
-    spec = spec_of(one, torch.tensor([1 + 2j, -3j]).to(dtype))
-    for kind in KINDS:
-        tensor = make(spec, LeafRecipe(kind=kind))
-        assert tensor.dtype == dtype
-        assert bool(torch.isfinite(torch.view_as_real(tensor).float()).all())
+@pytest.mark.parametrize(("numbers", "dtype", "values"), EXAMPLES, ids=str)
+def test_every_kind_of_recipe_is_legal(numbers, dtype, values):
+    example = torch.tensor(numbers).to(dtype)
+    spec = spec_of(one, example, **({} if values is None else {"values": {"x": values}}))
+    (leaf,) = spec.leaves
+    for kind, scale, size in itertools.product(KINDS, SCALES, (1, 2, 4)):
+        tensor = make(spec, LeafRecipe(kind=kind, scale=scale), {"batch": size})
+        assert (tensor.dtype, tensor.shape) == (example.dtype, (size, 2))
+        if example.is_complex():
+            assert bool(torch.isfinite(torch.view_as_real(tensor).float()).all())
+        else:
+            numbers = tensor.to(torch.int64) if example.dtype in UNSIGNED else tensor
+            assert within(numbers, leaf.domain), (kind, scale, tensor)
+            assert not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def test_large_scales_stay_finite_in_half_precision():
+def test_edits_at_the_ends_of_a_type_are_legal_too():
+    low, high = -(2**63), 2**63 - 1
+    spec = spec_of(one, torch.tensor([low, high, low]))
+    assert make(spec, LeafRecipe(kind="low", edits=(Edit(1, high),))).tolist() == [low, high, low]
     spec = spec_of(one, torch.tensor([[60000.0, -60000.0]], dtype=torch.float16))
-    for kind, scale in itertools.product(KINDS, SCALES):
-        tensor = make(spec, LeafRecipe(kind=kind, scale=scale))
-        assert bool(torch.isfinite(tensor).all()), (kind, scale)
     edited = make(spec, LeafRecipe(kind="zeros", edits=(Edit(0, 200000.0),)))
     assert bool(torch.isfinite(edited).all())
 

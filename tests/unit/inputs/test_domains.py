@@ -35,14 +35,12 @@ from pytest_torchexport.inputs.recipes import (
     SPECIAL,
     Edit,
     LeafRecipe,
-    Literal,
     Recipe,
     describe_recipe,
     example_recipe,
     plain_recipe,
     with_leaves,
 )
-from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     boundary_recipes,
@@ -487,53 +485,6 @@ def test_a_literal_keeps_special_values():
     built = build(spec, recipe).args[0].tolist()
     assert math.isnan(built[0])
     assert built[1:] == [-math.inf, 1.0, 0.0]
-
-
-# -- shrinking -------------------------------------------------------------------------------------
-
-
-def shrunk(fails, item, **options):
-    spec = spec_of(lambda x: x, torch.randn(4, 3), **options)
-
-    def still(recipe):
-        return fails(build(spec, recipe).args[0])
-
-    made = (Recipe(sizes={"batch": 4}, leaves=(item,), seed=seed) for seed in range(50))
-    recipe = next(filter(still, made))
-    return spec, shrink(spec, recipe, still)
-
-
-def test_a_value_that_matters_shrinks_to_one_element():
-    item = LeafRecipe(kind=SPECIAL, scale=3.0)
-    _, found = shrunk(lambda x: bool(x.isnan().any()), item, values={"x": "edges"})
-    assert repr(found.leaves[0]) == repr(LeafRecipe(kind="zeros", edits=(Edit(0, math.nan),)))
-    item = LeafRecipe(kind="normal", edits=(Edit(7, -math.inf, "all"),))
-    _, found = shrunk(lambda x: bool(x.isinf().any()), item, values={"x": "inf"})
-    assert found.leaves[0] == LeafRecipe(kind="zeros", edits=(Edit(0, -math.inf),))
-
-
-def test_a_region_that_matters_as_a_whole_stays():
-    item = LeafRecipe(kind="normal", edits=(Edit(0, -0.0, "all"), Edit(1, 2.0)))
-    _, found = shrunk(lambda x: bool(x.signbit().all()), item, values={"x": "zero"})
-    assert found.leaves[0].edits == (Edit(0, -0.0, "all"),)
-
-
-def test_values_that_matter_together_become_numbers_to_read():
-    spec, found = shrunk(
-        lambda x: bool(x.isnan().any() and (x == math.inf).any()),
-        LeafRecipe(kind=SPECIAL),
-        values={"x": "edges"},
-    )
-    numbers = build(spec, found).args[0]
-    assert found.leaves[0].kind == "literal"
-    assert isinstance(found.leaves[0].data, Literal)
-    assert int((numbers == 0).sum()) >= numbers.numel() // 2
-
-
-def test_what_fails_without_the_region_loses_it():
-    item = LeafRecipe(kind=SPECIAL)
-    _, found = shrunk(lambda x: True, item, values={"x": "edges"})
-    assert found.leaves[0] == LeafRecipe(kind="zeros")
 
 
 # -- without words ---------------------------------------------------------------------------------

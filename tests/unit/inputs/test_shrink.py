@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from specs import spec_of
 
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
+    SPECIAL,
     Edit,
     LeafRecipe,
     Literal,
@@ -32,12 +35,38 @@ def call_of(spec, recipe):
 BUSY = LeafRecipe(kind="normal", scale=3.0, edits=(Edit(1, 7.5), Edit(4, -2.0)), layout="strided")
 
 
-def test_what_always_fails_becomes_the_simplest_call():
-    spec = one(dims={"batch": (1, 64)})
-    recipe = Recipe(sizes={"batch": 37}, leaves=(BUSY,), seed=99)
-    assert shrink(spec, recipe, lambda recipe: True) == Recipe(
-        sizes={"batch": 1}, leaves=(LeafRecipe(kind="zeros"),), seed=0
-    )
+# A leaf, what fails of the leaf and its tensor, and the leaf that is left.
+LEFT = [
+    (BUSY, lambda item, x: True, LeafRecipe(kind="zeros")),
+    (LeafRecipe(kind="example"), lambda item, x: True, LeafRecipe(kind="zeros")),
+    (
+        BUSY,
+        lambda item, x: bool((x == -2.0).any()),
+        LeafRecipe(kind="zeros", edits=(Edit(0, -2.0),)),
+    ),
+    (
+        LeafRecipe(kind="zeros", edits=(Edit(2, 3.731),)),
+        lambda item, x: float(x.max()) > 2,
+        LeafRecipe(kind="zeros", edits=(Edit(0, 4.0),)),
+    ),
+    (
+        BUSY,
+        lambda item, x: not x.is_contiguous(),
+        LeafRecipe(kind="zeros", layout="strided"),
+    ),
+    (BUSY, lambda item, x: item.scale == 3.0, LeafRecipe(kind="normal", scale=3.0)),
+]
+
+
+@pytest.mark.parametrize(("item", "fails", "left"), LEFT)
+def test_what_matters_of_a_leaf_is_left(item, fails, left):
+    spec = one(dims={"batch": (1, 64)}, values={"x": (-10.0, 10.0)})
+    recipe = Recipe(sizes={"batch": 37}, leaves=(item,), seed=99)
+    found = shrink(spec, recipe, lambda r: fails(r.leaves[0], call_of(spec, r)))
+    assert found.leaves == (left,)
+    assert found.seed == 0
+    if left.layout == "contiguous":
+        assert found.sizes == {"batch": 1}
 
 
 def test_what_fails_nowhere_else_stays():
@@ -81,44 +110,6 @@ def test_a_huge_range_of_sizes_is_searched_by_halves():
     assert found.sizes["batch"] == 1000
 
 
-def test_only_the_edit_that_matters_is_kept():
-    spec = one(values={"x": (-10.0, 10.0)})
-    recipe = Recipe(sizes={"batch": 4}, leaves=(BUSY,), seed=5)
-    found = shrink(spec, recipe, lambda r: bool((call_of(spec, r) == -2.0).any()))
-    (leaf,) = found.leaves
-    assert leaf.kind == "zeros"
-    assert [edit.value for edit in leaf.edits] == [-2.0]
-    assert (leaf.scale, leaf.layout, found.seed) == (1.0, "contiguous", 0)
-    assert found.sizes == {"batch": 1}
-
-
-def test_edits_become_round_numbers():
-    spec = one()
-    recipe = Recipe(
-        sizes={"batch": 1}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(2, 3.731),)),), seed=0
-    )
-    found = shrink(spec, recipe, lambda r: float(call_of(spec, r).max()) > 2)
-    assert found.leaves[0].edits == (Edit(0, 4.0),)
-
-
-def test_a_layout_that_matters_is_kept():
-    spec = one()
-    recipe = Recipe(sizes={"batch": 4}, leaves=(BUSY,), seed=5)
-    found = shrink(spec, recipe, lambda r: not call_of(spec, r).is_contiguous())
-    assert found.leaves[0].layout == "strided"
-    assert found.leaves[0].kind == "zeros"
-    assert found.leaves[0].edits == ()
-    assert found.leaves[0].scale == 1.0
-
-
-def test_a_scale_that_matters_is_kept():
-    spec = one()
-    recipe = Recipe(sizes={"batch": 4}, leaves=(BUSY,), seed=5)
-    found = shrink(spec, recipe, lambda r: r.leaves[0].scale == 3.0)
-    assert found.leaves[0].scale == 3.0
-    assert found.leaves[0].edits == ()
-
-
 def test_every_leaf_shrinks_on_its_own():
     spec = spec_of(lambda x, y, n: x, torch.randn(2), torch.randn(2), 1, values={"n": [1, 5]})
     recipe = Recipe(
@@ -148,12 +139,6 @@ def test_elements_of_a_strategy_shrink_to_the_fill():
     recipe = Recipe(sizes={"batch": 2}, leaves=(LeafRecipe(kind="elements", data=[0.1, 0.2, 0.9]),))
     found = shrink(spec, recipe, lambda r: True)
     assert found.leaves[0] == LeafRecipe(kind="elements", data=[0.9])
-
-
-def test_the_example_itself_shrinks_to_something_simpler():
-    spec = one()
-    recipe = Recipe(sizes={"batch": 4}, leaves=(LeafRecipe(kind="example"),))
-    assert shrink(spec, recipe, lambda r: True).leaves[0].kind == "zeros"
 
 
 @pytest.mark.parametrize("kind", ["zeros", "example", "elements", "ramp"])
@@ -288,3 +273,50 @@ def test_the_sizes_of_a_literal_shrink_with_the_call():
     found = shrink(spec, recipe, fails)
     assert found.sizes == {"batch": 1}
     assert found.leaves[0].data.tensor.shape == (1, 3)
+
+
+# -- special values ----------------------------------------------------------------------------------
+
+
+def shrunk_special(fails, item, **options):
+    spec = spec_of(lambda x: x, torch.randn(4, 3), **options)
+
+    def still(recipe):
+        return fails(build(spec, recipe).args[0])
+
+    made = (Recipe(sizes={"batch": 4}, leaves=(item,), seed=seed) for seed in range(50))
+    recipe = next(filter(still, made))
+    return spec, shrink(spec, recipe, still)
+
+
+def test_a_value_that_matters_shrinks_to_one_element():
+    item = LeafRecipe(kind=SPECIAL, scale=3.0)
+    _, found = shrunk_special(lambda x: bool(x.isnan().any()), item, values={"x": "edges"})
+    assert repr(found.leaves[0]) == repr(LeafRecipe(kind="zeros", edits=(Edit(0, math.nan),)))
+    item = LeafRecipe(kind="normal", edits=(Edit(7, -math.inf, "all"),))
+    _, found = shrunk_special(lambda x: bool(x.isinf().any()), item, values={"x": "inf"})
+    assert found.leaves[0] == LeafRecipe(kind="zeros", edits=(Edit(0, -math.inf),))
+
+
+def test_a_region_that_matters_as_a_whole_stays():
+    item = LeafRecipe(kind="normal", edits=(Edit(0, -0.0, "all"), Edit(1, 2.0)))
+    _, found = shrunk_special(lambda x: bool(x.signbit().all()), item, values={"x": "zero"})
+    assert found.leaves[0].edits == (Edit(0, -0.0, "all"),)
+
+
+def test_values_that_matter_together_become_numbers_to_read():
+    spec, found = shrunk_special(
+        lambda x: bool(x.isnan().any() and (x == math.inf).any()),
+        LeafRecipe(kind=SPECIAL),
+        values={"x": "edges"},
+    )
+    numbers = build(spec, found).args[0]
+    assert found.leaves[0].kind == "literal"
+    assert isinstance(found.leaves[0].data, Literal)
+    assert int((numbers == 0).sum()) >= numbers.numel() // 2
+
+
+def test_what_fails_without_the_region_loses_it():
+    item = LeafRecipe(kind=SPECIAL)
+    _, found = shrunk_special(lambda x: True, item, values={"x": "edges"})
+    assert found.leaves[0] == LeafRecipe(kind="zeros")
