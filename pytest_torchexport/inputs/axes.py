@@ -303,10 +303,11 @@ def read_dynamic_shapes(
     """
     reader = _Reader()
     shapes: dict[str, Shape] = {}
-    for name, item in _by_argument(given, arguments):
-        for path, entry in _match(name, arguments[name], item):
+    for name, entry in _by_argument(given, arguments):
+        leaves, structure = flatten(arguments[name], name)
+        for (path, _), of_leaf in zip(leaves, _per_leaf(name, structure, entry), strict=True):
             if path in tensors:
-                shapes[path] = reader.axes(path, tensors[path], entry)
+                shapes[path] = reader.axes(path, tensors[path], of_leaf)
     return shapes, reader.ranges
 
 
@@ -353,39 +354,23 @@ def _spread_keywords(given: Mapping[Any, Any], arguments: Mapping[str, Any]) -> 
     return spread
 
 
-def _match(path: str, value: Any, item: Any) -> list[tuple[str, Any]]:
-    """Return the leaf paths of one argument, each with its entry of ``dynamic_shapes``."""
-    leaves, structure = flatten(value, path)
-    if item is None:
-        return [(leaf, None) for leaf, _ in leaves]
+def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
+    """Return the entry of ``dynamic_shapes`` of each leaf of an argument."""
     if structure.kind == "leaf":
-        return [(path, item)]
-    if isinstance(item, Mapping):
-        entries = [item.get(key) for key in _raw_keys(structure.keys)]
+        return [entry]
+    if entry is None:
+        return [None] * structure.count
+    if isinstance(entry, Mapping):
+        parts = [entry.get(ast.literal_eval(key[1:-1])) for key in structure.keys]
     else:
-        entries = list(item)
-    if len(entries) != len(structure.children):
+        parts = list(entry)
+    if len(parts) != len(structure.children):
         raise ValueError(
             f"dynamic_shapes: {path!r} has {len(structure.children)} parts, "
-            f"but {len(entries)} entries"
+            f"but {len(parts)} entries"
         )
-    pairs, start = [], 0
-    for child, entry in zip(structure.children, entries, strict=True):
-        own = leaves[start : start + child.count]
-        start += child.count
-        part = child.unflatten([leaf for _, leaf in own])
-        prefix = own[0][0] if child.kind == "leaf" else _path_of(path, structure, child)
-        pairs += _match(prefix, part, entry)
-    return pairs
-
-
-def _path_of(path: str, structure: Structure, child: Structure) -> str:
-    position = next(i for i, item in enumerate(structure.children) if item is child)
-    return f"{path}{structure.keys[position]}"
-
-
-def _raw_keys(keys: Sequence[str]) -> list[Any]:
-    return [ast.literal_eval(key[1:-1]) for key in keys]
+    below = zip(structure.keys, structure.children, parts, strict=True)
+    return [item for key, child, part in below for item in _per_leaf(f"{path}{key}", child, part)]
 
 
 @dataclass
