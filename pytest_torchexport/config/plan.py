@@ -5,36 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results.failures import Failure
 
 
-class Corpus(Protocol):
-    """Keeps calls between runs.
+class Corpus:
+    """Calls of earlier runs: those that it is given. It keeps no others; a subclass may.
 
     Failing calls belong to an item. Calls that a search found (``shared``) belong to all items of
     one source and spec.
     """
 
+    def __init__(self, recipes: Sequence[dict[str, Any]] = ()) -> None:
+        self._recipes = recipes
+
     def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
         """Return the recipes stored under the key."""
+        return () if shared else self._recipes
 
     def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
         """Replace what is stored under the key."""
-
-
-class NoCorpus:
-    """Keeps nothing."""
-
-    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
-        """Return nothing."""
-        return ()
-
-    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
-        """Store nothing."""
 
 
 def silent(stage: str, done: int = 0, total: int = 0) -> None:
@@ -64,7 +57,7 @@ class Plan:
     max_examples: int | None = None
     diagnoses: bool = True
     why_isolated: str = ""
-    corpus: Corpus = field(default_factory=NoCorpus)
+    corpus: Corpus = field(default_factory=Corpus)
     progress: Callable[..., None] = silent
     root: Path | None = None
     keep: Path | None = None
@@ -80,7 +73,9 @@ class Plan:
     @property
     def call_limit(self) -> float:
         """The seconds that loading an artifact in the clean process, or a call there, may take."""
-        return self.settings.time_limit / 5
+        limit = self.settings.time_limit
+        # A minute is enough for what was measured; half of the limit leaves time to explain a hang.
+        return min(max(60.0, limit / 5), limit / 2)
 
     def limit(self) -> str:
         """Return the time limit in words."""

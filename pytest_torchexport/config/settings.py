@@ -187,7 +187,8 @@ class Settings:
         check=seconds,
         legal="a positive number of seconds",
         help="Seconds for one module on one target, so that none holds up a run. Drawing stops at "
-        "half of them. A call of the artifact may take a fifth, then it hangs (ArtifactHung).",
+        "half of them. A call of the artifact may take a fifth, at least a minute, at most half; "
+        "then it hangs (ArtifactHung).",
         metavar="SECONDS",
     )
     isolate: bool = _row(

@@ -69,7 +69,7 @@ class TimedOut:
 
     def __str__(self) -> str:
         return (
-            f"no return within {self.seconds:.3g} s (a fifth of torchexport_time_limit, or what "
+            f"no return within {self.seconds:.3g} s (a part of torchexport_time_limit, or what "
             "was left of it)"
         )
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from pytest_torchexport.config.options import of_a_check
-from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.plan import Corpus, Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
@@ -221,10 +221,11 @@ def _cache(config: pytest.Config) -> pytest.Cache | None:
     return getattr(config, "cache", None)
 
 
-class CacheCorpus:
+class CacheCorpus(Corpus):
     """Calls in pytest's cache, so that the next run replays them first."""
 
     def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
+        super().__init__()
         self._cache = cache
         self._name = f"{zlib.crc32(nodeid.encode()):08x}"
 

@@ -6,12 +6,11 @@ and seeds come from there. pytest loads this file only if the flag is given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from pytest_torchexport.config.plan import Corpus
 from pytest_torchexport.diagnosis.reproducer.directory import HALF
 from pytest_torchexport.plugin.items import keep_only
 from pytest_torchexport.results import json
@@ -52,24 +51,10 @@ class Replay:
         """Return the seed with which an item failed."""
         return next((verdict.seed for verdict in self._stored.get(nodeid, ())), None)
 
-    def corpus(self, nodeid: str) -> ReplayCorpus:
+    def corpus(self, nodeid: str) -> Corpus:
         """Return the calls with which an item starts."""
         recipes = (verdict.recipe for verdict in self._stored.get(nodeid, ()))
-        return ReplayCorpus([recipe for recipe in recipes if recipe is not None])
-
-
-class ReplayCorpus:
-    """Gives the stored calls to an item, and stores nothing."""
-
-    def __init__(self, recipes: Sequence[dict[str, Any]]) -> None:
-        self._recipes = recipes
-
-    def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
-        """Return the recipes of the stored failures."""
-        return () if shared else self._recipes
-
-    def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
-        """Store nothing: a replay changes no files."""
+        return Corpus([recipe for recipe in recipes if recipe is not None])
 
 
 def _read(path: Path) -> tuple[str, Verdict]:
