@@ -241,15 +241,17 @@ def test_a_file_that_divides_its_process_to_death(contained, build, failure, wor
 
 
 @pytest.mark.parametrize(("build", "words"), ENDLESS, ids=name)
-def test_a_file_that_never_returns_costs_its_limit_once(contained, build, words):
-    verdict = contained(build, time_limit=10.0)
+def test_a_file_that_never_returns_costs_its_limit_once(contained, build, words, monkeypatch):
+    monkeypatch.setattr(Plan, "call_limit", 2.0)
+    verdict = contained(build)
     assert verdict.failure == "ArtifactHung"
     assert words in verdict.reason
     assert sum(verdict.calls.values()) == 0
 
 
-def test_a_file_that_prints_without_end_is_ended(contained):
-    verdict = contained(scripted(hostile.PrintsWithoutEnd), time_limit=15.0)
+def test_a_file_that_prints_without_end_is_ended(contained, monkeypatch):
+    monkeypatch.setattr(Plan, "call_limit", 3.0)
+    verdict = contained(scripted(hostile.PrintsWithoutEnd))
     assert verdict.failure in ("ArtifactHung", "ArtifactCrashed")  # whichever limit it meets first
     assert len(verdict.output) <= 2**13
 
