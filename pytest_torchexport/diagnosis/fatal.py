@@ -94,11 +94,11 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     call = scene.call
     if call is None or scene.case.foreign or not can_fork():
         return _left_out(known, "no process to run the call in: none that may, or no legal call")
-    found = _operator(scene, call)
-    if isinstance(found, str):
-        known = _left_out(known, found)
-        found = Cause(kind="fatal operator", text="the call ends there"), None
-    cause, place = found
+    operator = _operator(scene, call)
+    if isinstance(operator, str):
+        known = _left_out(known, operator)
+        operator = Cause(kind="fatal operator", text="the call ends there"), None
+    cause, place = operator
     asked = _asked(scene, call, cause.where)
     if asked:
         cause = _only_exported(scene, cause, asked)
@@ -114,10 +114,10 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place | None] | str:
     if CAPTURED.get(target) != target:
         return f"the operators of {target} are not known"
     last = LastStep()
-    found = in_fork(partial(_limited, scene, partial(_run, scene, call, last)), WAIT)
-    cause = _cause(scene, found, last)
+    end = in_fork(partial(_limited, scene, partial(_run, scene, call, last)), WAIT)
+    cause = _cause(scene, end, last)
     if cause is None:
-        return f"run step by step, the call {_told(found)}"
+        return f"run step by step, the call {_told(end)}"
     # Of a loop without end, an operator in it.
     number = last.number // 2 if cause.kind == "endless loop" else last.number
     place = in_fork(partial(step_place, scene, call, number), WAIT)
@@ -139,32 +139,32 @@ def _limited(scene: Scene, run: Callable[[], Raised | None]) -> Raised | None:
     return run()
 
 
-def _cause(scene: Scene, found: Raised | Death | None, last: LastStep) -> Cause | None:
+def _cause(scene: Scene, end: Raised | Death | None, last: LastStep) -> Cause | None:
     """Return how the run ended; None if that was in no operator, or not as the failure says."""
     hung = isinstance(scene.failure, ArtifactHung)
     what = ""
-    if _is_out_of_memory(found):
+    if _is_out_of_memory(end):
         what = "uses up the memory that is allowed"
-    elif isinstance(found, Death) and not found.raised and (found.seconds is not None) is hung:
+    elif isinstance(end, Death) and not end.raised and (end.seconds is not None) is hung:
         if hung and last.number > MANY_STEPS and last.seconds < LONG:
             what = f"is run in a loop without end: {last.number} operators within {WAIT:g} s"
             return Cause(kind="endless loop", text=what)
-        how = f"exit status {found.status}"
-        if found.signal is not None:
-            how = signal.Signals(found.signal).name
+        how = f"exit status {end.status}"
+        if end.signal is not None:
+            how = signal.Signals(end.signal).name
         what = f"does not return within {WAIT:g} s" if hung else f"ends the process by {how}"
     return Cause(kind="fatal operator", text=what) if what and last.runs else None
 
 
-def _is_out_of_memory(found: object) -> bool:
-    return isinstance(found, Raised) and machine.is_out_of_memory(found.type, found.message)
+def _is_out_of_memory(end: object) -> bool:
+    return isinstance(end, Raised) and machine.is_out_of_memory(end.type, end.message)
 
 
-def _told(found: Raised | Death | None) -> str:
+def _told(end: Raised | Death | None) -> str:
     """Return what a run did, if that was not what the failure says."""
-    if isinstance(found, Death):
-        return f"{found}, in no operator of torch"
-    return "returns" if found is None else f"raises {found.type}"
+    if isinstance(end, Death):
+        return f"{end}, in no operator of torch"
+    return "returns" if end is None else f"raises {end.type}"
 
 
 def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query]:
@@ -183,10 +183,10 @@ def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query]
     def ends(asked: Sequence[Query]) -> bool:
         function = answering(subject.copy().function, answers, asked)
         run = partial(_in_a_row, scene, function, call, step)
-        found = in_fork(partial(_limited, scene, run), WAIT)
+        end = in_fork(partial(_limited, scene, run), WAIT)
         if line is not None:
-            return isinstance(found, Raised) and found.type == Reached.__name__
-        return isinstance(found, Death) or _is_out_of_memory(found)
+            return isinstance(end, Raised) and end.type == Reached.__name__
+        return isinstance(end, Death) or _is_out_of_memory(end)
 
     every = queries(subject, call, plan.seed, answers)
     own = [query for query in every if not query.of_torch]
@@ -227,10 +227,10 @@ def _run(scene: Scene, call: Call, last: LastStep) -> Raised | None:
 def step_place(scene: Scene, call: Call, number: int) -> Place:
     """Run the artifact's calls up to an operator, and return its place."""
     function, stop = _Nodes.of(scene), _StopAt(number)
-    found = _in_a_row(scene, function, call, stop)
+    end = _in_a_row(scene, function, call, stop)
     if isinstance(function, _Nodes) and function.node is not None:
         return replace(place_of(scene, function.node), operator=stop.name)
-    return Place(operator=stop.name, where=found.where if found is not None else None)
+    return Place(operator=stop.name, where=end.where if end is not None else None)
 
 
 def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised | None:
@@ -242,9 +242,9 @@ def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised
             return function(*args, **kwargs)
 
     for _ in range(ROW):
-        found = observe(run, call, seed=seed, grad_mode=mode)
-        if isinstance(found, Raised):
-            return found
+        end = observe(run, call, seed=seed, grad_mode=mode)
+        if isinstance(end, Raised):
+            return end
     return None
 
 

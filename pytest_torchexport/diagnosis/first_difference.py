@@ -400,8 +400,6 @@ class _Search:
         at = one[0] if one else step
         if at is None:
             at = other[0]
-        if not one and len(other) == 1 and other[0].name == "slice":
-            return self._at(at, extra=other[0], structural=self._sliced(other[0], at))
         return self._at(
             at,
             extra=other[0] if not one else None,
@@ -413,19 +411,6 @@ class _Search:
                 where=at.where,
             ),
         )
-
-    def _sliced(self, step: Step, at: Step) -> Structural:
-        """Return how a slice of the artifact differs from all, which eager does not slice."""
-        given = step.arguments["self"]
-        made = self.artifact.steps[given.step].results[0] if isinstance(given, FromStep) else None
-        shape = made.shape if made is not None else given.tensor.shape
-        start = step.arguments["start"] or 0
-        name, left, right = (
-            ("start", 0, start)
-            if start
-            else ("end", shape[step.arguments["dim"]], step.arguments["end"])
-        )
-        return _other_constant(step.operator_name, name, left, right, at.where)
 
     def _same(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced:
         step = self.eager.steps[number]

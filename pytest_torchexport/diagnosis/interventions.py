@@ -104,12 +104,12 @@ class Beside:
         )
 
     def _is_same(
-        self, outcome: Outcome, tensors: Tensors, found: Outcome, carried: Tensors
+        self, outcome: Outcome, tensors: Tensors, theirs: Outcome, carried: Tensors
     ) -> bool:
-        if isinstance(outcome, Raised) and isinstance(found, Raised):
+        if isinstance(outcome, Raised) and isinstance(theirs, Raised):
             # TorchScript puts the class of an exception into its text.
-            return bool(outcome.message) and outcome.message.strip("'\"") in found.message
-        if not isinstance(outcome, Returned) or self.scene.differences(self.call, outcome, found):
+            return bool(outcome.message) and outcome.message.strip("'\"") in theirs.message
+        if not isinstance(outcome, Returned) or self.scene.differences(self.call, outcome, theirs):
             return False
         tolerance = self.scene.case.judge.tolerance
         return self.times == 1 or not carried_differences(tensors, carried, tolerance)
@@ -186,9 +186,9 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         return known
     for listed in INTERVENTIONS:
         for intervention in listed(beside):
-            found = intervention.tried(beside)
-            if found is not None:
-                cause, owner = found
+            shown = intervention.tried(beside)
+            if shown is not None:
+                cause, owner = shown
                 causes = (*known.causes, cause)
                 return replace(known, owner=known.owner or owner, causes=causes)
     return _of_the_capture(scene, known, beside)
@@ -202,9 +202,9 @@ def _of_the_capture(scene: Scene, known: Diagnosis, beside: Beside) -> Diagnosis
         return known
     captured = beside_captured(scene)
     for intervention in _answers_of_the_export(captured) if captured is not None else ():
-        found = intervention.tried(captured) if captured is not None else None
-        if found is not None:
-            cause, owner = found
+        shown = intervention.tried(captured) if captured is not None else None
+        if shown is not None:
+            cause, owner = shown
             return replace(known, owner=known.owner or owner, causes=(*known.causes, cause))
     return known
 

@@ -111,11 +111,11 @@ def _decided(scene: Scene, sizes: Sizes) -> Sequence[_Decided]:
     observed, spec = scene.case.observed, scene.case.spec
     if observed is None:
         return ()
-    found = (
+    by_others = (
         tuple(_decided_beside(scene, observed, sizes, others))
         for others in (spec.example_sizes, scene.recipe.sizes)
     )
-    return next(filter(None, found), ())
+    return next(filter(None, by_others), ())
 
 
 def _decided_beside(
@@ -183,14 +183,14 @@ def _number(scene: Scene, sizes: Sizes, where: SourceLine | None) -> Cause | Non
     )
 
 
-def _guarded(scene: Scene, found: Sequence[Sizes], where: SourceLine | None) -> Cause:
+def _guarded(scene: Scene, every: Sequence[Sizes], where: SourceLine | None) -> Cause:
     """Return that what somebody asks of a size is answered once, at the export."""
     artifact = words_of(scene.case.plan.target)
-    if scene.case.foreign and where is None and all(len(sizes.ok) == 1 for sizes in found):
+    if scene.case.foreign and where is None and all(len(sizes.ok) == 1 for sizes in every):
         return Cause(kind="guard", text=FIXED, remedy=DYNAMIC)
     if where is not None:
         text = f"what this line asks of sizes is answered once, at the export of {artifact}"
-    elif all(max(sizes.failing) < TORCHS_LOWEST for sizes in found):
+    elif all(max(sizes.failing) < TORCHS_LOWEST for sizes in every):
         text = f"{artifact} is made as if no dynamic size were below {TORCHS_LOWEST}, whatever "
         text += "forward or torch asks of it"
     else:

@@ -87,8 +87,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 
 
 def _tried(facts: Facts, intervention: Intervention) -> Cause | None:
-    found = intervention.tried(facts.beside) if facts.beside is not None else None
-    return found[0] if found is not None else None
+    shown = intervention.tried(facts.beside) if facts.beside is not None else None
+    return shown[0] if shown is not None else None
 
 
 # -- control flow ----------------------------------------------------------------------------------
@@ -124,25 +124,25 @@ def unrolled(facts: Facts) -> Cause | None:
 
 def training_mode(facts: Facts) -> Cause | None:
     """Return that one side runs an operator in training mode, and the other does not."""
-    found = facts.structural
-    if found is None:
+    first = facts.structural
+    if first is None:
         return None
-    eager, artifact = (_trains(found, side) for side in (found.eager, found.artifact))
+    eager, artifact = (_trains(first, side) for side in (first.eager, first.artifact))
     if eager == artifact:
         return None
     which, other = ("eager", facts.artifact) if eager else (facts.artifact, "eager")
     return Cause(
         kind="mode-dependent operator",
-        text=f"{which} runs {found.operator} in training mode, and {other} does not",
+        text=f"{which} runs {first.operator} in training mode, and {other} does not",
         remedy="call .eval() before the export"
         if artifact
         else "export in training mode, or call .eval() where eager runs",
-        where=found.where,
+        where=first.where,
     )
 
 
-def _trains(found: Structural, side: str) -> bool:
-    if found.kind == "constant" and found.argument in ("training", "train"):
+def _trains(first: Structural, side: str) -> bool:
+    if first.kind == "constant" and first.argument in ("training", "train"):
         return side == "True"
     return any("training" in row_of(plain_name(name)).kinds for name in side.split(", "))
 
@@ -208,15 +208,15 @@ def replaced_buffer(facts: Facts) -> Cause | None:
         facts.structural is not None
         and "copies" in row_of(plain_name(facts.structural.operator)).kinds
     )
-    found = [
+    buffers = [
         ref
         for ref in facts.changes.changed
         if ref.kind == "buffer" and ref.path in facts.changes.replaced
         if copied or str(ref) in differing
     ]
-    if not found:
+    if not buffers:
         return None
-    where = facts.changes.changed[found[0]]
+    where = facts.changes.changed[buffers[0]]
     line = remedies.with_a_write(where.text) if where is not None else ""
     does = (
         "the trace leaves the old one there"
@@ -225,7 +225,7 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     )
     return Cause(
         kind="replaced buffer",
-        text=f"forward puts a new tensor in place of {found[0]}: {does}",
+        text=f"forward puts a new tensor in place of {buffers[0]}: {does}",
         remedy=f"write into it: {line}"
         if line and facts.target == "trace"
         else "make the buffer in __init__, large enough, and only write into it in forward",
@@ -256,18 +256,18 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
 
 def written_constant(facts: Facts) -> Cause | None:
     """Return that the trace keeps a tensor that forward makes anew and writes into."""
-    found = facts.structural
-    if facts.target != "trace" or found is None or found.kind != "stored":
+    first = facts.structural
+    if facts.target != "trace" or first is None or first.kind != "stored":
         return None
-    in_place = found.operator.endswith("_") and found.argument == "self"
-    if not in_place or found.artifact.startswith(("parameter", "buffer", "input")):
+    in_place = first.operator.endswith("_") and first.argument == "self"
+    if not in_place or first.artifact.startswith(("parameter", "buffer", "input")):
         return None
     return Cause(
         kind="changed by the export",
-        text=f"forward makes a tensor and writes into it ({found.operator}): the trace keeps that "
+        text=f"forward makes a tensor and writes into it ({first.operator}): the trace keeps that "
         "tensor with what tracing wrote, and each run writes into it again",
         remedy="change it out of place: x = x + y in place of x += y",
-        where=found.where,
+        where=first.where,
     )
 
 
@@ -344,12 +344,12 @@ def _in_inputs(facts: Facts) -> list[Difference]:
 
 def own_seed(facts: Facts) -> Cause | None:
     """Return that forward seeds torch, and the artifact does not."""
-    found = facts.structural
-    if found is None or found.kind != "same" or not found.draws or facts.seeded_at is None:
+    first = facts.structural
+    if first is None or first.kind != "same" or not first.draws or facts.seeded_at is None:
         return None
     return Cause(
         kind="own seed",
-        text=f"forward seeds torch before it draws ({found.operator}), and {facts.artifact} "
+        text=f"forward seeds torch before it draws ({first.operator}), and {facts.artifact} "
         "has no such call",
         remedy="draw the numbers once, in __init__, into a buffer",
         where=facts.seeded_at,
@@ -387,13 +387,13 @@ def baked_argument(facts: Facts) -> Cause | None:
 
     def cause(names: Sequence[str]) -> Cause:
         name, given = names[0], facts.arguments[names[0]]
-        found = facts.structural
+        first = facts.structural
         return Cause(
             kind="baked value",
-            text=f"{_kept(facts, found)}the argument {name} is {given.call!r} in the call, and "
+            text=f"{_kept(facts, first)}the argument {name} is {given.call!r} in the call, and "
             f"{given.example!r} of the example is a constant",
             remedy=EACH_VALUE.format(name),
-            where=found.where if found is not None and found.kind == "constant" else None,
+            where=first.where if first is not None and first.kind == "constant" else None,
         )
 
     return _tried(facts, Intervention(parts=tuple(facts.arguments), run=run, cause=cause))
@@ -401,18 +401,18 @@ def baked_argument(facts: Facts) -> Cause | None:
 
 def baked_draw(facts: Facts) -> Cause | None:
     """Return that a random number drawn outside torch is a constant of the artifact."""
-    found = facts.structural
-    if found is None or found.kind not in ("constant", "stored") or found.where is None:
+    first = facts.structural
+    if first is None or first.kind not in ("constant", "stored") or first.where is None:
         return None
-    stream = facts.drawn_outside_torch.get(found.where)
+    stream = facts.drawn_outside_torch.get(first.where)
     if stream is None:
         return None
     return Cause(
         kind="baked value",
-        text=f"{_kept(facts, found)}it is drawn from {stream} in each call of eager, and once at "
+        text=f"{_kept(facts, first)}it is drawn from {stream} in each call of eager, and once at "
         "the export",
         remedy="draw with torch.rand, or draw outside forward and pass a tensor",
-        where=found.where,
+        where=first.where,
     )
 
 
@@ -457,24 +457,24 @@ def frozen_numbers(facts: Facts) -> Cause | None:
     # Forward with another side of an if may run nothing that can be compared: numbers first. Of
     # some numbers the trace keeps no constant: then one of the lines alone is.
     for lines in (numbers, other, *([line] for line in other if len(other) > 1)):
-        found = Intervention(parts=lines, run=run, cause=cause).tried(beside)
-        if found is not None:
-            return found[0]
+        shown = Intervention(parts=lines, run=run, cause=cause).tried(beside)
+        if shown is not None:
+            return shown[0]
     return None
 
 
-def _kept(facts: Facts, found: Structural | None) -> str:
+def _kept(facts: Facts, first: Structural | None) -> str:
     """Return what the artifact has there: ``size of aten.view is 4 in the trace, 1 in eager: ``."""
-    if found is None or found.kind not in ("constant", "stored"):
+    if first is None or first.kind not in ("constant", "stored"):
         return ""
-    if found.kind == "constant" and found.eager == found.operator:
-        return f"the result of {found.operator} is a constant of {facts.artifact}: "
-    what = f"{found.argument} of {found.operator}"
-    if found.eager == found.artifact:
+    if first.kind == "constant" and first.eager == first.operator:
+        return f"the result of {first.operator} is a constant of {facts.artifact}: "
+    what = f"{first.argument} of {first.operator}"
+    if first.eager == first.artifact:
         return f"{what} is another constant in {facts.artifact} than in eager: "
-    names = [name for name, given in facts.sizes.items() if _equals(given, found.numbers)]
+    names = [name for name, given in facts.sizes.items() if _equals(given, first.numbers)]
     of = f" (the example's {names[0]})" if len(names) == 1 else ""
-    return f"{what} is {found.artifact}{of} in {facts.artifact}, {found.eager} in eager: "
+    return f"{what} is {first.artifact}{of} in {facts.artifact}, {first.eager} in eager: "
 
 
 def _equals(given: Given, numbers: Sequence[float]) -> bool:
@@ -487,17 +487,17 @@ def _equals(given: Given, numbers: Sequence[float]) -> bool:
 
 def dtype_promotion(facts: Facts) -> Cause | None:
     """Return that an operator gives another dtype of equal operands."""
-    found = facts.structural
-    if found is None or found.kind != "same":
+    first = facts.structural
+    if first is None or first.kind != "same":
         return None
-    if _DTYPE.findall(found.eager) == _DTYPE.findall(found.artifact):
+    if _DTYPE.findall(first.eager) == _DTYPE.findall(first.artifact):
         return None
     return Cause(
         kind="dtype promotion",
-        text=f"{found.operator} gives {found.eager} in eager and {found.artifact} in the "
+        text=f"{first.operator} gives {first.eager} in eager and {first.artifact} in the "
         f"{facts.target}, of equal operands",
         remedy="convert an operand or the result to the dtype that you want",
-        where=found.where,
+        where=first.where,
     )
 
 

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import importlib
 import math
-import random
 
 import pytest
 import torch
@@ -28,21 +27,6 @@ def checked(module, *args, target="trace", **options):
     return found
 
 
-class FarFromItsUse(nn.Module):
-    """The size becomes a number three lines before the operator that it is given to."""
-
-    def forward(self, x):
-        rows = len(x)
-        scale = math.sqrt(x.shape[1])
-        y = x / scale
-        return y.view(rows, -1) + x.max()
-
-
-class Guarded(nn.Module):
-    def forward(self, x, times):
-        return x * times
-
-
 class Remembers(nn.Module):
     def __init__(self):
         super().__init__()
@@ -52,15 +36,6 @@ class Remembers(nn.Module):
     def forward(self, x):
         self.count.add_(1)
         return x * self.count
-
-
-def test_a_size_is_named_at_the_line_that_makes_a_number_of_it():
-    found = checked(FarFromItsUse())
-    (cause,) = found.diagnosis.causes
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
-    assert "rows = len(x)" in str(found.where)
-    assert cause.remedy == "leave the size as it is: rows = x.shape[0]"
-    assert "y.view(rows, -1)" in str(found.diagnosis.place.where)
 
 
 class WindowsByStrides(nn.Module):
@@ -176,14 +151,6 @@ def test_a_size_is_named_on_every_call(rows, scene_of):
     assert "rows = int(x.shape[0])" in str(cause.where)
 
 
-def test_an_argument_that_the_program_has_as_a_constant():
-    (cause,) = checked(
-        Guarded(), X, 2.0, target="export", values={"times": (1.0, 3.0)}
-    ).diagnosis.causes
-    assert cause.kind == "guard"
-    assert "the program takes times=2.0 alone" in cause.text
-
-
 class Chooses(nn.Module):
     """Each row goes to one of the layers: on the example's path, too, another one may be chosen."""
 
@@ -258,20 +225,6 @@ def test_the_remedy_for_what_tracing_changed_helps():
     assert traced(X)[0, 1] == 1
 
 
-def test_the_stages_name_the_owner_of_a_question_about_the_export():
-    class Asks(nn.Module):
-        def forward(self, x):
-            return x * 3 if torch.compiler.is_compiling() else x * 2
-
-    found = checked(Asks(), target="export").diagnosis
-    assert found.owner == "model"
-    assert [(stage.name, stage.agrees) for stage in found.stages] == [
-        ("eager", True),
-        ("eager as the exporter sees it", False),
-        ("ExportedProgram", False),
-    ]
-
-
 def test_nothing_is_named_as_the_cause_if_no_rule_has_its_evidence():
     """Its counter is in a closure of a C function, where nothing sees it."""
     numbers = iter(range(100))
@@ -282,24 +235,3 @@ def test_nothing_is_named_as_the_cause_if_no_rule_has_its_evidence():
 
     found = check_export(Counts(), (X,), target="trace", checks=["parity"], max_examples=5)
     assert found.diagnosis.causes == ()
-
-
-class Draws(nn.Module):
-    def forward(self, x):
-        return x * random.choice((0.5, 2.0))
-
-
-@pytest.mark.parametrize(
-    ("module", "args", "options", "kind", "line"),
-    [
-        (Remembers, (X,), {}, "dropped mutation", "self.count.add_(1)"),
-        (Guarded, (X, 2), {"values": {"times": [2, 3]}}, "baked value", ""),
-        (Draws, (X,), {}, "baked value", "random.choice"),
-    ],
-)
-def test_an_onnx_model_has_the_causes_of_what_torch_captured(module, args, options, kind, line):
-    checks = ["parity", "state"]
-    found = checked(module(), *args, target="onnx", checks=checks, **options)
-    (cause,) = found.diagnosis.causes
-    assert (found.diagnosis.owner, cause.kind) == ("model", kind)
-    assert line in str(found.where or "")

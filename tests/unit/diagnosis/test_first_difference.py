@@ -262,11 +262,3 @@ def test_slices_of_everything_that_only_a_trace_has_do_not_shift_the_others():
     item = found(lambda x: two(x, 2).sum(1), lambda x: traced(x, 3)[:, 1:].sum(1))
     assert (item.structural.operator, item.structural.argument) == ("aten.slice", "end")
     assert item.structural.numbers == (2.0, 3.0)
-
-
-def test_a_slice_that_eager_leaves_out_takes_everything():
-    item = found(lambda x: (x + 1)[:, 0:], lambda x: (x + 1)[:, 3:])
-    assert (item.structural.kind, item.structural.argument) == ("constant", "start")
-    assert item.structural.numbers == (0.0, 3.0)
-    item = found(lambda x: (x + 1)[:, :4], lambda x: (x + 1)[:, :2])
-    assert (item.structural.argument, item.structural.numbers) == ("end", (4.0, 2.0))
