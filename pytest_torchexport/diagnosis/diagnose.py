@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Scene
@@ -51,11 +50,8 @@ UNEXPLAINED = (ArtifactRaised, OutputsDiffer, StateDiffers, StructureDiffers)
 DIFFERS = (*UNEXPLAINED, BranchFrozen)
 
 
-class Examine(Protocol):
-    """One examination."""
-
-    def __call__(self, scene: Scene, known: Diagnosis) -> Diagnosis:
-        """Return what is known after it."""
+# What is known after an examination, of what was known before.
+Examine = Callable[[Scene, Diagnosis], Diagnosis]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +195,7 @@ def _examined_each(
 def _examined(row: Examination, scene: Scene, known: Diagnosis) -> Diagnosis:
     try:
         with scene.case.log.during(Activity.PLUGIN):
-            return row.examine()(scene=scene, known=known)
+            return row.examine()(scene, known)
     except TimeLimitExceeded:
         raise
     except Exception as error:
