@@ -59,7 +59,7 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
             "issue.md",
             "verdict.json",
             "graph.txt",
-            "call.pt",
+            "call.npz",
         } < {path.name for path in directory.iterdir()}
         assert f"script   .torchexport/{directory.name}/reproduce.py" in text_of(result)
         texts = [
@@ -71,7 +71,7 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
     assert (pytester.path / ".torchexport" / ".gitignore").read_text() == "*\n"
     assert ran(found[0] / "reproduce.py") == 1
     # Of an artifact that does what eager does, the script says so.
-    (artifact,) = (path for path in found[0].glob("*.pt") if path.name != "call.pt")
+    (artifact,) = found[0].glob("*.pt")
     torch.jit.save(torch.jit.script(Scaled()), artifact)
     assert ran(found[0] / "reproduce.py") == 0
 
@@ -139,7 +139,7 @@ def test_an_artifact_that_is_too_large_is_left_out_with_a_note(
     assert "not kept of this failure: the artifact: it takes 2 MB, more than 1" in text_of(result)
     (directory,) = directories(pytester)
     assert sorted(path.name for path in directory.iterdir()) == [
-        "call.pt",
+        "call.npz",
         "graph.txt",
         "issue.md",
         "verdict.json",
@@ -200,7 +200,7 @@ def test_file(torchexport, tmp_path):
 """
 
 
-@pytest.mark.parametrize(("there", "call"), [(True, ["call.pt"]), (False, [])])
+@pytest.mark.parametrize(("there", "call"), [(True, ["call.npz"]), (False, [])])
 def test_of_a_file_from_elsewhere_the_call_is_kept_and_no_script(
     suite, run, pytester, text_of, there, call
 ):

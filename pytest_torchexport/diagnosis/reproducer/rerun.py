@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
-from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.inputs.pytrees import flatten, is_plain
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case
@@ -44,6 +44,8 @@ BY_A_CALL = (
 # TorchScript optimizes a program after its first calls, which may change what it does:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
+# Values that JSON has; Python's reads and writes nan and infinity too.
+PLAIN = (bool, int, float, str, type(None))
 
 Leaves = Mapping[str, Any]
 
@@ -68,30 +70,55 @@ class Rerun:
     right: Literal["eager", "artifact"]
 
     def save(self, path: Path) -> None:
-        """Write one file for ``torch.load(weights_only=True)``. Raises OSError, Unreadable."""
-        calls = [(_plain(call.args), _plain(call.kwargs)) for call in self.calls]
-        torch.save(
-            {"calls": calls, "eager": _plain(self.eager), "artifact": _plain(self.artifact)}, path
-        )
-        try:
-            torch.load(path, weights_only=True)
-        except pickle.UnpicklingError as error:
-            path.unlink()
-            found = re.search(r"GLOBAL (\S+)", str(error))
-            what = found[1] if found is not None else "an object"
-            raise Unreadable(f"it holds {what}, which no other process can read") from None
+        """Write one ``.npz`` file without pickles. Raises OSError, Unreadable."""
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        calls = [(call.args, call.kwargs) for call in self.calls]
+        parts = {"calls": calls, "eager": self.eager, "artifact": self.artifact}
+        for name, part in parts.items():
+            form = json.dumps(_form(part, arrays, {}))
+            arrays[name] = np.frombuffer(form.encode(), np.uint8)
+        np.savez(path, allow_pickle=False, **arrays)
 
 
-def _plain(value: Any) -> Any:
-    """Return the value with containers of Python's own classes, and tensors without a graph."""
+def _form(
+    value: Any, arrays: dict[str, np.ndarray[Any, Any]], keys: dict[int, str]
+) -> tuple[str, Any]:
+    """Return the value as JSON, with containers of Python's own classes; put tensors into arrays.
+
+    ``keys``: the array of each tensor by its id, so that a tensor given twice is stored once.
+    """
     if isinstance(value, torch.Tensor):
-        return value.detach().requires_grad_(value.requires_grad)
+        if id(value) not in keys:
+            keys[id(value)] = f"tensor {len(arrays)}"
+            arrays[keys[id(value)]] = _memory(value)
+        dtype = str(value.dtype).removeprefix("torch.")
+        held = [dtype, list(value.shape), list(value.stride()), value.requires_grad]
+        return "tensor", [keys[id(value)], *held]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        items = [(key, item) for key, item in value.items() if isinstance(key, PLAIN)]
+        if len(items) < len(value):
+            raise Unreadable("it holds a dict whose keys are objects")
+        return "dict", [(key, _form(item, arrays, keys)) for key, item in items]
     if isinstance(value, (list, tuple)):
-        items = [_plain(item) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    return value
+        kind = "list" if isinstance(value, list) else "tuple"
+        return kind, [_form(item, arrays, keys) for item in value]
+    if isinstance(value, torch.dtype):
+        return "dtype", str(value).removeprefix("torch.")
+    if not isinstance(value, PLAIN):
+        raise Unreadable(f"it holds a {type(value).__qualname__}, which no other process can read")
+    return "plain", value
+
+
+def _memory(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return the bytes from a tensor's first element to its last, as they lie in memory."""
+    if not is_plain(tensor):
+        raise Unreadable(f"it holds a {tensor.layout} tensor of {tensor.dtype}")
+    here = tensor.detach().resolve_conj().resolve_neg().cpu()
+    if not here.numel():
+        here = here.new_zeros(1)  # numpy has no memory to view as another dtype
+    steps = zip(here.shape, here.stride(), strict=True)
+    length = 1 + sum((size - 1) * step for size, step in steps)
+    return here.as_strided((length,), (1,)).clone().view(torch.uint8).numpy()
 
 
 def rerun(case: Case, failure: Failure) -> Rerun | None:

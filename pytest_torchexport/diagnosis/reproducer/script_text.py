@@ -31,9 +31,10 @@ from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import Verdict
 
 # The file with the calls, and what the two sides return.
-CALL = "call.pt"
+CALL = "call.npz"
 
 HEAD = """
+import json
 import random
 import sys
 import traceback
@@ -49,7 +50,25 @@ torch.set_num_threads(1)
 
 def read(name):
     \"\"\"Return a part of the saved call; each time with tensors of its own.\"\"\"
-    return torch.load(HERE / "{call}", map_location=device, weights_only=True)[name]
+    with numpy.load(HERE / "{call}") as file:
+        stored = dict(file)
+    tensors = {{}}
+
+    def made(form):
+        kind, held = form
+        if kind == "tensor":
+            key, dtype, shape, strides, requires_grad = held
+            if key not in tensors:
+                memory = torch.from_numpy(stored[key]).view(getattr(torch, dtype)).to(device)
+                tensors[key] = memory.as_strided(shape, strides).requires_grad_(requires_grad)
+            return tensors[key]
+        if kind == "dict":
+            return {{key: made(item) for key, item in held}}
+        if kind in ("list", "tuple"):
+            return (list if kind == "list" else tuple)(made(item) for item in held)
+        return getattr(torch, held) if kind == "dtype" else held
+
+    return made(json.loads(stored[name].tobytes()))
 
 
 def leaves(value, path="output"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pytest_torchexport.diagnosis.reproducer.rerun import Rerun, Unreadable
+from pytest_torchexport.diagnosis.reproducer.script_text import CALL, HEAD
 from pytest_torchexport.inputs.spec import Call
 
 
@@ -20,36 +21,53 @@ class Unknown:
     pass
 
 
-def saved(path, *args, **kwargs):
-    Rerun(calls=[Call(args, kwargs)] * 2, eager={}, artifact={}, right="eager").save(path)
-    return torch.load(path, weights_only=True)["calls"]
+def saved(folder, *args, **kwargs):
+    """Save a call twice, and return both as the script reads them."""
+    calls = [Call(args, kwargs)] * 2
+    Rerun(calls=calls, eager={}, artifact={}, right="eager").save(folder / CALL)
+    script = {"__file__": str(folder / "reproduce.py")}
+    exec(HEAD.format(imports="", device="cpu", limit="", call=CALL), script)
+    return script["read"]("calls")
 
 
 def test_a_call_is_read_as_it_was(tmp_path):
     rows = torch.arange(6.0).view(2, 3).t()
     half = torch.ones(2, dtype=torch.bfloat16).expand(3, 2).requires_grad_()
-    sparse = torch.eye(3).to_sparse()
-    first, second = saved(
-        tmp_path / "call.pt",
-        rows,
-        Pair(half, 2),
-        [True, None, "a"],
-        at={"k": torch.float16},
-        s=sparse,
-    )
+    nan = [True, None, "a", float("nan")]
+    first, second = saved(tmp_path, rows, Pair(half, 2), nan, rows, at={"k": torch.float16})
     args, kwargs = first
     assert torch.equal(args[0], rows)
     assert args[0].stride() == rows.stride()
     assert type(args[1]) is tuple
     assert (args[1][0].dtype, args[1][0].stride()) == (half.dtype, half.stride())
     assert args[1][0].requires_grad
-    assert args[2] == [True, None, "a"]
+    assert repr(args[2]) == repr(nan)
+    assert args[3] is args[0]
     assert kwargs["at"] == {"k": torch.float16}
-    assert torch.equal(kwargs["s"].to_dense(), torch.eye(3))
-    assert second[0][2] == first[0][2]
+    assert torch.equal(second[0][0], rows)
 
 
-def test_a_call_with_an_object_of_the_users_is_not_kept(tmp_path):
-    with pytest.raises(Unreadable, match="Unknown"):
-        saved(tmp_path / "call.pt", Unknown())
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor([]),
+        torch.tensor(3),
+        torch.tensor([True, False]),
+        torch.tensor([1 + 2j]).conj(),
+        torch.arange(12.0).reshape(3, 4)[1:, ::2],
+    ],
+)
+def test_tensors_of_any_layout_are_read_with_their_numbers(tmp_path, tensor):
+    ((there,), _), _ = saved(tmp_path, tensor)
+    assert (there.dtype, there.shape) == (tensor.dtype, tensor.shape)
+    assert torch.equal(there, tensor)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(Unknown(), "a Unknown"), (torch.eye(3).to_sparse(), "sparse"), ({(1,): 2}, "keys")],
+)
+def test_a_call_that_json_cannot_hold_is_not_kept(tmp_path, value, what):
+    with pytest.raises(Unreadable, match=what):
+        saved(tmp_path, value)
     assert list(tmp_path.iterdir()) == []
