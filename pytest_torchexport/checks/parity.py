@@ -163,7 +163,6 @@ def _every(case: Case) -> None:
 
 
 def _search(case: Case) -> None:
-    """Run the calls that reach thresholds of operators."""
     _explicit(case, "searched", searched(case), repeats=1)
 
 

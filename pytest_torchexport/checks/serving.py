@@ -170,7 +170,6 @@ class _Repeats:
     largest: float = 0.0
 
     def saw(self, outcomes: Sequence[Outcome]) -> None:
-        """Record the different outcomes of one call."""
         returned = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
         self.calls += 1
         self.changed += len(returned) > 1
@@ -190,7 +189,6 @@ class _Repeats:
 
 
 def repeat(case: Case) -> None:
-    """Repeat some calls as they are served."""
     threads = case.plan.settings.threads
     runner = _served(case, threads)
     if runner is None:

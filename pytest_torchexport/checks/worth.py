@@ -139,16 +139,13 @@ class Mutant:
 
     @property
     def module(self) -> Any:
-        """The artifact's own."""
         return self.inner.module
 
     @property
     def native_loops(self) -> bool:
-        """The artifact's own."""
         return self.inner.native_loops
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the artifact with the bug."""
         return self.sabotage(Call(args, kwargs), lambda call: self.inner(*call.args, **call.kwargs))
 
 
@@ -275,7 +272,6 @@ def _perturbed(case: Case, example: Returned) -> Runnable | str:
 
 
 def _quickly(subject: Subject, case: Case) -> Outcome | None:
-    """Run eager with other weights; None if it does not return (an iteration may not converge)."""
     try:
         with interrupted_after(_seconds(case)):
             return observe(

@@ -108,7 +108,6 @@ def _more(found: Found, example: Found, goal: Goal) -> int:
 
 
 def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
-    """Return the conditions that the example or a passing call met."""
     right = [example, *(item.found for item in tried if not item.failed)]
     return {key for found in right for key, _ in found.decisions}
 
@@ -207,7 +206,6 @@ class _Statuses:
     declared: frozenset[str]
 
     def of(self, key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> BranchStatus:
-        """Return the status of one outcome of a condition."""
         goal = (key, outcome)
         if goal in self.wrong:
             return DIVERGES
@@ -323,11 +321,9 @@ class NotExplored:
     straight = False
 
     def row(self, least: int, most: int) -> Sequence[Path]:
-        """Return nothing."""
         return ()
 
     def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
-        """Return nothing."""
         return ()
 
     def begin(self) -> None:
@@ -360,7 +356,6 @@ class BranchResults:
 
     @property
     def example(self) -> Found:
-        """The example and its path."""
         return self.explored.corpus[0]
 
     @property
@@ -383,7 +378,6 @@ class BranchResults:
             return self.observed.run(call)
 
     def found(self, recipe: Recipe) -> Found | None:
-        """Return the call with its path, likewise."""
         path = self.path(recipe)
         return found_on(recipe, path) if path is not None else None
 
@@ -412,7 +406,6 @@ class BranchResults:
             return self.observed.in_a_row(self.spec.example, most, goes_on)
 
     def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
-        """Return, in sentences, the outcomes that a longer row of calls might take."""
         taken = {goal for path in row for goal in path.taken()}
         seen = self.explored.seen
         open_goals = [
@@ -428,7 +421,6 @@ class BranchResults:
         return [key for key in moving(row) if own(conditions[key[0]])]
 
     def begin(self) -> None:
-        """Forget what calls have shown."""
         self.tried.clear()
 
     def book(self, recipe: Recipe, *, failed: bool) -> None:
@@ -441,11 +433,9 @@ class BranchResults:
             self.tried.append(Tried(found, failed))
 
     def has_branch(self, condition: ConditionId) -> bool | None:
-        """Return True if the artifact branches at a condition; None if it does not tell."""
         return has_branch(self.artifact, self.explored.conditions[condition])
 
     def table(self, culprit: Goal | None = None) -> tuple[Branch, ...]:
-        """Return every condition that was met, and what became of each of its outcomes."""
         dims = self.spec.dims
         return table(
             self.explored,

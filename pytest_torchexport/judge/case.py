@@ -82,7 +82,6 @@ class Prepared:
 
     @property
     def spec(self) -> InputSpec:
-        """The legal calls."""
         return self.accepted.spec
 
     @property
@@ -186,7 +185,6 @@ class Prepared:
         self.log.caution(text)
 
     def runner_of(self, artifact: Runnable) -> InProcess:
-        """Return a runner that calls an artifact in this process."""
         return InProcess(
             artifact,
             device=self.plan.device,
@@ -281,12 +279,10 @@ class Case(Prepared):
 
     @cached_property
     def judge(self) -> Judge:
-        """The judge of this artifact as it is run now."""
         return self.judge_of(self.runner, self.log, self.random_paths)
 
     @cached_property
     def modes(self) -> OtherModes:
-        """Eager in other modes and with more threads."""
         return OtherModes(
             self.reference,
             self.spec.example,
@@ -327,7 +323,6 @@ class Case(Prepared):
         return dataclasses.replace(self, runner=runner)
 
     def failure_of(self, artifact: Artifact, recipe: Recipe) -> Failure | None:
-        """Return the failure of another artifact of the subject on a call, or None."""
         return self.judge_of(self.runner_of(artifact), ItemLog()).quietly(recipe)
 
 

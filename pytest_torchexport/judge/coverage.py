@@ -76,11 +76,9 @@ class OutputActivity:
 
     @property
     def calls(self) -> int:
-        """The number of different calls."""
         return len(self._calls)
 
     def saw(self, call: Call, outcome: Returned) -> None:
-        """Record one outcome."""
         key = tuple(_digest(leaf) for leaf in call.leaves())
         if key in self._calls:
             return
@@ -193,7 +191,6 @@ class Covered:
     left_scale: bool = False
 
     def saw(self, spec: InputSpec, recipe: Recipe) -> None:
-        """Record a call that was run."""
         varied = has_varied_values(spec, recipe)
         for name, dim in spec.dims.items():
             size = recipe.sizes.get(name, dim.example)

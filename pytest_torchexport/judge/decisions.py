@@ -77,7 +77,6 @@ class Numbered:
         self._counts: Counter[str] = Counter()
 
     def of(self, func: Any) -> tuple[str, int]:
-        """Return the name and the number of the next operator."""
         name = name_of(func)
         self._counts[name] += 1
         return name, self._counts[name]
@@ -137,7 +136,6 @@ class Order:
 
     @property
     def own(self) -> Tensor:
-        """The places that eager chose."""
         return self._along(self.places)
 
     def _along(self, places: Tensor) -> Tensor:
@@ -171,7 +169,6 @@ class Decisions:
         return not (self.jumps or picks)
 
     def recorded(self) -> AbstractContextManager[None]:
-        """Record those of the block."""
         numbered = Numbered()
 
         def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -227,7 +224,6 @@ class Places:
         self._names: dict[Operand | Operator, frozenset[str]] = {}
 
     def names(self) -> frozenset[str]:
-        """Return all of them."""
         return frozenset().union(*self._names.values())
 
     def learn(self, eager: Decisions, run: Callable[[See], object]) -> None:

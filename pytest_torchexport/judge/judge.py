@@ -183,7 +183,6 @@ class Judge:
 
     @property
     def spec(self) -> InputSpec:
-        """The legal calls."""
         return self._accepted.spec
 
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
@@ -243,19 +242,16 @@ class Judge:
         )
 
     def run(self, call: Call, seed: int | None = None) -> Outcome:
-        """Return what the artifact does with the call, from its state as exported."""
         with self._log.during(Activity.ARTIFACT):
             seed = self._plan.seed if seed is None else seed
             return self._in_time(self._runner.run(call, seed))
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and state; a call starts where the one before ended."""
         with self._log.during(Activity.ARTIFACT):
             found = self._runner.in_a_row(calls, self._plan.seed)
             return [(self._in_time(outcome), tensors) for outcome, tensors in found]
 
     def tensors(self) -> Tensors:
-        """Return the parameters and buffers that the artifact starts with, by name."""
         return self._runner.tensors()
 
     def differences(

@@ -107,7 +107,6 @@ def exact_elements(
 
 
 def _holds(dtype: torch.dtype, wide: torch.Tensor) -> torch.Tensor:
-    """Return per element whether it is a number of a narrower dtype."""
     narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
     return narrow.to(wide.dtype) == wide
 
@@ -128,7 +127,6 @@ def in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
 
 
 def casts_float(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Return True for a cast from a real float to another one."""
     cast = "cast" in row_of(name_of(func)).kinds
     dtype = argument_of(func, args, kwargs, "dtype") if cast else None
     real = dtype is not None and dtype.is_floating_point and is_float(args[0])
@@ -136,7 +134,6 @@ def casts_float(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 
 
 def narrows(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Return True for a cast to a narrower float."""
     casts = casts_float(func, args, kwargs)
     return casts and bool(kwargs["dtype"].itemsize < args[0].dtype.itemsize)
 
@@ -191,7 +188,6 @@ class _Sequential:
         self._open: set[Any] = set()
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one operator."""
         of_prim = aten_of_prim(func)
         if of_prim is not None:
             with dispatched(self.operator):
@@ -237,7 +233,6 @@ def filled(plain: Any, found: Any) -> Any:
 
 
 def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run one operator."""
     plain = func(*args, **kwargs)
     if adds(func, args, kwargs) and not written_to(func):
         wide = floats_of(in_float64(func, args, kwargs))
@@ -421,7 +416,6 @@ class _Scatter:
         self._alike = seed % 2 == 0
 
     def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one operator."""
         if not is_operator(func):
             return func(*args, **kwargs)  # torch.cond and other higher-order operators
         name = name_of(func)

@@ -62,7 +62,6 @@ class Shrunk:
 
     @classmethod
     def as_made(cls, spec: InputSpec, recipe: Recipe, call: Call) -> Shrunk:
-        """Return a call as it was made: no smaller one was looked for."""
         return cls(recipe, describe_recipe(spec, recipe, call), searched=False)
 
 
@@ -123,15 +122,12 @@ class ItemLog:
         self.cautions[text] = None
 
     def try_call(self, recipe: Recipe) -> None:
-        """Record the call that is made next."""
         self.trying = recipe
 
     def hold(self, failure: Failure, calls: Sequence[Call] | None = None) -> None:
-        """Keep a failure for later, without the frames that hold tensors."""
         self.held.append(Held(failure.with_traceback(None), calls))
 
     def met(self, error: float | None) -> None:
-        """Keep the largest ``|artifact - eager|``."""
         if error is not None:
             self.max_error = max(error, self.max_error or 0.0)
 
@@ -176,7 +172,6 @@ class ItemLog:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the block's time to the stage."""
         start = time.perf_counter()
         try:
             yield

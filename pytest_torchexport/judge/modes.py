@@ -56,7 +56,6 @@ class OtherModes:
         seed: int,
         packages: tuple[str, ...],
     ) -> None:
-        """Use ``judge`` to compare, and add warnings to ``log``."""
         self._reference = reference
         self._example = example
         self._judge = judge

@@ -81,7 +81,6 @@ class Runs:
     cut: bool = False
 
     def batches(self) -> Iterator[list[Leaves]]:
-        """Yield the rest in batches."""
         yield from self.made
         while (batch := self._next()) is not None:
             self.made.append(batch)
@@ -137,7 +136,6 @@ class OtherRuns:
         self._last = other._last
 
     def under(self, rounding: Rounding, call: Call) -> None:
-        """Run a call once, within the block."""
         self._run(self._copy("cpu"), [call], rounding, [])
 
     def of(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held) -> Runs:

@@ -136,7 +136,6 @@ def as_without_casts(
 
 
 def _allowed(difference: Difference, wanted: torch.Tensor) -> torch.Tensor:
-    """Return per element what the tolerance allows."""
     return (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
 
 
@@ -245,7 +244,6 @@ def _falls_elsewhere(
 
 
 def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Return True if eager's error is as large as its output."""
     finite = wanted[torch.isfinite(wanted)].abs()
     return bool(finite.numel()) and float(own.max()) >= DROWNED * float(finite.max())
 
@@ -262,7 +260,6 @@ def _among_equals(error: torch.Tensor, size: torch.Tensor, eps: float) -> torch.
 
 
 def _pooled(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-    """Return per element the largest error of elements up to SAME_SIZE times as large."""
     flat = size.reshape(-1).nan_to_num()
     order = flat.argsort()
     largest = error.reshape(-1)[order].cummax(dim=0).values

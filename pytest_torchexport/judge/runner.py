@@ -237,7 +237,6 @@ class SavedArtifact:
         return opened(source, self.plan)
 
     def printed(self) -> str:
-        """Return the end of what the artifact printed in its process."""
         return self.session.printed() if self.session is not None else ""
 
     def files(self) -> list[Path]:
@@ -249,7 +248,6 @@ class SavedArtifact:
         return [file for file in self.path.parent.iterdir() if file.suffix != ".output"]
 
     def end(self) -> None:
-        """End its process."""
         if self.session is not None:
             self.session.close()
 
@@ -321,13 +319,11 @@ class InProcess:
         self._fresh_each_call = fresh_each_call and is_scripted(artifact.module)
 
     def run(self, call: Call, seed: int) -> Outcome:
-        """Return the outcome of the call, made from the state as exported."""
         outcome = self._observe(self._artifact(), call, seed)
         self._state.restore()
         return outcome
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and state; a call starts where the one before ended."""
         artifact = self._artifact()
         found = [
             (self._observe(artifact, call, seed), tensors_of(artifact.module)) for call in calls
@@ -336,7 +332,6 @@ class InProcess:
         return found
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
-        """Run the call, and show the values in the artifact; None if they cannot be seen."""
         artifact = self._artifact()
         if artifact.native_loops:
             return None  # it runs in another thread
@@ -349,11 +344,9 @@ class InProcess:
         return outcome
 
     def tensors(self) -> Tensors:
-        """Return the parameters and buffers that the artifact starts with, by name."""
         return tensors_of(self._pristine.module)
 
     def printed(self) -> str:
-        """Return nothing: what is printed in this process is captured by pytest."""
         return ""
 
     def _artifact(self) -> Runnable:
@@ -427,11 +420,9 @@ class InSandbox:
     _printed: str = ""
 
     def run(self, call: Call, seed: int) -> Outcome:
-        """Return the outcome of the call, made from the state as loaded."""
         return self._row([call], seed, state=False)[0][0]
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and state; a call starts where the one before ended."""
         return self._row(calls, seed, state=True)
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
@@ -439,18 +430,15 @@ class InSandbox:
         return None
 
     def tensors(self) -> Tensors:
-        """Return the parameters and buffers that the artifact was loaded with, by name."""
         return self._opened().tensors(self.left())
 
     def close(self) -> None:
-        """End its process."""
         if self.session is not None:
             self._printed = self.session.printed()
             self.session.close()
             self.session = None
 
     def printed(self) -> str:
-        """Return the end of what the artifact printed."""
         return self.session.printed() if self.session is not None else self._printed
 
     def _row(
@@ -513,7 +501,6 @@ def _shown(artifact: ShowsValues, see: See, *args: Any, **kwargs: Any) -> Any:
 
 
 def is_scripted(module: Any) -> bool:
-    """Return True if the module that holds an artifact's state is TorchScript."""
     return isinstance(module, torch.jit.ScriptModule)
 
 

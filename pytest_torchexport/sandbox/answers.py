@@ -54,7 +54,6 @@ class Answer:
 
     @property
     def failure(self) -> Raised | NotTransferable | None:
-        """Why the request failed, if it did."""
         return self.raised or self.not_transferable
 
 

@@ -120,7 +120,6 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
 
 
 def _call_function(message: dict[str, Any]) -> dict[str, Any]:
-    """Call a function of ours with the file's path."""
     (function,) = guarded(message, message["function"]).functions
     return {"value": function(Path(message["path"]))}
 

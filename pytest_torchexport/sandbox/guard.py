@@ -296,7 +296,6 @@ class DiskUse:
 
     @classmethod
     def from_now(cls, pid: int, directory: Path) -> DiskUse:
-        """Return the use of a process that begins now."""
         return cls(pid, directory, _size(directory))
 
     def exceeded(self) -> bool:
@@ -309,7 +308,6 @@ class DiskUse:
 
 
 def _size(directory: Path) -> int:
-    """Return the size on disk of all files below a directory, in bytes."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

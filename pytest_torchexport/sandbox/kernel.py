@@ -108,7 +108,6 @@ def limit_files(home: Path, *, trusted: bool, libraries: Sequence[str] = ()) -> 
 
 
 def _devices() -> Iterator[Path]:
-    """Yield the devices that an artifact may write to."""
     yield Path(os.devnull)
     yield from Path("/dev").glob("nvidia*")
 

@@ -47,7 +47,6 @@ class Threads:
 
     @property
     def as_served(self) -> bool:
-        """True if the artifact runs with the runtime's own settings, as it is served."""
         return self.allowed > 1
 
 

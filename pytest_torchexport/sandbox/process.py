@@ -128,7 +128,6 @@ class Server:
 
     @classmethod
     def close_all(cls) -> None:
-        """Close every server of this process."""
         with cls._sharing:
             while cls._shared:
                 cls._shared.popitem()[1].close()
@@ -263,7 +262,6 @@ class Server:
         raise ServerUnavailable(f"the clean process does not answer: {reason}") from None
 
     def _last_line(self) -> list[str]:
-        """Return the last line of the server's log, if there is one."""
         with contextlib.suppress(OSError):
             return (self.home / LOG).read_text(errors="replace").splitlines()[-1:]
         return []

@@ -135,7 +135,6 @@ class SandboxProcess:
 
     @property
     def over(self) -> bool:
-        """True if its process is gone."""
         return self._child is None
 
     def printed(self) -> str:
@@ -149,7 +148,6 @@ class SandboxProcess:
             return ""
 
     def close(self) -> int | None:
-        """End the process. Returns its wait status, None if that is not known."""
         child, self._child = self._child, None
         if child is None:
             return None

@@ -112,7 +112,6 @@ _QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.qui
 
 
 def are_tensors(values: Iterable[Any]) -> bool:
-    """Return True if all values of a frame are tensors."""
     return all(isinstance(value, torch.Tensor) for value in values)
 
 

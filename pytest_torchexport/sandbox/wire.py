@@ -98,7 +98,6 @@ def packed(value: Any, codec: Codec) -> Frame:
 
 
 def send(channel: socket, frame: Frame) -> None:
-    """Write one frame."""
     size = sum(blob.nbytes for blob in frame.blobs)
     channel.sendall(_HEAD.pack(len(frame.header), size) + frame.header)
     for blob in frame.blobs:
@@ -261,7 +260,6 @@ class ArrayCodec:
     """The codec of a server without torch."""
 
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
-        """Return the dtype, shape and bytes of an Array; None for any other value."""
         return (leaf.dtype, leaf.shape, leaf.data) if isinstance(leaf, Array) else None
 
     def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
@@ -273,7 +271,6 @@ class ArrayCodec:
         raise UnknownClass(f"{structure:.200} is not known where there is no torch")
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Array:
-        """Return an Array with its own memory."""
         return Array(dtype, tuple(shape), bytearray(data))
 
 

@@ -17,7 +17,6 @@ class WithArrays:
     codec = wire.ARRAYS
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Load the file and return the facts that its format reads in it."""
         opened = child.guarded(message, message["load"], message["read"])
         load, read = opened.functions
         path = Path(message["path"])
@@ -26,11 +25,9 @@ class WithArrays:
         return {"found": found, "confined": opened.confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return no tensors: such a file has no state."""
         return {"state": {}}
 
     def run(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Make one call."""
         returned = self._loaded(*message["args"], **message["kwargs"])
         return {"returned": returned, "state": {}}
 

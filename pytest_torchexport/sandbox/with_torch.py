@@ -42,7 +42,6 @@ class WithTorch:
         self._settings = ExitStack()  # never left: the settings hold for the life of the process
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Load the file and return the facts that its format reads in it."""
         self._device = message["device"]
         # Now, while the driver may still open what it needs.
         cuda.initialize(self._device)
