@@ -1,14 +1,14 @@
 """The check ``dims``: the artifact accepts the sizes that were declared.
 
-A program's metadata gives only a suspicion: torch's ranges begin at 2 although 0 and 1 run well,
-and a guard may be stricter than the graph under it. Raises DimsNarrowed if a call that eager takes
-confirms a suspicion, or if the file of somebody else declares a size of an output that a call does
-not have.
+What a program says of sizes gives only a suspicion: torch's ranges begin at 2 although 0 and 1 run
+well, and a guard may be stricter than the graph under it. Raises DimsNarrowed if a call that eager
+takes confirms a suspicion, or if the file of somebody else declares a size of an output that a call
+does not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,18 +17,19 @@ from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_recipe, plain_recipe
+from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import DimsNarrowed, Failure
-from pytest_torchexport.targets.formats.size_conditions import Sizes
-from pytest_torchexport.targets.formats.sizes import Suspicion
+from pytest_torchexport.targets.formats.sizes import Sizes, Suspicion
 
 # How many parts of a larger call are tried at the example's sizes.
 WINDOWS = 8
 # How much of an expression a report shows, in characters.
 READ = 160
-Witness = Callable[[Mapping[str, int]], Failure | None]
+# A legal call at the given sizes, of which it returns the failure.
+Witness = Callable[[Sizes], Failure | None]
 
 
 def audit(case: Case) -> None:
@@ -90,26 +91,19 @@ def _audit_inputs(case: Case) -> None:
     if not suspicions:
         return
     tried: list[Recipe] = []
-    otherwise: list[Recipe] = []
 
-    def witness(sizes: Mapping[str, int]) -> Failure | None:
+    def witness(sizes: Sizes) -> Failure | None:
         normal = plain_recipe(case.spec, "normal", case.spec.all_sizes(sizes), case.plan.seed)
         for recipe in (normal, example_recipe(case.spec, sizes)):
             failure = case.judge.quietly(recipe)
-            if failure is None:
-                continue
-            if not _fails_elsewhere(case, recipe):
+            if failure is not None and not _fails_elsewhere(case, recipe):
                 tried.append(recipe)
                 return failure
-            otherwise.append(recipe)
         return None
 
     with case.log.timed("dims"):
         try:
-            cleared = check(suspicions, witness)
-            if not otherwise:  # a model that fails at every size clears none
-                for sentence in cleared:
-                    case.log.note(sentence)
+            check(suspicions, witness, case.spec)
         except DimsNarrowed as failure:
             assumed = [name for name, dim in case.spec.dims.items() if not dim.declared]
             if assumed and case.plan.options.shapes is None:
@@ -140,28 +134,24 @@ def _fails_elsewhere(case: Case, recipe: Recipe) -> bool:
     )
 
 
-def check(suspicions: Sequence[Suspicion], witness: Witness) -> list[str]:
-    """Raise DimsNarrowed for the first suspicion that a call confirms.
-
-    ``witness`` makes a legal call at the given sizes and returns its failure. Return the suspicions
-    that no call confirmed, in sentences.
-    """
-    cleared = []
+def check(suspicions: Sequence[Suspicion], witness: Witness, spec: InputSpec) -> None:
+    """Raise DimsNarrowed for the first suspicion that a call confirms."""
     for suspicion in suspicions:
         confirmed = next(_failing(suspicion.sizes, witness), None)
         if confirmed is None:
-            if not suspicion.is_torchs_minimum:
-                cleared.append(_cleared(suspicion))
             continue
-        within = next(_failing(suspicion.taken, witness), None)
-        if within is None:
-            raise _narrowed(suspicion, *confirmed)
-        sizes, failure = within
-        if isinstance(failure, DimsNarrowed):
-            text = f"the program fails at {_at(sizes)} too, which its range of sizes includes"
-            raise _failure(suspicion, sizes, failure, text)
-        # It is wrong at sizes that torch takes: the minimum is not the cause, and parity judges it.
-    return cleared
+        why = f"the program says {_cut(suspicion.text)}: {suspicion.why}"
+        if suspicion.is_torchs_minimum:
+            within = next(_failing(suspicion.taken, witness), None)
+            if within is not None and not isinstance(within[1], DimsNarrowed):
+                # It is wrong at sizes that torch takes: the minimum is not the cause, and parity
+                # judges it.
+                continue
+            confirmed = within or confirmed
+            if within is not None or is_guard(str(confirmed[1])):
+                # torch.export puts no guard on its minimum: this one says something else.
+                why = f"a guard of the program refuses {_at(confirmed[0])}"
+        raise _narrowed(suspicion, *confirmed, why, spec)
 
 
 def _failing(calls: Sequence[Sizes], witness: Witness) -> Iterator[tuple[Sizes, Failure]]:
@@ -171,42 +161,24 @@ def _failing(calls: Sequence[Sizes], witness: Witness) -> Iterator[tuple[Sizes, 
             yield sizes, failure
 
 
-def _cleared(suspicion: Suspicion) -> str:
-    return (
-        f"{suspicion.dim}: {suspicion.declared}, the program says {_cut(suspicion.actual)} "
-        f"({_cut(suspicion.why)}); and yet it was right at {_listed(suspicion)}"
-    )
-
-
-def _narrowed(suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure) -> DimsNarrowed:
-    text = f"the program says {_cut(suspicion.actual)}: {_cut(suspicion.why)}"
-    if suspicion.is_torchs_minimum and is_guard(str(failure)):
-        # torch.export puts no guard on its minimum: this one says something else.
-        text = f"a guard of the program refuses {_at(sizes)}"
-    return _failure(suspicion, sizes, failure, text)
-
-
-def _failure(
-    suspicion: Suspicion, sizes: Mapping[str, int], failure: Failure, text: str
+def _narrowed(
+    suspicion: Suspicion, sizes: Sizes, failure: Failure, why: str, spec: InputSpec
 ) -> DimsNarrowed:
+    dim = spec.dims[suspicion.dim]
+    declared = f"{'declared' if dim.declared else 'assumed'} {dim.describe()}"
     said = " ".join(str(failure).split()) or failure.title
-    place = f"{suspicion.dim} (axis {suspicion.axis} of {suspicion.path})"
     return DimsNarrowed(
-        f"{place}: {suspicion.declared}, {text}",
+        f"{dim.name} (axis {suspicion.axis} of {suspicion.path}): {declared}, {why}",
         details=(f"at {_at(sizes)}: {said}", *failure.details),
         where=suspicion.where or failure.where,
         differences=failure.differences,
     )
 
 
-def _at(sizes: Mapping[str, int]) -> str:
+def _at(sizes: Sizes) -> str:
     return ", ".join(f"{name} = {size}" for name, size in sizes.items())
 
 
 def _cut(text: str) -> str:
     """Cut an expression of sizes: expressions of shifted windows can be pages long."""
     return text if len(text) <= READ else f"{text[:READ]}..."
-
-
-def _listed(suspicion: Suspicion) -> str:
-    return "; ".join(map(_at, suspicion.sizes))

@@ -36,8 +36,7 @@ from pytest_torchexport.targets.formats.branches import Branches
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 from pytest_torchexport.targets.formats.onnx_values import EagerValue, packed
-from pytest_torchexport.targets.formats.size_facts import SizeFacts
-from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
 
 # Functions that read an ONNX file without loading it, called in the sandbox: both return texts.

@@ -22,7 +22,7 @@ from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.targets.formats.size_conditions import TORCHS_LOWEST
+from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 
 # The statements that decide by what is asked in their line.
 STATEMENTS = ("if", "elif", "while", "for", "case", "match", "assert")

@@ -28,9 +28,12 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     unavailable,
 )
 from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, packed
-from pytest_torchexport.targets.formats.shape_env import Captures, captured_sizes, captures
-from pytest_torchexport.targets.formats.size_facts import SizeFacts
-from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
+from pytest_torchexport.targets.formats.sizes import (
+    SizeFacts,
+    Suspicion,
+    captures,
+    suspicions,
+)
 from pytest_torchexport.targets.torch_export_shared import (
     EXPORTING,
     FREEZES,
@@ -126,7 +129,7 @@ class OnnxProgramFacts(OnnxModelFacts):
     """The facts of an ONNXProgram, and of the ExportedPrograms that it was made from."""
 
     program: Any
-    captured: Captures
+    captured: list[SizeFacts]
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return what the sizes of the graph's inputs make doubtful.
@@ -138,12 +141,16 @@ class OnnxProgramFacts(OnnxModelFacts):
         shapes = [
             tuple(next(values).shape) if leaf.path in inside else None for leaf in spec.leaves
         ]
+        frozen = {
+            source: line
+            for facts in reversed(self.captured)
+            for source, line in facts.frozen.items()
+        }
         return suspicions(
             spec,
-            SizeFacts.of_inputs(shapes, self.captured.frozen),
-            self.captured.kept,
-            *self.captured.refused,
-            captured_sizes(self.program.exported_program),
+            SizeFacts.of_inputs(shapes, frozen),
+            *self.captured,
+            SizeFacts.captured(self.program.exported_program),
             dropped=True,
         )
 
@@ -186,7 +193,7 @@ class _Made:
     """An ONNXProgram, what was captured on the way, notes, cautions, and how dims were given."""
 
     program: Any
-    captured: Captures
+    captured: list[SizeFacts]
     notes: tuple[str, ...]
     cautions: tuple[str, ...] = ()
     dynamic_shapes: Any = None

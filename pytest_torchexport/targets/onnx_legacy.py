@@ -33,8 +33,7 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     unavailable,
 )
 from pytest_torchexport.targets.formats.onnx_values import EagerValue, OnnxOutputs, packed
-from pytest_torchexport.targets.formats.size_facts import SizeFacts
-from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.torchscript_shared import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,

@@ -31,8 +31,7 @@ from pytest_torchexport.targets.formats.devices import (
     must_be_together,
 )
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.targets.formats.shape_env import captured_sizes
-from pytest_torchexport.targets.formats.sizes import Suspicion, suspicions
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.torch_private.dispatcher import is_higher_order, schema_of
 from pytest_torchexport.torch_private.memory import kept_shared
 from pytest_torchexport.torch_private.structures import parts_of_structure
@@ -75,7 +74,7 @@ class ExportedProgramFacts(ProgramFacts):
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         """Return what its ranges and guards make doubtful."""
-        return suspicions(spec, captured_sizes(self.program))
+        return suspicions(spec, SizeFacts.captured(self.program))
 
     def branches(self) -> Branches:
         """Return its ``torch.cond``, ``while_loop``, ``scan`` and ``map``.
@@ -115,7 +114,7 @@ class ExportedProgramFacts(ProgramFacts):
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
         """Return contents, and of a foreign file branches and sizes, as JSON."""
-        sizes = {"sizes": captured_sizes(self.program).as_plain()} if foreign else {}
+        sizes = {"sizes": SizeFacts.captured(self.program).as_plain()} if foreign else {}
         return {**super().as_plain(foreign=foreign), **sizes}
 
 

@@ -1,42 +1,63 @@
-"""Compare what a program says about sizes with the sizes that the input spec declares.
+"""Read what a program says about the sizes of its inputs, beside the dims of the input spec.
 
 The result is suspicions only: torch's ranges begin at 2 for programs that run well at 0 and 1, and
 a guard may be stricter than the graph under it. A call has to show that a size really fails.
+``torch_private/symbolic_sizes.py`` reads torch's ShapeEnv; if torch has changed, nothing is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise, product
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from pytest_torchexport.config.named_dims import Dim
-from pytest_torchexport.inputs.spec import InputSpec
-from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.targets.formats.size_conditions import (
-    TORCHS_LOWEST,
-    Condition,
-    Sizes,
-    conditions,
-)
-from pytest_torchexport.targets.formats.size_expressions import UnknownExpression
-from pytest_torchexport.targets.formats.size_facts import SizeFacts
+import torch
 
-# How many sizes of one dim are evaluated, how many of each of several dims, and how many calls a
-# suspicion proposes.
-ASKED = 128
-ASKED_EACH = 12
+from pytest_torchexport.config.named_dims import Dim, Expr
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.texts import chain
+from pytest_torchexport.outcomes.torch_state import exports_observed
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.torch_private.symbolic_sizes import (
+    environment_of,
+    frozen_lines,
+    guards_of,
+    range_lines,
+    ranges_of,
+    shape_environment,
+    sources_of,
+)
+
+Sizes = Mapping[str, int]
+
+# torch.export takes every dynamic size to be at least this; nothing in the program enforces it:
+# https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
+TORCHS_LOWEST = 2
+# Sizes of each kind: the smallest, odd and even, a multiple of 8, a prime.
+KINDS = (0, 1, 2, 3, 8, 13)
+# Of a dim with so many sizes each is asked: sympy takes up to a ms for one, of two dims for a pair.
+FEW = 16
+# How many calls a suspicion proposes: the nearest two that may fail, the largest, the smallest.
 WITNESSES = 4
+
+STATIC = "the size is static in the file"
+AUTO = "Dim.AUTO turned static: the code makes a number of the size"
+PINNED = "the code was captured for this size alone"
+GUARD = "the code was captured for these sizes only, and a guard says so"
+DROPPED = "the code was captured for these sizes only, and the ONNX file drops the guard"
+TIED = "the two sizes became one in the program"
 LOWEST = "torch.export takes dynamic sizes to be at least 2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspicion:
-    """A dim that an artifact may not accept as it was declared or assumed.
+    """A restriction that a program states, and that sizes of the input spec break.
 
-    ``path`` and ``axis`` say where it is in the call; ``declared``, ``actual`` and ``why`` are
-    parts of a sentence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
+    ``dim`` is the one to name, ``path`` and ``axis`` where it is in the call. ``text`` is what has
+    to hold, ``why`` whence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
     try, each as the dims that differ from the example. ``is_torchs_minimum`` if the reason is only
     that torch.export takes dynamic sizes to be at least 2, as it does in every program; ``taken``
     are then calls at the smallest sizes from 2 on, which this reason leaves legal.
@@ -45,8 +66,7 @@ class Suspicion:
     dim: str
     path: str
     axis: int
-    declared: str
-    actual: str
+    text: str
     why: str
     where: SourceLine | None
     sizes: tuple[Sizes, ...]
@@ -54,148 +74,452 @@ class Suspicion:
     taken: tuple[Sizes, ...] = ()
 
 
+# -- what a program says ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeFacts:
+    """What one program says about sizes, in torch's own symbols.
+
+    ``axes`` are the shapes of the call's leaves in order (None for a leaf that is no tensor), of
+    whole numbers, expressions, and None for a size of which nothing is known. ``ranges`` are the
+    bounds of symbols, ``lines`` the user's lines that gave the lower and the upper one. ``sources``
+    say which axis a symbol was made for, in torch's words (``L['x'].size()[0]``), and ``frozen`` at
+    which line the size of such an axis became a number.
+    """
+
+    axes: tuple[tuple[Any, ...] | None, ...] = ()
+    ranges: Mapping[Any, tuple[int | None, int | None]] = field(default_factory=dict)
+    lines: Mapping[Any, tuple[SourceLine | None, SourceLine | None]] = field(default_factory=dict)
+    guards: Sequence[tuple[Any, SourceLine | None]] = ()
+    sources: Mapping[Any, str] = field(default_factory=dict)
+    frozen: Mapping[str, SourceLine] = field(default_factory=dict)
+
+    @classmethod
+    def of_inputs(
+        cls, shapes: Sequence[Sequence[Any] | None], frozen: Mapping[str, SourceLine] | None = None
+    ) -> SizeFacts:
+        """Return the facts of a format that has either one size per axis or an open one.
+
+        ``shapes`` are those of the call's leaves (None for a leaf that is no input); on an axis
+        with an int, that size alone is taken.
+        """
+        axes = tuple(shape if shape is None else tuple(map(_whole, shape)) for shape in shapes)
+        return cls(axes=axes, frozen=frozen or {})
+
+    @classmethod
+    def captured(cls, program: Any) -> SizeFacts:
+        """Return what an ExportedProgram says about the sizes of its inputs. Never raises."""
+        try:
+            environment = shape_environment(program)
+            ranges = program.range_constraints
+            return cls(
+                axes=_input_shapes(program),
+                ranges={symbol: _bounds(interval) for symbol, interval in ranges.items()},
+                lines={symbol: range_lines(environment, symbol) for symbol in ranges},
+                guards=guards_of(environment),
+                sources=sources_of(environment),
+                frozen=frozen_lines(environment),
+            )
+        except Exception:  # another torch keeps it elsewhere: nothing is known then
+            return cls()
+
+    @classmethod
+    def refused(cls, error: BaseException) -> SizeFacts:
+        """Return what comes from a line of the user's in an export that torch refused.
+
+        Never raises.
+        """
+        try:
+            environment = environment_of(chain(error))
+            ranges: dict[Any, tuple[int | None, int | None]] = {}
+            lines = {symbol: range_lines(environment, symbol) for symbol in ranges_of(environment)}
+            for symbol, interval in ranges_of(environment).items():
+                low, high = _bounds(interval)
+                low_at, high_at = lines[symbol]
+                ranges[symbol] = (low if low_at else None, high if high_at else None)
+            return cls(
+                ranges=ranges,
+                lines=lines,
+                guards=[(guard, where) for guard, where in guards_of(environment) if where],
+                sources=sources_of(environment),
+                frozen=frozen_lines(environment),
+            )
+        except Exception:  # as above
+            return cls()
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return axes and ranges as JSON, for another process; expressions become None."""
+
+        def plain(size: Any) -> int | str | None:
+            return str(size) if getattr(size, "is_Symbol", False) else _whole(size)
+
+        return {
+            "axes": [shape if shape is None else [*map(plain, shape)] for shape in self.axes],
+            "ranges": {
+                str(symbol): [*bounds] for symbol, bounds in self.ranges.items() if symbol.is_Symbol
+            },
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> SizeFacts:
+        """Return what ``as_plain`` kept. Names become symbols, and nothing is evaluated.
+
+        A file may have written the data itself.
+        """
+        import sympy  # type: ignore[import-untyped]
+
+        def size(value: Any) -> Any:
+            return sympy.Symbol(value) if isinstance(value, str) else _whole(value)
+
+        return cls(
+            axes=tuple(
+                shape if shape is None else tuple(map(size, shape)) for shape in plain["axes"]
+            ),
+            ranges={
+                sympy.Symbol(str(name)): (_whole(low), _whole(high))
+                for name, (low, high) in plain["ranges"].items()
+            },
+        )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _bounds(interval: Any) -> tuple[int | None, int | None]:
+    return _bound(interval.lower) or None, _bound(interval.upper)  # everything is at least 0
+
+
+def _bound(value: Any) -> int | None:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return number if abs(number) < 2**31 else None
+
+
+def _input_shapes(program: Any) -> tuple[tuple[Any, ...] | None, ...]:
+    """Return the shape of each leaf of the call, in numbers and sympy expressions."""
+    from torch.export.graph_signature import InputKind
+
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
+    }
+
+    def size_of(size: Any) -> Any:
+        if isinstance(size, int):
+            return size
+        expr = size.node.expr
+        return int(expr) if expr.is_Integer else expr
+
+    shapes: list[tuple[Any, ...] | None] = []
+    for item in program.graph_signature.input_specs:
+        if item.kind == InputKind.USER_INPUT:
+            value = values.get(item.arg.name)
+            plain = isinstance(value, torch.Tensor)
+            shapes.append(tuple(map(size_of, value.shape)) if plain else None)  # type: ignore[union-attr]
+    return tuple(shapes)
+
+
+@contextmanager
+def captures() -> Iterator[list[SizeFacts]]:
+    """Collect what ``torch.export`` says about sizes within the block, refused attempts included.
+
+    The ONNX exporter drops guards and the lines at which sizes became numbers; the programs that it
+    captures on the way have both. The program that was captured last comes first.
+    """
+    seen: list[SizeFacts] = []
+    with exports_observed(
+        lambda program: seen.insert(0, SizeFacts.captured(program)),
+        lambda error: seen.append(SizeFacts.refused(error)),
+    ):
+        yield seen
+
+
+# -- beside the input spec -------------------------------------------------------------------------
+
+
 def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tuple[Suspicion, ...]:
     """Return what the facts of programs make doubtful about the spec's dims. Never raises.
 
-    ``dropped`` says that the file keeps none of the guards.
+    ``dropped`` says that the file keeps none of the guards. The surest come first, and a dim that
+    is one number in the file gets no second suspicion.
     """
     try:
-        found = [item for each in facts for item in conditions(spec, each, dropped)]
-        return tuple(_suspected(spec, _failing(spec, found)))
+        stated = [each for one in facts for each in _stated(spec, one, dropped)]
+        # One may be stated twice, once with the user's line.
+        stated.sort(key=lambda each: (not each.static, not each.where))
+        unique = {(each.dims, each.text): each for each in reversed(stated)}
+        found = [each for each in map(unique.get, dict.fromkeys(unique)) if each is not None]
+        pairs = [(each, _suspicion(spec, each)) for each in found]
     except Exception:  # the metadata of an odd program is no reason to fail the item
         return ()
+    doubtful = [(each, doubt) for each, doubt in pairs if doubt is not None]
+    static = {each.dims for each, _ in doubtful if each.static}
+    kept = [(each, doubt) for each, doubt in doubtful if each.static or each.dims not in static]
+    kept.sort(key=lambda pair: (not pair[0].static, pair[1].is_torchs_minimum, not pair[1].where))
+    return tuple(doubt for _, doubt in kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """Something that has to hold; ``holds`` returns None if it cannot tell.
+
+    ``numbers`` are those that it compares sizes with.
+    """
+
+    dims: tuple[str, ...]
+    place: tuple[str, int]
+    holds: Callable[[Sizes], bool | None]
+    text: str
+    why: str
+    where: SourceLine | None = None
+    numbers: tuple[int, ...] = ()
+    static: bool = False
+    lowest: bool = False
 
 
 @dataclass(frozen=True)
-class _Failing:
-    """A condition with the sizes that break it."""
+class _Place:
+    """The axis that a symbol stands for."""
 
-    condition: Condition
-    sizes: tuple[Sizes, ...]
-    lowest: bool
+    path: str
+    axis: int
+    expr: Expr
 
 
-def _failing(spec: InputSpec, conditions: Iterable[Condition]) -> list[_Failing]:
-    found, seen = [], set()
-    # A condition may occur twice, once with the user's line.
-    for condition in sorted(conditions, key=lambda item: (not item.static, not item.where)):
-        key = (condition.dims, condition.text)
-        if key in seen or any(name not in spec.dims for name in condition.dims):
+def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_Stated]:
+    """Yield what one program states about the spec's dims."""
+    axes = facts.axes if len(facts.axes) == len(spec.leaves) else (None,) * len(spec.leaves)
+    tensors = [
+        (leaf, shape)
+        for leaf, shape in zip(spec.leaves, axes, strict=True)
+        if isinstance(leaf, TensorLeaf) and shape is not None and len(shape) == len(leaf.shape)
+    ]
+    places = _places(spec, facts, tensors)
+    auto = spec.dynamic_shapes is not None and "AUTO" in repr(spec.dynamic_shapes)
+    why = DROPPED if dropped else GUARD
+    lines = {_place_of(source, spec): line for source, line in facts.frozen.items()}
+    for leaf, shape in tensors:
+        for axis, (expr, size) in enumerate(zip(leaf.shape, shape, strict=True)):
+            place = _Place(leaf.path, axis, expr)
+            if isinstance(size, int):
+                line = lines.get((leaf.path, axis))
+                yield from _static(place, size, AUTO if auto else STATIC, line)
+            elif size is not None and places.get(size, place).expr != expr:
+                yield from _relation(size, places, TIED, None, beside=place)
+    for symbol, (low, high) in facts.ranges.items():
+        at = places.get(symbol)
+        if at is None:
             continue
-        seen.add(key)
-        broken = tuple(
-            sizes for sizes in _asked(spec, condition) if _ask(condition, sizes) is False
+        low_at, high_at = facts.lines.get(symbol, (None, None))
+        if low is not None and low == high:
+            yield from _static(at, low, AUTO if auto else PINNED, low_at or high_at)
+            continue
+        # Capture decides branches as if no dynamic size were 0 or 1, whatever range it shows.
+        yield from _bounded(at, max(low or 0, TORCHS_LOWEST), why, low_at, lower=True)
+        if high is not None:
+            yield from _bounded(at, high, why, high_at, lower=False)
+    for guard, where in facts.guards:
+        yield from _relation(guard, places, why, where)
+
+
+def _places(
+    spec: InputSpec, facts: SizeFacts, tensors: Sequence[tuple[TensorLeaf, tuple[Any, ...]]]
+) -> dict[Any, _Place]:
+    places: dict[Any, _Place] = {}
+    leaves = {leaf.path: leaf for leaf in spec.tensors}
+    for symbol, source in facts.sources.items():
+        path, axis = _place_of(source, spec) or ("", 0)
+        if path in leaves and axis < len(leaves[path].shape):
+            places[symbol] = _Place(path, axis, leaves[path].shape[axis])
+    for leaf, shape in tensors:
+        for axis, size in enumerate(shape):
+            if getattr(size, "is_Symbol", False):
+                places.setdefault(size, _Place(leaf.path, axis, leaf.shape[axis]))
+    return places
+
+
+_SOURCE = re.compile(r"L\['(\w+)'\](.*)\.size\(\)\[(\d+)\]$")
+_FLAT = re.compile(r"\[(\d+)\]$")
+
+
+def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
+    """Return ``("x", 0)`` for torch's ``L['x'].size()[0]``."""
+    match = _SOURCE.match(source)
+    if match is None:
+        return None
+    name, rest, axis = match.groups()
+    flat = _FLAT.match(rest)
+    if name == "flat_args" and flat is not None and int(flat[1]) < len(spec.leaves):
+        # strict=True knows the leaves by their number alone.
+        return spec.leaves[int(flat[1])].path, int(axis)
+    return name + rest, int(axis)
+
+
+def _static(place: _Place, size: int, why: str, where: SourceLine | None) -> Iterator[_Stated]:
+    expr = place.expr
+    if expr.names:
+        yield _Stated(
+            dims=tuple(sorted(expr.names)),
+            place=(place.path, place.axis),
+            holds=lambda sizes: expr.evaluate(sizes) == size,
+            text=f"{expr.text} == {size}",
+            why=why,
+            where=where,
+            numbers=(size,),
+            static=True,
         )
-        if broken:
-            tiny = not condition.where and not condition.static and _only_tiny(broken)
-            found.append(_Failing(condition, broken, condition.lowest or tiny))
-    return found
 
 
-def _only_tiny(broken: Sequence[Sizes]) -> bool:
-    """Return True if it is broken only where a size is 0 or 1: torch specializes on these."""
-    return all(min(sizes.values()) < TORCHS_LOWEST for sizes in broken)
+def _bounded(
+    place: _Place, bound: int, why: str, where: SourceLine | None, *, lower: bool
+) -> Iterator[_Stated]:
+    expr = place.expr
+    if not expr.names:
+        return
+
+    def holds(sizes: Sizes) -> bool:
+        size = expr.evaluate(sizes)
+        return size >= bound if lower else size <= bound
+
+    yield _Stated(
+        dims=tuple(sorted(expr.names)),
+        place=(place.path, place.axis),
+        holds=holds,
+        text=f"{expr.text} {'>=' if lower else '<='} {bound}",
+        why=why,
+        where=where,
+        numbers=(bound,),
+        lowest=lower and bound <= TORCHS_LOWEST and where is None,
+    )
 
 
-def _ask(condition: Condition, sizes: Sizes) -> bool | None:
+def _relation(
+    expression: Any,
+    places: Mapping[Any, _Place],
+    why: str,
+    where: SourceLine | None,
+    beside: _Place | None = None,
+) -> Iterator[_Stated]:
+    """Yield a guard; or that the size ``beside`` it is equal to an expression of other sizes."""
+    import sympy
+
+    symbols = getattr(expression, "free_symbols", None)
+    if not symbols or any(symbol not in places for symbol in symbols):
+        return
+    named = {symbol: sympy.Symbol(_grouped(places[symbol].expr)) for symbol in symbols}
+    dims = {name for symbol in symbols for name in places[symbol].expr.names}
+    dims |= beside.expr.names if beside is not None else set()
+    at = beside or next(place for symbol, place in places.items() if symbol in symbols)
+    if not dims:
+        return
+
+    def holds(sizes: Sizes) -> bool:
+        known = {symbol: sympy.Integer(places[symbol].expr.evaluate(sizes)) for symbol in symbols}
+        value = expression.xreplace(known)
+        return bool(value if beside is None else value == beside.expr.evaluate(sizes))
+
+    text = _text(expression.xreplace(named))
+    yield _Stated(
+        dims=tuple(sorted(dims)),
+        place=(at.path, at.axis),
+        holds=holds,
+        text=text if beside is None else f"{beside.expr.text} == {text}",
+        why=why,
+        where=where,
+        numbers=tuple(int(part) for part in expression.args if getattr(part, "is_Integer", False)),
+    )
+
+
+def _grouped(expr: Expr) -> str:
+    return expr.text if expr.text in expr.names or expr.text.isdigit() else f"({expr.text})"
+
+
+def _text(expression: Any) -> str:
+    """Return an expression as a user would write it: ``Mod(batch, 2) == 0``."""
+    sign = {"Equality": "==", "Unequality": "!="}.get(type(expression).__name__)
+    return f"{expression.args[0]} {sign} {expression.args[1]}" if sign else str(expression)
+
+
+# -- which sizes to try ----------------------------------------------------------------------------
+
+
+def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
+    """Return the suspicion if sizes of the spec's dims break what is stated."""
+    if any(name not in spec.dims for name in stated.dims):
+        return None
+    broken = [sizes for sizes in _tried(spec, stated) if _ask(stated, sizes) is False]
+    if not broken:
+        return None
+    tiny = all(min(sizes.values()) < TORCHS_LOWEST for sizes in broken)
+    lowest = stated.lowest or (tiny and not stated.where and not stated.static)
+    path, axis = stated.place
+    leaf = next(leaf for leaf in spec.tensors if leaf.path == path)
+    own = leaf.shape[axis].names & set(stated.dims)
+    return Suspicion(
+        dim=min(own) if own else stated.dims[0],
+        path=path,
+        axis=axis,
+        text=stated.text,
+        why=LOWEST if lowest else stated.why,
+        where=stated.where,
+        sizes=_witnesses(spec, broken),
+        is_torchs_minimum=lowest,
+        taken=_taken(spec, stated.dims) if lowest else (),
+    )
+
+
+def _ask(stated: _Stated, sizes: Sizes) -> bool | None:
     try:
-        return condition.holds(sizes)
-    except (UnknownExpression, ArithmeticError, ValueError, KeyError, TypeError):
+        return stated.holds(sizes)
+    except (ArithmeticError, ValueError, KeyError, TypeError):
         return None
 
 
-def _asked(spec: InputSpec, condition: Condition) -> list[dict[str, int]]:
-    """Return the sizes of its dims at which to evaluate a condition."""
-    names, dims = condition.dims, [spec.dims[name] for name in condition.dims]
-    if len(dims) == 1:
-        some = _some(dims[0], ASKED, condition.numbers)
-        asked = _with_edges(dims[0], some, lambda size: _ask(condition, {names[0]: size}))
-        return [{names[0]: size} for size in asked]
-    each = [_some(dim, ASKED_EACH, condition.numbers) for dim in dims]
-    if len(dims) == 2:
-        return [dict(zip(names, sizes, strict=True)) for sizes in product(*each)]
+def _tried(spec: InputSpec, stated: _Stated) -> Iterator[dict[str, int]]:
+    """Yield sizes of its dims: of two dims all pairs, of more one at a time."""
+    dims = [spec.dims[name] for name in stated.dims]
+    some = [_some(dim, stated.numbers) for dim in dims]
+    if len(dims) <= 2:
+        yield from (dict(zip(stated.dims, pair, strict=True)) for pair in product(*some))
+        return
     example = {dim.name: dim.example for dim in dims}
-    return [
-        {**example, dim.name: size} for dim, sizes in zip(dims, each, strict=True) for size in sizes
-    ]
+    for dim, sizes in zip(dims, some, strict=True):
+        yield from ({**example, dim.name: size} for size in sizes)
 
 
-def _some(dim: Dim, most: int, numbers: Iterable[int]) -> list[int]:
+def _some(dim: Dim, numbers: Sequence[int]) -> list[int]:
     """Return all sizes of a dim if they are few.
 
-    Else its ends, the sizes next to the example and to these numbers, and an even spread.
+    Else its ends, the sizes beside the example and these numbers, and one of each kind.
     """
-    if len(dim.sizes) <= most:
+    if len(dim.sizes) <= FEW:
         return list(dim.sizes)
     about = (number + step for number in (dim.example, *numbers) for step in (-1, 0, 1))
-    near = {size for size in about if size in dim.sizes}
-    ends = {*dim.sizes[:3], *dim.sizes[-2:]}
-    step = max(len(dim.sizes) // max(most - len(near | ends), 1), 1)
-    return sorted(near | ends | set(dim.sizes[::step]))
+    wanted = {*dim.sizes[:2], *dim.sizes[-2:], *about, *KINDS}
+    return sorted(size for size in wanted if size in dim.sizes)
 
 
-def _with_edges(dim: Dim, some: Sequence[int], ask: Callable[[int], bool | None]) -> list[int]:
-    """Return these sizes, and between any two with another answer those next to its change."""
-    found, sizes = set(some), dim.sizes
-    for low, high in pairwise(some):
-        answer, first, last = ask(low), sizes.index(low), sizes.index(high)
-        if ask(high) == answer:
-            continue
-        while last - first > 1:
-            middle = (first + last) // 2
-            first, last = (middle, last) if ask(sizes[middle]) == answer else (first, middle)
-        found |= {sizes[first], sizes[last]}
-    return sorted(found)
+def _witnesses(spec: InputSpec, broken: Sequence[Sizes]) -> tuple[Sizes, ...]:
+    """Return the sizes nearest to the example, the largest and the smallest."""
 
+    def changed(sizes: Sizes) -> dict[str, int]:
+        moved = {name: n for name, n in sizes.items() if n != spec.dims[name].example}
+        # If the user's example is 0 or 1, the exporter got another one, so the user's may fail too.
+        return moved or dict(sizes)
 
-def _suspected(spec: InputSpec, failing: Sequence[_Failing]) -> list[Suspicion]:
-    """Return one suspicion per dims and line of the user's, the surest first."""
-    groups: dict[tuple[Any, ...], list[_Failing]] = {}
-    for item in failing:
-        condition = item.condition
-        key = (condition.dims, item.lowest, None if item.lowest else condition.where)
-        groups.setdefault(key, []).append(item)
-    static = {item.condition.dims for item in failing if item.condition.static}
-    ranked = sorted(groups.values(), key=_rank)
-    return [
-        _suspicion(spec, group, failing)
-        for group in ranked
-        # A dim that is one number in the file gets no second suspicion.
-        if group[0].condition.dims not in static or any(item.condition.static for item in group)
-    ]
+    def distance(sizes: Sizes) -> tuple[bool, int, int]:
+        tiny = any(size < TORCHS_LOWEST for size in sizes.values())
+        off = sum(abs(size - spec.dims[name].example) for name, size in sizes.items())
+        return tiny, len(changed(sizes)), off
 
-
-def _rank(group: Sequence[_Failing]) -> tuple[bool, ...]:
-    return (
-        not any(item.condition.static for item in group),
-        group[0].lowest,
-        not group[0].condition.where,
-    )
-
-
-def _suspicion(
-    spec: InputSpec, group: Sequence[_Failing], failing: Sequence[_Failing]
-) -> Suspicion:
-    first = next((item for item in group if item.condition.static), group[0])
-    condition = first.condition
-    dim = spec.dims[_subject(spec, condition)]
-    actual = _actual(spec, dim, condition, group, failing)
-    texts = list(dict.fromkeys(item.condition.text for item in group))
-    why = LOWEST if first.lowest else condition.why
-    if not condition.static and not first.lowest and texts != [actual]:
-        why = f"{why}: {' and '.join(texts[:2])}"
-    return Suspicion(
-        dim=dim.name,
-        path=condition.place[0],
-        axis=condition.place[1],
-        declared=f"{'declared' if dim.declared else 'assumed'} {dim.describe()}",
-        actual=actual,
-        why=why,
-        where=condition.where,
-        sizes=_witnesses(spec, group),
-        is_torchs_minimum=first.lowest,
-        taken=_taken(spec, condition.dims) if first.lowest else (),
-    )
+    near = sorted(broken, key=distance)
+    by_size = sorted(broken, key=lambda sizes: sum(sizes.values()))
+    picked = [*near[:2], by_size[-1], by_size[0], *near]
+    unique = {tuple(sorted(changed(sizes).items())): changed(sizes) for sizes in picked}
+    return tuple(unique.values())[:WITNESSES]
 
 
 def _taken(spec: InputSpec, names: Sequence[str]) -> tuple[Sizes, ...]:
@@ -206,84 +530,7 @@ def _taken(spec: InputSpec, names: Sequence[str]) -> tuple[Sizes, ...]:
     found: list[dict[str, int]] = [{}, {}]
     for name in names:
         dim = spec.dims[name]
-        # A range may be astronomically long: only its beginning is looked at.
-        others = (n for n in dim.sizes if n >= TORCHS_LOWEST and n != dim.example)
-        for sizes, size in zip(found, islice(others, 2), strict=False):
+        others = [n for n in dim.sizes[:5] if n >= TORCHS_LOWEST and n != dim.example]
+        for sizes, size in zip(found, others, strict=False):
             sizes[name] = size
     return tuple(sizes for sizes in found if sizes)
-
-
-def _subject(spec: InputSpec, condition: Condition) -> str:
-    """Return the dim to name; of several, the one that is alone on its axis."""
-    leaf = next(leaf for leaf in spec.tensors if leaf.path == condition.place[0])
-    own = leaf.shape[condition.place[1]].names & set(condition.dims)
-    return min(own) if own else condition.dims[0]
-
-
-def _actual(
-    spec: InputSpec,
-    dim: Dim,
-    condition: Condition,
-    group: Sequence[_Failing],
-    failing: Sequence[_Failing],
-) -> str:
-    if len(condition.dims) > 1:
-        other = next(name for name in condition.dims if name != dim.name)
-        plain = {f"{dim.name} == {other}", f"{other} == {dim.name}"}
-        texts = [item.condition.text for item in group]
-        return f"equal to {other!r}" if plain & set(texts) else texts[0]
-    # Sizes that other lines forbid are other suspicions, except torch's lowest: it is in each
-    # range.
-    asked = [item for item in failing if item.condition.dims == condition.dims]
-    bounds = [item.condition for item in (*group, *(i for i in asked if i.condition.lowest))]
-    numbers = [number for bound in bounds for number in bound.numbers]
-
-    def taken(size: int) -> bool:
-        return all(_ask(bound, {dim.name: size}) is not False for bound in bounds)
-
-    some = _with_edges(dim, _some(dim, ASKED, numbers), taken)
-    sizes = [size for size in some if taken(size)]
-    texts = list(dict.fromkeys(item.condition.text for item in group))
-    return _listed(dim, some, sizes, " and ".join(texts[:2]))
-
-
-def _listed(dim: Dim, some: Sequence[int], sizes: Sequence[int], otherwise: str) -> str:
-    """Return ``4 only``, ``2..4``, ``2 or more``, or ``otherwise``."""
-    if not sizes:
-        return "no size that is declared"
-    if len(sizes) == 1:
-        return f"{sizes[0]} only"
-    if [size for size in some if sizes[0] <= size <= sizes[-1]] != list(sizes):
-        return otherwise
-    if sizes[-1] == dim.high:
-        return f"{sizes[0]} or more"
-    return f"{sizes[0]}..{sizes[-1]}"
-
-
-def _witnesses(spec: InputSpec, group: Sequence[_Failing]) -> tuple[Sizes, ...]:
-    """Return a few of the sizes that break the conditions: next to the example, and the ends."""
-    examples = {name: spec.dims[name].example for name in group[0].condition.dims}
-
-    def changed(sizes: Sizes) -> dict[str, int]:
-        moved = {name: size for name, size in sizes.items() if size != examples[name]}
-        # If the user's example is 0 or 1, the exporter got another one, so the user's may fail too.
-        return moved or dict(sizes)
-
-    def distance(sizes: Sizes) -> tuple[Any, ...]:
-        tiny = any(size < TORCHS_LOWEST for size in sizes.values())
-        off = sum(abs(size - examples[name]) for name, size in sizes.items())
-        return tiny, len(changed(sizes)), off, [-size for size in sizes.values()]
-
-    each = [sorted(item.sizes, key=distance) for item in group]
-    # Several conditions in one line, or in none: the nearest that breaks each.
-    nearest = [sizes[0] for sizes in sorted(each, key=lambda sizes: distance(sizes[0]))]
-    broken = [sizes for item in each for sizes in item]
-    by_size = sorted(broken, key=lambda sizes: sum(sizes.values()))
-    near = sorted(broken, key=distance)
-    picked = [*_unlike(nearest)[:2], near[1 % len(near)], by_size[-1], by_size[0], *near]
-    unique = {tuple(sorted(changed(sizes).items())): changed(sizes) for sizes in picked}
-    return tuple(unique.values())[:WITNESSES]
-
-
-def _unlike(items: Iterable[Sizes]) -> list[Sizes]:
-    return list({tuple(item.items()): item for item in items}.values())

@@ -25,8 +25,7 @@ from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.results.failures import Ineffective
 from pytest_torchexport.results.verdict import Uncovered
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.targets.formats.size_facts import SizeFacts
-from pytest_torchexport.targets.formats.sizes import suspicions
+from pytest_torchexport.targets.formats.sizes import SizeFacts, suspicions
 
 
 def effects(function, calls=None, tolerance=None):

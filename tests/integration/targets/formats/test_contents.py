@@ -24,9 +24,7 @@ from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets.formats import contents
 from pytest_torchexport.targets.formats.exported_program import ExportedProgramFacts
-from pytest_torchexport.targets.formats.shape_env import captured_sizes
-from pytest_torchexport.targets.formats.size_facts import Bounds, SizeFacts
-from pytest_torchexport.targets.formats.sizes import suspicions
+from pytest_torchexport.targets.formats.sizes import SizeFacts, suspicions
 from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
 
 X = torch.ones(2, 3)
@@ -424,9 +422,9 @@ def test_a_healthy_program_says_the_same_after_loading(name):
     assert as_loaded(before) == of_exported(loaded)
     assert not [text for text in before.values() if "not readable" in text]
     assert (
-        captured_sizes(program).as_plain()
-        == captured_sizes(loaded).as_plain()
-        == json.loads(json.dumps(captured_sizes(program).as_plain()))
+        SizeFacts.captured(program).as_plain()
+        == SizeFacts.captured(loaded).as_plain()
+        == json.loads(json.dumps(SizeFacts.captured(program).as_plain()))
     )
 
 
@@ -455,13 +453,13 @@ class Narrowing(nn.Module):
 def test_suspicions_are_the_same_from_a_loaded_files_sizes():
     program = torch.export.export(Narrowing(), (X,), dynamic_shapes={"x": {0: Dim.DYNAMIC}})
     spec = spec_of(Narrowing().forward, X, shapes={"x": "rows 3"}, dims={"rows": (1, 64)})
-    told = json.loads(json.dumps(captured_sizes(reloaded_export(program)).as_plain()))
+    told = json.loads(json.dumps(SizeFacts.captured(reloaded_export(program)).as_plain()))
     here, there = (
-        suspicions(spec, captured_sizes(program)),
+        suspicions(spec, SizeFacts.captured(program)),
         suspicions(spec, SizeFacts.from_plain(told)),
     )
-    assert [(item.dim, item.actual) for item in there] == [(item.dim, item.actual) for item in here]
-    assert "4" in there[0].actual
+    assert [(item.dim, item.text) for item in there] == [(item.dim, item.text) for item in here]
+    assert "4" in there[0].text
 
 
 def test_branches_and_sizes_are_read_of_a_foreign_file_alone():
@@ -477,8 +475,8 @@ def test_sizes_come_back_as_symbols_and_text_is_not_evaluated():
         {"axes": [["s0", 3, None], None], "ranges": {"__import__('os')": [2, None]}}
     )
     assert facts.axes == ((sympy.Symbol("s0"), 3, None), None)
-    assert facts.ranges == {sympy.Symbol("__import__('os')"): Bounds(2, None)}
-    assert SizeFacts.from_plain(captured_sizes(object()).as_plain()) == SizeFacts.from_plain(
+    assert facts.ranges == {sympy.Symbol("__import__('os')"): (2, None)}
+    assert SizeFacts.from_plain(SizeFacts.captured(object()).as_plain()) == SizeFacts.from_plain(
         {"axes": [], "ranges": {}}
     )
 
