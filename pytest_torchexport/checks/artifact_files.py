@@ -50,8 +50,8 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.files import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
+from pytest_torchexport.targets.formats.contents import checksum_of, stored_parts
 from pytest_torchexport.targets.formats.load_errors import remedy_of
-from pytest_torchexport.targets.formats.stored_parts import checksum_of, stored_parts
 from pytest_torchexport.torch_private.memory import memory_of
 
 # The bytes that the program itself may take, beside its weights.

@@ -29,8 +29,8 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner, Stage, StageName
 from pytest_torchexport.targets.formats.onnx_inside import PLAIN
-from pytest_torchexport.targets.formats.onnx_optimizers import OPTIMIZERS, RULES
 from pytest_torchexport.targets.formats.onnx_runtime import Optimizations
+from pytest_torchexport.targets.upstream.rows import onnx_optimizers
 
 TRACED: StageName = "artifact"
 CAPTURED: StageName = "ExportedProgram"
@@ -227,12 +227,12 @@ def guilty(is_right: IsRight) -> tuple[str, ...]:
     """
     found: tuple[str, ...] = ()
     while not found or not is_right(found):
-        others = [name for name in OPTIMIZERS if name not in found]
+        others = [name for name in onnx_optimizers() if name not in found]
         if len(found) == MOST or not is_right((*found, *others)):
             return ()
         first = _first_wrong(others, found, is_right)
         later = (*found, *others[others.index(first) + 1 :])
-        rules = RULES.get(first, ())
+        rules = onnx_optimizers().get(first, ())
         if rules and is_right((*rules, *later)):
             first = _first_wrong(rules, later, is_right)
         found = (*found, first)

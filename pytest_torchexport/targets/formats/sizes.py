@@ -7,6 +7,7 @@ a guard may be stricter than the graph under it. A call has to show that a size 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -306,7 +307,7 @@ def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_State
             place = _Place(leaf.path, axis, expr)
             if isinstance(size, int):
                 line = lines.get((leaf.path, axis))
-                yield from _static(place, size, AUTO if auto else STATIC, line)
+                yield from _compared(place, "==", size, AUTO if auto else STATIC, line)
             elif size is not None and places.get(size, place).expr != expr:
                 yield from _relation(size, places, TIED, None, beside=place)
     for symbol, (low, high) in facts.ranges.items():
@@ -315,12 +316,12 @@ def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_State
             continue
         low_at, high_at = facts.lines.get(symbol, (None, None))
         if low is not None and low == high:
-            yield from _static(at, low, AUTO if auto else PINNED, low_at or high_at)
+            yield from _compared(at, "==", low, AUTO if auto else PINNED, low_at or high_at)
             continue
         # Capture decides branches as if no dynamic size were 0 or 1, whatever range it shows.
-        yield from _bounded(at, max(low or 0, TORCHS_LOWEST), why, low_at, lower=True)
+        yield from _compared(at, ">=", max(low or 0, TORCHS_LOWEST), why, low_at)
         if high is not None:
-            yield from _bounded(at, high, why, high_at, lower=False)
+            yield from _compared(at, "<=", high, why, high_at)
     for guard, where in facts.guards:
         yield from _relation(guard, places, why, where)
 
@@ -358,42 +359,26 @@ def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
     return name + rest, int(axis)
 
 
-def _static(place: _Place, size: int, why: str, where: SourceLine | None) -> Iterator[_Stated]:
-    expr = place.expr
+def _compared(
+    place: _Place, sign: str, number: int, why: str, where: SourceLine | None
+) -> Iterator[_Stated]:
+    """Yield that the size of an axis is equal to a number, at least or at most that."""
+    expr, compare = place.expr, _COMPARISONS[sign]
     if expr.names:
         yield _Stated(
             dims=tuple(sorted(expr.names)),
             place=(place.path, place.axis),
-            holds=lambda sizes: expr.evaluate(sizes) == size,
-            text=f"{expr.text} == {size}",
+            holds=lambda sizes: bool(compare(expr.evaluate(sizes), number)),
+            text=f"{expr.text} {sign} {number}",
             why=why,
             where=where,
-            numbers=(size,),
-            static=True,
+            numbers=(number,),
+            static=sign == "==",
+            lowest=sign == ">=" and number <= TORCHS_LOWEST and where is None,
         )
 
 
-def _bounded(
-    place: _Place, bound: int, why: str, where: SourceLine | None, *, lower: bool
-) -> Iterator[_Stated]:
-    expr = place.expr
-    if not expr.names:
-        return
-
-    def holds(sizes: Sizes) -> bool:
-        size = expr.evaluate(sizes)
-        return size >= bound if lower else size <= bound
-
-    yield _Stated(
-        dims=tuple(sorted(expr.names)),
-        place=(place.path, place.axis),
-        holds=holds,
-        text=f"{expr.text} {'>=' if lower else '<='} {bound}",
-        why=why,
-        where=where,
-        numbers=(bound,),
-        lowest=lower and bound <= TORCHS_LOWEST and where is None,
-    )
+_COMPARISONS = {"==": operator.eq, ">=": operator.ge, "<=": operator.le}
 
 
 def _relation(

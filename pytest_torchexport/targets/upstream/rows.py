@@ -108,8 +108,7 @@ class Row:
 @functools.cache
 def rows(table: Table) -> tuple[Row, ...]:
     """Return the rows of a table in their order, with the file's date and versions or their own."""
-    text = (Path(__file__).parent / f"{table}.toml").read_text(encoding="utf-8")
-    content = tomllib.loads(text)
+    content = _content(table)
     own = content.pop("row")
     return tuple(
         Row(**{name: _value(value) for name, value in {**content, **row}.items()}) for row in own
@@ -123,6 +122,19 @@ def first(table: Table, evidence: Evidence) -> tuple[Row, dict[str, str]] | None
         if names is not None:
             return row, names
     return None
+
+
+@functools.cache
+def onnx_optimizers() -> dict[str, tuple[str, ...]]:
+    """Return the optimizers of ONNX Runtime in their order, each with its single rules if any."""
+    content = _content("onnx_optimizers")
+    rules: dict[str, list[str]] = content["rules"]
+    return {name: tuple(rules.get(name, ())) for name in content["optimizers"]}
+
+
+def _content(table: str) -> dict[str, Any]:
+    text = (Path(__file__).parent / f"{table}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def _value(value: Any) -> Any:

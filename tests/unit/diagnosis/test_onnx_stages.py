@@ -14,7 +14,10 @@ from pytest_torchexport.diagnosis.onnx_stages import (
     owner_of,
 )
 from pytest_torchexport.results.diagnosis import Stage
-from pytest_torchexport.targets.formats.onnx_optimizers import OPTIMIZERS, RULES
+from pytest_torchexport.targets.upstream.rows import onnx_optimizers
+
+RULES = onnx_optimizers()
+OPTIMIZERS = (*RULES,)
 
 ORDER = (CAPTURED, REFERENCE, TRANSLATED, OPTIMIZED, SHIPPED)
 YES, NO, OPEN, UNTRIED = "yes", "no", "?", "-"
