@@ -80,7 +80,7 @@ class Suspicion:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeFacts:
-    """What one program says about sizes, in torch's own symbols.
+    """The sizes that one program states, in torch's own symbols.
 
     ``axes`` are the shapes of the call's leaves in order (None for a leaf that is no tensor), of
     whole numbers, expressions, and None for a size of which nothing is known. ``ranges`` are the
