@@ -24,7 +24,7 @@ Separate from ``rounding``, which changes what operators return, and knows no ar
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -36,16 +36,8 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.judge.last_digits import ORDERING, narrows
-from pytest_torchexport.outcomes.operator_table import of_kind, row_of
-from pytest_torchexport.outcomes.operators import (
-    argument_of,
-    dispatched,
-    floats_of,
-    name_of,
-    with_floats,
-    written_to,
-)
-from pytest_torchexport.torch_private.dispatcher import is_operator
+from pytest_torchexport.outcomes.operator_table import of_kind
+from pytest_torchexport.outcomes.operators import Operation, operations, with_floats
 
 # Operators that jump, and that do not round before they do. ``_decides`` adds casts to integers and
 # narrower floats, and poolings, whose indices jump. A quantization divides first, and a runtime may
@@ -70,36 +62,22 @@ Operand = tuple[str, int, int]
 See = Callable[[str, Tensor], None]
 
 
-class Numbered:
-    """Number the operators of a run, each among those of its name."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def of(self, func: Any) -> tuple[str, int]:
-        name = name_of(func)
-        self._counts[name] += 1
-        return name, self._counts[name]
-
-
 def seen(see: See) -> AbstractContextManager[None]:
     """Hand each operator's float operands, and its integers, to ``see`` in the block."""
-    numbered = Numbered()
 
-    def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if is_operator(func):
-            name, number = numbered.of(func)
-            for place, tensor in enumerate(floats_of((args, kwargs))):
-                see(f"{name} {number} {place}", tensor.detach())
-            result = func(*args, **kwargs)
-            made = result if isinstance(result, tuple) else (result,)
-            for place, tensor in enumerate(made):
-                if isinstance(tensor, Tensor) and tensor.dtype == torch.int64:
-                    see(f"{name} {number} gives {place}", tensor.detach())
-            return result
-        return func(*args, **kwargs)
+    def shown(operation: Operation) -> Any:
+        if not operation.name:
+            return operation.run()
+        title = f"{operation.name} {operation.number}"
+        for place, tensor in enumerate(operation.floats):
+            see(f"{title} {place}", tensor.detach())
+        result = operation.run()
+        for place, tensor in enumerate(result if isinstance(result, tuple) else (result,)):
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.int64:
+                see(f"{title} gives {place}", tensor.detach())
+        return result
 
-    return dispatched(operator)
+    return operations(shown)
 
 
 @dataclass(frozen=True)
@@ -111,13 +89,11 @@ class Order:
     places: Tensor
 
     @classmethod
-    def chosen(
-        cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
-    ) -> Order | None:
+    def chosen(cls, operation: Operation, result: Any) -> Order | None:
         """Return the order in an operator's result; None if no other one could have been chosen."""
-        if name_of(func) not in ORDERING or argument_of(func, args, kwargs, "stable"):
+        if operation.name not in ORDERING or operation.argument("stable"):
             return None
-        operand, dim = args[0], argument_of(func, args, kwargs, "dim")
+        operand, dim = operation.operand, operation.argument("dim")
         if dim is None or not operand.dim() or not 1 < operand.numel() <= MOST_ELEMENTS:
             return None
         return cls(operand.detach().clone(), dim % operand.dim(), result[-1].detach().clone())
@@ -169,52 +145,47 @@ class Decisions:
         return not (self.jumps or picks)
 
     def recorded(self) -> AbstractContextManager[None]:
-        numbered = Numbered()
+        def record(operation: Operation) -> Any:
+            if not operation.name:
+                self.jumps.add(str(operation.func))
+                return operation.run()
+            name, number = operation.name, operation.number
+            self.ran.add(name)
+            if narrows(operation.func, operation.args, operation.kwargs):
+                self.casts.add(name)
+            if _jumps(operation):
+                self.jumps.add(name)
+            if _decides(operation):
+                for place, tensor in enumerate(operation.floats):
+                    if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
+                        self.operands[name, number, place] = tensor.detach().clone()
+            result = operation.run()
+            order = Order.chosen(operation, result)
+            if order is not None:
+                self.orders[name, number] = order
+            return result
 
-        def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not is_operator(func):
-                self.jumps.add(str(func))
-            else:
-                name, number = numbered.of(func)
-                self.ran.add(name)
-                if narrows(func, args, kwargs):
-                    self.casts.add(name)
-                if _jumps(func, args, kwargs):
-                    self.jumps.add(name)
-                if _decides(func, args, kwargs):
-                    for place, tensor in enumerate(floats_of((args, kwargs))):
-                        if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
-                            self.operands[name, number, place] = tensor.detach().clone()
-                result = func(*args, **kwargs)
-                order = Order.chosen(func, args, kwargs, result)
-                if order is not None:
-                    self.orders[name, number] = order
-                return result
-            return func(*args, **kwargs)
-
-        return dispatched(operator)
+        return operations(record)
 
 
-def _decides(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    name = name_of(func)
-    kinds = row_of(name).kinds
+def _decides(operation: Operation) -> bool:
+    kinds = operation.row.kinds
     if "rounding" in kinds:
-        return not argument_of(func, args, kwargs, "decimals")
+        return not operation.argument("decimals")
     if "cast" in kinds:
-        dtype, given = argument_of(func, args, kwargs, "dtype"), args[0].dtype
+        dtype, given = operation.argument("dtype"), operation.operand.dtype
         return isinstance(dtype, torch.dtype) and (
             not (dtype.is_floating_point or dtype.is_complex) or dtype.itemsize < given.itemsize
         )
-    if name in _DECIDING or name in _POOLING:
+    if operation.name in _DECIDING or operation.name in _POOLING:
         return True
-    return "division" in kinds and argument_of(func, args, kwargs, "rounding_mode") is not None
+    return "division" in kinds and operation.argument("rounding_mode") is not None
 
 
-def _jumps(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    if not floats_of((args, kwargs)):
-        return False
-    name = name_of(func)
-    return name not in _SMOOTH or (name not in _POOLING and _decides(func, args, kwargs))
+def _jumps(operation: Operation) -> bool:
+    name = operation.name
+    may = name not in _SMOOTH or (name not in _POOLING and _decides(operation))
+    return may and bool(operation.floats)
 
 
 class Places:
@@ -340,45 +311,36 @@ class Held:
     def _replacing(self, put_back: PutBack, orders: _Orders) -> AbstractContextManager[None]:
         if not self:
             return nullcontext()
-        numbered = Numbered()
 
-        def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if not is_operator(func):
-                return func(*args, **kwargs)
-            name, number = numbered.of(func)
+        def replace(operation: Operation) -> Any:
+            key = operation.name, operation.number
             own = {
-                place: self.operands[name, number, place]
-                for place in range(len(floats_of((args, kwargs))))
-                if (name, number, place) in self.operands
+                place: self.operands[*key, place]
+                for place in range(len(operation.floats))
+                if (*key, place) in self.operands
             }
-            if (name, number) in orders:
-                order, index = orders[name, number]
+            if key in orders:
+                order, index = orders[key]
                 # Another path through the code may bring another operand here.
-                if is_near(args[0], order.operand):
-                    return order.taken(args[0], index)
-            return func(*args, **kwargs) if not own else _with(own, put_back, func, args, kwargs)
+                if is_near(operation.operand, order.operand):
+                    return order.taken(operation.operand, index)
+            return operation.run() if not own else _with(own, put_back, operation)
 
-        return dispatched(operator)
+        return operations(replace)
 
 
 NOTHING_HELD = Held()
 
 
-def _with(
-    own: Mapping[int, _Kept],
-    put_back: PutBack,
-    func: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Any:
+def _with(own: Mapping[int, _Kept], put_back: PutBack, operation: Operation) -> Any:
     """Run an operator with some of its float tensors replaced.
 
     In eager's own dtype: in float64 it would compare with other numbers than eager, as 0.1 is.
     """
-    given = floats_of((args, kwargs))
+    given = operation.floats
     wide, dtype = given[0].dtype, next(iter(own.values())).operand.dtype
     places = iter(range(len(given)))
-    writes = bool(written_to(func))
+    writes = bool(operation.written)
 
     def replaced(tensor: Tensor) -> Tensor:
         kept = own.get(next(places))
@@ -389,9 +351,9 @@ def _with(
         found = put_back(kept, narrow).to(narrow.dtype)
         return tensor.copy_(found) if writes else found
 
-    result = func(
-        *(with_floats(replaced, arg) for arg in args),
-        **{name: with_floats(replaced, value) for name, value in kwargs.items()},
+    result = operation.func(
+        *(with_floats(replaced, arg) for arg in operation.args),
+        **{name: with_floats(replaced, value) for name, value in operation.kwargs.items()},
     )
     if writes or wide == dtype:
         return result
