@@ -45,13 +45,11 @@ from pytest_torchexport.outcomes.operators import Operation, operations, with_fl
 _DECIDING, _SMOOTH = of_kind("decides"), of_kind("smooth")
 _POOLING, _PLACED = of_kind("pooling"), of_kind("places")
 # Values that differ by less than this part of the largest element may be the same value, rounded
-# otherwise.
+# otherwise: more than any rounding that calibration excuses, less than two values on usual calls.
 NEAR = 1e-2
-# If several values of the artifact's may be an operand of eager's, so many are tried.
-MOST_REPLAYS = 3
-# Orders of several operators are tried together, so many at most: else none is held.
-MOST_ORDERS = 16
-# Operands with more elements are not looked up.
+# Limits of cost, chosen and not measured: of values, or of orders of several operators together,
+# that may be the artifact's, so many are tried; operands with more elements are not looked up.
+MOST_REPLAYS = 16
 MOST_ELEMENTS = 2**18
 
 # An operator: its name, and its number among those of its name.
@@ -244,7 +242,7 @@ class Places:
             ]
             if different:
                 known[key] = [(order, index) for index in different]
-        if not known or math.prod(map(len, known.values())) > MOST_ORDERS:
+        if not known or math.prod(map(len, known.values())) > MOST_REPLAYS:
             return ()
         return [dict(zip(known, each, strict=True)) for each in product(*known.values())]
 

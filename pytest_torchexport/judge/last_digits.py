@@ -361,11 +361,12 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-# Results are moved by a random multiple of the dtype's epsilon, up to this.
+# Results are moved by a random multiple of the epsilon, up to this: a kernel that is right to
+# the last place is off by a half, and the runs must reach beyond what others are off by.
 REACH = 1.5
 # Kernels of half precision compute in float32 and round once, so to a neighboring number at most.
 REACH_HALF = 0.75
-# Numbers this many epsilons apart may be sorted in any order.
+# Numbers this many epsilons apart may be sorted in any order: a few roundings apart, chosen.
 TIED = 8.0
 # Those that may take equal elements in any order, and those that only ask which are larger.
 ORDERING, BY_RANK = of_kind("unordered"), of_kind("by_rank")
