@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -19,13 +18,12 @@ CLOSED = 141
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the first argument names, and return its exit status."""
     if arguments and arguments[0] in COMMANDS:
-        # ``try`` is a word of Python, so its file is ``try_.py``.
-        file = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
+        file, _, function = COMMANDS[arguments[0]][0].partition(":")
         command = importlib.import_module(f"pytest_torchexport.commands.{file}")
-        return int(command.main(f"{PROGRAM} {arguments[0]}", arguments[1:]))
+        return int(getattr(command, function)(f"{PROGRAM} {arguments[0]}", arguments[1:]))
     parser = argparse.ArgumentParser(PROGRAM, description="Commands of pytest-torchexport.")
     known = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         known.add_parser(name, help=summary)
     parser.parse_args(arguments)  # ends with the help, or with the usage error
     return 2

@@ -1,14 +1,26 @@
-"""The commands of ``python -m pytest_torchexport``: one file each, with a function ``main``.
+"""The commands of ``python -m pytest_torchexport``.
 
-``main`` takes the arguments behind the command's name and returns the exit status. A file is
-imported if its command is asked for, so that those on reports start without torch.
+Each is a function that takes the program's name and the arguments, and returns the exit status. Its
+file is imported if the command is asked for, so that those on reports start without torch.
 """
 
+# Name: file and function, and a line of help.
 COMMANDS = {
-    "try": "check a module on export targets without a test, and print the test to paste",
-    "doctor": "say what is installed, what can be checked here, and what to do about the rest",
-    "verify": "say if an artifact is the one that passed, and at the sizes that it serves",
-    "render": "merge JSON reports, write other reports from them, and tell by the exit status "
-    "if they are green",
-    "diff": "say what changed between the JSON reports of two runs",
+    "try": (
+        "try_:main",
+        "check a module on export targets without a test, and print the test to paste",
+    ),
+    "doctor": (
+        "doctor:main",
+        "say what is installed, what can be checked here, and what to do about the rest",
+    ),
+    "verify": (
+        "verify:main",
+        "say if an artifact is the one that passed, and at the sizes that it serves",
+    ),
+    "render": (
+        "render:main",
+        "merge JSON reports, write others from them, and tell by the exit status if all is green",
+    ),
+    "diff": ("render:diff", "say what changed between the JSON reports of two runs"),
 }

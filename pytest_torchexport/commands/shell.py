@@ -1,10 +1,11 @@
-"""Tell the shell and the person at it how a command ended: an exit status, and lines.
+"""Tell the shell and the person at it how a command ended, and read what several commands take.
 
 Separate from the reports, because ``verify`` has to start at once and reads none.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -30,3 +31,15 @@ def encodable(text: str, stream: TextIO) -> str:
     """Return the text with an escape for each character that the stream cannot write."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def parse_dim(text: str) -> tuple[str, range]:
+    """Return the name and the sizes of ``batch=1..16``. Raises CommandError."""
+    match = re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?:\.\.(\d+))?", text.strip())
+    if match is None:
+        raise CommandError(f"{text!r} is not a dim with its sizes; legal: batch=1..16, batch=8")
+    name, low, high = match.groups()
+    sizes = range(int(low), int(high or low) + 1)
+    if not sizes:
+        raise CommandError(f"{text!r}: low {low} is above high {high}")
+    return name, sizes

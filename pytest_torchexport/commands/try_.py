@@ -1,37 +1,34 @@
-"""The command ``try``: check a module without a test, and print the test to paste."""
+"""The command ``try``: check a module without a test, and print the test to paste.
+
+torch is imported only when the arguments can be right: their mistakes are told at once.
+"""
 
 from __future__ import annotations
 
 import argparse
-import inspect
+import ast
+import importlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from pytest_torchexport.commands.asked_sizes import parse_dim
-from pytest_torchexport.commands.bar import Bar
-from pytest_torchexport.commands.declared import (
-    LEGAL,
-    Input,
-    TensorInput,
-    parse_input,
-)
-from pytest_torchexport.commands.given_subject import is_made, loaded, made, parse_init
-from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
-from pytest_torchexport.config.options import Options, parse_check_options
+from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, parse_dim, say
+from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
-from pytest_torchexport.config.validate import device_names, positive_int, target_names
+from pytest_torchexport.config.validate import device_names, nearest, positive_int, target_names
 from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.source_line import is_users, source_line
 from pytest_torchexport.results.summary import detail_lines, summary_lines
 from pytest_torchexport.results.text import failure_texts
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
-if TYPE_CHECKING:
-    import torch
-
-# torch is imported only when the arguments can be right: their mistakes are told at once.
+FORMS = 'legal: package.module:Net, path/to/file.py:Net, "package.module:Net(hidden=8)"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +36,18 @@ class Trial:
     """The trial of one subject. ``source``: the expression of Python that makes the subject."""
 
     subject: Any
-    name: str
-    module: str
     source: str
-    inputs: Sequence[Input]
+    module: ModuleType
+    inputs: Sequence[str]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
     shapes: Mapping[str, str]
     dims: Mapping[str, range]
-    values: Mapping[str, tuple[float, float]]
 
     @property
-    def options(self) -> Options:
-        """The arguments of the marker that the command line declares."""
-        return parse_check_options(
-            {"shapes": self.shapes or None, "dims": self.dims or None, "values": self.values}
-        )
+    def name(self) -> str:
+        """The name of the subject's class, or of the function."""
+        return getattr(self.subject, "__name__", type(self.subject).__name__)
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -61,19 +56,17 @@ def main(program: str, arguments: Sequence[str]) -> int:
     try:
         targets = target_names(given.target) if given.target else Settings().targets
         (device,) = device_names([given.device])
-        inputs = [parse_input(text) for text in given.input]
-        dims = dict(map(parse_dim, given.dim))
-        _refuse_unused_dims(inputs, dims)
-        init = parse_init(given.init) if given.init is not None else None
         examples = positive_int(given.max_examples) if given.max_examples is not None else None
-        _seed(given.seed)
-        trial = _trial(given.subject, init, inputs, dims)
-        options = trial.options
+        shapes = dict(_parse_shape(text) for text in given.shape)
+        dims = dict(parse_dim(text) for text in given.dim)
+        options = parse_check_options({"shapes": shapes or None, "dims": dims or None})
+        trial = _trial(given.subject, given.input, given.seed, shapes, dims)
     except (CommandError, SpecError, ValueError) as error:
         say([f"{program}: {error}"], sys.stderr)
         return USAGE
-    plans = [
-        Plan(
+    verdicts = []
+    for target in targets:
+        plan = Plan(
             target=target,
             device=device,
             options=options,
@@ -81,13 +74,12 @@ def main(program: str, arguments: Sequence[str]) -> int:
             seed=given.seed,
             max_examples=examples,
         )
-        for target in targets
-    ]
-    verdicts = _verdicts(trial, plans)
-    wrong = next((each for each in verdicts if each.failure == SpecError.__name__), None)
-    if wrong is not None:  # of the call, and so of each target
-        say([f"{program}: {wrong.reason}", *wrong.details], sys.stderr)
-        return USAGE
+        if sys.stderr.isatty():  # an export may take a minute
+            say([f"checking {target} ..."], sys.stderr)
+        verdicts.append(_verdict(trial, plan))
+        if verdicts[-1].failure == SpecError.__name__:  # a mistake in the call, and so of each
+            say([f"{program}: {verdicts[-1].reason}", *verdicts[-1].details], sys.stderr)
+            return USAGE
     say(_report(trial, verdicts, whole=given.verbose))
     if any(each.status == "failed" for each in verdicts):
         return RED
@@ -107,23 +99,29 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "subject",
         metavar="MODULE:NAME",
-        help="a class, a module, a function without arguments that makes a module, or a function "
-        "to check: package.module:Net, or path/to/file.py:Net",
+        help=f"a class, an expression that makes a module, or a function to check; {FORMS}",
     )
     parser.add_argument(
         "--input",
         action="append",
         default=[],
-        metavar="INPUT",
-        help=f"an argument of forward (repeatable); {LEGAL}",
+        metavar="PYTHON",
+        help="an argument of forward (repeatable), a Python expression: torch.randn(2, 3), or "
+        "mask=torch.ones(2, dtype=torch.bool)",
     )
-    parser.add_argument("--init", metavar="ARGUMENTS", help="for the class: 'hidden=8'")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=SHAPE",
+        help="dims of an argument, as the marker's shapes: 'x=batch 3 height width' (repeatable)",
+    )
     parser.add_argument(
         "--dim",
         action="append",
         default=[],
         metavar="NAME=LOW..HIGH",
-        help="the legal sizes of a dim that has a name in an input (repeatable)",
+        help="the legal sizes of a dim (repeatable); without --shape the first axis is 'batch'",
     )
     parser.add_argument(
         "--target",
@@ -139,112 +137,127 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _parse_shape(text: str) -> tuple[str, str]:
+    name, equals, shape = text.partition("=")
+    if not name or not equals:
+        raise CommandError(f"--shape {text!r} is no shape; legal: 'x=batch 3 height width'")
+    return name.strip(), shape.strip()
+
+
+# -- the subject and its call ----------------------------------------------------------------------
+
+
 def _trial(
-    text: str, init: Mapping[str, Any] | None, inputs: Sequence[Input], dims: Mapping[str, range]
+    text: str,
+    inputs: Sequence[str],
+    seed: int,
+    shapes: Mapping[str, str],
+    dims: Mapping[str, range],
 ) -> Trial:
-    """Import and make the subject, and give the inputs the names of its arguments."""
-    thing, module, name = loaded(text)
-    subject, source = thing, name
-    if is_made(thing, init=init is not None):
-        subject = made(thing, init or {}, name)
-        arguments = ", ".join(f"{key}={value!r}" for key, value in (init or {}).items())
-        source = f"{name}({arguments})"
-    elif init is not None or not callable(thing):
-        kind = type(thing).__name__
-        raise CommandError(f"{text} is a {kind}, which takes no --init and cannot be checked")
-    paths = _paths(subject, inputs)
-    tensors = {
-        path: each.value
-        for path, each in zip(paths, inputs, strict=True)
-        if isinstance(each.value, TensorInput)
-    }
+    """Import and make the subject and the arguments of its call. Raises CommandError."""
+    match = re.fullmatch(r"(.+?\.py|[\w.]+):(.+)", text)
+    if match is None:
+        raise CommandError(f"{text!r} names no class; {FORMS}")
+    place, source = match[1], match[2].strip()
+    _names_in(source, f"{text!r} has no expression of Python behind the colon; {FORMS}")
+    for each in inputs:
+        call = f"--input {each!r} is no expression of Python, such as torch.randn(2, 3)"
+        _names_in(f"_({each})", call)
+    module = _of_file(Path(place)) if place.endswith(".py") else _imported(place, place)
+
+    import torch
+
+    names = {**vars(module), "torch": torch}
+    torch.manual_seed(seed)
+    subject = _evaluated(source, names, text)
+    if isinstance(subject, type):
+        source = f"{source}()"
+        subject = _evaluated(source, names, text)
+    if not callable(subject):
+        raise CommandError(f"{text} is a {type(subject).__name__}, which cannot be called")
+    call = f"_({', '.join(inputs)})"
+    made = _evaluated(call, {**names, "_": lambda *args, **kwargs: (args, kwargs)}, "--input")
     return Trial(
         subject=subject,
-        name=name,
-        module=module,
         source=source,
+        module=module,
         inputs=inputs,
-        shapes={path: tensor.shape for path, tensor in tensors.items() if tensor.shape},
+        args=made[0],
+        kwargs=made[1],
+        shapes=shapes,
         dims=dims,
-        values={path: tensor.values for path, tensor in tensors.items() if tensor.values},
     )
 
 
-def _refuse_unused_dims(inputs: Sequence[Input], dims: Mapping[str, range]) -> None:
-    tensors = [each.value for each in inputs if isinstance(each.value, TensorInput)]
-    named = {dim for tensor in tensors for dim in tensor.dims if dim}
-    for dim in dims:
-        if dim not in named:
-            raise CommandError(
-                f"--dim {dim}: no input has a dim of this name; write it beside the size: "
-                f"float32[{dim}=2,3]"
-            )
-
-
-def _seed(seed: int) -> torch.Generator:
-    """Seed the weights of the module, and return a generator for the inputs."""
-    import torch
-
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
-
-
-def _paths(subject: Any, inputs: Sequence[Input]) -> list[str]:
-    """Return the name of each input's argument. Raises CommandError if they do not fit."""
-    forward = getattr(subject, "forward", subject)
-    names = [each.name for each in inputs]
-    if "" in names[names.count("") :]:
-        raise CommandError("--input: those with a name come after those without one")
+def _names_in(source: str, problem: str) -> set[str]:
     try:
-        signature = inspect.signature(forward)
-    except (TypeError, ValueError):  # a function of C
-        return [name or f"args[{number}]" for number, name in enumerate(names)]
-    slots = [object() for _ in inputs]
-    given = [slot for slot, name in zip(slots, names, strict=True) if not name]
-    by_name = {name: slot for slot, name in zip(slots, names, strict=True) if name}
+        tree = ast.parse(source, mode="eval")
+    except (SyntaxError, ValueError):
+        raise CommandError(problem) from None
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _evaluated(source: str, names: Mapping[str, Any], shown: str) -> Any:
+    """Return what an expression of the command line is. Raises CommandError."""
     try:
-        bound = signature.bind(*given, **by_name).arguments
-    except TypeError as error:
-        text = ", ".join(map(str, signature.parameters.values()))
+        return eval(source, dict(names))  # noqa: S307 - it is the user's own command line
+    except Exception as error:
+        meant = nearest(error.name or "", names) if isinstance(error, NameError) else ""
+        raise CommandError(f"{shown}: {_told(error)}.{meant}") from None
+
+
+def _of_file(path: Path) -> ModuleType:
+    """Import a file under the name that it has in its package, so that its own imports work."""
+    if not path.is_file():
+        raise CommandError(f"{path}: no such file")
+    path = path.resolve()
+    folder, names = path.parent, [path.stem]
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    sys.path.insert(0, str(folder))
+    module = _imported(".".join(names), str(path))
+    found = getattr(module, "__file__", None) or "built in"
+    if Path(found).resolve() != path:
         raise CommandError(
-            f"the inputs do not fit forward({text}): {error}; give each with --input"
+            f"{path}: Python already has another module {module.__name__} ({found}); "
+            "rename the file"
+        )
+    return module
+
+
+def _imported(name: str, shown: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise CommandError(
+            f"{shown} cannot be imported: {_told(error)}; {FORMS}. Python looks in the current "
+            "directory and in PYTHONPATH"
         ) from None
-    found: dict[int, str] = {}
-    for name, value in bound.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            found.update({id(each): f"{name}[{number}]" for number, each in enumerate(value)})
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            found.update({id(each): key for key, each in value.items()})
-        else:
-            found[id(value)] = name
-    return [found[id(slot)] for slot in slots]
 
 
-def _verdicts(trial: Trial, plans: Sequence[Plan]) -> list[Verdict]:
-    """Check each target; end early at a mistake in the call, which is the same for all."""
-    import dataclasses
+def _told(error: BaseException) -> str:
+    """Return the error, with the user's innermost line: ``ValueError: no (net.py:12  f())``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [
+        source_line(frame.filename, frame.lineno)
+        for frame in frames
+        if frame.lineno and is_users(frame.filename)
+    ]
+    return f"{type(error).__name__}: {error}{f' ({lines[-1]})' if lines else ''}"
 
+
+def _verdict(trial: Trial, plan: Plan) -> Verdict:
     from pytest_torchexport import engine
     from pytest_torchexport.inputs.call import Call
 
-    generator = _seed(plans[0].seed)
-    values = [(each.name, each.made(generator)) for each in trial.inputs]
-    call = Call(
-        tuple(value for name, value in values if not name),
-        {name: value for name, value in values if name},
-    )
-    bar, found = Bar(len(plans)), []
-    for plan in plans:
-        bar.begin(plan.target)
-        found.append(engine.check(trial.subject, [call], dataclasses.replace(plan, progress=bar)))
-        bar.end()
-        if found[-1].failure == SpecError.__name__:
-            break
-    return found
+    return engine.check(trial.subject, [Call(trial.args, dict(trial.kwargs))], plan)
 
 
-def _report(trial: Trial, verdicts: Sequence[Verdict], *, whole: bool) -> list[str]:
+# -- the report ------------------------------------------------------------------------------------
+
+
+def _report(trial: Trial, verdicts: Sequence[Verdict], *, whole: bool) -> Iterator[str]:
     items = [
         ItemResult(
             nodeid=f"{trial.name}[{each.target}-{each.device}]",
@@ -255,39 +268,36 @@ def _report(trial: Trial, verdicts: Sequence[Verdict], *, whole: bool) -> list[s
         )
         for each in verdicts
     ]
-    failed = [each for each in verdicts if each.status == "failed"]
-    lines = [line for text in failure_texts(failed, whole=whole) for line in (text, "")]
-    lines += [*detail_lines(items), ""] if whole else []
-    return [*lines, *summary_lines(items), "", *_test(trial, verdicts)]
+    for text in failure_texts([each for each in verdicts if each.status == "failed"], whole=whole):
+        yield from (text, "")
+    if whole:
+        yield from (*detail_lines(items), "")
+    yield from (*summary_lines(items), "")
+    yield from _test(trial, verdicts)
 
 
-def _test(trial: Trial, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return a test with the marker, on the targets that passed; on all, if none did."""
+def _test(trial: Trial, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Yield a test with the marker, on the targets that passed; on all, if none did."""
     passed = [each.target for each in verdicts if each.status == "passed"]
-    others = [each for each in verdicts if each.status != "passed"]
-    targets = [repr(target) for target in passed or [each.target for each in verdicts]]
-    declared = [
-        f"{name}={value!r}"
-        for name, value in (
-            ("shapes", dict(trial.shapes)),
-            ("dims", {name: (sizes[0], sizes[-1]) for name, sizes in trial.dims.items()}),
-            ("values", dict(trial.values)),
-        )
-        if value
-    ]
-    without = ", ".join(f"{each.target}: {each.failure or each.skip}" for each in others)
-    calls = ", ".join(each.source for each in trial.inputs)
-    root = trial.name.partition(".")[0]
-    marker = ", ".join([*targets, *declared]).replace("'", '"')
+    without = ", ".join(
+        f"{each.target}: {each.failure or each.skip}"
+        for each in verdicts
+        if each.status != "passed"
+    )
     remark = f" (without {without})" if passed else f" (it fails or is skipped now: {without})"
-    return [
-        f"To paste into a test file{remark if without else ''}:",
-        "",
-        "import pytest",
-        *(["import torch"] if "torch." in calls else []),
-        f"from {trial.module} import {root}",
-        "",
-        f"@pytest.mark.torchexport({marker})",
-        f"def test_{trial.name.replace('.', '_').lower()}():",
-        f"    {trial.source}({calls})",
-    ]
+    call = ", ".join(trial.inputs)
+    names = _names_in(f"_({trial.source}, {call})", "")
+    own = sorted((names & {*vars(trial.module)}) - {"torch"})
+    marker = [f'"{target}"' for target in passed or [each.target for each in verdicts]]
+    dims = {name: (sizes[0], sizes[-1]) for name, sizes in trial.dims.items()}
+    for name, declared in (("shapes", dict(trial.shapes)), ("dims", dims)):
+        if declared:
+            marker.append(f"{name}={declared}".replace("'", '"'))
+    yield f"To paste into a test file{remark if without else ''}:"
+    yield from ("", "import pytest")
+    if "torch" in names:
+        yield "import torch"
+    yield from (f"from {trial.module.__name__} import {', '.join(own)}", "")
+    yield f"@pytest.mark.torchexport({', '.join(marker)})"
+    yield f"def test_{trial.name.lower()}():"
+    yield f"    {trial.source}({call})"

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.asked_sizes import parse_dim
-from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, say
+from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.manifest import Manifest

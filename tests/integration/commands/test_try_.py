@@ -18,7 +18,12 @@ def test_a_frozen_branch_is_found_without_a_test(tmp_path, monkeypatch, capsys):
     (tmp_path / "tried_frozen.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    arguments = ["tried_frozen.py:Frozen", "--input=float32[batch=2,3]", "--target=trace"]
+    arguments = [
+        "tried_frozen.py:Frozen",
+        "--input=torch.randn(2, 3)",
+        "--shape=x=batch 3",
+        "--target=trace",
+    ]
     status = try_.main("try", [*arguments, "--max-examples=5"])
     out = capsys.readouterr().out
     sys.modules.pop("tried_frozen")
