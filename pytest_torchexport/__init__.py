@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_torchexport.engine import check_export as check_export
     from pytest_torchexport.plugin.fixture import TorchExport as TorchExport
     from pytest_torchexport.results.failures import *  # noqa: F403  # every class in it is public
+    from pytest_torchexport.results.text import raise_for_failure as raise_for_failure
     from pytest_torchexport.results.verdict import Difference as Difference
     from pytest_torchexport.results.verdict import Verdict as Verdict
     from pytest_torchexport.targets import register_target as register_target
@@ -32,6 +33,7 @@ _HOMES = {
     "TorchExport": "plugin.fixture",
     "Verdict": "results.verdict",
     "check_export": "engine",
+    "raise_for_failure": "results.text",
     "register_target": "targets",
     **dict.fromkeys(failures.__all__, "results.failures"),
 }

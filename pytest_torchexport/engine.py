@@ -129,7 +129,7 @@ def check_export(  # noqa: PLR0913  # each is a word that a user may say
     seconds, megabytes). ``keep`` is a directory, made if needed, for the artifact's files after a
     failure that concerns them. Without ``diagnose`` no cause of a failure is looked for, which
     takes up to ten seconds.
-    Returns a Verdict, whose ``raise_for_failure()`` raises. Raises SpecError for an option that is
+    Returns a Verdict, which ``raise_for_failure`` takes. Raises SpecError for an option that is
     wrong in itself, ValueError for an unknown target or device or a wrong setting.
     """
     _refuse_wrong_arguments(target, device, seed, args)

@@ -10,8 +10,7 @@ import json
 import math
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
-from pytest_torchexport.results.size_pattern import SizePattern, Sizes
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place, SizePattern, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
     ArtifactSize,

@@ -8,8 +8,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Known, Place, Stage
-from pytest_torchexport.results.size_pattern import SizePattern, Sizes
+from pytest_torchexport.results.diagnosis import (
+    Cause,
+    Diagnosis,
+    Known,
+    Place,
+    SizePattern,
+    Sizes,
+    Stage,
+)
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
     Assumption,

@@ -23,15 +23,15 @@ from pytest_torchexport.config import flow
 from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.config.settings import TABLE
-from pytest_torchexport.results import reports, size_pattern, verdict
+from pytest_torchexport.results import diagnosis, reports, verdict
 from pytest_torchexport.results.source_line import SourceLine
 
 SNAPSHOT = Path(__file__).with_name("public_api.json")
 DATA = (
     verdict.Verdict,
     verdict.Difference,
-    size_pattern.Sizes,
-    size_pattern.SizePattern,
+    diagnosis.Sizes,
+    diagnosis.SizePattern,
     verdict.ArtifactSize,
     verdict.Latency,
     verdict.Recorded,

@@ -11,9 +11,8 @@ from pathlib import Path
 from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, encodable, say
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import files, json, reports
-from pytest_torchexport.results.delta import WORSE, delta
+from pytest_torchexport.results.changes import WORSE, CannotMerge, Report, delta, merged
 from pytest_torchexport.results.entries import GREEN as GREEN_OUTCOMES
-from pytest_torchexport.results.merge import CannotMerge, Report, merged
 from pytest_torchexport.results.summary import summary_lines
 from pytest_torchexport.results.verdict import RunResults
 

@@ -15,9 +15,8 @@ from itertools import pairwise
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import Recipe, plain_recipe
-from pytest_torchexport.results.diagnosis import Diagnosis
+from pytest_torchexport.results.diagnosis import Diagnosis, SizePattern, Sizes
 from pytest_torchexport.results.failures import SpecError
-from pytest_torchexport.results.size_pattern import SizePattern, Sizes
 
 # The smallest sizes that are always run, and how many more a rule may ask for: with 12, a
 # threshold among some thousand sizes is found to the size.

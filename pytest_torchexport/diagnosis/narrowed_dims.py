@@ -19,8 +19,7 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.paths import ConditionKey, Path
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.judge.branch_table import place
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis
-from pytest_torchexport.results.size_pattern import Sizes
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Sizes
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_torchexport.results.causes import Cause, causes
-from pytest_torchexport.results.delta import NEW, delta
+from pytest_torchexport.results.changes import NEW, Cause, causes, delta
 from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.escaped import on_a_line
 from pytest_torchexport.results.verdict import RunResults
@@ -51,9 +50,8 @@ def _ranked(results: RunResults) -> list[Cause]:
 
 
 def _lines(cause: Cause) -> Iterator[str]:
-    names = list(dict.fromkeys(map(str, cause.entries)))
-    more = [f"+ {len(names) - SHOWN_ITEMS} more"] if len(names) > SHOWN_ITEMS else []
-    yield ", ".join([*names[:SHOWN_ITEMS], *more])
+    more = len(cause.names) - SHOWN_ITEMS
+    yield ", ".join([*cause.names[:SHOWN_ITEMS], *([f"+ {more} more"] if more > 0 else [])])
     yield from cause.text.splitlines()[1:]
 
 

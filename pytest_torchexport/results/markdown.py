@@ -7,19 +7,24 @@ out.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pytest_torchexport.results.causes import Cause, causes
-from pytest_torchexport.results.delta import Change, Delta, delta
-from pytest_torchexport.results.entries import Entry, entries
+from pytest_torchexport.results.changes import Cause, Change, Delta, causes, delta
+from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.escaped import code, code_block, html_code
 from pytest_torchexport.results.known_failures import known_lines
-from pytest_torchexport.results.not_covered import not_covered_lines
-from pytest_torchexport.results.summary import MARKS, reason_lines, severity, table
-from pytest_torchexport.results.verdict import RunResults, Verdict, bytes_text
+from pytest_torchexport.results.summary import (
+    MARKS,
+    not_covered_lines,
+    reason_lines,
+    severity,
+    table,
+)
+from pytest_torchexport.results.verdict import RunResults
 
 # The words of the first line, in their order; any other outcome is named at its end.
 COUNTED = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
@@ -45,17 +50,29 @@ COMMENT = Size(bytes=65_000, blocks=10)
 
 @dataclass(frozen=True)
 class _Section:
-    """A part of the report: a head, and blocks of which the last ones may be left out.
+    """A part of the report: a head, and things of which the last ones may be left out.
 
-    ``count`` is the number of blocks, which are made when they are asked for. ``noun``: their name.
-    ``tail``: the lines that end the section, also one that is cut.
+    ``shown`` makes the text of a thing, and ``noun`` names it.
     """
 
     head: str
-    blocks: Iterable[str]
-    count: int
+    things: Sequence[Any]
+    shown: Callable[[Any], str]
     noun: str
-    tail: str = ""
+
+    def fitted(self, most: Size) -> str:
+        """Return the section with as many of its things as there is room for."""
+        left = most.bytes - _size(self.head) - MORE
+        kept: list[str] = []
+        for thing in self.things[: most.blocks]:
+            text = self.shown(thing)
+            left -= _size(text) + 1
+            if left < 0:
+                break
+            kept.append(text)
+        more = len(self.things) - len(kept)
+        cut = [f"\n+ {more} more {self.noun}{'' if more == 1 else 's'}"] if more else []
+        return "\n".join([self.head, *kept, *cut]).strip("\n")
 
 
 def render(results: RunResults) -> str:
@@ -69,46 +86,21 @@ def render_comment(results: RunResults) -> str:
 
 
 def _render(results: RunResults, most: Size) -> str:
-    found = list(entries(results.items))
     changed = delta(results.before, results) if results.before is not None else None
-    head = "\n\n".join(_head(results, changed))
-    sections = [
-        _changes(changed),
-        _matrix(results),
-        _causes(found),
-        _measured(found),
-        _reasons(results),
-        _environment(results),
-    ]
-    left = most.bytes - _size(head)
-    parts = [head]
-    for section in filter(lambda section: section.count, sections):
-        # The last sections are short. Those before leave them their room.
-        part = _fitted(section, left // 2, most.blocks)
-        left -= _size(part)
-        parts.append(part)
-    return "\n\n".join(parts) + "\n"
-
-
-def _fitted(section: _Section, room: int, blocks: int) -> str:
-    """Return the section with as many blocks as there is room for."""
-    left = room - _size(section.head) - _size(section.tail) - MORE
-    kept: list[str] = []
-    for block in section.blocks:
-        left -= _size(block) + 1
-        if left < 0 or len(kept) == blocks:
-            break
-        kept.append(block)
-    more = section.count - len(kept)
-    cut = [f"\n+ {more} more {section.noun}{'' if more == 1 else 's'}"] if more else []
-    return "\n".join([section.head, *kept, *cut, section.tail]).strip("\n")
+    parts = ["\n\n".join(_head(results, changed))]
+    left = most.bytes - _size(parts[0])
+    for section in _sections(results, changed):
+        if section.things:
+            # The last sections are short. Those before leave them their room.
+            parts.append(section.fitted(dataclasses.replace(most, bytes=left // 2)))
+            left -= _size(parts[-1])
+    versions = ", ".join(f"{name} {version}" for name, version in results.environment.items())
+    ran_with = [f"Run with {code(versions)}"] if versions else []
+    return "\n\n".join([*parts, *ran_with]) + "\n"
 
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "backslashreplace"))
-
-
-# -- the sections ----------------------------------------------------------------------------------
 
 
 def _head(results: RunResults, changed: Delta | None) -> Iterator[str]:
@@ -123,126 +115,48 @@ def _head(results: RunResults, changed: Delta | None) -> Iterator[str]:
         yield "The run did not come to its end: more items may be missing."
 
 
-def _changes(changed: Delta | None) -> _Section:
+def _sections(results: RunResults, changed: Delta | None) -> Iterator[_Section]:
     changes = changed.changes if changed is not None else ()
-    return _Section(
-        head="### What changed\n",
-        blocks=map(_change, changes),
-        count=len(changes),
-        noun="change",
-    )
-
-
-def _change(change: Change) -> str:
-    details = [f": {code('; '.join(change.details))}"] if any(change.details) else []
-    return "".join([f"- {change.kind}: {code(str(change.entry))}", *details])
-
-
-def _matrix(results: RunResults) -> _Section:
+    yield _Section("### What changed\n", changes, _change, "change")
     rows, columns = table(results.items, unjudged=True)
+    heads = "".join(f" {code(column)} |" for column in columns)
+
+    def row(test: str) -> str:
+        cells = "".join(f" {_cell(rows[test].get(column, ''))} |" for column in columns)
+        return f"| {code(test)} |{cells}"
+
     # The worst first; sorted is stable.
     tests = sorted(rows, key=lambda test: min(map(severity, rows[test].values())))
-    heads = "".join(f" {code(column)} |" for column in columns)
-    return _Section(
-        head=f"| test |{heads}\n| --- |{' --- |' * len(columns)}",
-        blocks=(_row(test, [rows[test].get(column, "") for column in columns]) for test in tests),
-        count=len(tests),
-        noun="test",
-    )
-
-
-def _row(test: str, outcomes: Sequence[str]) -> str:
-    cells = "".join(f" {_cell(outcome)} |" for outcome in outcomes)
-    return f"| {code(test)} |{cells}"
-
-
-@functools.cache
-def _cell(outcome: str) -> str:
-    mark, markup = MARKS.get(outcome, (code(outcome), {}))
-    return f"**{mark}**" if "red" in markup else mark
-
-
-def _causes(found: Sequence[Entry]) -> _Section:
-    grouped = causes(found)
+    head = f"| test |{heads}\n| --- |{' --- |' * len(columns)}"
+    yield _Section(head, tests, row, "test")
+    grouped = causes(entries(results.items))
     failed = sum(len(cause.entries) for cause in grouped)
     of = "" if failed == len(grouped) else f", {len(grouped)} cause{'s' * (len(grouped) > 1)}"
-    return _Section(
-        head=f"### {failed} failure{'' if failed == 1 else 's'}{of}\n",
-        blocks=map(_cause, grouped),
-        count=len(grouped),
-        noun="cause",
-    )
-
-
-def _cause(cause: Cause) -> str:
-    names = list(dict.fromkeys(map(str, cause.entries)))
-    more = len(names) - SHOWN_ITEMS
-    items = [f"- {code(name)}" for name in names[:SHOWN_ITEMS]]
-    items += [f"- + {more} more item{'' if more == 1 else 's'}"] if more > 0 else []
-    text = ["", code_block(cause.text)] if cause.text else []
-    return "\n".join(
-        [
-            f"<details><summary>{html_code(cause.title)}</summary>",
-            "",
-            *items,
-            *text,
-            "",
-            "</details>",
-            "",
-        ]
-    )
-
-
-def _measured(found: Sequence[Entry]) -> _Section:
-    """Return the sizes and latencies of the artifacts, the largest ratio to the weights first."""
-    measured = [
-        (entry, entry.verdict)
-        for entry in found
-        if entry.verdict is not None and (entry.verdict.size or entry.verdict.latency)
-    ]
-    measured.sort(key=lambda pair: -((pair[1].size and pair[1].size.ratio) or 0.0))
-    return _Section(
-        head=(
-            "<details><summary>Sizes and latencies of the artifacts</summary>\n\n"
-            "| item | files | weights | times the weights | latency, times eager |\n"
-            "| --- | ---: | ---: | ---: | --- |"
-        ),
-        blocks=(_measured_row(entry, verdict) for entry, verdict in measured),
-        count=len(measured),
-        noun="item",
-        tail="\n</details>",
-    )
-
-
-def _measured_row(entry: Entry, verdict: Verdict) -> str:
-    size, cells = verdict.size, ["", "", ""]
-    if size is not None:
-        ratio = "" if size.ratio is None else f"{size.ratio:.3g}"
-        cells = [bytes_text(size.files), bytes_text(size.weights), ratio]
-    slowest = max(verdict.latency, key=lambda latency: latency.ratio, default=None)
-    latency = "" if slowest is None else code(str(slowest))
-    return f"| {' | '.join([code(str(entry)), *cells, latency])} |"
-
-
-def _reasons(results: RunResults) -> _Section:
+    head = f"### {failed} failure{'' if failed == 1 else 's'}{of}\n"
+    yield _Section(head, grouped, _cause, "cause")
     lines = [
         *known_lines(results.items),
         *reason_lines(results.items),
         *not_covered_lines(results.items),
     ]
-    return _Section(
-        head="### What the table does not say\n",
-        blocks=(f"- {code(line)}" for line in lines),
-        count=len(lines),
-        noun="line",
-    )
+    head = "### What the table does not say\n"
+    yield _Section(head, lines, lambda line: f"- {code(line)}", "line")
 
 
-def _environment(results: RunResults) -> _Section:
-    versions = [f"{name} {version}" for name, version in results.environment.items()]
-    return _Section(
-        head="",
-        blocks=[f"Run with {code(', '.join(versions))}"],
-        count=min(1, len(versions)),
-        noun="line",
-    )
+def _change(change: Change) -> str:
+    details = f": {code('; '.join(change.details))}" if any(change.details) else ""
+    return f"- {change.kind}: {code(str(change.entry))}{details}"
+
+
+def _cell(outcome: str) -> str:
+    mark, markup = MARKS.get(outcome, (code(outcome), {}))
+    return f"**{mark}**" if "red" in markup else mark
+
+
+def _cause(cause: Cause) -> str:
+    more = len(cause.names) - SHOWN_ITEMS
+    items = [f"- {code(name)}" for name in cause.names[:SHOWN_ITEMS]]
+    items += [f"- + {more} more item{'' if more == 1 else 's'}"] if more > 0 else []
+    text = ["", code_block(cause.text)] if cause.text else []
+    head = f"<details><summary>{html_code(cause.title)}</summary>"
+    return "\n".join([head, "", *items, *text, "", "</details>", ""])

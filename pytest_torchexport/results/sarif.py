@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_torchexport import __version__
-from pytest_torchexport.results.causes import Cause
+from pytest_torchexport.results.changes import Cause
 from pytest_torchexport.results.entries import Entry, entries
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import title_of

@@ -1,21 +1,25 @@
-"""The summary at the end of a run: the table of tests x targets, reasons, the self-test's table."""
+"""The summary of a run: tests x targets, why some are skipped or weak, and what "ok" leaves out.
+
+Few lines for however many items: a line that several items share names the first of them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pytest_torchexport.results import details
+from pytest_torchexport.results import text
 from pytest_torchexport.results.entries import entries, without_variant
-from pytest_torchexport.results.not_covered import not_covered_lines
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
-# The worst first: what a cell of the table shows if several items share it.
+# The worst first: a cell of the table shows it if several items share it.
 OUTCOMES = ("failed", "running", "xpassed", "xfailed", "skipped", "unchecked", "passed")
 
 MARKS = {
     "passed": ("ok", {"green": True}),
     "failed": ("FAILED", {"red": True}),
+    "running": ("not ended", {"red": True}),
     "skipped": ("skip", {"yellow": True}),
     "xfailed": ("xfail", {"yellow": True}),
     "unchecked": ("unchecked", {"yellow": True}),
@@ -27,6 +31,9 @@ MARKS = {
 NAME_TARGETS = (
     "name the targets you ship (marker or torchexport_targets): then a refusal is a failure"
 )
+SEED = "the next run takes those of tests that seed torch: random weights are others each time"
+# Of the items of a line that names them all, so many are named.
+SHOWN = 3
 
 Style = Callable[..., str]
 
@@ -66,7 +73,10 @@ def detail_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     for result in results:
         for verdict in result.verdicts:
             yield f"{result.nodeid} {verdict.name}: {verdict.status}"
-            yield from details.detail_lines(verdict)
+            yield from text.detail_lines(verdict)
+
+
+# -- tests x targets -------------------------------------------------------------------------------
 
 
 def table(
@@ -135,7 +145,7 @@ def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[st
     yield from missed
 
 
-SEED = "the next run takes those of tests that seed torch: random weights are others each time"
+# -- lines -----------------------------------------------------------------------------------------
 
 
 def unchanged_lines(results: Sequence[ItemResult], *, cached: bool) -> Iterator[str]:
@@ -212,3 +222,100 @@ def _reasons(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "skip", verdict.reason
     if verdict.status == "passed":
         yield from (("warn", line) for line in (*verdict.cautions, *verdict.ineffective))
+
+
+# -- what "ok" does not cover ----------------------------------------------------------------------
+
+
+def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield a line each for sizes, ranges, inputs, values, and tests that called nothing.
+
+    Only passed verdicts count, and only what the user did not declare: ``judge/coverage.py`` finds
+    it per verdict.
+    """
+    passed = [
+        (result.nodeid, verdict)
+        for result in results
+        for verdict in result.verdicts
+        if verdict.status == "passed"
+    ]
+    total = len({nodeid for nodeid, _ in passed})
+    for line in (_sizes(passed), _ranges(passed), _tied(passed)):
+        if line:
+            yield f"not covered: {line}"
+    scaled = {nodeid for nodeid, verdict in passed if verdict.uncovered.same_scale}
+    if scaled:
+        yield (
+            f"not covered: no float left the example's scale in {_of(scaled, total)}: say which "
+            "are legal with values="
+        )
+    idle = [item.nodeid for item in results if not item.verdicts and item.outcome == "passed"]
+    if idle:
+        yield f"not covered: {_items(len(idle))} checked nothing ({_named(idle)})"
+
+
+_Passed = Sequence[tuple[str, Verdict]]
+
+
+def _sizes(passed: _Passed) -> str:
+    """Return which dims alone varied, for the two commonest sets of them, and where none did."""
+    fixed = {
+        nodeid: tuple(name for name, sizes in verdict.reached.items() if len(sizes) > 1)
+        for nodeid, verdict in passed
+        if verdict.uncovered.fixed_sizes
+    }
+    total = len({nodeid for nodeid, _ in passed})
+    groups = Counter(names for names in fixed.values() if names).most_common(2)
+    parts = [
+        f"only {' and '.join(names)} varied in {count} of {_items(total)}"
+        for names, count in groups
+    ]
+    if parts:
+        parts[-1] += ": say which others do with shapes="
+    none = [nodeid for nodeid, names in fixed.items() if not names]
+    if none:
+        where = f"{_of(none, total)} ({_named(none)})"
+        parts.append(f"no size varied in {where}: say which do with shapes=")
+    return "; ".join(parts)
+
+
+def _ranges(passed: _Passed) -> str:
+    """Return the assumed range that most items were run in, of a dim that takes any size."""
+    run: dict[tuple[str, int, int], set[str]] = {}
+    for nodeid, verdict in passed:
+        for name in verdict.uncovered.open_dims:
+            if sizes := verdict.reached.get(name):
+                run.setdefault((name, min(sizes), max(sizes)), set()).add(nodeid)
+    if not run:
+        return ""
+    (name, low, high), most = max(run.items(), key=lambda pair: len(pair[1]))
+    others = set().union(*run.values()) - most
+    more = f", {len(others)} more with other sizes" if others else ""
+    where = f"in {_items(len(most))}{more}"
+    return f"{name} was run at {low}..{high}, the file takes any size {where}: say which with dims="
+
+
+def _tied(passed: _Passed) -> str:
+    tied = {path: nodeid for nodeid, verdict in passed for path in verdict.uncovered.tied}
+    if not tied:
+        return ""
+    count = _of(set(tied.values()), len({nodeid for nodeid, _ in passed}))
+    return (
+        f"{', '.join(tied)} had the batch of the other inputs in {count}, eager takes another one: "
+        "say if it has its own with shapes="
+    )
+
+
+def _of(those: Sequence[str] | set[str], total: int) -> str:
+    return f"{len(those)} of {_items(total)}"
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'' if count == 1 else 's'}"
+
+
+def _named(nodeids: Iterable[str]) -> str:
+    """Return the names of the first tests, without their parameters."""
+    names = list(dict.fromkeys(item.partition("[")[0].rpartition("::")[2] for item in nodeids))
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

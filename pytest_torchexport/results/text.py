@@ -1,6 +1,7 @@
-"""The report of a failure.
+"""What a verdict says, as blocks of lines below a label: all reports are made of these.
 
-A report has at most ``MAX_REPORT`` lines. What matters most is kept; ``-v`` prints all of it.
+The report of a failure has at most ``MAX_REPORT`` lines. What matters most is kept; ``-v`` prints
+all of it, and the details of what passed.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_torchexport.results.diagnosis import Diagnosis, Known
+from pytest_torchexport.results.diagnosis import Diagnosis, Known, Sizes, Stage
 from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.failures import (
     BranchFrozen,
     ExportRefused,
     NotRepeatable,
+    by_name,
     title_of,
 )
-from pytest_torchexport.results.size_pattern import Sizes
 from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
 
 MAX_REPORT = 15
@@ -102,6 +103,12 @@ def _text(report: Report, *, whole: bool) -> str:
     shown = report.blocks if whole else _shortened(report.blocks)
     lines = (line for block in shown for line in labelled(block.label, block.lines))
     return "\n".join([report.headline, "", *lines])
+
+
+def raise_for_failure(verdict: Verdict) -> None:
+    """Raise the failure of a verdict with its report; return if it is none."""
+    if verdict.status == "failed" and verdict.failure is not None:
+        raise by_name(verdict.failure)(failure_text(verdict), verdicts=(verdict,))
 
 
 def headline(verdict: Verdict) -> str:
@@ -347,3 +354,81 @@ def _size_lines(found: Iterable[Sizes]) -> Iterator[str]:
         if sizes.equal_to not in told:
             yield str(sizes)
         told.add(sizes.dim)
+
+
+# -- what passed, and what a failure has beside its report -----------------------------------------
+
+
+def details(verdict: Verdict) -> Iterator[Block]:
+    """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
+    found: list[tuple[str, Iterable[str]]] = [("subject", recorded_lines([verdict]))]
+    if verdict.unchanged_since:
+        since = f"unchanged since {verdict.unchanged_since}: not checked again"
+        found.append(("cache", [since]))
+    if verdict.not_kept:
+        found.append(("cache", [f"not kept: {verdict.not_kept}"]))
+    calls = ", ".join(f"{count} {key}" for key, count in verdict.calls.items() if count)
+    error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
+    reached = [f"{name}: {', '.join(map(str, sizes))}" for name, sizes in verdict.reached.items()]
+    found += [("calls", [f"{calls or 'none'}{error}"]), ("sizes", reached)]
+    if verdict.branch_coverage is not None:
+        taken = f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken"
+        steered = (_outcomes_line(branch) for branch in verdict.branches if branch.steered)
+        found.append(("branches", [taken, *steered]))
+    spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
+    found += [
+        ("stages", map(_stage_line, verdict.diagnosis.stages)),
+        ("rounding", map(_explained_line, verdict.explained)),
+        ("baked", [", ".join(verdict.baked)]),
+        ("files", [str(verdict.size)] if verdict.size is not None else []),
+        ("latency", map(str, verdict.latency)),
+        ("assumed", map(str, verdict.assumed)),
+        ("weak", verdict.ineffective),
+        ("seeded", (f"{bug.name}: {bug.result}, {bug.explanation}" for bug in verdict.self_test)),
+        ("note", (*verdict.cautions, *verdict.notes)),
+        ("warned", verdict.warnings),
+        ("time", [", ".join(spent)]),
+    ]
+    for label, lines in found:
+        filled = [line for line in lines if line.strip()]
+        if filled:
+            yield Block(label, filled)
+
+
+def detail_lines(verdict: Verdict) -> Iterator[str]:
+    """Yield the lines of ``details``."""
+    for block in details(verdict):
+        yield from labelled(block.label, block.lines)
+
+
+def _stage_line(stage: Stage) -> str:
+    agrees = {True: "agrees with eager", False: "differs from eager", None: "not run"}
+    return f"{stage.name}: {agrees[stage.agrees]}{f': {stage.why}' if stage.why else ''}"
+
+
+def _outcomes_line(branch: Branch) -> str:
+    """Return ``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
+    outcomes = (
+        f"{outcome} {branch.counts[outcome]}x {status}"
+        if outcome in branch.counts
+        else f"{outcome} {status}"
+        for outcome, status in branch.status.items()
+    )
+    return f"{condition(branch)}    {', '.join(outcomes)}"
+
+
+CAUSES = {
+    "rounding": "within a small multiple of eager's own rounding error",
+    "tie": "eager's own rounding decides these either way",
+    "ambiguous": "eager's own rounding error is as large as the output",
+}
+
+
+def _explained_line(difference: Difference) -> str:
+    """Return the line of a difference beyond the dtype's tolerance that is no bug."""
+    error = "" if difference.max_abs is None else f"|{difference.max_abs:.2g}|"
+    times = difference.in_own_errors
+    units = f" = {times:.2g} x eager's own" if times is not None else ""
+    at = f" at {list(difference.index)}" if difference.index is not None else ""
+    why = CAUSES.get(difference.cause, difference.cause)
+    return f"{difference.path}: worst {error}{units}{at}: {difference.cause}, {why}"

@@ -381,14 +381,6 @@ class Verdict:
         """Return the verdict that ``as_dict`` made the data from. Unknown keys are left out."""
         return made(cls, data)
 
-    def raise_for_failure(self) -> None:
-        """Raise the failure; return if the verdict is none."""
-        from pytest_torchexport.results.failures import by_name
-        from pytest_torchexport.results.text import failure_text
-
-        if self.status == "failed" and self.failure is not None:
-            raise by_name(self.failure)(failure_text(self), verdicts=(self,))
-
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFailure:

@@ -194,7 +194,7 @@ def test_check_export_works_without_pytest(pytester):
             "        return x * x.shape[0] if torch.jit.is_tracing() else x * 2\n"
             "verdict = pt.check_export(Net(), (torch.ones(2, 3),), target='trace', max_examples=5)\n"
             "try:\n"
-            "    verdict.raise_for_failure()\n"
+            "    pt.raise_for_failure(verdict)\n"
             "except pt.OutputsDiffer as failure:\n"
             "    print(str(failure).splitlines()[0])\n"
             "for bad in ({'target': 'onx'}, {'target': 'trace', 'dim': 1}):\n"

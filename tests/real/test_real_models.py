@@ -10,7 +10,7 @@ import torch
 from real.models import MODELS, stub_torchvision
 from slow import EVERYTHING, slow
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, raise_for_failure
 
 TARGETS = ("trace", "script", "export", "onnx")
 
@@ -95,7 +95,7 @@ def test_real_model(case, built, target):
         assert verdict.failure == "ExportRefused", verdict.reason
         assert refusal in verdict.reason
         return
-    verdict.raise_for_failure()
+    raise_for_failure(verdict)
     assert verdict.status == "passed", verdict.reason
     assert not verdict.ineffective
     assert verdict.reached["batch"][0] == 1

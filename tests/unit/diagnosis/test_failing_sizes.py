@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_torchexport.diagnosis.failing_sizes import FAR, MORE, SMALLEST, described
-from pytest_torchexport.results.size_pattern import SizePattern, Sizes
+from pytest_torchexport.results.diagnosis import SizePattern, Sizes
 
 LEGAL = st.one_of(
     st.builds(lambda low, count, step: range(low, low + count * step, step),

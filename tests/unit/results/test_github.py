@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sample import HOSTILE, SAMPLE, failed, item, run_of, verdict
+from sample import HOSTILE, failed, item, run_of, verdict
 
 from pytest_torchexport.results import github
 from pytest_torchexport.results.source_line import SourceLine
@@ -16,16 +16,6 @@ GOLDEN = [
     "::error file=test_net.py,title=no verdict%3A assert 2 == 3::test_net.py::test_body[trace-cpu]",
     "::error file=test_net.py,title=the process ended while the item ran::test_net.py::test_died[trace-cpu]",
 ]
-
-
-def test_a_cause_is_one_annotation_on_the_users_line():
-    assert [line.partition("%0A")[0] for line in github.render(SAMPLE).splitlines()] == GOLDEN
-
-
-def test_an_annotation_has_the_report_of_the_failure():
-    second = github.render(SAMPLE).splitlines()[1]
-    assert "%0Aremedy use torch.where%0A" in second
-    assert "13 of 51 calls fail" in second
 
 
 def test_a_green_run_has_no_annotation():

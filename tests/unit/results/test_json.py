@@ -17,7 +17,7 @@ from sample import SAMPLE, failed, item, run_of
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results import json
-from pytest_torchexport.results.size_pattern import SizePattern
+from pytest_torchexport.results.diagnosis import SizePattern
 from pytest_torchexport.results.verdict import Difference, ItemResult, RunResults
 
 texts = st.text(max_size=4)

@@ -6,11 +6,10 @@ import dataclasses
 import re
 
 import pytest
-from sample import FULL, HOSTILE, SAMPLE, failed, item, known_and_fixed, run_of, verdict
+from sample import HOSTILE, SAMPLE, failed, item, run_of, verdict
 
 from pytest_torchexport.results import markdown
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import ArtifactSize, KnownFailure, KnownMatch
 
 GOLDEN = """\
 **torchexport: 1 failed, 1 passed**
@@ -32,11 +31,6 @@ Run with `python 3.11.9, torch 2.13.0`
 """
 
 
-def test_the_report_of_a_small_run():
-    small = run_of(item("t.py::a", verdict()), item("t.py::b", target="onnx", reason="boom"))
-    assert markdown.render(small) == GOLDEN
-
-
 def test_an_item_that_checked_nothing_is_no_ok():
     text = markdown.render(run_of(item("t.py::a", verdict()), item("t.py::b", outcome="passed")))
     assert "| `t.py::a` | ok |" in text
@@ -56,32 +50,6 @@ def test_the_sections_come_in_the_order_of_their_weight():
     ]
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
-
-
-def test_a_known_failure_that_is_fixed_is_named():
-    text = markdown.render(run_of(known_and_fixed("t.py::a")))
-    assert "- `fixed: t.py::a[trace-cpu]: BranchFrozen of Net on trace-cpu: known/a.toml" in text
-
-
-def test_why_known_failures_are_expected_is_named_once_per_reason():
-    entry = KnownFailure(
-        test="", target="trace", device="cpu", subject="Net", failure="BranchFrozen", reason="old"
-    )
-    told = dataclasses.replace(entry, reason="new", owner="@us", since="2026-11-23")
-    items = [
-        dataclasses.replace(
-            item(f"t.py::{name}", failed(), outcome="xfailed"),
-            known=(KnownMatch(status=status, now=entry, known=known),),
-        )
-        for name, status, known in (
-            ("a", "known", told),
-            ("b", "created", told),
-            ("c", "known", entry),
-        )
-    ]
-    text = markdown.render(run_of(*items))
-    assert "- `xfail: t.py::a[trace-cpu] (and 1 more): new, @us, since 2026-11-23`\n" in text
-    assert "- `xfail: t.py::c[trace-cpu]: old`\n" in text
 
 
 def test_a_run_without_items_says_so():
@@ -135,44 +103,7 @@ def test_a_long_report_is_cut_between_blocks_and_says_what_is_left_out(render, m
     assert "Run with" in text
 
 
-def test_what_is_shown_and_what_is_left_out_add_up():
-    text = markdown.render_comment(many(50))
-    left = int(re.search(r"^\+ (\d+) more tests$", text, re.MULTILINE)[1])
-    assert len(re.findall(r"^\| `tests/", text, re.MULTILINE)) + left == 50
-
-
-def test_a_cause_of_many_items_names_a_few():
-    text = markdown.render(many(50, same=True))
-    assert "### 50 failures, 1 cause" in text
-    assert "- + 45 more items" in text
-
-
 def test_a_name_of_a_megabyte_does_not_push_out_the_rest():
     text = markdown.render_comment(run_of(item("t.py::" + "y" * 2**20, failed(reason="z" * 2**20))))
     assert len(text) < 65_536
     assert "### 1 failure" in text
-
-
-def test_the_sizes_and_latencies_are_a_table_with_the_largest_ratio_first():
-    sizes = {"a": 1500, "b": 4000}
-    items = [
-        item(f"t.py::{name}", verdict(size=ArtifactSize(files=files, weights=1000)))
-        for name, files in sizes.items()
-    ]
-    items.append(item("t.py::c", verdict(latency=FULL.latency)))
-    text = markdown.render(run_of(*items))
-    assert (
-        """
-| item | files | weights | times the weights | latency, times eager |
-| --- | ---: | ---: | ---: | --- |
-| `t.py::b[trace-cpu]` | 3.91 KiB | 1000 bytes | 4 |  |
-| `t.py::a[trace-cpu]` | 1.46 KiB | 1000 bytes | 1.5 |  |
-| `t.py::c[trace-cpu]` |  |  |  | `412 us, eager 288 us: 1.43 times eager (1.38 to 1.51), at batch = 4, beside 1 other worker` |
-
-</details>
-"""
-        in text
-    )
-    # A table that is cut ends as well.
-    many = run_of(*(dataclasses.replace(items[0], nodeid=f"{n}") for n in range(20)))
-    assert "+ 10 more items\n\n</details>\n" in markdown.render_comment(many)

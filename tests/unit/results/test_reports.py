@@ -1,8 +1,14 @@
-"""results/reports.py: every format can be made from the JSON report, and others add formats."""
+"""results/reports.py: what each format says of one run, and that others add formats.
+
+``python tests/unit/results/test_reports.py`` writes tests/golden again: read the difference before you commit it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import sample_run
@@ -10,6 +16,48 @@ from sample import SAMPLE
 
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import html, json, markdown, reports
+from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.results.summary import detail_lines, summary_lines
+from pytest_torchexport.results.text import failure_texts
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+BEFORE = dataclasses.replace(sample_run.RUN, items=sample_run.RUN.items[3:])
+
+
+def terminal() -> str:
+    """What pytest prints: the report of each failure, and the summary with the details."""
+    items = sample_run.ITEMS
+    lines = [
+        text
+        for item in items
+        for text in failure_texts((v for v in item.verdicts if v.status == "failed"), item.nodeid)
+    ]
+    return visible("\n".join([*lines, "", *summary_lines(items), "", *detail_lines(items), ""]))
+
+
+def page() -> str:
+    """The page without what is the same for each run."""
+    text = reports.rendered("html", sample_run.RUN)
+    return re.sub(r"<(style|script)>.*?</\1>|<meta [^>]*>\n", "", text, flags=re.DOTALL)
+
+
+SHOWN = {
+    "terminal.txt": terminal,
+    "report.html": page,
+    "summary.md": lambda: reports.rendered("markdown", sample_run.RUN),
+    "changed.md": lambda: reports.rendered(
+        "markdown", dataclasses.replace(sample_run.RUN, before=BEFORE)
+    ),
+    "github.txt": lambda: reports.rendered("github", sample_run.RUN),
+    "sarif.json": lambda: reports.rendered("sarif", sample_run.RUN),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_report_says_what_the_golden_file_says(name):
+    assert SHOWN[name]() == (GOLDEN / name).read_text(encoding="utf-8"), (
+        f"if this is meant, run 'python {Path(__file__).relative_to(Path.cwd())}' and read the diff"
+    )
 
 
 @pytest.mark.parametrize("results", [SAMPLE, sample_run.RUN], ids=["sample", "sample_run"])
@@ -75,3 +123,8 @@ def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(reports.CannotRender, match=r"'html' needs jinja2: pip install jinja2$"):
         reports.rendered("html", SAMPLE)
+
+
+if __name__ == "__main__":
+    for name, shown in SHOWN.items():
+        (GOLDEN / name).write_text(shown(), encoding="utf-8")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from sample import HOSTILE, SAMPLE, failed, item, run_of, verdict
+from sample import HOSTILE, failed, item, run_of, verdict
 
 from pytest_torchexport.results import sarif
 from pytest_torchexport.results.diagnosis import Diagnosis
@@ -17,25 +17,6 @@ def run(*items, **fields):
     document = json.loads(sarif.render(run_of(*items, **fields)))
     assert document["version"] == "2.1.0"
     return document["runs"][0]
-
-
-def test_each_failure_is_a_result_with_its_rule_and_line():
-    (made,) = json.loads(sarif.render(SAMPLE))["runs"]
-    assert made["invocations"] == [{"executionSuccessful": False}]
-    assert [rule["id"] for rule in made["tool"]["driver"]["rules"]] == ["BranchFrozen", "NoVerdict"]
-    first = made["results"][0]
-    assert (first["ruleId"], first["ruleIndex"], first["level"]) == ("BranchFrozen", 0, "error")
-    assert first["message"]["text"].startswith("BranchFrozen: if x.sum() > 0 (net.py:12)\n")
-    (location,) = first["locations"]
-    assert location["physicalLocation"] == {
-        "artifactLocation": {"uri": "net.py"},
-        "region": {"startLine": 12},
-    }
-    assert (
-        location["logicalLocations"][0]["fullyQualifiedName"]
-        == "test_net.py::test_frozen[trace-cpu]"
-    )
-    assert len(made["results"]) == 6
 
 
 def test_a_line_outside_the_repository_is_that_of_the_test():

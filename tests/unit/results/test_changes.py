@@ -1,11 +1,15 @@
-"""results/delta.py: what a change of the code did to each verdict."""
+"""results/changes.py: failures of one mistake are one cause; what changed between two runs; shards become one run."""
 
 from __future__ import annotations
 
-import pytest
-from sample import SAMPLE, failed, item, recorded, run_of, verdict
+import dataclasses
 
-from pytest_torchexport.results.delta import Delta, delta
+import pytest
+from sample import ENVIRONMENT, SAMPLE, failed, item, known_and_fixed, recorded, run_of, verdict
+
+from pytest_torchexport.results.changes import CannotMerge, Delta, Report, causes, delta, merged
+from pytest_torchexport.results.diagnosis import Diagnosis, Known
+from pytest_torchexport.results.entries import entries
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import ArtifactSize, Latency
 
@@ -15,6 +19,75 @@ EXPECTED, SKIPPED = (
     item("a", verdict(status="skipped", reason="no onnx")),
 )
 BODY, DIED = item("a", reason="assert False"), item("a", outcome="running")
+NOT_TODAY = item("a", outcome="skipped", reason="not today")
+
+# -- failures grouped by cause ---------------------------------------------------------------------
+
+
+def grouped(*items):
+    return [[str(entry) for entry in cause.entries] for cause in causes(entries(items))]
+
+
+def test_one_line_that_fails_several_items_is_one_cause_and_the_largest_comes_first():
+    other = item("c", failed(line=40))
+    assert grouped(other, item("a", failed()), item("b", failed("onnx"))) == [
+        ["a[trace-cpu]", "b[onnx-cpu]"],
+        ["c[trace-cpu]"],
+    ]
+
+
+def test_what_is_green_has_no_cause():
+    assert grouped(item("a", verdict()), item("b", failed(), outcome="xfailed")) == []
+
+
+def test_failures_of_which_nothing_is_known_are_grouped_only_if_they_say_the_same():
+    unknown = {"where": None, "diagnosis": Diagnosis(), "failure": "OutputsDiffer", "reason": ""}
+    items = [
+        item(name, failed(subject=subject, **unknown))
+        for name, subject in [("a", "Net"), ("b", "Net"), ("c", "Other")]
+    ]
+    assert grouped(*items) == [["a[trace-cpu]", "b[trace-cpu]"], ["c[trace-cpu]"]]
+
+
+def test_a_known_defect_of_another_package_is_one_cause():
+    known = Diagnosis(known=(Known(issue="https://example.org/1", text="wrong"),))
+    lines = [failed(line=line, diagnosis=known) for line in (1, 2)]
+    assert len(grouped(item("a", lines[0]), item("b", lines[1]))) == 1
+
+
+def test_the_titles_of_failures_with_and_without_a_verdict():
+    titles = [cause.title for cause in causes(entries(SAMPLE.items))]
+    assert titles == [
+        "BranchFrozen: if x.sum() > 0 (net.py:12)",
+        "BranchFrozen: y (/usr/lib/x.py:3)",
+        "no verdict: assert 2 == 3",
+        "the process ended while the item ran",
+    ]
+
+
+@pytest.mark.parametrize("file", ["/usr/lib/x.py", "../x.py", "<string>", "C:\\x.py", ""])
+def test_a_line_outside_the_directory_of_the_run_is_not_pointed_at(file):
+    (cause,) = causes(entries([item("a", failed(where=SourceLine(file, 3, "y")))]))
+    assert cause.where is None
+    (cause,) = causes(entries([item("a", failed())]))
+    assert cause.where == SourceLine("net.py", 12, "if x.sum() > 0:")
+
+
+def test_what_one_change_fixes_is_one_cause():
+    (cause,) = causes(entries([known_and_fixed("a"), known_and_fixed("b")]))
+    assert cause.title.endswith("does not occur any more (and 1 more)")
+    assert "remove the entries, or let them be removed: pytest --torchexport-known=tighten" in (
+        cause.text
+    )
+    other = known_and_fixed("c")
+    match = other.known[0]
+    other = dataclasses.replace(
+        other, known=(dataclasses.replace(match, now=dataclasses.replace(match.now, subject="B")),)
+    )
+    assert len(causes(entries([known_and_fixed("a"), other]))) == 2
+
+
+# -- two runs compared -----------------------------------------------------------------------------
 
 
 def lines(old, new):
@@ -156,5 +229,65 @@ def test_of_two_modules_of_one_name_each_has_its_changes():
     assert kinds([both], [both]) == []
 
 
-def test_of_an_item_that_ran_twice_the_last_run_counts():
-    assert kinds([PASSED], [FAILED, PASSED]) == []
+# -- several reports merged ------------------------------------------------------------------------
+
+
+def merge(*runs):
+    return merged([Report(f"{number}.json", run) for number, run in enumerate(runs)])
+
+
+def outcome(*items):
+    results, _ = merge(*map(run_of, items))
+    (only,) = results.items
+    return only
+
+
+def test_shards_become_one_run():
+    first, second = run_of(item("a", verdict())), run_of(item("b", failed()))
+    results, notes = merge(first, second)
+    assert results == run_of(*first.items, *second.items)
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counts"),
+    [
+        (FAILED, PASSED, PASSED),  # run again
+        (PASSED, FAILED, FAILED),
+        (FAILED, NOT_TODAY, FAILED),  # a skip says less
+        (PASSED, BODY, BODY),
+        (DIED, PASSED, PASSED),
+        (PASSED, DIED, PASSED),
+        (DIED, NOT_TODAY, NOT_TODAY),
+        (NOT_TODAY, BODY, BODY),
+    ],
+)
+def test_of_two_results_of_an_item_the_last_that_says_something_counts(first, second, counts):
+    assert outcome(first, second) == counts
+
+
+def test_items_in_several_reports_are_named():
+    runs = [run_of(*(item(f"t{number}", verdict()) for number in range(5)))] * 2
+    _, (note,) = merge(*runs)
+    assert note == (
+        "5 items are in several reports, the last result counts: t0[trace-cpu], t1[trace-cpu], t2[trace-cpu], ..."
+    )
+
+
+def test_one_run_that_did_not_end_makes_the_whole_incomplete():
+    results, (note,) = merge(
+        run_of(item("a", verdict())), run_of(item("b", verdict()), complete=False)
+    )
+    assert not results.complete
+    assert note == "1.json: the run did not come to its end"
+
+
+def other_torch(*items):
+    return dataclasses.replace(run_of(*items), environment=ENVIRONMENT | {"torch": "2.14.0"})
+
+
+def test_two_results_of_an_item_with_different_versions_are_refused():
+    with pytest.raises(
+        CannotMerge, match=r"a\[trace-cpu\] is in 0.json and in 1.json, .*torch 2.13.0 and 2.14.0"
+    ):
+        merge(run_of(FAILED), other_torch(PASSED))

@@ -1,10 +1,12 @@
-"""results/size_pattern.py: the sizes at which a call agrees by a rule."""
+"""results/diagnosis.py: the sizes at which a call agrees by a rule."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from pytest_torchexport.results.size_pattern import SizePattern
+from pytest_torchexport.results.diagnosis import SizePattern
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,8 @@ from pytest_torchexport.results.size_pattern import SizePattern
     ],
 )
 def test_the_sizes_at_which_a_call_agrees(pattern, sizes, taken):
-    rule = SizePattern.from_text(pattern)
+    how, kind, numbers = re.fullmatch(r"(fails|ok) ([a-z ]+?) ([\d ]+)", pattern).groups()
+    numbers = tuple(map(int, numbers.split()))
+    rule = SizePattern(kind=kind, numbers=numbers, fails=how == "fails")
     assert rule.taken(sizes) == taken
     assert not any(map(rule.fails_at, taken[:99]))
