@@ -24,8 +24,6 @@ MARKS = {
     "xfailed": ("xfail", {"yellow": True}),
     "unchecked": ("unchecked", {"yellow": True}),
     "xpassed": ("XPASS", {"red": True}),
-    "caught": ("caught", {"green": True}),
-    "missed": ("MISSED", {"red": True}),
 }
 
 NAME_TARGETS = (
@@ -58,9 +56,9 @@ def summary_lines(
     """
     rows, columns = table(results)
     if rows:
-        yield from _table_lines(rows, columns, style)
+        yield from table_lines(rows, columns, style)
     yield from reason_lines(results)
-    yield from _self_test_lines(results, style)
+    yield from _self_test_lines(results)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
         yield NAME_TARGETS
     yield from unchanged_lines(results, cached=cached)
@@ -102,11 +100,14 @@ def severity(outcome: str) -> int:
     return OUTCOMES.index(outcome) if outcome in OUTCOMES else len(OUTCOMES)
 
 
-def _table_lines(
-    rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], style: Style
+def table_lines(
+    rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], style: Style = plain
 ) -> Iterator[str]:
     width = max([len(test) for test in rows] + [4])
-    widths = [max(len(column), 6) for column in columns]
+    widths = [
+        max(6, len(column), *(len(_mark(row.get(column, ""))[0]) for row in rows.values()))
+        for column in columns
+    ]
     heads = "  ".join(f"{column:<{size}}" for column, size in zip(columns, widths, strict=True))
     yield f"{'':<{width}}  {heads}".rstrip()
     for test, outcomes in rows.items():
@@ -118,31 +119,30 @@ def _table_lines(
 
 
 def _cell(outcome: str, size: int, style: Style) -> str:
-    mark, markup = MARKS.get(outcome, (outcome, {}))
+    mark, markup = _mark(outcome)
     # Padded before it is colored: escape codes have no width on the screen.
     return style(f"{mark:<{size}}", **markup) if mark else " " * size
 
 
-def _self_test_lines(results: Sequence[ItemResult], style: Style) -> Iterator[str]:
-    """Yield a table of items x seeded bugs, and a line per bug that was missed."""
-    rows: dict[str, dict[str, str]] = {}
-    missed, caught = [], 0
-    for result in results:
-        bugs = [(verdict, bug) for verdict in result.verdicts for bug in verdict.self_test]
-        for verdict, bug in bugs:
-            row = rows.setdefault(result.nodeid, {})
-            caught += bug.result == "caught"
-            if bug.result == "missed":
-                place = f"{result.nodeid}{_which([verdict])}"
-                missed.append(f"missed: {place}: {bug.name}: {bug.explanation}")
-            if bug.result != "does not apply" and row.get(bug.kind) != "missed":
-                row[bug.kind] = bug.result
-    if not rows:
-        return
-    columns = list(dict.fromkeys(kind for row in rows.values() for kind in row))
-    yield f"self-test: {caught} of {caught + len(missed)} seeded bugs would be caught"
-    yield from _table_lines(rows, columns, style)
-    yield from missed
+def _mark(outcome: str) -> tuple[str, dict[str, bool]]:
+    return MARKS.get(outcome, (outcome, {}))
+
+
+def _self_test_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield how many seeded bugs the calls catch, and a line per bug that they miss."""
+    bugs = [
+        (f"{result.nodeid}{_which([verdict])}", bug)
+        for result in results
+        for verdict in result.verdicts
+        for bug in verdict.self_test
+        if bug.result != "does not apply"
+    ]
+    if bugs:
+        caught = sum(bug.result == "caught" for _, bug in bugs)
+        yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
+    for place, bug in bugs:
+        if bug.result == "missed":
+            yield f"missed: {place}: {bug.name}: {bug.explanation}"
 
 
 # -- lines -----------------------------------------------------------------------------------------

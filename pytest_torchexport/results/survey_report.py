@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_torchexport.results.summary import table_lines
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import Verdict
 
@@ -29,28 +30,21 @@ class Surveyed:
     late: tuple[str, ...] = ()
     problem: str = ""
 
-    @property
-    def tests(self) -> tuple[str, ...]:
-        """Return the functions of the items: a marker is for all parametrizations of one."""
-        return tuple(dict.fromkeys(map(_test_of, self.items)))
-
-    def verdict_on(self, target: str) -> Verdict | None:
-        """Return the verdict on a target; None if there is none, or none in time."""
-        if target in self.late:
-            return None
-        return next((each for each in self.verdicts if each.target == target), None)
-
     def cell(self, target: str) -> str:
-        """Return ``ok``, the name of a failure, ``skip``, ``time``, or nothing."""
-        found = self.verdict_on(target)
-        if found is None:
-            return "time" if target in self.late else ""
-        return {"passed": "ok", "skipped": "skip"}.get(found.status, found.failure or "failed")
+        """Return ``ok``, ``skip``, ``time``, the name of a failure, or nothing."""
+        outcome = self.on(target)[0]
+        return {"passed": "ok", "skipped": "skip"}.get(outcome, outcome)
 
-    def passes(self, target: str) -> bool:
-        """Return True if it passes on the target."""
-        found = self.verdict_on(target)
-        return found is not None and found.status == "passed"
+    def on(self, target: str) -> tuple[str, str]:
+        """Return the outcome on a target, and why it is no pass."""
+        if target in self.late:
+            return "time", LATE
+        for verdict in self.verdicts:
+            if verdict.target == target:
+                if verdict.status == "failed":
+                    return verdict.failure or "failed", headline(verdict)
+                return verdict.status, f"skip: {verdict.reason}" if verdict.reason else ""
+        return "", ""
 
 
 def survey_lines(
@@ -64,75 +58,59 @@ def survey_lines(
         return
     checked = sum(bool(each.verdicts or each.late) for each in found)
     yield f"{len(found)} module class{'es' * (len(found) > 1)}, {checked} checked"
-    yield from _table(found, targets)
+    rows = {each.name: {target: each.cell(target) for target in targets} for each in found}
+    yield from table_lines(rows, targets)
     yield from _reasons(found, targets)
     yield from _markers(found, targets)
 
 
-def _table(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
-    rows = [["", *targets], *([each.name, *map(each.cell, targets)] for each in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-
-
 def _reasons(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
     """Yield what keeps the others, once for all classes and targets of which it is the same."""
-    classes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    names: dict[tuple[str, ...], list[str]] = {}
     for each in found:
-        of_class: dict[str, list[str]] = {each.problem: []} if each.problem else {}
+        on_targets: dict[str, list[str]] = {each.problem: []} if each.problem else {}
         for target in targets:
-            if reason := _reason(each, target):
-                of_class.setdefault(reason, []).append(target)
-        for reason, those in of_class.items():
-            classes.setdefault((reason, tuple(those)), []).append(each.name)
-    for (reason, on_targets), names in classes.items():
-        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        on = f" on {', '.join(on_targets)}" if on_targets else ""
-        yield f"{', '.join(names[:SHOWN_NAMES])}{more}{on}: {reason}"
-
-
-def _reason(surveyed: Surveyed, target: str) -> str:
-    """Return why a class does not pass on a target; nothing if it does or was not checked."""
-    if target in surveyed.late:
-        return LATE
-    found = surveyed.verdict_on(target)
-    if found is None or found.status == "passed":
-        return ""
-    text = headline(found) if found.status == "failed" else f"skip: {found.reason}"
-    return " ".join(text.split())[:SHOWN]
+            if reason := " ".join(each.on(target)[1].split())[:SHOWN]:
+                on_targets.setdefault(reason, []).append(target)
+        for reason, those in on_targets.items():
+            names.setdefault((reason, *those), []).append(each.name)
+    for (reason, *those), classes in names.items():
+        more = f" and {len(classes) - SHOWN_NAMES} more" if len(classes) > SHOWN_NAMES else ""
+        on = f" on {', '.join(those)}" if those else ""
+        yield f"{', '.join(classes[:SHOWN_NAMES])}{more}{on}: {reason}"
 
 
 def _markers(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
-    """Yield markers to try: for each class the first test whose modules have a target."""
-    of_test: dict[str, list[Surveyed]] = {}
+    """Yield markers to try: for each class the first test whose modules have a target in common.
+
+    A marker is for all parametrizations of a test, so it says how many of them have an instance
+    that was checked.
+    """
+    of_test: dict[str, dict[str, Surveyed]] = {}
     for each in found:
-        for test in each.tests:
-            of_test.setdefault(test, []).append(each)
-    chosen: dict[str, list[str]] = {}
+        for item in each.items:
+            of_test.setdefault(_test_of(item), {})[each.name] = each
     covered: set[str] = set()
+    lines = []
     for each in found:
-        for test in each.tests if each.name not in covered else ():
+        for test in dict.fromkeys(map(_test_of, each.items)):
+            classes = of_test[test]
             common = [
-                target for target in targets if all(one.passes(target) for one in of_test[test])
+                target
+                for target in targets
+                if all(one.on(target)[0] == "passed" for one in classes.values())
             ]
-            if common:
-                chosen[test] = common
-                covered.update(one.name for one in of_test[test])
-                break
-    if chosen:
+            if each.name in covered or not common:
+                continue
+            covered.update(classes)
+            items = {i for one in classes.values() for i in one.items if _test_of(i) == test}
+            checked = items & {one.checked_in for one in classes.values()}
+            of = f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
+            names = ", ".join(f'"{name}"' for name in common)
+            lines.append(f"  {test}: @pytest.mark.torchexport({names}){of}")
+    if lines:
         yield "markers to try, a test for each class, of which one instance was checked:"
-    for test, common in chosen.items():
-        names = ", ".join(f'"{name}"' for name in common)
-        yield f"  {test}: @pytest.mark.torchexport({names}){_of_how_many(test, of_test[test])}"
-
-
-def _of_how_many(test: str, classes: Sequence[Surveyed]) -> str:
-    """Return how many items of a test have an instance that was checked; nothing if all have."""
-    items = {item for each in classes for item in each.items if _test_of(item) == test}
-    checked = items & {each.checked_in for each in classes}
-    return f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
+    yield from lines
 
 
 def _test_of(item: str) -> str:
