@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from slow import slow
-
 from pytest_torchexport.config import tested
 
 LIAR = """
@@ -44,17 +42,6 @@ def test_the_text_of_a_failure(suite, run, text_of):
     ):
         assert frame not in text
     assert all("\x1b" not in line for line in result.outlines)
-
-
-def test_the_failure_is_the_same_with_the_same_seed(suite, run):
-    suite(LIAR)
-
-    def report():
-        lines = run("-p", "no:cacheprovider").outlines
-        start = next(i for i, line in enumerate(lines) if line.startswith("OutputsDiffer: output"))
-        return lines[start : start + 10]
-
-    assert report() == report()
 
 
 def test_the_header_is_there_only_when_something_is_set(suite, run):
@@ -195,22 +182,6 @@ def test_a_python_traceback_of_the_users_own_is_kept(suite, run):
     result = run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*assert x.shape == (7, 7)*", "test_it.py:*AssertionError"])
-
-
-@slow
-def test_full_traces_and_short_ones_show_the_same_text(suite, run):
-    suite(LIAR)
-    for style in ("long", "short", "line", "native", "no"):
-        result = run(f"--tb={style}")
-        result.assert_outcomes(failed=1, passed=1)
-        result.stdout.no_fnmatch_line("*run.py*")
-
-
-def test_the_short_summary_says_the_cause_and_not_the_test_again(suite, run):
-    suite(LIAR)
-    run().stdout.fnmatch_lines(
-        ["FAILED test_it.py::test_net[[]liar-cpu] - OutputsDiffer: output: *"]
-    )
 
 
 def test_the_short_summary_has_the_first_line_alone_in_ci_too(suite, run, text_of, monkeypatch):

@@ -82,19 +82,6 @@ def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart,
     assert "torchexport" in properties(pytester)["test_net[liar-cpu]"]
 
 
-def test_numbers_that_json_does_not_have_are_words(suite, run, pytester):
-    suite(
-        "class Zero(nn.Module):\n"
-        "    def forward(self, x): return x * 0\n"
-        "@pytest.mark.torchexport('liar', values={'x': [1.0]})\n"
-        "def test_net(x): Zero()(x)\n"
-    )
-    run("--torchexport-report=json:report.json")
-    document = json.loads((pytester.path / "report.json").read_text(), parse_constant=pytest.fail)
-    (verdict,) = document["items"][0]["verdicts"]
-    assert verdict["differences"][0]["max_rel"] == "inf"
-
-
 def test_values_that_json_does_not_have_do_not_end_the_run(suite, run, pytester):
     suite(
         "def cast(x, dtype): return x.to(dtype) + (x.shape[0] == 1)\n"
@@ -161,12 +148,6 @@ def test_a_format_that_raises_is_a_usage_error_and_the_other_reports_are_written
     assert result.ret == 4
     assert "--torchexport-report: the report format 'bad' of conftest raised ZeroDivisionError: division by zero" in text_of(result)  # fmt: skip
     assert json.loads((pytester.path / "out.json").read_text())["items"] == []
-
-
-def test_a_report_of_a_run_without_verdicts_is_written_too(suite, run, pytester):
-    suite("def test_plain(): pass\n")
-    run("--torchexport-report=json:report.json")
-    assert json.loads((pytester.path / "report.json").read_text())["items"] == []
 
 
 def properties(pytester):
@@ -263,11 +244,6 @@ def test_a_spoiled_cache_is_ignored(suite, run, pytester):
             run("-k", "liar").assert_outcomes(failed=1)
 
 
-def test_without_a_cache_nothing_is_stored_and_nothing_breaks(suite, run):
-    suite(SUITE)
-    run("-p", "no:cacheprovider").assert_outcomes(passed=3, failed=1, skipped=1)
-
-
 def test_the_self_test_shows_which_seeded_bugs_would_be_caught(suite, run):
     suite(
         "@pytest.mark.torchexport('trace')\n"
@@ -280,9 +256,6 @@ def test_the_self_test_shows_which_seeded_bugs_would_be_caught(suite, run):
     result.stdout.fnmatch_lines(
         [
             "self-test: * of 8 seeded bugs would be caught",
-            "*frozen size*perturbed weight*cast to half*swapped branch",
-            "*::test_net*caught*caught*caught*caught",
-            "*::test_loose*caught*MISSED*MISSED*",
             "missed: *::test_loose*: perturbed weight: * calls agree",
         ]
     )
