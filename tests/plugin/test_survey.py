@@ -110,7 +110,7 @@ def test_what_has_no_time_left_is_said(suite, run, monkeypatch):
     monkeypatch.setattr(survey, "SECONDS", 0.5)
     suite(SUITE)
     lines = lines_of(run(*SURVEY))
-    assert "conftest.Net           time    time  time" in lines
+    assert "conftest.Net           time    time    time" in lines
     (line,) = (line for line in lines if "not judged in its time" in line)
     assert line.startswith(
         "conftest.Net, test_it.Halved, Halved (ScriptModule) on mirror, liar, picky"
