@@ -60,10 +60,10 @@ def main(program: str, arguments: Sequence[str]) -> int:
         "targets": list(_targets()),
         "around": list(_around()),
     }
-    findings = [each for found in sections.values() for each in found]
+    findings = [each for those in sections.values() for each in those]
     width = max(len(each.about) for each in findings)
-    for name, found in sections.items():
-        say([name, *(each.line(width) for each in found)])
+    for name, those in sections.items():
+        say([name, *(each.line(width) for each in those)])
     missing = dict.fromkeys(each.about for each in findings if each.lacks)
     said = f"the defaults need: {', '.join(missing)}" if missing else "all defaults can be checked"
     say([said])
@@ -72,12 +72,12 @@ def main(program: str, arguments: Sequence[str]) -> int:
 
 def _packages() -> Iterator[Finding]:
     """Yield each package with its version, and what is wrong with it."""
-    found = reports.environment()
-    yield Finding(about="python", text=found["python"])
+    versions = reports.environment()
+    yield Finding(about="python", text=versions["python"])
     yield Finding(about=PACKAGE, text=__version__)
     required = _required()
     for name, install in (NEEDED | EXTRA).items():
-        version = found.get(name) or found.get(INSTEAD.get(name, ""))
+        version = versions.get(name) or versions.get(INSTEAD.get(name, ""))
         lowest = required.get(name, "")
         if version is None:
             yield Finding(about=name, text="not installed", step=install, lacks=True)
@@ -86,9 +86,9 @@ def _packages() -> Iterator[Finding]:
             yield Finding(about=name, text=text, step=f"{install} --upgrade", lacks=True)
         else:
             yield Finding(about=name, text=version)
-    if "torch" in found:
+    if "torch" in versions:
         devices = DEVICES if _no_device("cuda") is None else DEVICES[:1]
-        untested = tested.untested(found, tested.runs(), devices)
+        untested = tested.untested(versions, tested.runs(), devices)
         plain = "the plugin's own tests have run on these versions"
         yield Finding(about="versions", text=untested or plain)
 
@@ -101,11 +101,11 @@ def _required() -> dict[str, str]:
         lines = metadata.requires(PACKAGE) or ()
     except (ImportError, metadata.PackageNotFoundError):
         return {}
-    found = {}
+    versions = {}
     for requirement in map(Requirement, lines):
         lowest = [each.version for each in requirement.specifier if each.operator == ">="]
-        found[requirement.name] = lowest[0] if lowest else ""
-    return found
+        versions[requirement.name] = lowest[0] if lowest else ""
+    return versions
 
 
 def _is_below(version: str, lowest: str) -> bool:

@@ -109,7 +109,7 @@ def _read(paths: Sequence[str], *, expected: int | None = None) -> tuple[RunResu
 
     A folder stands for all reports below it. ``expected``: the number of reports.
     """
-    found: list[Report] = []
+    read: list[Report] = []
     notes: list[str] = []
     for given in paths:
         folder = Path(given).is_dir()
@@ -123,18 +123,18 @@ def _read(paths: Sequence[str], *, expected: int | None = None) -> tuple[RunResu
             raise CommandError(f"{given}: no *.json file is in this folder")
         for path in inside if folder else [Path(given)]:
             try:
-                found.append(Report(str(path), json.read(_text(path))))
+                read.append(Report(str(path), json.read(_text(path))))
             except json.Unreadable as error:
                 if not folder or not isinstance(error, json.NotOurs):
                     raise CommandError(f"{path}: {error}") from None
                 notes.append(f"{path}: left out: {error}")
-    if expected not in (None, len(found)):
-        names = ", ".join(report.name for report in found)
-        raise CommandError(f"{len(found)} of {expected} reports are there: {names or 'none'}")
-    if not found:
+    if expected not in (None, len(read)):
+        names = ", ".join(report.name for report in read)
+        raise CommandError(f"{len(read)} of {expected} reports are there: {names or 'none'}")
+    if not read:
         raise CommandError(f"{', '.join(paths)}: no file here is a report: {json.WRITE_ONE}")
     try:
-        results, more = merged(found)
+        results, more = merged(read)
     except CannotMerge as error:
         raise CommandError(str(error)) from None
     return results, [*notes, *more]

@@ -339,12 +339,12 @@ def merged(reports: Sequence[Report]) -> tuple[RunResults, list[str]]:
     whole test, or an item that did not end. Raises CannotMerge if such reports come from different
     environments: then neither is a newer result of the other.
     """
-    found: dict[str, tuple[Report, ItemResult]] = {}
+    newest: dict[str, tuple[Report, ItemResult]] = {}
     twice: dict[str, None] = {}
     for report in reports:
         for item in report.results.items:
-            if item.nodeid in found:
-                first, result = found[item.nodeid]
+            if item.nodeid in newest:
+                first, result = newest[item.nodeid]
                 twice[item.nodeid] = None
                 differ = _different(first.results.environment, report.results.environment)
                 if differ and first is not report:
@@ -354,13 +354,13 @@ def merged(reports: Sequence[Report]) -> tuple[RunResults, list[str]]:
                     )
                 if not _replaces(item, result):
                     continue
-            found[item.nodeid] = (report, item)
+            newest[item.nodeid] = (report, item)
     versions: dict[str, dict[str, None]] = {}
     for report in reports:
         for name, version in report.results.environment.items():
             versions.setdefault(name, {})[version] = None
     results = RunResults(
-        items=tuple(item for _, item in found.values()),
+        items=tuple(item for _, item in newest.values()),
         # Versions that differ stand beside each other.
         environment={name: ", ".join(different) for name, different in versions.items()},
         complete=all(report.results.complete for report in reports),

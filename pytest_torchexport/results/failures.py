@@ -1,24 +1,5 @@
 """The failures a check can raise: one class per kind, so that an xfail masks exactly one thing.
 
-Failure (AssertionError)
-├── SpecError          the input spec is wrong, or eager refuses what it declares legal
-├── ExportRefused      the exporter would not take the module
-├── ArtifactRaised     the artifact raises and eager returns
-├── ArtifactCrashed    the artifact killed its interpreter
-├── ArtifactHung       the artifact did not return within the time limit
-├── StructureDiffers   containers, counts or kinds of outputs differ
-├── OutputsDiffer      shape, dtype, device or values of an output differ
-├── StateDiffers       buffers, parameters or inputs differ after the call
-├── BranchFrozen       the artifact always takes the branch its example took
-├── DimsNarrowed       the artifact accepts fewer sizes than were declared
-├── LoadFailed         the artifact cannot be saved, or not loaded without the model's source
-├── RoundTripDiffers   the loaded artifact differs from the one that never left memory
-├── ArtifactTooLarge   the artifact's files take more bytes than the settings allow
-├── ArtifactSlower     a call of the artifact takes longer than the settings allow
-├── NotRepeatable      eager does not agree with itself
-├── TrainingMode       a part of the module is left in training mode
-└── Ineffective        nothing was really checked (mostly under --torchexport-strict)
-
 This file imports nothing heavy: users name these classes in ``xfail`` at the top of their tests.
 """
 

@@ -25,23 +25,21 @@ def render(results: RunResults) -> str:
 def _commands(results: RunResults) -> Iterator[str]:
     if not results.complete:
         yield _command("warning", "torchexport", "The run did not come to its end.")
-    found = _ranked(results)
-    shown = found if len(found) <= MOST else found[: MOST - 1]
+    ranked = _ranked(results)
+    shown = ranked if len(ranked) <= MOST else ranked[: MOST - 1]
     for cause in shown:
         yield _command("error", cause.title, "\n".join(_lines(cause)), **_place(cause))
-    if found[len(shown) :]:
-        left = len(found) - len(shown)
+    if left := len(ranked) - len(shown):
         yield _command("error", "torchexport", f"+ {left} more causes, in the other reports")
 
 
 def _ranked(results: RunResults) -> list[Cause]:
     """Return the causes: new ones first, then those with a line, then those of most failures."""
-    found = causes(entries(results.items))
     new: set[tuple[str, ...]] = set()
     if results.before is not None:
         new = {change.entry.key for change in delta(results.before, results).of(NEW)}
     return sorted(
-        found,
+        causes(entries(results.items)),
         key=lambda cause: (
             new.isdisjoint(entry.key for entry in cause.entries),
             cause.where is None,

@@ -112,8 +112,7 @@ def _seal(document: Mapping[str, Any]) -> str:
 
 def files_in(directory: Path) -> dict[str, File]:
     """Return all files below a directory but the manifest, by their relative names."""
-    found = {name: path for name, path in _paths(directory, "") if name != NAME}
-    return {name: _file(path) for name, path in found.items()}
+    return {name: _file(path) for name, path in _paths(directory, "") if name != NAME}
 
 
 def _paths(directory: Path, above: str) -> Iterator[tuple[str, Path]]:
@@ -135,20 +134,17 @@ def _file(path: Path) -> File:
         return File(sha256=digest, size=opened.tell())
 
 
-def differences(manifest: Manifest, found: Mapping[str, File]) -> Iterator[str]:
+def differences(manifest: Manifest, there: Mapping[str, File]) -> Iterator[str]:
     """Yield a line for each file that is not as it was judged."""
     for name, judged in manifest.files.items():
-        if name not in found:
+        file = there.get(name)
+        if file is None:
             yield f"{name}: it was judged and is missing"
-        elif found[name] != judged:
-            size = found[name].size
-            what = f"it has {size} bytes instead of {judged.size}"
-            same = f"sha256 {found[name].sha256[:16]}..., judged {judged.sha256[:16]}..."
-            yield (
-                f"{name}: it is not the file that was judged: {what}"
-                if (size != judged.size)
-                else f"{name}: it is not the file that was judged: {same}"
-            )
-    for name in found:
+        elif file != judged:
+            what = f"sha256 {file.sha256[:16]}..., judged {judged.sha256[:16]}..."
+            if file.size != judged.size:
+                what = f"it has {file.size} bytes instead of {judged.size}"
+            yield f"{name}: it is not the file that was judged: {what}"
+    for name in there:
         if name not in manifest.files:
             yield f"{name}: it was not judged, and stands beside what was"

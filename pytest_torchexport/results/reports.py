@@ -83,10 +83,10 @@ def _entry_points() -> dict[str, metadata.EntryPoint]:
 
 def environment() -> dict[str, str]:
     """Return the versions of the packages that a verdict depends on, as far as installed."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -113,12 +113,12 @@ def _installed(folder: str) -> frozenset[str]:
 
     Empty for the folder of an editable install, which its owner works on.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     with suppress(OSError):
         for record in Path(folder).glob("*.dist-info/RECORD"):
             lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
-            found.update(line.partition(",")[0].partition("/")[0] for line in lines)
-    return frozenset(found)
+            names.update(line.partition(",")[0].partition("/")[0] for line in lines)
+    return frozenset(names)
 
 
 def short_path(path: str) -> str:

@@ -199,12 +199,12 @@ def _import_lines(
 
 def reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
-    found: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
+    shared: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
     for result in results:
         for verdict in result.verdicts:
             for line in _reasons(verdict):
-                found.setdefault(line, {}).setdefault(result.nodeid, []).append(verdict)
-    for (label, reason), verdicts in found.items():
+                shared.setdefault(line, {}).setdefault(result.nodeid, []).append(verdict)
+    for (label, reason), verdicts in shared.items():
         nodeid, first = next(iter(verdicts.items()))
         more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
         yield f"{label}: {nodeid}{_which(first)}{more}: {reason}"

@@ -48,63 +48,63 @@ class Surveyed:
 
 
 def survey_lines(
-    found: Sequence[Surveyed], targets: Sequence[str], *, ended: str = ""
+    classes: Sequence[Surveyed], targets: Sequence[str], *, ended: str = ""
 ) -> Iterator[str]:
     """Yield the table, the reasons, and the markers. ``ended``: why it ended early, or nothing."""
     if ended:
         yield f"ended early: {ended}"
-    if not found:
+    if not classes:
         yield "no test called a module"
         return
-    checked = sum(bool(each.verdicts or each.late) for each in found)
-    yield f"{len(found)} module class{'es' * (len(found) > 1)}, {checked} checked"
-    rows = {each.name: {target: each.cell(target) for target in targets} for each in found}
+    checked = sum(bool(each.verdicts or each.late) for each in classes)
+    yield f"{len(classes)} module class{'es' * (len(classes) > 1)}, {checked} checked"
+    rows = {each.name: {target: each.cell(target) for target in targets} for each in classes}
     yield from table_lines(rows, targets)
-    yield from _reasons(found, targets)
-    yield from _markers(found, targets)
+    yield from _reasons(classes, targets)
+    yield from _markers(classes, targets)
 
 
-def _reasons(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
+def _reasons(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
     """Yield what keeps the others, once for all classes and targets of which it is the same."""
     names: dict[tuple[str, ...], list[str]] = {}
-    for each in found:
+    for each in classes:
         on_targets: dict[str, list[str]] = {each.problem: []} if each.problem else {}
         for target in targets:
             if reason := " ".join(each.on(target)[1].split())[:SHOWN]:
                 on_targets.setdefault(reason, []).append(target)
         for reason, those in on_targets.items():
             names.setdefault((reason, *those), []).append(each.name)
-    for (reason, *those), classes in names.items():
-        more = f" and {len(classes) - SHOWN_NAMES} more" if len(classes) > SHOWN_NAMES else ""
+    for (reason, *those), alike in names.items():
+        more = f" and {len(alike) - SHOWN_NAMES} more" if len(alike) > SHOWN_NAMES else ""
         on = f" on {', '.join(those)}" if those else ""
-        yield f"{', '.join(classes[:SHOWN_NAMES])}{more}{on}: {reason}"
+        yield f"{', '.join(alike[:SHOWN_NAMES])}{more}{on}: {reason}"
 
 
-def _markers(found: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
+def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
     """Yield markers to try: for each class the first test whose modules have a target in common.
 
     A marker is for all parametrizations of a test, so it says how many of them have an instance
     that was checked.
     """
     of_test: dict[str, dict[str, Surveyed]] = {}
-    for each in found:
+    for each in classes:
         for item in each.items:
             of_test.setdefault(_test_of(item), {})[each.name] = each
     covered: set[str] = set()
     lines = []
-    for each in found:
+    for each in classes:
         for test in dict.fromkeys(map(_test_of, each.items)):
-            classes = of_test[test]
+            together = of_test[test]
             common = [
                 target
                 for target in targets
-                if all(one.on(target)[0] == "passed" for one in classes.values())
+                if all(one.on(target)[0] == "passed" for one in together.values())
             ]
             if each.name in covered or not common:
                 continue
-            covered.update(classes)
-            items = {i for one in classes.values() for i in one.items if _test_of(i) == test}
-            checked = items & {one.checked_in for one in classes.values()}
+            covered.update(together)
+            items = {i for one in together.values() for i in one.items if _test_of(i) == test}
+            checked = items & {one.checked_in for one in together.values()}
             of = f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
             names = ", ".join(f'"{name}"' for name in common)
             lines.append(f"  {test}: @pytest.mark.torchexport({names}){of}")

@@ -20,7 +20,7 @@ from pytest_torchexport.results.failures import (
     by_name,
     title_of,
 )
-from pytest_torchexport.results.verdict import Branch, Difference, Recorded, Verdict
+from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
 MAX_REPORT = 15
 LABEL = 9
@@ -67,42 +67,35 @@ def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> s
     Its first line does not name the test: pytest prints it behind the test's name. ``whole``:
     nothing is left out.
     """
-    return _text(_report([verdict], nodeid), whole=whole)
+    (text,) = failure_texts([verdict], nodeid, whole=whole)
+    return text
 
 
 def failure_texts(
     verdicts: Iterable[Verdict], nodeid: str = "", *, whole: bool = True
 ) -> list[str]:
     """Return the reports of failed verdicts: one for recorded modules that fail alike."""
-    return [_text(report, whole=whole) for report in reports(verdicts, nodeid)]
+    texts = []
+    for report in reports(verdicts, nodeid):
+        shown = report.blocks if whole else _shortened(report.blocks)
+        lines = (line for block in shown for line in labelled(block.label, block.lines))
+        texts.append("\n".join([report.headline, "", *lines]))
+    return texts
 
 
 def reports(verdicts: Iterable[Verdict], nodeid: str = "") -> Iterator[Report]:
     """Yield the reports of failed verdicts as data: one for recorded modules that fail alike."""
     groups: dict[Any, list[Verdict]] = {}
     for verdict in verdicts:
-        groups.setdefault(_said(verdict), []).append(verdict)
+        # All that a report says of a failure, beside which module failed.
+        said = (
+            *(verdict.failure, verdict.subject, verdict.target, verdict.device),
+            *(verdict.reason, verdict.details, verdict.where, verdict.differences, verdict.call),
+        )
+        groups.setdefault(said, []).append(verdict)
     for alike in groups.values():
-        yield _report(alike, nodeid)
-
-
-def _said(verdict: Verdict) -> tuple[Any, ...]:
-    """Return what a report says of a failure, beside which module failed."""
-    return (
-        *(verdict.failure, verdict.subject, verdict.target, verdict.device),
-        *(verdict.reason, verdict.details, verdict.where, verdict.differences, verdict.call),
-    )
-
-
-def _report(alike: Sequence[Verdict], nodeid: str) -> Report:
-    blocks = [block for block in _blocks(alike, nodeid) if block.lines]
-    return Report(alike, headline(alike[0]), blocks)
-
-
-def _text(report: Report, *, whole: bool) -> str:
-    shown = report.blocks if whole else _shortened(report.blocks)
-    lines = (line for block in shown for line in labelled(block.label, block.lines))
-    return "\n".join([report.headline, "", *lines])
+        blocks = [block for block in _blocks(alike, nodeid) if block.lines]
+        yield Report(alike, headline(alike[0]), blocks)
 
 
 def raise_for_failure(verdict: Verdict) -> None:
@@ -119,15 +112,18 @@ def headline(verdict: Verdict) -> str:
 
 
 def _cause(verdict: Verdict) -> str:
-    found, where = verdict.diagnosis, verdict.where
+    diagnosis, where = verdict.diagnosis, verdict.where
     at = f" ({where.place})" if where is not None else ""
     if verdict.failure == BranchFrozen.__name__ and where is not None:
         return f"{where.text.rstrip(':')}{at}"
-    texts = [*(cause.text for cause in found.causes), *(known.text for known in found.known)]
+    texts = [
+        *(cause.text for cause in diagnosis.causes),
+        *(known.text for known in diagnosis.known),
+    ]
     why = next(iter(texts), "")
-    line = found.place.where or where if found.place is not None else None
-    if found.place is not None and line is not None:
-        return ": ".join(filter(None, (f"{found.place.operator} at {line.place}", why)))
+    line = diagnosis.place.where or where if diagnosis.place is not None else None
+    if diagnosis.place is not None and line is not None:
+        return ": ".join(filter(None, (f"{diagnosis.place.operator} at {line.place}", why)))
     lines = [line.strip() for line in verdict.reason.splitlines() if line.strip()]
     # TorchScript's message begins in the line behind the exception's name.
     reason = " ".join(lines[: 2 if lines and lines[0].endswith("Error:") else 1])
@@ -139,7 +135,7 @@ def _cause(verdict: Verdict) -> str:
 def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     """Yield the blocks of a report, in the order in which they are printed."""
     verdict = alike[0]
-    found = verdict.diagnosis
+    diagnosis = verdict.diagnosis
     yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
     refused = verdict.failure == ExportRefused.__name__
     if refused:  # what torch says about it comes after what it means
@@ -154,7 +150,7 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     if verdict.call:
         yield Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
     yield _block("remedy", [line.removeprefix(REMEDY) for line in steps], 0, 0)
-    yield _block("sizes", _size_lines(found.sizes), 2, 4)
+    yield _block("sizes", _size_lines(diagnosis.sizes), 2, 4)
     if not refused:
         yield from _diagnosis_blocks(verdict)
     wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
@@ -165,7 +161,7 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     told = verdict.where.place if verdict.where is not None else None
     warned = [line for line in verdict.warnings if told is None or told not in line]
     yield _block("warned", warned[:3], 6, 7)
-    yield _block("untried", found.not_examined, 5, 7)
+    yield _block("untried", diagnosis.not_examined, 5, 7)
     if verdict.script:
         yield Block("script", [verdict.script], 0, 0)
     else:
@@ -177,28 +173,28 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
 
 def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     """Yield where, why, who is to blame, and what to do: what is known of it."""
-    found = verdict.diagnosis
-    where = verdict.where or (found.place and found.place.where)
+    diagnosis = verdict.diagnosis
+    where = verdict.where or (diagnosis.place and diagnosis.place.where)
     yield _block("where", [str(where)] if where else [], 0, 0)
-    yield _block("owner", filter(None, [_owner_line(found)]), 1, 1)
-    upstream = [known.remedy for known in found.known if known.remedy]
-    own = [cause.remedy for cause in found.causes if cause.remedy]
+    yield _block("owner", filter(None, [_owner_line(diagnosis)]), 1, 1)
+    upstream = [known.remedy for known in diagnosis.known if known.remedy]
+    own = [cause.remedy for cause in diagnosis.causes if cause.remedy]
     # What is known upstream may begin with the same words, and say more.
     left = [remedy for remedy in own if not any(more.startswith(remedy) for more in upstream)]
-    for cause in found.causes:
+    for cause in diagnosis.causes:
         yield _block("cause", (cause.text, *cause.details), 0, 4)
         if cause.remedy in left:
             yield _block("remedy", cause.remedy.splitlines(), 0, 0)
-    yield _block("known", map(_known_line, found.known), 2, 5)
+    yield _block("known", map(_known_line, diagnosis.known), 2, 5)
     if left != own or not own:
         yield _block("remedy", upstream, 0 if own else 1, 5)
 
 
-def _owner_line(found: Diagnosis) -> str:
+def _owner_line(diagnosis: Diagnosis) -> str:
     """Return ``capture, in aten.view in head.pool (AdaptiveAvgPool2d)``, as far as it is known."""
-    if found.place is None:
-        return found.owner or ("unknown" if found.stages and not found.causes else "")
-    return f"{found.owner or 'unknown'}, in {found.place}"
+    if diagnosis.place is None:
+        return diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
+    return f"{diagnosis.owner or 'unknown'}, in {diagnosis.place}"
 
 
 def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
@@ -251,16 +247,13 @@ def _subject_line(alike: Sequence[Verdict]) -> str:
 
 
 def recorded_lines(alike: Iterable[Verdict]) -> Iterator[str]:
-    """Yield for each of several recorded modules of a class which one it is."""
+    """Yield for each of several recorded modules of a class which one it is, and its first call."""
     for each in alike:
-        if each.recorded is not None and each.recorded.count > 1:
-            yield _recorded_line(each.recorded, each.subject)
-
-
-def _recorded_line(recorded: Recorded, subject: str) -> str:
-    """Return ``2nd of 3 recorded Net, called with float32[2, 3]: test_net.py:12  Net()(x)``."""
-    where = f": {recorded.where}" if recorded.where is not None else ""
-    return f"{recorded.which} recorded {subject}, called with {recorded.call}{where}"
+        recorded = each.recorded
+        if recorded is not None and recorded.count > 1:
+            where = f": {recorded.where}" if recorded.where is not None else ""
+            which = f"{recorded.which} recorded {each.subject}"
+            yield f"{which}, called with {recorded.call}{where}"
 
 
 HAS_BRANCH = {
@@ -347,10 +340,10 @@ def _allowed(item: Difference) -> str:
     return f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
 
 
-def _size_lines(found: Iterable[Sizes]) -> Iterator[str]:
+def _size_lines(dims: Iterable[Sizes]) -> Iterator[str]:
     """Yield a line per dim; of two that have to be equal, for the first."""
     told = set()
-    for sizes in found:
+    for sizes in dims:
         if sizes.equal_to not in told:
             yield str(sizes)
         told.add(sizes.dim)
@@ -361,22 +354,22 @@ def _size_lines(found: Iterable[Sizes]) -> Iterator[str]:
 
 def details(verdict: Verdict) -> Iterator[Block]:
     """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
-    found: list[tuple[str, Iterable[str]]] = [("subject", recorded_lines([verdict]))]
+    rows: list[tuple[str, Iterable[str]]] = [("subject", recorded_lines([verdict]))]
     if verdict.unchanged_since:
         since = f"unchanged since {verdict.unchanged_since}: not checked again"
-        found.append(("cache", [since]))
+        rows.append(("cache", [since]))
     if verdict.not_kept:
-        found.append(("cache", [f"not kept: {verdict.not_kept}"]))
+        rows.append(("cache", [f"not kept: {verdict.not_kept}"]))
     calls = ", ".join(f"{count} {key}" for key, count in verdict.calls.items() if count)
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
     reached = [f"{name}: {', '.join(map(str, sizes))}" for name, sizes in verdict.reached.items()]
-    found += [("calls", [f"{calls or 'none'}{error}"]), ("sizes", reached)]
+    rows += [("calls", [f"{calls or 'none'}{error}"]), ("sizes", reached)]
     if verdict.branch_coverage is not None:
         taken = f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken"
         steered = (_outcomes_line(branch) for branch in verdict.branches if branch.steered)
-        found.append(("branches", [taken, *steered]))
+        rows.append(("branches", [taken, *steered]))
     spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
-    found += [
+    rows += [
         ("stages", map(_stage_line, verdict.diagnosis.stages)),
         ("rounding", map(_explained_line, verdict.explained)),
         ("baked", [", ".join(verdict.baked)]),
@@ -389,7 +382,7 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("warned", verdict.warnings),
         ("time", [", ".join(spent)]),
     ]
-    for label, lines in found:
+    for label, lines in rows:
         filled = [line for line in lines if line.strip()]
         if filled:
             yield Block(label, filled)
