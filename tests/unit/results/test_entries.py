@@ -12,10 +12,6 @@ def outcomes(*items):
     return [(str(entry), entry.outcome, entry.fails) for entry in entries(items)]
 
 
-def test_each_verdict_is_an_entry_and_an_item_without_one_too():
-    assert len(list(entries(SAMPLE.items))) == len(SAMPLE.items) + 1  # one item has two modules
-
-
 def test_a_single_verdict_has_the_outcome_of_its_item():
     assert outcomes(item("a", failed(), outcome="xfailed")) == [("a[trace-cpu]", "xfailed", False)]
     assert outcomes(item("a", verdict(), outcome="failed")) == [("a[trace-cpu]", "failed", True)]

@@ -41,12 +41,6 @@ def test_a_cell_shows_the_worst_of_its_verdicts():
     assert table([both])[0] == {"t.py::T::test_a": {"trace-cpu": "failed"}}
 
 
-def test_a_reason_that_items_share_is_one_line():
-    skipped = verdict(status="skipped", skip="unavailable", reason="unavailable: no onnx")
-    lines = list(summary_lines([result("t.py::a", skipped), result("t.py::b", skipped)]))
-    assert lines[-1] == "skip: t.py::a (and 1 more): unavailable: no onnx"
-
-
 def test_a_reason_of_one_of_several_recorded_modules_names_it():
     def numbered(number, **fields):
         recorded = Recorded(number=number, count=2, call="float32[2]", where=None)
@@ -116,15 +110,6 @@ def test_the_setting_for_imports_keeps_what_it_has():
 def test_imports_of_a_single_item_are_left_to_its_report(results):
     lines = summary_lines(results, runtime_imports=["zoo"])
     assert not [line for line in lines if line.startswith("imports: ")]
-
-
-def test_a_caution_is_a_warning_of_a_pass_alone():
-    careful = verdict(cautions=("eager returns nan",))
-    assert list(summary_lines([result("t.py::a", careful)]))[2:] == [
-        "warn: t.py::a: eager returns nan",
-    ]
-    failed = verdict(status="failed", cautions=("eager returns nan",))
-    assert list(summary_lines([result("t.py::a", failed)]))[2:] == []
 
 
 def bug(kind, outcome, dim=""):

@@ -14,7 +14,6 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import detail_lines
 from pytest_torchexport.results.verdict import (
     ArtifactSize,
-    Assumption,
     Branch,
     Latency,
     Verdict,
@@ -53,15 +52,6 @@ def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
     assert Recipe.from_dict(Verdict.from_dict(verdict.as_dict()).recipe) == recipe
 
 
-def test_an_assumption_prints_as_its_sentence():
-    assert str(Assumption("argument", "n stays 5", "n")) == "n stays 5"
-    assert FULL.as_dict()["assumed"][1] == {"kind": "argument", "text": "n stays 5", "path": "n"}
-
-
-def test_a_seeded_bug_is_named_by_its_kind_and_dim():
-    assert [bug.name for bug in FULL.self_test] == ["frozen size of batch", "cast to half"]
-
-
 def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
     assert FULL.name == "Net (2nd of 3)"
     alone = dataclasses.replace(FULL.recorded, number=1, count=1)
@@ -69,10 +59,6 @@ def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
     assert EMPTY.name == "f"
     numbers = [dataclasses.replace(FULL.recorded, number=n, count=16).which for n in (1, 3, 11)]
     assert numbers == ["1st of 16", "3rd of 16", "11th of 16"]
-
-
-def test_fields_of_a_later_version_are_left_out():
-    assert Verdict.from_dict({**EMPTY.as_dict(), "later": 1}) == EMPTY
 
 
 def branch(kind="if", **status):
@@ -108,13 +94,6 @@ def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches,
     )
     assert verdict.branch_coverage == share
     assert verdict.as_dict()["branch_coverage"] == share
-
-
-def test_loops_and_constants_are_not_counted():
-    assert branch(True_="unreached").counted
-    assert branch("for", none="unreached").steered
-    assert not branch("for", none="unreached").counted
-    assert not branch(True_="constant").steered
 
 
 @pytest.mark.parametrize(
