@@ -50,7 +50,9 @@ def test_passed_and_skipped_verdicts_raise_nothing():
 def test_a_known_defect_is_named_with_its_thread_and_what_to_write_instead():
     defect = Known(issue="https://example.org/1", text="f is 0", remedy="g(x)")
     text = failure_text(dataclasses.replace(FULL, diagnosis=Diagnosis(known=(defect,))))
-    assert "known    looks like: f is 0: https://example.org/1, no release without it is known" in text
+    assert (
+        "known    looks like: f is 0: https://example.org/1, no release without it is known" in text
+    )
     assert "remedy   g(x)" in text
     fixed = dataclasses.replace(defect, issue="", fixed_in="onnxscript 0.8")
     text = failure_text(dataclasses.replace(FULL, diagnosis=Diagnosis(known=(fixed,))))
