@@ -20,7 +20,7 @@ from pytest_torchexport.plugin.active_item import seed_of
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.results.survey_report import Surveyed, survey_lines
+from pytest_torchexport.results.summary import Surveyed, survey_lines
 from pytest_torchexport.results.verdict import Verdict
 
 PLUGIN = "torchexport-survey"

@@ -1,4 +1,4 @@
-"""The report in Markdown, for GitHub's and GitLab's step summaries and comments.
+"""The report for pages of GitHub and GitLab: Markdown for summaries and comments, and annotations.
 
 What changed comes first, then tests x targets, then the failures by cause. A text that is too long
 is not shown at all there, so each section is cut at its end, never within, and says what is left
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_torchexport.results.changes import Cause, Change, Delta, causes, delta
+from pytest_torchexport.results.changes import NEW, Cause, Change, Delta, causes, delta
 from pytest_torchexport.results.entries import entries
-from pytest_torchexport.results.escaped import code, code_block, html_code
+from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line
 from pytest_torchexport.results.known_failures import known_lines
 from pytest_torchexport.results.summary import (
     MARKS,
@@ -160,3 +160,71 @@ def _cause(cause: Cause) -> str:
     text = ["", code_block(cause.text)] if cause.text else []
     head = f"<details><summary>{html_code(cause.title)}</summary>"
     return "\n".join([head, "", *items, *text, "", "</details>", ""])
+
+
+# -- annotations on the user's lines, one per cause ------------------------------------------------
+
+# GitHub shows so many annotations per step, and drops the others.
+MOST_ANNOTATIONS = 10
+# Of a cause, an annotation names as many items.
+ANNOTATED_ITEMS = 3
+
+
+def render_annotations(results: RunResults) -> str:
+    """Return the causes as workflow commands of GitHub, one per line; empty if all is green.
+
+    To work, the text has to be printed by a step: ``--torchexport-report github:-``.
+    """
+    return "".join(f"{line}\n" for line in _commands(results))
+
+
+def _commands(results: RunResults) -> Iterator[str]:
+    if not results.complete:
+        yield _command("warning", "torchexport", "The run did not come to its end.")
+    ranked = _ranked(results)
+    shown = ranked if len(ranked) <= MOST_ANNOTATIONS else ranked[: MOST_ANNOTATIONS - 1]
+    for cause in shown:
+        yield _command("error", cause.title, "\n".join(_annotation(cause)), **_place(cause))
+    if left := len(ranked) - len(shown):
+        yield _command("error", "torchexport", f"+ {left} more causes, in the other reports")
+
+
+def _ranked(results: RunResults) -> list[Cause]:
+    """Return the causes: new ones first, then those with a line, then those of most failures."""
+    new: set[tuple[str, ...]] = set()
+    if results.before is not None:
+        new = {change.entry.key for change in delta(results.before, results).of(NEW)}
+    return sorted(
+        causes(entries(results.items)),
+        key=lambda cause: (
+            new.isdisjoint(entry.key for entry in cause.entries),
+            cause.where is None,
+        ),
+    )
+
+
+def _annotation(cause: Cause) -> Iterator[str]:
+    more = len(cause.names) - ANNOTATED_ITEMS
+    yield ", ".join([*cause.names[:ANNOTATED_ITEMS], *([f"+ {more} more"] if more > 0 else [])])
+    yield from cause.text.splitlines()[1:]
+
+
+def _place(cause: Cause) -> dict[str, str]:
+    """Return the user's line; without one, the file of the test."""
+    if cause.where is not None:
+        return {"file": cause.where.file, "line": str(cause.where.line)}
+    file = cause.test_file
+    return {"file": file} if file else {}
+
+
+def _command(kind: str, title: str, message: str, **place: str) -> str:
+    properties = ",".join(
+        f"{name}={_escaped(on_a_line(value), '%:,')}"
+        for name, value in (place | {"title": title}).items()
+    )
+    lines = [_escaped(on_a_line(line), "%") if line.strip() else "" for line in message.split("\n")]
+    return f"::{kind} {properties}::{'%0A'.join(lines)}"
+
+
+def _escaped(line: str, special: str) -> str:
+    return "".join(f"%{ord(c):02X}" if c in special else c for c in line)

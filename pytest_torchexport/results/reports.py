@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from importlib import metadata
 
-from pytest_torchexport.results import github, html, json, markdown, sarif
+from pytest_torchexport.results import html, json, markdown, sarif
 from pytest_torchexport.results.verdict import RunResults
 
 Render = Callable[[RunResults], str]
@@ -23,7 +23,7 @@ FORMATS: dict[str, Render] = {
     "json": json.render,
     "markdown": markdown.render,
     "comment": markdown.render_comment,
-    "github": github.render,
+    "github": markdown.render_annotations,
     "sarif": sarif.render,
 }
 

@@ -1,4 +1,4 @@
-"""What a verdict says, as blocks of lines below a label: all reports are made of these.
+"""Blocks of lines below a label that say what a verdict says: all reports are made of these.
 
 The report of a failure has at most ``MAX_REPORT`` lines. What matters most is kept; ``-v`` prints
 all of it, and the details of what passed.

@@ -92,3 +92,66 @@ def test_a_name_of_a_megabyte_does_not_push_out_the_rest():
     text = markdown.render_comment(run_of(item("t.py::" + "y" * 2**20, failed(reason="z" * 2**20))))
     assert len(text) < 65_536
     assert "### 1 failure" in text
+
+
+# -- annotations -----------------------------------------------------------------------------------
+
+
+def test_a_green_run_has_no_annotation():
+    assert (
+        markdown.render_annotations(
+            run_of(item("t.py::a", verdict()), item("t.py::b", failed(), outcome="xfailed"))
+        )
+        == ""
+    )
+
+
+def test_of_more_than_ten_causes_the_first_nine_are_shown_and_the_others_counted():
+    lines = markdown.render_annotations(
+        run_of(*(item(f"t.py::a{number}", failed(line=number)) for number in range(12)))
+    ).splitlines()
+    assert len(lines) == 10
+    assert lines[-1] == "::error title=torchexport::+ 3 more causes, in the other reports"
+    assert (
+        len(
+            markdown.render_annotations(
+                run_of(*(item(f"t.py::a{n}", failed(line=n)) for n in range(10)))
+            ).splitlines()
+        )
+        == 10
+    )
+
+
+def first_file(results):
+    return re.match(r"::error file=([^,]*),", markdown.render_annotations(results))[1]
+
+
+def test_new_failures_come_first_then_those_with_a_line_then_those_of_most_items():
+    many = [item(f"t.py::{name}", failed(where=SourceLine("many.py", 1, "x"))) for name in "ab"]
+    one = item("t.py::c", failed(where=SourceLine("one.py", 1, "x")))
+    nowhere = [item(f"t.py::{name}", reason="boom") for name in "def"]
+    now = [*nowhere, one, *many]
+    assert first_file(run_of(*now)) == "many.py"
+    assert first_file(run_of(*now, before=run_of(*many, *nowhere))) == "one.py"
+
+
+def test_text_of_others_is_no_command():
+    where = SourceLine("a,b%.py", 3, HOSTILE)
+    text = markdown.render_annotations(
+        run_of(
+            item(f"t.py::{HOSTILE}", failed(where=where, reason=HOSTILE, call=HOSTILE)),
+            item(HOSTILE, reason=HOSTILE),
+        )
+    )
+    assert all(line.startswith("::error ") for line in text.splitlines())
+    assert len(text.splitlines()) == 2
+    properties = [line.split("::")[1].removeprefix("error ") for line in text.splitlines()]
+    names = [[part.partition("=")[0] for part in each.split(",")] for each in properties]
+    assert names == [
+        ["file", "line", "title"],
+        ["title"],
+    ]  # the second has no file below this directory
+    assert properties[0].startswith("file=a%2Cb%25.py,line=3,title=")
+    assert all(
+        re.fullmatch(r"(%(25|3A|2C|0A)|[^%\r\n\x1b])*", line[2:]) for line in text.splitlines()
+    )
