@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pytest_torchexport.config.named_dims import solve
-from pytest_torchexport.inputs.pytrees import describe
+from pytest_torchexport.inputs.pytrees import bits_of, describe, hash_of
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 
 KINDS = (
@@ -65,8 +64,7 @@ class Literal:
     @cached_property
     def digest(self) -> str:
         """Return a hash of the dtype, shape and numbers."""
-        facts = f"{self.tensor.dtype} {tuple(self.tensor.shape)} ".encode()
-        return hashlib.sha256(facts + _bytes(self.tensor)).hexdigest()[:16]
+        return hash_of(self.tensor)[:16]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Literal) and self.digest == other.digest
@@ -82,7 +80,7 @@ class Literal:
         return {
             "dtype": str(self.tensor.dtype).removeprefix("torch."),
             "shape": list(self.tensor.shape),
-            "base64": base64.b64encode(_bytes(self.tensor)).decode(),
+            "base64": base64.b64encode(bits_of(self.tensor)).decode(),
         }
 
     @classmethod
@@ -100,10 +98,6 @@ class Literal:
             raise ValueError("the recipe holds no tensor where it should")
         flat = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0)
         return cls(flat.view(dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype))
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 class Edit(NamedTuple):
