@@ -117,8 +117,8 @@ This page lists defects of torch, onnxscript and ONNX Runtime that make a right 
 reproduced by the plugin's own tests on the versions given. A failure whose target, owner, operator and kind of difference
 are those of a row is said to look like it in the line `known` of its report. That is no proof that it is this defect.
 
-*thread*: an issue or pull request about the defect, as far as one was found: the report of it, its repair, or the change
-that brought it in. *fixed in*: the first version without it, if there is one.
+*thread*: an issue or pull request about the defect, if one was found. The remedy of each stands in the report of such a failure, and with
+the versions and an example in `pytest_torchexport/targets/upstream/known_defects.toml`.
 
 """
 
@@ -184,19 +184,16 @@ def upstream_page() -> str:
 
 
 def _defects(defects: Sequence[Row]) -> str:
-    heads = ["defect", "targets", "instead", "thread", "fixed in", "seen on"]
     cells = [
         [
-            row.cause,
+            f"{row.cause} (until {row.fixed_in})" if row.fixed_in else row.cause,
             ", ".join(f"`{target}`" for target in row.targets),
-            row.remedy,
-            f"[#{row.issue.rpartition('/')[2]}]({row.issue})" if row.issue else "none found",
-            row.fixed_in,
-            ", ".join(row.versions),
+            f"[#{row.issue.rpartition('/')[2]}]({row.issue})" if row.issue else "",
         ]
         for row in defects
     ]
-    return _table(heads, [[cell.replace("|", "\\|") for cell in line] for line in cells])
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    return _table(["defect", "targets", "thread"], escaped)
 
 
 def settings_page() -> str:
