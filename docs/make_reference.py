@@ -157,6 +157,8 @@ def _differing(runs: Sequence[compatibility.Run]) -> Iterator[list[str]]:
     for row in zoo.ZOO:
         for target in row.changed():
             cells = [_truth(run.zoo.get(row.name, {}), target) for run in runs]
+            if set(cells) == {"-"}:
+                continue
             changes = [change for change, truths in row.elsewhere.items() if target in truths]
             why = "; ".join(f"[{c.words}]({c.link}) (`{c.versions}`)" for c in changes)
             yield [row.name, f"`{target}`", *cells, why]
