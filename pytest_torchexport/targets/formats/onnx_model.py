@@ -113,19 +113,6 @@ def messages_of(message: Any, wanted: type) -> Iterator[Any]:
                 yield from messages_of(item, wanted)
 
 
-def names_of(node: Any) -> list[str]:
-    """Return the names of the values that a node takes, in its subgraphs too.
-
-    Names that a subgraph makes itself are among them.
-    """
-    import onnx
-
-    names = [name for each in messages_of(node, onnx.NodeProto) for name in each.input]
-    graphs = messages_of(node, onnx.GraphProto)
-    names += [value.name for graph in graphs for value in graph.output]
-    return list(dict.fromkeys(names))
-
-
 def _scalars(model: Any) -> Iterator[tuple[str, float]]:
     """Yield the constants of one number by the name of their value."""
     import onnx
@@ -163,18 +150,14 @@ def decided_on(model: Any) -> list[str]:
     for node in model.graph.node:
         if chosen & {*node.input, *node.output}:
             found |= dict.fromkeys([*(chosen & {*node.output}), *node.output[:1]])
-        if node.op_type in _JUMPING or _picks(node):
+        picks = node.op_type == "MaxPool" and len(node.output) > 1  # it returns indices
+        if node.op_type in _JUMPING or picks:
             operands = [name for name in node.input if name in producers]
             found |= dict.fromkeys(operands)
             if not _casts_to_floats(node):
                 for operand in operands:
                     found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
     return list(found)
-
-
-def _picks(node: Any) -> bool:
-    """Return True for a pooling that returns indices."""
-    return node.op_type == "MaxPool" and len(node.output) > 1
 
 
 def _casts_to_floats(node: Any) -> bool:

@@ -265,14 +265,14 @@ def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tup
 
 @dataclass(frozen=True, kw_only=True)
 class _Stated:
-    """Something that has to hold; ``holds`` returns None if it cannot tell.
+    """Something that has to hold; ``numbers`` are those that it compares sizes with.
 
-    ``numbers`` are those that it compares sizes with.
+    ``holds`` raises what ``_breaks`` catches if nobody can tell.
     """
 
     dims: tuple[str, ...]
     place: tuple[str, int]
-    holds: Callable[[Sizes], bool | None]
+    holds: Callable[[Sizes], bool]
     text: str
     why: str
     where: SourceLine | None = None
@@ -288,6 +288,12 @@ class _Place:
     path: str
     axis: int
     expr: Expr
+
+    @property
+    def grouped(self) -> str:
+        """Its expression, in brackets if it is more than a name or a number."""
+        text = self.expr.text
+        return text if text in self.expr.names or text.isdigit() else f"({text})"
 
 
 def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_Stated]:
@@ -394,7 +400,7 @@ def _relation(
     symbols = getattr(expression, "free_symbols", None)
     if not symbols or any(symbol not in places for symbol in symbols):
         return
-    named = {symbol: sympy.Symbol(_grouped(places[symbol].expr)) for symbol in symbols}
+    named = {symbol: sympy.Symbol(places[symbol].grouped) for symbol in symbols}
     dims = {name for symbol in symbols for name in places[symbol].expr.names}
     dims |= beside.expr.names if beside is not None else set()
     at = beside or next(place for symbol, place in places.items() if symbol in symbols)
@@ -418,10 +424,6 @@ def _relation(
     )
 
 
-def _grouped(expr: Expr) -> str:
-    return expr.text if expr.text in expr.names or expr.text.isdigit() else f"({expr.text})"
-
-
 def _text(expression: Any) -> str:
     """Return an expression as a user would write it: ``Mod(batch, 2) == 0``."""
     sign = {"Equality": "==", "Unequality": "!="}.get(type(expression).__name__)
@@ -435,7 +437,7 @@ def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
     """Return the suspicion if sizes of the spec's dims break what is stated."""
     if any(name not in spec.dims for name in stated.dims):
         return None
-    broken = [sizes for sizes in _tried(spec, stated) if _ask(stated, sizes) is False]
+    broken = [sizes for sizes in _tried(spec, stated) if _breaks(stated, sizes)]
     if not broken:
         return None
     tiny = all(min(sizes.values()) < TORCHS_LOWEST for sizes in broken)
@@ -456,11 +458,12 @@ def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
     )
 
 
-def _ask(stated: _Stated, sizes: Sizes) -> bool | None:
+def _breaks(stated: _Stated, sizes: Sizes) -> bool:
+    """Return True if what is stated does not hold at these sizes; False if nobody can tell."""
     try:
-        return stated.holds(sizes)
+        return not stated.holds(sizes)
     except (ArithmeticError, ValueError, KeyError, TypeError):
-        return None
+        return False
 
 
 def _tried(spec: InputSpec, stated: _Stated) -> Iterator[dict[str, int]]:
