@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 import unittest
 
@@ -111,12 +110,25 @@ def test_an_exception_is_told_by_type_message_and_the_users_line():
     assert str(outcome).startswith("RuntimeError: ")
 
 
-def test_an_exception_without_a_message_is_its_type():
-    def function():
-        raise KeyError
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no")
 
-    outcome = observe(function, Call(), seed=0)
-    assert str(outcome) == "KeyError"
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (KeyError(), "KeyError"),
+        (Mute(), "Mute: (its text cannot be shown: RuntimeError)"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_whatever_is_raised_is_an_outcome(error, text):
+    assert str(observe(raises, Call((error,)), seed=0)) == text
+
+
+def raises(error):
+    raise error
 
 
 def test_the_deepest_frame_of_the_user_is_shown_not_torchs():
@@ -127,62 +139,33 @@ def test_the_deepest_frame_of_the_user_is_shown_not_torchs():
     assert "functional.linear" in str(outcome.where)
 
 
-def test_an_exception_from_nowhere_has_no_frame():
-    assert user_frame(ValueError("never raised")) is None
-
-
 def test_no_exception_is_kept_alive():
     outcome = observe(Broken(), Call((torch.ones(3),)), seed=0)
     assert all(isinstance(value, str | SourceLine) for value in vars(outcome).values())
+    assert user_frame(ValueError("never raised")) is None
 
 
-def test_ctrl_c_passes_through():
-    def function():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        observe(function, Call(), seed=0)
-
-
-@pytest.mark.parametrize("end", [pytest.skip, pytest.fail, pytest.xfail, pytest.exit])
-def test_what_ends_the_test_passes_through(end):
-    with pytest.raises(end.Exception, match="not today"):
-        observe(lambda: end("not today"), Call(), seed=0)
-
-
-def test_a_skip_of_unittest_passes_through():
-    with pytest.raises(unittest.SkipTest):
-        observe(lambda: unittest.TestCase().skipTest("not today"), Call(), seed=0)
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        unittest.SkipTest("not today"),
+        *(end.Exception("not today") for end in (pytest.skip, pytest.fail, pytest.xfail)),
+        pytest.exit.Exception("not today"),
+    ],
+)
+def test_what_ends_the_test_passes_through(error):
+    with pytest.raises(type(error)):
+        observe(raises, Call((error,)), seed=0)
 
 
-def test_a_forward_that_ends_the_process_is_an_outcome():
-    outcome = observe(lambda: sys.exit(3), Call(), seed=0)
-    assert isinstance(outcome, Raised)
-    assert outcome.type == "SystemExit"
+def test_a_runner_may_run_it_elsewhere_and_may_say_that_time_is_up():
+    assert observe(lambda: 1, Call(), seed=0, run=lambda go: go() + 1).value == 2
 
-
-def test_an_exception_without_a_text_says_so():
-    class Mute(Exception):
-        def __str__(self):
-            raise RuntimeError("no")
-
-    def function():
-        raise Mute
-
-    outcome = observe(function, Call(), seed=0)
-    assert str(outcome) == "Mute: (its text cannot be shown: RuntimeError)"
-
-
-def test_a_runner_that_says_time_is_up_makes_it_hung():
     def run(go):
         raise TimeLimitExceeded("no")
 
     assert isinstance(observe(lambda: 1, Call(), seed=0, run=run), TimedOut)
-
-
-def test_a_runner_may_run_it_elsewhere():
-    outcome = observe(lambda: 1, Call(), seed=0, run=lambda go: go() + 1)
-    assert outcome.value == 2
 
 
 # -- global state ----------------------------------------------------------------------------------
@@ -218,11 +201,8 @@ def test_global_settings_of_torch_are_put_back(fails):
         assert {"default dtype", "number of threads", "default device"} <= set(outcome.changed)
 
 
-def test_a_polite_call_changes_nothing():
-    assert returned(lambda: torch.ones(1)).changed == ()
-
-
 def test_putting_back_the_default_device_leaves_no_device_mode_behind():
+    assert returned(lambda: torch.ones(1)).changed == ()
     returned(lambda: torch.set_default_device("meta"))
     assert torch.ones(1).device.type == "cpu"
 
@@ -285,13 +265,6 @@ def test_the_objects_of_the_module_stay_the_same_ones():
     assert module.weight is weight
 
 
-def test_nothing_written_is_nothing_to_restore():
-    module = Counter()
-    state = State(module)
-    module(torch.ones(2))
-    assert not state.restore()
-
-
 def test_a_buffer_registered_by_forward_goes_away_again():
     module = Counter()
     state = State(module)
@@ -312,9 +285,11 @@ def test_a_quick_look_says_what_it_missed():
     assert state.lost  # parameters are copied only for a thorough look
 
 
-def test_state_can_be_restored_again_and_again():
+def test_state_can_be_restored_again_and_again_if_something_was_written():
     module = Counter()
     state = State(module)
+    module(torch.ones(2))
+    assert not state.restore()
     for _ in range(3):
         with torch.no_grad():
             module.count.add_(1)
@@ -363,14 +338,11 @@ def test_what_was_written_into_a_given_tensor_is_seen_in_a_changed_container_too
         states[0].zero_()
         states.append(states[0] + 1)
 
+    found = observe(lambda batch, n: batch["x"] * n, Call(({"x": torch.ones(2)}, 3)), seed=0)
+    assert found.rebuilt == ()
     found = observe(both, Call(([torch.ones(2)],)), seed=0)
     assert found.rebuilt == ("inputs[0][0][1]",)
     assert [tensor.tolist() for tensor in found.inputs.args[0]] == [[0, 0]]
-
-
-def test_a_call_that_leaves_its_containers_alone_has_none_rebuilt():
-    found = observe(lambda batch, n: batch["x"] * n, Call(({"x": torch.ones(2)}, 3)), seed=0)
-    assert found.rebuilt == ()
 
 
 def test_the_interrupt_of_a_limit_that_becomes_another_exception_is_still_one():
