@@ -37,8 +37,8 @@ from pytest_torchexport.torch_private.modules import (
     hook_registers,
     hooks_of,
     parameters_of,
+    script_attributes,
 )
-from pytest_torchexport.torch_private.script_modules import script_attributes
 
 MAX_NODES = 10_000
 MAX_DEPTH = 12

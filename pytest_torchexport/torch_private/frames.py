@@ -1,4 +1,4 @@
-"""Frames of torch's functions: what they have in hand and say to nobody.
+"""Read local variables of torch's frames that its exceptions and warnings do not mention.
 
 Separate because names of local variables change more easily than any other names of torch.
 """

@@ -44,7 +44,7 @@ from pytest_torchexport.targets.formats.devices import (
     must_be_together,
 )
 from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.torch_private.script_modules import (
+from pytest_torchexport.torch_private.modules import (
     is_tensor_type,
     script_attribute,
     script_code,

@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 import torch
+from scripted import Scripted
 from torch import nn
 
 from pytest_torchexport.torch_private.modules import (
@@ -16,8 +17,14 @@ from pytest_torchexport.torch_private.modules import (
     compiles_itself,
     hook_registers,
     hooks_of,
+    is_tensor_type,
     parameters_of,
+    script_attribute,
+    script_attributes,
+    script_code,
+    script_methods,
     uncompiled,
+    with_calls_inlined,
 )
 
 
@@ -89,3 +96,37 @@ def test_a_compiled_module_or_function_gives_back_the_one_that_was_compiled():
     net.compile()
     assert compiles_itself(net)
     assert not compiles_itself(copy.deepcopy(net))
+
+
+# -- TorchScript -----------------------------------------------------------------------------------
+
+
+def test_a_script_shows_its_attributes_methods_and_code():
+    script = torch.jit.script(Scripted())
+    assert dict(script_attributes(script))["scale"] == 2.0
+    assert script_attribute(script, "scale") == 2.0
+    assert {name for name, _ in script_methods(script)} == {"forward", "scaled"}
+    assert "scale : float" in script_code(script)
+
+
+def test_a_module_of_eager_is_no_script():
+    assert list(script_methods(nn.Linear(2, 2))) == []
+    assert script_code(nn.Linear(2, 2)) == ""
+
+
+def test_calls_are_inlined_in_the_graph_of_a_fork():
+    whole = torch.jit.script(Scripted()).inlined_graph  # owns the nodes
+    fork = whole.findNode("prim::fork").g("Subgraph")
+    graph = with_calls_inlined(fork)
+    assert "prim::CallMethod" in str(fork)
+    assert "prim::CallMethod" not in str(graph)
+    assert "aten::relu" in str(graph)
+
+
+def test_a_tensors_type_is_told_from_a_numbers():
+    graph = torch.jit.trace(lambda x: x + 1, torch.ones(2, 3), check_trace=False).graph
+    (x,) = graph.inputs()
+    number = graph.insertConstant(3)
+    assert is_tensor_type(x.type())
+    assert x.type().dim() == 2
+    assert not is_tensor_type(number.type())
