@@ -178,12 +178,9 @@ def golden(verdict: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(where: dict[str, Any] | str | None) -> str:
-    """Return the text of a source line, without its file and number, which edits of the table move."""
-    return (
-        _as_text(where).partition("  ")[2]
-        if not isinstance(where, str)
-        else where.partition("  ")[2]
-    )
+    """Return a source line's text: no file and number, which edits of the table move, and no mark."""
+    text = where if isinstance(where, str) else _as_text(where)
+    return text.removesuffix("  # here").partition("  ")[2]
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
