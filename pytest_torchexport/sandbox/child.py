@@ -187,14 +187,16 @@ def guarded(message: dict[str, Any], *paths: str, admitted: Container[str] = ())
 _ERROR_LENGTH = 2000
 # How often the disk use of children is looked at.
 _LOOK_SECONDS = 0.2
+# So many looks after it was told to end it is killed.
+_LOOKS = 10
 
 
 @dataclass
 class _Child:
-    """A child that was forked. ``told``: it was sent a signal because it writes too much."""
+    """A child that was forked. ``told``: how often it was seen to have written too much."""
 
     disk: DiskUse
-    told: bool = False
+    told: int = 0
 
     @property
     def pid(self) -> int:
@@ -203,8 +205,9 @@ class _Child:
     def limit_disk(self) -> None:
         """End it if it has written too much: with the kernel's own signal, or else for sure."""
         if self.disk.exceeded():
-            os.kill(self.pid, signal.SIGKILL if self.told else signal.SIGXFSZ)
-            self.told = True
+            self.told += 1
+            if self.told in (1, _LOOKS):  # on a busy machine it takes a while to end
+                os.kill(self.pid, signal.SIGXFSZ if self.told == 1 else signal.SIGKILL)
 
 
 _Children = dict[int, _Child]
