@@ -235,18 +235,21 @@ def _equal_tensors_apart(beside: Beside) -> Iterator[Intervention]:
 def _one_tensor_for_several(beside: Beside) -> Iterator[Intervention]:
     """Give one tensor wherever the example does: the export may have taken them for one."""
     leaves, structure = beside.call.flatten()
+    groups = beside.scene.case.spec.aliases
 
-    def run(groups: Sequence[Sequence[int]]) -> Row:
-        first_of = {index: group[0] for group in groups for index in group}
-        chosen = [leaves[first_of.get(index, index)][1] for index in range(len(leaves))]
+    def run(taken: int, groups: Sequence[Sequence[int]]) -> Row:
+        one_of = {index: group[min(taken, len(group) - 1)] for group in groups for index in group}
+        chosen = [leaves[one_of.get(index, index)][1] for index in range(len(leaves))]
         return beside.run(beside.subject(), Call(*structure.unflatten(chosen)))
 
-    yield Intervention(
-        parts=beside.scene.case.spec.aliases,
-        run=run,
-        cause=lambda groups: _taken_for_one(next(iter(_given_twice(beside.scene, groups)))),
-        owner=lambda _: "capture",
-    )
+    # Some exporters take the first of them, others the last.
+    for taken in range(max(map(len, groups), default=0)):
+        yield Intervention(
+            parts=groups,
+            run=partial(run, taken),
+            cause=lambda some: _taken_for_one(next(iter(_given_twice(beside.scene, some)))),
+            owner=lambda _: "capture",
+        )
 
 
 def _given_twice(
