@@ -251,16 +251,16 @@ class OnlyInEager(nn.Module):
 @pytest.mark.parametrize(
     ("module", "target", "said"),
     [
-        (OwnGradient(), "trace", "Tripled is Python (torch.autograd.Function)"),
+        (OwnGradient(), "trace", "Tripled stays Python"),
         pytest.param(
             OwnGradient(),
             "script",
-            "Tripled is Python (torch.autograd.Function)",
+            "Tripled stays Python",
             marks=pytest.mark.skipif(
                 FUNCTION_TYPED.applies(INSTALLED), reason=FUNCTION_TYPED.words
             ),
         ),
-        (Ignored(), "script", "tripled stays Python (@torch.jit.ignore)"),
+        (Ignored(), "script", "tripled stays Python"),
     ],
 )
 def test_a_call_that_stays_python_is_told_with_its_line(module, target, said):
@@ -570,7 +570,7 @@ def test_a_home_that_somebody_cleaned_away_is_made_again():
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small disk"
 )
-@pytest.mark.parametrize("kilobytes", [4, 100, 200])
+@pytest.mark.parametrize("kilobytes", [4, 100])
 def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", tmp_path], check=False
