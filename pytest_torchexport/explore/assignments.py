@@ -1,7 +1,6 @@
 """Choose numbers of the inputs that have no slope, by what is computed from them.
 
-Separate from ``moves``, which follow slopes or write what is compared; ``preimages`` finds the
-numbers.
+Separate from ``moves``, which follow slopes or write what is compared; ``numbers`` finds them.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from typing import Any
 import torch
 
 from pytest_torchexport.explore.moves import amounts, may_change, range_of
-from pytest_torchexport.explore.preimages import Among, Demand, demands_of, met
+from pytest_torchexport.explore.numbers import Among, Demand, Effort, demands_of, met
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.explore.recomputation import Effort
 from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec
@@ -27,7 +25,7 @@ def assigned(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Ite
     part of an input is left to ``moves.written``, and numbers that have a slope are not changed.
     """
     if probe.provenance is not None:
-        for demands in demands_of(probe.provenance, wanted, probe.origins):
+        for demands in demands_of(probe.provenance, wanted, probe.tape):
             made = _meeting(spec, recipe, (probe,), demands, Effort())
             if made is not None:
                 yield made
@@ -55,7 +53,7 @@ def reread(
         (value, origin)
         for value, tensor in probe.reads
         if tensor.numel() == 1 and not tensor.is_floating_point()
-        for origin in [probe.origins.of(tensor)]
+        for origin in [probe.tape.of(tensor)]
         if origin is not None
     ]
     for value, origin in whole[position : position + 1]:
@@ -89,12 +87,12 @@ def _meeting(
     }
     given = {index: item for index, item in enumerate(inputs) if item is not None}
     given |= {index: built[index] for index in among}
-    leaves = {index: item.detach().reshape(-1) for index, item in given.items()}
+    leaves = {index: item.detach() for index, item in given.items()}
     found = met(demands, leaves, among, most)
     if found is None:
         return None
     changed = {index: item for index, item in found.items() if not torch.equal(item, leaves[index])}
-    return with_leaves(recipe, {i: item.reshape(built[i].shape) for i, item in changed.items()})
+    return with_leaves(recipe, changed)
 
 
 def _has_slope(probe: Probe, leaf: int) -> bool:

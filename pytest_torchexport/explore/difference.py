@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pytest_torchexport.explore import assignments, moves
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
+from pytest_torchexport.explore.numbers import Effort
 from pytest_torchexport.explore.operator_run import (
     Key,
     Near,
     OperatorRuns,
 )
 from pytest_torchexport.explore.probe import Gap, Probe
-from pytest_torchexport.explore.recomputation import Effort
 from pytest_torchexport.explore.seeds import scaled, sized_together
 from pytest_torchexport.explore.side import Side
 from pytest_torchexport.explore.thresholds import LARGEST_EPSILON, STATED

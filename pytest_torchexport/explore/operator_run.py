@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.merges import Merge, merge_of
-from pytest_torchexport.explore.origins import Origins
-from pytest_torchexport.explore.preimages import demand_at
+from pytest_torchexport.explore.numbers import Tape, demand_at
 from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.explore.thresholds import (
     BUCKETING,
     COMPARING,
     RULES,
+    Operation,
     Threshold,
     beyond,
     table_of,
@@ -35,10 +35,11 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
-from pytest_torchexport.outcomes.operator_table import row_of
-from pytest_torchexport.outcomes.operators import Operation, dispatched, is_float, name_of
+from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
 from pytest_torchexport.torch_private.dispatcher import is_operator
 
+# Operators with a table: the place of the argument that is none.
+WITH_TABLE = {"bucketize": 0, "isin": 0, "searchsorted": 1}
 # These stand for the operator if its operand, or an output, is compared with a further bound.
 OPERAND, OUTPUT = "operand of", "output"
 
@@ -94,7 +95,7 @@ class _Pulled:
     threshold: Threshold
     edges: list[Any]
 
-    def probe(self, inputs: Differentiable, place: int | None, origins: Origins) -> Probe:
+    def probe(self, inputs: Differentiable, place: int | None, tape: Tape) -> Probe:
         """Return the way of an element there; None is the nearest one."""
         threshold = self.threshold
         pulls = threshold.pull() if place is None else threshold.pull(place)
@@ -110,16 +111,16 @@ class _Pulled:
             if operand.shape == threshold.far.shape:
                 operand = operand[torch.unravel_index(torch.tensor(place), operand.shape)]
         operator = {"above": ">", "below": "<"}.get(threshold.side, "==")
-        origin, far, demand = origins.of(threshold.operand), threshold.far, None
+        origin, far, demand = tape.of(threshold.operand), threshold.far, None
         if origin is not None and far is not None and far.shape == origin.value.shape:
             at = threshold.place if place is None else place
-            demand = demand_at(origin, at, operator, threshold.other, origins)
+            demand = demand_at(origin, at, operator, threshold.other, tape)
         return Probe(
             missing=missing,
             gradients={index: -gradient for index, gradient in gradients.items()},
             provenance=Compared(operator, operand, threshold.other),
             inputs=inputs.inputs,
-            origins=origins,
+            tape=tape,
             demand=demand,
         )
 
@@ -137,7 +138,7 @@ class _Recorder:
     merges: set[Merge] = field(default_factory=set)
     tables: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     pulled: dict[Key, _Pulled] = field(default_factory=dict)
-    origins: Origins = field(default_factory=lambda: Origins(()))
+    tape: Tape = field(default_factory=lambda: Tape(()))
     ran: bool = False
     _counts: Counter[str] = field(default_factory=Counter)
 
@@ -156,13 +157,13 @@ class _Recorder:
                 table = table_of(name, operation)
                 if table is not None:
                     self.tables[name, number] = table.reshape(-1).clone()
-            operand = args[row_of(name).operand]
+            operand = args[WITH_TABLE.get(name, 0)]
             compares = name in COMPARING or name in BUCKETING
             if compares or is_float(operand):
                 self._compare(OPERAND, name, number, operand)
             result = func(*args, **kwargs)
             if self.wanted:
-                self.origins.saw(func, args, kwargs, result)
+                self.tape.saw(func, args, kwargs, result)
             merge = merge_of(name, args, result)
             if merge is not None:
                 self.merges.add(merge)
@@ -274,7 +275,7 @@ class OperatorRuns:
         seed_everything(self.seed)
         with torch.enable_grad(), _without_parameters(function):
             inputs = Differentiable(call)
-            recorder.origins = Origins(inputs.inputs)
+            recorder.tape = Tape(inputs.inputs)
             own = inputs.call
             try:
                 with dispatched(recorder.operator):
@@ -296,9 +297,9 @@ class OperatorRuns:
         places: Sequence[int | None] = [place] * len(far)
         if 1 < len(together) == len(far):
             places = places_of(together)
-        origins = recorder.origins
         return [
-            item.probe(inputs, place, origins) for item, place in zip(pulled, places, strict=True)
+            item.probe(inputs, place, recorder.tape)
+            for item, place in zip(pulled, places, strict=True)
         ]
 
 

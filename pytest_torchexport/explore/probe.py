@@ -15,8 +15,7 @@ from pytest_torchexport.explore.aims import Reads, flips, numbers_in, place_dema
 from pytest_torchexport.explore.conditions import ConditionOutcome
 from pytest_torchexport.explore.distance import demands, violation
 from pytest_torchexport.explore.gradients import gradients
-from pytest_torchexport.explore.origins import Origin, Origins
-from pytest_torchexport.explore.preimages import Demand
+from pytest_torchexport.explore.numbers import Demand, Origin, Tape
 from pytest_torchexport.explore.provenance import Provenance, ProvenanceMode
 from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
@@ -95,7 +94,7 @@ class Probe:
     the outcome needs, all of it, and ``earlier`` what keeps the last conditions before this one at
     their outcomes. ``places`` are what it takes to choose other places, ``numbers`` those that were
     read, the last one first, and ``swaps`` what other indices into tables would change.
-    ``saturated`` says that a function has another slope than torch gives it. ``origins`` are what
+    ``saturated`` says that a function has another slope than torch gives it. ``tape`` tells what
     tensors of the call were computed from, if that was asked for, and ``reads`` the numbers that
     were read, with their tensors. ``told`` are the origins, None if unknown, of all tensors whose
     numbers decided a size or left torch before. ``demand`` is what the element of a threshold is to
@@ -112,7 +111,7 @@ class Probe:
     numbers: Lazily[Number] = field(default_factory=lambda: Lazily(()))
     swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
     saturated: bool = False
-    origins: Origins = field(default_factory=lambda: Origins(()))
+    tape: Tape = field(default_factory=lambda: Tape(()))
     reads: Reads = ()
     told: Sequence[Origin | None] = ()
     demand: Demand | None = None
@@ -176,7 +175,7 @@ class ProbeListener:
         self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
         self._inputs = Differentiable(call)
         self.call = self._inputs.call
-        self.origins = Origins(self._inputs.inputs)
+        self.tape = Tape(self._inputs.inputs)
         self._told: list[Origin | None] = []
 
     def evaluated(
@@ -195,10 +194,10 @@ class ProbeListener:
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, and remember it."""
         if not self._mode.is_disabled and tells_numbers(func, args):
-            self._told += map(self.origins.of, tensors_among([*args, *kwargs.values()]))
+            self._told += map(self.tape.of, tensors_among([*args, *kwargs.values()]))
         result = func(*args, **kwargs)
         if is_operator(func):
-            self.origins.saw(func, args, kwargs, result)
+            self.tape.saw(func, args, kwargs, result)
         return result
 
     def _make(self, provenance: Provenance | None) -> None:
@@ -228,9 +227,9 @@ class ProbeListener:
             swaps=Lazily(_swaps(self._pulled(missing))),
             provenance=provenance,
             inputs=self._inputs.inputs,
-            origins=self.origins,
+            tape=self.tape,
             reads=reads,
-            told=[*self._told, *map(self.origins.of, self.slopes.handed_out)],
+            told=[*self._told, *map(self.tape.of, self.slopes.handed_out)],
         )
 
     def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:

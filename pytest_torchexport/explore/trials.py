@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, ConditionOutcome
 from pytest_torchexport.explore.distance import operands_of
+from pytest_torchexport.explore.numbers import Origin
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.origins import Origin
 from pytest_torchexport.explore.paths import ConditionKey, Event, Path
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
@@ -266,7 +266,7 @@ class Trials:
         compared = operands_of(probe.provenance)
         tensors = [item for item in compared if not isinstance(item, (bool, int, float))]
         # What was told before may be what they are compared, computed or cut off with.
-        origins = [*map(probe.origins.of, tensors), *probe.told]
+        origins = [*map(probe.tape.of, tensors), *probe.told]
         return bool(tensors) and all(map(self._is_fixed, origins))
 
     def _is_fixed(self, origin: Origin | None) -> bool:
