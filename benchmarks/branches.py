@@ -40,8 +40,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Budget, Search
-from pytest_torchexport.explore.trials import Goal
+from pytest_torchexport.explore.search import Budget, Goal, Search
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe, with_leaves
 from pytest_torchexport.inputs.spec import Call, InputSpec, ValueLeaf, build_spec

@@ -1,4 +1,4 @@
-"""Run a function while explore/numbers.py remembers its operators."""
+"""Run a function while explore/integers.py remembers its operators."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pytest_torchexport.explore.numbers import Tape
+from pytest_torchexport.explore.integers import Origins
 from pytest_torchexport.outcomes.operators import dispatched
 
 
-def followed(function: Callable[[Tensor], Tensor], given: Tensor) -> tuple[Tape, Tensor]:
-    """Return the tape of the run, and what the function returns."""
-    tape = Tape([given])
+def followed(function: Callable[[Tensor], Tensor], given: Tensor) -> tuple[Origins, Tensor]:
+    """Return the origins of the run, and what the function returns."""
+    origins = Origins([given])
 
     def saw(func, args, kwargs):
         result = func(*args, **kwargs)
-        tape.saw(func, args, kwargs, result)
+        origins.saw(func, args, kwargs, result)
         return result
 
     with dispatched(saw):
-        return tape, function(given)
+        return origins, function(given)

@@ -18,8 +18,7 @@ import torch
 
 from pytest_torchexport import targets
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.search import Budget, Explored, Search
-from pytest_torchexport.explore.trials import Found, Goal
+from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.building import build, build_leaves, readable
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
 from pytest_torchexport.inputs.spec import Call

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport.explore.paths import Path
-from pytest_torchexport.explore.trials import Goal
+from pytest_torchexport.explore.conditions import Path
+from pytest_torchexport.explore.search import Goal
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case

@@ -36,7 +36,8 @@ def weigh(case: Case) -> None:
     log, accepted = case.log, case.accepted
     log.ineffective += weighed(
         log.outputs,
-        refused=log.calls["rejected"],
+        # A call that was made with the example's values instead was refused as well.
+        refused=max(log.calls["rejected"], accepted.fell_back),
         refusal=accepted.refusal,
         only_the_examples_values=accepted.fell_back and not accepted.takes_other_values,
         fixed=accepted.fixed,

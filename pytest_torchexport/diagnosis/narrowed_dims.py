@@ -15,8 +15,8 @@ from pytest_torchexport.config.named_dims import written_sizes
 from pytest_torchexport.diagnosis.remedies import of_a_condition, without_a_number, words_of
 from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.explore.conditions import ConditionKey, Path
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.paths import ConditionKey, Path
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Sizes

@@ -6,7 +6,16 @@ without source is a condition too, only known less precisely.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.provenance import Provenance, distance, is_order, operands_of
+from pytest_torchexport.inputs.pytrees import is_plain
 
 # The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
 NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
@@ -50,3 +59,195 @@ class Condition:
         if self.loops:
             return (NONE, ONCE, MORE)
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)
+
+
+# Items of a list that are told apart between two calls.
+MAX_ITEMS = 64
+
+# A condition, and the path of the module whose forward evaluated it.
+ConditionKey = tuple[ConditionId, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One evaluation of a condition.
+
+    ``distance`` is how far it was from the other outcome, in the units of its operands (None: no
+    number says so). ``operands`` are what was compared, in short. ``mark`` differs between two
+    evaluations if anything about the condition differed. ``rounded`` is True if only floats were
+    compared, and by order: only there may rounding decide. ``scale`` is the largest operand.
+    ``read`` says that the source reads an operand from a tensor.
+    """
+
+    key: ConditionKey
+    outcome: ConditionOutcome
+    distance: float | None = None
+    operands: tuple[Any, ...] = ()
+    on_values: bool = False
+    mark: object = None
+    rounded: bool = False
+    scale: float = 0.0
+    read: bool = False
+
+    @property
+    def side(self) -> int:
+        """Return 1 if the left number is larger, -1 if the right one is; else 0."""
+        if len(self.operands) != 2 or not all(
+            isinstance(item, (int, float)) for item in self.operands
+        ):
+            return 0
+        left, right = self.operands
+        return int(left > right) - int(left < right)
+
+    @property
+    def relative(self) -> float:
+        """Return the distance divided by the largest operand; infinite if there is no distance."""
+        if self.distance is None:
+            return math.inf
+        return self.distance / (self.scale or 1.0)
+
+
+@dataclass
+class Path:
+    """The events of one call in order, and how often each loop ran, each time it was reached."""
+
+    events: list[Event] = field(default_factory=list)
+    loops: dict[ConditionKey, list[int]] = field(default_factory=dict)
+
+    def taken(self) -> dict[tuple[ConditionKey, ConditionOutcome], int]:
+        """Return how often each outcome was taken."""
+        counts: dict[tuple[ConditionKey, ConditionOutcome], int] = {}
+        for event in self.events:
+            if event.key in self.loops:
+                continue
+            counts[event.key, event.outcome] = counts.get((event.key, event.outcome), 0) + 1
+        for key, lengths in self.loops.items():
+            for length in lengths:
+                goal = (key, _loop_outcome(length))
+                counts[goal] = counts.get(goal, 0) + 1
+        return counts
+
+    def marks(self) -> dict[ConditionKey, tuple[object, ...]]:
+        """Return the marks of each condition's events, and how often each loop ran."""
+        found: dict[ConditionKey, list[object]] = {
+            key: [*lengths] for key, lengths in self.loops.items()
+        }
+        for event in self.events:
+            if event.key not in self.loops:
+                found.setdefault(event.key, []).append((event.outcome, event.mark))
+        return {key: tuple(marks) for key, marks in found.items()}
+
+    def orders(self) -> dict[ConditionKey, tuple[ConditionOutcome, ...]]:
+        """Return the outcomes of each condition in their order; nothing of a ``for`` loop."""
+        found: dict[ConditionKey, list[ConditionOutcome]] = {}
+        for event in self.events:
+            if event.key not in self.loops:
+                found.setdefault(event.key, []).append(event.outcome)
+        return {key: tuple(outcomes) for key, outcomes in found.items()}
+
+    def decisions(self) -> tuple[tuple[ConditionKey, ConditionOutcome], ...]:
+        """Return the outcomes in order; equal for calls that ran the same code."""
+        return tuple((event.key, event.outcome) for event in self.events)
+
+
+def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
+    """Return the conditions that still change from call to call, at the end of a row of calls.
+
+    Not those that go away from the outcome that they do not have.
+    """
+    if len(paths) < 2:
+        return frozenset()
+    before, last = paths[-2:]
+    marks, earlier = last.marks(), before.marks()
+    return frozenset(
+        key
+        for key in marks.keys() & earlier.keys()
+        if marks[key] != earlier[key] and not _farthest(before, key) < _farthest(last, key)
+    )
+
+
+def _farthest(path: Path, key: ConditionKey) -> float:
+    """Return the largest distance of a condition on a path; nan if it has none."""
+    known = [event.distance for event in path.events if event.key == key]
+    return max((far for far in known if far is not None), default=math.nan)
+
+
+def event_of(
+    key: ConditionKey,
+    outcome: bool,
+    provenance: Provenance | None,
+    operands: tuple[Any, ...],
+    *,
+    read: bool = False,
+) -> Event:
+    """Return the event of a condition, with its distance to the other outcome.
+
+    ``operands`` are used if no provenance gives better ones. ``read`` is that of ``Event``.
+    """
+    far = distance(provenance, not outcome) if provenance is not None else None
+    compared = operands_of(provenance) if provenance is not None else []
+    tensors = [operand for operand in compared if isinstance(operand, Tensor)]
+    if far is None and not tensors:
+        kinds = tuple(map(_kind, operands))
+        return Event(key, outcome, operands=kinds, mark=kinds, read=read)
+    return Event(
+        key,
+        outcome,
+        distance=far,
+        read=read,
+        operands=tuple(map(_short, compared)),
+        on_values=bool(tensors),
+        mark=tuple(map(_digest, tensors)) if tensors else far,
+        rounded=bool(tensors)
+        and is_order(provenance)
+        and all(tensor.is_floating_point() for tensor in tensors),
+        scale=_scale(compared),
+    )
+
+
+def _loop_outcome(iterations: int) -> str:
+    return (NONE, ONCE)[iterations] if iterations < 2 else MORE
+
+
+def _scale(compared: Sequence[Any]) -> float:
+    """Return the largest finite absolute value among the operands."""
+    sizes = [0.0]
+    for item in compared:
+        if isinstance(item, Tensor):
+            dense = item.numel() and item.layout == torch.strided and not item.is_complex()
+            sizes.append(float(item.detach().double().abs().max()) if dense else 0.0)
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
+            sizes.append(abs(item))
+    return max(filter(math.isfinite, sizes))
+
+
+def _short(value: Any) -> Any:
+    """Return an operand without its tensor: a number, a shape, or the name of a type."""
+    if isinstance(value, Tensor):
+        if value.numel() == 1 and value.layout == torch.strided and not value.is_meta:
+            return value.item()
+        return f"tensor{list(value.shape)}"
+    return _kind(value)
+
+
+def _kind(value: Any) -> Any:
+    """Return a scalar or a short container of such as it is, else the name of the type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if type(value) in (list, tuple, set) and 0 < len(value) <= MAX_ITEMS:
+        return tuple(map(_kind, value))
+    return type(value).__name__
+
+
+def _digest(tensor: Tensor) -> float:
+    """Return a number that nearly always differs between different tensors."""
+    if not is_plain(tensor) or tensor.is_complex() or not tensor.numel():
+        return 0.0
+    digest = math.nan
+    if tensor.numel() == 1:
+        digest = float(tensor.item())
+    elif tensor.dtype in (torch.float32, torch.float64):  # the usual dtypes, and twice as fast
+        digest = float(tensor.abs().sum(dtype=torch.float64))
+    if math.isfinite(digest):
+        return digest
+    return float(tensor.double().abs().nan_to_num().sum())

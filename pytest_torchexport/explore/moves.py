@@ -10,36 +10,31 @@ import dataclasses
 import functools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import steps
+from pytest_torchexport.explore.integers import Among, Effort, is_view, met, places_in
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.explore.steps import Quantity, Range
-from pytest_torchexport.explore.views import is_view, places_in
 from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 
-# Lengths of a gradient step, in parts of the distance: safely beyond the threshold, parts of the
-# way (the distance may be curved, or another threshold may follow), and far beyond.
-STEPS = (1.1, 0.4, 0.1, 3.0)
-# Just beyond it: for a step that went too far.
+# Lengths of a step along slopes, in parts of the distance: safely beyond the threshold, parts of
+# the way (the distance may be curved, or another threshold may follow), and far beyond.
+LENGTHS = (1.1, 0.4, 0.1, 3.0)
+# Just beyond it: for a step that went too far, and for one of single elements.
 SHORT = 1.001
 # How far beyond a threshold a step goes at least, in the units of the threshold.
 LEAST_BEYOND = 1e-6
-# The length of a step of single elements, in parts of the distance: just beyond the threshold.
-JUST = 1.01
 # The part of the way to its threshold that a condition which is to keep its outcome may go.
 KEPT = 0.9
-# How far each number is moved from where there is no slope, in parts of the example's scale; less
-# if the condition is lost.
-JIGGLES = (0.05, 0.005)
 # How far a float without a declared range may be moved, in multiples of the example's scale.
 MAX_SCALE = 100.0
 # A value that occurs at more positions of the input than this is not written to.
@@ -48,6 +43,8 @@ MAX_POSITIONS = 8
 AGAIN = 0.3
 # How often it exchanges two of them.
 SWAPPED = 0.3
+
+
 # Rows that are tried in place of all others.
 MAX_ROWS = 4
 
@@ -55,56 +52,94 @@ MAX_ROWS = 4
 # -- towards one outcome ------------------------------------------------------------------------
 
 
-def written(spec: InputSpec, recipe: Recipe, probe: Probe, wanted: bool) -> Iterator[Recipe]:
+def written(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
     """Write compared values to the positions of the input that the other operand was read from.
 
-    The operand is a part of an input, or a number that an input contains.
+    The operand is a part of an input, or a number that an input contains. Before all positions come
+    single ones, the last first, if any of them will do. If several comparisons have to hold, all of
+    them come last.
     """
     built = build_leaves(spec, recipe)
     if built is None or probe.provenance is None:
         return
-    for compared in _comparisons(probe.provenance):
-        for mine, other, mirrored in (
-            (compared.left, compared.right, False),
-            (compared.right, compared.left, True),
-        ):
-            for index, positions in _positions_read(mine, probe.inputs, built, spec):
-                leaf = spec.leaves[index]
-                for value in _values(compared.operator, other, wanted, mirrored, leaf):
-                    made = _put(leaf, built[index], positions, value)
+    comparisons = _comparisons(probe.provenance)
+    for compared in comparisons:
+        for made in _written(spec, probe, compared, built):
+            yield with_leaves(recipe, made)
+    if len(comparisons) > 1:
+        together: dict[int, Tensor] = {}
+        for compared in comparisons:
+            now = [together.get(index, leaf) for index, leaf in enumerate(built)]
+            together |= next(_written(spec, probe, compared, now), {})
+        if together:
+            yield with_leaves(recipe, together)
+
+
+def _written(
+    spec: InputSpec, probe: Probe, compared: Compared, built: Sequence[Any]
+) -> Iterator[dict[int, Tensor]]:
+    for mine, other, mirrored in (
+        (compared.left, compared.right, False),
+        (compared.right, compared.left, True),
+    ):
+        for index, positions in _positions_read(mine, probe.inputs, built, spec):
+            leaf, flat = spec.leaves[index], positions.reshape(-1)
+            for value in _values(compared.operator, other, probe.wanted, mirrored, leaf):
+                single = value.numel() == 1 and len(flat) > 1 and compared is probe.provenance
+                places = (len(flat) - 1, 0, len(flat) // 2) if single else ()
+                for where in (*(flat[place : place + 1] for place in places), positions):
+                    made = _put(leaf, built[index], where, value)
                     if made is not None:
-                        yield with_leaves(recipe, {index: made})
+                        yield {index: made}
 
 
-def placed(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
-    """Write a compared number to one position of the input that the other operand was read from.
+def computed(
+    spec: InputSpec, recipe: Recipe, probe: Probe, most: Effort | None = None
+) -> Iterator[Recipe]:
+    """Choose numbers of the inputs such that what is computed from them meets demands.
 
-    The last position comes first, then the first, and one between them.
+    An operand that is a part of an input is left to ``written``, and numbers that have a slope are
+    not changed.
     """
     built = build_leaves(spec, recipe)
-    if built is None or probe.provenance is None:
+    among = {
+        index: _among(leaf)
+        for index, (leaf, given) in enumerate(zip(spec.leaves, probe.inputs, strict=True))
+        if built is not None
+        and may_change(leaf)
+        and given is not None
+        and given.shape == built[index].shape
+        and not probe.has_slope(index)
+    }
+    if built is None or not among:
         return
-    for compared in _comparisons(probe.provenance):
-        value = _one_number(compared.right)
-        if value is None:
-            continue
-        number = torch.tensor(value, dtype=torch.float64)
-        for index, positions in _positions_read(compared.left, probe.inputs, built, spec):
-            flat = positions.reshape(-1)
-            for place in dict.fromkeys((len(flat) - 1, 0, len(flat) // 2)):
-                made = _put(spec.leaves[index], built[index], flat[place : place + 1], number)
-                if made is not None:
-                    yield with_leaves(recipe, {index: made})
+    leaves = {index: item.detach() for index, item in enumerate(probe.inputs) if item is not None}
+    leaves |= {index: built[index].detach() for index in among}
+    for demands in probe.numbers:
+        found = met(demands, leaves, among, most) if demands else None
+        if found is not None:
+            changed = {i: item for i, item in found.items() if not torch.equal(item, leaves[i])}
+            yield with_leaves(recipe, changed)
 
 
-def cornered(spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor]) -> Recipe | None:
+def _among(leaf: Any) -> Among:
+    """Return the numbers that an element of a leaf may have."""
+    domain = leaf.domain
+    if domain.choices:
+        return Among(0, 0, tuple(domain.choices))
+    if domain.kind == "float":
+        return Among(*range_of(leaf))
+    return Among(int(domain.low or 0), 1 if domain.kind == "bool" else int(domain.high or 0))
+
+
+def cornered(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
     """Move each element of the float leaves to the end of its range, against the gradient.
 
     Return None if no leaf that may change has a range, or none has a gradient.
     """
     built = build_leaves(spec, recipe)
     moved = {}
-    for index, gradient in gradients.items():
+    for index, gradient in probe.gradients.items():
         leaf = spec.leaves[index]
         if built is None or not may_change(leaf) or built[index].shape != gradient.shape:
             continue
@@ -192,20 +227,43 @@ def _put(known: Any, leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor |
 
 
 def stepped(
-    spec: InputSpec, recipe: Recipe, probe: Probe, step: float, aim: Sequence[Gap] | None = None
+    spec: InputSpec,
+    recipe: Recipe,
+    probe: Probe,
+    length: float,
+    demands: Sequence[Gap] | None = None,
 ) -> Recipe | None:
-    """Move the float leaves by ``step`` Newton steps towards the other outcome, or to an aim.
+    """Move the float leaves until every demand is met, to first order, in parts of the distance.
+
+    ``demands`` are others than the probe's.
 
     The earlier conditions keep their outcomes, to first order, if they leave a way. Return None if
     no leaf has a gradient.
     """
-    gaps = aim or probe.demands or (Gap(probe.missing, probe.gradients),)
     wanted = [
-        Quantity(gap.gradients, -(gap.missing * (step if gap.missing > 0 else 1.0)) - LEAST_BEYOND)
-        for gap in gaps
+        Quantity(
+            gap.gradients,
+            -gap.missing * (length if gap.missing > 0 else 1.0)
+            - (0.0 if gap.exact else LEAST_BEYOND),
+        )
+        for gap in demands or probe.demands
     ]
     kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier]
-    return _moved_by(spec, recipe, wanted, kept)
+    built = build_leaves(spec, recipe)
+    if built is None:
+        return None
+    shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
+    # One of some numbers moves only if nothing else does: it is rounded, or it stays.
+    free = [i for i in shapes if _may_step(spec.leaves[i])]
+    usable = free or [i for i in shapes if may_change(spec.leaves[i])]
+    values = {i: built[i].detach() for i in usable}
+    if any(value.shape != shapes[index] for index, value in values.items()):
+        return None
+    ranges = {index: range_of(spec.leaves[index]) for index in values}
+    moved = steps.stepped(values, ranges, wanted, kept) if values else None
+    if moved is None:
+        return None
+    return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
 
 
 def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
@@ -227,7 +285,7 @@ def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
     moved = {}
     for index, gradient in usable.items():
         strong = (gradient.abs() >= least) & (gradient != 0)
-        far = torch.where(strong, JUST * min(probe.missing, 1.0) / gradient.double(), 0.0)
+        far = torch.where(strong, SHORT * min(probe.missing, 1.0) / gradient.double(), 0.0)
         value = built[index].detach()
         moved[index] = legal(spec.leaves[index], value.double() - far).to(value.dtype)
     return with_leaves(recipe, moved)
@@ -265,86 +323,6 @@ def slopes(spec: InputSpec, probe: Probe) -> bool:
         if gap.missing > 0
         for index, gradient in gap.gradients.items()
     )
-
-
-def jiggled(spec: InputSpec, recipe: Recipe, rng: random.Random, part: float) -> Recipe | None:
-    """Move the float leaves a little, each element by itself; None if there is none.
-
-    Equal numbers, zeros and ties are where a distance has no slope.
-    """
-    built = build_leaves(spec, recipe)
-    generator = torch.Generator().manual_seed(rng.randrange(2**31))
-    moved = {}
-    for index, leaf in enumerate(spec.leaves):
-        if built is None or not _may_step(leaf) or not built[index].is_floating_point():
-            continue
-        scale = cast(TensorLeaf, leaf).domain.scale
-        value = built[index].detach()
-        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        moved[index] = legal(leaf, value.double() + noise * scale * part).to(value.dtype)
-    return with_leaves(recipe, moved) if moved else None
-
-
-def lengths_after(helped: float) -> tuple[float, ...]:
-    """Return lengths to try after a step that helped; all are in parts of the distance."""
-    return (min(2 * helped, STEPS[0]), *(part * min(helped, 1.0) for part in STEPS[1:3]))
-
-
-def amounts(value: float, missing: float | None) -> Iterator[float]:
-    """Yield by how much a number that was read may rise: the distance, then small steps."""
-    whole = isinstance(value, int)
-    if missing is None:
-        yield from (JUST, -JUST) if whole else (1.0, -1.0)
-        return
-    if 0 < missing < math.inf:
-        # On the threshold, and just beyond it.
-        yield from (missing, JUST * missing, -missing, -JUST * missing)
-    elif missing == 0:
-        beyond = (JUST - 1) * abs(value)
-        yield from (beyond, -beyond)
-    unit = JUST if whole else max(abs(value), 1.0) / 2
-    yield from (step * unit for step in (1, -1, 2, -2, 4, -4))
-
-
-def against(
-    spec: InputSpec, recipe: Recipe, gradients: Mapping[int, Tensor], amount: float
-) -> Recipe | None:
-    """Move float leaves against a gradient until its quantity falls by ``amount``, to first order.
-
-    It rises if the amount is negative. Return None if the gradient is zero, or if ``map`` gave
-    forward other shapes than the recipe's.
-    """
-    way = math.copysign(1.0, amount)
-    falling = {index: way * gradient for index, gradient in gradients.items()}
-    return _moved_by(spec, recipe, [Quantity(falling, -abs(amount))])
-
-
-def jointly(spec: InputSpec, recipe: Recipe, gaps: Sequence[Gap]) -> Recipe | None:
-    """Move float leaves until every distance has gone, to first order; those below zero may rise.
-
-    Return None if no leaf has a gradient.
-    """
-    return _moved_by(spec, recipe, [Quantity(gap.gradients, -gap.missing) for gap in gaps])
-
-
-def _moved_by(
-    spec: InputSpec, recipe: Recipe, wanted: Sequence[Quantity], kept: Sequence[Quantity] = ()
-) -> Recipe | None:
-    built = build_leaves(spec, recipe)
-    if built is None:
-        return None
-    shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
-    # One of some numbers moves only if nothing else does: it is rounded, or it stays.
-    free = [i for i in shapes if _may_step(spec.leaves[i])]
-    usable = free or [i for i in shapes if may_change(spec.leaves[i])]
-    values = {i: built[i].detach() for i in usable}
-    if any(value.shape != shapes[index] for index, value in values.items()):
-        return None
-    ranges = {index: range_of(spec.leaves[index]) for index in values}
-    moved = steps.stepped(values, ranges, wanted, kept) if values else None
-    if moved is None:
-        return None
-    return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
 
 
 def legal(leaf: Any, values: Tensor) -> Tensor:

@@ -18,12 +18,17 @@ import torch
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
-from pytest_torchexport.explore.instrumented import InstrumentedCode
-from pytest_torchexport.explore.paths import ConditionKey, Path
+from pytest_torchexport.explore.conditions import (
+    Condition,
+    ConditionId,
+    ConditionKey,
+    ConditionOutcome,
+    Path,
+)
 from pytest_torchexport.explore.probe import Probe, ProbeListener, frozen_parameters
 from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
 from pytest_torchexport.explore.slopes import SlopeMode
+from pytest_torchexport.explore.twins import InstrumentedCode
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import (
@@ -139,20 +144,16 @@ class Observed:
         wanted: ConditionOutcome,
         deadline: float,
         *,
-        saturated: bool = False,
         origins: bool = False,
     ) -> Probe | None:
         """Run a call, and probe the condition at ``position`` of its path.
 
-        ``wanted`` is the outcome that the condition did not have. Saturated functions have a slope
-        if ``saturated``. The probe has the origins of tensors if ``origins``. Return None if the
-        call does not get to the condition.
+        ``wanted`` is the outcome that the condition did not have. The probe knows what tensors were
+        computed from if ``origins``. Return None if the call does not get to the condition.
         """
         self._renew()
         with torch.enable_grad():
-            listener = ProbeListener(
-                call, position, wanted, SlopeMode(saturated=saturated), self.recorder.mode
-            )
+            listener = ProbeListener(call, position, wanted, SlopeMode(), self.recorder.mode)
         own = listener.call
         self.recorder.listener, self.recorder.deadline = listener, deadline
         seed_everything(self._seed)

@@ -7,7 +7,7 @@ sides are run alike, and what one has and the other has not is what the search a
 from __future__ import annotations
 
 import inspect
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,30 +16,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pytest_torchexport.explore.integers import Demand, Origins, demand_at
 from pytest_torchexport.explore.merges import Merge, merge_of
-from pytest_torchexport.explore.numbers import Tape, demand_at
-from pytest_torchexport.explore.probe import Differentiable, Probe, frozen_parameters
-from pytest_torchexport.explore.provenance import Compared
+from pytest_torchexport.explore.probe import Differentiable, Gap, Lazily, Probe, frozen_parameters
+from pytest_torchexport.explore.provenance import Combined, Compared
 from pytest_torchexport.explore.thresholds import (
     BUCKETING,
     COMPARING,
     RULES,
-    Operation,
     Threshold,
     beyond,
     table_of,
 )
-from pytest_torchexport.explore.together import columns_of, places_of
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
-from pytest_torchexport.outcomes.operators import dispatched, is_float, name_of
-from pytest_torchexport.torch_private.dispatcher import is_operator
+from pytest_torchexport.outcomes.operators import Operation, is_float, operations
 
-# Operators with a table: the place of the argument that is none.
-WITH_TABLE = {"bucketize": 0, "isin": 0, "searchsorted": 1}
 # These stand for the operator if its operand, or an output, is compared with a further bound.
 OPERAND, OUTPUT = "operand of", "output"
 
@@ -57,6 +52,11 @@ class Key(NamedTuple):  # made for each threshold of each operator: a dataclass 
     number: int
     side: str
     name: str = ""
+
+    @property
+    def way(self) -> int:
+        """Return 1 for numbers above a bound, -1 for those below it, 0 for those that are at it."""
+        return {"above": 1, "below": -1}.get(self.side, 0)
 
     @property
     def is_equality(self) -> bool:
@@ -79,9 +79,14 @@ class Near:
     bound: float | None
 
     @property
+    def size(self) -> float:
+        """Return the size of the numbers that are compared."""
+        return max(self.scale, abs(self.bound or 0.0))
+
+    @property
     def relative(self) -> float:
-        """Return the distance in parts of the operand's scale."""
-        return abs(self.missing) / max(self.scale, abs(self.bound or 0.0), 1e-30)
+        """Return the distance in parts of the size."""
+        return abs(self.missing) / max(self.size, 1e-30)
 
     def rank(self) -> tuple[bool, float]:
         """Return what is smaller for a call that met the threshold, and for one nearer to it."""
@@ -89,86 +94,108 @@ class Near:
 
 
 @dataclass(frozen=True)
-class _Pulled:
-    """A threshold to differentiate, with the gradient edge of each tensor that it pulls."""
+class Reach:
+    """A goal: thresholds that a call is to be beyond, each by a margin; at an equality, as near.
 
-    threshold: Threshold
-    edges: list[Any]
+    ``place`` is the position of an element, if not that of the nearest one.
+    """
 
-    def probe(self, inputs: Differentiable, place: int | None, tape: Tape) -> Probe:
-        """Return the way of an element there; None is the nearest one."""
-        threshold = self.threshold
-        pulls = threshold.pull() if place is None else threshold.pull(place)
-        ways = [
-            (edge, pull.to(operand.dtype))
-            for edge, (operand, pull) in zip(self.edges, pulls, strict=True)
-            if edge is not None
-        ]
-        gradients = inputs.gradients(*zip(*ways, strict=True)) if ways else {}
-        missing, operand = threshold.missing, threshold.operand
-        if place is not None and threshold.far is not None:
-            missing = float(threshold.far.reshape(-1)[place])
-            if operand.shape == threshold.far.shape:
-                operand = operand[torch.unravel_index(torch.tensor(place), operand.shape)]
-        operator = {"above": ">", "below": "<"}.get(threshold.side, "==")
-        origin, far, demand = tape.of(threshold.operand), threshold.far, None
-        if origin is not None and far is not None and far.shape == origin.value.shape:
-            at = threshold.place if place is None else place
-            demand = demand_at(origin, at, operator, threshold.other, tape)
-        return Probe(
-            missing=missing,
-            gradients={index: -gradient for index, gradient in gradients.items()},
-            provenance=Compared(operator, operand, threshold.other),
-            inputs=inputs.inputs,
-            tape=tape,
-            demand=demand,
+    keys: tuple[Key, ...]
+    margins: tuple[float, ...]
+    place: int | None = None
+
+    def far(self, thresholds: Mapping[Key, Threshold]) -> float:
+        """Return how far a call is from it: 0 if it is about as far beyond as it should be."""
+        if not all(key in thresholds for key in self.keys):
+            return math.inf
+        several = [thresholds[key] for key in self.keys]
+        if not self.has_place(several):
+            return math.inf
+        pairs = zip(self.keys, self.margins, several, self.places(several), strict=True)
+        return sum(
+            _left(key, margin, threshold, threshold.missing_at(place))
+            for key, margin, threshold, place in pairs
         )
+
+    def has_place(self, thresholds: Sequence[Threshold]) -> bool:
+        """Return True if the element is there: a selection by values may have fewer ones."""
+        rows = [each.far for each in thresholds]
+        return self.place is None or all(r is not None and self.place < r.numel() for r in rows)
+
+    def places(self, thresholds: Sequence[Threshold]) -> Sequence[int | None]:
+        """Return the position of the element of each threshold; None: the nearest."""
+        return _places(thresholds) if self.place is None else [self.place] * len(thresholds)
+
+
+def _left(key: Key, margin: float, threshold: Threshold, missing: float) -> float:
+    if not key.way:
+        return max(missing - margin, 0.0)
+    least, most = 0.5 * margin, 1.5 * margin
+    if not threshold.operand.is_floating_point():
+        least, most = min(least, 1.0), max(most, 1.0)
+    return max(missing + least, -missing - most, 0.0)
+
+
+def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
+    """Return a position in the operand of each, such that they belong together; None: the nearest.
+
+    That is one position in tensors of one shape, and else one row if there are as many in each.
+    """
+    least = [each.far.double().clamp(min=0.0) for each in thresholds if each.far is not None]
+    if not 1 < len(least) == len(thresholds):
+        return [None] * len(thresholds)
+    if len({item.shape for item in least}) == 1:
+        return [int(sum(least[1:], least[0]).argmin())] * len(least)
+    if len({item.shape[:1] for item in least}) == 1 and least[0].dim():
+        rows = [item.reshape(len(item), -1) for item in least]
+        sums = torch.stack([item.min(1).values for item in rows]).sum(0)
+        row = int(sums.argmin())
+        return [row * item.shape[1] + int(item[row].argmin()) for item in rows]
+    return [int(item.argmin()) for item in least]
 
 
 @dataclass
 class _Recorder:
     """Handle each operator of one run.
 
-    ``bounds`` are further thresholds, of every operand. ``wanted`` are those to differentiate.
+    ``bounds`` are further thresholds, of every operand. ``wanted`` are those to remember.
     """
 
     bounds: Sequence[float]
     wanted: Sequence[Key] = ()
-    found: dict[Key, Near] = field(default_factory=dict)
+    near: dict[Key, Near] = field(default_factory=dict)
     merges: set[Merge] = field(default_factory=set)
     tables: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    pulled: dict[Key, _Pulled] = field(default_factory=dict)
-    tape: Tape = field(default_factory=lambda: Tape(()))
+    reached: dict[Key, Threshold] = field(default_factory=dict)
+    # The gradient edges of the tensors that these pull, taken before an operator writes to one.
+    edges: dict[Key, list[Any]] = field(default_factory=dict)
+    origins: Origins | None = None
     ran: bool = False
-    _counts: Counter[str] = field(default_factory=Counter)
 
-    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def operator(self, operation: Operation) -> Any:
         """Look at the operands, and run the operator."""
-        if is_operator(func) and args:
-            self.ran = True
-            name = name_of(func)
-            number = self._counts[name]
-            self._counts[name] += 1
-            # Before the operator: it may write to its operand.
-            if name in RULES:
-                operation = Operation(func, args, kwargs)
-                for threshold in RULES[name](operation):
-                    self._saw(Key(name, "", number, threshold.side, threshold.name), threshold)
-                table = table_of(name, operation)
-                if table is not None:
-                    self.tables[name, number] = table.reshape(-1).clone()
-            operand = args[WITH_TABLE.get(name, 0)]
-            compares = name in COMPARING or name in BUCKETING
-            if compares or is_float(operand):
-                self._compare(OPERAND, name, number, operand)
-            result = func(*args, **kwargs)
-            if self.wanted:
-                self.tape.saw(func, args, kwargs, result)
-            merge = merge_of(name, args, result)
-            if merge is not None:
-                self.merges.add(merge)
-            return result
-        return func(*args, **kwargs)
+        name, number = operation.name, operation.number
+        if not name or not operation.args:
+            return operation.run()
+        self.ran = True
+        # Before the operator: it may write to its operand.
+        if name in RULES:
+            for threshold in RULES[name](operation):
+                self._saw(Key(name, "", number, threshold.side, threshold.name), threshold)
+            table = table_of(name, operation)
+            if table is not None:
+                self.tables[name, number] = table.reshape(-1).clone()
+        operand = operation.args[operation.row.operand]
+        compares = name in COMPARING or name in BUCKETING
+        if compares or is_float(operand):
+            self._compare(OPERAND, name, number, operand)
+        result = operation.run()
+        if self.origins is not None:
+            self.origins.saw(operation.func, operation.args, operation.kwargs, result)
+        merge = merge_of(name, operation.args, result)
+        if merge is not None:
+            self.merges.add(merge)
+        return result
 
     def returned(self, value: Any) -> None:
         """Look at what the side returned."""
@@ -182,13 +209,13 @@ class _Recorder:
             self._saw(Key(source, of, number, threshold.side, threshold.name), threshold)
 
     def _saw(self, key: Key, threshold: Threshold) -> None:
-        self.found[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)
+        self.near[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)
         if key in self.wanted:
-            edges = [
+            self.reached[key] = threshold
+            self.edges[key] = [
                 torch.autograd.graph.get_gradient_edge(operand) if operand.requires_grad else None
                 for operand, _ in threshold.pull()
             ]
-            self.pulled[key] = _Pulled(threshold, edges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,13 +223,14 @@ class Recorded:
     """The record of a call: how near it came to thresholds, and what its operators made equal.
 
     ``tables`` are the many numbers with which an operator compared at once. ``ran`` is False if no
-    operator of torch's ran.
+    operator of torch's ran. ``far`` is the distance to a goal.
     """
 
     near: Mapping[Key, Near]
     merges: frozenset[Merge]
     tables: Mapping[tuple[str, int], Tensor]
     ran: bool
+    far: float
 
     def tensors(self) -> Iterable[Tensor]:
         """Return the tensors of the record."""
@@ -223,31 +251,36 @@ class OperatorRuns:
     grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
 
-    def run(self, call: Call) -> Recorded | None:
+    def run(self, call: Call, goal: Reach | None = None) -> Recorded | None:
         """Return what the call's operators showed; None if it raises."""
-        recorder = _Recorder(self.bounds)
+        recorder = _Recorder(self.bounds, goal.keys if goal is not None else ())
         if not self._record(recorder, call):
             return None
         return Recorded(
-            near=recorder.found,
+            near=recorder.near,
             merges=frozenset(recorder.merges),
             tables=recorder.tables,
             ran=recorder.ran,
+            far=goal.far(recorder.reached) if goal is not None else 0.0,
         )
 
-    def places(self, call: Call, wanted: Key) -> list[int]:
+    def columns(self, call: Call, key: Key) -> list[int]:
         """Return the nearest element to a threshold in each column, the nearest of all first."""
-        recorder = _Recorder(self.bounds, (wanted,))
+        recorder = _Recorder(self.bounds, (key,))
         self._record(recorder, call)
-        pulled = recorder.pulled.get(wanted)
-        far = pulled.threshold.far if pulled is not None else None
-        return columns_of(far) if far is not None else []
+        far = recorder.reached[key].far if key in recorder.reached else None
+        if far is None:
+            return []
+        columns = far.reshape(-1, far.shape[-1]) if far.dim() > 1 else far.reshape(-1, 1)
+        least = columns.min(0)
+        places = least.indices * columns.shape[1] + torch.arange(columns.shape[1])
+        return [int(place) for place in places[least.values.argsort()]]
 
     def _record(self, recorder: _Recorder, call: Call) -> bool:
         """Run a call; return False if it raises."""
 
         def recorded(go: Callable[[], Any]) -> Any:
-            with dispatched(recorder.operator):
+            with operations(recorder.operator):
                 return go()
 
         outcome = observe(
@@ -259,26 +292,17 @@ class OperatorRuns:
         recorder.returned(outcome.value)
         return True
 
-    def probe(self, call: Call, wanted: Key) -> Probe | None:
-        """Return the state of a call at a threshold, with the way to it; None if not reached."""
-        found = self.probes(call, (wanted,))
-        return found[0] if found else None
-
-    def probes(self, call: Call, wanted: Sequence[Key], place: int | None = None) -> list[Probe]:
-        """Return the state of a call at thresholds, with the ways to them; empty if one is missed.
-
-        If they are several, they are those of elements that belong together. ``place`` is the
-        position of an element, if not that of the nearest; it is missed if there is none.
-        """
-        recorder = _Recorder(self.bounds, wanted)
+    def probe(self, call: Call, goal: Reach) -> Probe | None:
+        """Return the way of a call to a goal; None if it misses one of the thresholds."""
+        recorder = _Recorder(self.bounds, goal.keys)
         function = self.fresh()
         seed_everything(self.seed)
         with torch.enable_grad(), _without_parameters(function):
             inputs = Differentiable(call)
-            recorder.tape = Tape(inputs.inputs)
+            recorder.origins = Origins(inputs.inputs)
             own = inputs.call
             try:
-                with dispatched(recorder.operator):
+                with operations(recorder.operator):
                     recorder.returned(function(*own.args, **own.kwargs))
             except TimeLimitExceeded:
                 raise
@@ -286,21 +310,51 @@ class OperatorRuns:
                 pass
             finally:
                 self.done()
-        if len(recorder.pulled) < len(wanted):
-            return []
-        pulled = [recorder.pulled[key] for key in wanted]
-        far = [item.threshold.far for item in pulled]
-        # A selection by values, as ``x[x > 0]``, may have fewer elements than on another call.
-        if place is not None and any(item is None or place >= item.numel() for item in far):
-            return []
-        together = [item for item in far if item is not None]
-        places: Sequence[int | None] = [place] * len(far)
-        if 1 < len(together) == len(far):
-            places = places_of(together)
-        return [
-            item.probe(inputs, place, recorder.tape)
-            for item, place in zip(pulled, places, strict=True)
+        several = [recorder.reached[key] for key in goal.keys if key in recorder.reached]
+        if len(several) < len(goal.keys) or not goal.has_place(several):
+            return None
+        return _probe(goal, recorder, inputs)
+
+
+def _probe(goal: Reach, recorder: _Recorder, inputs: Differentiable) -> Probe:
+    several = [recorder.reached[key] for key in goal.keys]
+    gaps: list[Gap] = []
+    compared: list[Compared] = []
+    demands: list[Demand] = []
+    assert recorder.origins is not None
+    for key, margin, threshold, place in zip(
+        goal.keys, goal.margins, several, goal.places(several), strict=True
+    ):
+        pulls = threshold.pull() if place is None else threshold.pull(place)
+        ways = [
+            (edge, pull.to(operand.dtype))
+            for edge, (operand, pull) in zip(recorder.edges[key], pulls, strict=True)
+            if edge is not None
         ]
+        found = inputs.gradients(*zip(*ways, strict=True)) if ways else {}
+        missing = threshold.missing_at(place) + abs(key.way) * margin
+        gaps.append(Gap.to_zero(missing, {index: -gradient for index, gradient in found.items()}))
+        whole = not threshold.operand.is_floating_point()
+        further = key.way * (max(1, round(margin)) if whole else margin)
+        if threshold.other is not None:
+            right = threshold.other + further if further else threshold.other
+            compared.append(Compared("==", threshold.at(place), right))
+        origin, far = recorder.origins.of(threshold.operand), threshold.far
+        if origin is not None and far is not None and far.shape == origin.value.shape:
+            at = threshold.place if place is None else place
+            sign = {1: ">", -1: "<"}.get(key.way, "==")
+            demands.append(demand_at(origin, at, sign, threshold.other, recorder.origins))
+    complete = len(demands) == len(several)
+    exact = [each.just_beyond(far) for each, far in zip(demands, goal.margins, strict=False)]
+    return Probe(
+        missing=sum(gap.missing for gap in gaps),
+        gradients=Gap.together(gaps),
+        inputs=inputs.inputs,
+        provenance=compared[0] if len(compared) == 1 else Combined("and", tuple(compared)),
+        demands=tuple(gap for gap in gaps if gap.gradients),
+        numbers=Lazily([demands, exact] if complete else ()),
+        origins=recorder.origins,
+    )
 
 
 def _without_parameters(function: Any) -> AbstractContextManager[None]:

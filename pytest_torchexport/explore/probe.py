@@ -6,19 +6,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.aims import Reads, flips, numbers_in, place_demands, rankings
+from pytest_torchexport.explore.choices import place_demands, rankings
 from pytest_torchexport.explore.conditions import ConditionOutcome
-from pytest_torchexport.explore.distance import demands, violation
-from pytest_torchexport.explore.gradients import gradients
-from pytest_torchexport.explore.numbers import Demand, Origin, Tape
-from pytest_torchexport.explore.provenance import Provenance, ProvenanceMode
+from pytest_torchexport.explore.integers import Demand, Origin, Origins, demands_of
+from pytest_torchexport.explore.provenance import Provenance, ProvenanceMode, demands, violation
 from pytest_torchexport.explore.slopes import Lookup, SlopeMode
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.operators import tells_numbers, tensors_among
 from pytest_torchexport.torch_private.dispatcher import is_operator
 
@@ -26,24 +25,38 @@ from pytest_torchexport.torch_private.dispatcher import is_operator
 MAX_EARLIER = 5
 # How many of their distances.
 MAX_KEPT = 12
+# Integers that were read of which others are tried.
+MOST_REREAD = 2
 # Pairs of a token and a row of its table for which the change is computed, per table.
 MOST_GAINS = 2**25
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The distance of a condition, or of an element that it compares, to an outcome."""
+    """The distance of a demand, and its slopes per float leaf.
+
+    ``exact``: a step is to end there, and not just beyond.
+    """
 
     missing: float
     gradients: dict[int, Tensor]
+    exact: bool = False
 
+    @classmethod
+    def to_zero(cls, apart: float, gradients: dict[int, Tensor]) -> Gap:
+        """Return the distance to zero of a quantity that may be on either side of it."""
+        if apart >= 0:
+            return cls(apart, gradients, exact=True)
+        return cls(-apart, {index: -slope for index, slope in gradients.items()}, exact=True)
 
-@dataclass(frozen=True)
-class Number:
-    """A number that was read from a tensor, and its gradients."""
-
-    value: float
-    gradients: dict[int, Tensor]
+    @staticmethod
+    def together(gaps: Iterable[Gap]) -> dict[int, Tensor]:
+        """Return the slopes of the sum."""
+        found: dict[int, Tensor] = {}
+        for gap in gaps:
+            for index, gradient in gap.gradients.items():
+                found[index] = found[index] + gradient if index in found else gradient
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,34 +100,36 @@ class Lazily(Generic[_Item]):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The state of a call at a condition that is to have the other outcome.
+    """The state of a call on its way to a goal.
 
-    ``missing`` is its distance to that outcome, and ``gradients`` those of the distance per float
-    leaf of the call, by position. ``inputs`` are the tensors that forward got. ``demands`` are what
-    the outcome needs, all of it, and ``earlier`` what keeps the last conditions before this one at
-    their outcomes. ``places`` are what it takes to choose other places, ``numbers`` those that were
-    read, the last one first, and ``swaps`` what other indices into tables would change.
-    ``saturated`` says that a function has another slope than torch gives it. ``tape`` tells what
-    tensors of the call were computed from, if that was asked for, and ``reads`` the numbers that
-    were read, with their tensors. ``told`` are the origins, None if unknown, of all tensors whose
-    numbers decided a size or left torch before. ``demand`` is what the element of a threshold is to
-    meet.
+    ``missing`` is its distance, and ``gradients`` those of the distance per float leaf of the call,
+    by position. ``inputs`` are the tensors that forward got. ``provenance`` is what is compared,
+    and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it, and
+    ``earlier`` what keeps the last conditions before it at their outcomes. ``numbers`` are the same
+    demands of what was computed from the inputs: one set of them or another. ``places`` are what it
+    takes to choose other places, and ``swaps`` what other indices into tables would change.
+    ``origins`` know what tensors of the call were computed from, if that was asked for. ``told``
+    are the origins, None if unknown, of all tensors whose numbers decided a size or left torch
+    before.
     """
 
     missing: float
     gradients: dict[int, Tensor]
-    provenance: Provenance | None
     inputs: tuple[Tensor | None, ...]
+    provenance: Provenance | None = None
+    wanted: bool = True
     demands: tuple[Gap, ...] = ()
     earlier: Lazily[Gap] = field(default_factory=lambda: Lazily(()))
+    numbers: Lazily[list[Demand]] = field(default_factory=lambda: Lazily(()))
     places: Lazily[tuple[Gap, ...]] = field(default_factory=lambda: Lazily(()))
-    numbers: Lazily[Number] = field(default_factory=lambda: Lazily(()))
     swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
-    saturated: bool = False
-    tape: Tape = field(default_factory=lambda: Tape(()))
-    reads: Reads = ()
+    origins: Origins = field(default_factory=lambda: Origins(()))
     told: Sequence[Origin | None] = ()
-    demand: Demand | None = None
+
+    def has_slope(self, leaf: int) -> bool:
+        """Return True if the distance has a gradient with respect to a leaf."""
+        gradient = self.gradients.get(leaf)
+        return gradient is not None and bool(gradient.any())
 
 
 class Differentiable:
@@ -175,7 +190,7 @@ class ProbeListener:
         self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
         self._inputs = Differentiable(call)
         self.call = self._inputs.call
-        self.tape = Tape(self._inputs.inputs)
+        self.origins = Origins(self._inputs.inputs)
         self._told: list[Origin | None] = []
 
     def evaluated(
@@ -194,43 +209,55 @@ class ProbeListener:
     def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, and remember it."""
         if not self._mode.is_disabled and tells_numbers(func, args):
-            self._told += map(self.tape.of, tensors_among([*args, *kwargs.values()]))
+            self._told += map(self.origins.of, tensors_among([*args, *kwargs.values()]))
         result = func(*args, **kwargs)
         if is_operator(func):
-            self.tape.saw(func, args, kwargs, result)
+            self.origins.saw(func, args, kwargs, result)
         return result
 
     def _make(self, provenance: Provenance | None) -> None:
-        missing = violation(provenance, bool(self._wanted)) if provenance is not None else None
-        wanted = demands(provenance, bool(self._wanted)) if missing is not None else []
-        found = tuple(self._gaps(wanted))
-        before = reversed(self._earlier) if found or self.slopes.choices else ()
+        wanted = bool(self._wanted)
+        missing = violation(provenance, wanted) if provenance is not None else None
+        gaps = tuple(self._gaps(demands(provenance, wanted) if missing is not None else []))
         kept = [
             gap
-            for earlier, outcome in before
+            for earlier, outcome in (reversed(self._earlier) if gaps or self.slopes.choices else ())
             for gap in place_demands(earlier, bool(outcome), self.slopes.choices)
             or demands(earlier, bool(outcome))
         ]
-        reads = self._mode.reads()
-        ranked = rankings(provenance, bool(self._wanted), self.slopes.choices, reads)
         self.found = Probe(
             missing=float(missing.detach()) if missing is not None else 0.0,
             gradients=self._gradients(missing),
-            demands=found,
-            earlier=Lazily(self._kept(kept[:MAX_KEPT])),
-            saturated=self.slopes.changed,
-            places=Lazily(
-                tuple(self._gaps(far))
-                for far in itertools.chain(flips(missing, self.slopes.masks), ranked)
-            ),
-            numbers=Lazily(self._numbers(reads)),
-            swaps=Lazily(_swaps(self._pulled(missing))),
-            provenance=provenance,
             inputs=self._inputs.inputs,
-            tape=self.tape,
-            reads=reads,
-            told=[*self._told, *map(self.tape.of, self.slopes.handed_out)],
+            provenance=provenance,
+            wanted=wanted,
+            demands=gaps,
+            earlier=Lazily(self._kept(kept[:MAX_KEPT])),
+            numbers=Lazily(self._numbers(provenance, wanted, missing)),
+            places=Lazily(
+                tuple(self._gaps(far)) for far in rankings(provenance, wanted, self.slopes.choices)
+            ),
+            swaps=Lazily(_swaps(self._pulled(missing))),
+            origins=self.origins,
+            told=[*self._told, *map(self.origins.of, self.slopes.handed_out)],
         )
+
+    def _numbers(
+        self, provenance: Provenance | None, wanted: bool, missing: Tensor | None
+    ) -> Iterator[list[Demand]]:
+        """Yield the demands of what is compared, then others of the integers that were read last.
+
+        Python may have computed anything from those.
+        """
+        if provenance is not None:
+            yield from demands_of(provenance, wanted, self.origins)
+        far = round(float(missing)) if missing is not None and missing.isfinite() else 0
+        for value, tensor in self._mode.reads()[:MOST_REREAD]:
+            origin = self.origins.of(tensor)
+            if origin is not None and tensor.numel() == 1 and not tensor.is_floating_point():
+                for change in dict.fromkeys((far, -far, 1, -1, 2, -2)):
+                    if change:
+                        yield [Demand(origin, 0, "==", value + change)]
 
     def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:
         """Yield those distances that depend on the inputs."""
@@ -244,10 +271,6 @@ class ProbeListener:
         with self.slopes.both_sides():
             found = tuple(self._gaps(distances))
         yield from found
-
-    def _numbers(self, reads: Reads) -> Iterator[Number]:
-        for value, tensor in numbers_in(reads):
-            yield Number(value, self._gradients(tensor.reshape(())))
 
     def _pulled(self, missing: Tensor | None) -> list[tuple[Lookup, Tensor]]:
         """Return the lookups that the distance depends on, and its gradients per row."""
@@ -283,3 +306,22 @@ def frozen_parameters(module: torch.nn.Module | None) -> Iterator[None]:
     finally:
         for item in learned:
             item.requires_grad_(True)
+
+
+def gradients(
+    outputs: Sequence[Any], sources: Sequence[Tensor], pulls: Sequence[Tensor] | None = None
+) -> list[Tensor | None]:
+    """Return the gradients of tensors, or of edges with ``pulls``, with respect to each source.
+
+    None for one on which nothing depends; for all of them if autograd raises, as it does where
+    forward has written to what the gradient needs.
+    """
+    if not outputs or not sources:
+        return [None] * len(sources)
+    try:
+        found = torch.autograd.grad(outputs, sources, pulls, retain_graph=True, allow_unused=True)
+    except TimeLimitExceeded:
+        raise
+    except Exception:  # whatever the backward of a user's function raises
+        return [None] * len(sources)
+    return list(cast(Sequence["Tensor | None"], found))

@@ -1,10 +1,8 @@
-"""Move a call towards one outcome of one condition.
+"""Move a call towards a goal: an outcome of a condition, or thresholds of operators.
 
-Each kind of move is weak where another is strong. Compared values are written into the input. The
-gradient of the distance is followed; what has none, because it counts, rounds or is saturated, gets
-slopes. Rows are repeated, and calls on both sides of the outcome are mixed. Places that were chosen
-and numbers that were read are changed, whatever was computed from them. Sizes are stepped. Last,
-the call is changed at random.
+A goal is a set of demands: numbers of a call that are to be above, below or at other numbers. A
+``Probe`` says how far a call is from them and which way leads there. Each move is weak where
+another is strong, and all start from the nearest call so far.
 """
 
 from __future__ import annotations
@@ -12,171 +10,193 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from pytest_torchexport.explore import assignments, moves
-from pytest_torchexport.explore.probe import Number, Probe
-from pytest_torchexport.explore.trials import Base, Goal, Trials
+from pytest_torchexport.explore import moves
+from pytest_torchexport.explore.conditions import Event, Path
+from pytest_torchexport.explore.integers import Effort
+from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.inputs.recipes import Recipe
+from pytest_torchexport.inputs.spec import InputSpec
 
-# Calls with compared numbers written into the input, and with others that give such results.
-WRITTEN, ASSIGNED = 12, 4
-# Steps along the gradient. One that leaves more than this part of the distance does not help.
-GRADIENT_STEPS = 30
+# Calls with numbers written into the input, and with integers computed for a goal.
+WRITTEN, COMPUTED = 12, 12
+# Steps along slopes. One that leaves more than this part of the distance does not help.
+STEPS, PROGRESS = 30, 0.985
 # Steps back to conditions that a step has lost, before it is given up.
 REPAIRS = 3
-PROGRESS = 0.985
-TINY = 1e-30
-# Steps along slopes that saturated functions do not have. Not each of them comes nearer.
-MARCH = 6
-# Rounds of replaced indices.
-SWAPS = 8
-# Calls halved between two.
-HALVINGS = 8
-# Places that are chosen in place of others; to the first of them lead several steps.
-PLACES, FIRST_PLACES, FIRST_STEPS = 16, 3, 3
-# How often they are gone through.
-CHOICES = 3
-# Numbers that are changed, and how often a change is extrapolated.
-NUMBERS, FIRST_NUMBERS, EXTRAPOLATED = 8, 2, 3
-# How often the same number is changed, as long as it comes nearer.
-STEERED = 12
-CLIMB = 25
+# Rounds of replaced indices, calls halved between two, changes at random.
+SWAPS, HALVINGS, CLIMB = 8, 8, 25
+# How often places are gone through, how many, and steps to the first of them.
+CHOICES, PLACES, FIRST_PLACES, FIRST_STEPS = 3, 16, 3, 3
 # Values of one size for which another one is changed.
 LINES = 16
+# Nearer than this is as near as it gets.
+TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A call to start from towards a goal.
+
+    ``far`` is its distance to the goal. Of a condition, ``position`` is the place on the call's
+    ``path`` where it came nearest (None: at no condition), ``wanted`` the outcome that the
+    condition is to have there, and ``side`` that of ``Event.side``.
+    """
+
+    recipe: Recipe
+    far: float = math.inf
+    position: int | None = None
+    wanted: bool = False
+    side: int = 0
+    path: Path = field(default_factory=Path)
+
+    @classmethod
+    def at(cls, event: Event, position: int, recipe: Recipe, path: Path) -> Base:
+        """Return the call as a base towards the outcome that an event did not have."""
+        far = math.inf if event.distance is None else event.distance
+        return cls(recipe, far, position, not event.outcome, event.side, path)
+
+    def deviation(self, other: Base) -> Base | None:
+        """Return another call as a base at the condition where it leaves this call's path.
+
+        It is to have this call's outcome there. None if it gets to ``position`` or loops otherwise.
+        """
+        mine = self.path.events[: self.position]
+        for position, (event, left) in enumerate(zip(mine, other.path.events, strict=False)):
+            if event.key != left.key:
+                return None
+            if event.outcome != left.outcome:
+                return Base.at(left, position, other.recipe, other.path)
+        return None
+
+
+class World(Protocol):
+    """The place where calls are made: eager with conditions, or one side with thresholds."""
+
+    spec: InputSpec
+
+    def near(self, recipe: Recipe, goal: Any) -> Base | None:
+        """Make a call, and return it as a base; None if it is refused or does not get there."""
+
+    def probe(self, base: Base, goal: Any, *, origins: bool = False) -> Probe | None:
+        """Return what it takes to get from a call to a goal; None if the call does not get there.
+
+        With ``origins``, the probe knows what each tensor was computed from.
+        """
+
+    def beyond(self, goal: Any, base: Base) -> Iterator[Recipe]:
+        """Yield calls that are on the other side of a goal."""
 
 
 class Pursuit:
-    """The moves towards one outcome, each from ``base``, the nearest call that they have found."""
+    """The moves towards one goal, each from ``base``, the nearest call that they have found.
+
+    ``lengths`` are those of the first steps, in parts of the distance. ``effort`` is what
+    integers may take.
+    """
 
     def __init__(
         self,
-        trials: Trials,
-        goal: Goal,
+        world: World,
+        goal: Any,
         base: Base,
-        rng: random.Random,
-        constants: Sequence[float],
+        *,
+        rng: random.Random | None = None,
+        constants: Sequence[float] = (),
+        lengths: Sequence[float] = moves.LENGTHS,
+        effort: Effort | None = None,
     ) -> None:
         self.base = base
-        self._trials = trials
-        self._spec = trials.spec
+        self._world = world
+        self._spec = world.spec
         self._goal = goal
         self._rng = rng
         self._constants = constants
-        # The call from which no step along the gradient helps.
+        self._lengths = lengths
+        self._effort = effort or Effort()
+        # The call from which no step along slopes helps.
         self._stuck: Base | None = None
-        self._jiggled = False
 
-    def of_sizes(self) -> Iterator[None]:
-        """Make the moves that change sizes alone, call by call."""
-        yield from self._step_sizes()
-        yield from self._step_two_sizes()
-
-    def calls(self, *, last: bool, at_random: bool = True) -> Iterator[None]:
-        """Make the moves, call by call.
-
-        At random only if ``at_random``, and in the last round or without a slope.
-        """
-        by_value = (self._descend, self._swap, self._repeat_rows, self._descend)
-        beyond = (self._halve, self._choose, self._steer, self._reread)
-        if self._trials.seen[self._goal[0]].on_tensors:
-            order = [self._write, *by_value, *beyond, self._step_sizes, self._march]
-        else:
-            order = [self._write, self.of_sizes, *by_value, *beyond, self._march]
-        for move in order:
-            yield from move()
-        if not at_random:
-            return
-        probe = self._probe()
-        if last or probe is None or not probe.demands:
-            yield from self._climb()
+    def make(self, names: Iterable[str]) -> Iterator[None]:
+        """Make the moves of these names, call by call."""
+        for name in names:
+            yield from MOVES[name].make(self)
 
     def _try(self, recipe: Recipe | None) -> Base | None:
-        """Try a call, and start from it if it comes nearer. Return None if eager refuses it."""
-        path = self._trials.run(recipe) if recipe is not None else None
-        if recipe is None or path is None:
+        """Try a call, and start from it if it comes nearer. Return None if it is refused."""
+        if recipe is None:
             return None
-        found = self._trials.base_on(recipe, path, self._goal)
-        if found.far < self.base.far:
-            self.base = found
-        return found
+        tried = self._world.near(recipe, self._goal)
+        if tried is not None and tried.far < self.base.far:
+            self.base = tried
+        return tried
 
-    def _probe(self, base: Base | None = None, *, saturated: bool = False) -> Probe | None:
-        return self._trials.probe(base or self.base, saturated=saturated)
+    def _probe(self, base: Base | None = None, *, origins: bool = False) -> Probe | None:
+        return self._world.probe(base or self.base, self._goal, origins=origins)
 
     # -- values ---------------------------------------------------------------------------------
 
-    def _write(self) -> Iterator[None]:
-        base = self.base
-        probe = self._trials.probe(base, origins=True)
+    def write(self) -> Iterator[None]:
+        start = self.base
+        probe = self._probe(origins=True)
         if probe is not None:
             yield
-            written = moves.written(self._spec, base.recipe, probe, base.wanted)
-            assigned = assignments.assigned(self._spec, base.recipe, probe, base.wanted)
-            for recipe in itertools.chain(
-                itertools.islice(written, WRITTEN), itertools.islice(assigned, ASSIGNED)
-            ):
+            written = moves.written(self._spec, start.recipe, probe)
+            for recipe in itertools.islice(written, WRITTEN):
                 self._try(recipe)
                 yield
 
-    def _descend(self) -> Iterator[None]:
-        """Make steps along the gradient as long as they help.
+    def compute(self) -> Iterator[None]:
+        start = self.base
+        probe = self._probe(origins=True)
+        if probe is not None:
+            yield
+            computed = moves.computed(self._spec, start.recipe, probe, self._effort)
+            for recipe in itertools.islice(computed, COMPUTED):
+                self._try(recipe)
+                yield
 
-        The next step is up to twice as long as one that helped.
-        """
-        lengths: Sequence[float] = moves.STEPS
-        for _ in range(GRADIENT_STEPS):
+    def descend(self) -> Iterator[None]:
+        """Make steps as long as they help: the next one is up to twice as long."""
+        lengths = self._lengths
+        for _ in range(STEPS):
             start = self.base
             if start is self._stuck:
                 return
             probe = self._probe()
             if probe is None or not moves.slopes(self._spec, probe):
-                yield from self._jiggle()
                 return
             yield
             helped = 0.0
             for length, recipe in self._steps(start, probe, lengths):
-                found = self._try(recipe)
+                tried = self._try(recipe)
                 yield
-                if found is not None and length == lengths[0]:
-                    yield from self._repair(start, found)
+                if tried is not None and length == lengths[0]:
+                    yield from self._repair(start, tried)
                 if self.base.far < PROGRESS * start.far:
                     helped = length * start.far / max(self.base.far, TINY)
                     break
             if not helped:
                 self._stuck = start
                 return
-            lengths = moves.lengths_after(helped)
+            lengths = (min(2 * helped, self._lengths[0]), *lengths[1:3])
 
-    def _jiggle(self) -> Iterator[None]:
-        """Descend from a call beside the base, once: in the base itself nothing has a slope."""
-        start = self.base
-        if self._jiggled or start.position is None:
-            return
-        self._jiggled = True
-        for part in moves.JIGGLES:
-            found = self._try(moves.jiggled(self._spec, start.recipe, self._rng, part))
-            yield
-            if found is not None and found.position is not None:
-                self.base = found
-                yield from self._descend()
-                if not self.base.far < start.far:
-                    self.base = start
-                return
-
-    def _repair(self, start: Base, found: Base) -> Iterator[None]:
+    def _repair(self, start: Base, tried: Base) -> Iterator[None]:
         """Go back to the path of ``start`` where a step has left it: there the condition is."""
         for _ in range(REPAIRS):
-            lost = start.deviation(found)
+            lost = start.deviation(tried)
             probe = self._probe(lost) if lost is not None else None
             if lost is None or probe is None or not probe.demands:
                 return
             yield
-            again = self._try(moves.stepped(self._spec, lost.recipe, probe, moves.STEPS[0]))
+            again = self._try(moves.stepped(self._spec, lost.recipe, probe, self._lengths[0]))
             yield
             if again is None:
                 return
-            found = again
+            tried = again
 
     def _steps(
         self, start: Base, probe: Probe, lengths: Sequence[float]
@@ -193,13 +213,18 @@ class Pursuit:
             if length == lengths[0]:
                 single = moves.singled(self._spec, start.recipe, probe)
                 if start.far.is_integer() and single is not None:
-                    yield moves.STEPS[0], single
+                    yield length, single
                 short = moves.stepped(self._spec, start.recipe, probe, moves.SHORT)
                 if length > moves.SHORT and short is not None:
                     yield moves.SHORT, short
 
-    def _swap(self) -> Iterator[None]:
-        """Replace indices into tables as long as this helps."""
+    def corner(self) -> Iterator[None]:
+        probe = self._probe()
+        if probe is not None and (recipe := moves.cornered(self._spec, self.base.recipe, probe)):
+            self._try(recipe)
+            yield
+
+    def swap(self) -> Iterator[None]:
         for _ in range(SWAPS):
             start, probe = self.base, self._probe()
             if probe is None or probe.swaps.get(0) is None:
@@ -213,58 +238,26 @@ class Pursuit:
             else:
                 return
 
-    def _march(self) -> Iterator[None]:
-        """Go on along slopes where the distance is flat: of saturated functions, and of counts.
-
-        Then descend from there.
-        """
-        here = self.base
-        for _ in range(MARCH):
-            probe = self._probe(here, saturated=True)
-            flat = probe is not None and (probe.saturated or here.far.is_integer())
-            if probe is None or not probe.demands or not flat:
-                break
-            yield
-            found = self._try(moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0]))
-            yield
-            if found is None:
-                break
-            here = found
-        if here.far < math.inf:
-            nearest, self.base = self.base, here
-            yield from self._descend()
-            if not self.base.far < nearest.far:
-                self.base = nearest
-
-    def _repeat_rows(self) -> Iterator[None]:
-        """Make calls whose rows are all equal: what one row needs, all have then."""
+    def repeat(self) -> Iterator[None]:
         for recipe in moves.repeated(self._spec, self.base.recipe):
             self._try(recipe)
             yield
 
-    def _halve(self) -> Iterator[None]:
-        """Look between the call and others beyond the outcome: there ``==`` and bands are met."""
-        start, key = self.base, self._goal[0]
-        for other in self._trials.beyond(self._goal, start):
+    def halve(self) -> Iterator[None]:
+        start = self.base
+        for other in self._world.beyond(self._goal, start):
             near, far = start.recipe, other
             for _ in range(HALVINGS):
                 middle = moves.between(self._spec, near, far)
-                path = self._trials.run(middle) if middle is not None else None
-                if middle is None or path is None:
+                tried = self._try(middle)
+                if middle is None or tried is None:
                     break
                 yield
-                if any(event.key == key and event.side == start.side for event in path.events):
-                    near = middle
-                else:
-                    far = middle
+                # Sides of equal operands count as beyond.
+                near, far = (middle, far) if tried.side == start.side else (near, middle)
 
-    # -- what the condition was computed from ---------------------------------------------------
-
-    def _choose(self) -> Iterator[None]:
-        """Let other places be chosen: to the first aims lead several steps, to others one.
-
-        Again as long as this helps.
-        """
+    def choose(self) -> Iterator[None]:
+        """Step towards other places as long as it helps; several times towards the first ones."""
         for _ in range(CHOICES):
             start = self.base
             for number in range(PLACES):
@@ -273,7 +266,6 @@ class Pursuit:
                 return
 
     def _aim(self, number: int, steps: int) -> Iterator[None]:
-        """Step towards the place with this number."""
         here = self.base
         for _ in range(steps):
             probe = self._probe(here)
@@ -281,76 +273,31 @@ class Pursuit:
             if probe is None or not gaps or all(gap.missing <= 0 for gap in gaps):
                 return
             yield
-            step = moves.stepped(self._spec, here.recipe, probe, moves.STEPS[0], gaps)
-            found = self._try(step)
+            length = self._lengths[0]
+            tried = self._try(moves.stepped(self._spec, here.recipe, probe, length, gaps))
             yield
-            if found is None:
+            if tried is None:
                 return
-            here = found
-
-    def _steer(self) -> Iterator[None]:
-        """Change the numbers that were read last, one after the other, as long as this helps."""
-        for position in range(NUMBERS):
-            for _ in range(STEERED):
-                start, probe = self.base, self._probe()
-                number = probe.numbers.get(position) if probe is not None else None
-                if number is None or not number.gradients:
-                    return
-                yield
-                missing = start.far if position < FIRST_NUMBERS else None
-                for amount in moves.amounts(number.value, missing):
-                    yield from self._change(start, number, amount)
-                    if self.base is not start:
-                        break
-                if not self.base.far < PROGRESS * start.far:
-                    break
-
-    def _reread(self) -> Iterator[None]:
-        """Change the integers that were read last, which have no slope, as long as this helps."""
-        for position in range(FIRST_NUMBERS):
-            for _ in range(STEERED):
-                start = self.base
-                probe = self._trials.probe(start, origins=True)
-                if probe is None or not probe.reads:
-                    return
-                yield
-                base, far = start.recipe, start.far
-                for recipe in assignments.reread(self._spec, base, probe, position, far):
-                    self._try(recipe)
-                    yield
-                    if self.base is not start:
-                        break
-                else:
-                    break
-
-    def _change(self, here: Base, number: Number, amount: float) -> Iterator[None]:
-        """Let a number rise, then extrapolate to where the distance ends, if it changed."""
-        for _ in range(EXTRAPOLATED):
-            found = self._try(moves.against(self._spec, here.recipe, number.gradients, -amount))
-            yield
-            gained = here.far - found.far if found is not None else 0.0
-            if found is None or not gained or not math.isfinite(gained):
-                return
-            here, amount = found, amount * found.far / gained
+            here = tried
 
     # -- sizes, and at random -------------------------------------------------------------------
 
-    def _step_sizes(self) -> Iterator[None]:
-        """Step one size or number at a time, and double the step as long as it gets nearer."""
+    def size(self) -> Iterator[None]:
+        """Double the step as long as it gets nearer."""
         start = self.base
         for neighbour in moves.neighbours(self._spec, start.recipe):
             for way in (1, -1):
                 steps, best = way, start.far
                 while True:
-                    found = self._try(neighbour(steps))
-                    if found is None:
+                    tried = self._try(neighbour(steps))
+                    if tried is None:
                         break
                     yield
-                    if not found.far < best:
+                    if not tried.far < best:
                         break
-                    best, steps = found.far, steps * 2
+                    best, steps = tried.far, steps * 2
 
-    def _step_two_sizes(self) -> Iterator[None]:
+    def two_sizes(self) -> Iterator[None]:
         """Change a size or number to where the distance ends, for each value of another one."""
         start = self.base
         ways = len(moves.neighbours(self._spec, start.recipe))
@@ -367,22 +314,47 @@ class Pursuit:
     def _follow(self, neighbour: Callable[[int], Recipe | None], far: float) -> Iterator[None]:
         """Step a size once, and then to where the distance would end if it went on like this."""
         for way in (1, -1):
-            found = self._try(neighbour(way))
-            if found is None:
+            tried = self._try(neighbour(way))
+            if tried is None:
                 continue
             yield
-            gained = far - found.far
+            gained = far - tried.far
             if gained and math.isfinite(gained):
                 self._try(neighbour(way * round(far / gained)))
                 yield
             return
 
-    def _climb(self) -> Iterator[None]:
-        """Change the call at random, and keep changes that do not get further away."""
+    def climb(self) -> Iterator[None]:
+        """Keep changes that do not get further away."""
+        assert self._rng is not None
         recipe, best = self.base.recipe, self.base.far
         for _ in range(CLIMB):
             changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
-            found = self._try(changed)
+            tried = self._try(changed)
             yield
-            if (found.far if found is not None else math.inf) <= best:
-                recipe, best = changed, found.far if found is not None else math.inf
+            far = tried.far if tried is not None else math.inf
+            if far <= best:
+                recipe, best = changed, far
+
+
+@dataclass(frozen=True)
+class Move:
+    """A way from a call to others, and why there is one."""
+
+    make: Callable[[Pursuit], Iterator[None]]
+    why: str
+
+
+MOVES = {
+    "write": Move(Pursuit.write, "a compared number is in the input: put the other one there"),
+    "compute": Move(Pursuit.compute, "integers have no slope: run what follows on candidates"),
+    "descend": Move(Pursuit.descend, "floats have slopes, smooth or of the step that was taken"),
+    "corner": Move(Pursuit.corner, "the ends of a range stop a step: what is beyond adds up"),
+    "swap": Move(Pursuit.swap, "ids have no slope, but the rows of their table have"),
+    "repeat": Move(Pursuit.repeat, "what one row needs, all rows have then"),
+    "halve": Move(Pursuit.halve, "an equality or a band lies between calls on both sides of it"),
+    "choose": Move(Pursuit.choose, "a place that was chosen has no slope, but its scores have"),
+    "size": Move(Pursuit.size, "sizes decide without any number"),
+    "two sizes": Move(Pursuit.two_sizes, "their product, sum or ratio decides"),
+    "climb": Move(Pursuit.climb, "where nothing shows a way, near calls are better than any"),
+}

@@ -19,15 +19,22 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from pytest_torchexport.eager.queries import is_of_layers, is_torchs
-from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
-from pytest_torchexport.explore.distance import python_distance
-from pytest_torchexport.explore.paths import ConditionKey, Event, Path, event_of
+from pytest_torchexport.explore.conditions import (
+    Condition,
+    ConditionId,
+    ConditionKey,
+    ConditionOutcome,
+    Event,
+    Path,
+    event_of,
+)
 from pytest_torchexport.explore.provenance import (
     Compared,
     Provenance,
     ProvenanceMode,
     Uncompared,
     provenance_of,
+    python_distance,
 )
 
 # A call with more events, or more rounds of its ``while`` loops, counts as endless, unless it ends

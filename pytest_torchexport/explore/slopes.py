@@ -1,17 +1,15 @@
-"""Give step functions a slope while a call is differentiated, and remember what was chosen from.
+"""Give step functions a slope while a call is differentiated.
 
 ``round``, ``sign``, a comparison, a count or ``int(x)`` have no gradient, although a condition on
 them depends on the input. In a probe alone, the results of such functions keep their values and get
 the gradient of the smooth function before the step (a straight-through estimator, Bengio et al.
 2013). What ``detach`` and ``no_grad`` cut off keeps its gradient, too. A bool or an integer cannot
 have one: it carries a float ``shadow`` that has it, and what is computed from it has a shadow too.
-With ``saturated``, functions that are flat beyond a bound, and those that select one element, get
-slopes as well: these change gradients that are right but vanish.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +29,6 @@ from pytest_torchexport.torch_private.memory import times_written
 REMEMBERED = 8
 # Two operands nearer than this part of their scale count as this far apart.
 NEAREST = 1e-3
-# The slope that is added where a function is saturated.
-LEAK = 0.1
 _SHADOW = "_torchexport_shadow"
 
 Source = Callable[..., Tensor]
@@ -50,17 +46,6 @@ class Choice:
     dim: int
     largest: bool
     chosen: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The truths of a comparison, element by element.
-
-    ``truths`` are their shadow, and ``far`` are differences that are positive where it is True.
-    """
-
-    truths: Tensor
-    far: Tensor
 
 
 @dataclass(frozen=True)
@@ -202,69 +187,26 @@ _CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
 _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 # They give Python or another library all numbers of a tensor, by no operator.
 _HANDED_OUT = (*_TO_NUMPY, Tensor.tolist, Tensor.__dlpack__)
-# -- saturated functions ---------------------------------------------------------------------------
-
-
-def _leaking(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return result + LEAK * x
-
-
-def _squashed(result: Tensor, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return result + x / (4 + x.detach().abs())
-
-
-def _evened(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
-    """Return the chord from a softmax to that of equal numbers."""
-    far = x - x.mean(dim, keepdim=True)
-    even = torch.softmax(torch.zeros_like(far), dim)
-    return far * _chord(result - even, far, even)
-
-
-def _evened_log(result: Tensor, x: Tensor, dim: int = -1, **_: Any) -> Tensor:
-    far = x - x.mean(dim, keepdim=True)
-    even = torch.log_softmax(torch.zeros_like(far), dim)
-    return far * _chord(result - even, far, even.exp())
-
-
-def _chord(rise: Tensor, far: Tensor, least: Tensor) -> Tensor:
-    """Return positive slopes, without a gradient."""
-    return (rise.detach() / _apart(far).copysign(far.detach())).maximum(least * NEAREST)
-
-
-_SATURATED: dict[str, Source] = {
-    "leaking": _leaking,
-    "squashed": _squashed,
-    "evened": _evened,
-    "evened_log": _evened_log,
-}
-
-
-def _with_slopes(slopes: Mapping[str, Source]) -> Mapping[Any, str]:
-    """Return the functions of torch that have one of some slopes, each with its operator."""
-    return functions_of(name for name, row in OPERATORS.items() if row.slope in slopes)
-
-
 # -- the mode --------------------------------------------------------------------------------------
 
 
 class SlopeMode(TorchFunctionMode):
     """Gives slopes to the functions of a block, and remembers its last choices and lookups."""
 
-    def __init__(self, *, saturated: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.choices: list[Choice] = []
         self.lookups: list[Lookup] = []
-        self.masks: list[Mask] = []
+        self.choices: list[Choice] = []
         # The tensors all of whose numbers have left torch.
         self.handed_out: list[Tensor] = []
-        # Whether a function of the block has another slope than torch gives it.
-        self.changed = False
         self._paused = False
         self._sides = _Sides()
-        self._steps = _with_slopes(_STEPS)
-        self._logic = _with_slopes(_LOGIC)
         self._chosen = functions_of(name for name, row in OPERATORS.items() if row.parameters)
-        self._saturated = _with_slopes(_SATURATED) if saturated else {}
+        self._slopes = {
+            function: row_of(name).slope
+            for function, name in functions_of(OPERATORS).items()
+            if row_of(name).slope in {*_STEPS, *_LOGIC}
+        }
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -314,7 +256,8 @@ class SlopeMode(TorchFunctionMode):
         smooth = tuple(_smooth(arg) for arg in args)
         name = self._chosen.get(function)
         if name is not None:
-            self.choices = [*self.choices, *_choice(name, result, *smooth, **kwargs)][-REMEMBERED:]
+            chosen = _choice(name, result, *smooth, **kwargs)
+            self.choices = [*self.choices, *chosen][-REMEMBERED:]
         if not isinstance(result, Tensor):
             return result
         if function in (F.embedding, F.embedding_bag) and not result.requires_grad:
@@ -335,10 +278,6 @@ class SlopeMode(TorchFunctionMode):
             else sloped(result.to(source.dtype), source)
         )
         setattr(result, _SHADOW, (shadow, times_written(result)))
-        symbol = row_of(self._steps.get(function, "")).symbol
-        if symbol[:1] in ("<", ">"):
-            far = (smooth[0] - smooth[1]) * (1 if symbol[0] == ">" else -1)
-            self.masks = [*self.masks, Mask(shadow, far)][-REMEMBERED:]
         return result
 
     def _looked_up(
@@ -358,17 +297,11 @@ class SlopeMode(TorchFunctionMode):
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
     ) -> Tensor | None:
         """Return what has the gradient of the result, if the function is known."""
-        slope = row_of(self._steps.get(function) or self._logic.get(function, "")).slope
+        slope = self._slopes.get(function, "")
         if slope in _STEPS:
             moved = result.is_floating_point() and result.dtype == args[0].dtype
             return None if slope == "cast" and moved else _STEPS[slope](*args, **kwargs)
-        if slope in _LOGIC:
-            return _LOGIC[slope](*(_float(arg) for arg in args), **kwargs)
-        slope = row_of(self._saturated.get(function, "")).slope
-        if not slope or kwargs.get("inplace"):
-            return None
-        self.changed = True
-        return _SATURATED[slope](result, *args, **kwargs)
+        return _LOGIC[slope](*(_float(arg) for arg in args), **kwargs) if slope else None
 
 
 def _same(value: Tensor) -> Tensor:

@@ -67,6 +67,18 @@ class Threshold:
     far: Tensor | None = None
     place: int = 0
 
+    def missing_at(self, place: int | None) -> float:
+        """Return how far the element at a position is from it; None is the nearest one."""
+        if place is None or self.far is None:
+            return self.missing
+        return float(self.far.reshape(-1)[place])
+
+    def at(self, place: int | None) -> Tensor:
+        """Return the element of the operand at a position; all of it if that is None."""
+        if place is None or self.far is None or self.operand.shape != self.far.shape:
+            return self.operand
+        return self.operand[torch.unravel_index(torch.tensor(place), self.operand.shape)]
+
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
     """Yield both sides of each number for the elements of a tensor of floats.

@@ -11,11 +11,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome
+from pytest_torchexport.explore.conditions import (
+    Condition,
+    ConditionId,
+    ConditionKey,
+    ConditionOutcome,
+    Path,
+    moving,
+)
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.paths import ConditionKey, Path, moving
-from pytest_torchexport.explore.search import Explored
-from pytest_torchexport.explore.trials import Found, Goal, Seen, found_on
+from pytest_torchexport.explore.search import Explored, Found, Goal, Seen, found_on
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import InputSpec

@@ -27,12 +27,14 @@ FREE = spec_of(
 )
 
 
-def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=()):
+def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=(), wanted=True):
     return Probe(
         missing=missing,
         gradients=gradients or {},
+        demands=(Gap(missing, gradients or {}),),
         earlier=Lazily(kept),
         provenance=origin,
+        wanted=wanted,
         inputs=tuple(inputs),
     )
 
@@ -55,7 +57,9 @@ def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
     inputs = build_leaves(FREE, recipe)
     view = inputs[0].t()[1, 1]
     sides = (40.25, view) if mirrored else (view, 40.25)
-    made = list(moves.written(FREE, recipe, probe_of(Compared(sign, *sides), inputs), wanted))
+    made = list(
+        moves.written(FREE, recipe, probe_of(Compared(sign, *sides), inputs, wanted=wanted))
+    )
     assert made
     outcomes = []
     for changed in made:
@@ -77,7 +81,7 @@ def test_whole_numbers_are_written_too(sign, wanted):
     origin = Reduced("all", Compared(sign, inputs[1][:, -1], 7))
     values = {"values": {"ids": (0, 90)}}
     spec = spec_of(lambda x, ids: x, *inputs, **values)
-    made = list(moves.written(spec, recipe, probe_of(origin, inputs), wanted))
+    made = list(moves.written(spec, recipe, probe_of(origin, inputs, wanted=wanted)))
     assert made
     for changed in made:
         ids = build_leaves(spec, changed)[1]
@@ -90,7 +94,7 @@ def test_a_region_is_written_as_a_whole():
     inputs = build_leaves(FREE, recipe)
     head = torch.tensor([2.0, 3.0])
     origin = Reduced("all", Compared("==", inputs[0][1, :2], head))
-    (changed,) = moves.written(FREE, recipe, probe_of(origin, inputs), True)
+    (changed,) = moves.written(FREE, recipe, probe_of(origin, inputs))
     x = build_leaves(FREE, changed)[0]
     assert x[1].tolist() == [2.0, 3.0, 5.5]
     assert torch.equal(x[0], inputs[0][0])
@@ -100,10 +104,7 @@ def test_two_views_are_written_either_way():
     recipe = example_recipe(FREE)
     inputs = build_leaves(FREE, recipe)
     origin = Compared("==", inputs[0][0, 0], inputs[0][1, 2])
-    made = [
-        build_leaves(FREE, r)[0]
-        for r in moves.written(FREE, recipe, probe_of(origin, inputs), True)
-    ]
+    made = [build_leaves(FREE, r)[0] for r in moves.written(FREE, recipe, probe_of(origin, inputs))]
     assert {(float(x[0, 0]), float(x[1, 2])) for x in made} == {(5.5, 5.5), (0.5, 0.5)}
 
 
@@ -111,7 +112,7 @@ def test_a_number_is_written_wherever_it_stands():
     recipe = example_recipe(FREE)
     origin = Compared("==", 9, 30)
     spec = spec_of(lambda x, ids: x, *build_leaves(FREE, recipe), values={"ids": (0, 90)})
-    made = list(moves.written(spec, recipe, probe_of(origin), True))
+    made = list(moves.written(spec, recipe, probe_of(origin)))
     assert [build_leaves(spec, changed)[1].tolist() for changed in made] == [[[5, 30], [6, 7]]]
 
 
@@ -122,7 +123,7 @@ def test_a_number_is_written_wherever_it_stands():
 def test_nothing_is_written_where_nothing_is_compared(origin):
     recipe = example_recipe(FREE)
     inputs = build_leaves(FREE, recipe)
-    assert list(moves.written(FREE, recipe, probe_of(origin, inputs), True)) == []
+    assert list(moves.written(FREE, recipe, probe_of(origin, inputs))) == []
 
 
 def test_what_is_written_is_legal():
@@ -133,7 +134,7 @@ def test_what_is_written_is_legal():
         for sign in COMPARE:
             origin = Compared(sign, tensors[index].reshape(-1)[0], 1e6)
             for wanted in (True, False):
-                for made in moves.written(SPEC, recipe, probe_of(origin, tensors), wanted):
+                for made in moves.written(SPEC, recipe, probe_of(origin, tensors, wanted=wanted)):
                     leaves = legal_leaves(SPEC, made)
                     assert torch.equal(leaves[4], inputs[4])
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 from specs import spec_of
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.probe import Gap, Probe
-from pytest_torchexport.explore.pursuit import MARCH, Pursuit
-from pytest_torchexport.explore.trials import Base
+from pytest_torchexport.explore.pursuit import Base, Pursuit
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 
 GOAL = (("condition", ""), True)
@@ -25,16 +22,13 @@ class Trials:
         self.far = far
         self.probed = 0
 
-    def run(self, recipe):
-        return recipe
-
-    def base_on(self, recipe, path, goal):
+    def near(self, recipe, goal):
         return self.base(recipe)
 
     def base(self, recipe):
         return Base(recipe, self.far[recipe.sizes["n"]], 0, True)
 
-    def probe(self, base, *, saturated=False):
+    def probe(self, base, goal, *, origins=False):
         self.probed += 1
         gap = Gap(base.far, {0: torch.ones(1)})
         return Probe(
@@ -43,7 +37,6 @@ class Trials:
             provenance=None,
             inputs=(),
             demands=(gap,),
-            saturated=saturated,
         )
 
 
@@ -65,26 +58,16 @@ def one_by_one(monkeypatch):
 
 def pursuit_on(far):
     trials = Trials(far)
-    return Pursuit(trials, GOAL, trials.base(call(0)), random.Random(0), ()), trials
-
-
-@pytest.mark.usefixtures("one_by_one")
-@pytest.mark.parametrize(("last", "ends"), [(0.5, MARCH + 1), (9.5, 0)])
-def test_a_march_goes_on_from_where_it_led_if_that_comes_nearer(last, ends):
-    # Each step leads away, but for the one after the last.
-    pursuit, _ = pursuit_on([1.5, *[5.5 + n for n in range(MARCH)], last, *[99.5] * 9])
-    for _ in pursuit._march():
-        pass
-    assert pursuit.base.recipe == call(ends)
+    return Pursuit(trials, GOAL, trials.base(call(0))), trials
 
 
 @pytest.mark.usefixtures("one_by_one")
 def test_where_it_is_known_that_no_step_helps_nothing_is_probed():
     pursuit, trials = pursuit_on([1.5] * 9)
-    for _ in pursuit._descend():
+    for _ in pursuit.descend():
         pass
     before = trials.probed
-    for _ in pursuit._descend():
+    for _ in pursuit.descend():
         pass
     assert trials.probed == before
 
@@ -109,8 +92,8 @@ def test_two_sizes_are_changed_to_where_the_distance_ends():
 
     trials = Sizes()
     start = trials.base(example_recipe(spec))
-    pursuit = Pursuit(trials, GOAL, start, random.Random(0), ())
-    for _ in pursuit._step_two_sizes():
+    pursuit = Pursuit(trials, GOAL, start)
+    for _ in pursuit.two_sizes():
         if pursuit.base.far == 0:
             break
     assert pursuit.base.recipe.sizes == {"b": 13, "t": 7}

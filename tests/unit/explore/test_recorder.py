@@ -13,8 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
-from pytest_torchexport.explore.paths import Event, Path
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition, Event, Path
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
     MAX_KEYS,

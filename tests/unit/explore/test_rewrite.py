@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from programs import INTS, PROGRAMS, program
 
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
+from pytest_torchexport.explore.rewrite import READERS, names_read, reads_tensor
 
 
 def squeezed(log):
@@ -287,3 +289,41 @@ def test_an_outcome_after_which_the_code_only_raises_is_no_aim(tmp_path, body, o
 def test_which_part_of_a_test_raises_is_known(tmp_path, test, outcomes):
     found = program(tmp_path, f"def f(a, b=1):\n    if {test}: raise ValueError\n")
     assert [condition.outcomes for condition in found.file_twins.conditions.values()] == outcomes
+
+
+SOURCE = """
+def forward(self, x):
+    most = x.abs().max()
+    x = x.clamp(max=most)
+    kind = x.dtype
+    return x
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x > 3", True),
+        ("x.item() > 3", True),
+        ("most.item() == 3", True),
+        ("x.dtype == torch.float16", False),
+        ("torch.float16 == x.dtype", False),
+        ("kind == torch.float16", False),
+        ("x.max().dtype == torch.float16", False),
+        ("x.device.type == 'cuda'", False),
+        ("x.is_floating_point()", False),
+        ("x.to(kind).sum() > torch.finfo(x.dtype).max", True),
+        ("y.dtype == torch.float16", False),
+        ("y > 3", False),
+        ("len(x.shape) == 4", False),
+        ("len(most.shape) == 4", False),
+        ("len(x) == 4", True),
+        ("most is None", False),
+        ("most is not None", False),
+        ("most is True", True),
+    ],
+)
+def test_a_fact_is_no_number_of_a_tensor(text, expected):
+    (function,) = ast.parse(SOURCE).body
+    names = names_read(function, READERS)
+    assert reads_tensor(ast.parse(text, mode="eval").body, names, READERS) is expected

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pytest_torchexport.explore.operator_run import OUTPUT, OperatorRuns
+from pytest_torchexport.explore.operator_run import OUTPUT, OperatorRuns, Reach
 from pytest_torchexport.explore.thresholds import beyond
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -160,7 +160,7 @@ def test_the_gradient_leads_to_each_threshold(name):
     for key, before in near(function).items():
         if before.met or any(word in key.name for word in ("[", "overflow", "underflow")):
             continue
-        probe = runs(function).probe(Call((X,)), key)
+        probe = runs(function).probe(Call((X,)), Reach((key,), (0.0,)))
         gradient = probe.gradients[0].double()
         square = gradient.square().sum()
         if not square:  # maximum of x and x + 1: nothing leads there

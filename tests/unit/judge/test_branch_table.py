@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
-from pytest_torchexport.explore.search import Explored
-from pytest_torchexport.explore.trials import Found, Seen
+from pytest_torchexport.explore.search import Explored, Found, Seen
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge.branch_table import (
     CONSTANT,

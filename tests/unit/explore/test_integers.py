@@ -1,4 +1,4 @@
-"""explore/numbers.py: numbers of the inputs for which an element of a tensor meets a condition."""
+"""explore/integers.py: numbers of the inputs for which an element of a tensor meets a condition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from followed import followed
 from torch import Tensor
 
-from pytest_torchexport.explore.numbers import Among, Demand, Effort, demand_at, demands_of, met
+from pytest_torchexport.explore.integers import Among, Demand, Effort, demand_at, demands_of, met
 from pytest_torchexport.explore.provenance import Combined, Compared, Reduced
 
 NUMBERS = torch.arange(12).reshape(3, 4)
@@ -70,11 +70,11 @@ def test_another_number_of_an_input_gives_an_element_the_value_that_it_would_giv
     before = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:12].reshape(3, 4)
     after = before.clone()
     after[1, 2] = 49
-    tape, result = followed(function, before)
+    origins, result = followed(function, before)
     changed = (function(after) != result).reshape(-1).nonzero().reshape(-1)[:1].tolist()
     for place in changed:
         wanted = float(function(after).reshape(-1)[place])
-        demand = Demand(tape.of(result), place, "==", wanted)
+        demand = Demand(origins.of(result), place, "==", wanted)
         found = met([demand], {0: before}, {0: Among(0, 49)})
         # Where numbers are rounded another one may come as near.
         assert found is not None or result.is_floating_point()
@@ -82,10 +82,11 @@ def test_another_number_of_an_input_gives_an_element_the_value_that_it_would_giv
 
 
 def test_nothing_is_computed_beyond_what_may_be():
-    tape, result = followed(lambda x: x.sum(), NUMBERS)
+    origins, result = followed(lambda x: x.sum(), NUMBERS)
     effort = Effort(100)
     assert (
-        met([Demand(tape.of(result), 0, "==", 7)], {0: NUMBERS}, {0: Among(0, 9)}, effort) is None
+        met([Demand(origins.of(result), 0, "==", 7)], {0: NUMBERS}, {0: Among(0, 9)}, effort)
+        is None
     )
 
 
@@ -95,29 +96,29 @@ def test_what_is_written_to_has_no_origin_from_before():
         y[0] = 5
         return y
 
-    tape, result = followed(written, NUMBERS)
-    assert tape.of(result) is None
+    origins, result = followed(written, NUMBERS)
+    assert origins.of(result) is None
 
 
 def test_no_more_is_kept_than_so_many_elements_in_all(monkeypatch):
-    monkeypatch.setattr("pytest_torchexport.explore.numbers.MOST_IN_ALL", 30)
-    tape, result = followed(lambda x: x + 1, NUMBERS)
-    assert tape.of(result) is not None
-    tape, result = followed(lambda x: x + 1 + 1 + 1, NUMBERS)
-    assert tape.of(result) is None
+    monkeypatch.setattr("pytest_torchexport.explore.integers.MOST_IN_ALL", 30)
+    origins, result = followed(lambda x: x + 1, NUMBERS)
+    assert origins.of(result) is not None
+    origins, result = followed(lambda x: x + 1 + 1 + 1, NUMBERS)
+    assert origins.of(result) is None
 
 
 def test_the_inputs_are_known_if_no_other_tensor_took_part():
-    tape, result = followed(lambda x: (x.bool() & (x > 2)).all(), NUMBERS)
-    assert tape.of(result).inputs() == {0}
+    origins, result = followed(lambda x: (x.bool() & (x > 2)).all(), NUMBERS)
+    assert origins.of(result).inputs() == {0}
     weight = torch.ones(4)
-    tape, result = followed(lambda x: x * weight, NUMBERS)
-    assert tape.of(result).inputs() is None
+    origins, result = followed(lambda x: x * weight, NUMBERS)
+    assert origins.of(result).inputs() is None
 
 
 def _demand(function, given, operator, number, place=0):
-    tape, result = followed(function, given)
-    return tape, result, Demand(tape.of(result), place, operator, number)
+    origins, result = followed(function, given)
+    return origins, result, Demand(origins.of(result), place, operator, number)
 
 
 CONDITIONS = {
@@ -197,43 +198,43 @@ def test_floats_that_are_rounded_are_found():
     assert float(found[0].round()) == 1234.0
 
 
-def _places(provenance, wanted, tape):
+def _places(provenance, wanted, origins):
     return [
         [(d.place, d.operator, d.number) for d in demands]
-        for demands in demands_of(provenance, wanted, tape)
+        for demands in demands_of(provenance, wanted, origins)
     ]
 
 
 def test_the_nearest_element_is_to_meet_a_comparison_then_all():
     given = torch.tensor([8, 40, 30])
-    tape, result, _ = _demand(lambda x: x >> 1, given, "==", 0)
+    origins, result, _ = _demand(lambda x: x >> 1, given, "==", 0)
     provenance = Reduced("any", Compared("==", result, 16))
-    assert _places(provenance, True, tape) == [
+    assert _places(provenance, True, origins) == [
         [(2, "==", 16)],
         [(2, "==", 16), (1, "==", 16), (0, "==", 16)],
     ]
-    assert _places(Combined("not", (provenance,)), True, tape)[0] == [(2, "!=", 16)]
+    assert _places(Combined("not", (provenance,)), True, origins)[0] == [(2, "!=", 16)]
 
 
 def test_conditions_that_have_to_hold_together_are_met_together():
     given = torch.tensor([8])
-    tape, result, _ = _demand(lambda x: x >> 1, given, "==", 0)
+    origins, result, _ = _demand(lambda x: x >> 1, given, "==", 0)
     both = Combined("and", (Compared(">", result, 5), Compared("<", 9, result)))
-    assert _places(both, True, tape) == [[(0, ">", 5), (0, ">", 9)]]
-    assert _places(both, False, tape) == [[(0, "<=", 5)], [(0, "<=", 9)]]
+    assert _places(both, True, origins) == [[(0, ">", 5), (0, ">", 9)]]
+    assert _places(both, False, origins) == [[(0, "<=", 5)], [(0, "<=", 9)]]
 
 
 def test_a_part_of_an_input_is_left_to_what_writes_there():
     given = torch.tensor([8, 9])
-    tape, result, _ = _demand(lambda x: x[:1], given, "==", 0)
-    assert _places(Compared("==", result, 3), True, tape) == []
+    origins, result, _ = _demand(lambda x: x[:1], given, "==", 0)
+    assert _places(Compared("==", result, 3), True, origins) == []
 
 
 def _both(first, second, given):
     """Return demands of two tensors that a function of one input returns."""
-    tape, (one, other) = followed(lambda x: (first[0](x), second[0](x)), given)
+    origins, (one, other) = followed(lambda x: (first[0](x), second[0](x)), given)
     return [
-        demand_at(tape.of(tensor), 0, operator, number, tape)
+        demand_at(origins.of(tensor), 0, operator, number, origins)
         for tensor, (_, operator, number) in ((one, first), (other, second))
     ]
 
@@ -274,16 +275,16 @@ def test_a_power_of_two_is_found_in_a_range_that_is_too_wide_to_try():
 @pytest.mark.parametrize(("number", "place"), [(2, [0]), (2.5, None), (float("nan"), None)])
 def test_a_place_is_chosen_by_its_scores(number, place):
     given = torch.tensor([[3, 9, 5]])
-    tape, result = followed(lambda x: (x % 100).argmax(1), given)
-    demand = demand_at(tape.of(result), 0, "==", number, tape)
+    origins, result = followed(lambda x: (x % 100).argmax(1), given)
+    demand = demand_at(origins.of(result), 0, "==", number, origins)
     found = met([demand], {0: given}, {0: Among(0, 1000)})
     assert (found and (found[0] % 100).argmax(1).tolist()) == (place and [number])
 
 
 def test_a_number_is_found_for_which_two_computed_ones_are_equal():
     given = torch.tensor([7])
-    tape, (one, other) = followed(lambda x: (x * 3, 5000 - x), given)
-    demand = demand_at(tape.of(one), 0, "==", other, tape)
+    origins, (one, other) = followed(lambda x: (x * 3, 5000 - x), given)
+    demand = demand_at(origins.of(one), 0, "==", other, origins)
     found = met([demand], {0: given}, {0: Among(0, 9999)})
     assert found is not None
     assert found[0].tolist() == [1250]

@@ -17,10 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.distance import MIRRORED, NEGATED, number
-from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
-from pytest_torchexport.explore.views import is_view
+from pytest_torchexport.explore.provenance import (
+    MIRRORED,
+    NEGATED,
+    Combined,
+    Compared,
+    Computed,
+    Reduced,
+    number,
+)
 from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.outcomes.operator_table import NO_ROW, row_of
 from pytest_torchexport.outcomes.operators import (
     name_of,
     tensors_among,
@@ -96,7 +103,7 @@ class Origin:
         return list(tensors_among([self.operator(*_replaced(self.args, by), **self.kwargs)]))
 
 
-class Tape:
+class Origins:
     """The operators of one run that lead from its inputs to its tensors."""
 
     def __init__(self, inputs: Sequence[Tensor | None]) -> None:
@@ -181,12 +188,12 @@ class Demand:
     @property
     def _chosen(self) -> int | None:
         """1 if the number is to be the place of the largest of a row, -1 of the smallest."""
-        origin = self.origin
-        ways = {("argmax", 0): 1, ("argmin", 0): -1, ("max", 1): 1, ("min", 1): -1}
-        fits = self.operator == "==" and self.other is None and len(origin.sources) == 1
-        if origin.operator is None or not fits or not float(self.number).is_integer():
+        operator, fits = self.origin.operator, self.operator == "==" and self.other is None
+        row = row_of(name_of(operator)) if operator is not None else NO_ROW
+        places = row.kinds >= {"choice", "reduction"} and self.origin.place == bool(row.second)
+        if not fits or not places or not float(self.number).is_integer():
             return None
-        return ways.get((name_of(origin.operator), origin.place))
+        return 1 if row.largest else -1
 
     def just_beyond(self, far: float) -> Demand:
         """Return the demand of a number that is so far beyond the one that it is compared with."""
@@ -225,52 +232,52 @@ class Demand:
         return rows.reshape(-1, rows.shape[-1])[self.place]
 
 
-def demands_of(provenance: Any, wanted: bool, tape: Tape) -> Iterator[list[Demand]]:
+def demands_of(provenance: Any, wanted: bool, origins: Origins) -> Iterator[list[Demand]]:
     """Yield demands that together give a condition the wanted outcome: in one element, in all."""
     if isinstance(provenance, Combined):
         if provenance.operator == "not":
-            yield from demands_of(provenance.parts[0], not wanted, tape)
+            yield from demands_of(provenance.parts[0], not wanted, origins)
         elif (provenance.operator == "and") == wanted:
-            first = [next(demands_of(part, wanted, tape), []) for part in provenance.parts]
+            first = [next(demands_of(part, wanted, origins), []) for part in provenance.parts]
             yield [demand for demands in first for demand in demands]
         else:
             for part in provenance.parts:
-                yield from demands_of(part, wanted, tape)
+                yield from demands_of(part, wanted, origins)
     elif isinstance(provenance, (Reduced, Computed)):
-        yield from demands_of(provenance.inner, wanted, tape)
+        yield from demands_of(provenance.inner, wanted, origins)
     elif isinstance(provenance, Compared):
         sign = provenance.operator if wanted else NEGATED.get(provenance.operator, "")
         for mine, other, own in (
             (provenance.left, provenance.right, sign),
             (provenance.right, provenance.left, MIRRORED.get(sign, sign)),
         ):
-            yield from _demands(mine, own, other, tape)
+            yield from _demands(mine, own, other, origins)
     elif isinstance(provenance.value, Tensor):
-        yield from _demands(provenance.value, "!=" if wanted else "==", False, tape)
+        yield from _demands(provenance.value, "!=" if wanted else "==", False, origins)
 
 
-def _demands(mine: Any, operator: str, other: Any, tape: Tape) -> Iterator[list[Demand]]:
+def _demands(mine: Any, operator: str, other: Any, origins: Origins) -> Iterator[list[Demand]]:
     """Yield the demand of the nearest element of an operand, then those of all elements."""
-    origin, right = tape.of(mine), number(other)
-    if origin is None or right is None or tape.has_part(mine) or operator not in MIRRORED:
+    origin, right = origins.of(mine), number(other)
+    if origin is None or right is None or origins.has_part(mine) or operator not in MIRRORED:
         return
     apart = (mine.detach().double() - right.detach()).abs().nan_to_num(math.inf)
     if apart.shape != mine.shape:
         return
     order = apart.reshape(-1).argsort()[:MOST_PLACES].tolist()
-    demands = [demand_at(origin, place, operator, other, tape) for place in order]
+    demands = [demand_at(origin, place, operator, other, origins) for place in order]
     yield demands[:1]
     if len(demands) > 1:
         yield demands
 
 
-def demand_at(origin: Origin, place: int, operator: str, other: Any, tape: Tape) -> Demand:
+def demand_at(origin: Origin, place: int, operator: str, other: Any, origins: Origins) -> Demand:
     """Return the demand of one element, which is compared with a number or with a tensor's."""
     right = number(other)
     assert right is not None
     wanted = float(right.detach().expand(origin.value.shape).reshape(-1)[place])
     alike = isinstance(other, Tensor) and other.shape == origin.value.shape
-    return Demand(origin, place, operator, wanted, tape.of(other) if alike else None)
+    return Demand(origin, place, operator, wanted, origins.of(other) if alike else None)
 
 
 # -- candidates ------------------------------------------------------------------------------------
@@ -457,3 +464,22 @@ def _steps_to(demands: Iterable[Demand]) -> list[Origin]:
 
 def _cost(steps: Sequence[Origin]) -> int:
     return sum(step.value.numel() for step in steps) or 1
+
+
+def is_view(operand: Any, given: Tensor) -> bool:
+    """Return True if a tensor is another one, or a view of it."""
+    if not isinstance(operand, Tensor) or not given.numel():
+        return False
+    if operand.layout != torch.strided or given.layout != torch.strided:
+        return False
+    same = memory_of(operand) == memory_of(given)
+    return same and operand.dtype == given.dtype
+
+
+def places_in(operand: Tensor, given: Tensor) -> Tensor:
+    """Return the flat positions of a view's elements in the other tensor, in the view's shape."""
+    length = given.untyped_storage().nbytes() // given.element_size()
+    flat = torch.zeros(length, dtype=torch.int64)
+    own = torch.arange(given.numel()).reshape(given.shape)
+    flat.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
+    return flat.as_strided(operand.shape, operand.stride(), operand.storage_offset())

@@ -1,8 +1,7 @@
-"""Find what else a call may be moved towards if its condition's own distance leads nowhere.
+"""Find what it takes that other places are chosen: a demand is that one score is above another.
 
-A condition may depend on a place that ``argmax`` or ``topk`` chose, or on a number that was read
-from a tensor and computed with in Python. Then any other place or number may give it the other
-outcome.
+A condition may depend on a place that a function chose among scores, by their order. Whatever was
+computed from the place has no slope, but the scores have.
 """
 
 from __future__ import annotations
@@ -14,63 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.distance import number, operands_of, singled_out
-from pytest_torchexport.explore.gradients import gradients
-from pytest_torchexport.explore.provenance import Compared, Provenance, Reduced
-from pytest_torchexport.explore.slopes import Choice, Mask
-from pytest_torchexport.explore.views import is_view, places_in
+from pytest_torchexport.explore.integers import is_view, places_in
+from pytest_torchexport.explore.provenance import (
+    Compared,
+    Provenance,
+    Reduced,
+    operands_of,
+    singled_out,
+)
+from pytest_torchexport.explore.slopes import Choice
 
-# The last choices and numbers of a call that are looked at.
-MOST_CHOICES, MOST_NUMBERS = 3, 16
-# Places of one choice that are aimed at.
-MOST_PLACES = 8
+# The last choices of a call that are looked at, and places of one that are aimed at.
+MOST_CHOICES, MOST_PLACES = 3, 8
 # Rows of one choice that are looked at, and those in which the second place is aimed at.
 MOST_ROWS, MOST_SWITCHED = 64, 6
-# Elements of one mask that are aimed at, and what nearness counts beside what a truth lets fall.
-MOST_FLIPPED = 6
-NEARER = 1e-3
-
-Reads = Sequence[tuple[float, Tensor]]
-
-
-def flips(missing: Tensor | None, masks: Sequence[Mask]) -> Iterator[list[Tensor]]:
-    """Yield how far single elements of a mask are from the other truth, if it lets a distance fall.
-
-    Those first that let it fall most.
-    """
-    for mask in reversed(masks):
-        if missing is None or not missing.requires_grad or not 1 < mask.far.numel() <= MOST_ROWS:
-            continue
-        (slope,) = gradients([missing], [mask.truths])
-        if slope is None:
-            continue
-        true, far = mask.truths.detach().reshape(-1) > 0, mask.far.reshape(-1)
-        helps = torch.where(true, slope.reshape(-1), -slope.reshape(-1)).double()
-        # Of those that help as much, the nearest.
-        near = far.detach().double().abs()
-        order = (helps - NEARER * near / near.max().clamp(min=1e-12)).argsort(descending=True)
-        for place in order[:MOST_FLIPPED].tolist():
-            if helps[place] > 0:
-                yield [far[place] if true[place] else -far[place]]
 
 
 def rankings(
-    provenance: Provenance | None, wanted: bool, choices: Sequence[Choice], reads: Reads
+    provenance: Provenance | None, wanted: bool, choices: Sequence[Choice]
 ) -> Iterator[list[Tensor]]:
     """Yield, for each place that a condition may depend on, distances that all have to go.
 
-    Then the place is chosen. Python may choose among the last numbers that were read, too.
+    Then the place is chosen.
     """
     compared = operands_of(provenance) if provenance is not None else []
     exactly = place_demands(provenance, wanted, choices)
     if exactly:
         yield exactly
-    last = choices[-MOST_CHOICES:]
-    listed = [tensor.reshape(()) for _, tensor in reversed(numbers_in(reads))]
-    if len(listed) > 1:
-        scores = torch.stack([item.double() for item in listed])
-        last = [Choice(scores, 0, False), Choice(scores, 0, True), *last]
-    for choice in reversed(last):
+    for choice in reversed(choices[-MOST_CHOICES:]):
         if choice.scores.dim() > 1:
             yield singled_out(_evenly(choice))
         for places in _places(choice, compared):
@@ -152,12 +122,6 @@ def _by_row(choice: Choice) -> Iterator[Tensor]:
         behind = best[:, 0] - best[:, 1]
         for row in behind.argsort()[:MOST_SWITCHED].tolist():
             yield behind[row]
-
-
-def numbers_in(reads: Reads) -> list[tuple[float, Tensor]]:
-    """Return the last numbers that were read, each with a tensor that can be differentiated."""
-    found = ((value, number(tensor)) for value, tensor in reads[:MOST_NUMBERS])
-    return [(value, item) for value, item in found if item is not None and item.requires_grad]
 
 
 def _places(choice: Choice, compared: Sequence[Any]) -> Iterator[tuple[int, ...]]:
