@@ -15,7 +15,13 @@ from torch import nn
 from pytest_torchexport import check_export, engine
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis import attention, diagnose, failing_sizes, masks, questions
+from pytest_torchexport.diagnosis import (
+    diagnose,
+    failing_sizes,
+    first_difference,
+    interventions,
+    rules,
+)
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import log
 from pytest_torchexport.outcomes.fork import FORKS
@@ -35,7 +41,7 @@ def verdict():
     """Return the verdict of a check whose first examination is ``examine``."""
 
     def of(examine, monkeypatch, **options):
-        monkeypatch.setattr(attention, "examine", examine)
+        monkeypatch.setattr(interventions, "examine", examine)
         options = {"checks": ["parity"], "max_examples": 2, **options}
         return check_export(Frozen(), (torch.ones(2, 3),), target="trace", **options)
 
@@ -53,7 +59,7 @@ def named(text):
 
 
 def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypatch):
-    monkeypatch.setattr(masks, "examine", named("seen"))
+    monkeypatch.setattr(rules, "examine", named("seen"))
 
     def examine(scene, known):
         raise RuntimeError("no luck")
@@ -61,7 +67,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
     found = verdict(examine, monkeypatch)
     assert found.failure == "OutputsDiffer"
     (left,) = found.diagnosis.not_examined
-    assert left.startswith("attention's fast path: RuntimeError: no luck (test_diagnose.py:")
+    assert left.startswith("interventions on eager: RuntimeError: no luck (test_diagnose.py:")
     assert left.endswith("; please report it")
     assert f"  untried  {left}" in failure_text(found)
     assert "seen" in [cause.text for cause in found.diagnosis.causes]
@@ -72,8 +78,8 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
     verdict, monkeypatch
 ):
     monkeypatch.setattr(failing_sizes, "examine", named("after"))
-    monkeypatch.setattr(questions, "examine", named("between"))
-    monkeypatch.setattr(masks, "examine", lambda **_: os._exit(0))
+    monkeypatch.setattr(first_difference, "examine", named("between"))
+    monkeypatch.setattr(rules, "examine", lambda *_: os._exit(0))
 
     def examine(scene, known):
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -81,8 +87,8 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
     found = verdict(examine, monkeypatch)
     assert found.failure == "OutputsDiffer"
     assert found.diagnosis.not_examined == (
-        "attention's fast path: ended the process by signal 11",
-        "masked rows: ended the process, exit status 0",
+        "interventions on eager: ended the process by signal 11",
+        "causes: ended the process, exit status 0",
     )
     assert [cause.text for cause in found.diagnosis.causes][:2] == ["between", "after"]
     assert found.diagnosis.stages
@@ -93,7 +99,7 @@ def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 0.1)
     monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
     monkeypatch.setattr(diagnose, "GRACE", 0.1)
-    monkeypatch.setattr(masks, "examine", named("seen"))
+    monkeypatch.setattr(rules, "examine", named("seen"))
 
     def examine(scene, known):
         held = ctypes.CDLL(None)
@@ -103,7 +109,7 @@ def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
 
     monkeypatch.setattr(log, "DIAGNOSIS", 2.0)
     found = verdict(examine, monkeypatch)
-    assert "attention's fast path: did not return within 0.3 s" in found.diagnosis.not_examined
+    assert "interventions on eager: did not return within 0.3 s" in found.diagnosis.not_examined
 
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
@@ -118,8 +124,8 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
     found = verdict(examine, monkeypatch)
     assert found.failure == "OutputsDiffer"
     first, *others = found.diagnosis.not_examined
-    assert first.startswith("attention's fast path: no return within ")
-    assert others[0] == "questions about the export: no time left"
+    assert first.startswith("interventions on eager: no return within ")
+    assert others[0] == "operators: no time left"
     late = {name: why for name, _, why in (left.partition(": ") for left in others)}
     late.pop("causes", None)  # it has time of its own, and may need more
     assert {*late.values()} == {"no time left"}
@@ -127,14 +133,14 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
 
 def test_an_examination_may_not_take_the_time_of_the_others(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 0.01)
-    monkeypatch.setattr(masks, "examine", named("seen"))
+    monkeypatch.setattr(rules, "examine", named("seen"))
 
     def examine(scene, known):
         while True:
             time.sleep(0.01)
 
     found = verdict(examine, monkeypatch)
-    assert "attention's fast path: no return within 0.1 s" in found.diagnosis.not_examined
+    assert "interventions on eager: no return within 0.1 s" in found.diagnosis.not_examined
     assert "no time left" not in str(found.diagnosis.not_examined)
 
 
@@ -164,7 +170,7 @@ def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
     def examine(scene, known):
         raise AssertionError
 
-    monkeypatch.setattr(attention, "examine", examine)
+    monkeypatch.setattr(interventions, "examine", examine)
     passed = check_export(
         nn.ReLU(), (torch.ones(2, 3),), target="trace", checks=["parity"], max_examples=2
     )
