@@ -637,7 +637,7 @@ def localize(runs: int) -> Iterator[Row]:
     from real.models import stub_torchvision
 
     from pytest_torchexport import check_export, register_target
-    from pytest_torchexport.diagnosis import diagnose, onnx_nodes, streams
+    from pytest_torchexport.diagnosis import diagnose, first_difference, onnx_nodes
 
     stub_torchvision()
     import torchvision
@@ -649,8 +649,7 @@ def localize(runs: int) -> Iterator[Row]:
 
     def check(target: str, module: torch.nn.Module) -> None:
         options = {"checks": ["parity"], "max_examples": 1, "shapes": {"x": "1 3 224 224"}}
-        example = (torch.randn(1, 3, 224, 224),)
-        check_export(module, example, target=target, **options)
+        check_export(module, (torch.randn(1, 3, 224, 224),), target=target, **options)
 
     def timed(scene: object, known: object, examine: object, took: list[object]) -> object:
         case, call = scene.case, scene.call
@@ -661,14 +660,19 @@ def localize(runs: int) -> Iterator[Row]:
                 seconds(lambda: runner.run(call, case.plan.seed)),
             )
             started = time.perf_counter()
-            found = examine(scene=scene, known=known)
+            found = examine(scene, known)
             whole = time.perf_counter() - started
             assert found.place is not None, found
             took.append((whole - sum(sides), sides[0]))
         return found
 
     register_target("faulty_onnx", blame_onnx.TARGET)
-    for target, file in (("trace", streams), ("export", streams), ("faulty_onnx", onnx_nodes)):
+    torch_runs = first_difference
+    for target, file in (
+        ("trace", torch_runs),
+        ("export", torch_runs),
+        ("faulty_onnx", onnx_nodes),
+    ):
         torch.manual_seed(0)
         module, fault = torchvision.models.resnet18().eval(), contextlib.nullcontext()
         if target == "faulty_onnx":

@@ -189,6 +189,7 @@ class _Repeats:
 
 
 def repeat(case: Case) -> None:
+    """Repeat calls with the threads that serve the artifact; raise what differs from eager."""
     threads = case.plan.settings.threads
     runner = _served(case, threads)
     if runner is None:

@@ -79,11 +79,8 @@ GOLDEN = {
             "LoadFailed: RuntimeError: PytorchStreamReader failed locating file constants.pkl*",
             "*subject  Linear on script-cpu: the artifact does not load in a clean process",
             "*reason   RuntimeError: PytorchStreamReader failed locating file constants.pkl: file not found*",
-            (
-                "*the archive is no TorchScript: it has no constants.pkl (torch.save of a module or of its weights writes "
-                "such a file)"
-            ),
-            "*remedy   write it with torch.jit.save, or give it the ending of the format that it is in (.pt, .pt2, .onnx)",
+            "*the archive is of another kind: it has no constants.pkl, as files of torch.save have none",
+            "*remedy   write it with torch.jit.save or torch.export.save, or give it the ending of the format that it is in*",
             "*kept *net.pt",
         ],
     ),

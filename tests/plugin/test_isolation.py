@@ -191,20 +191,25 @@ CRASH_TEXT = f"""{REPORT_HEAD}\
   remedy   write on both sides what eager runs there; the question is for what changes no result, as a check or a log
   assumed  dim 0 of x is 'batch', 1..4
 {REPORT_TAIL}"""
+ASKED = (
+    "torch.jit.is_scripting() is True on script, and eager gets there only with this answer: "
+    "the call ends there"
+)
 EXHAUSTED = "it exhausted its memory limit of 1024 MB (torchexport_memory_limit): ..."
 LIMIT = {
     "test": "test_allocates",
     "model": "Allocates",
     "reason": EXHAUSTED,
-    "headline": EXHAUSTED,
+    "headline": f"{ASKED} (test_it.py:25)",
     "printed": "about to allocate",
-    "more": "printed, note",
+    "more": "printed, assumed, note, untried",
 }
 LIMIT_TEXT = f"""{REPORT_HEAD}\
+  where    test_it.py:25  if torch.jit.is_scripting() and x.size(0) > 2:
+  owner    model
+  cause    {ASKED}
+  remedy   write on both sides what eager runs there; the question is for what changes no result, as a check or a log
   assumed  dim 0 of x is 'batch', 1..4
-           values of x are [0.0, 1.0], as in the example
-  note     put into eval mode for the check
-  untried  operator: run step by step, the call raises RuntimeError
 {REPORT_TAIL}"""
 
 

@@ -58,6 +58,7 @@ def judge(path, module, *args, target=None, **plan):
         max_examples=given.pop("max_examples"),
         why_isolated="isolate=True" if given.pop("isolate", False) else "",
         options=given.pop("options", Options()),
+        diagnoses=given.pop("diagnoses", True),
         settings=Settings(**given),
     )
     return engine.check_artifact(path, module, Call(args), plan)
@@ -104,7 +105,7 @@ def code_in_a_size(directory):
 X86 = platform.machine() in ("x86_64", "AMD64")
 PICKLE = "the file holds a pickle that names __builtin__.eval: loading it would run code"
 OUTSIDE = "outside its directory"
-CUT = "the file is cut short or of another format"
+CUT = "the file is damaged, cut short or of another format"
 NO_ONNX = "is no ONNX model"
 MEMORY = "exhausted its memory limit of 2500 MB"
 NESTED = (
@@ -123,7 +124,7 @@ HOSTILE = [
     (hostile.pickle_in_weights, "LoadFailed", PICKLE),
     (hostile.pickle_in_constants, "LoadFailed", PICKLE),
     (hostile.plain_pickle, "LoadFailed", CUT),
-    (hostile.saved_pickle, "LoadFailed", "the archive is no TorchScript"),
+    (hostile.saved_pickle, "LoadFailed", "the archive is of another kind"),
     (hostile.pickle_in_torchscript, "LoadFailed", "Unknown type name '__builtin__.eval'"),
     (hostile.pickle_in_torchscript_constants, "LoadFailed", "Unknown type name"),
     (code_in_a_size, "LoadFailed", "__import__ ('os').remove"),
@@ -662,7 +663,7 @@ def test_a_frozen_batch_in_the_file_is_found(tmp_path, suffix):
     path = write(tmp_path / f"model{suffix}", linear(), X, dynamic=False)
     verdict = judge(path, linear(), X)
     assert verdict.failure == "DimsNarrowed"
-    assert "the program says 4 only: the size is static in the file" in verdict.reason
+    assert "the program says batch == 4: the size is static in the file" in verdict.reason
 
 
 @each_kind
@@ -776,7 +777,7 @@ def test_the_legacy_exporter_makes_inputs_of_numbers(tmp_path, names, given, fau
     torch.onnx.export(
         Numbers(fault), (X,), path, dynamo=False, input_names=list(names), dynamic_axes=axes
     )
-    verdict = judge(path, Numbers(), X, *given, diagnose=False)
+    verdict = judge(path, Numbers(), X, *given, diagnoses=False)
     assert verdict.failure == failure, text(verdict)
     left_out = ["threshold is 0.5, forward's default", "times is 2, forward's default"]
     said = [str(item) for item in verdict.assumed]

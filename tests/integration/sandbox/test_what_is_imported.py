@@ -42,7 +42,6 @@ CHILDREN = {
         "outcomes.limits",
         "outcomes.messages",
         "outcomes.observe",
-        "outcomes.stuck",
         "outcomes.torch_state",
         "results.source_line",
         "sandbox.tensors",
