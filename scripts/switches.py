@@ -114,6 +114,11 @@ def returns(value: Any) -> Callable[[Any], Any]:
     return lambda _: lambda *_, **__: value
 
 
+def without_move(name: str) -> Callable[[Any], Any]:
+    """Return a function of the table of moves that returns it with a move that makes no call."""
+    return lambda moves: moves | {name: type(moves[name])(lambda _: iter(()), "switched off")}
+
+
 def yields_nothing(_: Any) -> Callable[..., Iterator[Any]]:
     return lambda *_, **__: iter(())
 
@@ -161,20 +166,20 @@ SWITCHES: tuple[Switch, ...] = (
     # explore
     Switch(
         "steps along the gradient",
-        "explore.pursuit:Pursuit._descend",
-        yields_nothing,
+        "explore.pursuit:MOVES",
+        without_move("descend"),
         ("search/nests conditions",),
     ),
     Switch(
         "climbing towards a condition without a slope",
-        "explore.pursuit:Pursuit._climb",
-        yields_nothing,
+        "explore.pursuit:MOVES",
+        without_move("climb"),
         ("search/sets gain",),
     ),
     Switch(
         "two arguments swapped",
-        "explore.pursuit:Pursuit._swap",
-        yields_nothing,
+        "explore.pursuit:MOVES",
+        without_move("swap"),
         ("search/scores text",),
     ),
     # judge
