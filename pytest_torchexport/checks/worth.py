@@ -40,6 +40,7 @@ def weigh(case: Case) -> None:
         refused=max(log.calls["rejected"], accepted.fell_back),
         refusal=accepted.refusal,
         only_the_examples_values=accepted.fell_back and not accepted.takes_other_values,
+        sizes_vary=bool(accepted.spec.dims),
         fixed=accepted.fixed,
     )
     for text in log.outputs.partial():

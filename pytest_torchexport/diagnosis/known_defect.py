@@ -20,10 +20,11 @@ from pytest_torchexport.torch_private.dispatcher import is_operator
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the known defect that the failure looks like, and its owner if none is known."""
-    if scene.case.foreign:
+    place = known.place
+    # With neither an owner nor an operator, every difference of numbers looks like some defect.
+    if scene.case.foreign or (known.owner is None and place is None):
         return known
     failure = scene.failure
-    place = known.place
     line = known.where or (place.where if place is not None else None) or failure.where
     evidence = Evidence(
         target=scene.case.plan.target,

@@ -23,8 +23,8 @@ from pytest_torchexport.results.verdict import Uncovered
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 # An item checked hardly anything if eager takes a smaller share of the generated calls than
-# ACCEPTED_SHARE, and fewer different calls than HARDLY_ANY, not only the example's values; or if
-# eager refused calls and took no more than TOO_FEW.
+# ACCEPTED_SHARE (or hardly any values but the example's, at one size), and fewer different calls
+# than HARDLY_ANY; or if eager refused calls and took no more than TOO_FEW.
 ACCEPTED_SHARE = 0.1
 HARDLY_ANY = 10
 TOO_FEW = 3
@@ -130,6 +130,7 @@ def weighed(
     refused: int,
     refusal: str,
     only_the_examples_values: bool,
+    sizes_vary: bool,
     fixed: Collection[str],
 ) -> list[str]:
     """Return why these calls prove little, in sentences.
@@ -141,7 +142,7 @@ def weighed(
     first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
     share = outputs.calls / (outputs.calls + refused)
     # How many sizes there are is no matter of luck, and one call of each is all that can be made.
-    by_value = share < ACCEPTED_SHARE and not only_the_examples_values
+    by_value = not sizes_vary if only_the_examples_values else share < ACCEPTED_SHARE
     if (by_value and outputs.calls < HARDLY_ANY) or (
         (refused or only_the_examples_values) and outputs.calls <= TOO_FEW
     ):

@@ -108,15 +108,18 @@ def test_an_empty_example_is_no_measure_of_the_others():
     assert found.partial() == []
 
 
+@pytest.mark.parametrize("sizes_vary", [True, False])
 @pytest.mark.parametrize("other_values", [True, False])
-def test_few_sizes_of_the_examples_values_are_weak_and_few_values_hardly_a_check(other_values):
+def test_few_sizes_of_the_examples_values_are_weak_and_few_values_hardly_a_check(
+    other_values, sizes_vary
+):
     outputs = effects(lambda x: x, [Call((torch.ones(size, 3),)) for size in range(1, 6)])
     assert TOO_FEW < outputs.calls < HARDLY_ANY
     many = int(outputs.calls / ACCEPTED_SHARE)
-    given = {"refused": many, "refusal": "", "fixed": ()}
-    if other_values:
+    given = {"refused": many, "refusal": "", "fixed": (), "sizes_vary": sizes_vary}
+    if other_values or not sizes_vary:
         with pytest.raises(Ineffective, match=f"eager takes {outputs.calls} different calls"):
-            weighed(outputs, only_the_examples_values=False, **given)
+            weighed(outputs, only_the_examples_values=not other_values, **given)
     else:
         weak = weighed(outputs, only_the_examples_values=True, **given)
         assert weak[0] == "eager takes hardly any values but the example's: only sizes varied"

@@ -54,7 +54,8 @@ def argument(item, x, given):
 def call(name, x=X, **given):
     """Return the result of the first overload of an operator that takes such arguments."""
     packet = getattr(torch.ops.aten, name)
-    for overload in map(packet.__getattr__, packet.overloads()):
+    # getattr, for ``__getattr__`` makes a second overload, which torch.export takes for a custom one.
+    for overload in (getattr(packet, each) for each in packet.overloads()):
         items = overload._schema.arguments
         if any(item.is_out for item in items) or not {*given} <= {item.name for item in items}:
             continue
