@@ -20,11 +20,11 @@ from pytest_torchexport.torch_private.dispatcher import is_operator
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the known defect that the failure looks like, and its owner if none is known."""
-    place = known.place
-    # With neither an owner nor an operator, every difference of numbers looks like some defect.
-    if scene.case.foreign or (known.owner is None and place is None):
+    place, failure = known.place, scene.failure
+    # With neither an owner nor an operator, every difference of values looks like some defect.
+    of_values = all(each.kind == "values" for each in failure.differences)
+    if scene.case.foreign or (known.owner is None and place is None and of_values):
         return known
-    failure = scene.failure
     line = known.where or (place.where if place is not None else None) or failure.where
     evidence = Evidence(
         target=scene.case.plan.target,
