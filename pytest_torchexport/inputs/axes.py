@@ -81,7 +81,7 @@ def find_axes(
         assumed = [Assumption("recorded calls", text)] if recorded else []
     if guessed:
         free = {path: tensor for path, tensor in tensors.items() if path not in tied}
-        shapes = axes_of(tensors, {BATCH: next(groups(free, 0), {})}, {}).shapes
+        shapes = {**axes_of(tensors, {BATCH: next(groups(free, 0), {})}, {}).shapes}
     shapes = {path: shapes.get(path, _unchanged(tensor)) for path, tensor in tensors.items()}
     sizes = _solve(shapes, tensors)
     for name in options.dims or {}:

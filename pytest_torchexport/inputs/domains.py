@@ -251,10 +251,9 @@ def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str
 def _held(value: Any, *, example: torch.Tensor, path: str) -> Any:
     """Return a user's number as the leaf's dtype takes it. Raises SpecError if it does not."""
     of_numpy = hasattr(value, "item") and not isinstance(value, torch.Tensor)
-    number = value.item() if of_numpy else value
-    if not isinstance(number, (bool, int, float, complex)) or (
-        isinstance(number, complex) and not example.is_complex()
-    ):
+    number: Any = value.item() if of_numpy else value
+    kinds: Any = (bool, int, float, *([complex] if example.is_complex() else []))
+    if not isinstance(number, kinds):
         raise SpecError(
             f"values: {path!r} is a tensor, and {number!r} is no number to fill it with"
         )

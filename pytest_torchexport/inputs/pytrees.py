@@ -85,7 +85,8 @@ def holders(structure: Structure) -> tuple[type | None, ...]:
         return (None,)
     if issubclass(structure.type, tuple) and hasattr(structure.type, "_fields"):
         try:
-            structure.type(*[object()] * len(structure.children))
+            checked: Any = structure.type
+            checked(*[object()] * len(structure.children))
         except Exception:  # a user's class raises anything
             return (structure.type,) * structure.count
     return tuple(holder for child in structure.children for holder in holders(child))
@@ -258,7 +259,7 @@ def _mapping(cls: Any, names: Sequence[Any], parts: Sequence[Any]) -> Any:
 
 
 def _dataclass(cls: type, names: Sequence[str], parts: Sequence[Any]) -> Any:
-    made = object.__new__(cls)
+    made: Any = object.__new__(cls)
     for name, part in zip(names, parts, strict=True):
         object.__setattr__(made, name, part)
     return made

@@ -84,7 +84,7 @@ class Literal:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Literal:
         """Return the inverse of ``as_dict``. Raises ValueError if the data is no tensor's."""
-        dtype = getattr(torch, str(data.get("dtype")), None)
+        dtype: Any = getattr(torch, str(data.get("dtype")), None)
         raw = bytearray(base64.b64decode(str(data.get("base64")), validate=True))
         shape = [int(size) for size in data.get("shape", ())]
         is_whole = isinstance(dtype, torch.dtype)

@@ -138,18 +138,19 @@ def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
     values = leaf.values
     if values is None:
         return st.just(AS_GIVEN)
+    drawn: st.SearchStrategy[Any] = values
     if isinstance(values, list):
-        values = st.sampled_from(values)
+        drawn = st.sampled_from(values)
     elif isinstance(values, tuple):
         low, high, *special = values
         whole = isinstance(leaf.example, int) and not isinstance(leaf.example, bool)
-        values = (
+        drawn = (
             st.integers(math.ceil(low), math.floor(high))
             if whole
             else st.floats(float(low), float(high))
         )
-        values = values | st.sampled_from(special) if special else values
-    return values.map(lambda value: LeafRecipe(kind="value", data=value))
+        drawn = drawn | st.sampled_from(special) if special else drawn
+    return drawn.map(lambda value: LeafRecipe(kind="value", data=value))
 
 
 # -- calls that are always made --------------------------------------------------------------------
