@@ -121,7 +121,7 @@ def observe(row: zoo.Row, package: str = "") -> Model:
     eager.prepare(example, [leaf.path for leaf in spec.leaves])
     observed = Observed(eager, plan.seed, (package,) if package else ())
     observed.learn(example)
-    eager.guard(observed)
+    eager.guard(observed.loops, observed.ends)
     spec = AcceptedCalls(spec, eager, _silent).spec
     first, *others = (_taken(row, observed, make) for make in (row.example, *row.witnesses))
     if observed.drifted():

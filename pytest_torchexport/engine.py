@@ -29,9 +29,16 @@ from pytest_torchexport.config.validate import device_names, target_names
 from pytest_torchexport.diagnosis import refusal
 from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.diagnosis.reproducer.write import write
-from pytest_torchexport.eager.fingerprint import Reached, changed, closed_over, fingerprint, reach
+from pytest_torchexport.eager.fingerprint import (
+    SHARED,
+    Change,
+    Reached,
+    changed,
+    closed_over,
+    fingerprint,
+    reach,
+)
 from pytest_torchexport.eager.shared import put_back
-from pytest_torchexport.eager.state_ref import SHARED, Change
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.coverage import OutputActivity
@@ -47,10 +54,9 @@ from pytest_torchexport.outcomes.grad_mode import (
 )
 from pytest_torchexport.outcomes.limits import (
     Deadline,
-    Stuck,
     TimeLimitExceeded,
     interrupted_after,
-    stuck,
+    line_of_most,
 )
 from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import (
@@ -63,7 +69,7 @@ from pytest_torchexport.outcomes.subject import (
 )
 from pytest_torchexport.outcomes.texts import printable, text_of
 from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
-from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
+from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -95,12 +101,6 @@ KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, Round
 FROM_A_CONSTANT = (ArtifactRaised, BranchFrozen, DimsNarrowed, OutputsDiffer, StructureDiffers)
 # The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
 _BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
-_ENDLESS_SIZES = Cause(
-    kind="endless loop",
-    text="torch.export computes with sizes that vary, and did not end: most of the time sympy "
-    "simplified an expression of sizes",
-    remedy="declare fewer sizes to vary, or export once for each size",
-)
 LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
@@ -398,18 +398,11 @@ def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
 def _late(error: TimeLimitExceeded, item: _Item, case: Case | None) -> Failure:
     """Return the failure if the time of an item is up, with the line at which it went by."""
     activity = item.log.activity
-    at = stuck(error.stacks) if activity in (Activity.EAGER, Activity.EXPORTER) else Stuck()
-    details = attempted(case) if case is not None else ()
-    if at.function:
-        details = (*details, f"most of the time it was in {at.function}, called from this line")
-    diagnosis = None
-    if activity is Activity.EXPORTER and at.in_sympy:
-        diagnosis = Diagnosis(owner="capture", causes=(_ENDLESS_SIZES,))
+    in_python = activity in (Activity.EAGER, Activity.EXPORTER)
     return _BLAMED.get(activity, ArtifactHung)(
         f"{activity.value} did not return within {item.plan.limit()}",
-        details=details,
-        where=at.where,
-        diagnosis=diagnosis,
+        details=attempted(case) if case is not None else (),
+        where=line_of_most(error.stacks) if in_python else None,
     )
 
 

@@ -77,7 +77,7 @@ def prepare(
         if plan.checks("control_flow"):
             observed = Observed(reference, plan.seed, plan.settings.follow)
             observed.learn(spec.example)
-            reference.guard(observed)
+            reference.guard(observed.loops, observed.ends)
         prepared = Prepared(
             plan=plan,
             reference=reference,

@@ -37,7 +37,6 @@ from pytest_torchexport.inputs.strategies import (
 from pytest_torchexport.judge.case import DEADLY, Case, explained
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runner import is_scripted
-from pytest_torchexport.outcomes.compare import remarks
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, State
 from pytest_torchexport.outcomes.subject import signature_of
@@ -145,8 +144,6 @@ def _every(case: Case) -> None:
         _raise_for_the_example(case)
     if _fails_as_exported(case) and not case.plan.named:
         return
-    if not case.log.failed:
-        _note_remarks(case)
     if case.plan.checks("parity"):
         _explicit(case, "recorded", recorded_recipes(case.spec), repeats=1)
         stored = readable(case.spec, case.plan.corpus.load(case.key))
@@ -186,15 +183,6 @@ def _fails_as_exported(case: Case) -> bool:
         isinstance(failure, ArtifactRaised) and recipe == example_recipe(case.spec)
         for recipe, failure in case.log.failed[:1]
     )
-
-
-def _note_remarks(case: Case) -> None:
-    """Note differences that are allowed, like another class of container."""
-    example = case.spec.example
-    eager, artifact = case.reference.on_cpu(example), case.judge.run(example)
-    if isinstance(eager, Returned) and isinstance(artifact, Returned):
-        for text in remarks(eager.value, artifact.value):
-            case.log.note(text)
 
 
 def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) -> None:

@@ -12,8 +12,7 @@ import torch
 from pytest_torchexport.diagnosis.interventions import Beside, beside_artifact, beside_captured
 from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
-from pytest_torchexport.eager.fingerprint import changed, fingerprint
-from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
 from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, watch
 from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
@@ -127,7 +126,7 @@ class Facts:
         """The lines at which eager draws from a random stream outside torch, and the stream."""
         subject, example = self.case.reference.pristine, self.case.spec.example
         seed = self.case.plan.seed
-        streams = watch(subject.copy(), example, seed, recorded="nothing").streams
+        _, streams = watch(subject.copy(), example, seed, recorded="nothing")
         found = draws_from(subject, example, seed, streams) if streams else []
         return {draw.line: draw.what for draw in found}
 

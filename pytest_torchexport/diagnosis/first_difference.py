@@ -26,17 +26,9 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
-from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory
+from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
 from pytest_torchexport.outcomes.operator_table import READ, row_of
-from pytest_torchexport.outcomes.tape import (
-    FromOutside,
-    FromStep,
-    Result,
-    Step,
-    Tape,
-    record,
-    state_of,
-)
+from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Result, Step, Tape, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
 from pytest_torchexport.results.source_line import SourceLine
@@ -126,7 +118,7 @@ def _in_a_row(
                 module=captured.module,
             )
             differing = _differing(scene, eager, artifact)
-            left, right = (dict(state_of(each)) for each in (subject.module, captured.module))
+            left, right = (dict(named_tensors(each)) for each in (subject.module, captured.module))
             more = carried_differences(left, right, case.judge.tolerance)
             differing += tuple(item.path for item in more)
             if differing:

@@ -25,7 +25,7 @@ from pytest_torchexport.diagnosis.traced_numbers import (
     read_numbers,
     same,
 )
-from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.outcomes.messages import is_guard

@@ -20,7 +20,6 @@ from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.eager.batch_axes import find_batch
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.building import build
-from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import leaves_of
 from pytest_torchexport.inputs.recipes import (
     GIVEN,
@@ -55,18 +54,11 @@ def narrow_assumed(
     """
     for dim in spec.dims.values():
         if not dim.declared and isinstance(dim.sizes, range):
-            spec = _narrowed(spec, dim, eager, note)
+            sizes = _taken(spec, dim, eager)
+            if sizes != dim.sizes:
+                note(f"eager accepts {_interval(dim, sizes)} (assumed was {dim.describe()})")
+                spec = spec.narrow(dim.name, sizes)
     return spec
-
-
-def _narrowed(
-    spec: InputSpec, dim: Dim, eager: Callable[[Call], Outcome], note: Callable[[str], None]
-) -> InputSpec:
-    sizes = _taken(spec, dim, eager)
-    if sizes == dim.sizes:
-        return spec
-    note(f"eager accepts {_interval(dim, sizes)} (assumed was {dim.describe()})")
-    return spec.narrow(dim.name, sizes)
 
 
 def _taken(
@@ -92,17 +84,6 @@ def _takes(spec: InputSpec, sizes: Mapping[str, int], eager: Callable[[Call], Ou
     return call is None or isinstance(eager(call), Returned)
 
 
-def _example(_spec: InputSpec) -> tuple[Mapping[str, int], ...]:
-    """Return the sizes of the example."""
-    return ({},)
-
-
-def _ends(spec: InputSpec) -> tuple[Mapping[str, int], ...]:
-    """Return the sizes of the example, all smallest ones, and all largest ones."""
-    dims = spec.dims.values()
-    return {}, {dim.name: dim.low for dim in dims}, {dim.name: dim.high for dim in dims}
-
-
 def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
     """Return the sizes around the example's that eager takes: an interval, with a step."""
     for step in STEPS:
@@ -115,24 +96,6 @@ def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
             high = _limit(dim.example, dim.high, step, takes)
             return range(low, high + 1, step)
     return range(dim.example, dim.example + 1)
-
-
-def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
-    """Return the spec in which integers that index an ``nn.Embedding`` may be any of its rows."""
-    if subject.module is None or not any(
-        isinstance(part, torch.nn.Embedding) for part in subject.module.modules()
-    ):
-        return spec
-    rows = _embedded(spec, subject.copy())
-    leaves = tuple(
-        dataclasses.replace(leaf, domain=_widened(leaf.domain, rows[leaf.path]), index=None)
-        if isinstance(leaf, TensorLeaf) and leaf.path in rows and not leaf.domain.declared
-        else leaf
-        for leaf in spec.leaves
-    )
-    return dataclasses.replace(
-        spec, leaves=leaves, assumed=tuple(_reworded(item, rows) for item in spec.assumed)
-    )
 
 
 def _limit(good: int, bound: int, step: int, takes: Callable[[int], bool]) -> int:
@@ -161,15 +124,45 @@ def _interval(dim: Dim, sizes: range) -> str:
     return f"{dim.name} <= {high}" if low == dim.low else f"{low} <= {dim.name} <= {high}"
 
 
+def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
+    """Return the spec in which integers that index an ``nn.Embedding`` may be any of its rows."""
+    parts = subject.module.modules() if subject.module is not None else ()
+    if not any(isinstance(part, torch.nn.Embedding) for part in parts):
+        return spec
+    rows = _embedded(spec, subject.copy())
+
+    def widened(leaf: TensorLeaf | ValueLeaf) -> TensorLeaf | ValueLeaf:
+        if not isinstance(leaf, TensorLeaf) or leaf.path not in rows or leaf.domain.declared:
+            return leaf
+        domain = dataclasses.replace(
+            leaf.domain, low=0, high=rows[leaf.path] - 1, rows_keep=None, triangle=None
+        )
+        return dataclasses.replace(leaf, domain=domain, index=None)
+
+    def said(item: Assumption) -> Assumption:
+        if item.kind != "values" or item.path not in rows:
+            return item
+        last = rows[item.path] - 1
+        text = f"values of {item.path} are 0..{last}, the rows of the nn.Embedding they feed"
+        return dataclasses.replace(item, text=text)
+
+    leaves, assumed = tuple(map(widened, spec.leaves)), tuple(map(said, spec.assumed))
+    return dataclasses.replace(spec, leaves=leaves, assumed=assumed)
+
+
 def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
     """Return for each leaf that indexes embeddings on the example the rows of the smallest one."""
     integers = {leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"}
     found: dict[str, int] = {}
 
     def look(module: Any, args: tuple[Any, ...]) -> None:
+        given = args[0] if args else None
         for path, example in integers.items():
-            given = args[0] if args else None
-            if isinstance(given, torch.Tensor) and _same(given, example):
+            if (
+                isinstance(given, Tensor)
+                and given.shape == example.shape
+                and torch.equal(given.to(example.dtype), example)
+            ):
                 found[path] = min(found.get(path, module.num_embeddings), module.num_embeddings)
 
     assert subject.module is not None
@@ -178,22 +171,6 @@ def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
             part.register_forward_pre_hook(look)
     observe(subject.function, spec.example, seed=0, grad_mode=subject.grad_mode)
     return found
-
-
-def _same(given: torch.Tensor, example: torch.Tensor) -> bool:
-    return given.shape == example.shape and bool(torch.equal(given.to(example.dtype), example))
-
-
-def _widened(domain: Domain, rows: int) -> Domain:
-    return dataclasses.replace(domain, low=0, high=rows - 1, rows_keep=None, triangle=None)
-
-
-def _reworded(assumption: Assumption, rows: dict[str, int]) -> Assumption:
-    path = assumption.path
-    if assumption.kind != "values" or path not in rows:
-        return assumption
-    text = f"values of {path} are 0..{rows[path] - 1}, the rows of the nn.Embedding they feed"
-    return dataclasses.replace(assumption, text=text)
 
 
 @dataclass(frozen=True)
@@ -211,6 +188,12 @@ class ReferenceCall:
         tensors = [tensor for call in values for tensor in call.tensors()]
         tensors += [leaf for leaf in leaves_of(self.outcome.value) if isinstance(leaf, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _ends(spec: InputSpec) -> tuple[Mapping[str, int], ...]:
+    """Return the sizes of the example, all smallest ones, and all largest ones."""
+    dims = spec.dims.values()
+    return {}, {dim.name: dim.low for dim in dims}, {dim.name: dim.high for dim in dims}
 
 
 class AcceptedCalls:
@@ -287,27 +270,15 @@ class AcceptedCalls:
             self._generated_taken += generated
             return ReferenceCall(recipe, call, outcome)
         self.refusal = self.refusal or str(outcome)
-        found = self._as_contiguous(recipe) or self._with_values_of_the_example(recipe)
-        if found is None:
-            self._blame(recipe, outcome)
-        return found
-
-    def _as_contiguous(self, recipe: Recipe) -> ReferenceCall | None:
         found = self._instead(recipe, contiguous(recipe))
         if found is not None:
             self._contiguous_only = True
             self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
-        return found
-
-    def _with_values_of_the_example(self, recipe: Recipe) -> ReferenceCall | None:
-        """Return the call with the example's own values in place of assumed ones.
-
-        Only as long as eager takes no generated values but by luck.
-        """
-        if self.takes_other_values:
-            return None
-        found = self._instead(recipe, self._keep_declared_values(recipe))
-        self.fell_back = self.fell_back or found is not None
+        elif not self.takes_other_values:
+            found = self._instead(recipe, self._keep_declared_values(recipe))
+            self.fell_back = self.fell_back or found is not None
+        if found is None:
+            self._blame(recipe, outcome)
         return found
 
     def _instead(self, recipe: Recipe, other: Recipe) -> ReferenceCall | None:
@@ -338,13 +309,16 @@ class AcceptedCalls:
                     f"{what:.200}"
                 )
             return
+        said = [f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared]
+        leaves = (leaf for leaf in self.spec.tensors if leaf.domain.declared)
+        said += [f"{leaf.path}: {leaf.domain.describe()}" for leaf in leaves]
         hung = isinstance(refused, TimedOut)
         raise SpecError(
             f"eager {'does not return' if hung else 'raises'} inside the declared range"
             + ("" if hung else f": {refused}"),
             details=(
                 f"call: {describe_recipe(self.spec, declared, call)}",
-                f"declared: {self._declarations()}",
+                f"declared: {'; '.join(said)}",
                 self._narrower()
                 or "narrow the range, or say what ties the inputs together with map= or filter=",
             ),
@@ -358,9 +332,10 @@ class AcceptedCalls:
         ranges = [name for name, dim in dims if dim.declared and isinstance(dim.sizes, range)]
         # First beside the example's sizes of the others, then beside the ends that this found, as
         # fewer may be taken there.
-        for beside in (_example, _ends):
+        for beside_ends in (False, True):
             for name in ranges:
-                sizes = _taken(narrow, narrow.dims[name], eager, beside(narrow))
+                others = _ends(narrow) if beside_ends else ({},)
+                sizes = _taken(narrow, narrow.dims[name], eager, others)
                 if len(sizes) == 1:
                     return ""
                 narrow = narrow.narrow(name, sizes)
@@ -370,15 +345,6 @@ class AcceptedCalls:
         fewer = {name: sizes for name, sizes in found if sizes != self.spec.dims[name].sizes}
         written = ", ".join(f'"{name}": {written_sizes(sizes)}' for name, sizes in fewer.items())
         return f"remedy: eager takes dims={{{written}}}" if fewer else ""
-
-    def _declarations(self) -> str:
-        dims = [f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared]
-        values = [
-            f"{leaf.path}: {leaf.domain.describe()}"
-            for leaf in self.spec.tensors
-            if leaf.domain.declared
-        ]
-        return "; ".join(dims + values)
 
     def _declared_part(self, recipe: Recipe) -> Recipe | None:
         """Return the recipe with all assumed as in the example; None if nothing was declared."""

@@ -56,7 +56,10 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
         return Found(spec)
     tries = _Tries(spec, eager)
     rows = tries.first(0)
-    columns = _second(tries, spec, rows, said=_says_sequence_first(module))
+    parts = module.modules() if module is not None else ()
+    # As an nn.LSTM has by default.
+    said = any(getattr(part, "batch_first", None) is False for part in parts)
+    columns = _second(tries, spec, rows, said=said)
     if columns:
         return _sequence_first(spec, rows, columns)
     if rows:
@@ -94,12 +97,6 @@ def _sequence_first(spec: InputSpec, rows: Group, columns: Group) -> Found:
     steps = {path: axis for path, axis in rows.items() if columns.get(path) != axis}
     both = spec.with_dims({BATCH: columns, SEQUENCE: steps}, said) if steps else None
     return Found(spec.with_dims({BATCH: columns}, said), both)
-
-
-def _says_sequence_first(module: torch.nn.Module | None) -> bool:
-    """Return True if a part has ``batch_first=False``, as an nn.LSTM has by default."""
-    parts = module.modules() if module is not None else ()
-    return any(getattr(part, "batch_first", None) is False for part in parts)
 
 
 class _Tries:
@@ -168,15 +165,14 @@ class _Tries:
 
         None if eager refuses generated values, or if the first row decides nothing.
         """
-        one, other = self._generated(group, 0), self._generated(group, 1)
-        mixed = [
-            first if axis is None else _with_row(first, second, axis)
-            for first, second, axis in zip(one, other, self._axes(group), strict=True)
-        ]
-        before, after = self._of(one), self._of(mixed)
-        if before is None or after is None or _shapes(before) != _shapes(after):
-            return None
-        changed = [_unlike(*pair) for pair in zip(before, after, strict=True)]
+        one, other = self._generated(group, 0), self._generated(group, 1) or []
+
+        def with_first_row(index: int, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+            rest = tensor.narrow(axis, 1, tensor.shape[axis] - 1)
+            return torch.cat([other[index].narrow(axis, 0, 1), rest], dim=axis)
+
+        outputs = self._before_and_after(group, one, with_first_row)
+        changed = [_unlike(*pair) for pair in outputs or ()]
         if not any(bool(item.any()) for item in changed):
             return None
         return all(_in_first_row(item, self._rows(group)) for item in changed)
@@ -184,37 +180,41 @@ class _Tries:
     def takes_any_order(self, group: Group) -> bool:
         """Return True if the outputs stay the same or turn with the rows, as for a mean of them."""
         leaves = self._generated(group, 0)
-        turned = [
-            leaf if axis is None else leaf.roll(1, axis)
-            for leaf, axis in zip(leaves, self._axes(group), strict=True)
-        ]
-        before, after = self._of(leaves), self._of(turned)
-        if before is None or after is None or _shapes(before) != _shapes(after):
-            return False
-        return all(
-            any(not bool(_unlike(expected, new).any()) for expected in (old, *_turned(old)))
-            for old, new in zip(before, after, strict=True)
+        outputs = self._before_and_after(group, leaves, lambda _, leaf, axis: leaf.roll(1, axis))
+        return outputs is not None and all(
+            any(
+                not bool(_unlike(expected, new).any())
+                for expected in (old, *(old.roll(1, axis) for axis in range(old.dim())))
+            )
+            for old, new in outputs
         )
 
     def _rows(self, group: Group) -> int:
         return max(2, self._spec.with_dims({BATCH: group}).dims[BATCH].example)
 
-    def _axes(self, group: Group) -> list[int | None]:
-        return [group.get(leaf.path) for leaf in self._spec.leaves]
-
-    def _generated(self, group: Group, seed: int) -> list[Any]:
+    def _generated(self, group: Group, seed: int) -> list[Any] | None:
         spec = self._spec.with_dims({BATCH: group})
         recipe = plain_recipe(spec, "normal", {BATCH: self._rows(group)}, seed)
-        return build_leaves(spec, recipe) or []
+        return build_leaves(spec, recipe)
 
-    def _of(self, leaves: list[Any]) -> Outputs | None:
-        return self._outputs(self._spec.call(leaves))
-
-
-def _with_row(tensor: torch.Tensor, other: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return the tensor with the first row of another one."""
-    rest = tensor.narrow(axis, 1, tensor.shape[axis] - 1)
-    return torch.cat([other.narrow(axis, 0, 1), rest], dim=axis)
+    def _before_and_after(
+        self,
+        group: Group,
+        leaves: list[Any] | None,
+        change: Callable[[int, torch.Tensor, int], torch.Tensor],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+        """Return eager's outputs on these leaves, and after a change of those of the group."""
+        if leaves is None:
+            return None
+        axes = [group.get(leaf.path) for leaf in self._spec.leaves]
+        changed = [
+            leaf if axis is None else change(index, leaf, axis)
+            for index, (leaf, axis) in enumerate(zip(leaves, axes, strict=True))
+        ]
+        before, after = (self._outputs(self._spec.call(each)) for each in (leaves, changed))
+        if before is None or after is None or _shapes(before) != _shapes(after):
+            return None
+        return list(zip(before, after, strict=True))
 
 
 def _unlike(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -231,10 +231,6 @@ def _in_first_row(changed: torch.Tensor, rows: int) -> bool:
     return not bool(changed.any()) or any(
         not bool(changed.narrow(axis, 1, rows - 1).any()) for axis in axes
     )
-
-
-def _turned(output: torch.Tensor) -> Iterator[torch.Tensor]:
-    return (output.roll(1, axis) for axis in range(output.dim()))
 
 
 def _shapes(outputs: Outputs | None) -> list[torch.Size]:

@@ -8,25 +8,23 @@ it reads ``vars()`` and nothing that could run their code, meets cycles, and end
 from __future__ import annotations
 
 import collections
-import datetime as dt
-import decimal
+import contextlib
 import enum
-import fractions
 import functools
 import inspect
 import itertools
 import pathlib
+import pickle
 import random
 import sys
 import types
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from pytest_torchexport.eager.state_ref import Change, Kind, StateRef
 from pytest_torchexport.inputs.pytrees import bits_of, builtin_base, is_plain
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private.memory import memory_of, times_written
@@ -54,11 +52,6 @@ _VALUES = (
     range,
     slice,
     pathlib.PurePath,
-    fractions.Fraction,
-    decimal.Decimal,
-    dt.date,
-    dt.time,
-    dt.timedelta,
     enum.Enum,
 )
 # Compared by identity, never walked into.
@@ -69,14 +62,86 @@ _COUNTERS = (itertools.count, itertools.cycle)
 _SEQUENCES = (list, tuple, collections.deque)
 
 
+# -- names of places -------------------------------------------------------------------------------
+
+Kind = Literal[
+    "parameter",
+    "buffer",
+    "attribute",
+    "class attribute",
+    "closure",
+    "global",
+    "argument",
+    "default",
+    "input",
+    "hooks",
+    "training flag",
+    "submodules",
+]
+# What a copy of a module shares with the module.
+SHARED: tuple[Kind, ...] = ("class attribute", "closure", "global", "default")
+_OF_MODULES = ("hooks", "training flag", "submodules")
+
+
+class StateRef(NamedTuple):
+    """One place that holds state: what kind of place it is, and the path to it.
+
+    ``path`` starts at the checked module (``block.bn.running_mean``, ``cache['k'][0]``), for a
+    class attribute at the class, and for ``argument`` and ``default`` at an index. It is empty for
+    the hooks, the training flag and the submodules of the checked module itself. A NamedTuple,
+    because a large module has thousands of places, and these are made faster than dataclasses.
+    """
+
+    kind: Kind
+    path: str = ""
+
+    def __str__(self) -> str:
+        """Return ``buffer bn.running_mean``, ``hooks of block``, ``argument[0]``."""
+        if not self.path or self.path.startswith("["):
+            return self.kind + self.path
+        of = " of" if self.kind in _OF_MODULES else ""
+        return f"{self.kind}{of} {self.path}"
+
+    @property
+    def is_tensor_of_module(self) -> bool:
+        """Return True for a parameter or a buffer, which is put back without copying the module."""
+        return self.kind in ("parameter", "buffer")
+
+    def item(self, key: object) -> StateRef:
+        """Return the place ``[key]`` inside this one."""
+        return StateRef(self.kind, f"{self.path}[{key}]")
+
+    def attribute(self, name: str) -> StateRef:
+        """Return the place ``.name`` inside this one."""
+        return StateRef(self.kind, f"{self.path}.{name}")
+
+    def contains(self, other: StateRef) -> bool:
+        """Return True if ``other`` is an item or an attribute inside this place."""
+        inside = (f"{self.path}[", f"{self.path}.")
+        return self.kind == other.kind and other.path.startswith(inside)
+
+
+class Change(NamedTuple):
+    """A place that is not as it was, or that only one of two moments knows."""
+
+    ref: StateRef
+    happened: Literal["changed", "new", "gone"] = "changed"
+
+    def __str__(self) -> str:
+        """Return ``buffer steps``, or ``attribute cache (new)``."""
+        return str(self.ref) if self.happened == "changed" else f"{self.ref} ({self.happened})"
+
+
+# -- what a walk finds -----------------------------------------------------------------------------
+
+
 @dataclass
 class Reached:
     """The result of a walk: tokens and tensors by place, the path of each module by its id.
 
     ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
     ``state_dict`` pass them by. ``classes``, ``scopes`` (globals, and the names of them that a
-    function mentions), ``cells``, ``containers`` and ``slotted`` (objects, and the names of their
-    ``__slots__``) are the objects that hold the places.
+    function mentions), ``cells`` and ``containers`` are the objects that hold the places.
     """
 
     tokens: dict[StateRef, Any] = field(default_factory=dict)
@@ -88,7 +153,6 @@ class Reached:
     scopes: list[tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=list)
     cells: list[types.CellType] = field(default_factory=list)
     containers: list[Any] = field(default_factory=list)
-    slotted: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
 
 
 def fingerprint(thing: Any, *, values: bool = False, writes: bool = True) -> Mapping[StateRef, Any]:
@@ -239,17 +303,17 @@ class _Walk:
         tokens = self.found.tokens
         tokens[StateRef("training flag", path)] = own.get("training")
         tokens[StateRef("hooks", path)] = hooks_of(module)
-        for function in _functions_in(module):
-            self.code(function, 0)
+        # Hooks, and functions in attributes: forward, if it was replaced.
+        registers: list[dict[Any, Any]] = [own, *hook_registers(module)]
+        for held in [value for register in registers for value in register.values()]:
+            if isinstance(held, types.FunctionType):
+                self.code(held, 0)
         for name, tensor in parameters_of(module).items():
             self.value(tensor, StateRef("parameter", prefix + name), 0)
         for name, tensor in buffers_of(module).items():
             self.value(tensor, StateRef("buffer", prefix + name), 0)
         for name, value in own.items():
-            if type(value) in _PLAIN:
-                if name not in MODULE_FIELDS:
-                    tokens[StateRef("attribute", prefix + name)] = value
-            elif name not in MODULE_FIELDS:
+            if name not in MODULE_FIELDS:
                 self.value(value, StateRef("attribute", prefix + name), 0)
         if not type(module).__module__.startswith("torch."):
             self.cls(type(module))
@@ -257,16 +321,18 @@ class _Walk:
 
     def _script(self, module: Any, path: str, prefix: str) -> list[tuple[str, Any]]:
         self.put(StateRef("training flag", path), getattr(module, "training", None))
-        names = set()
-        for name, tensor in module.named_parameters(recurse=False):
-            names.add(name)
-            self.value(tensor, StateRef("parameter", prefix + name), 0)
-        for name, tensor in module.named_buffers(recurse=False):
-            names.add(name)
-            self.value(tensor, StateRef("buffer", prefix + name), 0)
-        for name, value in script_attributes(module):
-            if name not in names and name not in MODULE_FIELDS:
-                self.value(value, StateRef("attribute", prefix + name), 0)
+        parameters = dict(module.named_parameters(recurse=False))
+        buffers = dict(module.named_buffers(recurse=False))
+        known = {*parameters, *buffers, *MODULE_FIELDS}
+        attributes = {name: it for name, it in script_attributes(module) if name not in known}
+        held: tuple[tuple[Kind, dict[str, Any]], ...] = (
+            ("parameter", parameters),
+            ("buffer", buffers),
+            ("attribute", attributes),
+        )
+        for kind, values in held:
+            for name, value in values.items():
+                self.value(value, StateRef(kind, prefix + name), 0)
         return list(module.named_children())
 
     def cls(self, cls: type) -> None:
@@ -306,9 +372,12 @@ class _Walk:
             self.module(thing, "")
 
     def closure(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-        """Yield the names and values of a function's closure."""
-        self.found.cells += function.__closure__ or ()
-        yield from closure_of(function)
+        """Yield the names and values of a function's closure, without those not yet set."""
+        cells = function.__closure__ or ()
+        self.found.cells += cells
+        for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+            with contextlib.suppress(ValueError):
+                yield name, cell.cell_contents
 
     def code(self, thing: Any, depth: int) -> None:
         """Walk over the data that a user's function names, and that of functions it calls.
@@ -357,17 +426,14 @@ class _Walk:
         self.found.classes.append(cls)
         values = list(vars(cls).values())
         if thing is not cls:
-            self._fields(thing)
+            self._keep_attributes(thing)
             values += [value for _, value in attributes_of(thing)]
         self.found.containers += filter(_is_data, values)
 
-    def _fields(self, thing: Any) -> None:
-        """Keep where an object has its attributes, to be put back."""
+    def _keep_attributes(self, thing: Any) -> None:
+        """Keep where an object has its attributes, to be put back; those in slots are not."""
         if _has_dict(thing):
             self.found.containers.append(vars(thing))
-        slots = tuple(_slots(thing))
-        if slots:
-            self.found.slotted.append((thing, slots))
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -401,7 +467,10 @@ class _Walk:
                 counted = version if self._writes else None
                 self.put(ref, _Numbers(tensor, (*facts, _crc(tensor)), counted))
             else:
-                self.put(ref, _Held(tensor, (*facts, version, _pointer(tensor))))
+                place: tuple[int, int] | None = None
+                with contextlib.suppress(Exception):  # sparse, nested, fake
+                    place = memory_of(tensor), int(tensor.storage_offset())
+                self.put(ref, _Held(tensor, (*facts, version, place)))
         except Exception:
             self.put(ref, _Held(tensor))
 
@@ -416,7 +485,9 @@ class _Walk:
 
     def _content(self, value: Any, ref: StateRef, depth: int) -> None:
         self.found.containers.append(value)
-        if isinstance(value, Mapping) and _is_known_container(value):
+        # Of these, to iterate runs no code of the user's.
+        plain = isinstance(value, (dict, types.MappingProxyType))
+        if isinstance(value, Mapping) and (plain or type(value).__module__ == "collections"):
             self._mapping(value, ref, depth)
         elif (sequence := builtin_base(value, _SEQUENCES)) is not None:
             self.put(ref, (type(value), sequence.__len__(value)))
@@ -446,16 +517,9 @@ class _Walk:
             self.put(ref, opaque)
             return
         self.put(ref, (type(value),))
-        self._fields(value)
+        self._keep_attributes(value)
         for name, item in attributes_of(value):
             self.value(item, ref.attribute(name), depth + 1)
-
-
-def _pointer(tensor: torch.Tensor) -> tuple[int, int]:
-    try:
-        return memory_of(tensor), int(tensor.storage_offset())
-    except Exception:
-        return 0, 0  # sparse, nested, fake
 
 
 def _crc(tensor: torch.Tensor) -> int | None:
@@ -472,15 +536,11 @@ def _opaque_token(value: Any) -> Any:
         return _crc(value.get_state())
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        if isinstance(value, numpy.ndarray):
+        if isinstance(value, (numpy.ndarray, numpy.generic)):
             shown = repr(value) if value.dtype.hasobject else zlib.crc32(value.tobytes())
             return (value.shape, str(value.dtype), shown)
-        if isinstance(value, numpy.generic):
-            return value
-        if isinstance(value, numpy.random.Generator):
-            return repr(value.bit_generator.state)
-        if isinstance(value, numpy.random.RandomState):
-            return repr(value.get_state())
+        if isinstance(value, (numpy.random.Generator, numpy.random.RandomState)):
+            return hash(pickle.dumps(value))
     if isinstance(value, _OPAQUE) or callable(value) or not _is_open(value):
         return _Held(value)
     return None
@@ -520,30 +580,6 @@ def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
         try:
             yield name, object.__getattribute__(value, name)
         except Exception:  # noqa: S112  # an empty slot
-            continue
-
-
-def _is_known_container(value: Any) -> bool:
-    """Return True if iterating a container runs no code of the user's."""
-    return type(value).__module__ in ("builtins", "collections") or isinstance(
-        value, (dict, types.MappingProxyType)
-    )
-
-
-def _functions_in(module: torch.nn.Module) -> Iterator[types.FunctionType]:
-    """Yield a module's hooks, and the functions in its attributes: forward, if it was replaced."""
-    registers: list[dict[Any, Any]] = [vars(module), *hook_registers(module)]
-    for held in registers:
-        yield from (value for value in held.values() if isinstance(value, types.FunctionType))
-
-
-def closure_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the names and values of a function's closure, without those that are not yet set."""
-    cells = function.__closure__ or ()
-    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:
             continue
 
 

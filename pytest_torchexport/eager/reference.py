@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.eager.fingerprint import changed, fingerprint
+from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
 from pytest_torchexport.eager.preflight import Findings, examine
 from pytest_torchexport.eager.queries import answering
-from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -45,18 +44,10 @@ RETURNS_WITHOUT_GRADIENTS = (
 )
 
 
-class TerminationOracle(Protocol):
-    """Predicts if a call of eager terminates."""
-
-    def loops(self) -> bool:
-        """Return True if a call has reached a loop that may not end."""
-
-    def ends(self, call: Call) -> bool:
-        """Return True if this call ends."""
-
-
 class Reference:
     """The subject in eager mode, on the CPU and on the item's device."""
+
+    _fingerprint: Mapping[StateRef, Any]
 
     def __init__(
         self,
@@ -73,7 +64,9 @@ class Reference:
             # Its first call makes its parameters.
             self._observe(self.pristine.function, example, seed=plan.seed)
         self.fresh_each_call = False
-        self._oracle: TerminationOracle | None = None
+        self._ends: Callable[[Call], bool] = lambda _: True
+        # True if a call has reached a loop that may not end.
+        self.may_not_end: Callable[[], bool] = lambda: False
         # The paths of outputs that vary with the seed; in words, their draws.
         self.random: frozenset[str] = frozenset()
         self.draws: tuple[str, ...] = ()
@@ -89,10 +82,7 @@ class Reference:
         self._note = note
         self._mode = plan.options.mode or plan.settings.mode
         self._set_mode(self._mode)
-        self._here = self.pristine.copy()
-        self._state = State(self._here.module)
-        self._fingerprint = fingerprint(self._root())
-        self._there: tuple[Subject, State] | None = None
+        self._begin()
 
     def _observe(
         self,
@@ -105,13 +95,9 @@ class Reference:
             mode = grad_mode or self.pristine.grad_mode
             return observe(function, call, seed=seed, grad_mode=mode)
 
-    def guard(self, oracle: TerminationOracle) -> None:
-        """Ask the oracle before each call, once a call has reached a loop that may not end."""
-        self._oracle = oracle
-
-    def may_not_end(self) -> bool:
-        """Return True if a call has reached a loop that may not end."""
-        return self._oracle is not None and self._oracle.loops()
+    def guard(self, loops: Callable[[], bool], ends: Callable[[Call], bool]) -> None:
+        """Ask ``ends`` before each call, once ``loops`` says that a call may not end."""
+        self.may_not_end, self._ends = loops, ends
 
     def on_cpu(
         self,
@@ -126,8 +112,7 @@ class Reference:
         about its run.
         """
         seed = self._plan.seed if seed is None else seed
-        oracle = self._oracle
-        if oracle is not None and oracle.loops() and not oracle.ends(call):
+        if self.may_not_end() and not self._ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
         subject = self.pristine.copy() if self.fresh_each_call else self._here
         function = answering(subject.function, answers) if answers else subject.function
@@ -145,14 +130,14 @@ class Reference:
         if self.fresh_each_call:
             return False
         stale = self._state.stale() or self._state.lost or self._weights_moved()
-        before, self._fingerprint = self._fingerprint, fingerprint(self._root())
-        changes = changed(before, self._fingerprint)
+        now = fingerprint(self._here.root)
+        changes, self._fingerprint = changed(self._fingerprint, now), now
         moved = [str(item) for item in changes if not item.ref.is_tensor_of_module]
         if not moved and not stale:
             return False
-        named = moved or ["buffers or parameters"]
+        named = few(moved or ["buffers or parameters"])
         self.stateful, self.fresh_each_call = True, bool(moved)
-        self._note(f"forward changes {few(named)} on some calls; each call starts anew")
+        self._note(f"forward changes {named} on some calls; each call starts anew")
         self._begin()
         return True
 
@@ -166,14 +151,11 @@ class Reference:
         )
 
     def _begin(self) -> None:
-        """Take a fresh copy, every tensor of which is compared after each call."""
+        """Take a fresh copy; of a module that changes, every tensor is compared after each call."""
         self._here = self.pristine.copy()
-        self._state = State(self._here.module, thorough=True)
-        self._fingerprint = fingerprint(self._root())
-        self._there = None
-
-    def _root(self) -> Any:
-        return self._here.module if self._here.module is not None else self._here.function
+        self._state = State(self._here.module, thorough=self.stateful)
+        self._fingerprint = fingerprint(self._here.root)
+        self._there: tuple[Subject, State] | None = None
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
         """Return eager's outcome on each call on the item's device, and the state after it.
@@ -232,38 +214,35 @@ class Reference:
             self.served = GradMode.GRAD
             self._note("eager raises without gradients: the artifact runs with gradients too")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
-        other = self.on_cpu(example, self._plan.seed + 1)
-        varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
+        varied = self._with_another_seed(example, first)
         if varied:
-            self._same_as(example, first)
-        if self.fresh_each_call and varied:
-            other = self.on_cpu(example, self._plan.seed + 1)
-            varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
+            self._raise_unless_the_seed_alone_decides(example, first)
+            if self.fresh_each_call:
+                varied = self._with_another_seed(example, first)
         self.random = frozenset(difference.path for difference in varied)
         if self.random:
             drawn = f" ({'; '.join(self.draws)})" if self.draws else ""
             self._note(
                 f"forward is random{drawn}; eager and artifact are seeded alike before each call"
             )
-        self._raise_if_only_on_cpu(example)
-
-    def _raise_if_only_on_cpu(self, example: Call) -> None:
         device = self._plan.device
-        if device == "cpu":
-            return
-        there = self._on_device(example, device, self._plan.seed)
-        if isinstance(there, Raised):
-            raise SpecError(
-                f"eager raises on {device}, and not on the CPU: {there}", where=there.where
-            )
+        if device != "cpu":
+            there = self._on_device(example, device, self._plan.seed)
+            if isinstance(there, Raised):
+                raise SpecError(
+                    f"eager raises on {device}, and not on the CPU: {there}", where=there.where
+                )
 
-    def _same_as(self, example: Call, first: Returned) -> None:
+    def _with_another_seed(self, example: Call, first: Returned) -> list[Difference]:
+        return _differences(first, self.on_cpu(example, self._plan.seed + 1), Tolerance())
+
+    def _raise_unless_the_seed_alone_decides(self, example: Call, first: Returned) -> None:
         """Raise NotRepeatable if outputs vary although seed and state are the same."""
-        if not self._moved(first, self.on_cpu(example)):
+        exact = Tolerance(0.0, 0.0)
+        if not _differences(first, self.on_cpu(example), exact):
             return
-        moved = self._moved(
-            first, self._observe(self.pristine.copy().function, example, seed=self._plan.seed)
-        )
+        again = self._observe(self.pristine.copy().function, example, seed=self._plan.seed)
+        moved = _differences(first, again, exact)
         if moved:
             raise NotRepeatable(
                 "calls on equal inputs, from equal state and seed, drift apart",
@@ -272,9 +251,6 @@ class Reference:
         # Copies agree: there is state in a place that no fingerprint reaches.
         self.stateful = self.fresh_each_call = True
         self._note("forward changes its module where we do not see it; each call starts anew")
-
-    def _moved(self, first: Returned, again: Outcome) -> list[Difference]:
-        return compare(first, again, Tolerance(0.0, 0.0)) if isinstance(again, Returned) else []
 
     def _heed(self, findings: Findings) -> None:
         """Raise if eager is no reference; else note findings, and choose how to restore state."""
@@ -329,29 +305,27 @@ class Reference:
         module = self.pristine.module
         if module is None or mode == "train":
             return
-        name = self.pristine.name
-        parts = module.named_modules()
         # A frozen ScriptModule has no training flag any more.
         training = [
-            f"{path} ({type(part).__name__})" if path else name
-            for path, part in parts
+            f"{path} ({type(part).__name__})" if path else self.pristine.name
+            for path, part in module.named_modules()
             if getattr(part, "training", False)
         ]
         if not training:
             return
         if mode == "as-is":
+            parts = " parts" if len(training) > SHOWN else ""
+            are = f"{parts} are" if len(training) > 1 else " is"
             raise TrainingMode(
-                f"{_first(training)} in training mode: call .eval() before the export, or declare "
-                "mode='train' if it is meant"
+                f"{few(training)}{are} in training mode: call .eval() before the export, or "
+                "declare mode='train' if it is meant"
             )
         module.eval()
         self._note("put into eval mode for the check")
 
 
-def _first(names: Sequence[str]) -> str:
-    """Return ``a, b, c and 2 more parts are``."""
-    parts = " parts" if len(names) > SHOWN else ""
-    return f"{few(names)}{parts} {'are' if len(names) > 1 else 'is'}"
+def _differences(first: Returned, again: Outcome, tolerance: Tolerance) -> list[Difference]:
+    return compare(first, again, tolerance) if isinstance(again, Returned) else []
 
 
 def _what(value: object) -> str:
@@ -373,7 +347,6 @@ def _sentences(findings: Findings) -> Iterator[str]:
     yield from findings.aliases
     yield from findings.training
     yield from findings.unregistered
-    yield from findings.set_order
     if findings.warm_up is not None:
         yield findings.warm_up
 

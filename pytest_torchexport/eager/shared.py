@@ -1,6 +1,6 @@
 """Put back what a module shares with its copies: class attributes, globals, closures, defaults.
 
-Also what objects of the user's hold in these places, in attributes or in ``__slots__``.
+Also what objects of the user's hold in these places, but not in ``__slots__``.
 
 Separate from ``fingerprint``, which finds these places and compares them: this file undoes what
 calls did there. Containers are put back in place, because other code holds the same objects.
@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.eager.fingerprint import Reached
-from pytest_torchexport.eager.state_ref import SHARED
+from pytest_torchexport.eager.fingerprint import SHARED, Reached
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.outcomes.observe import differ
 
@@ -51,7 +50,6 @@ def put_back(reached: Reached) -> Iterator[list[Any]]:
         *itertools.starmap(_scope, reached.scopes),
         *map(_cell, reached.cells),
         *map(_content, reached.containers),
-        *itertools.starmap(_slots, reached.slotted),
         *(_numbers(t) for ref, t in reached.tensors.items() if ref.kind in SHARED and _small(t)),
     ]
     with contextlib.ExitStack() as stack:  # runs all of them, also if one raises
@@ -103,19 +101,6 @@ def _cell(cell: types.CellType) -> Restore:
             return {}
 
     return _names(read, partial(setattr, cell), partial(delattr, cell))
-
-
-def _slots(thing: Any, names: tuple[str, ...]) -> Restore:
-    # Those of ``object``: a class may have its own, which refuse or count.
-    def read() -> dict[str, Any]:
-        found = {}
-        for name in names:
-            with contextlib.suppress(AttributeError):  # not filled
-                found[name] = object.__getattribute__(thing, name)
-        return found
-
-    write, delete = partial(object.__setattr__, thing), partial(object.__delattr__, thing)
-    return _names(read, write, delete)
 
 
 def _content(container: Any) -> Restore:

@@ -14,42 +14,24 @@ import random
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from pytest_torchexport.eager.fingerprint import Reached, held_tokens, reach
-from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.fingerprint import Reached, StateRef, held_tokens, reach
 from pytest_torchexport.inputs.pytrees import bits_of
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Outcome, observe
+from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.operators import Operation
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.outcomes.tape import How, Step, record
+from pytest_torchexport.outcomes.tape import How, Tape, record
 from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 
 # Lines of the user's between which a run looks for what moves.
 MAX_EVENTS = 20_000
-
-
-@dataclass(frozen=True)
-class Watched:
-    """The result of one watched run.
-
-    ``aliases`` pairs the path of an output with the place it shares memory with; ``streams`` are
-    the global random streams outside torch that it drew from; ``trained`` are the paths of the
-    parts that ran in training mode, None if that was not recorded; ``cut`` is True if not all
-    operators were recorded.
-    """
-
-    outcome: Outcome
-    ops: tuple[Step, ...] = ()
-    aliases: tuple[tuple[str, StateRef], ...] = ()
-    streams: tuple[str, ...] = ()
-    trained: tuple[str, ...] | None = None
-    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,11 +59,12 @@ def watch(
     reached: Reached | None = None,
     fill: Fill | None = None,
     recorded: Recorded = "operators",
-) -> Watched:
+) -> tuple[Tape, tuple[str, ...]]:
     """Run the subject itself, not a copy, on a clone of the call, and record what it does.
 
-    ``names`` are the paths of the call's leaves; ``reached`` is what ``fingerprint.reach`` found
-    from the subject, and names its tensors and modules.
+    Returns the tape, which names outside tensors by their ``StateRef``, and the random streams
+    outside torch that the run drew from. ``names`` are the paths of the call's leaves; ``reached``
+    is what ``fingerprint.reach`` found from the subject, and names its tensors and modules.
     """
     reached = reached or reach(subject.root)
     before: dict[str, Any] = {}
@@ -101,25 +84,15 @@ def watch(
             yield StateRef("input", path), leaf
         yield from reached.tensors.items()
 
-    def filled(operation: Operation) -> Any:
-        return _filled(operation, fill) if fill is not None else operation.run()
-
     how = How(
         parts=reached.parts,
         outside=outside,
         keep=digest if recorded == "digests" else lambda _: None,
-        run=filled,
+        run=Operation.run if fill is None else partial(_filled, fill=fill),
         operators=recorded != "nothing",
     )
     tape = record(run, call, seed=seed, grad_mode=subject.grad_mode, how=how)
-    return Watched(
-        tape.outcome,
-        tape.steps,
-        tape.shared,
-        tuple(name for name, state in after.items() if before.get(name, state) != state),
-        trained=tape.trained if recorded != "nothing" else None,
-        cut=not tape.complete,
-    )
+    return tape, tuple(name for name, state in after.items() if before.get(name, state) != state)
 
 
 def streams() -> dict[str, Any]:
@@ -162,8 +135,7 @@ def _filled(operation: Operation, fill: Fill) -> Any:
 Look = Callable[[], Mapping[Any, Any]]
 
 
-@dataclass(frozen=True)
-class Moved:
+class Moved(NamedTuple):
     """A line at which something moved, and the path of the module it is in."""
 
     what: Any
@@ -236,7 +208,7 @@ def _moved(
     tracer = _LineTracer(looking_at(copy), parts)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        tracer.begin()
+        tracer.last = tracer.look()
         before = sys.gettrace()
         sys.settrace(tracer)
         try:
@@ -249,16 +221,16 @@ def _moved(
     return list(tracer.found)
 
 
+@dataclass
 class _LineTracer:
     """A trace function that checks at each of the user's lines what the line before it moved."""
 
-    def __init__(self, look: Look, parts: Mapping[int, str]) -> None:
-        self.found: dict[Moved, None] = {}
-        self._look = look
-        self._parts = parts
-        self._last: Mapping[str, Any] = {}
-        self._place: tuple[str, int, str] | None = None
-        self._events = 0
+    look: Look
+    parts: Mapping[int, str]
+    last: Mapping[Any, Any] = field(default_factory=dict)
+    found: dict[Moved, None] = field(default_factory=dict)
+    _place: tuple[str, int, str] | None = None
+    _events: int = 0
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         if not is_users(frame.f_code.co_filename) or self._events > MAX_EVENTS:
@@ -269,18 +241,14 @@ class _LineTracer:
         at = back if event == "return" and back is not None else frame
         if is_users(at.f_code.co_filename):
             owner = at.f_locals.get("self")
-            self._place = (at.f_code.co_filename, at.f_lineno, self._parts.get(id(owner), ""))
+            self._place = (at.f_code.co_filename, at.f_lineno, self.parts.get(id(owner), ""))
         return self
-
-    def begin(self) -> None:
-        """Remember everything as it is."""
-        self._last = self._look()
 
     def check(self) -> None:
         """Note the last line for each thing that has moved since the last check."""
-        now = self._look()
+        now = self.look()
         for name, state in now.items():
-            if state != self._last.get(name) and self._place is not None:
+            if state != self.last.get(name) and self._place is not None:
                 filename, number, module = self._place
                 self.found[Moved(name, module, source_line(filename, number))] = None
-        self._last = now
+        self.last = now

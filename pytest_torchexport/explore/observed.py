@@ -55,7 +55,7 @@ _ENDLESS = re.compile(r"(?<![\w.])(itertools\.)?(count|cycle|repeat|iter)\(")
 class Observed:
     """The subject's eager forward, with its conditions recorded.
 
-    It also predicts whether a call terminates, as the reference's ``TerminationOracle``.
+    It also predicts whether a call terminates, for the reference.
     ``example_catches`` is True if forward caught an error of torch's on the example.
     """
 

@@ -12,8 +12,8 @@ from typing import Any
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
+from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.eager.reference import Reference, has_nan
-from pytest_torchexport.eager.state_ref import StateRef
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec

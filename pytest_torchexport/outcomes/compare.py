@@ -16,7 +16,6 @@ import torch
 from pytest_torchexport.inputs.pytrees import Structure, describe, flatten, has_state
 from pytest_torchexport.outcomes.observe import (
     Crashed,
-    NotTransferable,
     Outcome,
     Raised,
     Returned,
@@ -68,34 +67,32 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
     """Return every difference between eager's outcome, a Returned, and the artifact's."""
     if not isinstance(expected, Returned):
         raise TypeError("eager must return for a comparison to mean anything")
+    if isinstance(actual, Returned):
+        # The arguments after the call: both sides must have written the same to them.
+        left, right = ((its.inputs.args, dict(its.inputs.kwargs)) for its in (expected, actual))
+        written = compare_values(left, right, tolerance, "inputs")
+        return compare_values(expected.value, actual.value, tolerance) + [
+            dataclasses.replace(difference, kind="state") for difference in written
+        ]
     if isinstance(actual, TimedOut):
-        return [Difference(kind="hung", path="", expected="returned", actual=str(actual))]
-    if isinstance(actual, Crashed):
-        return [
-            Difference(
-                kind="crashed",
-                path="",
-                expected="returned",
-                actual=actual.reason,
-                what=actual.output,
-            )
-        ]
-    if isinstance(actual, (Raised, NotTransferable)):
-        where = actual.where if isinstance(actual, Raised) else None
-        return [
-            Difference(kind="raised", path="", expected="returned", actual=str(actual), where=where)
-        ]
-    return compare_values(expected.value, actual.value, tolerance) + _inputs(
-        expected, actual, tolerance
-    )
+        return [_different("hung", "", "returned", str(actual))]
+    crashed = isinstance(actual, Crashed)
+    return [
+        Difference(
+            kind="crashed" if crashed else "raised",
+            path="",
+            expected="returned",
+            actual=str(actual),
+            what=actual.output if isinstance(actual, Crashed) else "",
+            where=actual.where if isinstance(actual, Raised) else None,
+        )
+    ]
 
 
-def _inputs(expected: Returned, actual: Returned, tolerance: Tolerance) -> list[Difference]:
-    """Compare the arguments after the call: both sides must have written the same to them."""
-    left = (expected.inputs.args, dict(expected.inputs.kwargs))
-    right = (actual.inputs.args, dict(actual.inputs.kwargs))
-    found = compare_values(left, right, tolerance, "inputs")
-    return [dataclasses.replace(difference, kind="state") for difference in found]
+def _different(
+    kind: DifferenceKind, path: str, expected: str, actual: str, what: str = ""
+) -> Difference:
+    return Difference(kind=kind, path=path, expected=expected, actual=actual, what=what)
 
 
 def compare_values(
@@ -111,77 +108,60 @@ def compare_values(
     namedtuples into tuples and dataclasses into dicts. ``within`` are the pairs of objects that
     contain these, because an object may hold itself.
     """
+    differences, pairs = _paired(expected, actual, path)
+    for leaf_path, left, right in pairs:
+        try:
+            differences += _leaf(leaf_path, left, right, tolerance, within)
+        except Exception as error:  # a tensor without numbers, which some exporters leave behind
+            what = f"cannot be compared: {type(error).__name__}"
+            kinds = type(left).__name__, type(right).__name__
+            differences.append(_different("structure", leaf_path, *kinds, what))
+    return differences
+
+
+def _paired(
+    expected: Any, actual: Any, path: str
+) -> tuple[list[Difference], list[tuple[str, Any, Any]]]:
+    """Return the differences in structure of two pytrees; without any, their leaves in pairs."""
     wanted, structure = flatten(expected, path)
     found, other = flatten(actual, path)
     differences = _structure(path, structure, other)
     if differences:
-        return differences
+        return differences, []
     by_path = dict(found)
-    for (leaf_path, leaf), (_, own) in zip(wanted, _aligned(wanted, found, by_path), strict=True):
-        differences += _leaf(leaf_path, leaf, own, tolerance, within)
-    return differences
+    if all(path in by_path for path, _ in wanted):  # dicts may change their order
+        return [], [(path, leaf, by_path[path]) for path, leaf in wanted]
+    return [], [(path, left, right) for (path, left), (_, right) in zip(wanted, found, strict=True)]
 
 
-def remarks(expected: Any, actual: Any) -> list[str]:
-    """Return, in sentences, what is not the same and yet no difference.
-
-    These are classes of containers and memory formats. Both pytrees must have one structure.
-    """
-    wanted, structure = flatten(expected, "output")
-    found, other = flatten(actual, "output")
-    texts = _classes("output", structure, other)
-    for (path, left), (_, right) in zip(wanted, _aligned(wanted, found, dict(found)), strict=True):
-        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
-            own, other_format = _memory_format(left), _memory_format(right)
-            if own != other_format:
-                texts.append(f"{path} is {own} in eager, {other_format} in the artifact")
-    return texts
-
-
-def _classes(path: str, expected: Structure, actual: Structure) -> list[str]:
-    texts = []
-    if expected.kind != "leaf" and expected.type is not actual.type:
-        names = expected.type.__name__, actual.type.__name__
-        texts.append(f"{path} is a {names[0]} in eager, a {names[1]} in the artifact")
+def _structure(path: str, expected: Structure, actual: Structure) -> list[Difference]:
+    mapping = expected.kind == "mapping"
+    if (
+        expected.kind != actual.kind
+        or len(expected.children) != len(actual.children)
+        or (mapping and set(expected.keys) != set(actual.keys))
+    ):
+        return [_different("structure", path, expected.describe(), actual.describe())]
     others = dict(zip(actual.keys, actual.children, strict=True))
-    for index, (key, child) in enumerate(zip(expected.keys, expected.children, strict=True)):
-        twin = others.get(key, actual.children[index])
-        texts += _classes(f"{path}{key}", child, twin)
-    return texts
-
-
-def _memory_format(tensor: torch.Tensor) -> str:
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_contiguous():
-        return "contiguous"
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    wanted = formats.get(tensor.dim())
-    if wanted is not None and tensor.is_contiguous(memory_format=wanted):
-        return "channels_last"
-    return "strided"
+    twins = [others[key] for key in expected.keys] if mapping else actual.children
+    triples = zip(expected.keys, expected.children, twins, strict=True)
+    return [d for key, left, right in triples for d in _structure(f"{path}{key}", left, right)]
 
 
 def largest_error(expected: Any, actual: Any) -> float | None:
     """Return ``max |actual - expected|`` over float outputs of equal structure, or None."""
-    left, structure = flatten(expected)
-    right, other = flatten(actual)
-    if _structure("", structure, other):
-        return None
+    _, pairs = _paired(expected, actual, "")
     errors = [
         _error(a, b)
-        for (_, a), (_, b) in zip(left, _aligned(left, right, dict(right)), strict=True)
+        for _, a, b in pairs
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and _shape(a) == _shape(b)
     ]
-    found = [error for error in errors if error is not None]
-    return max(found) if found else None
+    return max((error for error in errors if error is not None), default=None)
 
 
 def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    if (
-        not (a.is_floating_point() or a.is_complex())
-        or not a.numel()
-        or a.is_meta
-        or a.device != b.device
-    ):
+    numeric = a.is_floating_point() or a.is_complex()
+    if not numeric or not a.numel() or a.is_meta or a.device != b.device:
         return None
     a, b = dense(a.detach()), dense(b.detach())
     if torch.equal(a, b):
@@ -191,57 +171,7 @@ def _error(a: torch.Tensor, b: torch.Tensor) -> float | None:
     return float(gap.max()) if gap.numel() else None
 
 
-def _aligned(
-    wanted: list[tuple[str, Any]], found: list[tuple[str, Any]], by_path: dict[str, Any]
-) -> list[tuple[str, Any]]:
-    """Return the found leaves in the order of the wanted ones: dicts may change theirs."""
-    if all(path in by_path for path, _ in wanted):
-        return [(path, by_path[path]) for path, _ in wanted]
-    return found
-
-
-def _structure(path: str, expected: Structure, actual: Structure) -> list[Difference]:
-    def differ() -> list[Difference]:
-        return [
-            Difference(
-                kind="structure", path=path, expected=expected.describe(), actual=actual.describe()
-            )
-        ]
-
-    if expected.kind != actual.kind:
-        return differ()
-    if expected.kind == "leaf":
-        return []
-    if expected.kind == "mapping":
-        if set(expected.keys) != set(actual.keys):
-            return differ()
-        others = dict(zip(actual.keys, actual.children, strict=True))
-        pairs = [(k, c, others[k]) for k, c in zip(expected.keys, expected.children, strict=True)]
-    else:
-        if len(expected.children) != len(actual.children):
-            return differ()
-        pairs = list(zip(expected.keys, expected.children, actual.children, strict=True))
-    return [d for key, left, right in pairs for d in _structure(f"{path}{key}", left, right)]
-
-
 def _leaf(
-    path: str,
-    expected: Any,
-    actual: Any,
-    tolerance: Tolerance,
-    within: frozenset[tuple[int, int]],
-) -> list[Difference]:
-    try:
-        return _leaf_differences(path, expected, actual, tolerance, within)
-    except Exception as error:  # a tensor without numbers, which some exporters leave behind
-        what = f"cannot be compared: {type(error).__name__}"
-        kinds = type(expected).__name__, type(actual).__name__
-        return [
-            Difference(kind="structure", path=path, expected=kinds[0], actual=kinds[1], what=what)
-        ]
-
-
-def _leaf_differences(
     path: str,
     expected: Any,
     actual: Any,
@@ -253,9 +183,11 @@ def _leaf_differences(
         return []
     if isinstance(expected, torch.Generator) and isinstance(actual, torch.Generator):
         return _leaf(path, expected.get_state(), actual.get_state(), tolerance, within)
-    if type(expected) is type(actual) and has_state(expected) and _has_no_equality(expected):
-        # For example a cache of keys and values: compare its attributes.
-        return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
+    if type(expected) is type(actual) and has_state(expected):
+        classes = type(expected).__mro__[:-1]
+        if not any("__eq__" in vars(cls) for cls in classes):  # it would equal only itself
+            # For example a cache of keys and values: compare its attributes.
+            return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)
     facts: tuple[tuple[DifferenceKind, str, Any, Any], ...] = (
@@ -266,21 +198,9 @@ def _leaf_differences(
     )
     for kind, fact, left, right in facts:
         if left != right:
-            return [
-                Difference(
-                    kind=kind,
-                    path=path,
-                    expected=describe(expected),
-                    actual=describe(actual),
-                    what=f"{fact} {_short(left)} became {_short(right)}",
-                )
-            ]
+            what = f"{fact} {_short(left)} became {_short(right)}"
+            return [_different(kind, path, describe(expected), describe(actual), what)]
     return _numbers(path, expected, actual, tolerance)
-
-
-def _has_no_equality(value: Any) -> bool:
-    """Return True if an object of this class equals only itself."""
-    return not any("__eq__" in vars(cls) for cls in type(value).__mro__[:-1])
 
 
 def _shape(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -290,31 +210,20 @@ def _shape(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _short(value: Any) -> str:
-    text = str(value).removeprefix("torch.")
-    return str(list(value)) if isinstance(value, tuple) else text
+    return str(list(value)) if isinstance(value, tuple) else str(value).removeprefix("torch.")
 
 
 def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list[Difference]:
-    if isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor):
-        same = False
-    elif isinstance(expected, (float, complex)) and type(expected) is type(actual):
+    tensors = isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor)
+    kinds = tensors or type(expected) is not type(actual)
+    if not kinds and isinstance(expected, (float, complex)):
         # Held in double, judged as what it was computed from: a number of float32.
         judged = Tolerance(*tolerance.of(torch.float32, abs(expected)))
         return _numbers(path, as_tensor(expected), as_tensor(actual), judged)
-    else:
-        same = type(expected) is type(actual) and _equal(expected, actual)
-    if same:
+    if not kinds and _equal(expected, actual):
         return []
-    tensors = isinstance(expected, torch.Tensor) or isinstance(actual, torch.Tensor)
-    kinds = tensors or type(expected) is not type(actual)
-    return [
-        Difference(
-            kind="structure" if kinds else "values",
-            path=path,
-            expected=describe(expected),
-            actual=describe(actual),
-        )
-    ]
+    kind: DifferenceKind = "structure" if kinds else "values"
+    return [_different(kind, path, describe(expected), describe(actual))]
 
 
 def as_tensor(number: Any) -> torch.Tensor:

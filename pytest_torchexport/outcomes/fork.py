@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import multiprocessing
 import os
 import pickle
-import select
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -35,8 +36,6 @@ FORKS = sys.platform == "linux"
 LOOK_SECONDS = 0.02
 # A fork ends itself so long after its time if this process is not there to do it.
 ORPHAN_SECONDS = 5.0
-# The bytes that hold a message's length and stand before it.
-LENGTH = 8
 
 T = TypeVar("T")
 
@@ -100,132 +99,105 @@ def each_in_fork(
     """
     directory = tempfile.mkdtemp(prefix="torchexport-")
     try:
-        reading, writing = os.pipe()
-        with os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0) as theirs:
-            child = _forked()
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        with ours, theirs:
+            sys.stdout.flush()  # the fork has a copy of what waits there
+            sys.stderr.flush()
+            with warnings.catch_warnings():
+                # Python warns of the threads that a fork lacks, and of locks that they may hold:
+                # this is why a fork has a time limit.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
             if not child:
-                _work(items, seconds, writing, directory)
+                _work(items, seconds, theirs, directory)
             theirs.close()
-            yield from _received(_Fork(child, reading), seconds)
+            fork = _Fork(child, ours)
+            try:
+                kind, value = fork.message(seconds)
+                while kind == "item":
+                    yield value
+                    kind, value = fork.message(seconds)
+                if kind == "death":
+                    yield value
+            finally:
+                fork.end()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _received(fork: _Fork, seconds: float) -> Iterator[Any]:
-    try:
-        while True:
-            kind, value = fork.message(seconds)
-            if kind == "item":
-                yield value
-                continue
-            if kind == "death":
-                yield value
-            return
-    finally:
-        fork.end()
-
-
 class _Fork:
-    """The fork as this process sees it. ``reading``: this process's end of the pipe."""
+    """The fork as this process sees it. ``pipe``: this process's end of it."""
 
-    def __init__(self, child: int, reading: int) -> None:
+    def __init__(self, child: int, pipe: Connection) -> None:
         self._child = child
-        self._reading = reading
-        self._received = bytearray()
-        self._status: int | None = None
+        self._pipe = pipe
         self._ended = False
-        self._poll = select.poll()  # select itself takes no file number above 1023
-        self._poll.register(reading, select.POLLIN)
+        self._death = Death()
 
     def message(self, seconds: float) -> tuple[str, Any]:
         """Return the next message: an item, the end, or a death, of which there is no message."""
         end = time.monotonic() + seconds
         while True:
-            left = max(end - time.monotonic(), 0.0)  # poll would wait for ever if it were negative
+            left = max(end - time.monotonic(), 0.0)
             ended = self._has_ended()  # asked first: whatever it wrote can be read then
-            more = self._read(0.0 if ended else min(LOOK_SECONDS, left))
-            message = self._whole()
-            if message is not None:
-                return message
-            if ended and not more:
-                return "death", _death(self._status)
-            if not left and not more:
+            try:
+                if self._pipe.poll(0.0 if ended else min(LOOK_SECONDS, left)):
+                    found: tuple[str, Any] = pickle.loads(self._pipe.recv_bytes())  # noqa: S301
+                    return found  # of our own
+            except EOFError:
+                if not ended:
+                    time.sleep(LOOK_SECONDS)  # it closed the pipe, and goes on
+            if ended:
+                return "death", self._death
+            if not left:
                 return "death", Death(seconds=seconds)
 
     def end(self) -> None:
         """End it, wherever it is."""
         if not self._has_ended():
             os.kill(self._child, signal.SIGKILL)
-            self._reap(0)
+            self._has_ended(0)
 
-    def _read(self, seconds: float) -> bool:
-        """Return True if something could be read."""
-        if not self._poll.poll(seconds * 1000):
-            return False
-        found = os.read(self._reading, 2**20)
-        self._received += found
-        if not found:
-            time.sleep(seconds)  # it closed the pipe, and goes on
-        return bool(found)
-
-    def _whole(self) -> tuple[str, Any] | None:
-        """Return the first message if all of it is there."""
-        end = LENGTH + int.from_bytes(self._received[:LENGTH], "big")
-        if len(self._received) < max(end, LENGTH):
-            return None
-        kind, value = pickle.loads(self._received[LENGTH:end])  # noqa: S301  # of our own
-        del self._received[:end]
-        return kind, value
-
-    def _has_ended(self) -> bool:
-        if not self._ended:
-            self._reap(os.WNOHANG)
-        return self._ended
-
-    def _reap(self, how: int) -> None:
+    def _has_ended(self, how: int = os.WNOHANG) -> bool:
+        if self._ended:
+            return True
         try:
             done, status = os.waitpid(self._child, how)
         except ChildProcessError:  # the user's own handler of SIGCHLD was first
             self._ended = True
-        else:
-            self._ended, self._status = bool(done), status
-
-
-def _death(status: int | None) -> Death:
-    if status is None:
-        return Death()
-    if os.WIFSIGNALED(status):
-        return Death(signal=os.WTERMSIG(status))
-    return Death(status=os.WEXITSTATUS(status))
-
-
-def _forked() -> int:
-    """Fork this process; return 0 in the fork."""
-    sys.stdout.flush()  # the fork has a copy of what waits there
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        # Python warns of the threads that a fork lacks, and of locks that they may hold: this is
-        # why a fork has a time limit.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+            return True
+        self._ended = bool(done)
+        if done:
+            killed = os.WIFSIGNALED(status)
+            self._death = (
+                Death(signal=os.WTERMSIG(status))
+                if killed
+                else Death(status=os.WEXITSTATUS(status))
+            )
+        return self._ended
 
 
 # -- in the fork -----------------------------------------------------------------------------------
 
 
 def _work(
-    items: Callable[[], Iterable[Any]], seconds: float, pipe: int, directory: str
+    items: Callable[[], Iterable[Any]], seconds: float, pipe: Connection, directory: str
 ) -> NoReturn:
     """Send each item, and end this process, which is the fork."""
+
+    def send(kind: str, value: Any) -> None:
+        pipe.send_bytes(pickle.dumps((kind, value)))
+
     try:
         _become_a_fork(directory)
-        _limit_to(seconds)
+        # The kernel ends this process if nobody else does, even inside native code.
+        signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_SECONDS)
         for item in items():
-            _send(pipe, "item", item)
-            _limit_to(seconds)
-        _send(pipe, "end", None)
+            send("item", item)
+            signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_SECONDS)
+        send("end", None)
     except BaseException as error:
-        _send(pipe, "death", Death(raised=f"{type(error).__name__}: {text_of(error)}"))
+        send("death", Death(raised=f"{type(error).__name__}: {text_of(error)}"))
     finally:
         os._exit(1)
 
@@ -245,15 +217,3 @@ def _become_a_fork(directory: str) -> None:
     tempfile.tempdir = directory
     gc.freeze()  # the other process's objects are not finalized here
     torch.set_num_threads(1)  # OpenMP would wait for threads that the fork lacks
-
-
-def _limit_to(seconds: float) -> None:
-    """Have the kernel end this process if nobody else does, even inside native code."""
-    signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_SECONDS)
-
-
-def _send(pipe: int, kind: str, value: Any) -> None:
-    message = pickle.dumps((kind, value))
-    message = len(message).to_bytes(LENGTH, "big") + message
-    while message:
-        message = message[os.write(pipe, message) :]

@@ -10,38 +10,39 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import itertools
 import math
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
-from pytest_torchexport.results.source_line import SourceLine, innermost, short_path, source_line
+from pytest_torchexport.results.source_line import SourceLine, innermost, source_line
 
 # Python delivers an interrupt between two bytecodes of the main thread: at once, unless swallowed.
 DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
 # How many samples of the stack are taken, in the second half of a limit.
 SAMPLES = 20
-# An interrupt that Python itself drops comes again so much later.
-DROPPED_SECONDS = 0.02
-
-
 # The share of the machine's memory that an artifact's process may take, unless a limit is set.
 MEMORY_SHARE = 0.75
 # For a system that does not report its memory.
 UNKNOWN_MEMORY = 16 * 2**30
 # The memory limit of a container: https://docs.kernel.org/admin-guide/cgroup-v2.html
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+# File and line of each frame, from the innermost one on.
+Stack = tuple[tuple[str, int], ...]
 
 
 class TimeLimitExceeded(Exception):
@@ -158,7 +159,7 @@ class _Alarm:
     """Interrupts the main thread until it is cancelled.
 
     ``stacks``: samples of the main thread's stack, up to ``outermost``. ``users_hook`` takes what
-    cannot be raised, besides its interrupts. ``dropped`` counts those.
+    cannot be raised, besides its interrupts.
     """
 
     def __init__(
@@ -168,7 +169,6 @@ class _Alarm:
         self.stacks: list[Stack] = []
         self.rang = False
         self.delivered = False
-        self.dropped = 0
         self._seconds = seconds
         self._outermost = outermost
         self._cancelled = threading.Event()
@@ -192,14 +192,12 @@ class _Alarm:
                 time.sleep(DELIVERY_SECONDS)
 
     def unraisable(self, raised: Any) -> None:
-        """Count an interrupt of its own that Python drops, and hand on all else.
+        """Drop an interrupt of its own that Python cannot raise, and hand on all else.
 
         Python drops what is raised in ``__del__`` and in callbacks of weak references and of the
         garbage collector: https://docs.python.org/3/library/sys.html#sys.unraisablehook
         """
-        if self.rang and raised.exc_type is KeyboardInterrupt:
-            self.dropped += 1
-        else:
+        if not self.rang or raised.exc_type is not KeyboardInterrupt:
             self.users_hook(raised)
 
     def _watch(self) -> None:
@@ -208,18 +206,18 @@ class _Alarm:
             if self._cancelled.wait(wait):
                 return
             main = sys._current_frames().get(threading.main_thread().ident or 0)
-            self.stacks.append(stack_of(main, self._outermost))
+            frames = itertools.takewhile(
+                lambda at: at[0] is not self._outermost, traceback.walk_stack(main)
+            )
+            self.stacks.append(tuple((frame.f_code.co_filename, line) for frame, line in frames))
             wait = self._seconds / 2 / SAMPLES
-        again, before = 0.0, 0
         # Again and again: a forward's own "except BaseException" may swallow one.
         while not self._cancelled.wait(wait):
-            if self.dropped != before or time.monotonic() >= again:
-                again, before = time.monotonic() + RING_AGAIN_SECONDS, self.dropped
-                with self._lock:
-                    if not self._cancelled.is_set():
-                        self.rang = True
-                        _interrupt()
-            wait = DROPPED_SECONDS
+            with self._lock:
+                if not self._cancelled.is_set():
+                    self.rang = True
+                    _interrupt()
+            wait = RING_AGAIN_SECONDS
 
 
 # The limits in force, the innermost last.
@@ -237,17 +235,13 @@ def _interrupt() -> None:
 @lru_cache(maxsize=1)
 def share_of_memory() -> int:
     """Return three quarters of this machine's memory, or of its container's, in MiB."""
-    known = [_physical()]
+    known = [UNKNOWN_MEMORY]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CONTAINER:
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             known.append(int(Path(path).read_text()))
     return int(min(known) * MEMORY_SHARE) // 2**20
-
-
-def _physical() -> int:
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return UNKNOWN_MEMORY
 
 
 class LeftBehind:
@@ -306,83 +300,13 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     raise value
 
 
-# -- where code stays that does not return ---------------------------------------------------------
-
-T = TypeVar("T")
-
-# What is named has to be in more than this share of the samples.
-MOST = 0.5
-# sympy computes with the sizes that are not known while torch.export captures.
-_SYMPY = "/sympy/"
-_TORCH = "/torch/"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame of a stack: its file, the line in it, and its function."""
-
-    file: str
-    line: int
-    function: str
-
-
-# From the innermost frame on.
-Stack = tuple[Frame, ...]
-
-
-@dataclass(frozen=True)
-class Stuck:
-    """The place at which most samples of a stack are.
-
-    ``where``: the line to name. ``function``: the innermost of torch's functions that it called,
-    ``FloorDiv.eval in torch/utils/_sympy/functions.py``. ``in_sympy``: they are in sympy. Each is
-    empty if it is not the same in most of the samples.
-    """
-
-    where: SourceLine | None = None
-    function: str = ""
-    in_sympy: bool = False
-
-
-def stack_of(frame: FrameType | None, outermost: FrameType | None) -> Stack:
-    """Return the frames from one on, without ``outermost`` and what called it."""
-    found: list[Frame] = []
-    while frame is not None and frame is not outermost:
-        code = frame.f_code
-        found.append(Frame(code.co_filename, frame.f_lineno, code.co_qualname))
-        frame = frame.f_back
-    return tuple(found)
-
-
-def stuck(stacks: Sequence[Stack]) -> Stuck:
-    """Return where most of these stacks are."""
-    frame = _most(stacks, _named)
-    return Stuck(
-        where=source_line(*frame) if frame is not None else None,
-        function=_most(stacks, _function) or "",
-        in_sympy=_most(stacks, _is_in_sympy) or False,
-    )
-
-
-def _most(stacks: Sequence[Stack], fact: Callable[[Stack], T]) -> T | None:
-    """Return the fact that is the same of most stacks, None if there is none."""
-    for found, count in Counter(map(fact, stacks)).most_common(1):
-        return found if count > MOST * len(stacks) else None
+def line_of_most(stacks: Sequence[Stack]) -> SourceLine | None:
+    """Return the line to name of more than half of these stacks; None if there is none."""
+    named: Counter[tuple[str, int]] = Counter()
+    for stack in stacks:
+        number = innermost(file for file, _ in stack)
+        if number is not None:
+            named[stack[number]] += 1
+    for place, count in named.most_common(1):
+        return source_line(*place) if 2 * count > len(stacks) else None
     return None
-
-
-def _named(stack: Stack) -> tuple[str, int] | None:
-    number = innermost(frame.file for frame in stack)
-    return (stack[number].file, stack[number].line) if number is not None else None
-
-
-def _function(stack: Stack) -> str:
-    number = innermost(frame.file for frame in stack)
-    for frame in stack[:number]:
-        if _TORCH in frame.file:
-            return f"{frame.function} in {short_path(frame.file)}"
-    return ""
-
-
-def _is_in_sympy(stack: Stack) -> bool:
-    return bool(stack) and _SYMPY in stack[0].file

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import errno
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.failures import Ineffective
@@ -34,74 +34,62 @@ _WRAPPED = re.compile(r"(\w+(?:Error|Exception)): (.*)", re.DOTALL)
 _NUMBERED = re.compile(r"\[Errno (\d+)\]")
 
 
-@dataclass(frozen=True)
-class _Resource:
-    """Something of the machine that may run out, and how errors of Python and C++ say so.
-
-    ``errors`` are numbers of the system's errors, ``texts`` their texts, and ``words`` what else
-    is said, as patterns.
-    """
+class _Resource(NamedTuple):
+    """Something of the machine that may run out, the numbers of its errors, and how C++ says so."""
 
     text: str
     step: str
-    errors: tuple[int, ...] = ()
-    texts: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    errors: tuple[int, ...]
+    words: str
 
-    def is_named_in(self, text: str) -> bool:
-        """Return True if a text has the words, or ends a line with the system's own text."""
-        ends = (rf"(?:^|[:\]-]\s+){said}(?: \(\d+\))?\s*$" for said in self.texts)
-        return any(re.search(pattern, text, re.MULTILINE) for pattern in (*ends, *self.words))
+
+def _at_an_end(texts: str) -> str:
+    """Return a pattern for lines that end with one of the system's own texts."""
+    return rf"(?:^|[:\]-]\s+)(?:{texts})(?: \(\d+\))?\s*$"
 
 
 _RESOURCES = (
     _Resource(
-        text="the disk is full",
-        step=PLACE,
-        errors=(errno.ENOSPC, errno.EDQUOT),
-        texts=("No space left on device", "Disk quota exceeded"),
-        # torch's own, of a file that it could not write: it does not say why.
-        words=("PytorchStreamWriter failed writing file",),
+        "the disk is full",
+        PLACE,
+        (errno.ENOSPC, errno.EDQUOT),
+        # Of a file that torch could not write, it does not say why.
+        _at_an_end("No space left on device|Disk quota exceeded")
+        + "|PytorchStreamWriter failed writing file",
     ),
     _Resource(
-        text="there is no directory for temporary files",
-        step=PLACE,
-        words=("No usable temporary directory",),
+        "there is no directory for temporary files", PLACE, (), "No usable temporary directory"
     ),
     _Resource(
-        text="too many files are open",
-        step="next step: raise the limit (ulimit -n), or close what the tests leave open",
-        errors=(errno.EMFILE, errno.ENFILE),
-        texts=("Too many open files", "Too many open files in system"),
+        "too many files are open",
+        "next step: raise the limit (ulimit -n), or close what the tests leave open",
+        (errno.EMFILE, errno.ENFILE),
+        _at_an_end("Too many open files(?: in system)?"),
     ),
     _Resource(
-        text="no further thread or process can be started",
-        step="next step: raise the limit (ulimit -u, or the container's), or run less at once",
-        errors=(errno.EAGAIN,),
-        texts=("Resource temporarily unavailable",),
-        words=("^can't start new thread$", "pthread_create failed"),
+        "no further thread or process can be started",
+        "next step: raise the limit (ulimit -u, or the container's), or run less at once",
+        (errno.EAGAIN,),
+        _at_an_end("Resource temporarily unavailable")
+        + "|^can't start new thread$|pthread_create failed",
     ),
     _Resource(
-        text="no memory is left",
-        step="next step: free memory, or run less at once",
-        errors=(
-            errno.ENOMEM,
-        ),  # no texts: an allocator says it of a program that asks for too much
+        "no memory is left",
+        "next step: free memory, or run less at once",
+        (errno.ENOMEM,),
+        r"(?!)",  # an allocator says it of a program that asks for too much
     ),
 )
 
 
 def fault(error: BaseException) -> Ineffective | None:
-    """Return the failure that names what ran out, if an error or its causes say that something
-    did.
-    """
-    found = (
-        _fault(
-            type(each).__name__, text_of(each), each.errno if isinstance(each, OSError) else None
-        )
-        for each in chain(error)
-    )
-    return next(filter(None, found), None)
+    """Return the failure that names what ran out, if an error or its causes say so."""
+    for each in chain(error):
+        number = each.errno if isinstance(each, OSError) else None
+        failure = fault_there(type(each).__name__, text_of(each), number)
+        if failure is not None:
+            return failure
+    return None
 
 
 def raise_fault(error: BaseException) -> None:
@@ -111,9 +99,16 @@ def raise_fault(error: BaseException) -> None:
         raise failure from None
 
 
-def fault_there(kind: str, text: str) -> Ineffective | None:
-    """Return the failure for an exception of another process: the name of its class, its text."""
-    return _fault(kind, text, None)
+def fault_there(kind: str, text: str, number: int | None = None) -> Ineffective | None:
+    """Return the failure for an exception, also of another process: its class's name, its text.
+
+    ``number`` is the system's, None if it has none.
+    """
+    inner, said = _unwrapped(kind, text)
+    number = _number(inner, said) if number is None else number
+    if number is None and inner not in _NATIVE:
+        return None
+    return _named(f"{kind}: {text}", said, number)
 
 
 def fault_in(text: str) -> Ineffective | None:
@@ -125,7 +120,7 @@ def fault_in(text: str) -> Ineffective | None:
 def out_of_memory(error: BaseException) -> Ineffective | None:
     """Return the failure for an error of the plugin itself that says that no memory is left."""
     kind, text = type(error).__name__, text_of(error)
-    return _failure(_RESOURCES[-1], f"{kind}: {text}") if is_out_of_memory(kind, text) else None
+    return _named(f"{kind}: {text}", "", errno.ENOMEM) if is_out_of_memory(kind, text) else None
 
 
 def is_out_of_memory(kind: str, text: str) -> bool:
@@ -154,15 +149,6 @@ def _number(kind: str, text: str) -> int | None:
     return int(numbered[1]) if numbered and of_the_system else None
 
 
-def _fault(kind: str, text: str, number: int | None) -> Ineffective | None:
-    """Return the failure for an exception; ``number`` is the system's, None if it has none."""
-    inner, said = _unwrapped(kind, text)
-    number = _number(inner, said) if number is None else number
-    if number is None and inner not in _NATIVE:
-        return None
-    return _named(f"{kind}: {text}", said, number)
-
-
 def _unwrapped(kind: str, text: str) -> tuple[str, str]:
     """Return the class and the text of the exception inside one of torch's, if it names one."""
     wrapped = _WRAPPED.match(text) if kind in _NATIVE else None
@@ -171,11 +157,8 @@ def _unwrapped(kind: str, text: str) -> tuple[str, str]:
 
 def _named(said: str, text: str, number: int | None) -> Ineffective | None:
     for resource in _RESOURCES:
-        if number in resource.errors or resource.is_named_in(text):
-            return _failure(resource, said)
+        if number in resource.errors or re.search(resource.words, text, re.MULTILINE):
+            short = " ".join(said.split())
+            message = f"on this machine {resource.text}: {short:.300}"
+            return Ineffective(message, details=(resource.step,))
     return None
-
-
-def _failure(resource: _Resource, text: str) -> Ineffective:
-    said = " ".join(text.split())
-    return Ineffective(f"on this machine {resource.text}: {said:.300}", details=(resource.step,))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import clone, is_plain, leaves_of
+from pytest_torchexport.inputs.pytrees import Structure, clone, is_plain, leaves_of
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
@@ -163,7 +163,10 @@ class State:
         """
         changed = [self._put_back(index) for index in range(len(self._tensors))]
         changed += [_rebind(owner, own) for owner, own in self._buffers]
-        changed += [_rewind(generator, kept) for generator, kept in self._generators]
+        for generator, kept in self._generators:
+            changed.append(not torch.equal(generator.get_state(), kept))
+            if changed[-1]:
+                generator.set_state(kept)
         return any(changed)
 
     def stale(self) -> bool:
@@ -191,13 +194,6 @@ class State:
         if kept is None:
             return False
         return differ(self._tensors[index].detach(), kept)
-
-
-def _rewind(generator: torch.Generator, kept: torch.Tensor) -> bool:
-    moved = not torch.equal(generator.get_state(), kept)
-    if moved:
-        generator.set_state(kept)
-    return moved
 
 
 def kept_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -257,8 +253,6 @@ def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
     ``only`` are the names to copy; without it, all. The names leave out a wrapper's attribute
     (``WRAPPED``). Empty for an object that is no module.
     """
-    if not isinstance(module, torch.nn.Module):
-        return {}
     return {
         name: kept_copy(tensor)
         for name, tensor in named_tensors(module)
@@ -266,11 +260,11 @@ def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:
     }
 
 
-def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield a module's tensors under the names of ``tensors_of``."""
-    kinds = (("parameter", module.named_parameters()), ("buffer", module.named_buffers()))
-    for kind, named in kinds:
-        yield from ((f"{kind} {_unwrapped(path)}", tensor) for path, tensor in named)
+def named_tensors(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield a module's tensors under the names of ``tensors_of``; none of another object."""
+    if isinstance(module, torch.nn.Module):
+        yield from ((f"parameter {_unwrapped(path)}", t) for path, t in module.named_parameters())
+        yield from ((f"buffer {_unwrapped(path)}", t) for path, t in module.named_buffers())
 
 
 def caches_of(module: Any) -> frozenset[str]:
@@ -331,9 +325,11 @@ def observe(
     and torch.OutOfMemoryError if the device is full.
     """
     own = call.clone()
-    given = _Given(own)
+    arguments = (*own.args, *own.kwargs.values())
+    fixed = all(isinstance(item, (torch.Tensor, *_FIXED)) for item in arguments)
+    given = None if fixed else own.flatten("inputs")
     seed_everything(seed)
-    before = _globals()
+    before = [read() for _, read, _ in _SETTINGS]
 
     def go() -> Any:
         with grad_mode.entered():
@@ -356,61 +352,40 @@ def observe(
         return raised(error)
     finally:
         changed = _put_back(before)
-    inputs, rebuilt = given.left()
+    inputs, rebuilt = (own, ()) if given is None else _left(own, *given)
     return Returned(clone(value), inputs, changed, rebuilt)
 
 
-class _Given:
-    """The objects of a call before it is made, if it has containers that a callable may change."""
-
-    def __init__(self, call: Call) -> None:
-        arguments = (*call.args, *call.kwargs.values())
-        self._call = call
-        self._fixed = all(isinstance(item, (torch.Tensor, *_FIXED)) for item in arguments)
-        if not self._fixed:
-            self._leaves, self._structure = call.flatten("inputs")
-
-    def left(self) -> tuple[Call, tuple[str, ...]]:
-        """Return these objects in their own containers, and the paths where others are now."""
-        if self._fixed:
-            return self._call, ()
-        args, kwargs = self._structure.unflatten([leaf for _, leaf in self._leaves])
-        old, new = dict(self._leaves), dict(self._call.flatten("inputs")[0])
-        moved = (path for path in {**old, **new} if old.get(path, old) is not new.get(path, new))
-        return Call(args, kwargs), tuple(moved)
-
-
+# Arguments that hold no others, which a callable could replace.
 _FIXED = (bool, int, float, complex, str, bytes, type(None))
 
 
-def _globals() -> tuple[torch.dtype, bool, int, Any]:
-    return (
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.get_num_threads(),
-        default_device(),
-    )
+def _left(
+    call: Call, leaves: list[tuple[str, Any]], structure: Structure
+) -> tuple[Call, tuple[str, ...]]:
+    """Return the objects that a call had in their own containers, and where others are now."""
+    args, kwargs = structure.unflatten([leaf for _, leaf in leaves])
+    old, new = dict(leaves), dict(call.flatten("inputs")[0])
+    moved = (path for path in {**old, **new} if old.get(path, old) is not new.get(path, new))
+    return Call(args, kwargs), tuple(moved)
 
 
-def _put_back(before: tuple[torch.dtype, bool, int, Any]) -> tuple[str, ...]:
+# Global settings of torch that a forward may change: name, how to read and how to write it.
+_SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = (
+    ("default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    ("grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    ("number of threads", torch.get_num_threads, torch.set_num_threads),
+    ("default device", default_device, set_default_device),
+)
+
+
+def _put_back(before: Sequence[Any]) -> tuple[str, ...]:
     """Restore torch's global settings. Return the names of those that had changed."""
-    after = _globals()
-    if after == before:
-        return ()
-    dtype, grad, threads, device = before
     changed = []
-    if after[0] != dtype:
-        torch.set_default_dtype(dtype)
-        changed.append("default dtype")
-    if after[1] != grad:
-        torch.set_grad_enabled(grad)
-        changed.append("grad mode")
-    if after[2] != threads:
-        torch.set_num_threads(threads)
-        changed.append("number of threads")
-    if after[3] != device:
-        set_default_device(device)
-        changed.append("default device")
+    for (name, read, write), kept in zip(_SETTINGS, before, strict=True):
+        if read() != kept:
+            write(kept)
+            changed.append(name)
     return tuple(changed)
 
 

@@ -54,10 +54,10 @@ class UsersLines:
     """Remembers lines and files that it has met: a forward reaches a line many times."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, int], SourceLine] = {}
-        self._users: dict[str, bool] = {}
-        self._owned: dict[str, bool] = {}
-        self._named: dict[tuple[str, ...], int | None] = {}
+        self._line = functools.cache(source_line)
+        self._is_users = functools.cache(is_users)
+        self._has_owner = functools.cache(has_owner)
+        self._innermost = functools.cache(innermost)
 
     def innermost(
         self, frame: FrameType | None, boundary: CodeType | None
@@ -72,10 +72,7 @@ class UsersLines:
             if self._is_users(frame.f_code.co_filename):
                 break
             frame = frame.f_back
-        files = tuple(each.f_code.co_filename for each in frames)
-        if files not in self._named:
-            self._named[files] = innermost(files)
-        number = self._named[files]
+        number = self._innermost(tuple(each.f_code.co_filename for each in frames))
         via = frames[0].f_code.co_name if frames and number != 0 else ""
         if number is None:
             return None, via
@@ -92,22 +89,6 @@ class UsersLines:
                 return self._line(frame.f_code.co_filename, frame.f_lineno)
             frame = frame.f_back
         return None
-
-    def _has_owner(self, filename: str) -> bool:
-        if filename not in self._owned:
-            self._owned[filename] = has_owner(filename)
-        return self._owned[filename]
-
-    def _is_users(self, filename: str) -> bool:
-        if filename not in self._users:
-            self._users[filename] = is_users(filename)
-        return self._users[filename]
-
-    def _line(self, filename: str, number: int) -> SourceLine:
-        key = (filename, number)
-        if key not in self._lines:
-            self._lines[key] = source_line(*key)
-        return self._lines[key]
 
 
 def is_behind(line: SourceLine, frame: FrameType) -> bool:
@@ -206,16 +187,16 @@ class Tape:
     """One run. ``last`` has the source of each tensor that it returned or left, by path.
 
     ``shared`` pairs the path of a returned tensor with the name of the one from outside whose
-    memory it has. ``trained`` are the paths of the submodules that ran in training mode.
-    ``raised``: the number of the step that raised, None if none did. ``complete``: every step was
-    recorded.
+    memory it has. ``trained`` are the paths of the submodules that ran in training mode, None if
+    that was not recorded. ``raised``: the number of the step that raised, None if none did.
+    ``complete``: every step was recorded.
     """
 
     outcome: Outcome
     steps: tuple[Step, ...]
     last: Mapping[str, Source]
     shared: tuple[tuple[str, Any], ...] = ()
-    trained: tuple[str, ...] = ()
+    trained: tuple[str, ...] | None = None
     raised: int | None = None
     complete: bool = True
 
@@ -260,19 +241,27 @@ def record(
 
     def run(*args: Any, **kwargs: Any) -> Any:
         given = Call(args, kwargs)
-        tensors = [*state_of(module), *given.flatten("inputs")[0]]
+        tensors = [*named_tensors(module), *given.flatten("inputs")[0]]
         recorder.begin(tensors if how.outside is None else how.outside(given))
         with contextlib.ExitStack() as stack:
             if how.operators:
                 stack.enter_context(submodules(recorder.enter, recorder.leave))
                 stack.enter_context(operations(recorder.operator))
             value = function(*args, **kwargs)
-        recorder.ended([*given.flatten("inputs")[0], *state_of(module)], value)
+        recorder.ended([*given.flatten("inputs")[0], *named_tensors(module)], value)
         return value
 
     recorder.boundary = run.__code__
     outcome = observe(run, call, seed=seed, grad_mode=grad_mode)
-    return recorder.done(outcome)
+    return Tape(
+        outcome=outcome,
+        steps=tuple(recorder.steps),
+        last=recorder.last,
+        shared=tuple(recorder.shared),
+        trained=tuple(recorder.trained) if how.operators else None,
+        raised=recorder.raised,
+        complete=recorder.complete,
+    )
 
 
 @dataclass
@@ -324,7 +313,11 @@ class _Recorder:
         self.complete = self.complete and len(self.steps) < MOST_STEPS
         if not name or not self.complete:
             return self.run(operation)
-        operation.where, via = self._line_of(name, sys._getframe(3))
+        frame, via = sys._getframe(3), ""
+        if name == READ:
+            operation.where = self._lines.of_a_read(frame, self.boundary)
+        else:
+            operation.where, via = self._lines.innermost(frame, self.boundary)
         arguments = {key: self._seen(value) for key, value in operation.arguments}
         written = list(tensors_among(operation.written))
         step = functools.partial(
@@ -364,17 +357,14 @@ class _Recorder:
         )
         for tensor in written:
             self._wrote[storage_of(tensor)] = number
+        # A view has memory that the operator was given.
+        is_view = any(item.alias_info is not None for item in schema_of(operation.func).returns)
         for tensor in tensors_among(made):
             self._made[id(tensor)] = weakref.ref(tensor), FromStep(number)
-            if not _is_view(operation.func):
+            if not is_view:
                 self._wrote[storage_of(tensor)] = number
         self._wrote.pop(0, None)
         return out
-
-    def _line_of(self, name: str, frame: FrameType) -> tuple[SourceLine | None, str]:
-        if name == READ:
-            return self._lines.of_a_read(frame, self.boundary), ""
-        return self._lines.innermost(frame, self.boundary)
 
     def _named(self, operation: Operation, written: list[torch.Tensor]) -> tuple[Any, ...]:
         if "writes_no_numbers" in operation.row.kinds:
@@ -391,17 +381,6 @@ class _Recorder:
         for path, leaf in returned:
             if isinstance(leaf, torch.Tensor) and storage_of(leaf) in self._memory:
                 self.shared.append((path, self._memory[storage_of(leaf)]))
-
-    def done(self, outcome: Outcome) -> Tape:
-        return Tape(
-            outcome=outcome,
-            steps=tuple(self.steps),
-            last=self.last,
-            shared=tuple(self.shared),
-            trained=tuple(self.trained),
-            raised=self.raised,
-            complete=self.complete,
-        )
 
     def _seen(self, value: Any) -> Any:
         """Return an argument with a Source in place of each tensor."""
@@ -462,11 +441,6 @@ def _is_whole(arguments: Mapping[str, Any]) -> bool:
     return start in (None, 0) and end in (None, sys.maxsize) and arguments["step"] == 1
 
 
-def _is_view(func: Any) -> bool:
-    """Return True if an operator returns memory that it was given."""
-    return any(item.alias_info is not None for item in schema_of(func).returns)
-
-
 def _numel(out: Any) -> int:
     with contextlib.suppress(Exception):  # a layout that does not say
         return out.numel() if isinstance(out, torch.Tensor) else 0
@@ -491,12 +465,6 @@ def _steps_in(value: Any) -> Iterator[int]:
     elif isinstance(value, list):
         for item in value:
             yield from _steps_in(item)
-
-
-def state_of(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield a module's tensors by name; nothing if there is no module."""
-    if module is not None:
-        yield from named_tensors(module)
 
 
 def storage_of(tensor: torch.Tensor) -> int:

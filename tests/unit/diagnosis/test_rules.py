@@ -9,7 +9,7 @@ import pytest
 
 from pytest_torchexport.diagnosis import rules
 from pytest_torchexport.diagnosis.evidence import Changes, Given
-from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.results.diagnosis import Structural
 from pytest_torchexport.results.failures import (
     ArtifactRaised,

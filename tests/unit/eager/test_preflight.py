@@ -4,7 +4,7 @@ A row per mechanism: a forward that has it, with the sentence, its line marked `
 look-alikes, about which there is nothing to say.
 """
 
-# ruff: noqa: ARG005, C416, NPY002, PLC0208, PLW0603  # the habits that are judged here
+# ruff: noqa: ARG005, NPY002, PLW0603  # the habits that are judged here
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ import os
 import random
 import sys
 import time
-import uuid
-from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,10 +25,9 @@ import torch.nn.functional as F
 from preflights import Healthy, findings, silent
 from torch import nn
 
-from pytest_torchexport.eager.fingerprint import MAX_NODES
-from pytest_torchexport.eager.preflight import _Found, changed, examine, fingerprint
+from pytest_torchexport.eager.fingerprint import Change, StateRef, changed, fingerprint
+from pytest_torchexport.eager.preflight import _bounded, examine
 from pytest_torchexport.eager.reference import _sentences
-from pytest_torchexport.eager.state_ref import Change, StateRef
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.cuda import ContextLost
@@ -39,7 +36,6 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import Ineffective
 
 X = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
-NAMES = {"alpha", "beta", "gamma"}
 TOLD = []
 
 
@@ -73,7 +69,7 @@ def module(forward, **attributes):
 
 
 def model(forward):
-    return module(forward, names=NAMES, table={"a": 1, "b": 2}, steps=0, noise=torch.rand(4))
+    return module(forward, table={"a": 1, "b": 2}, steps=0, noise=torch.rand(4))
 
 
 # -- random numbers --------------------------------------------------------------------------------
@@ -127,11 +123,6 @@ calls = itertools.count()
 counter = 0
 
 
-@told("unrepeatable", "two calls on equal inputs, from equal state and seed, differ", " in block")
-def by_clock(self, x):
-    return x * (time.time() % 1)
-
-
 @told(
     "unrepeatable", "two calls on equal inputs, from equal state and seed, differ", "copies share"
 )
@@ -141,18 +132,14 @@ def by_counter(self, x):
     return x.sin() * counter
 
 
-UNREPEATABLE = [
-    lambda self, x: x.sin() + next(calls),
-    lambda self, x: x * os.urandom(1)[0],
-    lambda self, x: x + uuid.uuid4().int % 100_003,
-    lambda self, x: x * (id(self) % 100_003),
-    lambda self, x: x * random.Random().random(),
-    lambda self, x: (x * 1, time.perf_counter() % 1),
-    lambda self, x: torch.empty_like(x).copy_(x) * (time.time() % 1),
-]
-
-
-@pytest.mark.parametrize("forward", UNREPEATABLE)
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: x.sin() + next(calls),
+        lambda self, x: x * os.urandom(1)[0],
+        lambda self, x: torch.empty_like(x).copy_(x) * (time.time() % 1),
+    ],
+)
 def test_whatever_differs_between_two_calls_is_no_reference(forward):
     found = findings(module(forward), X)
     assert found.unrepeatable.startswith("two calls on equal inputs")
@@ -170,18 +157,6 @@ def test_the_first_operator_that_differs_has_a_line():
     assert found.where.text.endswith("# here")
 
 
-class CountingClass(nn.Module):
-    runs = 0
-
-    def forward(self, x):
-        CountingClass.runs += 1
-        return x.sin() * CountingClass.runs
-
-
-def test_an_attribute_of_the_class_that_copies_share_is_named():
-    assert "class attribute CountingClass.runs" in findings(CountingClass(), X).unrepeatable
-
-
 # -- uninitialized memory --------------------------------------------------------------------------
 
 
@@ -190,13 +165,6 @@ def half_written(self, x):
     out = torch.empty(2, 4)  # here
     out[0] = x[0, 0]
     return out
-
-
-@told("uninitialized", "torch.new_empty is never initialized in block, ")
-def accumulated(self, x):
-    out = torch.zeros(4)
-    state = x.new_empty(4)  # here
-    return out + state * 0 + x
 
 
 @told("uninitialized", "torch.resize_ is never initialized in block, ")
@@ -231,11 +199,6 @@ def through_a_view(self, x):
     return x.sum()
 
 
-@told("writes_inputs", "writes to x in block, ")
-def equal_numbers(self, x):
-    return x.clamp_(-9, 9) * 2  # here
-
-
 def test_inputs_in_containers_and_keywords_are_named_as_a_user_writes_them():
     class Net(nn.Module):
         def forward(self, state, *rest, mask=None):
@@ -263,16 +226,8 @@ class Changing(nn.Module):
         super().__init__()
         self.register_buffer("steps", torch.zeros(1))
         self.weight = nn.Parameter(torch.ones(4))
-        self.count = 0
-        self.mode = "idle"
         self.history = []
-        self.cache = {}
-        self.nested = {"deep": [1, {"x": 0}]}
-        self.seen = set()
-        self.config = SimpleNamespace(state=SimpleNamespace(value=0))
-        self.array = np.zeros(2)
-        self.ticks = itertools.count()
-        self.drop = nn.Dropout()
+        self.config = SimpleNamespace(value=0)
         self.change = change
 
     def forward(self, x):
@@ -292,16 +247,8 @@ def rebind(self):
     self.steps = self.steps + 1  # here
 
 
-def count(self):
-    self.count += 1  # here
-
-
 def remember(self):
-    self.config.state.value += 1  # here
-
-
-def conceal(self):
-    self.array[0] = 1  # here
+    self.config.value += 1  # here
 
 
 @pytest.mark.parametrize(
@@ -310,29 +257,14 @@ def conceal(self):
         (bump, "buffer steps"),
         (decay, "parameter weight"),
         (rebind, "buffer steps"),
-        (count, "attribute count"),
-        (remember, "attribute config.state.value"),
-        (conceal, "attribute array"),
-        (lambda s: s.history.append(1), "attribute history"),
-        (lambda s: s.cache.update(k=torch.ones(1)), "attribute cache"),
-        (lambda s: s.nested["deep"][1].update(x=1), "attribute nested['deep'][1]['x']"),
-        (lambda s: s.seen.add("a"), "attribute seen"),
-        (lambda s: setattr(s, "made", torch.ones(1)), "attribute made (new)"),
-        (lambda s: vars(s).pop("mode", None), "attribute mode (gone)"),
-        (lambda s: next(s.ticks), "attribute ticks"),
-        (lambda s: s.drop.train(), "training flag of drop"),
-        (lambda s: s.drop.register_forward_hook(print), "hooks of drop"),
-        (lambda s: s.add_module("extra", nn.ReLU()), "submodules"),
-        (lambda s: s.weight.requires_grad_(False), "parameter weight"),
-        (lambda s: s.register_buffer("late", torch.ones(1)), "buffer late (new)"),
+        (remember, "attribute config.value"),
     ],
 )
 def test_whatever_forward_changes_is_named_with_its_line(change, name):
     found = findings(Changing(change), X)
-    assert name in map(str, found.changed)
-    assert tuple(map(str, found.changed)) == (name,) or name == "submodules"
-    told = next(told for told in found.changes if told.startswith(name))
-    assert told.endswith("# here") or change.__name__ == "<lambda>"
+    assert tuple(map(str, found.changed)) == (name,)
+    assert found.changes[0].startswith(name)
+    assert found.changes[0].endswith("# here")
 
 
 @told("changes", "attribute block.steps, ")
@@ -374,75 +306,6 @@ def test_a_method_of_a_plain_object_is_examined():
     found = findings(Plain().run, X)
     assert tuple(map(str, found.changed)) == ("attribute self.count (new)",)
     assert found.random[0].startswith("torch.rand, ")
-
-
-# -- fingerprints ----------------------------------------------------------------------------------
-
-
-def test_a_fingerprint_of_an_untouched_module_does_not_change():
-    odd = Healthy()
-    odd.limit = float("nan")
-    odd.loop = [1]
-    odd.loop.append(odd.loop)
-    odd.parent = [odd]
-    for net in (odd, nn.LSTM(3, 4), nn.TransformerEncoderLayer(4, 2, 8), Changing(bump)):
-        before = fingerprint(net)
-        net.state_dict()
-        assert changed(before, fingerprint(net)) == ()
-
-
-def test_a_bool_in_place_of_an_equal_number_is_a_change():
-    net = Healthy()
-    net.flag = 1
-    before = fingerprint(net)
-    net.flag = True
-    assert tuple(map(str, changed(before, fingerprint(net)))) == ("attribute flag",)
-
-
-def test_no_code_of_the_users_runs():
-    class Odd(nn.Module):
-        @property
-        def dangerous(self):
-            raise AssertionError("a property was read")
-
-        def __getattr__(self, name):
-            if name in ("_parameters", "_buffers", "_modules"):
-                return super().__getattr__(name)
-            raise (AttributeError if name.startswith("__") else RuntimeError)(name)
-
-        def forward(self, x):
-            return x + 1
-
-    net = Odd()
-    net.holder = type("Holder", (), {"value": property(lambda self: 1 / 0)})()
-    assert changed(fingerprint(net), fingerprint(net)) == ()
-    assert silent(findings(net, X))
-
-
-def raises(*_):
-    raise AssertionError("a container's own method was called")
-
-
-@pytest.mark.parametrize("base", [tuple, list, deque])
-def test_a_sequence_that_refuses_to_be_counted_is_read_as_what_it_is(base):
-    refusing = type("Refusing", (base,), {"__len__": raises, "__iter__": raises})
-    net = Healthy()
-    net.held = refusing([1, net])
-    before = fingerprint(net)
-    assert changed(before, fingerprint(net)) == ()
-    net.held = refusing([2, net])
-    assert tuple(map(str, changed(before, fingerprint(net)))) == ("attribute held[0]",)
-
-
-def test_a_walk_ends_and_does_not_go_into_machinery():
-    import logging
-    import threading
-
-    net = Healthy()
-    net.table = {i: [i] * 50 for i in range(2000)}
-    assert len(fingerprint(net)) <= MAX_NODES + 100
-    net = module(lambda self, x: x, log=logging.getLogger("x"), lock=threading.Thread())
-    assert len(fingerprint(net)) < 10
 
 
 # -- aliases ---------------------------------------------------------------------------------------
@@ -607,79 +470,6 @@ class Twice(nn.Module):
         return x
 
 
-# -- the order of sets -----------------------------------------------------------------------------
-
-SETS = "iterates a set, whose order differs between processes in block, "
-
-
-@told("set_order", SETS)
-def by_display(self, x):
-    total = x
-    for name in {"a", "b", "c"}:  # here
-        total = total * 0.5 + len(name)
-    return total
-
-
-@told("set_order", SETS)
-def by_attribute(self, x):
-    return torch.stack([x * len(name) for name in self.names])  # here
-
-
-@told("set_order", SETS)
-def by_local(self, x):
-    names = set(self.table)
-    for name in names:  # here
-        x = x + self.table[name]
-    return x
-
-
-@told("set_order", SETS)
-def by_list(self, x):
-    names = list(frozenset(self.table.keys()))  # here
-    return x + len(names)
-
-
-@told("set_order", SETS)
-def by_comprehension(self, x):
-    out = [x + len(name) for name in {key.upper() for key in self.table}]  # here
-    return out[0]
-
-
-def test_a_plain_function_and_a_method_that_forward_calls_are_read_too():
-    class Net(nn.Module):
-        def forward(self, x):
-            return self.mix(x)
-
-        def mix(self, x):
-            for name in {"a", "b"}:  # here
-                x = x * len(name)
-            return x
-
-        def unused(self, x):
-            return [name for name in {"a", "b"}]
-
-    def function(x):
-        for name in {"a", "b"}:  # here
-            x = x * len(name)
-        return x
-
-    for thing in (Net(), function):
-        (told,) = findings(thing, X).set_order
-        assert told.endswith("# here")
-
-
-def in_order(self, x):
-    for name in sorted(self.names):
-        x = x + len(name)
-    return x + 1 if "alpha" in self.names and "b" in {"a", "b"} else x - 1
-
-
-def of_numbers(self, x):
-    for size in {1, 2, 3} | set(x.shape):
-        x = x + size
-    return x + max(len(name) for name in self.names) + len({"a", "b"})
-
-
 # -- the rows --------------------------------------------------------------------------------------
 
 
@@ -730,15 +520,11 @@ HEALTHY_FORWARDS = [
     # aliases
     lambda self, x: (x + 0)[0],
     lambda self, x: x.sum().item(),
-    # sets
-    in_order,
-    of_numbers,
 ]
 HEALTHY_CHANGES = [
     lambda s: s.history[:],
-    lambda s: {**s.cache, "k": 1},
-    lambda s: setattr(s, "count", 1) or setattr(s, "count", 0),
-    lambda s: s.config.state.value + 1,
+    lambda s: setattr(s, "count", 1) or delattr(s, "count"),
+    lambda s: s.config.value + 1,
 ]
 
 
@@ -875,6 +661,4 @@ def test_many_findings_are_cut_short_and_counted():
 
     (note,) = _sentences(findings(Many(), X))
     assert note.endswith(" and 17 more; each call starts anew")
-    found = _Found()
-    found.say("random", [f"torch.rand, line {n}" for n in range(20)])
-    assert found.so_far.random[-1] == "and 12 more"
+    assert _bounded(f"torch.rand, line {n}" for n in range(20))[-1] == "and 12 more"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.eager.watch import Fill, changed_at, seeded_at, streams, watch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned, observe

@@ -520,7 +520,7 @@ def test_an_endless_loop_is_cut_and_never_comes_to_clean_eager(function):
     with found.installed():
         assert found.run(endless) is None
         assert found.run(example) is not None
-    eager.guard(found)
+    eager.guard(found.loops, found.ends)
     outcome = eager.on_cpu(endless)
     assert isinstance(outcome, Raised)
     assert outcome.type == "Endless"

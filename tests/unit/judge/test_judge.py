@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_torchexport.eager.state_ref import StateRef
+from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.judge.judge import (
     failure_class,
     failure_of,

@@ -16,7 +16,6 @@ from pytest_torchexport.outcomes.compare import (
     compare,
     compare_values,
     largest_error,
-    remarks,
 )
 from pytest_torchexport.outcomes.observe import Raised, Returned, TimedOut
 from pytest_torchexport.results.source_line import SourceLine
@@ -314,7 +313,7 @@ def test_it_never_raises_and_leaves_its_inputs_alone():
     assert torch.equal(ONES, torch.ones(2))
 
 
-# -- the largest error, and remarks ----------------------------------------------------------------
+# -- the largest error -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -332,31 +331,3 @@ def test_it_never_raises_and_leaves_its_inputs_alone():
 )
 def test_the_largest_error_is_over_all_float_outputs(left, right, error):
     assert largest_error(left, right) == error
-
-
-IMAGE = torch.ones(2, 3, 4, 5)
-LAST = IMAGE.contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "remark"),
-    [
-        (Pair(ONES, [ONES]), (ONES, [ONES]), "output is a Pair in eager, a tuple in the artifact"),
-        (
-            {"k": (ONES,)},
-            {"k": [ONES]},
-            "output['k'] is a tuple in eager, a list in the artifact",
-        ),
-        (LAST, IMAGE, "output is channels_last in eager, contiguous in the artifact"),
-        (
-            [IMAGE.transpose(0, 1)],
-            [IMAGE.transpose(0, 1).contiguous()],
-            "output[0] is strided in eager, contiguous in the artifact",
-        ),
-        (OrderedDict(a=ONES), OrderedDict(a=ONES), ""),
-        (LAST, LAST, ""),
-        ({"a": ONES, "b": [LAST]}, {"b": [LAST], "a": ONES}, ""),
-    ],
-)
-def test_other_classes_and_memory_formats_are_remarked(left, right, remark):
-    assert remarks(left, right) == ([remark] if remark else [])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import gc
-import math
 import os
 import signal
 import subprocess
@@ -19,14 +17,11 @@ import pytest
 from pytest_torchexport.outcomes import limits
 from pytest_torchexport.outcomes.limits import (
     Deadline,
-    Frame,
-    Stuck,
     TimeLimitExceeded,
     before_termination,
     in_thread,
     interrupted_after,
-    stack_of,
-    stuck,
+    line_of_most,
 )
 
 SHORT = 0.05
@@ -35,6 +30,9 @@ SHORT = 0.05
 def spin():
     while True:
         pass
+
+
+SPINS = spin.__code__.co_firstlineno + 1
 
 
 def test_python_code_that_does_not_end_is_interrupted():
@@ -50,7 +48,7 @@ def test_the_stack_is_sampled_up_to_the_block_that_has_the_limit():
         spin()
     stacks = caught.value.stacks
     assert stacks
-    assert {stack[-1].function for stack in stacks if stack} == {"spin"}
+    assert {stack[-1] for stack in stacks if stack} <= {(__file__, SPINS), (__file__, SPINS + 1)}
 
 
 def test_a_block_that_ends_in_time_is_left_alone():
@@ -103,29 +101,16 @@ def in_weak_reference(wait):
     assert reference() is None
 
 
-def in_gc_callback(wait):
-    def callback(phase, info):
-        if phase == "start":
-            wait()
-
-    gc.callbacks.append(callback)
-    try:
-        gc.collect()
-    finally:
-        gc.callbacks.remove(callback)
-
-
 def spin_after(inside, wait):
     inside(wait)
     spin()
 
 
-@pytest.mark.parametrize("inside", [in_del, in_weak_reference, in_gc_callback])
+@pytest.mark.parametrize("inside", [in_del, in_weak_reference])
 def test_an_interrupt_that_python_drops_comes_again(monkeypatch, inside):
     users = []
     monkeypatch.setattr("sys.unraisablehook", users.append)
-    # Else one that the forward swallowed would do.
-    monkeypatch.setattr(limits, "RING_AGAIN_SECONDS", math.inf)
+    monkeypatch.setattr(limits, "RING_AGAIN_SECONDS", 0.2)
     with pytest.raises(TimeLimitExceeded), interrupted_after(SHORT):
         spin_after(inside, spin)
     assert users == []
@@ -285,41 +270,22 @@ def test_a_handler_that_the_block_sets_stays():
 # -- where code stays ------------------------------------------------------------------------------
 
 PACKAGES = "/env/lib/python3.11/site-packages"
-NET = Frame("/project/net.py", 7, "Net.forward")
-MODEL = Frame(f"{PACKAGES}/timm/models/davit.py", 311, "window_reverse")
-CALL = Frame(f"{PACKAGES}/torch/nn/modules/module.py", 1, "Module.__call__")
-SIZES = Frame(f"{PACKAGES}/torch/utils/_sympy/functions.py", 276, "FloorDiv.eval")
-SYMPY = Frame(f"{PACKAGES}/sympy/simplify/simplify.py", 638, "simplify")
-OTHER = Frame(f"{PACKAGES}/torch/_ops.py", 5, "OpOverload.__call__")
-
-
-def inner(outermost):
-    return stack_of(sys._getframe(), outermost)
-
-
-def test_a_stack_ends_where_it_is_told():
-    frames = inner(sys._getframe())
-    assert [frame.function for frame in frames] == ["inner"]
-    assert frames[0].file == __file__
-    assert len(inner(None)) > 2
-
-
-def test_the_line_and_the_function_of_most_samples_are_named():
-    found = stuck([(SYMPY, SIZES, MODEL, CALL, NET)] * 3 + [(OTHER, NET)])
-    assert found.where.place == "timm/models/davit.py:311"
-    assert found.function == "FloorDiv.eval in torch/utils/_sympy/functions.py"
-    assert found.in_sympy
-
-
-def test_a_function_that_calls_the_line_is_not_one_that_the_line_calls():
-    found = stuck([(NET, CALL)] * 3)
-    assert found.where.place.endswith("net.py:7")
-    assert found.function == ""
+NET = ("/project/net.py", 7)
+MODEL = (f"{PACKAGES}/timm/models/davit.py", 311)
+CALL = (f"{PACKAGES}/torch/nn/modules/module.py", 1)
+OTHER = (f"{PACKAGES}/torch/_ops.py", 5)
 
 
 @pytest.mark.parametrize(
-    "stacks",
-    [[], [()], [(SYMPY, SIZES, MODEL, CALL, NET), (OTHER, NET)], [(), (SYMPY, SIZES, NET)]],
+    ("stacks", "place"),
+    [
+        ([(OTHER, MODEL, CALL, NET)] * 3 + [(OTHER, NET)], "timm/models/davit.py:311"),
+        ([(OTHER, MODEL, CALL, NET), (OTHER, NET)], None),
+        ([(OTHER,)], None),
+        ([()], None),
+        ([], None),
+    ],
 )
-def test_what_is_not_in_most_samples_is_not_named(stacks):
-    assert stuck(stacks) == Stuck()
+def test_the_line_of_most_samples_is_named(stacks, place):
+    found = line_of_most(stacks)
+    assert (found.place if found is not None else None) == place
