@@ -57,7 +57,7 @@ def lost() -> str:
         try:
             torch.cuda.synchronize()
         except RuntimeError as error:
-            _lost.append(_first_line(error))
+            _lost.append(str(error).partition("\n")[0])
     return _lost[0] if _lost else ""
 
 
@@ -154,7 +154,3 @@ def _readable(switch: Switch) -> bool:
     except (AttributeError, RuntimeError):  # an older torch, or set by another name
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

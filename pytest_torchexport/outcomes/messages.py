@@ -18,7 +18,7 @@ from pytest_torchexport.results.source_line import (
     innermost,
     source_line,
 )
-from pytest_torchexport.torch_private.frames import places_of
+from pytest_torchexport.torch_private.circumstances import places_of
 
 MAX_REASON = 600
 MAX_OUTER = 200
@@ -49,8 +49,7 @@ _ADVICE = re.compile(
 _NUMBERS = re.compile(
     r"tensor\(\[.*?\](?:, (?:dtype|device|size|grad_fn|requires_grad)=[^)]*)?\)", re.DOTALL
 )
-# The same of the legacy tracer, which prints lines of them and then the type.
-_COLUMNS = re.compile(r"(?:\s+[-+.\deinfa]+)*\s*\[ (torch\.\w+\{[\d,]*\}) \]")
+# A line of them, as the legacy tracer prints a tensor.
 _LINE_OF_NUMBERS = re.compile(
     r"(?:Columns \d+ to +\d+|\([\d,.]+\) =)?(?:\s*(?:[-+]?[\d.]+(?:e[-+]?\d+)?|-?inf|nan|\*))*+\s*"
 )
@@ -93,7 +92,10 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     last = _LAST_WORD.search(trace)
     kind, message = last.groups() if last is not None else ("", text.splitlines()[-1])
     prefix = f"{kind}: " if kind not in ("", type(error).__name__) else ""
-    return prefix + message.strip(), _torchscript_frame(trace) or user_frame(error)
+    # A script has the innermost line last, a trace first.
+    scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
+    where = _innermost_of(scripted[::-1] + _TRACED.findall(trace))
+    return prefix + message.strip(), where or user_frame(error)
 
 
 def _without_its_own(text: str) -> str:
@@ -102,12 +104,6 @@ def _without_its_own(text: str) -> str:
     Other texts are returned as given.
     """
     return _RUNTIMES_OWN.sub("", _NODE.sub(r"node \2 (\1): ", _ORIGINAL.sub("; ", text)))
-
-
-def _torchscript_frame(trace: str) -> SourceLine | None:
-    """Return the user's innermost line in a traceback: a script has it last, a trace first."""
-    scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
-    return _innermost_of(scripted[::-1] + _TRACED.findall(trace))
 
 
 def _innermost_of(frames: Sequence[tuple[str, str]]) -> SourceLine | None:
@@ -134,13 +130,10 @@ def is_guard(text: str) -> bool:
     return bool(_GUARD.search(text))
 
 
-# Not of sizes alone: torch.export's words for a constant argument that a call changed.
-_REFUSAL = re.compile(r"Guard failed: |Expected input at ")
-
-
 def refuses_its_inputs(text: str) -> bool:
     """Return True if an artifact's exception refuses the inputs of a call."""
-    return is_guard(text) or bool(_REFUSAL.search(text))
+    # Not of sizes alone: torch.export's words for a constant argument that a call changed.
+    return is_guard(text) or "Guard failed: " in text or "Expected input at " in text
 
 
 def condense(error: BaseException) -> tuple[str, SourceLine | None]:
@@ -163,35 +156,31 @@ def condense(error: BaseException) -> tuple[str, SourceLine | None]:
 
 def _telling(error: BaseException) -> str:
     """Return the first lines of an exception that are no advice of torch's, as one line."""
-    text = _without_its_own(text_of(error))
-    text = _without_columns(_NUMBERS.sub("tensor(...)", text))
+    text = _NUMBERS.sub("tensor(...)", _without_its_own(text_of(error)))
     text = _OVERLOADS.sub(r"\1\n\2\n", text)
-    lines = [line.strip() for line in text.splitlines()]
     kept = [
-        line for line in lines if line and not _DROP.match(line) and not line.startswith("File ")
+        line
+        for line in map(str.strip, text.splitlines())
+        # By lines, because a weight has millions of numbers. An empty one is such a line too.
+        if not _LINE_OF_NUMBERS.fullmatch(line)
+        and not _DROP.match(line)
+        and not line.startswith("File ")
     ]
     return " ".join(_ADVICE.sub("", " ".join(kept[:6])).split())
 
 
-def _without_columns(text: str) -> str:
-    """Return the text with the type alone of a tensor that the legacy tracer prints.
-
-    By lines, because a weight has millions of numbers.
-    """
-    if "[ torch." not in text:
-        return text
-    lines = (line for line in text.splitlines() if not _LINE_OF_NUMBERS.fullmatch(line.strip()))
-    return _COLUMNS.sub(r" \1", "\n".join(lines))
-
-
 def _where(causes: list[BaseException]) -> SourceLine | None:
-    users, models = (_said(causes, belongs) for belongs in OWNERS)
-    frames = map(user_frame, causes)
-    return users or next(filter(None, frames), None) or models
+    # The texts, the notes that a target added, and places in frames.
+    said = [
+        text
+        for error in causes
+        for text in (text_of(error), *getattr(error, "__notes__", []), *places_of(error))
+    ]
+    users, models = (_said(said, belongs) for belongs in OWNERS)
+    return users or next(filter(None, map(user_frame, causes)), None) or models
 
 
-def _said(causes: list[BaseException], belongs: Callable[[str], bool]) -> SourceLine | None:
-    said = [text for error in causes for text in _texts(error)]
+def _said(said: list[str], belongs: Callable[[str], bool]) -> SourceLine | None:
     for text in said:
         for path, number in _SCRIPTED.findall(text):
             if belongs(path):
@@ -203,12 +192,6 @@ def _said(causes: list[BaseException], belongs: Callable[[str], bool]) -> Source
             if belongs(path):
                 return source_line(path, int(number), None if scripted else source)
     return None
-
-
-def _texts(error: BaseException) -> tuple[str, ...]:
-    """Return the text of an exception, the notes that a target added, and places in its frames."""
-    notes: list[str] = getattr(error, "__notes__", [])
-    return (text_of(error), *notes, *places_of(error))
 
 
 def raised_at(error: BaseException) -> SourceLine | None:

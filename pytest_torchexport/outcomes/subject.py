@@ -7,6 +7,7 @@ signature is, how to copy it, and how to hand it to an exporter.
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import functools
 import inspect
@@ -100,16 +101,16 @@ class Subject:
 
     def source(self) -> str:
         """Return its source code, as far as Python can find it: a key for stored calls."""
-        classes = (
-            [type(module) for module in self.module.modules()] if self.module is not None else []
-        )
         own = [] if self.function is self.module else [self.function]
-        things: list[Any] = [*dict.fromkeys(classes), *own]
         return "\n".join(
             _source_of_class(thing) if isinstance(thing, type) else _source_of(thing)
-            for thing in things
+            for thing in (*self._classes(), *own)
             if not (getattr(thing, "__module__", None) or "").startswith("torch.")
         )
+
+    def _classes(self) -> Iterable[type]:
+        modules = self.module.modules() if self.module is not None else ()
+        return dict.fromkeys(type(module) for module in modules)
 
     def annotations(self) -> Mapping[str, Any]:
         """Return the annotations of its parameters, evaluated if possible."""
@@ -127,7 +128,11 @@ class Subject:
         torch.OutOfMemoryError.
         """
         if self.module is None:
-            return replace(self, function=_copied_owner(self.function))
+            function = self.function
+            if not isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
+                with contextlib.suppress(Exception):  # of its owner's own __deepcopy__
+                    function = copy.deepcopy(function)
+            return replace(self, function=function)
         try:
             lazily = (self.is_copy or self.is_lent) and weight_of(self.module) > LARGE_MODULE
             module = copied_module(self.module, lazily=lazily, lent=not self.is_copy)
@@ -156,10 +161,8 @@ class Subject:
 
     def packages(self) -> tuple[str, ...]:
         """Return the top-level packages of its code, without torch."""
-        things: list[Any] = (
-            [type(module) for module in self.module.modules()] if self.module is not None else []
-        )
-        modules = {getattr(thing, "__module__", None) or "" for thing in [*things, self.function]}
+        things = (*self._classes(), self.function)
+        modules = {getattr(thing, "__module__", None) or "" for thing in things}
         tops = {name.partition(".")[0] for name in modules}
         return tuple(sorted(tops - {"", "torch", "builtins"}))
 
@@ -235,12 +238,19 @@ def local_packages(root: Path) -> list[str]:
 
     They are the user's, and a process on another machine does not have them.
     """
-    own = root.resolve()
-    return sorted(
-        name
-        for name, module in list(sys.modules.items())
-        if "." not in name and name not in _OURS and _lies_below(module, own)
-    )
+    own, found = root.resolve(), []
+    for name, module in list(sys.modules.items()):
+        if "." in name or name in _OURS:
+            continue
+        namespace = list(getattr(module, "__path__", ()))
+        file = getattr(module, "__file__", None) or (namespace[0] if namespace else None)
+        if isinstance(file, str) and is_users(file) and Path(file).resolve().is_relative_to(own):
+            found.append(name)
+    return sorted(found)
+
+
+# Every process has these; the package itself lies below the root in its own repository.
+_OURS = frozenset({"__main__", "pytest_torchexport"})
 
 
 def _source_of(thing: Any) -> str:
@@ -255,31 +265,9 @@ def _source_of(thing: Any) -> str:
 _source_of_class = functools.lru_cache(maxsize=1024)(_source_of)
 
 
-# Every process has these; the package itself lies below the root in its own repository.
-_OURS = frozenset({"__main__", "pytest_torchexport"})
-
-
-def _lies_below(module: Any, root: Path) -> bool:
-    namespace = list(getattr(module, "__path__", ()))
-    file = getattr(module, "__file__", None) or (namespace[0] if namespace else None)
-    return isinstance(file, str) and is_users(file) and Path(file).resolve().is_relative_to(root)
-
-
-def _copied_owner(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a bound method or a callable object on a copy of its owner; a function as it is."""
-    if isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
-        return function
-    try:
-        return copy.deepcopy(function)
-    except Exception:
-        return function
-
-
 def as_module(thing: Callable[..., Any]) -> torch.nn.Module:
     """Return a function or a bound method as a module, for exporters that take nothing else."""
-    if isinstance(thing, torch.nn.Module):
-        return thing
-    return FunctionModule(thing)
+    return thing if isinstance(thing, torch.nn.Module) else FunctionModule(thing)
 
 
 def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.Module | None:
@@ -315,11 +303,8 @@ class FunctionModule(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.training = False
-        owner = (
-            function
-            if isinstance(function, torch.nn.Module)
-            else getattr(function, "__self__", None)
-        )
+        is_module = isinstance(function, torch.nn.Module)
+        owner = function if is_module else getattr(function, "__self__", None)
         if isinstance(owner, torch.nn.Module):
             self.owner = owner
             self.training = owner.training
@@ -396,23 +381,16 @@ def copied_module(
     with torch.no_grad():
         copied = copy.deepcopy(module, memo)
         if copied is not module:
-            _keep_modes(module, memo)
+            # A __setstate__ that calls the constructor leaves a part in training mode, as einops'.
+            for part in module.modules():
+                twin = memo.get(id(part))
+                if isinstance(twin, torch.nn.Module) and twin.training != part.training:
+                    twin.training = part.training
             own = [*copied.modules(), *tensors_in(copied)]
             memo.update((id(item), item) for item in own)  # these are not to be copied again
             for part in copied.modules():
                 _unshare(part, memo)
     return copied
-
-
-def _keep_modes(module: torch.nn.Module, memo: Memo) -> None:
-    """Put each copied part into the mode of its original.
-
-    A ``__setstate__`` that calls the constructor leaves a part in training mode: einops' layers.
-    """
-    for part in module.modules():
-        twin = memo.get(id(part))
-        if isinstance(twin, torch.nn.Module) and twin.training != part.training:
-            twin.training = part.training
 
 
 def tensors_in(module: torch.nn.Module) -> list[torch.Tensor]:

@@ -66,13 +66,9 @@ class Pairs:
 
         A sign test over the pairs says so, and the whole interval of the ratio lies above.
         """
-        slow = sum(ratio > limit for ratio in self.ratios)
-        return sign_test(slow, len(self.ones)) < SIGNIFICANT and self.interval[0] > limit
-
-
-def sign_test(slow: int, pairs: int) -> float:
-    """Return how likely at least so many of the pairs are slow if it is a matter of chance."""
-    return float(sum(math.comb(pairs, k) for k in range(slow, pairs + 1)) / 2**pairs)
+        slow, pairs = sum(ratio > limit for ratio in self.ratios), len(self.ones)
+        by_chance = sum(math.comb(pairs, k) for k in range(slow, pairs + 1)) / 2**pairs
+        return by_chance < SIGNIFICANT and self.interval[0] > limit
 
 
 def timed_in_turn(one: Run, other: Run, seconds: float) -> Pairs | TooSlow:

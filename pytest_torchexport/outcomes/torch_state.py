@@ -15,7 +15,7 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,9 +28,9 @@ from pytest_torchexport.results.source_line import SourceLine, is_users, short_p
 from pytest_torchexport.torch_private.circumstances import (
     default_device,
     dynamo_is_loaded,
+    is_printing,
     set_default_device,
 )
-from pytest_torchexport.torch_private.frames import is_printing
 
 MAX_WARNINGS = 20
 MAX_OUTPUT = 4000
@@ -176,7 +176,7 @@ def _switches() -> list[cuda.Switch]:
         (torch.get_default_dtype, torch.set_default_dtype, None),
         (torch.is_grad_enabled, torch.set_grad_enabled, None),
         (default_device, set_default_device, None),
-        (_deterministic, _set_deterministic, None),
+        (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, None),
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
         (os.getcwd, os.chdir, None),
     ]
@@ -214,15 +214,6 @@ def plain_attention() -> AbstractContextManager[None]:
     return _set(attention.get_fastpath_enabled, attention.set_fastpath_enabled, False)
 
 
-def _deterministic() -> tuple[bool, bool]:
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    return torch.are_deterministic_algorithms_enabled(), warn_only
-
-
-def _set_deterministic(kept: tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(kept[0], warn_only=kept[1])
-
-
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
     """Set torch for a check during the block, and restore it."""
@@ -231,53 +222,44 @@ def torch_globals(device: str) -> Iterator[None]:
         own, cudas = _switches(), cuda.switches(device)
         switches = own + cudas
         kept = [read() for read, _, _ in switches]
+    pairs = zip(cudas, kept[len(own) :], strict=True)
+    _users.append(
+        [(write, users, value) for (_, write, value), users in pairs if value is not None]
+    )
     try:
         with without_warnings():
             for read, write, value in switches:
                 if value is not None and read() != value:
                     write(value)
-        with ExitStack() as stack:
-            stack.enter_context(_remembered(cudas, kept[len(own) :]))
-            if default_device() is not None:
-                # Calls are made on the CPU, whatever the user's tests default to.
-                stack.enter_context(torch.device("cpu"))
+        # Calls are made on the CPU, whatever the user's tests default to.
+        with torch.device("cpu") if default_device() is not None else contextlib.nullcontext():
             yield
     finally:
+        _users.pop()
         with without_warnings():
             for (read, write, _), value in zip(switches, kept, strict=True):
                 if read() != value:
                     write(value)
 
 
-# CUDA's settings that a check of this process has changed, each with the user's value: one list per
-# check, the innermost last.
-_users: list[list[tuple[cuda.Switch, Any]]] = []
-
-
-@contextmanager
-def _remembered(switches: Sequence[cuda.Switch], values: Sequence[Any]) -> Iterator[None]:
-    found = zip(switches, values, strict=True)
-    _users.append([(switch, value) for switch, value in found if switch[2] is not None])
-    try:
-        yield
-    finally:
-        _users.pop()
+# CUDA's settings that a check of this process has changed: how to write each, the user's value and
+# the check's. One list per check, the innermost last.
+_users: list[list[tuple[Callable[[Any], object], Any, Any]]] = []
 
 
 @contextmanager
 def users_precision() -> Iterator[None]:
     """Put the precision of CUDA (TF32) that the user has set back in the block, during a check."""
-    users = _users[-1] if _users else []
+    settings = _users[-1] if _users else []
     with without_warnings():
-        checks = [read() for (read, _, _), _ in users]
-        for (_, write, _), value in users:
-            write(value)
+        for write, users, _ in settings:
+            write(users)
     try:
         yield
     finally:
         with without_warnings():
-            for ((_, write, _), _), value in zip(users, checks, strict=True):
-                write(value)
+            for write, _, checks in settings:
+                write(checks)
 
 
 @contextmanager

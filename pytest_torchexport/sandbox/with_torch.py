@@ -30,7 +30,7 @@ from pytest_torchexport.outcomes.torch_state import torch_globals
 from pytest_torchexport.sandbox import child, tensors
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.torch_private.memory import times_written
-from pytest_torchexport.torch_private.names_in_files import names_in_tensors
+from pytest_torchexport.torch_private.structures import names_in_tensors
 
 
 class WithTorch:

@@ -1,12 +1,15 @@
-"""Structures of values as torch's pytrees see them: taken apart, put together, written as text.
+"""Structures of values as torch's pytrees see them, and the names that torch writes into files.
 
-Separate because torch has all of this in one private module, ``torch.utils._pytree``.
+Separate because torch has its pytrees in one private module, ``torch.utils._pytree``; the names
+must fit files of other versions of torch too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 
 def registered_nodes() -> Mapping[type, Any]:
@@ -59,3 +62,32 @@ def structure_of_text(text: str) -> Any:
         return torch_pytree.treespec_loads(text)
     except NotImplementedError as error:
         raise KeyError(str(error)) from None
+
+
+# -- names in files --------------------------------------------------------------------------------
+
+
+def names_in_tensors() -> frozenset[str]:
+    """Return the classes and functions that the pickle of a plain tensor names.
+
+    These are among those that torch.load(weights_only=True) admits, and run no code of the file's.
+    Before 2.10 torch.export.load reads the example inputs with weights_only=False:
+    https://github.com/pytorch/pytorch/pull/158247
+    """
+    storages = [name for name in vars(torch) if name.endswith("Storage")]
+    rebuild = ("_rebuild_tensor_v2", "_rebuild_parameter")
+    return frozenset(
+        [
+            "collections.OrderedDict",
+            *(f"torch._utils.{name}" for name in rebuild),
+            *(f"torch.{name}" for name in storages),
+        ]
+    )
+
+
+def class_of_files(name: str) -> tuple[type | None, Any]:
+    """Return the class with this name in files, and the function that flattens it, or Nones."""
+    pytree = getattr(torch.utils, "_pytree", None)
+    cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
+    node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
+    return cls, getattr(node, "flatten_fn", None)

@@ -22,7 +22,7 @@ from pytest_torchexport.torch_private.dispatcher import (
     python_definition,
     registered_at,
 )
-from pytest_torchexport.torch_private.names_in_files import class_of_files
+from pytest_torchexport.torch_private.structures import class_of_files
 
 SETTING = "torchexport_runtime_imports"
 # For a call or a returned value that holds a class of the user's without a name in files.

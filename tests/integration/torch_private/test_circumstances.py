@@ -1,17 +1,23 @@
-"""torch_private/circumstances.py: traces, transforms, modes and torch._dynamo are noticed.
+"""torch_private/circumstances.py: traces, transforms, modes and torch's frames are noticed.
 
 A test that fails here means that torch has changed: the docstring of the room says what to do.
 """
 
 import importlib
+import sys
+import warnings
 
+import pytest
 import torch
+from torch import nn
 
 from pytest_torchexport.torch_private.circumstances import (
     dynamo_is_loaded,
     innermost_function_mode,
+    is_printing,
     is_tracing,
     is_transforming,
+    places_of,
 )
 
 
@@ -44,3 +50,48 @@ def test_transforms_of_torch_func_are_known():
     torch.func.vmap(lambda x: seen.append(is_transforming()) or x)(torch.ones(2))
     assert seen == [True]
     assert not is_transforming()
+
+
+def test_reads_while_a_tensor_is_printed_are_told_from_others(monkeypatch):
+    printing: list[bool] = []
+
+    def warned(message, category, *_):
+        if category is torch.jit.TracerWarning:
+            printing.append(is_printing(sys._getframe(1)))
+
+    def traced(function) -> set[bool]:
+        printing.clear()
+        torch.jit.trace(lambda x: x * len(function(x)), torch.ones(2), check_trace=False)
+        return set(printing)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", warned)
+        assert traced(lambda x: x) == {False}
+        assert traced(repr) == {True}
+
+
+class _Logs(nn.Module):
+    def forward(self, x):
+        warnings.formatwarning("called", UserWarning, "file", 1)
+        return x
+
+
+def test_what_a_script_was_about_to_compile_is_read_from_the_exception():
+    with pytest.raises(Exception) as caught:  # torch has many classes
+        torch.jit.script(_Logs())
+    assert any(__file__ in place for place in places_of(caught.value))
+
+
+def test_the_node_that_an_exporter_translated_is_read_from_the_exception():
+    def translates():
+        program = torch.export.export(nn.ReLU(), (torch.ones(2),))
+        node = next(node for node in program.graph.nodes if node.op == "call_function")
+        node.meta["stack_trace"] = "here"
+        raise ValueError("no translation")
+
+    # The function has to look like one of torch's.
+    code = translates.__code__.replace(co_filename="torch/onnx/exporter.py")
+    with pytest.raises(ValueError, match="no translation") as caught:
+        type(translates)(code, globals())()
+    assert places_of(caught.value) == ["here"]

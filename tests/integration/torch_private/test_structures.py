@@ -3,11 +3,17 @@
 A test that fails here means that torch has changed: the docstring of the room says what to do.
 """
 
+import io
+import pickletools
+import zipfile
+
 import pytest
 import torch
 
 from pytest_torchexport.torch_private.structures import (
+    class_of_files,
     flatten_registered,
+    names_in_tensors,
     parts_of_structure,
     structure_of_text,
     text_of_structure,
@@ -36,3 +42,28 @@ def test_a_structure_of_a_class_that_is_not_registered_is_a_key_error():
     unknown = '[1, {"type": "no.such.Class", "context": "null", "children_spec": []}]'
     with pytest.raises(KeyError):
         structure_of_text(unknown)
+
+
+def test_a_class_is_found_by_its_name_in_files():
+    cls, flatten = class_of_files("collections.OrderedDict")
+    assert cls.__name__ == "OrderedDict"
+    assert callable(flatten)
+    assert class_of_files("no.such.Class") == (None, None)
+
+
+def test_the_pickle_of_a_plain_tensor_names_what_is_known():
+    parameter = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    for tensor in (torch.ones(2), torch.ones(2, dtype=torch.int8), parameter):
+        buffer = io.BytesIO()
+        torch.save({"a": tensor}, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)  # raises for a name that it does not admit
+        with zipfile.ZipFile(buffer) as archive:
+            (pickled,) = (n for n in archive.namelist() if n.endswith("data.pkl"))
+            words = [
+                str(argument).replace(" ", ".")
+                for opcode, argument, _ in pickletools.genops(archive.read(pickled))
+                if opcode.name == "GLOBAL"
+            ]
+        assert words
+        assert set(words) <= names_in_tensors()
