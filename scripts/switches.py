@@ -19,7 +19,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,10 @@ def without_move(name: str) -> Callable[[Any], Any]:
     return lambda moves: moves | {name: type(moves[name])(lambda _: iter(()), "switched off")}
 
 
+def puts_nothing_back(_: Any) -> Any:
+    return lambda _reached: nullcontext([])
+
+
 def yields_nothing(_: Any) -> Callable[..., Iterator[Any]]:
     return lambda *_, **__: iter(())
 
@@ -162,6 +166,12 @@ SWITCHES: tuple[Switch, ...] = (
         "eager.watch:changed_at",
         returns({}),
         ("zoo/toggle/trace", "zoo/last input/trace"),
+    ),
+    Switch(
+        "what copies share is put back",
+        "eager.shared:put_back",
+        puts_nothing_back,
+        ("zoo/deployed by its export/export",),
     ),
     # explore
     Switch(

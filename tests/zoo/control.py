@@ -27,6 +27,7 @@ from zoo.row import (
     frozen_size,
     has,
     no_construct,
+    no_type,
     normal,
     row,
     section,
@@ -445,6 +446,26 @@ def forward(self, x: Tensor) -> Tensor:
     if torch.jit.is_tracing():
         return x + x
     return x * 2
+
+
+@row(
+    "deployed by its export",
+    normal(4, 3),
+    script=no_type("type(self).deployed = True"),
+    export=DIFFERS,
+    onnx=DIFFERS,
+    blame=asks("if torch.compiler.is_compiling():"),
+    ci="export onnx",
+)
+class DeployedByItsExport(nn.Module):
+    """The class notes that it was exported: what its copies share would change eager, too."""
+
+    deployed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            type(self).deployed = True
+        return x * 2 if type(self).deployed else x
 
 
 class OnnxSoftplus(nn.Module):
