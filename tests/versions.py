@@ -74,11 +74,6 @@ CALL_DEPTH = Change(
     link="https://github.com/microsoft/onnxruntime/pull/32339",
     words="ONNX Runtime refuses local functions that call each other more than 100 deep",
 )
-FROZEN_THAWED = Change(
-    versions="torch<2.10",
-    link="https://github.com/pytorch/pytorch/pull/164290",
-    words="torch.export.load gives every parameter requires_grad, frozen ones too",
-)
 NESTED_REFUSED = Change(
     versions="torch<2.10",
     link="https://github.com/pytorch/pytorch/pull/163773",

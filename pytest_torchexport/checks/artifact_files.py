@@ -1,15 +1,13 @@
 """The artifact's files: saved and loaded, measured, and shipped.
 
-Saving and loading belong to the check ``round_trip``: what they change in a program, and files that
-do not load, are held back until every other step has passed. Raises LoadFailed, RoundTripDiffers
-and ArtifactTooLarge.
+Saving and loading belong to the check ``round_trip``: files that do not load are held back until
+every other step has passed. Raises LoadFailed and ArtifactTooLarge.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import secrets
 import shutil
 from collections import defaultdict
@@ -45,7 +43,6 @@ from pytest_torchexport.results.failures import (
     Failure,
     Ineffective,
     LoadFailed,
-    RoundTripDiffers,
     SpecError,
 )
 from pytest_torchexport.results.files import write
@@ -82,10 +79,6 @@ OTHER = (
 )
 # A function reaches its weights in ways that are not known here.
 NO_MODULE = "the size was not limited: the subject is a function, and its weights are not known"
-
-
-# The digest of a text, as targets/formats/contents.py makes it.
-_DIGEST = re.compile(r",? \b[0-9a-f]{16}\b")
 
 
 # -- saving and loading ----------------------------------------------------------------------------
@@ -182,7 +175,7 @@ def _below(directory: Path) -> dict[str, Path]:
 def load(case: Case) -> Case | None:
     """Load the file in the clean process. Return a case with the session.
 
-    A failure is held back, LoadFailed or RoundTripDiffers, unless the item is to be isolated and
+    A failure is held back, LoadFailed, unless the item is to be isolated and
     the file crashes or hangs while it loads: a call in this process might be the last.
     """
     if case.saved is None:
@@ -213,34 +206,12 @@ def _not_isolated(case: Case, failure: Failure) -> None:
 
 
 def _judge_file(case: Case, found: Mapping[str, Any]) -> None:
-    own = case.artifact.facts.contents()
     pickled = found.get("pickled", ())
     if pickled:
         case.log.note(
             f"the file holds pickles that name {', '.join(pickled)}: loading it runs code of these"
         )
     raise_if_unsound(found.get("problems", ()))
-    raise_if_renamed(own, found.get("contents", own), "saving and loading it")
-
-
-def raise_if_renamed(before: Mapping[str, str], after: Mapping[str, str], done: str) -> None:
-    """Raise RoundTripDiffers if what a program contains was changed by what was ``done`` to it."""
-    changed = [
-        f"{key}: {_change(before.get(key, 'nothing'), after.get(key, 'nothing'))}"
-        for key in (*before, *(key for key in after if key not in before))
-        if before.get(key) != after.get(key)
-    ]
-    if changed:
-        raise RoundTripDiffers(
-            f"{done} changed what the program contains: {changed[0]}",
-            details=tuple(changed[1:]),
-        )
-
-
-def _change(before: str, after: str) -> str:
-    """Return ``float32[3] before, float64[3] after``: digests mean nothing to a reader."""
-    one, other = (_DIGEST.sub("", text) for text in (before, after))
-    return f"{one}, with other contents" if one == other else f"{one} before, {other} after"
 
 
 # -- size ------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def _cause(theirs: Texts, ours: Texts, failure: Failure) -> Cause | None:
 def _found(made: Artifact, target: str) -> Mapping[str, Any]:
     """Return what the clean process finds in a file, of an artifact that was made here."""
     if target not in FLAT:
-        return {"contents": made.facts.contents()}
+        return {"weights": made.facts.weights()}
     with tempfile.TemporaryDirectory() as directory:
         return {"weights": onnx_model.weights(made.save(Path(directory)))}
 
@@ -93,9 +93,9 @@ def _weights(found: Mapping[str, Any], names: Collection[str]) -> Texts:
 
     A text is dtype, shape and digest. In an ONNX file the name is ``fc.weight``.
     """
-    texts = {**found.get("contents", {}), **found.get("weights", {})}
+    texts = found.get("weights", {})
     return {
-        name: texts[key].removesuffix(" requires_grad")
+        name: texts[key]
         for name in names
         for key in (name, name.partition(" ")[2])
         if isinstance(texts.get(key), str)

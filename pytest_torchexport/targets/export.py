@@ -14,7 +14,6 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
 from pytest_torchexport.targets.formats import exported_program
-from pytest_torchexport.targets.formats.contents import given_extras
 from pytest_torchexport.targets.torch_export_shared import (
     EXPORTING,
     REFUSES,
@@ -93,7 +92,7 @@ def _artifact(
         write=lambda path: exported_program.save(program, path, extra_files),
         filename=exported_program.FILENAME,
         facts=exported_program.ExportedProgramFacts(
-            program=program, extras=given_extras(extra_files), notes=notes, cautions=cautions
+            program=program, notes=notes, cautions=cautions
         ),
     )
 

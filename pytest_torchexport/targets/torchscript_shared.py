@@ -11,7 +11,6 @@ from pytest_torchexport.inputs.pytrees import Structure, describe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module
 from pytest_torchexport.targets.formats import torchscript
-from pytest_torchexport.targets.formats.contents import given_extras
 
 # torch.jit.trace runs forward in Python.
 TRACING = {"torch.jit.is_tracing": True, "torch._C._get_tracing_state": True}
@@ -75,5 +74,5 @@ def artifact_fields(program: Any, extra_files: Mapping[str, str | bytes]) -> dic
         "write": lambda path: torchscript.save(program, path, extra_files),
         "filename": torchscript.FILENAME,
         "native_loops": torchscript.has_loops(program),
-        "facts": torchscript.TorchScriptFacts(program=program, extras=given_extras(extra_files)),
+        "facts": torchscript.TorchScriptFacts(program=program),
     }

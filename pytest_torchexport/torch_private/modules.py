@@ -126,27 +126,6 @@ def script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
             continue
 
 
-def script_attribute(module: Any, name: str) -> Any:
-    """Return one attribute of a ScriptModule.
-
-    Raises RuntimeError if Python has no type for it, as for an enum that is not imported.
-    """
-    return module._c.getattr(name)
-
-
-def script_code(module: Any) -> str:
-    """Return the source that TorchScript prints of a ScriptModule; empty for another module."""
-    code: str = getattr(getattr(module, "_c", None), "code", "")
-    return code
-
-
-def script_methods(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the compiled methods of a ScriptModule by name; none for another module."""
-    list_names = getattr(getattr(module, "_c", None), "_method_names", None)
-    for name in list_names() if list_names is not None else ():
-        yield name, module._c._get_method(name)
-
-
 def with_calls_inlined(graph: Any) -> Any:
     """Return a graph with its calls resolved, or the graph itself if torch cannot do it.
 

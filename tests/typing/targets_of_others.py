@@ -38,8 +38,8 @@ class Facts(ProgramFacts):
     def devices(self) -> tuple[BakedDevice, ...]:
         return ()
 
-    def contents(self) -> dict[str, str]:
-        return {"weights": "none"}
+    def weights(self) -> dict[str, str]:
+        return {"weight": "float32[2] 1a2b"}
 
 
 def read(path: Path, loaded: Any) -> Facts:

@@ -8,7 +8,6 @@ from typing import Dict, List, Optional  # noqa: UP035  # TorchScript's words
 
 import torch
 from torch import Tensor, nn
-from versions import FROZEN_THAWED
 
 from zoo.row import (
     B_T_4,
@@ -231,7 +230,6 @@ def forward(self, x: Tensor) -> Tensor:
     "moving parameter",
     X,
     COUNTED,
-    elsewhere={FROZEN_THAWED: {"export": "RoundTripDiffers"}},
     blame=moved_on(),
     ci="onnx",
 )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import io
-import re
 import shutil
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,7 @@ import torch
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, line_of_fx
-from pytest_torchexport.targets.formats.contents import (
-    TensorTexts,
-    Texts,
-    collected,
-    extras_of,
-    shape_text,
-)
+from pytest_torchexport.targets.formats.contents import digests
 from pytest_torchexport.targets.formats.devices import (
     BakedDevice,
     Operation,
@@ -37,8 +30,6 @@ from pytest_torchexport.torch_private.memory import kept_shared
 from pytest_torchexport.torch_private.structures import parts_of_structure
 
 FILENAME = "model.pt2"
-# The text of a range that says nothing.
-UNBOUNDED = "-oo to oo"
 SCRIPT = "artifact = torch.export.load(path).module()\n"
 # torch's higher-order operators that decide or repeat, by name: some are classes of private
 # modules.
@@ -49,10 +40,9 @@ BRANCHES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedProgramFacts(ProgramFacts):
-    """The facts of an ExportedProgram. ``extras`` are the contents of extra files."""
+    """The facts of an ExportedProgram."""
 
     program: torch.export.ExportedProgram
-    extras: Mapping[str, str] = field(default_factory=dict)
 
     def signature(self) -> inspect.Signature | None:
         """Return its arguments: each by position or by name, as it was in the call of the export.
@@ -108,12 +98,16 @@ class ExportedProgramFacts(ProgramFacts):
         """Return its code, its signature and its ranges of sizes."""
         return str(self.program)
 
-    def contents(self) -> dict[str, str]:
-        """Return its signature, ranges, tensors and module calls, and the extra files."""
-        return {**_contents(self.program), **self.extras}
+    def weights(self) -> dict[str, str]:
+        """Return the digests of its parameters and buffers."""
+        parameters = self.program.graph_signature.parameters
+        return digests(
+            (f"{'parameter' if name in parameters else 'buffer'} {name}", value)
+            for name, value in self.program.state_dict.items()
+        )
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
-        """Return contents, and of a foreign file branches and sizes, as JSON."""
+        """Return the facts of a foreign file with its sizes, as JSON."""
         sizes = {"sizes": SizeFacts.captured(self.program).as_plain()} if foreign else {}
         return {**super().as_plain(foreign=foreign), **sizes}
 
@@ -163,8 +157,8 @@ def _homes(program: torch.export.ExportedProgram) -> Iterator[str]:
 
 
 def read(path: Path, loaded: LoadedProgram) -> ExportedProgramFacts:
-    """Return the facts of a loaded program and of its archive."""
-    return ExportedProgramFacts(program=loaded.program, extras=extras_of(path))
+    """Return the facts of a loaded program."""
+    return ExportedProgramFacts(program=loaded.program)
 
 
 def save(
@@ -271,73 +265,3 @@ def _operands(node: Any) -> Iterator[Any]:
 def _device_argument(node: Any) -> str | None:
     leaves = [*node.args, *node.kwargs.values()]
     return next((str(leaf) for leaf in leaves if isinstance(leaf, torch.device)), None)
-
-
-# -- contents --------------------------------------------------------------------------------------
-
-
-def _contents(program: Any) -> dict[str, str]:
-    tensors = TensorTexts()
-    return collected(
-        inputs=lambda: _spec_texts("input", program, program.graph_signature.input_specs),
-        outputs=lambda: _spec_texts("output", program, program.graph_signature.output_specs),
-        structures=lambda: (
-            ("structure of inputs", _on_one_line(program.call_spec.in_spec)),
-            ("structure of outputs", _on_one_line(program.call_spec.out_spec)),
-        ),
-        # A symbol that no node has any more is lost; if it had no bounds, nothing is.
-        ranges=lambda: (
-            (f"range of {symbol}", text)
-            for symbol, interval in program.range_constraints.items()
-            if (text := _interval_text(interval)) != UNBOUNDED
-        ),
-        state=lambda: (
-            pair
-            for name, value in program.state_dict.items()
-            for pair in tensors.of(_kind(value), [(name, value)])
-        ),
-        constants=lambda: tensors.of("constant", program.constants.items()),
-        modules=lambda: (
-            # No names are written as None.
-            (
-                f"module {entry.fqn}",
-                _on_one_line(entry.signature).replace("arg_names=[]", "arg_names=None"),
-            )
-            for entry in program.module_call_graph
-        ),
-    )
-
-
-def _kind(value: torch.Tensor) -> str:
-    return "parameter" if isinstance(value, torch.nn.Parameter) else "buffer"
-
-
-def _spec_texts(kind: str, program: Any, specs: Iterable[Any]) -> Texts:
-    from torch.export.graph_signature import InputKind
-
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    for number, item in enumerate(specs):
-        name = getattr(item.arg, "name", "")
-        # The capture's stand-in for an object of C++ (TorchBind, a generator) is not saved.
-        held = getattr(item.arg, "class_fqn", values.get(name))
-        value = getattr(item.arg, "value", held)
-        facts = (item.kind.name, type(item.arg).__name__, name, item.target, _value_text(value))
-        # A constant has the field in memory only.
-        buffer = item.kind == InputKind.BUFFER
-        kept = f" persistent={item.persistent}" if buffer else ""
-        yield f"{kind} {number}", " ".join(map(str, facts)) + kept
-
-
-def _interval_text(interval: Any) -> str:
-    # torch has two infinities, and a range of a float comes back with the other.
-    return f"{interval.lower} to {interval.upper}".replace("int_oo", "oo")
-
-
-def _value_text(value: Any) -> str:
-    # The layout of a tensor is not saved.
-    return shape_text(value) if isinstance(value, torch.Tensor) else repr(value)
-
-
-def _on_one_line(thing: Any) -> str:
-    """Return the repr on one line, without addresses."""
-    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(repr(thing).split()))

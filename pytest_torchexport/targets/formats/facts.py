@@ -61,20 +61,19 @@ class ProgramFacts:
         """Return the program as text, for a person."""
         return ""
 
-    def contents(self) -> dict[str, str]:
-        """Return texts by name that saving and loading must not change."""
+    def weights(self) -> dict[str, str]:
+        """Return dtype, shape and digest of its parameters and buffers, by name."""
         return {}
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
-        """Return the contents as JSON for another process, without those not known.
+        """Return the facts as JSON for another process, without those not known.
 
-        Of a foreign file, which no artifact at hand states the facts of, the arguments and the
-        branches as well: finding these takes as long as loading does.
+        Of a foreign file, which no artifact at hand states the facts of; finding them takes as long
+        as loading does.
         """
-        contents = self.contents()
-        found: dict[str, Any] = {"contents": contents} if contents else {}
         if not foreign:
-            return found
+            return {}
+        found: dict[str, Any] = {"weights": self.weights()}
         signature, branches = self.signature(), self.branches()
         if signature is not None:
             found["arguments"] = [

@@ -73,10 +73,6 @@ class OnnxModelFacts(ProgramFacts):
         """Return it in ONNX's own syntax."""
         return text(self.model())
 
-    def contents(self) -> dict[str, str]:
-        """Return its inputs, outputs, versions, metadata and functions."""
-        return contents(self.model())
-
 
 def read(path: Path) -> Any:
     """Return the ``onnx.ModelProto`` of a file, without its external data."""
@@ -201,23 +197,7 @@ def _metadata(node: Any) -> dict[str, str]:
     return {item.key: item.value for item in getattr(node, "metadata_props", ())}
 
 
-# -- contents --------------------------------------------------------------------------------------
-
-
-def contents(model: Any) -> dict[str, str]:
-    """Return inputs, outputs, versions, metadata and functions of an ``onnx.ModelProto``."""
-    graph = model.graph
-    return {
-        "inputs": ", ".join(value.name for value in graph.input),
-        "outputs": ", ".join(value.name for value in graph.output),
-        **{f"input {value.name}": _type(value.type) for value in graph.input},
-        **{f"output {value.name}": _type(value.type) for value in graph.output},
-        "ir_version": str(model.ir_version),
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        **{f"opset {item.domain or 'ai.onnx'}": str(item.version) for item in model.opset_import},
-        **{f"metadata {item.key}": item.value for item in model.metadata_props},
-        **{_name(function): _signature(function) for function in model.functions},
-    }
+# -- weights and sizes -----------------------------------------------------------------------------
 
 
 def weights(path: Path) -> dict[str, str]:
@@ -233,36 +213,6 @@ def weights(path: Path) -> dict[str, str]:
         f"{hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()}"
         for name, array in arrays.items()
     }
-
-
-def _type(type_: Any) -> str:
-    """Return ``float[batch, 3]``, with ``?`` for an axis of unknown size."""
-    import onnx
-
-    kind = type_.WhichOneof("value")
-    if kind in ("tensor_type", "sparse_tensor_type"):
-        held = getattr(type_, kind)
-        dtype = onnx.TensorProto.DataType.Name(held.elem_type).lower()
-        axes = ", ".join(map(_axis, held.shape.dim)) if held.HasField("shape") else "..."
-        return f"{'sparse ' if kind == 'sparse_tensor_type' else ''}{dtype}[{axes}]"
-    if kind in ("sequence_type", "optional_type"):
-        return f"{kind.removesuffix('_type')} of {_type(getattr(type_, kind).elem_type)}"
-    return str(kind)
-
-
-def _axis(axis: Any) -> str:
-    if axis.HasField("dim_value"):
-        return str(axis.dim_value)
-    return axis.dim_param or "?"
-
-
-def _name(function: Any) -> str:
-    overload = f":{function.overload}" if function.overload else ""
-    return f"function {function.domain}::{function.name}{overload}"
-
-
-def _signature(function: Any) -> str:
-    return f"({', '.join(function.input)}) -> ({', '.join(function.output)})"
 
 
 def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:

@@ -335,8 +335,12 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
     path: Path
     session: Any
 
+    def weights(self) -> dict[str, str]:
+        """Return the digests of its initializers."""
+        return onnx_model.weights(self.path)
+
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
-        """Return contents and problems; of a foreign file what it declares of its values too."""
+        """Return its problems; of a foreign file what it declares of its values too."""
         found = {**super().as_plain(foreign=foreign), "problems": onnx_model.problems(self.path)}
         return {**found, **self._declared()} if foreign else found
 
@@ -346,7 +350,6 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
             "names": names,
             "shapes": onnx_model.input_shapes(self.model(), names),
             "outputs": self.outputs(),
-            "weights": onnx_model.weights(self.path),
         }
 
 

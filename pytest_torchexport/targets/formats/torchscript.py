@@ -9,16 +9,16 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.outcomes.observe import named_tensors
 from pytest_torchexport.outcomes.operator_table import OPERATORS
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.source_line import source_line
@@ -30,13 +30,7 @@ from pytest_torchexport.targets.formats.branches import (
     is_outside_torch,
     real_path,
 )
-from pytest_torchexport.targets.formats.contents import (
-    TensorTexts,
-    Texts,
-    collected,
-    extras_of,
-    shortened,
-)
+from pytest_torchexport.targets.formats.contents import digests
 from pytest_torchexport.targets.formats.devices import (
     BakedDevice,
     Operation,
@@ -46,9 +40,6 @@ from pytest_torchexport.targets.formats.devices import (
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.torch_private.modules import (
     is_tensor_type,
-    script_attribute,
-    script_code,
-    script_methods,
     with_calls_inlined,
 )
 
@@ -65,16 +56,13 @@ PACKING = (
 )
 # Operators that name a device by themselves.
 DEVICE_BY_NAME = {f"aten::{name}": row.device for name, row in OPERATORS.items() if row.device}
-# Values of attributes that are compared as text; of other types only the type is.
-PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchScriptFacts(ProgramFacts):
-    """The facts of a ScriptModule or ScriptFunction. ``extras`` are the contents of extra files."""
+    """The facts of a ScriptModule or ScriptFunction."""
 
     program: Any
-    extras: Mapping[str, str] = field(default_factory=dict)
 
     def signature(self) -> inspect.Signature | None:
         """Return that of its schema."""
@@ -111,9 +99,10 @@ class TorchScriptFacts(ProgramFacts):
         """Return its graph, submodules included."""
         return str(_graph_of(self.program) or "")
 
-    def contents(self) -> dict[str, str]:
-        """Return its methods, modes, tensors and other attributes, and the extra files."""
-        return {**_contents(self.program), **self.extras}
+    def weights(self) -> dict[str, str]:
+        """Return the digests of its parameters and buffers; none of a function."""
+        program = self.program
+        return digests(named_tensors(program)) if isinstance(program, torch.nn.Module) else {}
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -126,8 +115,8 @@ def load(path: Path, device: str) -> Callable[..., Any]:
 
 
 def read(path: Path, loaded: Any) -> TorchScriptFacts:
-    """Return the facts of a loaded program and of its archive."""
-    return TorchScriptFacts(program=loaded, extras=extras_of(path))
+    """Return the facts of a loaded program."""
+    return TorchScriptFacts(program=loaded)
 
 
 def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> None:
@@ -287,159 +276,3 @@ def _dimensions(value: Any) -> int | None:
     """Return a tensor's number of dimensions. A trace knows it, a script does not."""
     kind = value.type()
     return kind.dim() if is_tensor_type(kind) else None
-
-
-# -- contents --------------------------------------------------------------------------------------
-
-
-def _contents(program: Any) -> dict[str, str]:
-    if not isinstance(program, torch.nn.Module):
-        return collected(methods=lambda: _function_texts(program))
-    tensors = TensorTexts()
-    return collected(
-        parameters=lambda: tensors.of(
-            "parameter", program.named_parameters(remove_duplicate=False)
-        ),
-        buffers=lambda: tensors.of("buffer", program.named_buffers(remove_duplicate=False)),
-        modes=lambda: _mode_texts(program),
-        methods=lambda: _method_texts(program, tensors),
-        attributes=lambda: _attribute_texts(program, tensors),
-    )
-
-
-def _function_texts(function: Any) -> Texts:
-    # torch.jit.save makes a function the only method of a new module, which is in training mode
-    # and has lost the defaults.
-    yield "training", "True"
-    yield _method_text("forward", function.schema.arguments, function, defaults=False)
-    yield from _constant_texts("forward", function, TensorTexts())
-
-
-def _parts(program: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the module and all modules inside it, by path."""
-    yield from program.named_modules(remove_duplicate=False)
-
-
-def _mode_texts(program: torch.nn.Module) -> Texts:
-    for path, part in _parts(program):
-        mode = getattr(part, "training", None)  # a frozen one has none
-        if mode is not None:
-            yield f"training of {path}" if path else "training", str(mode)
-
-
-def _joined(*names: str) -> str:
-    return ".".join(filter(None, names))
-
-
-def _method_texts(program: torch.nn.Module, tensors: TensorTexts) -> Texts:
-    for path, part in _parts(program):
-        for name, method in script_methods(part):
-            yield _method_text(_joined(path, name), method.schema.arguments[1:], method)
-            yield from _constant_texts(_joined(path, name), method, tensors)
-
-
-def _method_text(
-    name: str, arguments: Iterable[Any], method: Any, *, defaults: bool = True
-) -> tuple[str, str]:
-    taken = ", ".join(_argument_text(item, defaults=defaults) for item in arguments)
-    returned = ", ".join(_type_text(item.type) for item in method.schema.returns)
-    return f"method {name}", f"({taken}) -> {returned}"
-
-
-def _argument_text(argument: Any, *, defaults: bool) -> str:
-    given = defaults and argument.has_default_value()
-    default = f" = {argument.default_value!r}" if given else ""
-    # Saving numbers arguments that have one name twice (an attention's x, x, x), and counts those
-    # without a name anew when it makes a module of a function.
-    name = re.sub(r"_?\d+$", "", argument.name)
-    return f"{name}: {_type_text(argument.type)}{default}"
-
-
-def _constant_texts(name: str, method: Any, tensors: TensorTexts) -> Texts:
-    # Printing numbers them anew, and one that occurs twice may become one: they make one text.
-    texts = sorted({tensors.text(value) for value in _constants(method)})
-    if texts:
-        yield f"constants of {name}", shortened("; ".join(texts))
-
-
-def _type_text(kind: Any) -> str:
-    return _unmangled(kind.annotation_str)
-
-
-def _unmangled(text: str) -> str:
-    """Return a type's name without the numbers that tell the types of one process apart."""
-    return re.sub(r"___torch_mangle_\d+\.", "", text).replace("__torch__.", "")
-
-
-def _attribute_texts(program: torch.nn.Module, tensors: TensorTexts) -> Texts:
-    for path, part in _parts(program):
-        registered = _registered(part)
-        for name, kind in _declared(part):
-            if name not in registered and name != "training":
-                value = _value_text(_attribute(part, name), tensors)
-                yield f"attribute {_joined(path, name)}", f"{kind}{value}"
-
-
-def _registered(part: torch.nn.Module) -> set[str]:
-    parameters = part.named_parameters(recurse=False, remove_duplicate=False)
-    buffers = part.named_buffers(recurse=False, remove_duplicate=False)
-    return {name for name, _ in (*parameters, *buffers)}
-
-
-def _value_text(value: Any, tensors: TensorTexts) -> str:
-    """Return `` = 3`` for plain values and tensors, an empty text for anything else."""
-    leaves, _ = flatten(value)
-    # By its very type: a member of an enumeration may be a str too, and is not one in a process
-    # that does not know its class.
-    if not all(type(leaf) in PLAIN or isinstance(leaf, torch.Tensor) for _, leaf in leaves):
-        return ""
-    texts = (
-        f"{path}{' ' if path else ''}"
-        f"{tensors.text(leaf) if isinstance(leaf, torch.Tensor) else repr(leaf)}"
-        for path, leaf in leaves
-    )
-    return f" = {shortened(', '.join(texts))}"
-
-
-# -- torch's private parts -------------------------------------------------------------------------
-
-_DECLARED = re.compile(r'^  (?:(\w+)|__annotations__\["(.+?)"\]) [:=] (.+)$')
-
-
-def _declared(part: Any) -> Iterator[tuple[str, str]]:
-    """Yield the attributes and constants of a compiled module with their types.
-
-    They stand in its printed class, which a loaded module has as well. Nothing if torch prints
-    none.
-    """
-    for line in script_code(part).splitlines():
-        if line.startswith("  def "):
-            return
-        found = _DECLARED.match(line)
-        if found is not None and found[1] not in ("__parameters__", "__buffers__"):
-            yield found[1] or found[2], _unmangled(found[3])
-
-
-def _attribute(part: Any, name: str) -> Any:
-    """Return an attribute's value, or a bare object if Python has no type for it.
-
-    There is none for a member of an enum whose class does not exist in this process.
-    """
-    try:
-        return script_attribute(part, name)
-    except Exception:
-        return object()
-
-
-def _constants(method: Any) -> list[torch.Tensor]:
-    """Return the tensors that are constants of a method, as are the weights of a frozen module.
-
-    Without scalars: a number in a trace becomes a tensor when the trace is loaded.
-    """
-    values = [
-        node.t("value")
-        for node in method.graph.findAllNodes("prim::Constant")
-        # A constant that nothing uses is not saved.
-        if node.hasAttribute("value") and node.kindOf("value") == "t" and node.output().uses()
-    ]
-    return [value for value in values if value.dim() > 0]

@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import check_export, engine, register_target
+from pytest_torchexport import check_export, register_target
 from pytest_torchexport.config import names
-from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import RETURNS_WITHOUT_GRADIENTS
-from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
 from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST, GradMode
 from pytest_torchexport.targets.script import Script
@@ -142,40 +140,6 @@ def test_nothing_runs_under_the_callers_autocast_and_that_is_said():
         assert torch.is_autocast_enabled("cpu")
     assert verdict.status == "passed", verdict
     assert verdict.cautions == (WITHOUT_AUTOCAST,)
-
-
-class Frozen(nn.Module):
-    """Has parameters of both kinds, a buffer, a constant, and a block without gradients."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(4, 4)
-        self.fc.bias.requires_grad_(False)
-        self.plain = torch.ones(4)
-        self.register_buffer("shift", torch.ones(4))
-
-    def forward(self, x):
-        with torch.no_grad():
-            mean = self.fc(x).mean(0)
-        return self.fc(x) * self.plain - mean + self.shift
-
-
-@pytest.mark.parametrize("target", ["trace", "export"])
-def test_the_program_has_the_same_tensors_in_every_mode(target):
-    torch.manual_seed(0)
-    net, contents = Frozen().eval(), []
-    for mode in MODES:
-        with mode():
-            artifact = engine.export(net, Call(X), Plan(target=target, device="cpu"))
-        contents.append(
-            {
-                name: text
-                for name, text in artifact.facts.contents().items()
-                if name.startswith(("parameter", "buffer", "constant"))
-            }
-        )
-    assert contents[0] == contents[1] == contents[2]
-    assert any(text.endswith(" requires_grad") for text in contents[0].values())
 
 
 class Numpy(nn.Module):

@@ -19,10 +19,7 @@ from pytest_torchexport.torch_private.modules import (
     hooks_of,
     is_tensor_type,
     parameters_of,
-    script_attribute,
     script_attributes,
-    script_code,
-    script_methods,
     uncompiled,
     with_calls_inlined,
 )
@@ -101,17 +98,9 @@ def test_a_compiled_module_or_function_gives_back_the_one_that_was_compiled():
 # -- TorchScript -----------------------------------------------------------------------------------
 
 
-def test_a_script_shows_its_attributes_methods_and_code():
+def test_a_script_shows_its_attributes():
     script = torch.jit.script(Scripted())
     assert dict(script_attributes(script))["scale"] == 2.0
-    assert script_attribute(script, "scale") == 2.0
-    assert {name for name, _ in script_methods(script)} == {"forward", "scaled"}
-    assert "scale : float" in script_code(script)
-
-
-def test_a_module_of_eager_is_no_script():
-    assert list(script_methods(nn.Linear(2, 2))) == []
-    assert script_code(nn.Linear(2, 2)) == ""
 
 
 def test_calls_are_inlined_in_the_graph_of_a_fork():

@@ -247,3 +247,6 @@ def test_another_process_has_the_static_axes_and_the_ranges():
     plain = SizeFacts.from_plain(facts.as_plain())
     assert plain.axes == ((sympy.Symbol("s0"), 8), None)
     assert plain.ranges == {sympy.Symbol("s0"): (3, 4)}
+    code = "__import__('os')"  # is never evaluated
+    facts = SizeFacts.from_plain({"axes": [], "ranges": {code: [2, None]}})
+    assert facts.ranges == {sympy.Symbol(code): (2, None)}

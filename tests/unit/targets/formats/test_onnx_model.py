@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 from onnx_by_hand import FLOAT, model, tensor, written  # noqa: E402
 
 from pytest_torchexport.targets.formats import onnx_model  # noqa: E402
-from pytest_torchexport.targets.formats.onnx_model import contents, external, problems  # noqa: E402
+from pytest_torchexport.targets.formats.onnx_model import external, problems  # noqa: E402
 
 helper = onnx.helper
 
@@ -169,28 +169,6 @@ def test_a_model_that_breaks_the_format_is_told_in_the_checkers_words(tmp_path):
 
 
 # -- what it says of itself ------------------------------------------------------------------------
-
-
-def test_names_axes_versions_and_functions_are_said():
-    made = model()
-    made.producer_name, made.producer_version = "exporter", "1.2"
-    made.functions.append(helper.make_function("team", "F", ["a"], ["b"], [], []))
-    made.graph.input.append(helper.make_tensor_value_info("unranked", FLOAT, None))
-    made.graph.input.append(
-        helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.INT64, [None, 2])
-    )
-    assert contents(made) == {
-        "inputs": "x, unranked, parts",
-        "outputs": "y",
-        "input x": "float[n]",
-        "input unranked": "float[...]",
-        "input parts": "sequence of int64[?, 2]",
-        "output y": "float[n]",
-        "ir_version": "10",
-        "producer": "exporter 1.2",
-        "opset ai.onnx": "18",
-        "function team::F": "(a) -> (b)",
-    }
 
 
 def test_what_a_node_decides_on_is_named_with_what_it_is_made_of():
