@@ -90,16 +90,6 @@ class Event:
     read: bool = False
 
     @property
-    def side(self) -> int:
-        """Return 1 if the left number is larger, -1 if the right one is; else 0."""
-        if len(self.operands) != 2 or not all(
-            isinstance(item, (int, float)) for item in self.operands
-        ):
-            return 0
-        left, right = self.operands
-        return int(left > right) - int(left < right)
-
-    @property
     def relative(self) -> float:
         """Return the distance divided by the largest operand; infinite if there is no distance."""
         if self.distance is None:
@@ -136,14 +126,6 @@ class Path:
             if event.key not in self.loops:
                 found.setdefault(event.key, []).append((event.outcome, event.mark))
         return {key: tuple(marks) for key, marks in found.items()}
-
-    def orders(self) -> dict[ConditionKey, tuple[ConditionOutcome, ...]]:
-        """Return the outcomes of each condition in their order; nothing of a ``for`` loop."""
-        found: dict[ConditionKey, list[ConditionOutcome]] = {}
-        for event in self.events:
-            if event.key not in self.loops:
-                found.setdefault(event.key, []).append(event.outcome)
-        return {key: tuple(outcomes) for key, outcomes in found.items()}
 
     def decisions(self) -> tuple[tuple[ConditionKey, ConditionOutcome], ...]:
         """Return the outcomes in order; equal for calls that ran the same code."""

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.integers import Effort
 from pytest_torchexport.explore.merges import WIDE, Merge, merging
 from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Reach, Recorded
 from pytest_torchexport.explore.probe import Gap, Probe
@@ -49,7 +48,7 @@ SEEDS = (
 # Calls whose rows are masks.
 SWITCHES = 2
 # The moves towards thresholds, and the lengths of steps: one is to land where it was meant to.
-MOVES = ("descend", "corner", "write", "compute")
+MOVES = ("descend", "corner", "write")
 LENGTHS = (1.0, 0.5, 0.25)
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
@@ -60,9 +59,9 @@ BEYOND = (0.05, 5e-4)
 BEYOND_TOGETHER = (1e-2, 1e-6)
 # So near to an equality, in parts of the scale, is at it: further away than the inputs' rounding.
 NEXT = 1e-6
-# Calls, and numbers computed for integers, that the thresholds are worth which both sides have, and
-# those that only one has: a call takes as long as an ordinary one, or twice.
-COMMON, DIFFERENT = (30, 2**24), (300, 2**27)
+# Calls that the thresholds are worth which both sides have, and those that only one has: a call
+# takes as long as an ordinary one, or twice.
+COMMON, DIFFERENT = 30, 300
 # Thresholds that are met at once, at most: 2 ** 4 combinations of their sides.
 TOGETHER = 4
 # Other calls to start from, and elements of each that are moved.
@@ -113,18 +112,14 @@ class Side:
             self.keep(recipe)
         return Base(recipe, recorded.far) if math.isfinite(recorded.far) else None
 
-    def probe(self, base: Base, goal: Reach, *, origins: bool = False) -> Probe | None:
-        """Probe a call, once; it has origins in any case."""
+    def probe(self, base: Base, goal: Reach) -> Probe | None:
+        """Probe a call, once."""
         if self._probed is None or self._probed[0] != (base.recipe, goal):
             call = build(self.spec, base.recipe)
             self.calls += 1
             probe = self.runs.probe(call, goal) if call is not None else None
             self._probed = (base.recipe, goal), probe
         return self._probed[1]
-
-    def beyond(self, goal: Reach, base: Base) -> Iterator[Recipe]:
-        """Yield nothing: which calls are beyond is not kept."""
-        return iter(())
 
     def _learn(self, recipe: Recipe, recorded: Recorded) -> bool:
         """Keep what a call showed. Return True if it is the first that met a threshold."""
@@ -242,8 +237,8 @@ class DifferenceSearch:
         common = self._eager.open()
         for side in sides:
             own = sorted(side.own, key=lambda key: (side.nearest[key][0].relative, key))
-            self._pursue(side, self._goals(side, own, together=True), *DIFFERENT)
-        self._pursue(self._eager, self._goals(self._eager, common), *COMMON)
+            self._pursue(side, self._goals(side, own, together=True), DIFFERENT)
+        self._pursue(self._eager, self._goals(self._eager, common), COMMON)
         return self._kept
 
     # -- goals ------------------------------------------------------------------------------------
@@ -355,10 +350,8 @@ class DifferenceSearch:
         else:
             yield from parts
 
-    def _pursue(
-        self, side: Side, goals: Iterable[tuple[Reach, Recipe]], calls: int, numbers: int
-    ) -> None:
-        most, effort = side.calls + calls, Effort(numbers)
+    def _pursue(self, side: Side, goals: Iterable[tuple[Reach, Recipe]], calls: int) -> None:
+        most = side.calls + calls
         for goal, start in goals:
             if side.calls >= most:
                 return
@@ -366,7 +359,7 @@ class DifferenceSearch:
             if probe is None:
                 continue
             base = Base(start, probe.missing)
-            pursuit = Pursuit(side, goal, base, lengths=LENGTHS, effort=effort)
+            pursuit = Pursuit(side, goal, base, lengths=LENGTHS)
             last = min(most, side.calls + CALLS_PER_GOAL)
             for _ in pursuit.make(MOVES) if base.far else ():
                 if not pursuit.base.far or side.calls >= last:

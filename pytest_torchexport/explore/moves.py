@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -17,20 +16,18 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import steps
-from pytest_torchexport.explore.integers import Among, Effort, is_view, met, places_in
-from pytest_torchexport.explore.probe import Gap, Probe
+from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.explore.steps import Quantity, Range
 from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.torch_private.memory import memory_of
 
 # Lengths of a step along slopes, in parts of the distance: safely beyond the threshold, parts of
 # the way (the distance may be curved, or another threshold may follow), and far beyond.
-LENGTHS = (1.1, 0.4, 0.1, 3.0)
-# Just beyond it: for a step that went too far, and for one of single elements.
-SHORT = 1.001
+LENGTHS = (1.1, 1.001, 0.4, 0.1, 3.0)
 # How far beyond a threshold a step goes at least, in the units of the threshold.
 LEAST_BEYOND = 1e-6
 # The part of the way to its threshold that a condition which is to keep its outcome may go.
@@ -91,45 +88,6 @@ def _written(
                     made = _put(leaf, built[index], where, value)
                     if made is not None:
                         yield {index: made}
-
-
-def computed(
-    spec: InputSpec, recipe: Recipe, probe: Probe, most: Effort | None = None
-) -> Iterator[Recipe]:
-    """Choose numbers of the inputs such that what is computed from them meets demands.
-
-    An operand that is a part of an input is left to ``written``, and numbers that have a slope are
-    not changed.
-    """
-    built = build_leaves(spec, recipe)
-    among = {
-        index: _among(leaf)
-        for index, (leaf, given) in enumerate(zip(spec.leaves, probe.inputs, strict=True))
-        if built is not None
-        and may_change(leaf)
-        and given is not None
-        and given.shape == built[index].shape
-        and not probe.has_slope(index)
-    }
-    if built is None or not among:
-        return
-    leaves = {index: item.detach() for index, item in enumerate(probe.inputs) if item is not None}
-    leaves |= {index: built[index].detach() for index in among}
-    for demands in probe.numbers:
-        found = met(demands, leaves, among, most) if demands else None
-        if found is not None:
-            changed = {i: item for i, item in found.items() if not torch.equal(item, leaves[i])}
-            yield with_leaves(recipe, changed)
-
-
-def _among(leaf: Any) -> Among:
-    """Return the numbers that an element of a leaf may have."""
-    domain = leaf.domain
-    if domain.choices:
-        return Among(0, 0, tuple(domain.choices))
-    if domain.kind == "float":
-        return Among(*range_of(leaf))
-    return Among(int(domain.low or 0), 1 if domain.kind == "bool" else int(domain.high or 0))
 
 
 def cornered(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
@@ -231,11 +189,8 @@ def stepped(
     recipe: Recipe,
     probe: Probe,
     length: float,
-    demands: Sequence[Gap] | None = None,
 ) -> Recipe | None:
     """Move the float leaves until every demand is met, to first order, in parts of the distance.
-
-    ``demands`` are others than the probe's.
 
     The earlier conditions keep their outcomes, to first order, if they leave a way. Return None if
     no leaf has a gradient.
@@ -246,9 +201,9 @@ def stepped(
             -gap.missing * (length if gap.missing > 0 else 1.0)
             - (0.0 if gap.exact else LEAST_BEYOND),
         )
-        for gap in demands or probe.demands
+        for gap in probe.demands
     ]
-    kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier]
+    kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier()]
     built = build_leaves(spec, recipe)
     if built is None:
         return None
@@ -266,37 +221,12 @@ def stepped(
     return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
 
 
-def singled(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
-    """Move single elements by the distance: as many as needed if each one counts for one at most.
-
-    The elements with the largest gradients first. Return None if no leaf has a gradient.
-    """
-    built = build_leaves(spec, recipe)
-    usable = {
-        i: gradient
-        for i, gradient in probe.gradients.items()
-        if built is not None and may_change(spec.leaves[i]) and built[i].shape == gradient.shape
-    }
-    if built is None or not usable or not probe.missing > 0:
-        return None
-    number = max(1, math.ceil(probe.missing))
-    kept = torch.cat([gradient.abs().reshape(-1) for gradient in usable.values()])
-    least = kept.topk(min(number, len(kept))).values[-1]
-    moved = {}
-    for index, gradient in usable.items():
-        strong = (gradient.abs() >= least) & (gradient != 0)
-        far = torch.where(strong, SHORT * min(probe.missing, 1.0) / gradient.double(), 0.0)
-        value = built[index].detach()
-        moved[index] = legal(spec.leaves[index], value.double() - far).to(value.dtype)
-    return with_leaves(recipe, moved)
-
-
 def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
     """Replace indices by those that let the distance fall most: at all places, some, and one."""
     built = build_leaves(spec, recipe)
     if built is None:
         return
-    for swaps in probe.swaps:
+    for swaps in probe.swaps():
         for leaf, positions in _positions_read(swaps.indices, probe.inputs, built, spec):
             domain = cast(TensorLeaf, spec.leaves[leaf]).domain
             low, high = int(domain.low or 0), int(domain.high or 0)
@@ -373,34 +303,6 @@ def _moved(spec: InputSpec, recipe: Recipe, index: int, steps: int) -> Recipe | 
     low, high = leaf.values[:2]
     value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
     return with_leaves(recipe, {index: value}) if low <= value <= high else None
-
-
-def between(spec: InputSpec, one: Recipe, other: Recipe) -> Recipe | None:
-    """Return the call half way between two: the mean of floats, of other tensors half of each.
-
-    None if they have no tensor to mix, or not the same sizes.
-    """
-    near, far = build_leaves(spec, one), build_leaves(spec, other)
-    mixed: dict[int, Any] = {}
-    for index, leaf in enumerate(spec.leaves):
-        if near is None or far is None or not may_change(leaf):
-            continue
-        mine, yours = near[index].detach(), far[index].detach()
-        if mine.shape != yours.shape:
-            return None
-        if not torch.equal(mine, yours):
-            mixed[index] = _mixed(mine, yours, leaf)
-    return with_leaves(one, mixed) if mixed else None
-
-
-def _mixed(mine: Tensor, yours: Tensor, leaf: Any) -> Tensor:
-    if leaf.domain.kind == "float" and not leaf.domain.choices:
-        return torch.lerp(mine.double(), yours.double(), 0.5).to(mine.dtype)
-    differing = (mine != yours).reshape(-1).nonzero().reshape(-1)
-    flat = mine.clone().reshape(-1)
-    places = differing[: (len(differing) + 1) // 2]
-    flat[places] = yours.reshape(-1)[places]
-    return flat.reshape(mine.shape)
 
 
 def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
@@ -511,3 +413,25 @@ def _may_step(leaf: TensorLeaf | ValueLeaf) -> bool:
     """Return True if the search may move a leaf's numbers by any amount, within their range."""
     domain = leaf.domain if isinstance(leaf, TensorLeaf) and may_change(leaf) else None
     return domain is not None and domain.kind == "float" and not domain.choices
+
+
+# -- views -------------------------------------------------------------------------------------
+
+
+def is_view(operand: Any, given: Tensor) -> bool:
+    """Return True if a tensor is another one, or a view of it."""
+    if not isinstance(operand, Tensor) or not given.numel():
+        return False
+    if operand.layout != torch.strided or given.layout != torch.strided:
+        return False
+    same = memory_of(operand) == memory_of(given)
+    return same and operand.dtype == given.dtype
+
+
+def places_in(operand: Tensor, given: Tensor) -> Tensor:
+    """Return the flat positions of a view's elements in the other tensor, in the view's shape."""
+    length = given.untyped_storage().nbytes() // given.element_size()
+    flat = torch.zeros(length, dtype=torch.int64)
+    own = torch.arange(given.numel()).reshape(given.shape)
+    flat.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
+    return flat.as_strided(operand.shape, operand.stride(), operand.storage_offset())

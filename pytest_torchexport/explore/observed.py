@@ -5,7 +5,6 @@ It has its own copy of the module. Verdicts come from another one, which is neve
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import time
@@ -27,7 +26,6 @@ from pytest_torchexport.explore.conditions import (
 )
 from pytest_torchexport.explore.probe import Probe, ProbeListener, frozen_parameters
 from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
-from pytest_torchexport.explore.slopes import SlopeMode
 from pytest_torchexport.explore.twins import InstrumentedCode
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
@@ -40,7 +38,6 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
-from pytest_torchexport.outcomes.operators import dispatched
 from pytest_torchexport.results.failures import ends_the_test
 
 # The seconds of the processor after which a call with a ``while`` counts as endless (on a busy
@@ -138,28 +135,21 @@ class Observed:
         return paths
 
     def probe(
-        self,
-        call: Call,
-        position: int,
-        wanted: ConditionOutcome,
-        deadline: float,
-        *,
-        origins: bool = False,
+        self, call: Call, position: int, wanted: ConditionOutcome, deadline: float
     ) -> Probe | None:
         """Run a call, and probe the condition at ``position`` of its path.
 
-        ``wanted`` is the outcome that the condition did not have. The probe knows what tensors were
-        computed from if ``origins``. Return None if the call does not get to the condition.
+        ``wanted`` is the outcome that the condition did not have. Return None if the call does not
+        get to the condition.
         """
         self._renew()
         with torch.enable_grad():
-            listener = ProbeListener(call, position, wanted, SlopeMode(), self.recorder.mode)
+            listener = ProbeListener(call, position, wanted)
         own = listener.call
         self.recorder.listener, self.recorder.deadline = listener, deadline
         seed_everything(self._seed)
         try:
-            seen = dispatched(listener.saw) if origins else contextlib.nullcontext()
-            with torch.enable_grad(), frozen_parameters(self.module), listener.slopes, seen:
+            with torch.enable_grad(), frozen_parameters(self.module), listener.slopes:
                 self._recorded(lambda: self._function(*own.args, **own.kwargs))
         except TimeLimitExceeded:
             raise

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.integers import Demand, Origins, demand_at
 from pytest_torchexport.explore.merges import Merge, merge_of
-from pytest_torchexport.explore.probe import Differentiable, Gap, Lazily, Probe, frozen_parameters
+from pytest_torchexport.explore.probe import Differentiable, Gap, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Combined, Compared
 from pytest_torchexport.explore.thresholds import (
     BUCKETING,
@@ -169,7 +168,6 @@ class _Recorder:
     reached: dict[Key, Threshold] = field(default_factory=dict)
     # The gradient edges of the tensors that these pull, taken before an operator writes to one.
     edges: dict[Key, list[Any]] = field(default_factory=dict)
-    origins: Origins | None = None
     ran: bool = False
 
     def operator(self, operation: Operation) -> Any:
@@ -190,8 +188,6 @@ class _Recorder:
         if compares or is_float(operand):
             self._compare(OPERAND, name, number, operand)
         result = operation.run()
-        if self.origins is not None:
-            self.origins.saw(operation.func, operation.args, operation.kwargs, result)
         merge = merge_of(name, operation.args, result)
         if merge is not None:
             self.merges.add(merge)
@@ -299,7 +295,6 @@ class OperatorRuns:
         seed_everything(self.seed)
         with torch.enable_grad(), _without_parameters(function):
             inputs = Differentiable(call)
-            recorder.origins = Origins(inputs.inputs)
             own = inputs.call
             try:
                 with operations(recorder.operator):
@@ -320,8 +315,6 @@ def _probe(goal: Reach, recorder: _Recorder, inputs: Differentiable) -> Probe:
     several = [recorder.reached[key] for key in goal.keys]
     gaps: list[Gap] = []
     compared: list[Compared] = []
-    demands: list[Demand] = []
-    assert recorder.origins is not None
     for key, margin, threshold, place in zip(
         goal.keys, goal.margins, several, goal.places(several), strict=True
     ):
@@ -339,21 +332,12 @@ def _probe(goal: Reach, recorder: _Recorder, inputs: Differentiable) -> Probe:
         if threshold.other is not None:
             right = threshold.other + further if further else threshold.other
             compared.append(Compared("==", threshold.at(place), right))
-        origin, far = recorder.origins.of(threshold.operand), threshold.far
-        if origin is not None and far is not None and far.shape == origin.value.shape:
-            at = threshold.place if place is None else place
-            sign = {1: ">", -1: "<"}.get(key.way, "==")
-            demands.append(demand_at(origin, at, sign, threshold.other, recorder.origins))
-    complete = len(demands) == len(several)
-    exact = [each.just_beyond(far) for each, far in zip(demands, goal.margins, strict=False)]
     return Probe(
         missing=sum(gap.missing for gap in gaps),
         gradients=Gap.together(gaps),
         inputs=inputs.inputs,
         provenance=compared[0] if len(compared) == 1 else Combined("and", tuple(compared)),
         demands=tuple(gap for gap in gaps if gap.gradients),
-        numbers=Lazily([demands, exact] if complete else ()),
-        origins=recorder.origins,
     )
 
 

@@ -1,135 +1,117 @@
-"""Differentiate the distance of one condition of a call with respect to the call's float inputs."""
+"""Differentiate the distance of one condition of a call with respect to the call's float inputs.
+
+In a probe alone, what ``detach`` and ``no_grad`` cut off keeps its gradient, what is rounded has
+that of the number before, and so have the rows of a table that indices looked up.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from pytest_torchexport.explore.choices import place_demands, rankings
 from pytest_torchexport.explore.conditions import ConditionOutcome
-from pytest_torchexport.explore.integers import Demand, Origin, Origins, demands_of
-from pytest_torchexport.explore.provenance import Provenance, ProvenanceMode, demands, violation
-from pytest_torchexport.explore.slopes import Lookup, SlopeMode
+from pytest_torchexport.explore.provenance import Provenance, demands, violation
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
-from pytest_torchexport.outcomes.operators import tells_numbers, tensors_among
-from pytest_torchexport.torch_private.dispatcher import is_operator
+from pytest_torchexport.outcomes.operator_table import functions_of, of_kind
+from pytest_torchexport.torch_private.circumstances import ends_gradients
 
-# How many conditions before the probed one are to keep their outcome.
-MAX_EARLIER = 5
-# How many of their distances.
-MAX_KEPT = 12
-# Integers that were read of which others are tried.
-MOST_REREAD = 2
+# How many conditions before the probed one are to keep their outcome, by how many distances.
+MAX_EARLIER, MAX_KEPT = 5, 12
+# The last lookups of a call that are remembered.
+REMEMBERED = 8
 # Pairs of a token and a row of its table for which the change is computed, per table.
 MOST_GAINS = 2**25
 
+# Their results have no gradient; NumPy takes no other tensors.
+_DATA: Any = Tensor.data  # a descriptor, although it is typed as a tensor
+_CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
+_TO_NUMPY = (Tensor.numpy, Tensor.__array__)
+# What an embedding bag does with the rows of the table, by its mode.
+_POOLED: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda rows: rows.mean(1),
+    "sum": lambda rows: rows.sum(1),
+}
 
-@dataclass(frozen=True)
-class Gap:
-    """The distance of a demand, and its slopes per float leaf.
 
-    ``exact``: a step is to end there, and not just beyond.
-    """
+# -- while the call runs ---------------------------------------------------------------------------
 
-    missing: float
-    gradients: dict[int, Tensor]
-    exact: bool = False
 
-    @classmethod
-    def to_zero(cls, apart: float, gradients: dict[int, Tensor]) -> Gap:
-        """Return the distance to zero of a quantity that may be on either side of it."""
-        if apart >= 0:
-            return cls(apart, gradients, exact=True)
-        return cls(-apart, {index: -slope for index, slope in gradients.items()}, exact=True)
+class _Sloped(torch.autograd.Function):
+    """A value with the gradient of a source of the same shape."""
 
     @staticmethod
-    def together(gaps: Iterable[Gap]) -> dict[int, Tensor]:
-        """Return the slopes of the sum."""
-        found: dict[int, Tensor] = {}
-        for gap in gaps:
-            for index, gradient in gap.gradients.items():
-                found[index] = found[index] + gradient if index in found else gradient
-        return found
+    def forward(ctx: Any, value: Tensor, source: Tensor) -> Tensor:  # noqa: ARG004
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:  # noqa: ARG004
+        return None, gradients[0]
+
+
+def _sloped(value: Tensor, source: Tensor) -> Tensor:
+    """Return the numbers of ``value`` with the gradient of ``source``."""
+    found: Tensor = _Sloped.apply(value.detach(), source)  # type: ignore[no-untyped-call]
+    return found
 
 
 @dataclass(frozen=True)
-class Swaps:
-    """The change of the distance, to first order, if another index is looked up.
-
-    ``gains`` has a row for each of the first ``indices`` and a column for each row of the table.
-    """
+class Lookup:
+    """Rows that were looked up in a table: by these indices, and as a leaf to differentiate."""
 
     indices: Tensor
-    gains: Tensor
+    table: Tensor
+    rows: Tensor
 
 
-_Item = TypeVar("_Item")
+class SlopeMode(TorchFunctionMode):
+    """Keeps the gradients that functions of a block cut off, and remembers its last lookups."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.lookups: list[Lookup] = []
+        self._rounding = functions_of(of_kind("rounding", "whole"))
 
-class Lazily(Generic[_Item]):
-    """Items, each of which is made when it is asked for: to differentiate takes long.
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if ends_gradients(function, args):
+            return None
+        if function in _TO_NUMPY:
+            args = (args[0].detach(), *args[1:])
+        result = function(*args, **kwargs)
+        if function in _CUT:
+            return args[0].view_as(args[0])
+        if function in self._rounding and isinstance(result, Tensor) and result.requires_grad:
+            return _sloped(result, args[0])
+        if function in (F.embedding, F.embedding_bag) and isinstance(result, Tensor):
+            return self._looked_up(function, args, kwargs, result)
+        return result
 
-    They are made with grad mode on, whatever the mode is then.
-    """
-
-    def __init__(self, made: Iterable[_Item]) -> None:
-        self._made = iter(made)
-        self._known: list[_Item] = []
-
-    def get(self, number: int) -> _Item | None:
-        """Return an item by its number, or None if there are fewer."""
-        with torch.enable_grad():
-            self._known += itertools.islice(self._made, max(0, number + 1 - len(self._known)))
-        return self._known[number] if number < len(self._known) else None
-
-    def __iter__(self) -> Iterator[_Item]:
-        """Yield the items in their order."""
-        for number in itertools.count():
-            item = self.get(number)
-            if item is None:
-                return
-            yield item
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """The state of a call on its way to a goal.
-
-    ``missing`` is its distance, and ``gradients`` those of the distance per float leaf of the call,
-    by position. ``inputs`` are the tensors that forward got. ``provenance`` is what is compared,
-    and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it, and
-    ``earlier`` what keeps the last conditions before it at their outcomes. ``numbers`` are the same
-    demands of what was computed from the inputs: one set of them or another. ``places`` are what it
-    takes to choose other places, and ``swaps`` what other indices into tables would change.
-    ``origins`` know what tensors of the call were computed from, if that was asked for. ``told``
-    are the origins, None if unknown, of all tensors whose numbers decided a size or left torch
-    before.
-    """
-
-    missing: float
-    gradients: dict[int, Tensor]
-    inputs: tuple[Tensor | None, ...]
-    provenance: Provenance | None = None
-    wanted: bool = True
-    demands: tuple[Gap, ...] = ()
-    earlier: Lazily[Gap] = field(default_factory=lambda: Lazily(()))
-    numbers: Lazily[list[Demand]] = field(default_factory=lambda: Lazily(()))
-    places: Lazily[tuple[Gap, ...]] = field(default_factory=lambda: Lazily(()))
-    swaps: Lazily[Swaps] = field(default_factory=lambda: Lazily(()))
-    origins: Origins = field(default_factory=lambda: Origins(()))
-    told: Sequence[Origin | None] = ()
-
-    def has_slope(self, leaf: int) -> bool:
-        """Return True if the distance has a gradient with respect to a leaf."""
-        gradient = self.gradients.get(leaf)
-        return gradient is not None and bool(gradient.any())
+    def _looked_up(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> Tensor:
+        """Return the result with the gradient of the rows that it was computed from."""
+        pooled: Callable[[Tensor], Tensor] | None = lambda rows: rows  # noqa: E731
+        if function is F.embedding_bag:
+            pooled = _POOLED.get(kwargs.get("mode", "mean"))
+            chosen = (kwargs.get(name) for name in ("padding_idx", "per_sample_weights"))
+            if args[0].dim() != 2 or any(given is not None for given in chosen):
+                return result
+        if pooled is None or result.requires_grad:
+            return result
+        rows = F.embedding(*args[:2]).detach().requires_grad_()
+        self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-REMEMBERED:]
+        return _sloped(result, pooled(rows))
 
 
 class Differentiable:
@@ -174,24 +156,14 @@ class Differentiable:
 class ProbeListener:
     """Makes the probe when ``call``, a copy with inputs to differentiate, reaches ``position``."""
 
-    def __init__(
-        self,
-        call: Call,
-        position: int,
-        wanted: ConditionOutcome,
-        slopes: SlopeMode,
-        mode: ProvenanceMode,
-    ) -> None:
-        self.slopes = slopes
-        self._mode = mode
+    def __init__(self, call: Call, position: int, wanted: ConditionOutcome) -> None:
+        self.slopes = SlopeMode()
         self.found: Probe | None = None
         self._position = position
-        self._wanted = wanted
+        self._wanted = bool(wanted)
         self._earlier: list[tuple[Provenance, ConditionOutcome]] = []
         self._inputs = Differentiable(call)
         self.call = self._inputs.call
-        self.origins = Origins(self._inputs.inputs)
-        self._told: list[Origin | None] = []
 
     def evaluated(
         self, position: int, provenance: Provenance | None, outcome: ConditionOutcome
@@ -201,96 +173,132 @@ class ProbeListener:
         The call goes on afterwards: one that was cut might leave state that the next call sees.
         """
         if position == self._position:
-            with self.slopes.paused(), torch.enable_grad():
+            with torch.enable_grad():
                 self._make(provenance)
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
 
-    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operator, and remember it."""
-        if not self._mode.is_disabled and tells_numbers(func, args):
-            self._told += map(self.origins.of, tensors_among([*args, *kwargs.values()]))
-        result = func(*args, **kwargs)
-        if is_operator(func):
-            self.origins.saw(func, args, kwargs, result)
-        return result
-
     def _make(self, provenance: Provenance | None) -> None:
-        wanted = bool(self._wanted)
-        missing = violation(provenance, wanted) if provenance is not None else None
-        gaps = tuple(self._gaps(demands(provenance, wanted) if missing is not None else []))
+        missing = violation(provenance, self._wanted) if provenance is not None else None
+        gaps = tuple(self._gaps(demands(provenance, self._wanted) if missing is not None else []))
         kept = [
-            gap
-            for earlier, outcome in (reversed(self._earlier) if gaps or self.slopes.choices else ())
-            for gap in place_demands(earlier, bool(outcome), self.slopes.choices)
-            or demands(earlier, bool(outcome))
-        ]
+            distance
+            for earlier, outcome in reversed(self._earlier if gaps else ())
+            for distance in demands(earlier, bool(outcome))
+        ][:MAX_KEPT]
         self.found = Probe(
-            missing=float(missing.detach()) if missing is not None else 0.0,
+            missing=float(missing) if missing is not None else 0.0,
             gradients=self._gradients(missing),
             inputs=self._inputs.inputs,
             provenance=provenance,
-            wanted=wanted,
+            wanted=self._wanted,
             demands=gaps,
-            earlier=Lazily(self._kept(kept[:MAX_KEPT])),
-            numbers=Lazily(self._numbers(provenance, wanted, missing)),
-            places=Lazily(
-                tuple(self._gaps(far)) for far in rankings(provenance, wanted, self.slopes.choices)
-            ),
-            swaps=Lazily(_swaps(self._pulled(missing))),
-            origins=self.origins,
-            told=[*self._told, *map(self.origins.of, self.slopes.handed_out)],
+            earlier=lazily(lambda: self._gaps(kept)),
+            swaps=lazily(lambda: self._swaps(missing)),
         )
 
-    def _numbers(
-        self, provenance: Provenance | None, wanted: bool, missing: Tensor | None
-    ) -> Iterator[list[Demand]]:
-        """Yield the demands of what is compared, then others of the integers that were read last.
-
-        Python may have computed anything from those.
-        """
-        if provenance is not None:
-            yield from demands_of(provenance, wanted, self.origins)
-        far = round(float(missing)) if missing is not None and missing.isfinite() else 0
-        for value, tensor in self._mode.reads()[:MOST_REREAD]:
-            origin = self.origins.of(tensor)
-            if origin is not None and tensor.numel() == 1 and not tensor.is_floating_point():
-                for change in dict.fromkeys((far, -far, 1, -1, 2, -2)):
-                    if change:
-                        yield [Demand(origin, 0, "==", value + change)]
-
-    def _gaps(self, distances: Sequence[Tensor | None]) -> Iterator[Gap]:
+    def _gaps(self, distances: Sequence[Tensor]) -> Iterator[Gap]:
         """Yield those distances that depend on the inputs."""
         for far in distances:
             gradients = self._gradients(far)
-            if far is not None and gradients:
-                yield Gap(float(far.detach()), gradients)
-
-    def _kept(self, distances: Sequence[Tensor]) -> Iterator[Gap]:
-        """Yield those that depend on the inputs; what is to keep its outcome has two sides."""
-        with self.slopes.both_sides():
-            found = tuple(self._gaps(distances))
-        yield from found
-
-    def _pulled(self, missing: Tensor | None) -> list[tuple[Lookup, Tensor]]:
-        """Return the lookups that the distance depends on, and its gradients per row."""
-        if missing is None or not missing.requires_grad:
-            return []
-        lookups = self.slopes.lookups
-        found = gradients([missing], [lookup.rows for lookup in lookups])
-        pairs = zip(lookups, found, strict=True)
-        return [(lookup, slope) for lookup, slope in pairs if slope is not None]
+            if gradients:
+                yield Gap(float(far), gradients)
 
     def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
         return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}
 
+    def _swaps(self, missing: Tensor | None) -> Iterator[Swaps]:
+        """Yield what other indices would change in the lookups that the distance depends on."""
+        lookups = self.slopes.lookups if missing is not None and missing.requires_grad else []
+        slopes = gradients([missing], [lookup.rows for lookup in lookups])
+        for lookup, slope in zip(lookups, slopes, strict=True):
+            if slope is None:
+                continue
+            table = lookup.table.detach()
+            rows = slope.reshape(-1, slope.shape[-1])[: MOST_GAINS // max(len(table), 1)]
+            known = lookup.rows.detach().reshape(-1, slope.shape[-1])[: len(rows)]
+            yield Swaps(lookup.indices, rows @ table.T - (rows * known).sum(-1, keepdim=True))
 
-def _swaps(pulled: Iterable[tuple[Lookup, Tensor]]) -> Iterator[Swaps]:
-    for lookup, slope in pulled:
-        table = lookup.table.detach()
-        rows = slope.reshape(-1, slope.shape[-1])[: MOST_GAINS // max(len(table), 1)]
-        known = lookup.rows.detach().reshape(-1, slope.shape[-1])[: len(rows)]
-        yield Swaps(lookup.indices, rows @ table.T - (rows * known).sum(-1, keepdim=True))
+
+# -- what it finds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The distance of a demand, and its slopes per float leaf.
+
+    ``exact``: a step is to end there, and not just beyond.
+    """
+
+    missing: float
+    gradients: dict[int, Tensor]
+    exact: bool = False
+
+    @classmethod
+    def to_zero(cls, apart: float, gradients: dict[int, Tensor]) -> Gap:
+        """Return the distance to zero of a quantity that may be on either side of it."""
+        if apart >= 0:
+            return cls(apart, gradients, exact=True)
+        return cls(-apart, {index: -slope for index, slope in gradients.items()}, exact=True)
+
+    @staticmethod
+    def together(gaps: Iterable[Gap]) -> dict[int, Tensor]:
+        """Return the slopes of the sum."""
+        found: dict[int, Tensor] = {}
+        for gap in gaps:
+            for index, gradient in gap.gradients.items():
+                found[index] = found[index] + gradient if index in found else gradient
+        return found
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """The change of the distance, to first order, if another index is looked up.
+
+    ``gains`` has a row for each of the first ``indices`` and a column for each row of the table.
+    """
+
+    indices: Tensor
+    gains: Tensor
+
+
+_Item = TypeVar("_Item")
+Lazy = Callable[[], tuple[_Item, ...]]
+
+
+def lazily(made: Callable[[], Iterable[_Item]]) -> Lazy[_Item]:
+    """Return a function that makes the items once, when it is called: to differentiate takes long.
+
+    They are made with grad mode on, whatever the mode is then.
+    """
+
+    @functools.cache
+    def items() -> tuple[_Item, ...]:
+        with torch.enable_grad():
+            return tuple(made())
+
+    return items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The state of a call on its way to a goal.
+
+    ``missing`` is its distance, and ``gradients`` those of the distance per float leaf of the call,
+    by position. ``inputs`` are the tensors that forward got. ``provenance`` is what is compared,
+    and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it, and
+    ``earlier`` what keeps the last conditions before it at their outcomes. ``swaps`` are what other
+    indices into tables would change.
+    """
+
+    missing: float
+    gradients: dict[int, Tensor]
+    inputs: tuple[Tensor | None, ...]
+    provenance: Provenance | None = None
+    wanted: bool = True
+    demands: tuple[Gap, ...] = ()
+    earlier: Lazy[Gap] = tuple
+    swaps: Lazy[Swaps] = tuple
 
 
 @contextmanager

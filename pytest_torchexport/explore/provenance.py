@@ -8,9 +8,6 @@ call.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pytest_torchexport.explore.slopes import shadow_of, sloped
 from pytest_torchexport.inputs.pytrees import is_plain
-from pytest_torchexport.outcomes.operator_table import OPERATORS, functions_of, of_kind, row_of
+from pytest_torchexport.outcomes.operator_table import functions_of, of_kind, row_of
 from pytest_torchexport.torch_private.circumstances import innermost_function_mode
 from pytest_torchexport.torch_private.memory import times_written
 
@@ -31,7 +27,6 @@ REMEMBERED = 64
 # CPython keeps one object for each integer from -5 up to 256.
 SHARED = 257
 _ATTRIBUTE = "_torchexport_provenance"
-_SELECTED = "_torchexport_selected"
 _OPERANDS = ("input", "self", "other")
 # Python's questions to a tensor, beside the operators that give it numbers.
 _ASKED = ("tolist", "__bool__", "__int__", "__float__", "__index__")
@@ -65,14 +60,6 @@ class Reduced:
 
 
 @dataclass(frozen=True)
-class Selected:
-    """The element of a tensor that has this rank, from 0 on; along some dimensions or of all."""
-
-    operand: Tensor
-    rank: float
-
-
-@dataclass(frozen=True)
 class Uncompared:
     """A tensor or number without a comparison behind it: its own truth decides."""
 
@@ -93,9 +80,10 @@ Provenance = Compared | Combined | Reduced | Uncompared | Computed
 def _table() -> Mapping[Any, str]:
     """Return the plain name of each function of torch that is remembered."""
     kinds = ("comparison", "logic", "truths", "closeness", "inspection", "read")
-    selecting = {name for name, row in OPERATORS.items() if row.rank is not None}
-    asked = {getattr(Tensor, name): name for name in _ASKED}
-    return {**functions_of(of_kind(*kinds) | selecting), **asked}
+    return {
+        **functions_of(of_kind(*kinds)),
+        **{getattr(Tensor, name): name for name in _ASKED},
+    }
 
 
 class ProvenanceMode(TorchFunctionMode):
@@ -173,11 +161,6 @@ class ProvenanceMode(TorchFunctionMode):
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
                 self._on_truth(result)
-        elif row_of(name).rank is not None:
-            value = result[0] if isinstance(result, tuple) else result
-            if isinstance(value, Tensor) and value.numel() == 1:
-                selected = _selected(name, *args, **kwargs)
-                setattr(value, _SELECTED, (selected, times_written(value)))
         # A condition is a bool tensor; ``ids & 1`` on integers is arithmetic.
         elif isinstance(result, Tensor) and result.dtype == torch.bool:
             provenance = _of_condition(name, args, kwargs)
@@ -206,59 +189,11 @@ class ProvenanceMode(TorchFunctionMode):
         """Return what the latest number was read from."""
         return self._numbers[-1][1] if self._numbers else None
 
-    def reads(self) -> list[tuple[float, Tensor]]:
-        """Return the latest numbers that were read, and the tensors; the last first."""
-        return [
-            (value, origin.value)
-            for value, origin in reversed(self._numbers)
-            if isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and isinstance(origin, Uncompared)
-            and isinstance(origin.value, Tensor)
-        ]
-
 
 def provenance_of(value: Any) -> Provenance:
     """Return the comparison behind a tensor, or the tensor itself if it was written to since."""
     found: tuple[Provenance, int] | None = getattr(value, _ATTRIBUTE, None)
     return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
-
-
-def unfolded(compared: Compared) -> Provenance:
-    """Return the comparison of a selected element as one of all elements that it speaks for.
-
-    The median is above a number if all elements of the upper half are.
-    """
-    above = compared.operator in (">", ">=")
-    for name, upper in (("left", above), ("right", not above)):
-        selected = _selected_from(getattr(compared, name))
-        if selected is not None and compared.operator not in ("==", "!="):
-            ordered = selected.operand.reshape(-1).sort().values
-            part = (
-                ordered[int(selected.rank) :] if upper else ordered[: math.ceil(selected.rank) + 1]
-            )
-            every: Any = {name: part}
-            return Reduced("all", dataclasses.replace(compared, **every))
-    return compared
-
-
-def _selected_from(value: Any) -> Selected | None:
-    found: tuple[Selected, int] | None = getattr(value, _SELECTED, None)
-    return found[0] if found is not None and found[1] == times_written(value) else None
-
-
-def _selected(
-    name: str, operand: Tensor, number: Any = None, *_: Any, **more: Any
-) -> Selected | None:
-    """Return which element of its operand a function selects, if it selects one."""
-    last, rank = operand.numel() - 1, row_of(name).rank
-    if isinstance(rank, str):
-        given = more.get(rank, number)
-        counted = "choice" in row_of(name).kinds  # from 1, and else a fraction
-        return Selected(operand, given - 1 if counted else float(given) * last)
-    if isinstance(number, Tensor):  # torch.max of two tensors
-        return None
-    return Selected(operand, math.floor((rank or 0.0) * last))
 
 
 def _operands(
@@ -327,8 +262,6 @@ _Number = TypeVar("_Number", float, Tensor)
 MOST_DEMANDS = 8
 # Python integers beyond this do not fit a float64.
 LARGEST = 2**1000
-_NUMBERS = re.compile(r"-?\d+\.?\d*(?<=\d)|.", re.DOTALL)
-MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "==": "==", "!=": "!="}
 NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 
@@ -344,9 +277,6 @@ def demands(provenance: Any, wanted: bool) -> list[Tensor]:
     If the outcome needs all elements of a tensor, these are the distances of the elements: the
     largest ``MOST_DEMANDS``, and the sum of the others that are missing. Else there is only one.
     """
-    if isinstance(provenance, Compared):
-        compared = provenance if wanted else _opposite(provenance)
-        provenance, wanted = unfolded(compared), True
     if isinstance(provenance, Combined):
         if provenance.operator == "not":
             return demands(provenance.parts[0], not wanted)
@@ -355,21 +285,11 @@ def demands(provenance: Any, wanted: bool) -> list[Tensor]:
     if isinstance(provenance, Reduced) and not provenance.dims:
         each = _violation(provenance.inner, wanted)
         if each is not None and (provenance.operator == "all") == wanted:
-            return singled_out(each)
+            ordered = each.reshape(-1).sort(descending=True).values
+            first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:]
+            return [*first, others.relu().sum()] if len(others) else [*first]
     whole = violation(provenance, wanted)
     return [whole] if whole is not None else []
-
-
-def _opposite(compared: Compared) -> Compared:
-    return dataclasses.replace(compared, operator=NEGATED.get(compared.operator, ""))
-
-
-def singled_out(distances: Tensor) -> list[Tensor]:
-    """Return the largest distances, and of the others the sums of the positive and of the rest."""
-    ordered = distances.reshape(-1).sort(descending=True).values
-    first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:]
-    sums = [part.sum() for part in (others[others > 0], others[others <= 0]) if part.numel()]
-    return [*first, *sums]
 
 
 def distance(provenance: Any, wanted: bool) -> float | None:
@@ -387,25 +307,15 @@ def distance(provenance: Any, wanted: bool) -> float | None:
     return float(missing) if missing is not None else None
 
 
-def python_distance(left: Any, right: Any) -> float | None:
-    """Return how much two texts or two rows of numbers differ; None for other values.
-
-    Texts differ in their numbers, and in how many other characters.
-    """
-    if isinstance(left, str) and isinstance(right, str):
-        mine, yours = (_NUMBERS.findall(text) for text in (left, right))
-        return abs(len(mine) - len(yours)) + sum(map(_apart, mine, yours))
-    if type(left) is type(right) and isinstance(left, (tuple, list)) and len(left) == len(right):
-        pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
-        known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
-        return sum(known) if len(known) == len(pairs) else None
-    return None
-
-
-def _apart(one: str, other: str) -> float:
-    # As the expression that took them apart: "²" is a digit, and no decimal.
-    numbers = one[-1].isdecimal() and other[-1].isdecimal()
-    return abs(float(one) - float(other)) if numbers else float(one != other)
+def sequence_distance(left: Any, right: Any) -> float | None:
+    """Return how much two rows of numbers differ; None for other values."""
+    if type(left) is not type(right) or not isinstance(left, (tuple, list)):
+        return None
+    if len(left) != len(right):
+        return None
+    pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
+    known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    return sum(known) if len(known) == len(pairs) else None
 
 
 def is_order(provenance: Any) -> bool:
@@ -502,8 +412,7 @@ def number(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
         if not is_plain(value) or value.is_complex():
             return None
-        shadow = shadow_of(value)
-        return value.double() if shadow is None else sloped(value.double(), shadow.double())
+        return value.double()
     if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return torch.tensor(float(value), dtype=torch.float64)
     return None

@@ -16,21 +16,18 @@ from typing import Any, Protocol
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.conditions import Event, Path
-from pytest_torchexport.explore.integers import Effort
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import InputSpec
 
-# Calls with numbers written into the input, and with integers computed for a goal.
-WRITTEN, COMPUTED = 12, 12
+# Calls with numbers written into the input.
+WRITTEN = 12
 # Steps along slopes. One that leaves more than this part of the distance does not help.
 STEPS, PROGRESS = 30, 0.985
 # Steps back to conditions that a step has lost, before it is given up.
 REPAIRS = 3
-# Rounds of replaced indices, calls halved between two, changes at random.
-SWAPS, HALVINGS, CLIMB = 8, 8, 25
-# How often places are gone through, how many, and steps to the first of them.
-CHOICES, PLACES, FIRST_PLACES, FIRST_STEPS = 3, 16, 3, 3
+# Rounds of replaced indices, changes at random.
+SWAPS, CLIMB = 8, 25
 # Values of one size for which another one is changed.
 LINES = 16
 # Nearer than this is as near as it gets.
@@ -42,22 +39,21 @@ class Base:
     """A call to start from towards a goal.
 
     ``far`` is its distance to the goal. Of a condition, ``position`` is the place on the call's
-    ``path`` where it came nearest (None: at no condition), ``wanted`` the outcome that the
-    condition is to have there, and ``side`` that of ``Event.side``.
+    ``path`` where it came nearest (None: at no condition), and ``wanted`` the outcome that the
+    condition is to have there.
     """
 
     recipe: Recipe
     far: float = math.inf
     position: int | None = None
     wanted: bool = False
-    side: int = 0
     path: Path = field(default_factory=Path)
 
     @classmethod
     def at(cls, event: Event, position: int, recipe: Recipe, path: Path) -> Base:
         """Return the call as a base towards the outcome that an event did not have."""
         far = math.inf if event.distance is None else event.distance
-        return cls(recipe, far, position, not event.outcome, event.side, path)
+        return cls(recipe, far, position, not event.outcome, path)
 
     def deviation(self, other: Base) -> Base | None:
         """Return another call as a base at the condition where it leaves this call's path.
@@ -81,21 +77,14 @@ class World(Protocol):
     def near(self, recipe: Recipe, goal: Any) -> Base | None:
         """Make a call, and return it as a base; None if it is refused or does not get there."""
 
-    def probe(self, base: Base, goal: Any, *, origins: bool = False) -> Probe | None:
-        """Return what it takes to get from a call to a goal; None if the call does not get there.
-
-        With ``origins``, the probe knows what each tensor was computed from.
-        """
-
-    def beyond(self, goal: Any, base: Base) -> Iterator[Recipe]:
-        """Yield calls that are on the other side of a goal."""
+    def probe(self, base: Base, goal: Any) -> Probe | None:
+        """Return what it takes to get from a call to a goal; None if it does not get there."""
 
 
 class Pursuit:
     """The moves towards one goal, each from ``base``, the nearest call that they have found.
 
-    ``lengths`` are those of the first steps, in parts of the distance. ``effort`` is what
-    integers may take.
+    ``lengths`` are those of the first steps, in parts of the distance.
     """
 
     def __init__(
@@ -107,7 +96,6 @@ class Pursuit:
         rng: random.Random | None = None,
         constants: Sequence[float] = (),
         lengths: Sequence[float] = moves.LENGTHS,
-        effort: Effort | None = None,
     ) -> None:
         self.base = base
         self._world = world
@@ -116,7 +104,6 @@ class Pursuit:
         self._rng = rng
         self._constants = constants
         self._lengths = lengths
-        self._effort = effort or Effort()
         # The call from which no step along slopes helps.
         self._stuck: Base | None = None
 
@@ -134,28 +121,18 @@ class Pursuit:
             self.base = tried
         return tried
 
-    def _probe(self, base: Base | None = None, *, origins: bool = False) -> Probe | None:
-        return self._world.probe(base or self.base, self._goal, origins=origins)
+    def _probe(self, base: Base | None = None) -> Probe | None:
+        return self._world.probe(base or self.base, self._goal)
 
     # -- values ---------------------------------------------------------------------------------
 
     def write(self) -> Iterator[None]:
         start = self.base
-        probe = self._probe(origins=True)
+        probe = self._probe()
         if probe is not None:
             yield
             written = moves.written(self._spec, start.recipe, probe)
             for recipe in itertools.islice(written, WRITTEN):
-                self._try(recipe)
-                yield
-
-    def compute(self) -> Iterator[None]:
-        start = self.base
-        probe = self._probe(origins=True)
-        if probe is not None:
-            yield
-            computed = moves.computed(self._spec, start.recipe, probe, self._effort)
-            for recipe in itertools.islice(computed, COMPUTED):
                 self._try(recipe)
                 yield
 
@@ -171,8 +148,8 @@ class Pursuit:
                 return
             yield
             helped = 0.0
-            for length, recipe in self._steps(start, probe, lengths):
-                tried = self._try(recipe)
+            for length in lengths:
+                tried = self._try(moves.stepped(self._spec, start.recipe, probe, length))
                 yield
                 if tried is not None and length == lengths[0]:
                     yield from self._repair(start, tried)
@@ -182,7 +159,7 @@ class Pursuit:
             if not helped:
                 self._stuck = start
                 return
-            lengths = (min(2 * helped, self._lengths[0]), *lengths[1:3])
+            lengths = (min(2 * helped, self._lengths[0]), *lengths[1:4])
 
     def _repair(self, start: Base, tried: Base) -> Iterator[None]:
         """Go back to the path of ``start`` where a step has left it: there the condition is."""
@@ -198,26 +175,6 @@ class Pursuit:
                 return
             tried = again
 
-    def _steps(
-        self, start: Base, probe: Probe, lengths: Sequence[float]
-    ) -> Iterator[tuple[float, Recipe]]:
-        """Yield steps of these lengths.
-
-        Where whole numbers are compared, elements may count: then single ones are moved as well.
-        """
-        for length in lengths:
-            recipe = moves.stepped(self._spec, start.recipe, probe, length)
-            if recipe is None:
-                return
-            yield length, recipe
-            if length == lengths[0]:
-                single = moves.singled(self._spec, start.recipe, probe)
-                if start.far.is_integer() and single is not None:
-                    yield length, single
-                short = moves.stepped(self._spec, start.recipe, probe, moves.SHORT)
-                if length > moves.SHORT and short is not None:
-                    yield moves.SHORT, short
-
     def corner(self) -> Iterator[None]:
         probe = self._probe()
         if probe is not None and (recipe := moves.cornered(self._spec, self.base.recipe, probe)):
@@ -227,7 +184,7 @@ class Pursuit:
     def swap(self) -> Iterator[None]:
         for _ in range(SWAPS):
             start, probe = self.base, self._probe()
-            if probe is None or probe.swaps.get(0) is None:
+            if probe is None or not probe.swaps():
                 return
             yield
             for recipe in moves.swapped(self._spec, start.recipe, probe):
@@ -242,43 +199,6 @@ class Pursuit:
         for recipe in moves.repeated(self._spec, self.base.recipe):
             self._try(recipe)
             yield
-
-    def halve(self) -> Iterator[None]:
-        start = self.base
-        for other in self._world.beyond(self._goal, start):
-            near, far = start.recipe, other
-            for _ in range(HALVINGS):
-                middle = moves.between(self._spec, near, far)
-                tried = self._try(middle)
-                if middle is None or tried is None:
-                    break
-                yield
-                # Sides of equal operands count as beyond.
-                near, far = (middle, far) if tried.side == start.side else (near, middle)
-
-    def choose(self) -> Iterator[None]:
-        """Step towards other places as long as it helps; several times towards the first ones."""
-        for _ in range(CHOICES):
-            start = self.base
-            for number in range(PLACES):
-                yield from self._aim(number, FIRST_STEPS if number < FIRST_PLACES else 1)
-            if self.base is start:
-                return
-
-    def _aim(self, number: int, steps: int) -> Iterator[None]:
-        here = self.base
-        for _ in range(steps):
-            probe = self._probe(here)
-            gaps = probe.places.get(number) if probe is not None else None
-            if probe is None or not gaps or all(gap.missing <= 0 for gap in gaps):
-                return
-            yield
-            length = self._lengths[0]
-            tried = self._try(moves.stepped(self._spec, here.recipe, probe, length, gaps))
-            yield
-            if tried is None:
-                return
-            here = tried
 
     # -- sizes, and at random -------------------------------------------------------------------
 
@@ -347,13 +267,10 @@ class Move:
 
 MOVES = {
     "write": Move(Pursuit.write, "a compared number is in the input: put the other one there"),
-    "compute": Move(Pursuit.compute, "integers have no slope: run what follows on candidates"),
     "descend": Move(Pursuit.descend, "floats have slopes, smooth or of the step that was taken"),
     "corner": Move(Pursuit.corner, "the ends of a range stop a step: what is beyond adds up"),
     "swap": Move(Pursuit.swap, "ids have no slope, but the rows of their table have"),
     "repeat": Move(Pursuit.repeat, "what one row needs, all rows have then"),
-    "halve": Move(Pursuit.halve, "an equality or a band lies between calls on both sides of it"),
-    "choose": Move(Pursuit.choose, "a place that was chosen has no slope, but its scores have"),
     "size": Move(Pursuit.size, "sizes decide without any number"),
     "two sizes": Move(Pursuit.two_sizes, "their product, sum or ratio decides"),
     "climb": Move(Pursuit.climb, "where nothing shows a way, near calls are better than any"),

@@ -34,7 +34,7 @@ from pytest_torchexport.explore.provenance import (
     ProvenanceMode,
     Uncompared,
     provenance_of,
-    python_distance,
+    sequence_distance,
 )
 
 # A call with more events, or more rounds of its ``while`` loops, counts as endless, unless it ends
@@ -99,6 +99,8 @@ class ConditionRecorder:
         self._modules: list[str] = []
         self._names: dict[int, str] = {}
         self._thread = -1
+        # Middle operands of ``a < b < c``, by thread, frame, and the condition ``a < b``.
+        self._kept: dict[tuple[int, int, ConditionId], Any] = {}
 
     def start(self, names: dict[int, str]) -> None:
         """Begin a new path, of the current thread. ``names`` maps ids of modules to their paths."""
@@ -113,6 +115,9 @@ class ConditionRecorder:
 
     def stop(self) -> None:
         """Record nothing from now on."""
+        for key in list(self._kept):  # of comparisons that ended with ``a < b``
+            if key[0] == self._thread:
+                del self._kept[key]
         self._thread = -1
 
     def limit(self, times: int) -> None:
@@ -166,7 +171,7 @@ class ConditionRecorder:
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
         elif not _by_number(sign, left, right):
-            provenance = self.mode.computed(python_distance(left, right)) if read else None
+            provenance = self.mode.computed(sequence_distance(left, right)) if read else None
         else:
             provenance = self._of_numbers(sign, left, right, read)
         key = (own_id, self._module_of(owner))
@@ -209,11 +214,23 @@ class ConditionRecorder:
         return found
 
     def value(self, own_id: ConditionId, value: Any, read: int, owner: Any = None) -> Any:
-        """Record the truth of a value, and return the value itself."""
-        if isinstance(value, Tensor) and value.numel() != 1:
-            return value
-        self.truth(own_id, value, read, owner)
+        """Record the truth of a value, and return the value itself, which is asked for it again.
+
+        Not of an object of the user's: it may see how often it is asked.
+        """
+        one = value.numel() == 1 if isinstance(value, Tensor) else False
+        if one or type(value).__module__ == "builtins":
+            self.truth(own_id, value, read, owner)
         return value
+
+    def keep(self, own_id: ConditionId, value: Any) -> Any:
+        """Return the middle operand of ``a < b < c``, and keep it for the second comparison."""
+        self._kept[threading.get_ident(), id(sys._getframe(1)), own_id] = value
+        return value
+
+    def kept(self, own_id: ConditionId) -> Any:
+        """Return what the condition before has kept."""
+        return self._kept.pop((threading.get_ident(), id(sys._getframe(1)), own_id))
 
     def mark(self, own_id: ConditionId, outcome: bool, owner: Any = None) -> None:
         """Record that a handler or a case was reached, or was not."""

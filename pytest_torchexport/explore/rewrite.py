@@ -21,20 +21,10 @@ from pytest_torchexport.outcomes.operator_table import of_kind
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 # Functions and methods that may return a Python number or bool for a tensor.
-READERS = of_kind("read") | frozenset(
-    [
-        "bool",
-        "int",
-        "float",
-        "tolist",
-        "len",
-        "max",
-        "min",
-        "any",
-        "all",
-        "sum",
-    ]
-)
+READERS = of_kind("read") | {
+    *("bool", "int", "float", "tolist", "len"),
+    *("max", "min", "any", "all", "sum"),
+}
 # What is known of a tensor without its numbers, which no call changes.
 FACTS = frozenset(
     ["dtype", "device", "layout", "requires_grad", "is_cuda", "is_floating_point", "is_complex"]
@@ -133,9 +123,6 @@ def _last_name(function: ast.expr) -> str:
 SENTINEL = "\0pytest-torchexport"
 # Characters of a line that a report quotes.
 MAX_TEXT = 160
-_TEMPORARY = "_torchexport_{}"
-# Functions that show a function its own local names.
-_LISTING = ("locals", "vars", "dir", "eval", "exec")
 _OPERATORS = {
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -187,8 +174,7 @@ class _Rewriter(ast.NodeTransformer):
         self._inside = 0
         self._self_names: list[str | None] = [None]
         self._in_class = False
-        # Whether ``:=`` is legal here, and the first line of the statement around the node.
-        self._may_bind = True
+        # The first line of the statement around the node.
         self._statement = 0
         # Local names whose values were read from tensors.
         self._names_read: set[str] = set()
@@ -203,10 +189,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self._names.append(node.name)
-        before = self._in_class, self._may_bind
-        self._in_class, self._may_bind = True, False
+        before, self._in_class = self._in_class, True
         node.body = [self.visit(item) for item in node.body]
-        self._in_class, self._may_bind = before
+        self._in_class = before
         self._names.pop()
         return node
 
@@ -219,14 +204,13 @@ class _Rewriter(ast.NodeTransformer):
         return self._function(node, "<lambda>")
 
     def _function(self, node: Function, name: str) -> Function:
-        method, may_bind, read_before = self._in_class, self._may_bind, self._names_read
+        method, read_before = self._in_class, self._names_read
         self._in_class = False
         self._names_read = read_before | names_read(node, self._readers)
         wanted = self._inside or (first_line(node), name) in self._wanted
         self._names.append(name)
         self._inside += bool(wanted)
         self._self_names.append(_self_name(node) if method else None)
-        self._may_bind = (may_bind or not isinstance(node, ast.Lambda)) and not _lists_names(node)
         if isinstance(node, ast.Lambda):
             node.body = self.visit(node.body)
         else:
@@ -234,7 +218,7 @@ class _Rewriter(ast.NodeTransformer):
         self._self_names.pop()
         self._inside -= bool(wanted)
         self._names.pop()
-        self._in_class, self._may_bind, self._names_read = method, may_bind, read_before
+        self._in_class, self._names_read = method, read_before
         return node
 
     def _block(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
@@ -318,25 +302,19 @@ class _Rewriter(ast.NodeTransformer):
         )
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
-        """Rewrite ``a and b`` outside of a test as ``b if (t := a) else t``.
-
-        The truth of each operand but the last is recorded, once, and the value stays the same.
-        """
-        if not self._inside or not self._may_bind:
+        """Record the truth of each operand of ``a and b`` outside of a test, but of the last."""
+        if not self._inside:
             return self.generic_visit(node)
-        *tested, last = _flat(node)
-        parts = [self._kept(item) for item in tested]
-        made = self.visit(last)
-        for test, kept in reversed(parts):
-            ways = (made, kept) if isinstance(node.op, ast.And) else (kept, made)
-            made = _located(ast.IfExp(test, *ways), node)
-        return made
+        *tested, last = node.values
+        return self._rebuilt(node, values=[*map(self._valued, tested), self.visit(last)])
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         """Record a comparison of numbers outside of a test, as in ``1 + (n == 3)``."""
         if not self._inside or len(node.ops) > 1 or isinstance(node.ops[0], (ast.Is, ast.IsNot)):
             return self.generic_visit(node)
-        return self._compare(node, "expression", (False, False), method="compared")
+        own_id = self._condition("expression", node, False)
+        operands = self.visit(node.left), self.visit(node.comparators[0])
+        return self._compare(node, own_id, *operands, method="compared")
 
     def visit_Call(self, node: ast.Call) -> Any:
         """Record the predicate of ``torch.cond`` and each element of ``any(... for ...)``.
@@ -364,9 +342,7 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def visit_comprehension(self, node: ast.comprehension) -> Any:
-        may_bind, self._may_bind = self._may_bind, False
         iterable = self.visit(node.iter)
-        self._may_bind = may_bind
         if not node.is_async:
             iterable = self._iterable(iterable, node.iter)
         ifs = [self._test(item, "expression", (False, False)) for item in node.ifs]
@@ -391,10 +367,8 @@ class _Rewriter(ast.NodeTransformer):
             ways = [self._test(item, kind, raises) for item in (node.body, node.orelse)]
             rebuilt: ast.expr = self._rebuilt(node, test=test, body=ways[0], orelse=ways[1])
             return rebuilt
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            return self._compare(node, kind, raises)
-        if isinstance(node, ast.Compare) and self._may_bind:
-            return self._test(self._split(node), kind, raises)
+        if isinstance(node, ast.Compare):
+            return self._chain(node, kind, raises)
         if isinstance(node, ast.Constant):
             return node
         own_id = self._condition(kind, node, *raises)
@@ -410,59 +384,49 @@ class _Rewriter(ast.NodeTransformer):
         rebuilt: ast.expr = self._rebuilt(node, values=[*values, self._test(last, kind, raises)])
         return rebuilt
 
-    def _split(self, node: ast.Compare) -> ast.BoolOp:
-        """Rewrite ``a < b < c`` as ``a < (t := b) and t < c``."""
-        parts: list[ast.expr] = []
-        left: ast.expr = node.left
-        for position, (operator, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
-            kept: ast.expr = right
-            following: ast.expr = right
-            if position < len(node.ops) - 1:
-                kept, following = _bound(right, right)
-                if reads_tensor(right, self._names_read, self._readers):
-                    self._names_read.add(following.id)
-            parts.append(ast.copy_location(ast.Compare(left, [operator], [kept]), node))
-            left = following
-        return _located(ast.BoolOp(ast.And(), parts), node)
+    def _chain(self, node: ast.Compare, kind: str, raises: tuple[bool, bool]) -> ast.expr:
+        """Rewrite ``a < b < c`` as ``a < keep(b) and kept() < c``."""
+        left, parts = node.left, list[ast.expr]()
+        made = self.visit(left)
+        for position, (sign, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
+            last = position == len(node.ops) - 1
+            pair = ast.copy_location(ast.Compare(left, [sign], [right]), node)
+            own_id = self._condition(kind, node, raises[0] and last, raises[1])
+            right_made = self.visit(right)
+            if not last:
+                right_made = self._call("keep", own_id, right_made, at=right, owned=False)
+            parts.append(self._compare(pair, own_id, made, right_made))
+            left, made = right, self._call("kept", own_id, at=right, owned=False)
+        return parts[0] if len(parts) == 1 else _located(ast.BoolOp(ast.And(), parts), node)
 
     def _compare(
         self,
         node: ast.Compare,
-        kind: str,
-        raises: tuple[bool, bool],
+        own_id: ConditionId,
+        left: ast.expr,
+        right: ast.expr,
         *,
         method: str = "compare",
     ) -> ast.expr:
-        own_id = self._condition(kind, node, *raises)
-        operator = ast.Constant(_OPERATORS[type(node.ops[0])])
+        """Return the call that records a comparison, given its visited operands."""
+        sign = ast.Constant(_OPERATORS[type(node.ops[0])])
         operands = (node.left, node.comparators[0])
         read = ast.Constant(0) if is_none_test(node) else self._reads(*operands)
-        return self._call(method, own_id, operator, *map(self.visit, operands), read, at=node)
+        return self._call(method, own_id, sign, left, right, read, at=node)
 
     def _reads(self, *operands: ast.expr) -> ast.Constant:
         """Return the sum of 1 if the first operand is read from a tensor and 2 if the second is."""
         read = [reads_tensor(item, self._names_read, self._readers) for item in operands]
         return ast.Constant(sum(each << position for position, each in enumerate(read)))
 
-    def _kept(self, node: ast.expr) -> tuple[ast.expr, ast.expr]:
-        """Return a condition that also keeps its value under a name, and that name.
-
-        Of ``a and b`` (in ``a and b or c``) only the value of b can be the result.
-        """
-        before: list[ast.expr] = []
-        last = node
+    def _valued(self, node: ast.expr) -> ast.expr:
+        """Return a condition of which the value counts, too."""
         if isinstance(node, ast.BoolOp):
-            *first, last = node.values
-            before = [self._test(item, "expression", (False, False)) for item in first]
-        read = self._reads(last)
+            return self._rebuilt(node, values=[*map(self._valued, node.values)])  # type: ignore[no-any-return]
+        own_id, read = self._condition("expression", node, False), self._reads(node)
         # The truth of a comparison is recorded here, and not in it again.
-        visit = self.generic_visit if isinstance(last, ast.Compare) else self.visit
-        kept, again = _bound(visit(last), last)  # type: ignore[arg-type]  # it stays an expression
-        own_id = self._condition("expression", last, False)
-        test: ast.expr = self._call("truth", own_id, kept, read, at=last)
-        if isinstance(node, ast.BoolOp):
-            test = self._rebuilt(node, values=[*before, test])
-        return test, again
+        visit = self.generic_visit if isinstance(node, ast.Compare) else self.visit
+        return self._call("value", own_id, visit(node), read, at=node)  # type: ignore[arg-type]
 
     def _iterable(self, made: ast.expr, node: ast.expr) -> ast.expr:
         if not self._inside:
@@ -499,11 +463,13 @@ class _Rewriter(ast.NodeTransformer):
             lines[0] = lines[0][node.col_offset :]
         return b"\n".join(lines).decode(errors="replace")
 
-    def _call(self, method: str, own_id: ConditionId, *arguments: ast.expr, at: Any) -> ast.Call:
+    def _call(
+        self, method: str, own_id: ConditionId, *arguments: ast.expr, at: Any, owned: bool = True
+    ) -> ast.Call:
         recorder = ast.Attribute(ast.Constant(SENTINEL), method, ast.Load())
         id_node = ast.Constant(own_id)  # type: ignore[arg-type]  # Python takes tuples, too
         given: list[ast.expr] = [id_node, *arguments]
-        if self._self_names[-1] is not None:
+        if owned and self._self_names[-1] is not None:
             given.append(ast.Name(self._self_names[-1], ast.Load()))
         return _located(ast.Call(recorder, given, []), at)
 
@@ -550,27 +516,6 @@ def _binds(node: ast.AST) -> tuple[str | None, ...]:
     if isinstance(node, ast.Name):
         return () if isinstance(node.ctx, ast.Load) else (node.id,)
     return tuple(getattr(node, field, None) for field in ("name", "asname", "rest"))
-
-
-def _lists_names(function: Function) -> bool:
-    """Return True if a function may list its local names: it must not meet a temporary of ours."""
-    return any(isinstance(item, ast.Name) and item.id in _LISTING for item in ast.walk(function))
-
-
-def _flat(node: ast.BoolOp) -> list[ast.expr]:
-    """Return the operands; ``(a and b) and c`` has the same ones as ``a and b and c``."""
-    found: list[ast.expr] = []
-    for item in node.values:
-        same = isinstance(item, ast.BoolOp) and isinstance(item.op, type(node.op))
-        found += _flat(item) if same else [item]  # type: ignore[arg-type]
-    return found
-
-
-def _bound(made: ast.expr, at: ast.expr) -> tuple[ast.NamedExpr, ast.Name]:
-    """Return an expression that assigns its value to a temporary, and the temporary."""
-    name = _TEMPORARY.format(f"{at.lineno}_{at.col_offset}")
-    kept = ast.NamedExpr(ast.Name(name, ast.Store()), made)
-    return _located(kept, at), _located(ast.Name(name, ast.Load()), at)
 
 
 def _matches_all(pattern: ast.pattern) -> bool:

@@ -25,15 +25,13 @@ from pytest_torchexport.explore.conditions import (
     Event,
     Path,
 )
-from pytest_torchexport.explore.integers import Origin
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared, operands_of
 from pytest_torchexport.explore.pursuit import Base, Pursuit
 from pytest_torchexport.explore.seeds import constants_of
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
-from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
+from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
 # The share of the budget that seeds may use.
@@ -42,7 +40,7 @@ SEED_SHARE = 0.3
 ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
-BY_VALUE = ("descend", "swap", "repeat", "descend", "halve", "choose")
+BY_VALUE = ("descend", "swap", "repeat", "descend")
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -52,10 +50,6 @@ BASES = 3
 FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
-# Stands among outcomes as the goal of a condition that has both in each call, as a loop's has: the
-# same outcomes in another order, so that the loop ends earlier or later.
-OUTCOMES_REORDERED = "its outcomes in another order"
-
 Goal = tuple[ConditionKey, ConditionOutcome]
 
 
@@ -96,14 +90,11 @@ class Seen:
     read: bool = False
     # Whether it is a loop that a call left before its end.
     left: bool = False
-    # Its outcomes, in their order, on the first call, and whether another call had another order.
-    order: tuple[ConditionOutcome, ...] = ()
-    reordered: bool = False
 
     @property
     def constant(self) -> bool:
-        """Return True if it was the same on several calls."""
-        return not self.varies and self.calls >= FEW_CALLS
+        """Return True if no values changed it on several calls; sizes may have."""
+        return not self.on_values and self.calls >= FEW_CALLS
 
     @property
     def depends(self) -> bool:
@@ -114,12 +105,6 @@ class Seen:
     def on_values(self) -> bool:
         """Return True if values decide it, and not sizes alone."""
         return VALUES in self.steers
-
-    @property
-    def one_order(self) -> bool:
-        """Return True if values decide it several times, always with the same outcomes."""
-        repeated = self.varies and self.on_tensors and len(set(self.order)) > 1
-        return repeated and not self.reordered
 
     def compare(self, marks: tuple[object, ...], sizes: Mapping[str, int]) -> None:
         """Learn from another call what decides the condition: values, or the one size changed."""
@@ -132,14 +117,6 @@ class Seen:
             self.varies = True
             changed = [name for name in sizes if sizes[name] != at.get(name)]
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
-
-    def follow(self, order: tuple[ConditionOutcome, ...]) -> None:
-        """Learn from a call whether the outcomes come in another order.
-
-        It is the same one if a loop was only reached more or fewer times.
-        """
-        self.order = self.order or order
-        self.reordered |= any(one != other for one, other in zip(self.order, order, strict=False))
 
 
 class Trials:
@@ -167,7 +144,6 @@ class Trials:
         self._paths: set[object] = set()
         self._bases: dict[Goal, list[Base]] = {}
         self._first: dict[Goal, Base] = {}
-        self._sides: dict[tuple[ConditionKey, int], Base] = {}
         self._probed: tuple[object, Probe | None] | None = None
         self._unsteady: frozenset[ConditionKey] = frozenset()
 
@@ -206,8 +182,6 @@ class Trials:
             seen = self.seen.setdefault(key, Seen())
             if key not in self._unsteady:
                 seen.compare(marks, sizes)
-        for key, order in path.orders().items():
-            self.seen[key].follow(order)
         for key, lengths in path.loops.items():
             ended = sum(event.key == key and not event.outcome for event in path.events)
             self.seen[key].left |= ended < len(lengths)
@@ -224,45 +198,18 @@ class Trials:
         path = self.run(recipe)
         return self.base_on(recipe, path, goal) if path is not None else None
 
-    def probe(self, base: Base, goal: Goal, *, origins: bool = False) -> Probe | None:
+    def probe(self, base: Base, goal: Goal) -> Probe | None:
         """Probe the base where it came nearest. It takes one more call of eager, once."""
         if base.position is None:
             return None
         asked = base.recipe, base.position, base.wanted
-        if self._probed is None or self._probed[0] not in ((*asked, origins), (*asked, True)):
+        if self._probed is None or self._probed[0] != asked:
             call = build(self.spec, base.recipe)
             if call is None:
                 return None
             self.spent += 1
-            probe = self._observed.probe(
-                call, base.position, base.wanted, self.deadline, origins=origins
-            )
-            self._probed = (*asked, origins), probe
+            self._probed = asked, self._observed.probe(call, *asked[1:], self.deadline)
         return self._probed[1]
-
-    def only_sizes_matter(self, base: Base, goal: Goal) -> bool:
-        """Return True if the numbers that decide at the base are the same on every legal call.
-
-        As in ``mask.all()``, if the mask of the example is all ones.
-        """
-        if self.spec.map is not None or any(map(_is_varied_argument, self.spec.leaves)):
-            return False
-        probe = self.probe(base, goal, origins=True)
-        if probe is None or not isinstance(probe.provenance, (Compared, Reduced, Uncompared)):
-            return False
-        compared = operands_of(probe.provenance)
-        tensors = [item for item in compared if not isinstance(item, (bool, int, float))]
-        # What was told before may be what they are compared, computed or cut off with.
-        origins = [*map(probe.origins.of, tensors), *probe.told]
-        return bool(tensors) and all(map(self._is_fixed, origins))
-
-    def _is_fixed(self, origin: Origin | None) -> bool:
-        """Return True if a tensor is computed from inputs alone whose numbers never vary."""
-        inputs = origin.inputs() if origin is not None else None
-        leaves = [self.spec.leaves[index] for index in inputs or ()]
-        return bool(leaves) and all(
-            isinstance(leaf, TensorLeaf) and leaf.domain.is_one_value for leaf in leaves
-        )
 
     def _learn(self, event: Event, position: int, recipe: Recipe, path: Path) -> None:
         if event.on_values or event.read:
@@ -272,11 +219,6 @@ class Trials:
         if isinstance(event.outcome, bool):
             base = Base.at(event, position, recipe, path)
             self._keep_base((event.key, not event.outcome), base)
-            if math.isfinite(base.far):
-                self._keep_base((event.key, OUTCOMES_REORDERED), base)
-            known = self._sides.get((event.key, event.side))
-            if known is None or base.far < known.far:
-                self._sides[event.key, event.side] = base
 
     def _keep_base(self, goal: Goal, base: Base) -> None:
         kept = self._bases.setdefault(goal, [])
@@ -322,17 +264,10 @@ class Trials:
                     if outcome not in seen.counts:
                         yield key, outcome
 
-    def one_order(self) -> Iterator[Goal]:
-        """Yield the goal of another order for each condition that has one order only."""
-        for key, seen in list(self.seen.items()):
-            if seen.one_order and (key, OUTCOMES_REORDERED) in self._bases:
-                yield key, OUTCOMES_REORDERED
-
     def done(self, goal: Goal) -> bool:
         """Return True if a call took the outcome."""
         key, outcome = goal
-        seen = self.seen[key]
-        return seen.reordered if outcome == OUTCOMES_REORDERED else outcome in seen.counts
+        return outcome in self.seen[key].counts
 
     def base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
         """Return the call as a base: the place on its path where it came nearest to the outcome."""
@@ -370,22 +305,6 @@ class Trials:
     def first(self, goal: Goal) -> Base | None:
         """Return the first call that got to the condition and did not take the outcome."""
         return self._first.get(goal)
-
-    def beyond(self, goal: Goal, base: Base) -> Iterator[Recipe]:
-        """Yield a call on the other side of an equality, and one that does not get there."""
-        key, _ = goal
-        opposite = self._sides.get((key, -base.side)) if base.side else None
-        if opposite is not None:
-            yield opposite.recipe
-        for found in reversed(self.corpus):
-            if all(known != key for known, _ in found.taken):
-                yield found.recipe
-                return
-
-
-def _is_varied_argument(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Return True for a Python argument that has other values on other calls."""
-    return isinstance(leaf, ValueLeaf) and bool(leaf.values is not None or leaf.recorded)
 
 
 def _far(event: Event) -> float:
@@ -456,7 +375,6 @@ class Search:
         self._trials = Trials(spec, observed, before_call)
         self._rounds: dict[Goal, int] = {}
         self._used: dict[Goal, list[Recipe]] = {}
-        self._given_up: set[Goal] = set()
         # How often calls at random were made for conditions that may not depend on the input.
         self._at_random = 0
         self._seeded = False
@@ -520,7 +438,7 @@ class Search:
         trials.searching = True
         while (goal := self._next()) is not None:
             yield from self._pursue_one(goal)
-        while any(goal not in self._given_up for goal in trials.open()):
+        while any(not self._is_doubtful(goal) for goal in trials.open()):
             trials.run(moves.mutated(self._spec, self._any(), self._rng, self._constants))
             yield
 
@@ -530,21 +448,21 @@ class Search:
         Those whose condition was the same on several calls come last: most of them are of the
         configuration, and no input changes them. One to which no call has a distance waits a round.
         """
-        goals = [*self._trials.open(doubtful=True), *self._trials.one_order()]
+        goals = self._trials.open(doubtful=True)
         left = [goal for goal in goals if self._has_rounds_left(goal)]
         return min(left, key=self._turn, default=None)
 
     def _has_rounds_left(self, goal: Goal) -> bool:
         most = 1 if self._is_doubtful(goal) else ROUNDS
-        return goal not in self._given_up and self._rounds.get(goal, 0) < most
+        return self._rounds.get(goal, 0) < most
 
     def _is_doubtful(self, goal: Goal) -> bool:
         """Return True if nothing shows that the condition depends on the input.
 
+        A tensor that is compared may be one that no call changes, as the sum of a mask of ones.
         Calls at random for one of these are as good for the others.
         """
-        seen = self._trials.seen[goal[0]]
-        return seen.constant and not seen.on_tensors
+        return self._trials.seen[goal[0]].constant
 
     def _turn(self, goal: Goal) -> int:
         trials = self._trials
@@ -564,12 +482,8 @@ class Search:
 
     def _moves(self, goal: Goal, pursuit: Pursuit, *, last: bool) -> Iterator[str]:
         """Yield the names of the moves towards an outcome."""
-        if self._trials.only_sizes_matter(pursuit.base, goal):
-            self._given_up.add(goal)
-            yield from SIZES
-            return
         on_tensors = self._trials.seen[goal[0]].on_tensors
-        yield from ("write", "compute", *(() if on_tensors else SIZES), *BY_VALUE)
+        yield from ("write", *(() if on_tensors else SIZES), *BY_VALUE)
         if on_tensors:
             yield "size"
         doubtful = self._is_doubtful(goal)

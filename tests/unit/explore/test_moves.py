@@ -15,7 +15,7 @@ from specs import spec_of
 from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.probe import Gap, Lazily, Probe
+from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.provenance import Compared, Reduced, Uncompared
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.recipes import example_recipe, with_leaves
@@ -32,7 +32,7 @@ def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=(), 
         missing=missing,
         gradients=gradients or {},
         demands=(Gap(missing, gradients or {}),),
-        earlier=Lazily(kept),
+        earlier=lambda: tuple(kept),
         provenance=origin,
         wanted=wanted,
         inputs=tuple(inputs),

@@ -22,7 +22,6 @@ from pytest_torchexport.explore.provenance import (
     distance,
     operands_of,
     provenance_of,
-    python_distance,
     violation,
 )
 
@@ -418,10 +417,3 @@ def test_a_distance_of_more_than_numbers_is_that_of_their_violation():
     assert distance(Compared(">", X, 5.0), True) is None
     assert distance(Compared(">", torch.tensor(1j), 5.0), True) is None
     assert distance(Compared("<", "a", 5.0), True) is None
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "apart"), [("m²", "m³", 1.0), ("a7", "a12", 5.0), ("①", "1", 1.0)]
-)
-def test_texts_are_as_far_apart_as_their_numbers_and_words(one, other, apart):
-    assert python_distance(one, other) == apart

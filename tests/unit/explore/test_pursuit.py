@@ -28,7 +28,7 @@ class Trials:
     def base(self, recipe):
         return Base(recipe, self.far[recipe.sizes["n"]], 0, True)
 
-    def probe(self, base, goal, *, origins=False):
+    def probe(self, base, goal):
         self.probed += 1
         gap = Gap(base.far, {0: torch.ones(1)})
         return Probe(
@@ -52,7 +52,6 @@ def one_by_one(monkeypatch):
         return call(recipe.sizes["n"] + 1)
 
     monkeypatch.setattr(moves, "stepped", stepped)
-    monkeypatch.setattr(moves, "singled", lambda *_: None)
     monkeypatch.setattr(moves, "slopes", lambda *_: True)
 
 
