@@ -25,7 +25,6 @@ KINDS: Mapping[str, str] = {
     "smooth": "its result moves a little if rounding moves its floats a little",
     "decides": "jumps, and rounds nothing before it does: equal operands mean an equal result",
     "step": "piecewise constant: its gradient is zero almost everywhere",
-    "saturating": "nearly constant, or constant, for large or for negative operands",
     "comparison": "compares element by element; ``symbol`` says how",
     "logic": "combines truth values element by element; ``symbol`` says how",
     "truths": "whether any or all truth values of rows are True",
@@ -50,16 +49,10 @@ KINDS: Mapping[str, str] = {
     "addition": "adds or subtracts a number, which may be an epsilon; ``symbol`` says which",
     "normalization": "divides rows by their deviation and an epsilon",
     # -- the way of elements --
-    "move": "only rearranges elements, or fills some with a constant",
     "passes_on": "returns its operand as it is, and may be left out",
     "range": "takes a range of an axis, which may be all of it",
-    "elementwise": "works element by element, without torch's tag for it",
-    "lookup": "looks up rows of a table",
-    "flat": "looks up numbers of a table as if it had one axis",
     "places": "reads or writes elements at places that an argument names",
-    "reduction": "makes one number of each row, as ``of_rows`` does",
-    "scan": "makes as many numbers of each row as it has, as ``of_rows`` does",
-    "product": "multiplies two matrices, its ``factors``",
+    "reduction": "makes one number of each row",
     "cast": "converts to another type",
     "read": "gives Python the numbers of a tensor",
     "sized_by_numbers": "numbers of an argument decide a size, and torch has no tag for it",
@@ -87,17 +80,12 @@ class Row:
     operator that decides alike. ``same_as``: the operator for which exporters exchange it.
 
     ``symbol``: ``>`` of a comparison, ``and`` of truth values. ``bounds``: numbers, or names of
-    arguments (``-lambd``: negated), at which it computes something else. ``slope``: the function
-    that has a gradient where this one has none (``explore/slopes.py`` knows them by name).
-    ``parameters``: those of a choice, after the scores. ``rank``: of the element that it selects,
-    from 0 for the smallest to 1; or the argument that says so.
+    arguments (``-lambd``: negated), at which it computes something else.
 
-    ``operand``: the position of the argument that is no table. ``table`` and ``indices``: names of
-    the arguments of a lookup. ``of_rows``: the method that does the same to the last axis, and
-    ``second`` the one for the second result. ``factors``: positions of the matrices of a product,
-    the right one ``transposed`` or not, and ``bias`` the name of what is added. ``sum``: the
-    formula that adds its terms one by one (``judge/summing.py``). ``elsewhere``: the position of
-    an argument that may be on another device than the others. ``device``: the one that it moves to.
+    ``operand``: the position of the argument that is no ``table``, which is an argument's name.
+    ``sum``: the formula that adds its terms one by one (``judge/summing.py``). ``elsewhere``: the
+    position of an argument that may be on another device than the others. ``device``: the one that
+    it moves to.
     """
 
     kinds: frozenset[str] = frozenset()
@@ -108,18 +96,9 @@ class Row:
     bounds: tuple[float | str, ...] = ()
     exponents: tuple[str, ...] = ()
     base: float = 2.718281828459045
-    slope: str = ""
     largest: bool | None = None
-    parameters: tuple[str, ...] = ()
-    rank: float | str | None = None
     operand: int = 0
     table: str = ""
-    indices: str = ""
-    of_rows: str = ""
-    second: str = ""
-    factors: tuple[int, int] | None = None
-    transposed: bool = False
-    bias: str = ""
     sum: str = ""
     elsewhere: int | None = None
     device: str = ""
@@ -167,25 +146,23 @@ def _row(names: str, kinds: str = "", aliases: str = "", **facts: Any) -> tuple[
 _CASTS = "to int long short float double half type"
 _COMPARES = "comparison step decides"
 _COMPARING = (
-    _row("gt", _COMPARES, "greater __gt__", symbol=">", slope="greater", onnx="Greater"),
-    _row(
-        "ge", _COMPARES, "greater_equal __ge__", symbol=">=", slope="greater", onnx="GreaterOrEqual"
-    ),
-    _row("lt", _COMPARES, "less __lt__", symbol="<", slope="less", onnx="Less"),
-    _row("le", _COMPARES, "less_equal __le__", symbol="<=", slope="less", onnx="LessOrEqual"),
-    _row("eq", _COMPARES, "__eq__", symbol="==", slope="equal", onnx="Equal"),
-    _row("ne", _COMPARES, "not_equal __ne__", symbol="!=", slope="unequal"),
-    _row("logical_and", "logic decides", symbol="and", slope="and"),
-    _row("logical_or", "logic decides", symbol="or", slope="or"),
-    _row("logical_not", "logic decides", symbol="not", slope="not"),
-    _row("logical_xor", "logic", symbol="xor", slope="xor"),
-    _row("bitwise_and", "logic mask", "__and__ __rand__", symbol="and", slope="and"),
-    _row("bitwise_or", "logic", "__or__ __ror__", symbol="or", slope="or"),
-    _row("bitwise_not", "logic", "__invert__", symbol="not", slope="not"),
-    _row("bitwise_xor", "logic", "__xor__", symbol="xor", slope="xor"),
-    _row("any", "truths reduction", symbol="any", of_rows="any", slope="largest"),
-    _row("all", "truths reduction", symbol="all", of_rows="all", slope="smallest"),
-    _row("where", "exact smooth", slope="mixture"),
+    _row("gt", _COMPARES, "greater __gt__", symbol=">", onnx="Greater"),
+    _row("ge", _COMPARES, "greater_equal __ge__", symbol=">=", onnx="GreaterOrEqual"),
+    _row("lt", _COMPARES, "less __lt__", symbol="<", onnx="Less"),
+    _row("le", _COMPARES, "less_equal __le__", symbol="<=", onnx="LessOrEqual"),
+    _row("eq", _COMPARES, "__eq__", symbol="==", onnx="Equal"),
+    _row("ne", _COMPARES, "not_equal __ne__", symbol="!="),
+    _row("logical_and", "logic decides", symbol="and"),
+    _row("logical_or", "logic decides", symbol="or"),
+    _row("logical_not", "logic decides", symbol="not"),
+    _row("logical_xor", "logic", symbol="xor"),
+    _row("bitwise_and", "logic mask", "__and__ __rand__", symbol="and"),
+    _row("bitwise_or", "logic", "__or__ __ror__", symbol="or"),
+    _row("bitwise_not", "logic", "__invert__", symbol="not"),
+    _row("bitwise_xor", "logic", "__xor__", symbol="xor"),
+    _row("any", "truths reduction", symbol="any"),
+    _row("all", "truths reduction", symbol="all"),
+    _row("where", "exact smooth"),
     _row("isnan", "inspection", onnx="IsNaN"),
     _row("isinf", "inspection"),
     _row("isfinite", "inspection exact"),
@@ -196,25 +173,22 @@ _COMPARING = (
     _row(READ, "read"),
     _row("signbit count_nonzero", "decides"),
     _row("nonzero", "decides", onnx="NonZero"),
-    _row("round", "exact step rounding", slope="operand", onnx="Round"),
-    _row("floor", "exact step whole decides", slope="operand", onnx="Floor"),
-    _row("ceil", "exact step whole decides", slope="operand", onnx="Ceil"),
-    _row("trunc", "exact step whole decides", "fix", slope="operand"),
+    _row("round", "exact step rounding", onnx="Round"),
+    _row("floor", "exact step whole decides", onnx="Floor"),
+    _row("ceil", "exact step whole decides", onnx="Ceil"),
+    _row("trunc", "exact step whole decides", "fix"),
     _row("frac", "whole"),
-    _row("sign", "exact step decides", bounds=(0.0,), slope="sign", onnx="Sign"),
-    _row("sgn", "exact step decides", bounds=(0.0,), slope="sign"),
+    _row("sign", "exact step decides", bounds=(0.0,), onnx="Sign"),
+    _row("sgn", "exact step decides", bounds=(0.0,)),
     _row("heaviside", "exact step decides", bounds=(0.0,)),
-    _row(
-        "floor_divide", "exact step division elementwise decides", "__floordiv__", slope="quotient"
-    ),
+    _row("floor_divide", "exact step division decides", "__floordiv__"),
     _row("div", "smooth division"),
     _row("true_divide", same_as="div"),
     _row("remainder fmod", "division remainder decides", onnx="Mod"),
     # A cast decides if it is to whole numbers, or to narrower floats.
-    _row("_to_copy", "exact smooth elementwise cast", _CASTS, slope="cast", onnx="Cast"),
+    _row("_to_copy", "exact smooth cast", _CASTS, onnx="Cast"),
     _row("bucketize", "exact bucketing decides", table="boundaries"),
     _row("searchsorted", "bucketing decides", table="sorted_sequence", operand=1),
-    _row("isin", "elementwise", table="test_elements"),
     _row("atan2", "angle"),
 )
 
@@ -223,39 +197,27 @@ _COMPARING = (
 # The order of equal elements is not defined for the unordered ones:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
 _EXTREME = "choice reduction decides"
-_DIM = ("dim", "keepdim")
-_TOP = ("k", "dim", "largest", "sorted")
-_ORDER = ("dim", "descending", "stable")
 _ORDERING = (
-    _row("argmax", _EXTREME, of_rows="argmax", largest=True, parameters=_DIM, onnx="ArgMax"),
-    _row("argmin", _EXTREME, of_rows="argmin", largest=False, parameters=_DIM, onnx="ArgMin"),
+    _row("argmax", _EXTREME, largest=True, onnx="ArgMax"),
+    _row("argmin", _EXTREME, largest=False, onnx="ArgMin"),
     _row(
         "max",
         f"{_EXTREME} exact",
-        of_rows="amax",
-        second="argmax",
         largest=True,
-        parameters=_DIM,
-        rank=1.0,
     ),
     _row(
         "min",
         f"{_EXTREME} exact",
-        of_rows="amin",
-        second="argmin",
         largest=False,
-        parameters=_DIM,
-        rank=0.0,
     ),
-    _row("amax", "exact reduction", of_rows="amax", rank=1.0),
-    _row("amin", "exact reduction", of_rows="amin", rank=0.0),
-    _row("topk", "choice unordered by_rank", largest=True, parameters=_TOP, onnx="TopK"),
-    _row("sort", "choice unordered by_rank", largest=False, parameters=_ORDER, onnx="TopK"),
-    _row("argsort", "choice", largest=False, parameters=_ORDER),
-    _row("kthvalue", "choice unordered by_rank", rank="k"),
-    _row("median", "choice unordered", rank=0.5),
+    _row("amax", "exact reduction"),
+    _row("amin", "exact reduction"),
+    _row("topk", "choice unordered by_rank", largest=True, onnx="TopK"),
+    _row("sort", "choice unordered by_rank", largest=False, onnx="TopK"),
+    _row("argsort", "choice", largest=False),
+    _row("kthvalue", "choice unordered by_rank"),
+    _row("median", "choice unordered"),
     _row("mode", "choice unordered"),
-    _row("quantile", rank="q"),
     _row("nanmedian aminmax cummax cummin histc unique_consecutive unique_dim _unique2", "exact"),
     _row(
         """
@@ -267,29 +229,28 @@ _ORDERING = (
 )
 
 # Elementwise functions that compute something else on the two sides of a number.
-_CLAMPS = "exact smooth clamp saturating"
+_CLAMPS = "exact smooth clamp"
 _BOUNDED = (
-    _row("clamp", _CLAMPS, bounds=("min", "max"), slope="leaking", onnx="Clip"),
-    _row("clip", "clamp saturating", bounds=("min", "max"), slope="leaking"),
-    _row("clamp_min", _CLAMPS, bounds=("min",), slope="leaking", same_as="clamp"),
-    _row("clamp_max", _CLAMPS, bounds=("max",), slope="leaking", same_as="clamp"),
-    _row("hardtanh", _CLAMPS, bounds=("min_val", "max_val"), slope="leaking"),
-    _row("threshold", "exact clamp saturating", bounds=("threshold",), slope="leaking"),
+    _row("clamp", _CLAMPS, bounds=("min", "max"), onnx="Clip"),
+    _row("clip", "clamp", bounds=("min", "max")),
+    _row("clamp_min", _CLAMPS, bounds=("min",), same_as="clamp"),
+    _row("clamp_max", _CLAMPS, bounds=("max",), same_as="clamp"),
+    _row("hardtanh", _CLAMPS, bounds=("min_val", "max_val")),
+    _row("threshold", "exact clamp", bounds=("threshold",)),
     _row("maximum", "exact smooth extremum", bounds=("other",), onnx="Max"),
     _row("minimum", "exact smooth extremum", bounds=("other",), onnx="Min"),
     _row("fmax fmin", "exact extremum", bounds=("other",)),
-    _row("relu", "exact smooth saturating", bounds=(0.0,), slope="leaking"),
-    _row("relu6 selu", "saturating", slope="leaking"),
-    _row("gelu silu", "smooth saturating", slope="leaking"),
-    _row("elu", "smooth saturating", bounds=(0.0,), slope="leaking"),
+    _row("relu", "exact smooth", bounds=(0.0,)),
+    _row("gelu silu", "smooth"),
+    _row("elu", "smooth", bounds=(0.0,)),
     _row("leaky_relu prelu", "smooth", bounds=(0.0,)),
-    _row("hardswish hardsigmoid", "smooth saturating", bounds=(3.0, -3.0), slope="leaking"),
+    _row("hardswish hardsigmoid", "smooth", bounds=(3.0, -3.0)),
     _row("hardshrink softshrink", bounds=("lambd", "-lambd")),
     _row("softplus", "smooth", bounds=("threshold/beta",)),
     # From here on a sigmoid or a tanh is 1 in float32, and runtimes return 0 or -1 on the other
     # side: https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/mlas/lib/logistic.cpp
-    _row("sigmoid", "smooth saturating", bounds=(18.0, -18.0), slope="squashed"),
-    _row("tanh", "smooth saturating", bounds=(9.1, -9.1), slope="squashed"),
+    _row("sigmoid", "smooth", bounds=(18.0, -18.0)),
+    _row("tanh", "smooth", bounds=(9.1, -9.1)),
     _row("log_sigmoid_forward", "smooth", bounds=(18.0, -18.0)),
     _row("binary_cross_entropy_with_logits", bounds=(18.0, -18.0)),
     _row("sqrt rsqrt log reciprocal log1p expm1", "smooth near_zero"),
@@ -325,22 +286,19 @@ _BOUNDED = (
 # A mean, a variance or a softmax may look exact by chance, and another kernel still computes it
 # differently: these do not count as sums of products.
 _SUMMING = (
-    _row("sum", "smooth sums reduction", of_rows="sum", sum="sum"),
-    _row("mean", "smooth reduction", of_rows="mean", sum="mean"),
-    _row("prod", "reduction", of_rows="prod"),
-    _row("cumsum", "smooth sums scan", of_rows="cumsum", sum="running"),
-    _row("_softmax", "smooth scan saturating", of_rows="softmax"),
-    _row("softmax", "saturating", slope="evened"),
-    _row("_log_softmax", "smooth scan saturating", of_rows="log_softmax"),
-    _row("log_softmax", "saturating", slope="evened_log"),
+    _row("sum", "smooth sums reduction", sum="sum"),
+    _row("mean", "smooth reduction", sum="mean"),
+    _row("cumsum", "smooth sums", sum="running"),
+    _row("_softmax", "smooth"),
+    _row("_log_softmax", "smooth"),
     # Mean and variance have formulas because torch's own parts of them import torch._dynamo, which
     # takes seconds; attention, because torch takes it apart in float32 alone.
     _row("var", "smooth", sum="variance"),
     _row("var_mean", "smooth", sum="variance_and_mean"),
     _row("_scaled_dot_product_flash_attention_for_cpu", "smooth fused", sum="attention"),
-    _row("mm", "smooth sums product", factors=(0, 1), sum="product"),
-    _row("addmm", "smooth sums product", factors=(1, 2), bias="self"),
-    _row("linear", "smooth sums product", factors=(0, 1), transposed=True, bias="bias"),
+    _row("mm", "smooth sums", sum="product"),
+    _row("addmm", "smooth sums"),
+    _row("linear", "smooth sums"),
     _row("bmm", "smooth sums", sum="product"),
     _row("addbmm addmv addr baddbmm convolution dot index_add matmul mv", "smooth sums"),
     _row("_convolution", same_as="convolution"),
@@ -367,22 +325,20 @@ _MOVING = (
         view permute transpose t select squeeze unsqueeze expand diagonal unfold split
         split_with_sizes unbind
         """,
-        "smooth move",
+        "smooth",
     ),
-    _row("slice", "smooth move range"),
-    _row("detach", "smooth move passes_on writes_no_numbers"),
+    _row("slice", "smooth range"),
+    _row("detach", "smooth passes_on writes_no_numbers"),
     _row("lift", "passes_on"),
     _row("requires_grad", "writes_no_numbers"),
-    _row("alias lift_fresh", "exact smooth move passes_on"),
-    _row("reshape", "move", same_as="view"),
-    _row("_reshape_alias _unsafe_view", "exact smooth move", same_as="view"),
-    _row("flip roll repeat cat stack tril triu", "exact smooth move"),
-    _row(
-        "index", "exact smooth lookup places by_mask", table="self", indices="indices", elsewhere=1
-    ),
-    _row("index_select", "exact smooth lookup places", table="self", indices="index"),
-    _row("embedding", "exact smooth lookup", table="weight", indices="indices"),
-    _row("take", "exact lookup flat", table="self", indices="index"),
+    _row("alias lift_fresh", "exact smooth passes_on"),
+    _row("reshape", same_as="view"),
+    _row("_reshape_alias _unsafe_view", "exact smooth", same_as="view"),
+    _row("flip roll repeat cat stack tril triu", "exact smooth"),
+    _row("index", "exact smooth places by_mask", elsewhere=1),
+    _row("index_select", "exact smooth places"),
+    _row("embedding", "exact smooth"),
+    _row("take", "exact"),
     _row("gather scatter", "exact smooth places"),
     _row("lift_fresh_copy", "exact", same_as="clone"),
     _row("copy", "exact smooth copies", elsewhere=1),
