@@ -19,7 +19,6 @@ from pytest_torchexport.torch_private.dispatcher import (
     Handle,
     dispatch_mode,
     is_operator,
-    overloads_of,
     schema_of,
 )
 
@@ -178,46 +177,6 @@ def written_to(func: Any) -> frozenset[str]:
         if item.name in _WRITTEN_UNDECLARED
         or (item.alias_info is not None and item.alias_info.is_write)
     )
-
-
-def tells_numbers(func: Any, args: tuple[Any, ...]) -> bool:
-    """Return True if numbers of an argument decide a size, or are returned to Python.
-
-    As those of ``nonzero`` and of ``item`` do. Also for an operator that is not torch's own.
-    """
-    if not is_operator(func) or func.namespace not in ("aten", "prims"):
-        return True
-    returned = (str(item.type) for item in schema_of(func).returns)
-    if any("Tensor" not in kind for kind in returned):
-        return True
-    kinds = row_of(name_of(func)).kinds
-    if "by_mask" in kinds:  # by places, or by a mask
-        return any(item.dtype in (torch.bool, torch.uint8) for item in tensors_among(args[1]))
-    return "sized_by_numbers" in kinds or torch.Tag.dynamic_output_shape in func.tags
-
-
-def outs_of(func: Any) -> list[str]:
-    """Return the names of the arguments that only take results, as ``out``, in their order."""
-    arguments = schema_of(func).arguments
-    return [item.name for item in arguments if item.kwarg_only and item.name in written_to(func)]
-
-
-@functools.lru_cache(maxsize=4096)
-def writing_nothing(func: Any) -> Any:
-    """Return ``aten.add.Tensor`` for ``aten.add_.Tensor`` and ``aten.add.out``; else ``func``."""
-    if not written_to(func):
-        return func
-    names = overloads_of(func.namespace, name_of(func))
-    packet = getattr(getattr(torch.ops, func.namespace), name_of(func), None)
-    others = (getattr(packet, name) for name in names)
-    fits = (it for it in others if not written_to(it) and _given_to(it) == _given_to(func))
-    return next(fits, func)
-
-
-def _given_to(func: Any) -> list[tuple[str, str]]:
-    """Return name and type of an operator's arguments, without those that only take results."""
-    arguments = schema_of(func).arguments
-    return [(item.name, str(item.type)) for item in arguments if item.name not in outs_of(func)]
 
 
 def is_float(value: Any) -> bool:

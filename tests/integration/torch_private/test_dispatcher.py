@@ -5,7 +5,6 @@ A test that fails here means that torch has changed: the docstring of the room s
 
 from typing import Any
 
-import pytest
 import torch
 
 from pytest_torchexport.torch_private.dispatcher import (
@@ -15,7 +14,6 @@ from pytest_torchexport.torch_private.dispatcher import (
     is_higher_order,
     is_operator,
     kernels_of,
-    only_in_batches,
     overloads_of,
     python_definition,
     registered_at,
@@ -104,13 +102,3 @@ def test_a_dispatch_mode_sees_the_operators_of_its_block():
     with dispatch_mode(handle):
         torch.zeros(2) + 1
     assert seen == ["aten.zeros.default", "aten.add.Tensor"]
-
-
-def test_an_operator_that_takes_no_batch_is_refused_instead_of_run_for_each_element():
-    table, offsets = torch.ones(5, 2), torch.tensor([0])
-
-    def bag(index: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.embedding_bag(index[None], table, offsets)
-
-    with only_in_batches(), pytest.raises(RuntimeError):
-        torch.func.vmap(bag)(torch.arange(3))
