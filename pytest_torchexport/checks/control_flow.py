@@ -301,7 +301,7 @@ class Fault:
         if self.branches.explored.conditions[key[0]].loops:
             return path.loops.get(key) != self._rounds
         events = [event for event in path.events if (event.key, event.outcome) == self.goal]
-        return bool(events) and not any(e.rounded and e.relative < CLEAR for e in events)
+        return bool(events) and not any(event.margin < CLEAR for event in events)
 
     @cached_property
     def _rounds(self) -> list[int] | None:

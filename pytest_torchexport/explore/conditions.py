@@ -73,28 +73,23 @@ class Event:
     """One evaluation of a condition.
 
     ``distance`` is how far it was from the other outcome, in the units of its operands (None: no
-    number says so). ``operands`` are what was compared, in short. ``mark`` differs between two
-    evaluations if anything about the condition differed. ``rounded`` is True if only floats were
-    compared, and by order: only there may rounding decide. ``scale`` is the largest operand.
-    ``read`` says that the source reads an operand from a tensor.
+    number says so). ``margin`` is that in parts of the largest operand, if rounding may decide:
+    only floats were compared, and by order; else it is infinite. ``mark`` differs between two
+    evaluations if anything about the condition differed. ``read`` says that the source reads an
+    operand from a tensor.
     """
 
     key: ConditionKey
     outcome: ConditionOutcome
     distance: float | None = None
-    operands: tuple[Any, ...] = ()
+    margin: float = math.inf
     on_values: bool = False
     mark: object = None
-    rounded: bool = False
-    scale: float = 0.0
     read: bool = False
 
     @property
-    def relative(self) -> float:
-        """Return the distance divided by the largest operand; infinite if there is no distance."""
-        if self.distance is None:
-            return math.inf
-        return self.distance / (self.scale or 1.0)
+    def far(self) -> float:
+        return math.inf if self.distance is None else self.distance
 
 
 @dataclass
@@ -113,7 +108,7 @@ class Path:
             counts[event.key, event.outcome] = counts.get((event.key, event.outcome), 0) + 1
         for key, lengths in self.loops.items():
             for length in lengths:
-                goal = (key, _loop_outcome(length))
+                goal = key, (NONE, ONCE)[length] if length < 2 else MORE
                 counts[goal] = counts.get(goal, 0) + 1
         return counts
 
@@ -170,28 +165,25 @@ def event_of(
     compared = operands_of(provenance) if provenance is not None else []
     tensors = [operand for operand in compared if isinstance(operand, Tensor)]
     if far is None and not tensors:
-        kinds = tuple(map(_kind, operands))
-        return Event(key, outcome, operands=kinds, mark=kinds, read=read)
+        return Event(key, outcome, mark=tuple(map(_kind, operands)), read=read)
+    rounded = (
+        far is not None
+        and bool(tensors)
+        and is_order(provenance)
+        and all(tensor.is_floating_point() for tensor in tensors)
+    )
     return Event(
         key,
         outcome,
         distance=far,
-        read=read,
-        operands=tuple(map(_short, compared)),
+        margin=far / (_largest(compared) or 1.0) if rounded and far is not None else math.inf,
         on_values=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,
-        rounded=bool(tensors)
-        and is_order(provenance)
-        and all(tensor.is_floating_point() for tensor in tensors),
-        scale=_scale(compared),
+        read=read,
     )
 
 
-def _loop_outcome(iterations: int) -> str:
-    return (NONE, ONCE)[iterations] if iterations < 2 else MORE
-
-
-def _scale(compared: Sequence[Any]) -> float:
+def _largest(compared: Sequence[Any]) -> float:
     """Return the largest finite absolute value among the operands."""
     sizes = [0.0]
     for item in compared:
@@ -201,15 +193,6 @@ def _scale(compared: Sequence[Any]) -> float:
         elif isinstance(item, (int, float)) and not isinstance(item, bool):
             sizes.append(abs(item))
     return max(filter(math.isfinite, sizes))
-
-
-def _short(value: Any) -> Any:
-    """Return an operand without its tensor: a number, a shape, or the name of a type."""
-    if isinstance(value, Tensor):
-        if value.numel() == 1 and value.layout == torch.strided and not value.is_meta:
-            return value.item()
-        return f"tensor{list(value.shape)}"
-    return _kind(value)
 
 
 def _kind(value: Any) -> Any:

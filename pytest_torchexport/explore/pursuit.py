@@ -52,8 +52,7 @@ class Base:
     @classmethod
     def at(cls, event: Event, position: int, recipe: Recipe, path: Path) -> Base:
         """Return the call as a base towards the outcome that an event did not have."""
-        far = math.inf if event.distance is None else event.distance
-        return cls(recipe, far, position, not event.outcome, path)
+        return cls(recipe, event.far, position, not event.outcome, path)
 
     def deviation(self, other: Base) -> Base | None:
         """Return another call as a base at the condition where it leaves this call's path.

@@ -293,7 +293,7 @@ class Trials:
         if wanted == ONCE and missing and self.seen[key].left and len(begun) > 1:
             for position in range(begun[1] - 1, begun[0], -1):
                 event = path.events[position]
-                if event.on_values and math.isfinite(_far(event)):
+                if event.on_values and math.isfinite(event.far):
                     base = Base.at(event, position, recipe, path)
                     return replace(base, far=base.far / (1 + base.far))
         return Base(recipe, missing, path=path)
@@ -305,10 +305,6 @@ class Trials:
     def first(self, goal: Goal) -> Base | None:
         """Return the first call that got to the condition and did not take the outcome."""
         return self._first.get(goal)
-
-
-def _far(event: Event) -> float:
-    return math.inf if event.distance is None else event.distance
 
 
 def _rounds_missing(lengths: list[int], wanted: ConditionOutcome) -> float:
