@@ -13,6 +13,15 @@ from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
 from pytest_torchexport.explore.rewrite import READERS, names_read, reads_tensor
 
 
+def squeezed(log):
+    """The log without a truth that is asked for again at once, as in ``any(x and y for ...)``."""
+    return [
+        line
+        for line, before in zip(log, ["", *log], strict=False)
+        if line != before or line[:4] != "bool"
+    ]
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_rewritten_program_does_what_it_did(tmp_path, name):
     plain = program(tmp_path, PROGRAMS[name], twin=False)
@@ -136,7 +145,7 @@ def test_a_random_program_does_what_it_did(tmp_path, body):
     assert not twin.file_twins.unread
     for value in (0, 1, 5, 10, 22, 31):
         (came, told), (expected, log) = twin.does(value), plain.does(value)
-        assert (came, told) == (expected, log), (source, value)
+        assert (came, squeezed(told)) == (expected, squeezed(log)), (source, value)
 
 
 # -- what is told ----------------------------------------------------------------------------------------------
