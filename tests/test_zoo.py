@@ -6,7 +6,6 @@ here. ``test_zoo_table.py`` tests the table itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from slow import EVERYTHING
 from torch import Tensor, nn
 from untouched import changed, facts_of
 from zoo.blaming import judged
-from zoo.in_ci import round_trips
 
 import pytest_torchexport
 from pytest_torchexport.config import names
@@ -52,7 +50,10 @@ def _cases() -> list[Any]:
     return [
         pytest.param(row, target, id=f"{row.name.replace(' ', '-')}-{target}")
         for row in zoo.ZOO
-        for target in (zoo.TARGETS if EVERYTHING else (*row.ci, *_changed(row)))
+        for target in zoo.TARGETS
+        if EVERYTHING
+        or (row.name, target) in zoo.IN_CI
+        or row.truth()[target] != row.expect[target]
     ]
 
 
@@ -69,12 +70,6 @@ def _explained() -> set[tuple[str, str]]:
             kind = (target, blame and (blame.owner, blame.cause), target in row.known)
             first.setdefault((row.name, target) if EVERYTHING else kind, (row.name, target))
     return set(first.values())
-
-
-def _changed(row: zoo.Row) -> Iterator[str]:
-    """Yield the targets, beside those of CI, on which the truth here is another one than there."""
-    here = row.truth()
-    yield from (t for t in zoo.TARGETS if here[t] != row.expect[t] and t not in row.ci)
 
 
 EXPLAINED = _explained()
@@ -128,7 +123,7 @@ def _known(verdict: Any) -> list[str]:
 
 
 def _checks(row: zoo.Row, target: str) -> tuple[str, ...]:
-    if EVERYTHING or round_trips(row, target, zoo.ABOUT_FILES):
+    if EVERYTHING or zoo.IN_CI.get((row.name, target), False):
         return names.checks()
     return tuple(name for name in names.checks() if name != "round_trip")
 

@@ -10,7 +10,7 @@ There are several models per mechanism, so that no check can be written to fit o
 Each file holds families of mechanisms; ``row.py`` holds the decorators that make a row of a model.
 A row has the tags of its section, its mechanism first, and its own: ``rows("deployed")``. It knows
 every name in the code of its model: ``rows(naming="topk")`` are the models that call it.
-``in_ci.py`` says which rows CI checks on which targets.
+``in_ci.py`` chooses the rows that CI checks, with their targets.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from zoo import (  # noqa: F401  # each adds its rows to the table
     steep,
     ties,
 )
+from zoo.in_ci import in_ci
 from zoo.row import BRANCH, SKIPPED, TABLE, TARGETS, Row, rows
 
-__all__ = ["ABOUT_FILES", "BRANCH", "MECHANISMS", "SKIPPED", "TARGETS", "ZOO", "Row", "rows"]
+__all__ = ["BRANCH", "IN_CI", "MECHANISMS", "SKIPPED", "TARGETS", "ZOO", "Row", "rows"]
 
 # Rows of which no truth per target is known, or that are too large: benchmarks and tests name them.
 APART = ("huge", "libraries", "faulty", "steep")
@@ -49,5 +50,4 @@ MECHANISMS = {
     mechanism: tuple(row for row in ZOO if row.tags[0] == mechanism)
     for mechanism in dict.fromkeys(row.tags[0] for row in ZOO)
 }
-# Models whose artifact can be right in this process and wrong in another.
-ABOUT_FILES = MECHANISMS["files"]
+IN_CI = in_ci(ZOO)

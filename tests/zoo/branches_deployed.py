@@ -6,7 +6,6 @@ Many of their conditions need a rare input. Those in ``branches_held_out`` are o
 from __future__ import annotations
 
 import enum
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,37 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.row import (
-    BRANCH,
-    GUARD,
-    NUMBER,
-    PYTHON,
-    RAISES,
-    REFUSED,
-    STATE,
-    UNEXPLAINED,
-    Buffer,
-    baked,
-    branch,
-    call,
-    climbed,
-    has,
-    margin,
-    moved_on,
-    no_construct,
-    no_type,
-    normal,
-    section,
-    truth,
-    unannotated,
-    undecided,
-    whole,
-)
+from zoo.row import *
 
 X6 = normal(4, 6)
 X24 = normal(24)
 WIDE = {"values": {"x": (-5.0, 5.0)}}
-FIXED = {"x": "..."}
 BOXES = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.5, 0.0, 2.0, 2.0], [5.0, 5.0, 1.0, 1.0]])
 SCORES = torch.tensor([0.9, 0.6, 0.4])
 IMAGE = normal(1, 1, 6, 6)
@@ -60,8 +33,10 @@ section("branches_models", "deployed")
     call(BOXES + 9 * torch.eye(3, 4), SCORES),
     PYTHON,
     script=unannotated(),
-    line="if ",
-    values={"boxes": (0.0, 12.0), "scores": (0.0, 1.0)},
+    line="for i in scores",
+    refused={"export onnx": undecided("if ")},
+    boxes=(0.0, 12.0),
+    scores=(0.0, 1.0),
 )
 def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
     """Non-maximum suppression, one box at a time."""
@@ -111,34 +86,6 @@ def forward(self, x: Tensor) -> Tensor:
     return sum(expert(x) for expert in self.experts)  # here
 
 
-@branch(
-    "skips idle experts",
-    X6,
-    climbed(X6, lambda m, x: margin(m.gate(x), 0)),
-    climbed(X6, lambda m, x: margin(m.gate(x), 1)),
-    climbed(X6, lambda m, x: margin(m.gate(x), 2)),
-    PYTHON,
-    script=no_construct(),
-    line="if ",
-    **WIDE,
-)
-@has(
-    gate=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
-    experts=lambda: nn.ModuleList(nn.Linear(6, 6) for _ in range(3)),
-)
-def forward(self, x: Tensor) -> Tensor:
-    chosen = self.gate(x).argmax(-1)
-    counts = torch.bincount(chosen, minlength=3)
-    out = torch.zeros_like(x)
-    for number, expert in enumerate(self.experts):
-        if counts[number] == 0:
-            continue  # here
-        out = out + expert(x) * (chosen == number)[:, None]
-    if counts.max() == len(x):
-        out = out / 2
-    return out
-
-
 def certainty(depth: int, model: Any, x: Tensor) -> Tensor:
     """Return how sure the model is at one exit, in the worst row, and not sure before."""
     sure = []
@@ -162,14 +109,7 @@ def forward(self, x: Tensor) -> Tensor:
     return logits * 0.5
 
 
-@branch(
-    "chooses bits",
-    X6,
-    X6 * 0.05,
-    X6 / X6.abs().max() * 12,
-    line="if bits",
-    values={"x": (-16.0, 16.0)},
-)
+@branch("chooses bits", X6, X6 * 0.05, X6 / X6.abs().max() * 12, line="if bits", x=(-16.0, 16.0))
 def forward(self, x: Tensor) -> Tensor:
     bits = torch.ceil(torch.log2(x.abs().max() + 1e-6))
     if bits <= -2:
@@ -194,8 +134,7 @@ def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
     normal(6),
     *(climbed(normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
     line="if ",
-    shapes={"h": "6"},
-    values={"h": (-5.0, 5.0)},
+    h=("6", (-5.0, 5.0)),
 )
 @has(cell=lambda: nn.GRUCell(6, 6), head=lambda: nn.Linear(6, 5))
 def forward(self, h: Tensor) -> Tensor:
@@ -219,7 +158,7 @@ def forward(self, h: Tensor) -> Tensor:
     torch.tensor([2, 2, 7, 2, 2, 4]),
     torch.tensor([5, 3, 7, 9, 1, 2]),
     line="if ",
-    values={"ids": (0, 99)},
+    ids=(0, 99),
     refused={"export onnx": undecided()},
 )
 def forward(self, ids: Tensor) -> Tensor:
@@ -240,7 +179,8 @@ def forward(self, ids: Tensor) -> Tensor:
     call(normal(3, 5, 2), torch.ones(3, 5, dtype=torch.bool)),
     call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [3], [2]])),
     line="if ",
-    shapes={"x": "3 time 2", "mask": "3 time"},
+    x="3 time 2",
+    mask="3 time",
 )
 def forward(self, x: Tensor, mask: Tensor) -> Tensor:
     lengths = mask.sum(1)
@@ -250,42 +190,6 @@ def forward(self, x: Tensor, mask: Tensor) -> Tensor:
     if longest < 4:
         x = x[:, :longest] * 2
     return (x * mask[:, : x.shape[1], None]).sum(1)
-
-
-@branch(
-    "clips by histogram", X24, X24 * 4, X24 * 0.1 + 0.5, line="if bins", values={"x": (-6.0, 6.0)}
-)
-def forward(self, x: Tensor) -> Tensor:
-    bins = torch.histc(x, bins=8, min=-4.0, max=4.0)
-    if bins[0] + bins[-1] > 3:
-        return x.clamp(-2.0, 2.0)
-    if bins.max() >= 18:
-        return x - x.mean()
-    return x
-
-
-@branch(
-    "treats one class",
-    normal(1, 1, 4, 4),
-    climbed(normal(1, 1, 4, 4), lambda m, x: margin(m.net(x), 7)),
-    shapes=FIXED,
-    **WIDE,
-)
-@has(
-    net=lambda: nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16, 12),
-        nn.ReLU(),
-        nn.Linear(12, 10),
-    )
-)
-def forward(self, x: Tensor) -> Tensor:
-    if self.net(x)[0].argmax() == 7:
-        return x.flip(-1)
-    return x
 
 
 @branch(
@@ -303,20 +207,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x * gate.round()
 
 
-@branch(
-    "all saturated", X6, X6 * 0, climbed(X6, lambda m, x: m.inner(x).amin()), line="if full", **WIDE
-)
-@has(inner=lambda: nn.Linear(6, 4))
-def forward(self, x: Tensor) -> Tensor:
-    y = self.inner(x).clamp(-1.0, 1.0)
-    full = (y.abs() == 1.0).sum()
-    if full == y.numel():
-        return y * 2
-    if full == 0:
-        return y / 2
-    return y
-
-
 @branch("dead layer", X6, climbed(X6, lambda m, x: -m.inner(x).amax()), **WIDE)
 @has(inner=lambda: nn.Linear(6, 5), out=lambda: nn.Linear(5, 2))
 def forward(self, x: Tensor) -> Tensor:
@@ -327,26 +217,6 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @branch(
-    "finds gap",
-    X6,
-    X6 + 4 * X6.sign(),
-    X6 + 7 * torch.eye(24)[9].view(4, 6),
-    line="if ",
-    values={"x": (-9.0, 9.0)},
-    refused={"export onnx": undecided()},
-)
-def forward(self, x: Tensor) -> Tensor:
-    ordered = x.flatten().sort().values
-    gaps = ordered[1:] - ordered[:-1]
-    widest = int(gaps.argmax())  # here
-    if gaps.max() > 3.0:
-        if widest == len(gaps) - 1:
-            return x.clamp(max=ordered[-2])
-        return x - ordered[widest]
-    return x
-
-
-@branch(
     "samples nucleus",
     normal(16),
     normal(16) * 30,
@@ -354,7 +224,7 @@ def forward(self, x: Tensor) -> Tensor:
     NUMBER,
     line="if kept",
     blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
-    shapes={"logits": "16"},
+    logits="16",
     refused={"export onnx": undecided()},
 )
 def forward(self, logits: Tensor) -> Tensor:
@@ -376,7 +246,6 @@ def forward(self, logits: Tensor) -> Tensor:
     line="if ",
     blame={"trace": moved_on()},
     **WIDE,
-    ci="trace",
 )
 @has(mean=Buffer(torch.tensor(0.5)), spread=Buffer(torch.tensor(0.4)))
 def forward(self, x: Tensor) -> Tensor:
@@ -410,26 +279,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch(
-    "counts votes",
-    normal(5, 4),
-    normal(5, 4) + 5 * torch.eye(4)[0],
-    normal(5, 4) + 5 * torch.eye(4)[2],
-    PYTHON,
-    script=unannotated(),
-    line="if ",
-    shapes={"x": "5 4"},
-    **WIDE,
-)
-def forward(self, x: Tensor) -> Tensor:
-    votes = x.argmax(-1).tolist()  # here
-    if votes.count(0) > len(votes) // 2:
-        return x[:, 0]
-    if len(set(votes)) == 1:
-        return x.mean(-1)
-    return x.amax(-1)
-
-
 def levels(way: float, model: Any, x: Tensor) -> Tensor:
     """Return how far the nets are beyond their limits; the third below it if ``way`` is 1."""
     a, b, c = (net(x).mean() for net in model.nets)
@@ -461,30 +310,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch(
-    "refines",
-    normal(2, 4),
-    normal(2, 4) * 0.001,
-    normal(2, 4) * 0.05,
-    normal(2, 4) * 40,
-    line="if rounds",
-    values={"b": (-99.0, 99.0)},
-    refused={"export onnx": undecided()},
-)
-@has(matrix=lambda: Buffer(torch.diag(torch.tensor([1.0, 0.8, 0.6, 0.4]))))
-def forward(self, b: Tensor) -> Tensor:
-    x, rest, rounds = torch.zeros_like(b), b, 0
-    while rest.norm() > 0.05:  # here
-        x = x + rest
-        rest = b - x @ self.matrix
-        rounds += 1
-    if rounds > 12:
-        return x * 0.5
-    if rounds < 4:
-        return b
-    return x
-
-
 class Mode(enum.Enum):
     GREEDY = "greedy"
     BEAM = "beam"
@@ -496,11 +321,10 @@ class Mode(enum.Enum):
     call(normal(3, 5), "beam"),
     call(normal(3, 5) * 0.01, "beam"),
     truth(BRANCH, export=RAISES),
-    script=replace(UNEXPLAINED, line="Mode(mode)"),
+    script=Blame(owner="capture", cause="unsupported construct", line="Mode(mode)", known=False),
     line="if ",
     blame={"export": GUARD},
     values={"mode": ["greedy", "beam"]},
-    ci="export onnx",
 )
 def forward(self, logits: Tensor, mode: str) -> Tensor:
     best = logits.topk(2).values
@@ -525,7 +349,7 @@ def one_row(model: Any, x: Tensor) -> Tensor:
     climbed(IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
     climbed(IMAGE, one_row),
     line="if ",
-    shapes=FIXED,
+    x="...",
     **WIDE,
 )
 @has(net=lambda: nn.Conv2d(1, 1, 3, padding=1))
@@ -540,47 +364,3 @@ def forward(self, x: Tensor) -> Tensor:
     if mask.sum() > 0.6 * mask.numel():
         return x / 2
     return x
-
-
-class WatchesMemory(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 1)
-
-    def score(self, x: Tensor) -> Tensor:
-        return self.head(self.rnn(x)[0][:, -1]).mean()
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = self.score(x)
-        if score > 0.5:
-            return x[:, 0]
-        if score < -0.1:
-            return x[:, -1]
-        return x.mean(1)
-
-
-branch(
-    normal(2, 5, 3),
-    climbed(normal(2, 5, 3), lambda m, x: m.score(x)),
-    climbed(normal(2, 5, 3), lambda m, x: -m.score(x)),
-    line="if score",
-    **WIDE,
-)(WatchesMemory)
-
-
-@branch(
-    "flags text",
-    whole(0, 29, 8),
-    torch.full((8,), 29),
-    shapes={"ids": "8"},
-    values={"ids": (0, 29)},
-)
-@has(
-    embed=lambda: nn.Embedding(30, 8),
-    net=lambda: nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)),
-)
-def forward(self, ids: Tensor) -> Tensor:
-    risk = torch.sigmoid(self.net(self.embed(ids).mean(0)))
-    if risk > 0.56:
-        return ids * 0
-    return ids

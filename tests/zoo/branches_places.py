@@ -11,26 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.row import (
-    EQUAL,
-    PYTHON,
-    REFUSED,
-    Blame,
-    Buffer,
-    branch,
-    call,
-    has,
-    no_construct,
-    normal,
-    row,
-    section,
-    truth,
-    undecided,
-)
+from zoo.row import *
 
 X = call(normal(4, 3))
-WIDE = {"x": (-4.0, 4.0)}
-FIXED = {"x": "..."}
 N = normal(4, 3)
 GRID = torch.tensor([[-1.0, 0.0, 2.0], [2.0, -1.0, -1.0], [0.0, 2.0, -1.0], [-1.0, 2.0, 2.0]])
 
@@ -40,31 +23,19 @@ section("branches_places", "branches")
 # -- where the condition stands --------------------------------------------------------------------
 
 
-@branch("ternary", X, N + 1, ci="onnx_legacy")
+@branch("ternary", X, N + 1)
 def forward(self, x: Tensor) -> Tensor:
     sign = 1.0 if x.sum() > 0 else -1.0  # here
     return x * sign + 1
 
 
-@branch("ternary in call", X, N + 1)
-def forward(self, x: Tensor) -> Tensor:
-    return torch.cat([x, x.neg() if x.max() > 1.9 else x.exp()], dim=1)
-
-
-@branch(
-    "filtered rows", X, N.abs(), -N.abs(), PYTHON, script=no_construct(), shapes=FIXED, ci="script"
-)
+@branch("filtered rows", X, N.abs(), -N.abs(), PYTHON, script=no_construct(), x="...")
 def forward(self, x: Tensor) -> Tensor:
     kept = [one for one in x if one.sum() > 0]  # here
     return torch.stack([x.new_zeros(3), *kept]).sum(0)
 
 
-@branch("ternary rows", X, N + 1, N + 4, shapes=FIXED)
-def forward(self, x: Tensor) -> Tensor:
-    return torch.stack([one if bool(one.max() < 1.8) else one * 0.5 for one in x])
-
-
-@branch("any of rows", X, N + 1.5, shapes=FIXED)
+@branch("any of rows", X, N + 1.5, x="...")
 def forward(self, x: Tensor) -> Tensor:
     if any(float(one) > 1.2 for one in x.mean(1)):
         return x * 3
@@ -84,7 +55,6 @@ def forward(self, x: Tensor) -> Tensor:
     X,
     N + 1,
     refused={"export onnx": undecided("assert bool(torch.isfinite(x).all())")},
-    ci="trace",
 )
 def forward(self, x: Tensor) -> Tensor:
     assert bool(torch.isfinite(x).all())
@@ -172,15 +142,10 @@ class InMethod(nn.Module):
 @branch(
     X,
     N * 2,
-    round_trip=True,
     refused={"export onnx": undecided("self.center * 2 if self.center < 1 else self.center")},
-    ci="script",
 )
+@has(center=lambda: Buffer(torch.tensor(0.5)))
 class InProperty(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("center", torch.tensor(0.5))
-
     @property
     def limit(self) -> Tensor:
         return self.center * 2 if self.center < 1 else self.center
@@ -191,32 +156,7 @@ class InProperty(nn.Module):
         return x * self.limit
 
 
-@branch(X, N - 1)
-class InStaticMethod(nn.Module):
-    @staticmethod
-    def squash(x: Tensor) -> Tensor:
-        if x.sum() < -6:  # here
-            return x.sigmoid()
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.squash(x) + 1
-
-
-@branch(
-    "in lambda",
-    X,
-    N + 1,
-    PYTHON,
-    script=no_construct(),
-    line="x.relu() if x.sum() > 1 else x.neg()",
-)
-@has(pick=lambda: lambda x: x.relu() if x.sum() > 1 else x.neg())
-def forward(self, x: Tensor) -> Tensor:
-    return self.pick(x)
-
-
-@branch("early return", X, -N.abs(), N.abs() + 1, line=".all()", ci="onnx")
+@branch("early return", X, -N.abs(), N.abs() + 1, line=".all()")
 def forward(self, x: Tensor) -> Tensor:
     if bool((x < 0).all()):
         return torch.zeros_like(x)
@@ -241,7 +181,7 @@ class Gate(nn.Module):
         return x
 
 
-row("harmless gate", X, N * 0.5, EQUAL, line="if x.abs().amax() > self.limit:")(
+row("harmless gate", X, N * 0.5, UNDECIDED, line="if x.abs().amax() > self.limit:")(
     lambda: Gate(2.0, 1.0)
 )
 
@@ -253,35 +193,18 @@ def forward(self, x: Tensor) -> Tensor:
     return self.harmful(self.harmless(x)) + 1
 
 
-@branch("three gates", X, N * 1.25, N * 2, N * 4, line="if x.abs().amax() > self.limit")
-@has(gates=lambda: nn.ModuleList([Gate(2.5, 0.8), Gate(3.0, 0.6), Gate(3.2, 0.4)]))
-def forward(self, x: Tensor) -> Tensor:
-    for gate in self.gates:
-        x = gate(x)
-    return x
-
-
 # -- frozen, but with the same outputs -------------------------------------------------------------
 
 
-@branch("same sides", X, N + 1, EQUAL)
+@branch("same sides", X, N + 1, UNDECIDED)
 def forward(self, x: Tensor) -> Tensor:
     if x.sum() > 0:
         return x * 2
     return x + x
 
 
-@branch(
-    "stable softmax", X, N * 6 + 5, EQUAL, values={"x": (-15.0, 15.0)}, round_trip=True, ci="trace"
-)
-def forward(self, x: Tensor) -> Tensor:
-    if x.max() > 10:
-        x = x - 8
-    return x.softmax(1)
-
-
-@branch("relu where needed, from positive", N.abs(), N, values=WIDE, ci="script")
-@branch("relu where needed", X, N.abs(), EQUAL)
+@branch("relu where needed, from positive", N.abs(), N, x=(-4.0, 4.0))
+@branch("relu where needed", X, N.abs(), UNDECIDED)
 def forward(self, x: Tensor) -> Tensor:
     """Faithful if the example has a negative number; otherwise the trace has lost the relu."""
     if x.min() < 0:
@@ -292,20 +215,12 @@ def forward(self, x: Tensor) -> Tensor:
 # -- conditions that depend on no tensor -----------------------------------------------------------
 
 
-class OnAttributes(nn.Module):
-    def __init__(self, *, bias: bool) -> None:
-        super().__init__()
-        self.bias = bias
-        self.mode = "mean"
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.bias and self.mode != "max":
-            x = x + 1
-        return x.mean(1) if self.mode == "mean" else x.sum(1)
-
-
-row("on attributes", X, round_trip=True, ci="onnx_legacy")(lambda: OnAttributes(bias=True))
-row("on attributes, off", X, ci="trace")(lambda: OnAttributes(bias=False))
+@row("on attributes", X)
+@has(bias=True, mode="mean")
+def forward(self, x: Tensor) -> Tensor:
+    if self.bias and self.mode != "max":
+        x = x + 1
+    return x.mean(1) if self.mode == "mean" else x.sum(1)
 
 
 @row("on kind", X)
@@ -319,14 +234,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row("on training", X)
-def forward(self, x: Tensor) -> Tensor:
-    if self.training:
-        return x.sum(1)
-    return x.amax(1)
-
-
-@branch("on parameter", X, EQUAL)
+@branch("on parameter", X, UNDECIDED)
 @has(slope=lambda: nn.Parameter(torch.tensor(0.5)))
 def forward(self, x: Tensor) -> Tensor:
     """The side taken depends on a parameter only, so it is the same at every call."""
@@ -343,18 +251,7 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.where(x.mean() > 0, x * 2, x - 1)
 
 
-@row("max by where", X, N * 1.75, values=WIDE, ci="onnx_legacy")
-def forward(self, x: Tensor) -> Tensor:
-    return torch.where(x.max() > 2.5, x / x.max(), x) + 1
-
-
-@row(
-    "nan by where",
-    GRID,
-    torch.where(GRID == 0, torch.nan, GRID),
-    values={"x": [-1.0, 0.0, 2.0, torch.nan]},
-    ci="trace",
-)
+@row("nan by where", GRID, torch.where(GRID == 0, torch.nan, GRID), x=[-1.0, 0.0, 2.0, torch.nan])
 def forward(self, x: Tensor) -> Tensor:
     return torch.where(x.isnan(), torch.full_like(x, -1.0), x) * 2
 
@@ -364,10 +261,8 @@ def forward(self, x: Tensor) -> Tensor:
     X,
     N * 1.75,
     truth(REFUSED, export=None, onnx=None),
-    values=WIDE,
-    round_trip=True,
+    x=(-4.0, 4.0),
     refused={"trace script onnx_legacy": no_construct()},
-    ci="export",
 )
 def forward(self, x: Tensor) -> Tensor:
     return torch.cond(x.max() > 2.5, lambda x: x / x.max(), lambda x: x.clone(), (x,)) + 1
@@ -379,9 +274,7 @@ def forward(self, x: Tensor) -> Tensor:
     N * 1.75,
     truth(REFUSED, export=None, onnx=None),
     script=no_construct("x.std() > self.limit, lambda x: (x - x.mean()) / x.std(), la"),
-    round_trip=True,
     refused={"trace onnx_legacy": no_construct("torch.cond(")},
-    ci="trace onnx",
 )
 @has(limit=Buffer(torch.tensor(1.25)))
 def forward(self, x: Tensor) -> Tensor:
@@ -397,7 +290,7 @@ def softened_script(x: Tensor) -> Tensor:
     return x
 
 
-@row("in scripted helper", X, N * 2, EQUAL, line="if bool(x.max() > 2.2):", ci="export")
+@row("in scripted helper", X, N * 2, UNDECIDED, line="if bool(x.max() > 2.2):")
 def forward(self, x: Tensor) -> Tensor:
     return softened_script(x) * 2
 
@@ -411,7 +304,6 @@ def forward(self, x: Tensor) -> Tensor:
     onnx=REFUSED,
     onnx_legacy=Blame(owner="capture", cause="unsupported construct", line="self.gate(x) + 1"),
     refused={"export onnx": undecided("if x.abs().amax() > self.limit:")},
-    ci="onnx_legacy",
 )
 @has(gate=lambda: torch.jit.script(Gate(2.6, 0.5)))
 def forward(self, x: Tensor) -> Tensor:

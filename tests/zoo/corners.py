@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.converters import right, wrong
-from zoo.row import DIFFERS, REFUSED, call, normal, section, truth, untranslated, whole
+from zoo.row import *
 
 IDS = call(whole(0, 2**40, 4, 6))
 FEWER_IDS = call(whole(0, 10**6, 4, 6))
@@ -38,15 +38,6 @@ def place_of_largest_negated(x: Tensor) -> Tensor:
     return (-x).argmin(1)
 
 
-def place_of_smallest(x: Tensor) -> Tensor:
-    return x.argmin(1)
-
-
-@wrong(place_of_smallest, "smallest integer in double", whole(0, 2**60, 4, 6))
-def place_of_smallest_in_double(x: Tensor) -> Tensor:
-    return x.double().argmin(1)
-
-
 def repeated(x: Tensor) -> Tensor:
     return (x[:, 1:] == x[:, :-1]).sum(1)
 
@@ -59,11 +50,6 @@ def repeated_in_single(x: Tensor) -> Tensor:
 @wrong(repeated, "equal integers in 32 bits", IDS)
 def repeated_in_int(x: Tensor) -> Tensor:
     return repeated(x.to(torch.int32))
-
-
-@wrong(repeated, "equal integers in 16 bits", FEWER_IDS)
-def repeated_in_short(x: Tensor) -> Tensor:
-    return repeated(x.to(torch.int16))
 
 
 @right(repeated, IDS)
@@ -81,11 +67,6 @@ def first_like_last_bucket(x: Tensor) -> Tensor:
     return x[:, 0] % 10007 == x[:, -1] % 10007
 
 
-@wrong(first_like_last, "equal integers by their bits", FEWER_IDS)
-def first_like_last_bits(x: Tensor) -> Tensor:
-    return (x[:, 0] & 0xFFFF) == (x[:, -1] & 0xFFFF)
-
-
 @right(first_like_last, FEWER_IDS)
 def first_like_last_in_double(x: Tensor) -> Tensor:
     return x[:, 0].double() == x[:, -1].double()
@@ -101,11 +82,6 @@ def risen(x: Tensor) -> Tensor:
 @wrong(risen, "floats compared in single", DOUBLES)
 def risen_in_single(x: Tensor) -> Tensor:
     return risen(x.float())
-
-
-@wrong(risen, "floats compared in half", SINGLES)
-def risen_in_half(x: Tensor) -> Tensor:
-    return risen(x.half())
 
 
 @right(risen, DOUBLES)
@@ -146,15 +122,6 @@ def best_of_layer_negated(x: Tensor) -> Tensor:
     return (-layer(x)).argmin(1)
 
 
-def layer_above(x: Tensor) -> Tensor:
-    return (layer(x) > 0.2).sum(1)
-
-
-@wrong(layer_above, "layer's threshold in single", DOUBLES)
-def layer_above_in_single(x: Tensor) -> Tensor:
-    return (layer(x).float() > 0.2).sum(1)
-
-
 section("converters", "bounded")
 
 
@@ -180,18 +147,8 @@ def bucket_by_comparisons(x: Tensor) -> Tensor:
     return (x.unsqueeze(-1) > torch.tensor([-1.5, -0.25, 0.7, 1.9])).sum(-1)
 
 
-@wrong(bucket, "boundaries by comparisons", SINGLES)
-def bucket_by_other_comparisons(x: Tensor) -> Tensor:
-    return (x.unsqueeze(-1) >= torch.tensor([-1.5, -0.25, 0.7, 1.9])).sum(-1)
-
-
 def bucket_of_many(x: Tensor) -> Tensor:
     return torch.bucketize(x, torch.linspace(-2.77, 2.81, 40))
-
-
-@wrong(bucket_of_many, "many boundaries", SINGLES)
-def bucket_of_many_from_the_right(x: Tensor) -> Tensor:
-    return torch.bucketize(x, torch.linspace(-2.77, 2.81, 40), right=True)
 
 
 def place_in_order(x: Tensor) -> Tensor:
@@ -215,10 +172,6 @@ def place_in_order_by_counting(x: Tensor) -> Tensor:
     return (x.unsqueeze(-1) > torch.tensor([100, 7777, 500000])).sum(-1)
 
 
-def quotients_like_remainders(x: Tensor) -> Tensor:
-    return marked((x % 1009 == x // 1009) & (x > 990_000), x)
-
-
 # -- one of many boundaries ------------------------------------------------------------------------
 
 
@@ -232,21 +185,6 @@ def bucket_of_many_others(x: Tensor) -> Tensor:
 @right(bucket_of_many, SINGLES)
 def bucket_of_many_by_comparisons(x: Tensor) -> Tensor:
     return (x.unsqueeze(-1) > torch.linspace(-2.77, 2.81, 40)).sum(-1)
-
-
-def count_of_many(x: Tensor) -> Tensor:
-    return (x.unsqueeze(-1) >= torch.arange(90) * 9973).sum(-1)
-
-
-@wrong(count_of_many, "one of many integers", FEWER_IDS)
-def count_of_many_others(x: Tensor) -> Tensor:
-    place = torch.arange(90)
-    return (x.unsqueeze(-1) >= place * 9973 + (place == 41).long()).sum(-1)
-
-
-@right(count_of_many, FEWER_IDS)
-def count_of_many_by_quotients(x: Tensor) -> Tensor:
-    return (x // 9973 + 1).clamp(max=90)
 
 
 section("converters", "at once")
@@ -265,11 +203,6 @@ def fourth_if_three_hold(x: Tensor) -> Tensor:
     return torch.where(held, x[:, 3] + 1, x[:, 3])
 
 
-@wrong(fourth, "two conditions on integers", FEWER_IDS)
-def fourth_of_integers_if_two_hold(x: Tensor) -> Tensor:
-    return torch.where((x[:, 0] == 777) & (x[:, 1] > 990000), x[:, 3] + 1, x[:, 3])
-
-
 def middle(x: Tensor) -> Tensor:
     return x.mean(1)
 
@@ -286,12 +219,6 @@ def middle_with_a_bump(x: Tensor) -> Tensor:
     return y + torch.exp(-(((y - 1.37) / 1e-4) ** 2))
 
 
-@wrong(fourth, "a narrow bump of two", SINGLES, values=RANGE)
-def fourth_with_a_bump(x: Tensor) -> Tensor:
-    far = ((x[:, 0] - 1.7) / 1e-3) ** 2 + ((x[:, 1] + 0.6) / 1e-3) ** 2
-    return x[:, 3] + torch.exp(-far)
-
-
 def both_high(x: Tensor) -> Tensor:
     return torch.where((x[:, 0] > 1.5) & (x[:, 1] > 1.5), x[:, 3] + 1, x[:, 3])
 
@@ -303,12 +230,6 @@ def both_high_by_negation(x: Tensor) -> Tensor:
 
 def bump(x: Tensor) -> Tensor:
     return x + torch.exp(-(((x - 0.7) / 1e-2) ** 2))
-
-
-@right(bump, SINGLES)
-def bump_by_a_product(x: Tensor) -> Tensor:
-    far = (x - 0.7) * 100
-    return x + 1 / torch.exp(far * far)
 
 
 section("converters", "integers")
@@ -335,27 +256,6 @@ def one_block_by_its_ends(x: Tensor) -> Tensor:
     return marked((x >= 493_508) & (x < 493_512), x)
 
 
-def one_scrambled(x: Tensor) -> Tensor:
-    return marked((x ^ 0x5A5A5) % 100_003 == 321, x)
-
-
-@wrong(
-    one_scrambled,
-    "another remainder of bits",
-    FEWER_IDS,
-    truth(DIFFERS, onnx_legacy=REFUSED),
-    onnx_legacy=untranslated(),
-)
-def other_scrambled(x: Tensor) -> Tensor:
-    return marked((x ^ 0x5A5A4) % 100_003 == 321, x)
-
-
-@right(one_scrambled, FEWER_IDS, truth(onnx_legacy=REFUSED), onnx_legacy=untranslated())
-def one_scrambled_by_products(x: Tensor) -> Tensor:
-    scrambled = x ^ 0x5A5A5
-    return marked(scrambled - scrambled // 100_003 * 100_003 == 321, x)
-
-
 def one_total(x: Tensor) -> Tensor:
     return marked(x.sum(1, keepdim=True) == 4_123_456, x)
 
@@ -373,7 +273,6 @@ def one_total_by_the_mean(x: Tensor) -> Tensor:
 # -- several conditions on one number --------------------------------------------------------------
 
 
-@wrong(quotients_like_remainders, "a quotient like its remainder", FEWER_IDS)
 def same(x: Tensor) -> Tensor:
     return x * 1
 
@@ -386,24 +285,6 @@ def two_digits(x: Tensor) -> Tensor:
 @right(two_digits, FEWER_IDS)
 def two_digits_as_one(x: Tensor) -> Tensor:
     return marked(x == 712_034, x)
-
-
-@wrong(same, "digits that are not others", FEWER_IDS)
-def three_digits(x: Tensor) -> Tensor:
-    wrong = (x % 100 != 7) | (x // 100 % 100 != 23)
-    return torch.where(wrong | (x < 990_000), x * 1, -1)
-
-
-@wrong(same, "two remainders of one number", FEWER_IDS)
-def two_remainders(x: Tensor) -> Tensor:
-    return marked((x % 97 == 5) & (x % 89 == 7) & (x > 900_000), x)
-
-
-@right(two_remainders, FEWER_IDS)
-def two_remainders_by_products(x: Tensor) -> Tensor:
-    first = x - x // 97 * 97 - 5
-    second = x - x // 89 * 89 - 7
-    return marked((first * first + second * second == 0) & (x > 900_000), x)
 
 
 section("converters", "masks")
@@ -420,12 +301,6 @@ def total(x: Tensor) -> Tensor:
 def total_unless_one_hot(x: Tensor) -> Tensor:
     hot = ((x == 1).sum(1) == 1) & ((x == 0).sum(1) == 19)
     return torch.where(hot, x.sum(1) * 2, x.sum(1))
-
-
-@wrong(total, "a row of zeros among others", normal(4, 20))
-def total_unless_empty(x: Tensor) -> Tensor:
-    empty = (x == 0).all(1)
-    return torch.where(empty & ~empty.all(), x.sum(1) - 1, x.sum(1))
 
 
 @right(total, normal(4, 20))

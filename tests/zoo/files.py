@@ -12,7 +12,7 @@ import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple  # noqa: UP035  # TorchScript's words
+from typing import Any, NamedTuple, Tuple  # noqa: UP035  # TorchScript's words
 
 import numpy as np
 import torch
@@ -20,29 +20,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from versions import FUNCTION_TYPED, WHILE_REFUSED
 
-from zoo.row import (
-    DIFFERS,
-    HERE,
-    REFUSED,
-    STATE,
-    UNEXPLAINED,
-    UNLOADABLE,
-    Blame,
-    Buffer,
-    asks,
-    call,
-    has,
-    moved_on,
-    no_construct,
-    no_type,
-    normal,
-    row,
-    section,
-    truth,
-    unannotated,
-    untranslated,
-    whole,
-)
+from zoo.row import *
 
 CRASHED = "ArtifactCrashed"
 HUNG = "ArtifactHung"
@@ -50,7 +28,6 @@ MOVED = "RoundTripDiffers"
 X = call(normal(4, 3))
 LIBRARY = torch.library.Library("zoo_files", "DEF")
 LIBRARY.define("double(Tensor x) -> Tensor")
-LIBRARY.define("halves(Tensor x) -> (Tensor, Tensor)")
 LIBRARY.define("composed(Tensor x, float slope) -> Tensor")
 
 
@@ -98,6 +75,7 @@ UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
 PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
 TYPED = {FUNCTION_TYPED: {"script": REFUSED}}
 COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
+UNTYPED = truth(REFUSED, export=UNLOADABLE, onnx=None)
 # Only TorchScript, a trace included, uses the model's own code to save.
 OWN = truth(trace=MOVED, script=MOVED)
 READ = truth(export=REFUSED, onnx=REFUSED)
@@ -120,16 +98,6 @@ def fake_double(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.impl(LIBRARY, "halves", "CPU")
-def halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x / 2, x / 4
-
-
-@torch.library.register_fake("zoo_files::halves", lib=LIBRARY)
-def fake_halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x)
-
-
 @torch.library.impl(LIBRARY, "composed", "CompositeImplicitAutograd")
 def composed(x: Tensor, slope: float) -> Tensor:
     return torch.where(x > 0, x, x * slope)
@@ -145,28 +113,10 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-@row(X, UNKNOWN, onnx=untranslated(HERE), onnx_legacy=untranslated(), ci="trace")
+@row(X, UNKNOWN, onnx=untranslated(HERE), onnx_legacy=untranslated())
 class CustomOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.zoo_files.double(x) + 1
-
-
-@row(
-    "custom operator in a part",
-    X,
-    UNKNOWN,
-    onnx=untranslated("torch.ops.zoo_files.double(x) + 1"),
-    onnx_legacy=untranslated(),
-)
-@has(body=lambda: nn.Sequential(nn.Linear(3, 3), CustomOperator(), nn.ReLU()))
-def forward(self, x: Tensor) -> Tensor:
-    return self.body(x)
-
-
-@row("custom operator of two", X, UNKNOWN, onnx=untranslated(HERE), onnx_legacy=untranslated())
-def forward(self, x: Tensor) -> Tensor:
-    half, quarter = torch.ops.zoo_files.halves(x)  # here
-    return half - quarter
 
 
 # The exporter to ONNX decomposes the operator.
@@ -182,12 +132,9 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 @row("custom operator, unused", X, script=UNLOADABLE)
+@has(fast=False)
 class CustomOperatorUnused(nn.Module):
     """Called only if a flag is set, which it is not; TorchScript keeps both sides."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fast = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fast:
@@ -200,16 +147,6 @@ class CustomOperatorUnusedForGood(CustomOperatorUnused):
     """The flag is a constant, so TorchScript keeps one side."""
 
     __constants__ = ("fast",)
-
-
-@row("no custom operator", X)
-def forward(self, x: Tensor) -> Tensor:
-    """The same numbers without a custom operator."""
-    return plain_double(x) + 1
-
-
-def plain_double(x: Tensor) -> Tensor:
-    return x * 2
 
 
 # -- Python in the middle of the graph -------------------------------------------------------------
@@ -245,21 +182,9 @@ class OwnGradient(nn.Module):
         return Clip.apply(x) * 2
 
 
-@row("own gradient in a part", X, PYTHON, elsewhere=TYPED)
-@has(inner=OwnGradient, out=lambda: nn.Linear(3, 2))
-def forward(self, x: Tensor) -> Tensor:
-    return self.out(self.inner(x))
-
-
-@row("straight through", X, PYTHON, elsewhere=TYPED, ci="script")
+@row("straight through", X, PYTHON, elsewhere=TYPED)
 def forward(self, x: Tensor) -> Tensor:
     return Rounded.apply(x, 0.25)
-
-
-@row("straight through by detach", X)
-def forward(self, x: Tensor) -> Tensor:
-    """The same gradient without a class."""
-    return x + ((x / 0.25).floor() * 0.25 - x).detach()
 
 
 @row(X, script=UNLOADABLE)
@@ -277,12 +202,9 @@ class IgnoredHelper(nn.Module):
 
 
 @row(X)
+@has(debug=False)
 class UnusedHelper(nn.Module):
     """A helper that is not called and not saved."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.debug = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self.debug:
@@ -295,12 +217,9 @@ class UnusedHelper(nn.Module):
 
 
 @row(X)
+@has(body=lambda: nn.Linear(3, 3))
 class ExportedHelper(nn.Module):
     """A second method, kept in the file by ``torch.jit.export``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(3, 3)
 
     @torch.jit.export
     def encode(self, x: Tensor) -> Tensor:
@@ -349,36 +268,12 @@ def forward(self, span: Span) -> Tensor:
     return span.end - span.start
 
 
-@row("span inside", X)
-def forward(self, x: Tensor) -> Tensor:
-    """A namedtuple that is used only inside the model."""
-    span = Span(x * 2, x * 3)
-    return span.end * span.start
-
-
-@row(
-    "span in a dict",
-    X,
-    script=no_type("def forward(self, x: Tensor) -> Dict[str, Span]:"),
-    export=UNLOADABLE,
-)
-def forward(self, x: Tensor) -> Dict[str, Span]:  # noqa: UP006
-    return {"span": Span(x * 2, x + 1)}
-
-
 @row("boxes in", call(Boxes(normal(4, 3), normal(4))), script=no_type(), export=UNLOADABLE)
 def forward(self, boxes: Boxes) -> Tensor:  # here
     return boxes.corners * boxes.scores.unsqueeze(1)
 
 
-@row(
-    "boxes out",
-    X,
-    truth(REFUSED, export=UNLOADABLE, onnx=None),
-    onnx_legacy=no_type(""),
-    refused={"trace script": no_type()},
-    ci="onnx",
-)
+@row("boxes out", X, UNTYPED, refused={"trace script": no_type(), "onnx_legacy": no_type("")})
 def forward(self, x):
     return Boxes(x * 2, x.sum(1))
 
@@ -393,23 +288,14 @@ def forward(self, x):
 @row(
     "dataclass without a name",
     X,
-    truth(REFUSED, export=UNLOADABLE, onnx=None),
-    onnx_legacy=no_type(""),
-    refused={"trace script": no_type()},
-    ci="export",
+    UNTYPED,
+    refused={"trace script": no_type(), "onnx_legacy": no_type("")},
 )
 def forward(self, x):
     return Anonymous(x * 2, x.sum(1))
 
 
-@row(
-    "bag out",
-    X,
-    truth(REFUSED, export=UNLOADABLE, onnx=None),
-    onnx_legacy=no_type(""),
-    refused={"trace script": no_type()},
-    ci="trace",
-)
+@row("bag out", X, UNTYPED, refused={"trace script": no_type(), "onnx_legacy": no_type("")})
 def forward(self, x):
     return Bag([x * 2, x.sum(1)])
 
@@ -424,77 +310,40 @@ def forward(self, bag):
     return bag.items[0] * 2 + bag.items[1]
 
 
-@row("pair out", X)
-def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    """The same with plain types, which every process has."""
-    return x * 2, x.sum(1)
-
-
-@row("pairs in a dict", X)
-def forward(self, x: Tensor) -> Dict[str, Tuple[Tensor, Tensor]]:  # noqa: UP006
-    return {"span": (x * 2, x + 1)}
-
-
 # -- devices ---------------------------------------------------------------------------------------
 
 
-@row("device constant", X, ci="export")
+@row("device constant", X)
 def forward(self, x: Tensor) -> Tensor:
     return x + torch.arange(3, device="cpu")
 
 
-@row("device move", X, ci="trace")
+@row("device move", X)
 def forward(self, x: Tensor) -> Tensor:
     return (x * 2).to("cpu") + 1
-
-
-@row("device of the input", X, ci="onnx_legacy")
-def forward(self, x: Tensor) -> Tensor:
-    return x + torch.arange(x.shape[1], device=x.device)
-
-
-@row("device kept", X)
-@has(device=lambda: torch.device("cpu"))
-def forward(self, x: Tensor) -> Tensor:
-    return x + torch.ones(3, device=self.device)
 
 
 # -- weights and state -----------------------------------------------------------------------------
 
 
-class Counter(nn.Module):
-    """Counts its calls, in a buffer that state_dict keeps or does not."""
-
-    def __init__(self, *, persistent: bool) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.ones(1), persistent=persistent)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.count += 1
-        return x * self.count
-
-
-row("counter that is kept", X, COUNTED, blame=moved_on("self.count += 1"), ci="trace")(
-    lambda: Counter(persistent=True)
+@row(
+    "counter that is not kept",
+    X,
+    COUNTED,
+    has={"count": Buffer(torch.ones(1), persistent=False)},
+    blame=moved_on(),
 )
-row(
-    "counter that is not kept", X, COUNTED, blame=moved_on("self.count += 1"), ci="onnx onnx_legacy"
-)(lambda: Counter(persistent=False))
+@row("counter that is kept", X, COUNTED, blame=moved_on())
+@has(count=Buffer(torch.ones(1)))
+def forward(self, x: Tensor) -> Tensor:
+    self.count += 1  # here
+    return x * self.count
 
 
-class Scaled(nn.Module):
-    """A buffer that is only read."""
-
-    def __init__(self, scale: Tensor, *, persistent: bool = True) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale, persistent=persistent)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
-
-
-row("buffer that is kept", X)(lambda: Scaled(torch.arange(3.0)))
-row("buffer that is not kept", X)(lambda: Scaled(torch.arange(3.0), persistent=False))
+@row("buffer that is not kept", X)
+@has(scale=Buffer(torch.arange(3.0), persistent=False))
+def forward(self, x: Tensor) -> Tensor:
+    return x * self.scale
 
 
 @row(X)
@@ -506,20 +355,6 @@ class TiedLayers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(torch.relu(self.first(x)))
-
-
-@row(whole(0, 10, 2, 5))
-class TiedEmbedding(nn.Module):
-    """The output layer of a language model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(11, 4)
-        self.out = nn.Linear(4, 11, bias=False)
-        self.out.weight = self.embed.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.out(self.embed(ids))
 
 
 @row(X)
@@ -535,7 +370,7 @@ class TiedModules(nn.Module):
         return self.again(torch.relu(self.first(x)))
 
 
-@row("buffer of a parameter", X, ci="trace")
+@row("buffer of a parameter", X)
 class BufferOfParameter(nn.Module):
     """A buffer that is a row of a parameter."""
 
@@ -548,18 +383,13 @@ class BufferOfParameter(nn.Module):
         return self.layer(x) * self.row
 
 
-@row(X)
-class BuffersInOneStorage(nn.Module):
-    """Two halves of one tensor."""
+HALVES = torch.arange(6.0)
 
-    def __init__(self) -> None:
-        super().__init__()
-        both = torch.arange(6.0)
-        self.register_buffer("left", both[:3])
-        self.register_buffer("right", both[3:])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.left + self.right
+@row("buffers in one storage", X)
+@has(left=lambda: Buffer(HALVES[:3]), right=lambda: Buffer(HALVES[3:]))
+def forward(self, x: Tensor) -> Tensor:
+    return x * self.left + self.right
 
 
 @row("transposed weight", X)
@@ -569,61 +399,32 @@ def forward(self, x: Tensor) -> Tensor:
     return x @ self.weight.t().sum(0, keepdim=True).t() + self.weight.sum()
 
 
-@row("expanded buffer", X, ci="onnx_legacy")
+@row("expanded buffer", X)
 @has(scale=lambda: Buffer(torch.full((1, 1), 3.0).expand(4, 3)))
 def forward(self, x: Tensor) -> Tensor:
     """One number, expanded to a buffer of twelve."""
     return x * self.scale.sum(0)
 
 
-@row("sliced buffer", X, ci="trace")
+@row("sliced buffer", X)
 @has(scale=lambda: Buffer(torch.arange(100_000.0)[::40_000]))
 def forward(self, x: Tensor) -> Tensor:
     """Three numbers of a large tensor; the file needs only these."""
     return x * self.scale
 
 
-@row("tensor attribute", X, ci="script")
+@row("tensor attribute", X)
 @has(scale=torch.tensor([1.0, 2.0, 3.0]))
 def forward(self, x: Tensor) -> Tensor:
     """Not a buffer: a tensor in a plain attribute."""
     return x * self.scale
 
 
-@row("tensors in a list", X)
-class TensorsInList(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scales: List[Tensor] = [torch.ones(3) * 2, torch.arange(3.0)]  # noqa: UP006
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scales[0] + self.scales[1]
-
-
-@row(X)
-class Words(nn.Module):
-    """Attributes that are not tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mode = "sum"
-        self.bias: Optional[Tensor] = None  # noqa: UP045
-        self.names = ["a", "b"]
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.bias is not None:
-            x = x + self.bias
-        return x.sum(1) if self.mode == "sum" else x.mean(1)
-
-
 # The legacy exporter assumes that every entry of a state_dict is a tensor.
 @row(X, onnx_legacy=UNEXPLAINED)
+@has(layer=lambda: nn.Linear(3, 3))
 class ExtraState(nn.Module):
     """State that state_dict has but an artifact does not need."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(3, 3)
 
     def get_extra_state(self) -> Any:
         return {"version": 2}
@@ -635,7 +436,7 @@ class ExtraState(nn.Module):
         return self.layer(x)
 
 
-@row("extra state of a tensor", X, ci="onnx_legacy")
+@row("extra state of a tensor", X)
 class ExtraStateOfTensor(ExtraState):
     def get_extra_state(self) -> Any:
         return torch.tensor(2)
@@ -644,13 +445,10 @@ class ExtraStateOfTensor(ExtraState):
         assert state == 2
 
 
-@row(X, ci="trace")
+@row(X)
+@has(scale=lambda: torch.tensor([1.0, 2.0, 3.0]))
 class OwnState(nn.Module):
     """The model itself says what TorchScript writes and reads. Copies do not use that code."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = torch.tensor([1.0, 2.0, 3.0])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         made = type(self)()
@@ -671,7 +469,7 @@ class OwnState(nn.Module):
         return x * self.scale
 
 
-@row("own state, forgotten", X, OWN, ci="script")
+@row("own state, forgotten", X, OWN)
 class OwnStateForgotten(OwnState):
     """Loads with a scale of ones."""
 
@@ -681,25 +479,7 @@ class OwnStateForgotten(OwnState):
         self.training = state[1]
 
 
-@row("own state, rounded", X, OWN, ci="trace")
-class OwnStateRounded(OwnState):
-    """Saves rounded numbers, to use less memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = torch.tensor([1.5, 2.5, 3.5])
-
-    @torch.jit.export
-    def __getstate__(self) -> Tuple[Tensor, bool]:  # noqa: UP006
-        return self.scale.to(torch.int8), self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: Tuple[Tensor, bool]) -> None:  # noqa: UP006
-        self.scale = state[0].to(torch.float32)
-        self.training = state[1]
-
-
-@row("own state, refused", X, trace=UNLOADABLE, script=UNLOADABLE, ci="trace")
+@row("own state, refused", X, trace=UNLOADABLE, script=UNLOADABLE)
 class OwnStateRefused(OwnState):
     """Raises while it is loaded."""
 
@@ -708,16 +488,6 @@ class OwnStateRefused(OwnState):
         assert state[0].numel() == 4, "a file of an older version"
         self.scale = state[0]
         self.training = state[1]
-
-
-@row("byte weights", X)
-@has(
-    bytes=lambda: Buffer(torch.randint(-127, 127, (3, 3), dtype=torch.int8)),
-    step=Buffer(torch.tensor(0.01)),
-)
-def forward(self, x: Tensor) -> Tensor:
-    """Quantized by hand: bytes and a step size."""
-    return x @ (self.bytes.to(torch.float32) * self.step)
 
 
 @row("complex buffer", X, onnx_legacy=Blame(owner="translation", cause="unsupported type"))
@@ -741,54 +511,24 @@ def quantized_dynamically() -> nn.Module:
         )
 
 
-@row("large weights in two", X, shapes={"input": "batch 3"})
-def wide() -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 90_000), nn.Linear(90_000, 2))
-
-
 # -- files beside the model ------------------------------------------------------------------------
 
 
-class ReadsFile(nn.Module):
-    """Maps a file at each call: the artifact holds the name of the file, not the file."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.path = path
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.from_file(self.path, shared=False, size=3, dtype=torch.uint8)
-
-
-row(
-    "reads a file",
-    X,
-    READ,
-    refused={
-        "export onnx": Blame(
-            owner="capture",
-            cause="unsupported operator",
-            line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
-        )
-    },
-    ci="export",
-)(lambda: ReadsFile(THIS_FILE))
 # The relative path is right only in directories from which it leads to the same file.
-row(
+@row(
     "reads a file beside",
     X,
     READ,
+    has={"path": os.path.relpath(THIS_FILE)},
     trace=MOVED,
     script=MOVED,
-    refused={
-        "export onnx": Blame(
-            owner="capture",
-            cause="unsupported operator",
-            line="x * torch.from_file(self.path, shared=False, size=3, dtype=t",
-        )
-    },
-    ci="trace",
-)(lambda: ReadsFile(os.path.relpath(THIS_FILE)))
+    refused={"export onnx": no_operator()},
+)
+@row("reads a file", X, READ, refused={"export onnx": no_operator()})
+@has(path=THIS_FILE)
+def forward(self, x: Tensor) -> Tensor:
+    """Maps a file at each call: the artifact holds the name of the file, not the file."""
+    return x * torch.from_file(self.path, shared=False, size=3, dtype=torch.uint8)
 
 
 @row("reads a file with numpy", X, script=no_construct())
@@ -797,17 +537,10 @@ def forward(self, x: Tensor) -> Tensor:
     return x * torch.from_numpy(np.fromfile(THIS_FILE, dtype=np.uint8, count=3))
 
 
-@row("read once", X)
-@has(scale=lambda: Buffer(torch.from_file(THIS_FILE, size=3, dtype=torch.uint8).clone()))
-def forward(self, x: Tensor) -> Tensor:
-    """Reads the file in ``__init__``, as a model should."""
-    return x * self.scale
-
-
 # -- classes that cannot be imported ---------------------------------------------------------------
 
 
-@row(X, script=no_construct(""), ci="trace")
+@row(X, script=no_construct(""))
 def of_a_notebook() -> nn.Module:
     """Return a model whose class is in a module that cannot be imported."""
     namespace: dict[str, Any] = {"__name__": "__main__", "torch": torch}
@@ -829,7 +562,7 @@ def of_a_function() -> nn.Module:
     return Local()
 
 
-@row("patched forward", X, script=no_construct(""), ci="script")
+@row("patched forward", X, script=no_construct(""))
 def patched() -> nn.Module:
     """Return a model whose forward was replaced on the object."""
     model = nn.Linear(3, 3)
@@ -852,22 +585,13 @@ class Kept:
     truth(REFUSED, script=MOVED),
     onnx_legacy=no_type(""),
     refused={"trace export onnx": no_type()},
-    ci="script",
 )
 def forward(self, x: Tensor) -> Any:
     """Returns an object that no exporter supports."""
     return x * 2, Kept(x + 1)
 
 
-@row("cache inside", X)
-def forward(self, x: Tensor) -> Tensor:
-    """Uses such an object inside forward only."""
-    return Kept(x + 1).keys * 2
-
-
-row("large weights", normal(4, 600), shapes={"input": "batch 600"}, ci="script")(
-    lambda: nn.Linear(600, 600)
-)
+row("large weights", normal(4, 600), shapes={"input": "batch 600"})(lambda: nn.Linear(600, 600))
 
 section("files", "dangerous")
 
@@ -875,7 +599,7 @@ section("files", "dangerous")
 # -- artifacts that do harm ------------------------------------------------------------------------
 
 
-@row("dies, scripted", X, script=CRASHED, ci="script")
+@row("dies, scripted", X, script=CRASHED)
 def forward(self, x: Tensor) -> Tensor:
     """The least integer divided by -1: SIGFPE (on x86)."""
     if torch.jit.is_scripting():
@@ -893,7 +617,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row("hangs, scripted", X, script=HUNG, time_limit=30, ci="script")
+@row("hangs, scripted", X, script=HUNG, time_limit=30)
 def forward(self, x: Tensor) -> Tensor:
     while torch.jit.is_scripting() and bool(x.numel() > 0):
         x = x * 1.0
@@ -918,13 +642,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row("allocates at once, scripted", X, script=CRASHED, memory_limit=1024)
-def forward(self, x: Tensor) -> Tensor:
-    if torch.jit.is_scripting():
-        return x + torch.ones([1024, 1024, 1024, 1024]).sum()
-    return x * 2
-
-
 @row("allocates little, scripted", X, memory_limit=1024)
 def forward(self, x: Tensor) -> Tensor:
     """Allocates a hundred megabytes and frees them."""
@@ -941,15 +658,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row("says much, scripted", X)
-def forward(self, x: Tensor) -> Tensor:
-    """Prints ten thousand lines, and returns the right numbers."""
-    if torch.jit.is_scripting():
-        for i in range(10_000):
-            print("line", i)
-    return x * 2
-
-
 @row("says an answer, scripted", X)
 def forward(self, x: Tensor) -> Tensor:
     """Prints what a protocol on stdout would read as an answer."""
@@ -958,12 +666,9 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
+@has(calls=lambda: Buffer(torch.zeros(())))
 class Counts(nn.Module):
     """A counter that the artifact changes and eager does not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(()))
 
 
 # In memory all three are right: they do harm only while they are loaded.
@@ -986,36 +691,7 @@ class CountsUnseenScripted(Counts):
         return x * 2
 
 
-@row(
-    "keeps a number, scripted",
-    X,
-    script=STATE,
-    blame=Blame(
-        owner="model", cause="export-only branch", line="if torch.jit.is_scripting():", known=False
-    ),
-    ci="script",
-)
-@has(calls=0)
-def forward(self, x: Tensor) -> Tensor:
-    """A counter that is not a tensor."""
-    if torch.jit.is_scripting():
-        self.calls += 1
-        return x * self.calls
-    return x
-
-
-@row("keeps the last, scripted", X, script=STATE, blame=asks())
-@has(last=Buffer(torch.zeros(())))
-def forward(self, x: Tensor) -> Tensor:
-    """Adds the input of the previous call."""
-    if torch.jit.is_scripting():
-        y = x + self.last
-        self.last = x.mean()
-        return y
-    return x + 0
-
-
-@row("dies later, scripted", X, script=CRASHED, ci="script")
+@row("dies later, scripted", X, script=CRASHED)
 class DiesLaterScripted(Counts):
     """Crashes at the second call."""
 
@@ -1028,7 +704,7 @@ class DiesLaterScripted(Counts):
         return x * 2
 
 
-@row("keeps count, compiled", X, export=STATE, blame=asks(), ci="export")
+@row("keeps count, compiled", X, export=STATE, blame=asks())
 class KeepsCountCompiled(Counts):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting() and torch.compiler.is_compiling():
@@ -1037,7 +713,7 @@ class KeepsCountCompiled(Counts):
         return x
 
 
-@row("own state, dies", X, trace=CRASHED, script=CRASHED, ci="trace")
+@row("own state, dies", X, trace=CRASHED, script=CRASHED)
 class OwnStateDies(OwnState):
     """Crashes while it is loaded."""
 
@@ -1048,7 +724,7 @@ class OwnStateDies(OwnState):
         self.training = state[1]
 
 
-@row("own state, hangs", X, trace=HUNG, script=HUNG, time_limit=30, ci="trace script onnx_legacy")
+@row("own state, hangs", X, trace=HUNG, script=HUNG, time_limit=30)
 class OwnStateHangs(OwnState):
     """Never finishes loading."""
 
@@ -1060,7 +736,7 @@ class OwnStateHangs(OwnState):
             self.scale = self.scale * 1.0
 
 
-@row("own state, says an answer", X, ci="trace")
+@row("own state, says an answer", X)
 class OwnStateSays(OwnState):
     """Prints an answer of success while it is loaded; it is faithful."""
 
@@ -1079,9 +755,8 @@ class OwnStateSays(OwnState):
     truth(REFUSED, trace=CRASHED, script=None),
     onnx_legacy=untranslated(),
     line=HERE,
-    shapes={"x": "6", "lengths": "3"},
-    values={"lengths": (0, 1 << 38)},
-    ci="trace onnx_legacy",
+    x="6",
+    lengths=("3", (0, 1 << 38)),
 )
 def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
     """Checks lengths that torch is told not to check. A trace has lost the check."""
@@ -1091,27 +766,12 @@ def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 # The exporter to ONNX divides in floating point.
-@row(
-    "dies, compiled",
-    X,
-    export=CRASHED,
-    onnx=DIFFERS,
-    blame={"onnx": Blame(owner="", cause="")},
-    ci="export onnx",
-)
+@row("dies, compiled", X, export=CRASHED, onnx=DIFFERS, blame={"onnx": Blame(owner="", cause="")})
 def forward(self, x: Tensor) -> Tensor:
     """The least integer divided by -1, element by element."""
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
         none = x.to(torch.int64) * 0
         return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
-    return x * 2
-
-
-@row("reads beyond, compiled", X, export=CRASHED, onnx=untranslated(HERE), ci="export onnx")
-def forward(self, x: Tensor) -> Tensor:
-    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-        beyond = torch.full([1], 1 << 38, dtype=torch.int64)
-        return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)  # here
     return x * 2
 
 
@@ -1122,7 +782,6 @@ def forward(self, x: Tensor) -> Tensor:
     onnx=HUNG,
     elsewhere={WHILE_REFUSED: {"onnx": REFUSED}},
     time_limit=30,
-    ci="export onnx",
 )
 def forward(self, x: Tensor) -> Tensor:
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
@@ -1146,21 +805,13 @@ def soon_over(x: Tensor) -> Tensor:
     return torch.while_loop(lambda y: (y * y).sum() < 0, lambda y: (y * 1.0,), (x * 2,))[0]
 
 
-@row("allocates, compiled", X, export=CRASHED, onnx=CRASHED, memory_limit=1024, ci="onnx")
-def forward(self, x: Tensor) -> Tensor:
-    """Allocates four terabytes at once."""
-    if not torch.jit.is_scripting() and torch.compiler.is_compiling():
-        return x * 2 + x.sum().expand(2**40).exp().sum()
-    return x * 2
-
-
 section("huge")
 
 
 # -- more than a protobuf, or 31 bits, can hold ----------------------------------------------------
 
 
-@row(IDS, **TABLE, ci="trace")
+@row(IDS, **TABLE)
 class Table(nn.Module):
     """2**29 + 16 numbers, all zero but for the last row."""
 
@@ -1174,7 +825,7 @@ class Table(nn.Module):
         return nn.functional.embedding(ids, self.table) + (ids % 7).unsqueeze(-1)
 
 
-@row("table, expanded", IDS, **TABLE, ci="trace")
+@row("table, expanded", IDS, **TABLE)
 class ExpandedTable(Table):
     """One number, expanded to as many: torch's files hold one number, an ONNX file all."""
 

@@ -1,74 +1,45 @@
-"""The rows that CI checks, with their targets, and the rules that this selection keeps.
+"""The items of the zoo that CI checks: each verdict of a mechanism on each target.
 
-Checking every row on every target takes an hour (`tox -e zoo`). CI checks a row on the targets that
-its ``ci`` names. A slow row may name none if CI checks rows of its mechanism with the same verdict on
-each target. ``test_zoo_table.py`` asserts that this leaves no gaps.
+Checking every row on every target takes an hour (`tox -e zoo`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence
 
-from zoo.row import UNLOADABLE, Row
+from zoo.row import TARGETS, UNLOADABLE, Row
 
-Mechanisms = Mapping[str, tuple[Row, ...]]
-
-# How many items of each failure and target CI keeps at least, unless the zoo has fewer.
-ENOUGH = 2
-ABOUT_LOADING = (UNLOADABLE, "RoundTripDiffers")
-
-
-def gaps(mechanisms: Mechanisms) -> list[str]:
-    """Return a line for each verdict that is true of a row and that CI does not check enough."""
-    return [*_of_mechanisms(mechanisms), *_of_failures(mechanisms)]
+# On so many rows of a mechanism CI checks a verdict of a target, if each is checked there but once:
+# 580 items, which take two minutes on two cores.
+OFTEN = 3
+ABOUT_FILES = (UNLOADABLE, "RoundTripDiffers", "ArtifactCrashed", "ArtifactHung")
 
 
-def round_trips(row: Row, target: str, about_files: Iterable[Row]) -> bool:
-    """Return True if CI runs the round_trip check on this row."""
-    true = {row.expect[target], row.truth()[target]}
-    return row.round_trip or not true.isdisjoint(ABOUT_LOADING) or row in about_files
+def in_ci(rows: Sequence[Row]) -> dict[tuple[str, str], bool]:
+    """Return the items, a row's name and a target, each with True if CI runs round_trip there.
 
+    The check saves, loads in a clean process, and calls there, which takes long: CI runs it for what
+    is about files, and for one pass of each mechanism on each target.
+    """
+    checked: Counter[tuple[str, str, str | None]] = Counter()
+    found: dict[tuple[str, str], bool] = {}
 
-def round_trip_gaps(mechanisms: Mechanisms, about_files: Iterable[Row]) -> list[str]:
-    """Return a line for each mechanism and target whose passes never round-trip in CI."""
-    passes = {(name, target) for name, row, target in _items(mechanisms) if _passes(row, target)}
-    checked = {
-        (name, target)
-        for name, row, target in _items(mechanisms)
-        if target in row.ci and _passes(row, target) and round_trips(row, target, about_files)
-    }
-    return [f"{name} on {target}: no round trip" for name, target in sorted(passes - checked)]
+    def verdict(row: Row, target: str) -> tuple[str, str, str | None]:
+        return row.tags[0], target, row.expect[target]
 
+    def check(row: Row, target: str) -> None:
+        first_pass = row.expect[target] is None and not checked[verdict(row, target)]
+        about_files = row.tags[0] == "files" or row.truth()[target] in ABOUT_FILES
+        found[row.name, target] = about_files or first_pass
+        checked[verdict(row, target)] += 1
 
-def _of_mechanisms(mechanisms: Mechanisms) -> Iterator[str]:
-    """Yield each verdict of a mechanism on a target that CI checks on none of its rows."""
-    true = {(name, target, row.expect[target]) for name, row, target in _items(mechanisms)}
-    checked = {
-        (name, target, row.expect[target])
-        for name, row, target in _items(mechanisms)
-        if target in row.ci
-    }
-    for name, target, truth in true - checked:
-        yield f"{name} on {target}: {truth or 'pass'}"
-
-
-def _of_failures(mechanisms: Mechanisms) -> Iterator[str]:
-    """Yield each verdict on a target that CI checks less than twice, though more rows have it."""
-    true: Counter[tuple[str | None, str]] = Counter()
-    checked: Counter[tuple[str | None, str]] = Counter()
-    for _, row, target in _items(mechanisms):
-        true[row.expect[target], target] += 1
-        checked[row.expect[target], target] += target in row.ci
-    for (truth, target), count in true.items():
-        if checked[truth, target] < min(count, ENOUGH):
-            yield f"{truth or 'pass'} on {target}: {checked[truth, target]} of {count}"
-
-
-def _items(mechanisms: Mechanisms) -> Iterator[tuple[str, Row, str]]:
-    for name, rows in mechanisms.items():
-        yield from ((name, row, target) for row in rows for target in row.expect)
-
-
-def _passes(row: Row, target: str) -> bool:
-    return row.expect[target] is None
+    for row in rows:
+        seldom = min(TARGETS, key=lambda target: checked[verdict(row, target)])
+        if checked[verdict(row, seldom)] < OFTEN:
+            check(row, seldom)
+    for row in rows:
+        for target in TARGETS:
+            if not checked[verdict(row, target)]:
+                check(row, target)
+    return found

@@ -45,7 +45,6 @@ SPEC = "SpecError"
 SKIPPED = "skipped"
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
-BLAMED = TARGETS
 # Whose files keep no state.
 STATELESS = ("onnx", "onnx_legacy")
 STATES = ("changed by the export", "replaced buffer", "dropped mutation")
@@ -72,57 +71,26 @@ class Blame:
     known: bool = True
 
 
-def asks(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="export-only branch", line=line)
+def _naming(cause: str, owner: str = "model", line: str = HERE) -> Callable[..., Blame]:
+    """Return a function of a line, by default of this one, that returns what a report names."""
+    return lambda line=line, *, known=True: Blame(owner=owner, cause=cause, line=line, known=known)
 
 
-def decided(line: str = HERE, *, known: bool = True) -> Blame:
-    return Blame(owner="model", cause="frozen branch", line=line, known=known)
-
-
-def frozen_size(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="frozen size", line=line)
-
-
-def baked(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="baked value", line=line)
-
-
-def dropped(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="dropped mutation", line=line)
-
-
-def replaced(line: str = HERE) -> Blame:
-    return Blame(owner="capture", cause="replaced buffer", line=line)
-
-
-def moved_on(line: str = HERE) -> Blame:
-    return Blame(owner="capture", cause="changed by the export", line=line)
-
-
-def undecided(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="data-dependent value", line=line)
-
-
-def decides_by_size(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="guard", line=line)
-
-
-def no_construct(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="unsupported construct", line=line)
-
-
-def no_type(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="unsupported type", line=line)
-
-
-def unannotated(line: str = HERE) -> Blame:
-    return Blame(owner="model", cause="missing annotation", line=line)
-
-
-def untranslated(line: str = "") -> Blame:
-    return Blame(owner="translation", cause="unsupported operator", line=line)
-
+asks = _naming("export-only branch")
+decided = _naming("frozen branch")
+frozen_size = _naming("frozen size")
+baked = _naming("baked value")
+dropped = _naming("dropped mutation")
+replaced = _naming("replaced buffer", "capture")
+moved_on = _naming("changed by the export", "capture")
+undecided = _naming("data-dependent value")
+decides_by_size = _naming("guard")
+no_construct = _naming("unsupported construct")
+no_type = _naming("unsupported type")
+unannotated = _naming("missing annotation")
+untranslated = _naming("unsupported operator", "translation", "")
+no_operator = _naming("unsupported operator", "capture")
+by_mode = _naming("mode-dependent operator", "")
 
 GUARD = Blame(owner="capture", cause="guard")
 # The exporter or ONNX Runtime computes something else, of which nothing more is known.
@@ -148,24 +116,18 @@ class Row:
     under: Callable[[], AbstractContextManager[Any]] = torch.enable_grad
     # For each target the failure's class, None for a pass, or SKIPPED.
     expect: Mapping[str, str | None] = field(default_factory=dict)
-    # Words of the warning that a pass comes with; empty for none. On all targets, or by target.
+    # Words of the warning that a pass comes with, on all targets or by target.
     weak: str | Mapping[str, str] = ""
-    # Words of the warning that eager returns something else in another mode or with more threads;
-    # empty for none.
-    otherwise: str | Mapping[str, str] = ""
+    # Words of the warning that eager returns something else in another mode or with more threads.
+    otherwise: str = ""
     # Legal calls that together take every reachable outcome that the example does not take.
     witnesses: tuple[Callable[[], Example], ...] = ()
-    # Source of the condition that a BranchFrozen names; empty if there is none.
+    # Source of the condition that a BranchFrozen names.
     line: str = ""
-    # What the report of another failure names, on all targets or by target.
-    blame: Blame | Mapping[str, Blame] | None = None
+    # What the report of another failure names, by target.
+    blame: Mapping[str, Blame] = field(default_factory=dict)
     # The known defect of another package that the report names, by target; on the others, none.
     known: Mapping[str, str] = field(default_factory=dict)
-    # The targets on which CI checks this row; `tox -e zoo` checks it on all.
-    ci: tuple[str, ...] = ()
-    # Whether CI also runs the round_trip check: save, load in a clean process, call there. It
-    # always does so on rows about files, and if the truth is LoadFailed or RoundTripDiffers.
-    round_trip: bool = False
     # The truth on other versions of torch or ONNX's packages, for the targets where it differs.
     elsewhere: Mapping[Change, Mapping[str, str | None]] = field(default_factory=dict)
     # The mechanism first, then what else a test may choose rows by.
@@ -180,7 +142,7 @@ class Row:
     def blamed(self, target: str) -> Blame | None:
         """Return what a report on a target has to name; None if the row does not say."""
         truth = self.truth()[target]
-        blame = self.blame.get(target) if isinstance(self.blame, Mapping) else self.blame
+        blame = self.blame.get(target)
         if truth == STATE and target in STATELESS and (blame is None or blame.cause in STATES):
             line = blame.line if blame is not None else self.line
             return Blame(owner="model", cause="dropped mutation", line=line)
@@ -201,7 +163,7 @@ class Row:
             target
             for target in TARGETS
             if truth[target] in (REFUSED, NARROWED)
-            or (target in BLAMED and truth[target] in EXPLAINED and target not in self.known)
+            or (truth[target] in EXPLAINED and target not in self.known)
         )
 
     def changed(self) -> tuple[str, ...]:
@@ -239,10 +201,17 @@ VALUE = truth(trace=BRANCH, export=REFUSED, onnx=REFUSED, onnx_legacy=BRANCH)
 PYTHON = truth(BRANCH, script=REFUSED, export=REFUSED, onnx=REFUSED)
 # A trace freezes the branch, and torch.export narrows the sizes to those of the side taken.
 SIZE = truth(trace=BRANCH, export=NARROWED, onnx=NARROWED, onnx_legacy=BRANCH)
-# Frozen, but right on every legal call.
-EQUAL = truth(export=REFUSED, onnx=REFUSED)
+# torch.export needs a value; what the others freeze is right on every legal call.
+UNDECIDED = truth(export=REFUSED, onnx=REFUSED)
+# A loop over a size, or a size as a number: static, or refused if the size is declared to vary.
+STATIC = truth(trace=BRANCH, export=REFUSED, onnx=NARROWED, onnx_legacy=BRANCH)
 # A number that Python read is kept too, so that calls on the example's path differ as well.
 NUMBER = truth(trace=DIFFERS, export=REFUSED, onnx=REFUSED, onnx_legacy=DIFFERS)
+# The same where torch.onnx.export falls back to strict capture, which accepts it.
+ITEM = truth(trace=DIFFERS, export=REFUSED, onnx_legacy=DIFFERS)
+ITEM_RAISES = truth(trace=RAISES, export=REFUSED, onnx_legacy=RAISES)
+ON_ONNX = truth(onnx=DIFFERS)
+ON_BOTH = truth(onnx=DIFFERS, onnx_legacy=DIFFERS)
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -256,40 +225,45 @@ class Buffer:
     persistent: bool = True
 
 
-def has(**attributes: Any) -> Callable[[Callable[..., Any]], type[nn.Module]]:
-    """Make a module of a ``forward``, with attributes: what a function or class returns, or copies."""
+def has(**attributes: Any) -> Callable[[Any], type[nn.Module]]:
+    """Give a class attributes, or make one of a ``forward``: what functions return, or copies."""
 
-    def make(forward: Callable[..., Any]) -> type[nn.Module]:
-        def __init__(self: nn.Module) -> None:
-            nn.Module.__init__(self)
-            for name, given in attributes.items():
-                made = inspect.isfunction(given) or isinstance(given, type)
-                value = given() if made else copy.deepcopy(given)
-                if isinstance(value, Buffer):
-                    self.register_buffer(name, value.value, persistent=value.persistent)
-                else:
-                    setattr(self, name, value)
+    def __init__(self: nn.Module) -> None:
+        nn.Module.__init__(self)
+        _give(self, attributes)
 
-        members = {
-            "__init__": __init__,
-            "__module__": forward.__module__,
-            "__doc__": forward.__doc__,
-            "forward": forward,
-        }
-        return type(forward.__name__, (nn.Module,), members)
+    def make(model: Any) -> type[nn.Module]:
+        if isinstance(model, type):
+            model.__init__ = __init__  # type: ignore[misc]
+            return model
+        members = {"__init__": __init__, "__module__": model.__module__, "forward": model}
+        return type(model.__name__, (nn.Module,), members | {"__doc__": model.__doc__})
 
     return make
 
 
-def seeded(factory: Callable[[], Any], *, train: bool | None = False) -> Callable[[], Any]:
+def _give(module: nn.Module, attributes: Mapping[str, Any]) -> None:
+    for name, given in attributes.items():
+        made = inspect.isfunction(given) or isinstance(given, type)
+        value = given() if made else copy.deepcopy(given)
+        if isinstance(value, Buffer):
+            module.register_buffer(name, value.value, persistent=value.persistent)
+        else:
+            setattr(module, name, value)
+
+
+def seeded(
+    factory: Callable[[], Any], *, train: bool | None = False, **attributes: Any
+) -> Callable[[], Any]:
     """Return a factory that gives the same weights each time, in eval mode.
 
-    ``train=None`` leaves the mode alone.
+    ``train=None`` leaves the mode alone. The attributes are other ones than the model's own.
     """
 
     def build() -> Any:
         torch.manual_seed(0)
         made = factory()
+        _give(made, attributes)
         if isinstance(made, nn.Module) and train is not None:
             made.train(train)
         return made
@@ -376,7 +350,9 @@ def row(
     train: bool | None = False,
     refused: Mapping[str, Blame] | None = None,
     blame: Blame | Mapping[str, Blame] | None = None,
-    ci: str = "",
+    line: str = "",
+    otherwise: str = "",
+    has: Mapping[str, Any] | None = None,
     tags: str = "",
     names: tuple[str, ...] = (),
     **fields: Any,
@@ -388,9 +364,11 @@ def row(
     target; by default, all pass.
     The model is the ``forward`` of a module, a module's class, a function without arguments that
     makes one, or another function, which is itself what is exported. A target's name says the truth
-    there, or the blame of its refusal, as does ``refused`` for several targets; other failures are
-    blamed on ``blame``. ``ci`` and ``tags`` are words. Fields that a row does not have are
-    arguments of ``check_export``.
+    there, or the blame of its refusal, as does ``refused`` for several targets (words); other
+    failures are blamed on ``blame``. Without a ``line``, torch.export's refusals are blamed on a
+    value that it needs at the line of the model. A parameter of the model says its shape, its legal
+    values, or both. ``has`` gives this row's model other attributes. Fields that a row does not
+    have are arguments of ``check_export``.
     """
     name = next((each for each in given if isinstance(each, str)), name)
     given = tuple(call(each) if isinstance(each, Tensor) else each for each in given)
@@ -398,30 +376,62 @@ def row(
     expect = [truth(), *(each for each in given if isinstance(each, Mapping))][-1]
     by_target = {target: fields.pop(target) for target in TARGETS if target in fields}
     blamed = {t: each for t, each in by_target.items() if isinstance(each, Blame)}
+    expect = {**expect, **by_target, **dict.fromkeys(blamed, REFUSED)}
+    of_refusals = {t: each for words, each in (refused or {}).items() for t in words.split()}
+    others = dict.fromkeys(TARGETS, blame) if isinstance(blame, Blame) else dict(blame or {})
+    for target in ("export", "onnx"):
+        # A value that a trace bakes in is one that torch.export needs.
+        if expect[target] == REFUSED and others.get(target, baked()) == baked() and not line:
+            others[target] = undecided()
+    blames = {**others, **of_refusals, **blamed}
     own = {key: fields.pop(key) for key in [*fields] if key in Row.__dataclass_fields__}
 
     def add(model: Any) -> Any:
         if getattr(model, "__name__", "") == "forward":
             model = as_class(model, re.sub(r"\W", "", name.title()))
         itself = inspect.isfunction(model) and _parameters(model)
-        build = seeded((lambda: model) if itself else model, train=train)
+        build = seeded((lambda: model) if itself else model, train=train, **(has or {}))
+
+        def at(line: str) -> str:
+            return _here(model) if line == HERE else line
+
         made = Row(
             name=name or _words(model.__name__),
             build=build,
             example=calls[0],
             witnesses=tuple(_of(build, each) for each in calls[1:]),
-            expect={**expect, **by_target, **dict.fromkeys(blamed, REFUSED)},
-            blame=_by_target(blame, {**(refused or {}), **blamed}),
-            ci=tuple(ci.split()),
+            expect=expect,
+            line=at(line),
+            otherwise=at(otherwise),
+            blame={t: replace(each, line=at(each.line)) for t, each in blames.items()},
             tags=(*SECTION, *tags.split()),
             names=frozenset((*names_in(model), *names)),
-            options=fields,
+            options=_options(model, fields),
             **own,
         )
-        TABLE.append(_with_lines(made, model))
+        TABLE.append(made)
         return model
 
     return add
+
+
+def _options(model: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``check_export``, with what is said of the model's parameters."""
+    function = model.forward if isinstance(model, type) else model
+    said = {name: fields[name] for name in _parameters(function) if name in fields}
+    given = {
+        name: each if _is_pair(each) else (each, None) if isinstance(each, str) else (None, each)
+        for name, each in said.items()
+    }
+    shapes = {name: shape for name, (shape, _) in given.items() if shape is not None}
+    values = {name: legal for name, (_, legal) in given.items() if legal is not None}
+    options = {name: each for name, each in fields.items() if name not in said}
+    declared = {"shapes": shapes, "values": values}
+    return options | {name: each for name, each in declared.items() if each}
+
+
+def _is_pair(said: Any) -> bool:
+    return isinstance(said, tuple) and isinstance(said[0], str)
 
 
 def branch(*given: Any, line: str = HERE, **fields: Any) -> Callable[[Any], Any]:
@@ -453,8 +463,9 @@ def names_in(model: Any) -> Iterator[str]:
         yield from model.__code__.co_names
     elif isinstance(model, type):
         for cls in model.__mro__[: model.__mro__.index(nn.Module)]:
-            for each in vars(cls).values():
-                yield from names_in(each) if inspect.isfunction(each) else ()
+            own = (each for each in vars(cls).values() if inspect.isfunction(each))
+            for function in own:
+                yield from names_in(function) if function.__module__ != __name__ else ()
 
 
 def _words(name: str) -> str:
@@ -464,20 +475,6 @@ def _words(name: str) -> str:
 
 def _of(build: Callable[[], Any], witness: Callable[..., Example]) -> Callable[[], Example]:
     return (lambda: witness(build())) if isinstance(witness, OfModel) else witness
-
-
-def _with_lines(made: Row, model: Any) -> Row:
-    """Return the row with the line of the model in place of ``HERE``."""
-
-    def of(blame: Blame) -> Blame:
-        return replace(blame, line=_here(model)) if blame.line == HERE else blame
-
-    blame = made.blame
-    if blame is not None:
-        blame = (
-            of(blame) if isinstance(blame, Blame) else {t: of(each) for t, each in blame.items()}
-        )
-    return replace(made, line=_here(model) if made.line == HERE else made.line, blame=blame)
 
 
 def _here(model: Any) -> str:
@@ -492,25 +489,6 @@ def _here(model: Any) -> str:
     conditions = [line.strip() for line in written if re.match(r" *(if|elif|while) ", line)]
     (line,) = marked or conditions or [source.splitlines()[each.lineno - 1] for each in body]
     return str(line.partition("  #")[0].strip()[:CUT])
-
-
-def _by_target(
-    blame: Blame | Mapping[str, Blame] | None, refused: Mapping[str, Blame]
-) -> Blame | Mapping[str, Blame] | None:
-    """Return the blame of the failures with that of the refusals."""
-    if not refused:
-        return blame
-    of_refusals = {target: each for names, each in refused.items() for target in names.split()}
-    if isinstance(blame, Blame):
-        return dict.fromkeys(TARGETS, blame) | of_refusals
-    return {**(blame or {}), **of_refusals}
-
-
-# Shapes that many rows declare.
-B_T = {"x": "batch time"}
-B_T_3 = {"x": "batch time 3"}
-B_T_4 = {"x": "batch time 4"}
-B_2_H_W = {"x": "batch 2 height width"}
 
 
 def rows(*tags: str, naming: str = "") -> list[Row]:

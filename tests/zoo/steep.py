@@ -6,8 +6,6 @@ predicates and half points that eager and a faithful artifact decide alike.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,36 +24,15 @@ def forward(self, x: Tensor) -> Tensor:
     return (1000.0 * x).sigmoid()
 
 
-@steep("SteepTanh", x=reals("batch 8"))
-@has(layer=lambda: nn.Linear(8, 8))
-def forward(self, x: Tensor) -> Tensor:
-    return (200.0 * self.layer(x)).tanh()
-
-
-@steep("SteepExponential", x=reals("batch 6", -4, 4))
-def forward(self, x: Tensor) -> Tensor:
-    return (20.0 * x).exp()
-
-
 @steep("SoftmaxAtLowTemperature", targets=THREE, x=reals("batch 10"))
 @has(layer=lambda: nn.Linear(10, 7))
 def forward(self, x: Tensor) -> Tensor:
     return (self.layer(x) / 1e-3).softmax(-1)
 
 
-@steep("FastSine", x=reals("batch 5", -10, 10))
-def forward(self, x: Tensor) -> Tensor:
-    return (100.0 * x).sin()
-
-
 @steep("TangentNearItsPole", x=reals("batch 6", -1.57, 1.57))
 def forward(self, x: Tensor) -> Tensor:
     return x.tan()
-
-
-@steep("HighPower", x=reals("batch 5", 0, 10))
-def forward(self, x: Tensor) -> Tensor:
-    return x.pow(9.5)
 
 
 @steep("ChaoticMap", x=reals("batch 4", 0.01, 0.99))
@@ -73,16 +50,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@steep("InverseHyperbolicTangent", x=reals("batch 4", -0.9999999, 0.9999999))
-def forward(self, x: Tensor) -> Tensor:
-    return x.atanh()
-
-
-@steep("ArcCosine", x=reals("batch 4", -1, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return x.acos() * 100.0
-
-
 section("steep", "cancellation")
 
 
@@ -96,35 +63,9 @@ def forward(self, b: Tensor, c: Tensor) -> Tensor:
     return (-b + (b * b + 4.0 * c.abs()).sqrt()) / 2.0
 
 
-@steep("FiniteDifference", x=reals("batch 4", -1, 1))
-@has(layers=lambda: nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1)))
-def forward(self, x: Tensor) -> Tensor:
-    return (self.layers(x + 1e-3) - self.layers(x - 1e-3)) / 2e-3
-
-
 @steep("VarianceOfOffsets", targets=THREE, x=reals("batch 16", -1000, 1000))
 def forward(self, x: Tensor) -> Tensor:
     return (x.square().mean(-1) - x.mean(-1).square()).clamp(min=0.0)
-
-
-@steep("SmallDeterminant", m=reals("batch 2 2", -1, 1), y=reals("batch 2", -1, 1))
-def forward(self, m: Tensor, y: Tensor) -> Tensor:
-    (a, b), (c, d) = m[:, 0].unbind(-1), m[:, 1].unbind(-1)
-    first, second = y.unbind(-1)
-    x = torch.stack([d * first - b * second, a * second - c * first], -1)
-    return x / ((a * d - b * c).abs() + 1e-6)[:, None]
-
-
-@steep("DistancesByProductsEverywhere", dims={"rows": (2, 6)}, x=reals("rows 5", -100, 100))
-def forward(self, x: Tensor) -> Tensor:
-    squares = x.square().sum(-1)
-    pairs = squares[:, None] + squares[None] - 2.0 * x @ x.t()
-    return pairs.clamp(min=0.0).sqrt()
-
-
-@steep("OneMinusCosine", x=reals("batch 3", 0, 1e-3))
-def forward(self, x: Tensor) -> Tensor:
-    return (1.0 - x.cos()) / (x * x + 1e-7)
 
 
 section("steep", "tiny divisors")
@@ -135,25 +76,9 @@ def forward(self, x: Tensor) -> Tensor:
     return 1.0 / (x.abs() + 1e-7)
 
 
-@steep("ReciprocalRootNearZero", x=reals("batch 4", 0, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return torch.rsqrt(x + 1e-7)
-
-
-@steep("LogarithmNearZero", x=reals("batch 4", 0, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return x.clamp(min=1e-20).log()
-
-
 @steep("NormalizedTinyRows", targets=THREE, x=reals("batch 12"))
 def forward(self, x: Tensor) -> Tensor:
     return F.normalize(x * 1e-6, dim=-1)
-
-
-@steep("LayerNormOfTinyRows", x=reals("batch 12"))
-@has(norm=lambda: nn.LayerNorm(12, eps=1e-12))
-def forward(self, x: Tensor) -> Tensor:
-    return self.norm(x * 1e-3)
 
 
 @steep("GroupNormOfFlatChannels", x=reals("batch 4 5 5", 0, 255))
@@ -162,33 +87,9 @@ def forward(self, x: Tensor) -> Tensor:
     return self.norm(x)
 
 
-@steep(x=reals("batch 6"))
-class BatchNormOfAlmostNoVariance(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(6)
-        self.norm.running_var.fill_(1e-7)
-        self.norm.running_mean.fill_(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
-
-
 @steep("CosineOfRows", left=reals("batch 6"), right=reals("batch 6"))
 def forward(self, left: Tensor, right: Tensor) -> Tensor:
     return F.cosine_similarity(left * 1e-3, right, dim=-1)
-
-
-@steep("ScaledToTheUnitInterval", x=reals("batch 8"))
-def forward(self, x: Tensor) -> Tensor:
-    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
-    return (x - low) / (high - low + 1e-6)
-
-
-@steep("Kurtosis", x=reals("batch 10"))
-def forward(self, x: Tensor) -> Tensor:
-    centered = x - x.mean(-1, keepdim=True)
-    return centered.pow(4).mean(-1) / (centered.square().mean(-1).square() + 1e-7)
 
 
 section("steep", "saturation")
@@ -204,16 +105,6 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.logsumexp(x, -1)
 
 
-@steep("LogSoftmaxOfLargeScores", x=reals("batch 9", -300, 300))
-def forward(self, x: Tensor) -> Tensor:
-    return x.log_softmax(-1)
-
-
-@steep("ErrorFunctionTail", x=reals("batch 5", -8, 8))
-def forward(self, x: Tensor) -> Tensor:
-    return (1.0 - x.erf() * x.sign()).clamp(min=1e-4).log()
-
-
 @steep("SaturatedLstm", dims=TIME, x=reals("batch time 3", -30, 30))
 @has(lstm=lambda: nn.LSTM(3, 6, batch_first=True))
 def forward(self, x: Tensor) -> Tensor:
@@ -225,11 +116,6 @@ def forward(self, x: Tensor) -> Tensor:
 def forward(self, x: Tensor) -> Tensor:
     query, key, value = self.project(x)[:, None].chunk(3, -1)
     return F.scaled_dot_product_attention(query, key, value)
-
-
-@steep("GeluOfLargeNumbers", x=reals("batch 6", -30, 30))
-def forward(self, x: Tensor) -> Tensor:
-    return F.gelu(x) + F.silu(x) + F.elu(x)
 
 
 section("steep", "long reductions")
@@ -245,11 +131,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x.cumsum(-1)
 
 
-@steep("LongLogSumExp", dims={"batch": (1, 2)}, x=reals("batch 4096"))
-def forward(self, x: Tensor) -> Tensor:
-    return torch.logsumexp(x, -1)
-
-
 @steep("AlternatingSum", dims={"batch": (1, 2)}, x=reals("batch 2048", -1, 1))
 @has(signs=lambda: Buffer(torch.tensor([1.0, -1.0]).repeat(1024)))
 def forward(self, x: Tensor) -> Tensor:
@@ -262,22 +143,6 @@ def forward(self, x: Tensor) -> Tensor:
     return self.layer(x)
 
 
-@steep("WideConvolution", dims={"batch": (1, 2)}, x=reals("batch 16 9 9"))
-@has(layers=lambda: nn.Sequential(nn.Conv2d(16, 32, 5), nn.ReLU(), nn.Conv2d(32, 4, 5)))
-def forward(self, x: Tensor) -> Tensor:
-    return self.layers(x)
-
-
-@steep("LongProduct", dims={"batch": (1, 2)}, x=reals("batch 24", 0.5, 1.5))
-def forward(self, x: Tensor) -> Tensor:
-    return x.prod(-1)
-
-
-@steep("MeanAndDeviationOfALongRow", dims={"batch": (1, 2)}, x=reals("batch 1000"))
-def forward(self, x: Tensor) -> Tensor:
-    return torch.stack([(x + 50.0).mean(-1), (x + 50.0).std(-1)])
-
-
 section("steep", "steps")
 
 
@@ -286,34 +151,14 @@ def forward(self, x: Tensor) -> Tensor:
     return (x * 4.0).round() / 4.0
 
 
-@steep("Floors", x=reals("batch 6"))
-def forward(self, x: Tensor) -> Tensor:
-    return (x * 64.0).floor() + x.trunc() + x.ceil()
-
-
 @steep("AtLeastOrMore", x=reals("batch 6", 0, 1))
 def forward(self, x: Tensor) -> Tensor:
     return torch.where(x >= 0.5, 2.0 * x, torch.where(x > 0.25, -x, x))
 
 
-@steep("CountOfPositives", x=reals("batch 8"))
-def forward(self, x: Tensor) -> Tensor:
-    return (x > 0.0).sum(-1)
-
-
 @steep("FirstMaximum", targets=THREE, x=reals("batch 9"))
 def forward(self, x: Tensor) -> Tensor:
     return x.argmax(-1)
-
-
-@steep("LargestThree", x=reals("batch 9"))
-def forward(self, x: Tensor) -> Tensor:
-    return x.topk(3, -1).values
-
-
-@steep("SortedRow", x=reals("batch 7"))
-def forward(self, x: Tensor) -> Tensor:
-    return x.sort(-1).values.diff(dim=-1)
 
 
 @steep(x=reals("batch 10"))
@@ -343,21 +188,10 @@ def forward(self, x: Tensor) -> Tensor:
     return (self.layer(x) / 0.05).round().clamp(-128, 127) * 0.05
 
 
-@steep("RemainderOfLargeNumbers", x=reals("batch 4", 0, 1000))
-def forward(self, x: Tensor) -> Tensor:
-    return torch.remainder(x - 0.125, 1.0)
-
-
 @steep("Buckets", x=reals("batch 3", 0, 1))
 @has(edges=Buffer(torch.tensor([0.125, 0.3, 0.5, 0.9])))
 def forward(self, x: Tensor) -> Tensor:
     return (x[..., None] > self.edges).sum(-1)
-
-
-@steep("MaskedMeanOfPositives", x=reals("batch 11"))
-def forward(self, x: Tensor) -> Tensor:
-    kept = (x > 0.0).float()
-    return (x * kept).sum(-1) / kept.sum(-1).clamp(min=1.0)
 
 
 section("steep", "lost precision")
@@ -368,19 +202,9 @@ def forward(self, x: Tensor) -> Tensor:
     return x.half().float() * 0.01
 
 
-@steep("ThroughBfloat16", x=reals("batch 6"))
-def forward(self, x: Tensor) -> Tensor:
-    return x.bfloat16().float().exp()
-
-
 @steep("IdsAsFloats", ids=whole("batch 2", 0, 16_780_000))
 def forward(self, ids: Tensor) -> Tensor:
     return ids.float().sqrt()
-
-
-@steep("Angles", y=reals("batch 3", -1, 1), x=reals("batch 3", -1, 1))
-def forward(self, y: Tensor, x: Tensor) -> Tensor:
-    return torch.atan2(y, x.abs() + 1e-3) / math.pi
 
 
 @steep("RotationsOfLargePositions", at=whole("batch", 0, 100_000))

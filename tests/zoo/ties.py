@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.converters import right, wrong
-from zoo.row import call, normal, section, whole
+from zoo.row import *
 
 FEW = call(whole(0, 3, 4, 6).float())
 WIDE = call(normal(8, 64))
-INTEGERS = call(whole(0, 3, 4, 6))
 
 section("converters", "ties")
 
@@ -67,46 +66,9 @@ def only_two_from_the_end(x: Tensor) -> Tensor:
     return torch.zeros_like(x).scatter(1, places, x.gather(1, places))
 
 
-@wrong(only_two, "top-k by a threshold", FEW, ci="trace")
+@wrong(only_two, "top-k by a threshold", FEW)
 def all_above_the_second(x: Tensor) -> Tensor:
     return torch.where(x >= second_largest(x), x, torch.zeros_like(x))
-
-
-def filtered(x: Tensor) -> Tensor:
-    return x.masked_fill(~is_at(x, two_largest(x)), float("-inf"))
-
-
-@right(filtered, FEW)
-def filtered_from_the_end(x: Tensor) -> Tensor:
-    return x.masked_fill(~is_at(x, two_from_the_end(x)), float("-inf"))
-
-
-@wrong(filtered, "filter by a threshold", FEW)
-def filtered_below_the_second(x: Tensor) -> Tensor:
-    return x.masked_fill(x < second_largest(x), float("-inf"))
-
-
-def mask_of_two(x: Tensor) -> Tensor:
-    return is_at(x, two_largest(x))
-
-
-@right(mask_of_two, FEW)
-def mask_of_two_from_the_end(x: Tensor) -> Tensor:
-    return is_at(x, two_from_the_end(x))
-
-
-@wrong(mask_of_two, "mask by a threshold", FEW)
-def mask_above_the_second(x: Tensor) -> Tensor:
-    return x >= second_largest(x)
-
-
-def one_hot(x: Tensor) -> Tensor:
-    return is_at(x, x.topk(1, dim=1).indices).long()
-
-
-@right(one_hot, FEW)
-def one_hot_from_the_end(x: Tensor) -> Tensor:
-    return is_at(x, two_from_the_end(x)[:, :1]).long()
 
 
 # -- places ----------------------------------------------------------------------------------------
@@ -121,7 +83,6 @@ def ranks_from_the_end(x: Tensor) -> Tensor:
     return order(order_from_the_end(x))
 
 
-@wrong(ranks, "dense ranks of integers", INTEGERS)
 @wrong(ranks, FEW)
 def dense_ranks(x: Tensor) -> Tensor:
     equal = x.unsqueeze(2) == x.unsqueeze(1)
@@ -145,23 +106,6 @@ def three_with_first_places(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
     """Look each value up: equal ones are all found at one place."""
     values = x.topk(3, dim=1).values
     return values, (values.unsqueeze(2) == x.unsqueeze(1)).long().argmax(2)
-
-
-def place_of_third(x: Tensor) -> Tensor:
-    return order(x)[:, 2]
-
-
-@right(place_of_third, FEW)
-def place_of_third_from_the_end(x: Tensor) -> Tensor:
-    return order_from_the_end(x)[:, 2]
-
-
-@wrong(place_of_third, "a place between equals", FEW)
-def middle_of_those_equal_to_the_third(x: Tensor) -> Tensor:
-    """Return a place between equal elements, where there may be another."""
-    equal = (x == torch.sort(x, dim=1).values[:, 2:3]).long()
-    last = x.shape[1] - 1 - equal.flip(1).argmax(1)
-    return (equal.argmax(1) + last) // 2
 
 
 # -- several outputs -------------------------------------------------------------------------------
@@ -226,33 +170,12 @@ def box_at(places: Tensor) -> Tensor:
     return (torch.arange(24.0).reshape(6, 4) ** 1.5)[places]
 
 
-def label_at(places: Tensor) -> Tensor:
-    """Return the label of each box."""
-    return ((torch.arange(6) * 5) % 7)[places]
-
-
 def three(x: Tensor) -> Tensor:
     return x.topk(3, dim=1).indices
 
 
 def three_from_the_end(x: Tensor) -> Tensor:
     return x.shape[1] - 1 - x.flip(1).topk(3, dim=1).indices
-
-
-def kept_boxes(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    places = three(x)
-    return box_at(places), label_at(places)
-
-
-@right(kept_boxes, FEW)
-def kept_boxes_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    places = three_from_the_end(x)
-    return box_at(places), label_at(places)
-
-
-@wrong(kept_boxes, "labels of other boxes, of those kept", FEW)
-def kept_boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    return box_at(three(x)), label_at(three_from_the_end(x))
 
 
 def corners(x: Tensor) -> Tensor:
@@ -267,22 +190,6 @@ def corners_from_the_end(x: Tensor) -> Tensor:
 @wrong(corners, FEW)
 def corners_of_two_boxes(x: Tensor) -> Tensor:
     return torch.cat([box_at(three(x))[..., :2], box_at(three_from_the_end(x))[..., 2:]], -1)
-
-
-def rows_and_columns(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    places = three(x)
-    return places // 2, places % 2
-
-
-@right(rows_and_columns, FEW)
-def rows_and_columns_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    places = three_from_the_end(x)
-    return places // 2, places % 2
-
-
-@wrong(rows_and_columns, "columns of other places", FEW)
-def rows_and_columns_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    return three(x) // 2, three_from_the_end(x) % 2
 
 
 def two_choices(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
