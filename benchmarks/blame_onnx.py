@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import networks
 import onnx
 import torch
-from blaming import Record, result, run, table
+from common import Record, blame, result
 from onnx import numpy_helper
 
 from pytest_torchexport import Verdict, check_export, register_target
@@ -257,9 +257,7 @@ def _graded(verdict: Verdict, owner: str, node: Any) -> Record:
     return record
 
 
-def show(records: list[Record]) -> str:
-    return table(records, "owner", OWNERS, {"owner is": "owner", "place is": "operator and line"})
-
-
 if __name__ == "__main__":
-    run(__doc__, judge, show, each=1)
+    blame(
+        __doc__, judge, "owner", OWNERS, {"owner is": "owner", "place is": "operator and line"}, 1
+    )

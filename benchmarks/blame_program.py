@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import networks
 import torch
-from blaming import Record, result, run, table
+from common import Record, blame, result
 from torch import fx
 
 from pytest_torchexport import Verdict, check_export
@@ -164,9 +164,5 @@ def _graded(verdict: Verdict, number: int, fault: Fault, nodes: dict[str, fx.Nod
     }
 
 
-def show(records: list[Record]) -> str:
-    return table(records, "kind", KINDS, {"place is": "operator and line"})
-
-
 if __name__ == "__main__":
-    run(__doc__, judge, show, each=3)
+    blame(__doc__, judge, "kind", KINDS, {"place is": "operator and line"}, 3)

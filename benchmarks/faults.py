@@ -11,18 +11,12 @@ and called with the same independent draws, the artifact raises or differs by as
 
 from __future__ import annotations
 
-import argparse
-import collections
 import copy
-import json
-import logging
-import multiprocessing
 import os
 import random
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +24,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import common
 import torch
+from common import Record, by_target, found_of_counted, healthy_table, table
 from networks import EXAMPLE, FAULTS, RANGES, Network, draw
 from torch import Tensor, nn
 from torch.export import Dim
@@ -41,8 +37,6 @@ CALLS = 20
 TIMES_OWN_ERROR = 100
 SCALES = (1.0, 1.0, 0.3, 0.1, 3.0)
 IN_A_ROW = 3
-
-Record = dict[str, Any]
 
 
 # -- effect of a fault -----------------------------------------------------------------------------
@@ -136,88 +130,31 @@ def _far(mine: Tensor, other: Tensor, true: Tensor) -> bool:
     return float(off) > TIMES_OWN_ERROR * own
 
 
-# -- torch's exporters by hand, as a user would call them -----------------------------------------
-
-
 def exported(network: Network, module: nn.Module, target: str) -> Callable[..., Any]:
+    """Return an artifact made by hand, whose outputs have the names of eager's."""
     module = copy.deepcopy(module)
-    with torch.no_grad():
-        return EXPORTERS[target](network, module)
-
-
-def _trace(network: Network, module: nn.Module) -> Callable[..., Any]:
-    return torch.jit.trace(module, network.example(), check_trace=False)
-
-
-def _script(network: Network, module: nn.Module) -> Callable[..., Any]:
-    return torch.jit.script(module)
-
-
-def _export(network: Network, module: nn.Module) -> Callable[..., Any]:
-    shapes = _dynamic_shapes(network)
-    return torch.export.export(module, network.example(), dynamic_shapes=shapes).module()
-
-
-def _onnx(network: Network, module: nn.Module) -> Callable[..., Any]:
-    import onnxruntime
-
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        module,
-        network.example(),
-        dynamic_shapes=_dynamic_shapes(network),
-        dynamo=True,
-        verbose=False,
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [given.name for given in session.get_inputs()]
-    keys = _keys(module, network)
-
-    def call(*args: Tensor) -> Any:
-        # The file may lack inputs that no output depends on.
-        given = dict(zip(network.shapes, args, strict=True))
-        outputs = session.run(None, {name: given[name].numpy() for name in names})
-        tensors = [torch.from_numpy(output) for output in outputs]
-        return dict(zip(keys, tensors, strict=True)) if keys else tuple(tensors)
-
-    return call
-
-
-def _keys(module: nn.Module, network: Network) -> list[str]:
-    """Return the keys of eager's outputs: a dict's keys, none for a tuple, one for a tensor."""
-    output = copy.deepcopy(module)(*network.example())
-    if isinstance(output, dict):
-        return list(output)
-    return [] if isinstance(output, tuple) else [""]
-
-
-def _dynamic_shapes(network: Network) -> dict[str, dict[int, Any]]:
     dims = {name: Dim(name, min=low, max=high) for name, (low, high) in RANGES.items()}
-    return {
+    shapes = {
         name: {axis: dims[word] for axis, word in enumerate(text.split()) if word in dims}
         for name, text in network.shapes.items()
     }
-
-
-EXPORTERS = {"trace": _trace, "script": _script, "export": _export, "onnx": _onnx}
+    artifact = common.exported(module, network.example(), shapes, target)
+    if target != "onnx":
+        return artifact
+    names = list(_leaves(copy.deepcopy(module)(*network.example())))
+    return lambda *call: dict(zip(names, artifact(*call), strict=True))
 
 
 # -- one network -----------------------------------------------------------------------------------
 
 
-def judge(seed: int, targets: list[str], directory: str) -> list[Record]:
+def judge(seed: int, targets: list[str]) -> list[Record]:
     """Return one record per target."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     network = draw(seed)
-    healthy, faulty = network.load(Path(directory))
-    counted = effect(network, healthy, faulty)
-    return [_pair(network, target, healthy, faulty, counted) for target in targets]
+    with tempfile.TemporaryDirectory() as directory:
+        healthy, faulty = network.load(Path(directory))
+        counted = effect(network, healthy, faulty)
+        return [_pair(network, target, healthy, faulty, counted) for target in targets]
 
 
 def _pair(
@@ -266,71 +203,28 @@ def _verdict(network: Network, module: nn.Module, target: str) -> Any:
 # -- all of them -----------------------------------------------------------------------------------
 
 
-def run(seeds: list[int], targets: list[str], jobs: int, minutes: float | None) -> Iterator[Record]:
-    """Yield the records of each network when it is done; start no new one after ``minutes``."""
-    end = time.monotonic() + 60 * minutes if minutes else float("inf")
-    with tempfile.TemporaryDirectory() as directory:
-        if jobs == 1:
-            for seed in seeds:
-                if time.monotonic() > end:
-                    return
-                yield from judge(seed, targets, directory)
-            return
-        with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-            waiting = [pool.apply_async(judge, (seed, targets, directory)) for seed in seeds]
-            for result in waiting:
-                if time.monotonic() > end:
-                    return  # leaving the block ends the workers
-                yield from result.get()
+def tables(records: list[Record], targets: list[str]) -> str:
+    """Return the healthy networks, then one row per kind of fault, then the seeds of misses."""
 
+    def row(name: str, of: list[Record]) -> list[object]:
+        cell = lambda group: "{} / {}".format(*found_of_counted(group))  # noqa: E731
+        return by_target(name, of, targets, cell)
 
-def table(records: list[Record], targets: list[str]) -> str:
-    """Return Markdown tables: the healthy networks, then one row per kind of fault."""
-    heads = "| | " + " | ".join(targets) + " | all |\n|" + " --- |" * (len(targets) + 2)
-    rows = ["Healthy networks:", "", heads]
-    rows += [
-        _row_of(what, records, targets, lambda group, w=what: _healthy(group, w))
-        for what in ("passed", "refused", "broken by the exporter", "false alarm")
-    ]
-    rows += ["", "The same with one fault, found / counted:", "", heads]
-    for fault in FAULTS:
-        own = [record for record in records if record["fault"] == fault]
-        rows.append(_row_of(fault, own, targets, _found))
-    rows.append(_row_of("all", records, targets, _found))
-    rows += ["", *_misses(records)]
-    return "\n".join(rows)
-
-
-def _row_of(
-    name: str, records: list[Record], targets: list[str], cell: Callable[[list[Record]], str]
-) -> str:
-    groups = [[r for r in records if r["target"] == target] for target in targets]
-    return f"| {name} | " + " | ".join(cell(group) for group in [*groups, records]) + " |"
-
-
-def _healthy(records: list[Record], what: str) -> str:
-    return str(sum(record["healthy"] == what for record in records))
-
-
-def _found(records: list[Record]) -> str:
-    counted = [record for record in records if record["counted"]]
-    return f"{sum(record['found'] for record in counted)} / {len(counted)}"
+    kinds = [row(fault, [r for r in records if r["fault"] == fault]) for fault in FAULTS]
+    faulty = table(["found / counted", *targets, "all"], *kinds, row("all", records))
+    return "\n\n".join([healthy_table(records, targets), faulty, "\n".join(_misses(records))])
 
 
 def _misses(records: list[Record]) -> Iterator[str]:
     """Yield lines with the seeds of false alarms, misses and networks that did not count."""
-    lines: dict[str, list[str]] = collections.defaultdict(list)
+    lines = dict.fromkeys(("false alarm", "missed", "broken by the exporter", "no effect"), "")
     for record in records:
-        if record["healthy"] == "false alarm":
-            lines["false alarms"].append(f"{record['seed']} {record['target']}")
-        elif record["healthy"] == "broken by the exporter":
-            lines["broken by the exporter"].append(f"{record['seed']} {record['target']}")
-        elif record["counted"] and not record["found"]:
-            lines["missed"].append(f"{record['seed']} {record['target']}")
-        elif record["healthy"] == "passed" and not record["counted"]:
-            lines["no effect"].append(str(record["seed"]))
-    for what in ("false alarms", "missed", "broken by the exporter", "no effect"):
-        yield f"{what}: {', '.join(dict.fromkeys(lines[what])) or 'none'}  "
+        what = record["healthy"]
+        if what == "passed":
+            what = "no effect" if not record["counted"] else "" if record["found"] else "missed"
+        if what in lines:
+            lines[what] += f" {record['seed']} {record['target']},"
+    yield from (f"{what}:{where or ' none'}  " for what, where in lines.items())
 
 
 def progress(record: Record) -> str:
@@ -343,29 +237,18 @@ def progress(record: Record) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.parser(__doc__, "trace,script,export,onnx")
     parser.add_argument("--networks", type=int, default=200)
-    parser.add_argument("--targets", default="trace,script,export,onnx")
     parser.add_argument("--seed", type=int, default=0, help="the first network's")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--minutes", type=float, help="begin no new network after this time")
-    parser.add_argument("--json", type=Path, help="write all records there")
     parser.add_argument("--show", type=int, metavar="SEED", help="print this network's source")
-    arguments = parser.parse_args()
-    if arguments.show is not None:
-        print(draw(arguments.show).source, end="")
+    given = parser.parse_args()
+    if given.show is not None:
+        print(draw(given.show).source, end="")
         return
-    targets = arguments.targets.split(",")
-    seeds = list(range(arguments.seed, arguments.seed + arguments.networks))
-    records = []
-    for record in run(seeds, targets, arguments.jobs, arguments.minutes):
-        print(progress(record), file=sys.stderr, flush=True)
-        records.append(record)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(records, indent=1))
-    done = len({record["seed"] for record in records})
-    print(f"{done} networks, seeds {arguments.seed} to {arguments.seed + done - 1}\n")
-    print(table(records, targets))
+    targets = given.targets.split(",")
+    seeds = range(given.seed, given.seed + given.networks)
+    records = common.records(judge, [(seed, targets) for seed in seeds], given, progress)
+    print(f"{len(seeds)} networks from seed {given.seed}\n\n{tables(records, targets)}")
 
 
 if __name__ == "__main__":

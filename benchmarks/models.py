@@ -11,16 +11,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from zoo.row import Row, seeded
-
-
-class Mlp(nn.Sequential):
-    """An MLP with 16 -> 64 -> 64 -> 10 features."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
-        )
+from zoo.row import Row, call, normal, seeded
 
 
 class Block(nn.Module):
@@ -32,7 +23,7 @@ class Block(nn.Module):
         self.norm = nn.BatchNorm2d(width)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.second(torch.relu(self.norm(self.first(x)))))
 
 
@@ -45,47 +36,42 @@ class Cnn(nn.Module):
         self.blocks = nn.Sequential(*(Block(32) for _ in range(blocks)))
         self.head = nn.Linear(32, 10)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
-class Encoder(nn.Module):
-    """A two-layer transformer encoder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.encoder(x)
-
-
 class Lstm(nn.Module):
-    """A one-layer LSTM."""
-
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(16, 32, batch_first=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.lstm(x)[0]
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "MLP": (Mlp, (2, 16)),
+def mlp() -> nn.Module:
+    layers = nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
+    return nn.Sequential(*layers)
+
+
+def encoder() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+Models = dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]]
+
+MODELS: Models = {
+    "MLP": (mlp, (2, 16)),
     "CNN": (Cnn, (2, 3, 32, 32)),
-    "encoder": (Encoder, (2, 10, 32)),
+    "encoder": (encoder, (2, 10, 32)),
     "LSTM": (Lstm, (2, 10, 16)),
 }
 # The model of issues and of the page on speed, which most rows would take too long for.
-TEN_BLOCKS = "ten blocks"
-LARGER: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    TEN_BLOCKS: (lambda: Cnn(blocks=10), (2, 3, 32, 32)),
-}
+LARGER: Models = {"ten blocks": (lambda: Cnn(blocks=10), (2, 3, 32, 32))}
 
 
-def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+def build(name: str) -> tuple[nn.Module, Tensor]:
     """Return a model in eval mode and its example, the same each time."""
     torch.manual_seed(0)
     make, shape = {**MODELS, **LARGER}[name]
@@ -120,37 +106,13 @@ class GatedBlock(nn.Module):
         return x + self.mlp(self.between(x))
 
 
-class GatedTransformer(nn.Sequential):
-    """Six blocks with 1.8 M parameters."""
-
-    def __init__(self) -> None:
-        super().__init__(*(GatedBlock(192, 4) for _ in range(6)))
+TRANSFORMER = "6-block transformer, 2 x 64 x 192"
 
 
-class GatedCnn(Cnn):
-    """The CNN of ``models``, with an early exit after each block."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-            if x.abs().max() > 50.0:
-                break
-        return self.head(x.mean((2, 3)))
-
-
-BRANCHING: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "6-block transformer, 2 x 64 x 192": (GatedTransformer, (2, 64, 192)),
-    "CNN, 2 x 3 x 96 x 96": (GatedCnn, (2, 3, 96, 96)),
-    "CNN, 2 x 3 x 32 x 32": (GatedCnn, (2, 3, 32, 32)),
-}
-
-
-def row(name: str) -> Row:
-    """Return a model of ``BRANCHING`` and its example as a row of the zoo, the same each time."""
-    make, shape = BRANCHING[name]
+def transformer() -> Row:
+    """Return six blocks with 1.8 M parameters, and their example, as a row of the zoo."""
     return Row(
-        name=name,
-        build=seeded(make),
-        example=lambda: ((torch.randn(shape, generator=torch.Generator().manual_seed(0)),), {}),
+        name=TRANSFORMER,
+        build=seeded(lambda: nn.Sequential(*(GatedBlock(192, 4) for _ in range(6)))),
+        example=call(normal(2, 64, 192)),
     )

@@ -11,7 +11,6 @@ import importlib.util
 import random
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,12 @@ FAULTS = (
     "a state update dropped",
 )
 FROZEN, SWAPPED, WEIGHT, DROPPED, EXCHANGED, CAST, FOLDED, MASK, EPSILON, STATE = FAULTS
+# Those that a step of their own has.
+SITED = (FROZEN, SWAPPED, FOLDED, EPSILON, STATE)
 
 # Sizes of the example and the ranges declared for them.
 EXAMPLE = {"batch": 3, "time": 6, "length": 12, "height": 10, "width": 10}
-RANGES = {
-    "batch": (1, 5),
-    "time": (2, 9),
-    "length": (8, 16),
-    "height": (8, 13),
-    "width": (8, 13),
-}
+RANGES = {"batch": (1, 5), "time": (2, 9), "length": (8, 16), "height": (8, 13), "width": (8, 13)}
 WORDS = 11
 ACTIVATIONS = [
     "ReLU()",
@@ -198,25 +193,14 @@ class _Draft:
     # -- the network -------------------------------------------------------------------------------
 
     def network(self) -> Network:
-        kinds: dict[str, Callable[[], None]] = {
-            "flat": self.flat_input,
-            "sequence": self.sequence_input,
-            "words": self.word_input,
-            "signal": self.signal_input,
-            "image": self.image_input,
-        }
-        if self.fault == MASK:
-            kinds = {name: kinds[name] for name in ("sequence", "words")}
-        kinds[self.random.choice(list(kinds))]()
+        inputs = [self.sequence_input, self.word_input]
+        if self.fault != MASK:
+            inputs += [self.flat_input, self.signal_input, self.image_input]
+        self.random.choice(inputs)()
         self.flat()
-        outputs = self.head()
+        source = self.source(self.head())
         return Network(
-            seed=self.seed,
-            fault=self.fault,
-            source=self.source(outputs),
-            shapes=self.shapes,
-            values=self.values,
-            stateful=self.stateful,
+            self.seed, self.fault, source, self.shapes, self.values, stateful=self.stateful
         )
 
     def flat_input(self) -> None:
@@ -254,14 +238,11 @@ class _Draft:
             self.random.choice(
                 [self.linear, self.norm, self.residual, self.concatenated, self.gated, self.split]
             )()
-        if self.fault in (FROZEN, SWAPPED, FOLDED, EPSILON, STATE) and not self.sited():
-            self.site_flat()
+        if self.fault in SITED and not any(self.fault in step.faulty for step in self.steps):
+            self.site(0, EXAMPLE["batch"], swapped=(1, 0), channels="-1", others="0")
         elif self.chance(0.08):
             self.state("0")
         self.linear()
-
-    def sited(self) -> bool:
-        return any(self.fault in step.faulty for step in self.steps)
 
     def linear(self) -> None:
         width = self.random.choice([4, 6, 8])
@@ -296,31 +277,6 @@ class _Draft:
             return
         self.step("a, b = x.chunk(2, dim=-1)\nx = torch.cat([a * torch.sigmoid(b), b], dim=-1)")
 
-    def site_flat(self) -> None:
-        batch = EXAMPLE["batch"]
-        getattr(self, "site_" + _word(self.fault))(
-            {
-                FROZEN: [
-                    (
-                        "x = x + x.sum(0, keepdim=True) / x.shape[0]",
-                        f"x = x + x.sum(0, keepdim=True) / {batch}",
-                    ),
-                    ("x = x[: x.shape[0]]", f"x = x[:{batch}]"),
-                    (
-                        "x = x * torch.ones(x.shape[0], 1)",
-                        f"x = x * (torch.arange(x.shape[0]) < {batch}).unsqueeze(1)",
-                    ),
-                ],
-                SWAPPED: [
-                    ("x = x + torch.softmax(x, 1)", "x = x + torch.softmax(x, 0)"),
-                    ("x = torch.cumsum(x, 1)", "x = torch.cumsum(x, 0)"),
-                    ("x = torch.flip(x, [1])", "x = torch.flip(x, [0])"),
-                    ("x = x - x.mean(1, keepdim=True)", "x = x - x.mean(0, keepdim=True)"),
-                ],
-            },
-            "0",
-        )
-
     # -- (batch, time, width) ----------------------------------------------------------------------
 
     def sequence(self) -> None:
@@ -330,17 +286,14 @@ class _Draft:
         layers += [self.residual, self.gated, self.convolved, self.heads]
         for _ in range(self.random.randint(1, 3)):
             self.random.choice(layers)()
-        site = self.fault in (FROZEN, SWAPPED, FOLDED, EPSILON, STATE) and self.chance(0.6)
+        site = self.fault in SITED and self.chance(0.6)
         if site and (self.fault != FROZEN or "time" in self.shapes["x"]):
-            self.site_sequence()
+            self.site(1, EXAMPLE["time"], swapped=(1, 2), channels="-1", others="(0, 1)")
         if "mask" in self.shapes:
             self.masked()
         else:
-            self.step(
-                self.random.choice(
-                    ["x = x.mean(1)", "x = x[:, -1]", "x = x.amax(1)", "x = x.sum(1)"]
-                )
-            )
+            ways = ["x = x.mean(1)", "x = x[:, -1]", "x = x.amax(1)", "x = x.sum(1)"]
+            self.step(self.random.choice(ways))
 
     def recurrent(self) -> None:
         # torch.export unrolls these over time: three of four networks fix it, and can be exported.
@@ -405,39 +358,6 @@ class _Draft:
         ]
         self.fork(MASK, ways)
 
-    def site_sequence(self) -> None:
-        time = EXAMPLE["time"]
-        width = self.width
-        getattr(self, "site_" + _word(self.fault))(
-            {
-                FROZEN: [
-                    (
-                        "x = x + x.sum(1, keepdim=True) / x.shape[1]",
-                        f"x = x + x.sum(1, keepdim=True) / {time}",
-                    ),
-                    ("x = x[:, : x.shape[1]]", f"x = x[:, :{time}]"),
-                    (
-                        "x = x * torch.arange(x.shape[1]).unsqueeze(1) / x.shape[1]",
-                        f"x = x * torch.arange(x.shape[1]).unsqueeze(1) / {time}",
-                    ),
-                ],
-                SWAPPED: [
-                    ("x = x + torch.softmax(x, 1)", "x = x + torch.softmax(x, 2)"),
-                    ("x = torch.cumsum(x, 1)", "x = torch.cumsum(x, 2)"),
-                    ("x = torch.flip(x, [1])", "x = torch.flip(x, [2])"),
-                    ("x = x - x.mean(2, keepdim=True)", "x = x - x.mean(1, keepdim=True)"),
-                    (
-                        (
-                            f"x = x.reshape(x.shape[0], x.shape[1], 2, {width // 2})"
-                            ".transpose(2, 3).flatten(2)"
-                        ),
-                        f"x = x.reshape(x.shape[0], x.shape[1], 2, {width // 2}).flatten(2)",
-                    ),
-                ],
-            },
-            "(0, 1)",
-        )
-
     # -- (batch, width, ...) -----------------------------------------------------------------------
 
     def spatial(self, dims: int, dynamic: bool) -> None:
@@ -448,7 +368,7 @@ class _Draft:
             self.activation()
         if self.chance(0.6):
             self.pooled(dims)
-        if self.fault in (SWAPPED, FOLDED, EPSILON, STATE) and self.chance(0.6):
+        if self.fault in SITED and self.fault != FROZEN and self.chance(0.6):
             self.site_spatial(dims)
         axes = "(2, 3)" if dims == 2 else "2"
         ways = [f"x = x.mean({axes})", f"x = x.amax({axes})"]
@@ -486,80 +406,46 @@ class _Draft:
         self.apply(self.random.choice(ways).format(dims))
 
     def site_spatial(self, dims: int) -> None:
-        last = 1 + dims
-        example = EXAMPLE["height" if dims == 2 else "length"]
-        frozen = [
-            (
-                "x = x + x.sum(2, keepdim=True) / x.shape[2]",
-                f"x = x + x.sum(2, keepdim=True) / {example}",
-            ),
-            ("x = x[:, :, : x.shape[2]]", f"x = x[:, :, :{example}]"),
-        ]
-        getattr(self, "site_" + _word(self.fault))(
-            {
-                FROZEN: frozen,
-                SWAPPED: [
-                    (f"x = x + torch.softmax(x, {last})", "x = x + torch.softmax(x, 1)"),
-                    (f"x = torch.cumsum(x, {last})", f"x = torch.cumsum(x, {last - 1})"),
-                    (f"x = torch.flip(x, [{last}])", f"x = torch.flip(x, [{last - 1}])"),
-                ],
-            },
-            "(0, 2, 3)" if dims == 2 else "(0, 2)",
-        )
+        size = EXAMPLE["height" if dims == 2 else "length"]
+        others = "(0, 2, 3)" if dims == 2 else "(0, 2)"
+        self.site(2, size, swapped=(1 + dims, dims), channels="1", others=others)
 
-    # -- sites of faults that fit any rank ---------------------------------------------------------
+    # -- the step that has the fault ---------------------------------------------------------------
 
-    def site_size(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
-        self.fork(FROZEN, ways[FROZEN])
-
-    def site_axis(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
-        self.fork(SWAPPED, ways[SWAPPED])
-
-    def site_constant(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
-        made = self.random.choice(
-            [
-                "s = torch.tanh(x.abs().mean())",
-                "s = x.amax() + 1.5",
-                "s = x.mean()",
-                "s = torch.sigmoid(x.sum())",
+    def site(
+        self, axis: int, size: int, *, swapped: tuple[int, int], channels: str, others: str
+    ) -> None:
+        """Add a step with the fault: of an axis with this size in the example, or of two axes."""
+        if self.fault == FROZEN:
+            total, part = f"x = x + x.sum({axis}, keepdim=True) / ", "x = x[" + ":, " * axis + ":"
+            ways = [
+                (f"{total}x.shape[{axis}]", f"{total}{size}"),
+                (f"{part} x.shape[{axis}]]", f"{part}{size}]"),
             ]
-        )
-        used = self.random.choice(["x = x * s", "x = x + s", "x = x / (1 + s.abs())"])
-        faulty = used.replace("s.abs()", "abs(self.folded)").replace(" s", " self.folded")
-        self.steps.append(Step(f"{made}\n{used}", {FOLDED: faulty}))
-
-    def site_epsilon(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
-        size = self.random.choice(["1e-3", "1e-5"])
-        # The axis of the channels: the last, or the second of images and signals.
-        axis = "1" if axes in ("(0, 2, 3)", "(0, 2)") else "-1"
-        self.fork(
-            EPSILON,
-            [
-                (
-                    f"x = x / (x.norm(dim={axis}, keepdim=True) + {size})",
-                    f"x = x / x.norm(dim={axis}, keepdim=True)",
-                ),
-                (
-                    f"x = x * torch.rsqrt(x.pow(2).mean({axis}, keepdim=True) + {size})",
-                    f"x = x * torch.rsqrt(x.pow(2).mean({axis}, keepdim=True))",
-                ),
-                (f"x = torch.log(x.abs() + {size})", "x = torch.log(x.abs())"),
-                (
-                    (
-                        f"m = x.mean({axis}, keepdim=True)\n"
-                        f"x = (x - m) / torch.sqrt((x - m).pow(2).mean({axis}, keepdim=True)"
-                        f" + {size})"
-                    ),
-                    (
-                        f"m = x.mean({axis}, keepdim=True)\n"
-                        f"x = (x - m) / torch.sqrt((x - m).pow(2).mean({axis}, keepdim=True))"
-                    ),
-                ),
-            ],
-        )
-
-    def site_state(self, ways: dict[str, list[tuple[str, str]]], axes: str) -> None:
-        self.state(axes)
+        elif self.fault == SWAPPED:
+            texts = ("x = x + torch.softmax(x, {})", "x = torch.cumsum(x, {})")
+            texts += ("x = torch.flip(x, [{}])", "x = x - x.mean({}, keepdim=True)")
+            ways = [(text.format(swapped[0]), text.format(swapped[1])) for text in texts]
+        elif self.fault == EPSILON:
+            kept = f"{channels}, keepdim=True"
+            texts = (
+                f"x = x / (x.norm(dim={kept}){{}})",
+                f"x = x * torch.rsqrt(x.pow(2).mean({kept}){{}})",
+                "x = torch.log(x.abs(){})",
+                f"m = x.mean({kept})\nx = (x - m) / torch.sqrt((x - m).pow(2).mean({kept}){{}})",
+            )
+            epsilon = self.random.choice([" + 1e-3", " + 1e-5"])
+            ways = [(text.format(epsilon), text.format("")) for text in texts]
+        elif self.fault == FOLDED:
+            made = ("torch.tanh(x.abs().mean())", "x.amax() + 1.5", "x.mean()")
+            used = self.random.choice(["x = x * {}", "x = x + {}", "x = x / (1 + abs({}))"])
+            ways = [
+                (f"s = {each}\n{used.format('s')}", used.format("self.folded")) for each in made
+            ]
+        else:
+            self.state(others)
+            return
+        self.fork(self.fault, ways)
 
     def state(self, axes: str) -> None:
         self.stateful = True
@@ -672,10 +558,6 @@ else:
         return self.faulty({0})
     return self.healthy({0})
 """.strip()
-
-
-def _word(fault: str) -> str:
-    return fault.split()[1]
 
 
 def _method(head: str, lines: list[str]) -> list[str]:

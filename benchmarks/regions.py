@@ -18,15 +18,11 @@ calls drawn here, on zeros, or on the witness.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import multiprocessing
 import os
 import random
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +30,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import common
 import torch
 import zoo
+from common import Record, by_target, found_of_counted, healthy_table, table
 from torch import Tensor, nn
 from zoo.domains import Inputs, Region
 
@@ -45,18 +44,13 @@ from pytest_torchexport.outcomes.torch_state import doubles_by_default
 from pytest_torchexport.targets import export, onnx, trace
 from pytest_torchexport.targets.base import Artifact, Target
 
-BASES: dict[str, Target] = {
-    "trace": trace.TARGET,
-    "export": export.TARGET,
-    "onnx": onnx.TARGET,
-}
+BASES: dict[str, Target] = {"trace": trace.TARGET, "export": export.TARGET, "onnx": onnx.TARGET}
 # A model is in a corner if at most this share of the uniform calls shows its fault.
 MOST_VOLUME, VOLUME_CALLS = 1e-3, 3000
 # A difference on uniform calls is relative to eager; that on a witness is far beyond rounding.
 RELATIVE, ABSOLUTE, WITNESS_RELATIVE = 1e-4, 1e-5, 1e-3
 TIMES_OWN_ERROR, BY_HAND_CALLS = 100, 300
 
-Record = dict[str, Any]
 Key = tuple[str, str]
 
 
@@ -194,39 +188,24 @@ def _far(net: nn.Module, artifact: Callable[..., Tensor], call: Inputs) -> bool:
 # -- a model with the plugin -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The user's choice: seeds, targets, the number of uniform calls, healthy and faulty items."""
-
-    seeds: tuple[int, ...]
-    targets: tuple[str, ...]
-    calls: int
-    healthy: bool
-    faulty: bool
-
-
-def judge(key: Key, wanted: Wanted) -> list[Record]:
+def judge(key: Key, seeds: list[int], targets: tuple[str, ...], calls: int) -> list[Record]:
     """Return one record per seed and target of a row of FAULTY or STEEP."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     register()
     row = ROWS[key]
     record: Record = {"kind": key[0], "name": row.name, "mechanism": row.mechanism}
-    faulty = key[0] == "faulty" and wanted.faulty
+    faulty = key[0] == "faulty"
     if faulty:
         record["volume"] = examine(row)
     records = []
-    for seed in wanted.seeds:
+    for seed in seeds:
         seeded = record | {"seed": seed}
         if faulty:
-            seeded["uniform"] = uniform(row, seed, wanted.calls)
-        for target in row.targets:
-            if target in wanted.targets:
-                one = seeded | {"target": target}
-                one |= _healthy(row, target, seed) if wanted.healthy else {"healthy": "passed"}
-                if faulty and one["healthy"] == "passed":
-                    one |= _faulty(row, target, seed)
-                records.append(one)
+            seeded["uniform"] = uniform(row, seed, calls)
+        for target in (each for each in row.targets if each in targets):
+            one = seeded | {"target": target} | _healthy(row, target, seed)
+            if faulty and one["healthy"] == "passed":
+                one |= _faulty(row, target, seed)
+            records.append(one)
     return records
 
 
@@ -288,57 +267,35 @@ ROWS: dict[Key, Region] = {
 }
 
 
-def run(keys: list[Key], wanted: Wanted, jobs: int) -> Iterator[Record]:
-    """Yield the records of each row when it is done, in the order of the rows."""
-    if jobs == 1:
-        for key in keys:
-            yield from judge(key, wanted)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for result in [pool.apply_async(judge, (key, wanted)) for key in keys]:
-            yield from result.get()
-
-
-def faulty_table(records: list[Record], targets: tuple[str, ...]) -> str:
+def faulty_table(found: list[Record], targets: tuple[str, ...]) -> str:
     """Return a Markdown table: per mechanism, then per seed, the models found of those counted."""
-    head = ["mechanism", "models", "uniform", *targets, "all"]
-    rows = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for mechanism in dict.fromkeys(record["mechanism"] for record in records):
-        own = [record for record in records if record["mechanism"] == mechanism]
-        rows.append(_found_row(mechanism, own, targets))
-    rows.append(_found_row("all", records, targets))
-    for seed in dict.fromkeys(record["seed"] for record in records):
-        own = [record for record in records if record["seed"] == seed]
-        rows.append(_found_row(f"all, seed {seed}", own, targets))
-    return "\n".join(rows)
+
+    def row(name: str, of: list[Record]) -> list[object]:
+        models = {record["name"] for record in of}
+        drawn = {(record["name"], record["seed"]): record["uniform"] for record in of}
+        first, *cells = by_target(name, of, targets, _share)
+        return [first, len(models), f"{sum(drawn.values())} / {len(drawn)}", *cells]
+
+    rows = [
+        row(each, [r for r in found if r["mechanism"] == each])
+        for each in _values(found, "mechanism")
+    ]
+    rows.append(row("all", found))
+    rows += [
+        row(f"all, seed {each}", [r for r in found if r["seed"] == each])
+        for each in _values(found, "seed")
+    ]
+    return table(["mechanism", "models", "uniform", *targets, "all"], *rows)
 
 
-def _found_row(name: str, records: list[Record], targets: tuple[str, ...]) -> str:
-    models = {record["name"] for record in records}
-    drawn = {(record["name"], record["seed"]): record["uniform"] for record in records}
-    groups = [[r for r in records if r["target"] == target] for target in targets]
-    cells = [_share(group) for group in [*groups, records]]
-    return " | ".join(
-        [f"| {name}", str(len(models)), f"{sum(drawn.values())} / {len(drawn)}", *cells]
-    ) + " |"  # fmt: skip
+def _values(found: list[Record], field: str) -> list[Any]:
+    return list(dict.fromkeys(record[field] for record in found))
 
 
-def _share(records: list[Record]) -> str:
-    counted = [record for record in records if record.get("counted")]
-    found = sum(record["found"] for record in counted)
-    share = f" ({found / len(counted):.0%})" if counted else ""
-    return f"{found} / {len(counted)}{share}"
-
-
-def healthy_table(records: list[Record], targets: tuple[str, ...]) -> str:
-    """Return a Markdown table: how many healthy items passed, were refused, or failed."""
-    head = ["healthy items", *targets, "all"]
-    rows = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for what in ("passed", "refused", "broken by the exporter", "false alarm"):
-        groups = [[r for r in records if r["target"] == target] for target in targets]
-        cells = [str(sum(r["healthy"] == what for r in group)) for group in [*groups, records]]
-        rows.append(f"| {what} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+def _share(found: list[Record]) -> str:
+    shown, counted = found_of_counted(found)
+    share = f" ({shown / counted:.0%})" if counted else ""
+    return f"{shown} / {counted}{share}"
 
 
 def misses(records: list[Record]) -> Iterator[str]:
@@ -364,48 +321,26 @@ def progress(record: Record) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.parser(__doc__, "trace,onnx,export")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--targets", default="trace,onnx,export")
     parser.add_argument("--rows", default="", help="only with this in the name or mechanism")
     parser.add_argument("--calls", type=int, default=100, help="uniform calls per model and seed")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write all records there")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--healthy-only", action="store_true", help="check no model with its fault")
-    only.add_argument("--faulty-only", action="store_true", help="check no model without a fault")
-    arguments = parser.parse_args()
-    wanted = Wanted(
-        seeds=tuple(int(seed) for seed in arguments.seeds.split(",")),
-        targets=tuple(arguments.targets.split(",")),
-        calls=arguments.calls,
-        healthy=not arguments.faulty_only,
-        faulty=not arguments.healthy_only,
-    )
-    keys = [
-        key
-        for key, row in ROWS.items()
-        if (arguments.rows in row.name or arguments.rows in row.mechanism)
-        and (key[0] == "faulty" or wanted.healthy)
-    ]
+    given = parser.parse_args()
+    seeds, targets = list(map(int, given.seeds.split(","))), tuple(given.targets.split(","))
+    keys = [key for key, row in ROWS.items() if given.rows in f"{row.name}, {row.mechanism}"]
     if not keys:
-        parser.error(f"no model has {arguments.rows!r} in its name or mechanism")
-    records = []
-    for record in run(keys, wanted, arguments.jobs):
-        print(progress(record), file=sys.stderr, flush=True)
-        records.append(record)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(records, indent=1))
-    targets = tuple(t for t in wanted.targets if any(r["target"] == t for r in records))
-    faulty = [record for record in records if "uniform" in record]
-    print(f"{len(keys)} models, seeds {arguments.seeds}\n")
+        parser.error(f"no model has {given.rows!r} in its name or mechanism")
+    items = [(key, seeds, targets, given.calls) for key in keys]
+    found = common.records(judge, items, given, progress)
+    targets = tuple(target for target in targets if any(r["target"] == target for r in found))
+    faulty = [record for record in found if "uniform" in record]
+    print(f"{len(keys)} models, seeds {given.seeds}\n")
     if faulty:
         largest = max(record["volume"] for record in faulty)
         print(f"Found / counted; the largest volume is {largest:.2%}:\n")
         print(faulty_table(faulty, targets))
-    if wanted.healthy:
-        print(f"\n{healthy_table(records, targets)}")
-    print("\n" + ("\n".join(misses(records)) or "no miss, no false alarm"))
+    print(f"\n{healthy_table(found, targets)}")
+    print("\n" + ("\n".join(misses(found)) or "no miss, no false alarm"))
 
 
 if __name__ == "__main__":

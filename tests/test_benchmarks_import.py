@@ -26,9 +26,3 @@ def test_a_benchmark_imports_only_names_that_exist(path):
     for module, name in imported(path):
         found = importlib.import_module(module)
         assert hasattr(found, name) or importlib.import_module(f"{module}.{name}"), (module, name)
-
-
-def test_the_stages_that_a_benchmark_times_are_functions(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS[0].parent))
-    for stage, (owner, name) in importlib.import_module("run").stages().items():
-        assert callable(getattr(owner, name, None)), stage

@@ -1,0 +1,185 @@
+"""What benchmarks share: arguments, processes, tables, and exporters as a user calls them."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import logging
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What became of one model, or of one fault.
+Record = dict[str, Any]
+HEALTHY = ("passed", "refused", "broken by the exporter", "false alarm")
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def parser(description: str | None, targets: str = "") -> argparse.ArgumentParser:
+    """Return a parser of the arguments that most benchmarks have."""
+    made = argparse.ArgumentParser(description=description)
+    if targets:
+        made.add_argument("--targets", default=targets)
+    made.add_argument("--jobs", type=int, default=2)
+    made.add_argument("--json", type=Path, help="write all records there")
+    return made
+
+
+def records(
+    judge: Callable[..., list[Record]],
+    items: Iterable[tuple[Any, ...]],
+    given: argparse.Namespace,
+    progress: Callable[[Record], str] = json.dumps,
+) -> list[Record]:
+    """Return the records of all items, each judged in one of as many processes as asked for."""
+    found = []
+    for record in _judged(judge, items, given.jobs):
+        print(progress(record), file=sys.stderr, flush=True)
+        found.append(record)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _judged(
+    judge: Callable[..., list[Record]], items: Iterable[tuple[Any, ...]], jobs: int
+) -> Iterator[Record]:
+    if jobs == 1:
+        _quiet()
+        for item in items:
+            yield from judge(*item)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, _quiet) as pool:
+        for waiting in [pool.apply_async(judge, item) for item in items]:
+            yield from waiting.get()
+
+
+def _quiet() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def table(*rows: Sequence[object]) -> str:
+    """Return a table in Markdown; the first row is its head."""
+    head, *body = (f"| {' | '.join(map(str, row))} |" for row in rows)
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
+
+
+def by_target(
+    name: str, found: list[Record], targets: Sequence[str], cell: Callable[[list[Record]], object]
+) -> list[object]:
+    """Return the row of a table: a cell for the records of each target, and one for all."""
+    groups = [[record for record in found if record["target"] == target] for target in targets]
+    return [name, *(cell(group) for group in [*groups, found])]
+
+
+def healthy_table(found: list[Record], targets: Sequence[str]) -> str:
+    """Return the table of how many healthy models passed, were refused, or failed."""
+    rows = [
+        by_target(what, found, targets, lambda group, w=what: sum(r["healthy"] == w for r in group))
+        for what in HEALTHY
+    ]
+    return table(["healthy items", *targets, "all"], *rows)
+
+
+def found_of_counted(found: list[Record]) -> tuple[int, int]:
+    """Return how many faults were found, and how many count."""
+    counted = [record for record in found if record.get("counted")]
+    return sum(record["found"] for record in counted), len(counted)
+
+
+# -- what a diagnosis names ------------------------------------------------------------------------
+
+RESULTS = ("right", "unknown", "wrong")
+
+
+def result(known: bool, right: bool) -> str:
+    """Return the word for what a report names, if anything."""
+    return "unknown" if not known else "right" if right else "wrong"
+
+
+def blame(
+    description: str | None,
+    judge: Callable[[int, int], list[Record]],
+    by: str,
+    groups: Sequence[str],
+    columns: Mapping[str, str],
+    each: int,
+) -> None:
+    """Judge faults of the networks asked for; print how often a diagnosis names what it has to.
+
+    ``judge`` returns the records of the network of a seed, of at most so many faults of each kind.
+    """
+    arguments = parser(description)
+    arguments.add_argument("--networks", type=int, default=12)
+    arguments.add_argument("--seed", type=int, default=0, help="the first network's")
+    arguments.add_argument("--each", type=int, default=each, help="faults of each kind per network")
+    given = arguments.parse_args()
+    seeds = range(given.seed, given.seed + given.networks)
+    counted = [r for r in records(judge, [(s, given.each) for s in seeds], given) if r["counted"]]
+    how = " / ".join(RESULTS)
+    rows: list[list[object]] = [[by, "counted", *(f"{title} {how}" for title in columns.values())]]
+    for group in (*groups, "all"):
+        own = [record for record in counted if group in (record[by], "all")]
+        cells = (
+            " / ".join(str(sum(record[key] == what for record in own)) for what in RESULTS)
+            for key in columns
+        )
+        rows.append([group, len(own), *cells])
+    print(f"{len(seeds)} networks from seed {given.seed}\n\n{table(*rows)}")
+
+
+# -- torch's exporters by hand ---------------------------------------------------------------------
+
+
+def exported(
+    module: nn.Module, example: tuple[Tensor, ...], dynamic_shapes: Any, target: str
+) -> Callable[..., Any]:
+    """Return an artifact that is made as a user would make it; that of onnx returns a tuple."""
+    with torch.no_grad():
+        if target == "trace":
+            return torch.jit.trace(module, example, check_trace=False)
+        if target == "script":
+            return torch.jit.script(module)
+        if target == "export":
+            return torch.export.export(module, example, dynamic_shapes=dynamic_shapes).module()
+        return _onnx(module, example, dynamic_shapes)
+
+
+def _onnx(
+    module: nn.Module, example: tuple[Tensor, ...], dynamic_shapes: Any
+) -> Callable[..., tuple[Tensor, ...]]:
+    import onnxruntime
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        module, example, dynamic_shapes=dynamic_shapes, dynamo=True, verbose=False
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    # The file may lack inputs that no output depends on.
+    kept = [given.name for given in session.get_inputs()]
+    names = list(inspect.signature(module.forward).parameters)
+
+    def call(*args: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(names, args, strict=True))
+        outputs = session.run(None, {name: given[name].numpy() for name in kept})
+        return tuple(torch.from_numpy(output) for output in outputs)
+
+    return call
