@@ -157,7 +157,7 @@ SWITCHES: tuple[Switch, ...] = (
     ),
     Switch(
         "memory that nobody wrote",
-        "eager.preflight:_Examination.memory",
+        "eager.preflight:_Examination._memory",
         returns(None),
         ("zoo/memory nobody wrote/trace", "zoo/a column nobody wrote/trace"),
     ),
