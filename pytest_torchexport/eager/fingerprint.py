@@ -148,7 +148,7 @@ class Reached:
     tensors: dict[StateRef, torch.Tensor] = field(default_factory=dict)
     parts: dict[int, str] = field(default_factory=dict)
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
-    unregistered: tuple[str, ...] = ()
+    unregistered: list[str] = field(default_factory=list)
     classes: list[type] = field(default_factory=list)
     scopes: list[tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=list)
     cells: list[types.CellType] = field(default_factory=list)
@@ -188,7 +188,6 @@ def reach(thing: Any, *, values: bool = False, writes: bool = True) -> Reached:
         walk.module(thing, "")
     else:
         walk.function(thing, 0)
-    walk.found.unregistered = tuple(walk.unregistered)
     return walk.found
 
 
@@ -256,7 +255,6 @@ class _Numbers(_Held):
 class _Walk:
     def __init__(self, values: bool, writes: bool) -> None:
         self.found = Reached()
-        self.unregistered: list[str] = []
         self.registered: set[int] = set()
         self._values = values
         self._writes = writes
@@ -480,7 +478,7 @@ class _Walk:
             return
         name = str(ref) if ref.kind in ("argument", "default") else ref.path
         if id(module) not in self._seen:
-            self.unregistered.append(name)
+            self.found.unregistered.append(name)
         self.module(module, name, depth + 1)
 
     def _content(self, value: Any, ref: StateRef, depth: int) -> None:

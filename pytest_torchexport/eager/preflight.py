@@ -1,8 +1,8 @@
 """Examine eager before anything is exported: does it repeat itself, and what does it change?
 
-Takes some five forwards on copies of the subject: three in a row on one, a watched and a clean one
-on another; more only if those show a reason. Each finding names the submodule and the user's line,
-if they are known.
+Takes some three forwards on copies of the subject: one on a copy of its own, a watched and a clean
+one on another; more only if those show a reason. Each finding names the submodule and the user's
+line, if they are known.
 """
 
 from __future__ import annotations
@@ -64,10 +64,7 @@ class Findings:
     rebuilt: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
-    aliases: tuple[str, ...] = ()
-    warm_up: str | None = None
     training: tuple[str, ...] = ()
-    unregistered: tuple[str, ...] = ()
     complete: bool = True
 
 
@@ -110,12 +107,10 @@ class _Examination:
         found, start = self.found, self.subject.copy()
         reached = reach(start.root, values=True)
         found.training = _bounded(left_in_training(start.module, reached))
-        found.unregistered = _bounded(unregistered(start.module, reached))
-        # Three times in a row, unwatched: the first call may load torch._dynamo.
-        used = self.subject.copy()
-        row = [self._outcome(used) for _ in range(3)]
-        found.complete = all(isinstance(outcome, Returned) for outcome in row)
-        if not isinstance(row[0], Returned):
+        # Unwatched, because a first call may load torch._dynamo.
+        first = self._outcome(self.subject.copy())
+        if not isinstance(first, Returned):
+            found.complete = False
             return
         tape, streams = self._watched(start, reached=reached)
         if not isinstance(tape.outcome, Returned):
@@ -132,12 +127,8 @@ class _Examination:
         found.random = _bounded([*draws, *self._draws_outside_torch(streams)])
         self._inputs(tape.steps, tape.outcome)
         self._changes(tape.steps, changes)
-        found.aliases = _bounded(
-            f"{output} shares memory with {ref.path if ref.kind == 'input' else ref}"
-            for output, ref in tape.shared
-        )
         again = self._outcome(self.subject.copy() if found.changed else start)
-        self._repetition(row, again, tape.outcome)
+        self._repetition(first, again, tape.outcome)
         self._memory(tape.steps)
 
     def _outcome(self, subject: Subject) -> Outcome:
@@ -205,16 +196,12 @@ class _Examination:
 
     # -- again, and again --------------------------------------------------------------------------
 
-    def _repetition(self, row: Sequence[Outcome], again: Outcome, watched: Outcome) -> None:
-        """Say if eager does not agree with itself, or only its first call differs."""
-        agree = not _differ(row[0], again) and not _differ(watched, row[0])
+    def _repetition(self, first: Outcome, again: Outcome, watched: Outcome) -> None:
+        """Say if eager does not agree with itself."""
+        agree = not _differ(first, again) and not _differ(watched, first)
         # Else fresh copies decide: a used copy, or watching, may cause a difference.
-        if not agree and any(_differ(row[0], self._outcome(self.subject.copy())) for _ in range(2)):
-            self._unrepeatable(compare(row[0], again, Tolerance()))
-        elif not _differ(row[1], row[2]) and _differ(row[0], row[1]):
-            causes = [str(item) for item in self.found.changed if item.ref.kind != "hooks"]
-            said = f": it changed {', '.join(causes[:4])}" if causes else ""
-            self.found.warm_up = f"the first call differs from the later ones{said}"
+        if not agree and any(_differ(first, self._outcome(self.subject.copy())) for _ in range(2)):
+            self._unrepeatable(compare(first, again, Tolerance()))
 
     def _unrepeatable(self, differences: Sequence[Difference]) -> None:
         text = "two calls on equal inputs, from equal state and seed, differ"
@@ -361,28 +348,6 @@ def left_in_training(
         if (ran is None or path in ran)
         and getattr(part, "training", False)
         and (path not in hidden or _reads_training_flag(part))
-    ]
-
-
-def unregistered(module: torch.nn.Module | None, reached: Reached) -> list[str]:
-    """Return a sentence for each class of modules with state that only a plain object holds.
-
-    It names the first one: a list may hold the layers of a whole network.
-    """
-    if module is None:
-        return []
-    paths: dict[type, list[str]] = {}
-    for path in reached.unregistered:
-        part = reached.modules.get(path)
-        if part is None:
-            continue
-        has_state = any(True for _ in (*part.parameters(), *part.buffers()))
-        if has_state or any(map(_reads_training_flag, part.modules())):
-            paths.setdefault(type(part), []).append(path)
-    return [
-        f"{first} ({cls.__name__}) is in no register of its parent: .to(), .eval() and state_dict "
-        f"pass it by{f', and {len(others)} more of its class' if others else ''}"
-        for cls, (first, *others) in paths.items()
     ]
 
 

@@ -344,11 +344,7 @@ def _sentences(findings: Findings) -> Iterator[str]:
     if findings.rebuilt:
         paths = ", ".join(findings.rebuilt)
         yield f"forward changes a container that it was given ({paths}); an artifact need not"
-    yield from findings.aliases
     yield from findings.training
-    yield from findings.unregistered
-    if findings.warm_up is not None:
-        yield findings.warm_up
 
 
 def has_nan(value: Any) -> bool:

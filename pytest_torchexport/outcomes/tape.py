@@ -186,8 +186,7 @@ class Step:
 class Tape:
     """One run. ``last`` has the source of each tensor that it returned or left, by path.
 
-    ``shared`` pairs the path of a returned tensor with the name of the one from outside whose
-    memory it has. ``trained`` are the paths of the submodules that ran in training mode, None if
+    ``trained`` are the paths of the submodules that ran in training mode, None if
     that was not recorded. ``raised``: the number of the step that raised, None if none did.
     ``complete``: every step was recorded.
     """
@@ -195,7 +194,6 @@ class Tape:
     outcome: Outcome
     steps: tuple[Step, ...]
     last: Mapping[str, Source]
-    shared: tuple[tuple[str, Any], ...] = ()
     trained: tuple[str, ...] | None = None
     raised: int | None = None
     complete: bool = True
@@ -257,7 +255,6 @@ def record(
         outcome=outcome,
         steps=tuple(recorder.steps),
         last=recorder.last,
-        shared=tuple(recorder.shared),
         trained=tuple(recorder.trained) if how.operators else None,
         raised=recorder.raised,
         complete=recorder.complete,
@@ -272,7 +269,6 @@ class _Recorder:
     boundary: CodeType | None = None
     steps: list[Step] = field(default_factory=list)
     last: dict[str, Source] = field(default_factory=dict)
-    shared: list[tuple[str, Any]] = field(default_factory=list)
     trained: dict[str, None] = field(default_factory=dict)
     raised: int | None = None
     complete: bool = True
@@ -374,13 +370,9 @@ class _Recorder:
 
     def ended(self, left: Iterable[tuple[str, Any]], value: Any) -> None:
         """Look where the returned tensors, the inputs and the module's tensors come from."""
-        returned = flatten(value, "output")[0]
-        for path, leaf in (*returned, *left):
+        for path, leaf in (*flatten(value, "output")[0], *left):
             if isinstance(leaf, torch.Tensor):
                 self.last[path] = self._source(leaf)
-        for path, leaf in returned:
-            if isinstance(leaf, torch.Tensor) and storage_of(leaf) in self._memory:
-                self.shared.append((path, self._memory[storage_of(leaf)]))
 
     def _seen(self, value: Any) -> Any:
         """Return an argument with a Source in place of each tensor."""

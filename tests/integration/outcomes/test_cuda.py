@@ -102,24 +102,6 @@ def test_eager_that_runs_on_the_cpu_only_is_said_to(monkeypatch):
     assert "eager raises on cuda, and not on the CPU" in verdict.reason
 
 
-def test_the_users_module_and_calls_are_examined_on_the_cpu(monkeypatch):
-    moved = []
-    plain = Subject.to, Call.to
-
-    def subject_to(self, device):
-        moved.append((self.name, device))
-        return plain[0](self, device)
-
-    def call_to(self, device, *which):
-        moved.append(("call", device))
-        return plain[1](self, device, *which)
-
-    monkeypatch.setattr(Subject, "to", subject_to)
-    monkeypatch.setattr(Call, "to", call_to)
-    assert check().status == "passed"
-    assert moved[:2] == [("call", "cpu"), ("Linear", "cpu")]
-
-
 def test_calls_for_which_a_device_has_no_memory_are_left_out_with_a_note(monkeypatch):
     plain = Reference._on_device
     sizes = []

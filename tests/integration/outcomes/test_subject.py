@@ -39,20 +39,14 @@ def tracked(net):
     return int(net.norm.num_batches_tracked)
 
 
-def test_a_partial_is_copied_with_its_module():
+def test_a_partial_is_copied_with_its_module_which_a_check_leaves_alone():
     net = Normed().train()
-    subject = Subject.of(functools.partial(net, scale=2.0))
-    copied = subject.copy()
+    partial = functools.partial(net, scale=2.0)
+    copied = Subject.of(partial).copy()
     assert copied.module is not net
     assert copied.function.keywords == {"scale": 2.0}
     assert copied.function.func is copied.module
-
-
-def test_checking_a_partial_leaves_its_module_alone():
-    net = Normed().train()
-    verdict = check_export(
-        functools.partial(net, scale=2.0), (X,), target="export", checks=("parity",), max_examples=5
-    )
+    verdict = check_export(partial, (X,), target="export", checks=("parity",), max_examples=5)
     assert verdict.status == "passed", verdict.reason
     assert tracked(net) == 0
     assert net.training
@@ -78,19 +72,10 @@ def test_checking_a_closure_leaves_its_module_alone():
 LATER = nn.BatchNorm1d(3)
 
 
-def of_a_global(x):
-    return LATER(x)
-
-
-def of_a_default(x, norm=LATER):
-    return norm(x)
-
-
-@pytest.mark.parametrize("function", [of_a_global, of_a_default])
+@pytest.mark.parametrize("function", [lambda x: LATER(x) * 1, lambda x, norm=LATER: norm(x)])
 def test_checking_a_function_leaves_the_modules_it_reaches_alone(function):
     before = {name: tensor.clone() for name, tensor in LATER.state_dict().items()}
-    options = {"shapes": {"x": "n 3"}, "dims": {"n": (2, 5)}}
-    check_export(function, (torch.randn(4, 3),), target="export", **options)
+    check_export(function, (torch.randn(4, 3),), target="export", shapes={"x": "n 3"})
     for name, tensor in LATER.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 

@@ -308,67 +308,7 @@ def test_a_method_of_a_plain_object_is_examined():
     assert found.random[0].startswith("torch.rand, ")
 
 
-# -- aliases ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("forward", "told"),
-    [
-        (lambda self, x: x, "output shares memory with x"),
-        (lambda self, x: {"v": x.transpose(0, 1)}, "output['v'] shares memory with x"),
-        (lambda self, x: (x + 1, self.weight), "output[1] shares memory with parameter weight"),
-        (lambda self, x: self.held[:1], "output shares memory with attribute held"),
-    ],
-)
-def test_outputs_that_share_memory_are_told(forward, told):
-    found = findings(module(forward, weight=nn.Parameter(torch.ones(2)), held=torch.ones(2)), X)
-    assert found.aliases == (told,)
-
-
-# -- warm-up ---------------------------------------------------------------------------------------
-
-
-def first_other(self, x):
-    ready, self.ready = self.ready, True
-    return x * 3 if ready else x * 2
-
-
-def caches_first(self, x):
-    out = x + self.seen
-    self.seen.copy_(x[0])
-    return out
-
-
-def caches_a_mask(self, x):
-    if self.ready is False:
-        self.ready = torch.tril(torch.ones(3, 4))
-    return x * self.ready
-
-
-def accumulates(self, x):
-    self.seen += 1
-    return x + self.seen
-
-
-@pytest.mark.parametrize(
-    ("forward", "name"),
-    [
-        (first_other, "attribute ready"),
-        (caches_first, "buffer seen"),
-        (caches_a_mask, None),
-        (accumulates, None),
-    ],
-)
-def test_a_first_call_that_differs_is_told_with_what_it_changed(forward, name):
-    net = module(forward, ready=False)
-    net.register_buffer("seen", torch.zeros(3, 4))
-    found = findings(net, X)
-    said = f"the first call differs from the later ones: it changed {name}"
-    assert found.warm_up == (said if name else None)
-    assert found.unrepeatable is None
-
-
-# -- training mode and registers -------------------------------------------------------------------
+# -- training mode ---------------------------------------------------------------------------------
 
 
 class Stubborn(nn.Dropout):
@@ -443,17 +383,6 @@ def test_dropout_that_was_left_in_training_mode_is_told_and_meant_training_is_no
     meant = findings(Holding(nn.Dropout(), hold=nn.ModuleList), X, mode="train")
     assert meant.training == ()
     assert meant.random[0].startswith("parts.0 (Dropout) drops at random")
-
-
-def test_modules_with_state_in_plain_containers_are_told_once_per_class():
-    net = Holding(nn.Linear(4, 4))
-    net.parts += [nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4)]
-    layers, norm = findings(net, X).unregistered
-    assert layers.startswith("parts[0] (Linear) is in no register of its parent")
-    assert layers.endswith("pass it by, and 2 more of its class")
-    assert norm.startswith("parts[3] (LayerNorm)")
-    (told,) = findings(Holding(nn.Linear(4, 4), hold=as_object), X).unregistered
-    assert told.startswith("parts.net (Linear) is in no register")
 
 
 class Twice(nn.Module):
@@ -560,7 +489,7 @@ def test_a_tracer_that_was_there_is_there_again():
 def test_a_model_that_raises_leaves_what_was_known_by_then():
     found = findings(Holding(nn.Dropout(), nn.Linear(7, 7)), X, complete=False)
     assert found.training
-    assert silent(found, "training", "unregistered")
+    assert silent(found, "training")
 
 
 def raising(error):
@@ -613,7 +542,6 @@ def test_a_module_that_cannot_bear_being_watched_is_examined_as_far_as_possible(
 
     found = findings(module(forward, steps=0), X)
     assert tuple(map(str, found.changed)) == ("attribute steps",)
-    assert found.aliases == ("output shares memory with x",)
 
 
 def test_a_module_that_cannot_be_copied_has_nothing_said_about_it():

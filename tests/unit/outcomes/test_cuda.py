@@ -161,14 +161,6 @@ def test_the_random_streams_are_put_back_and_unused_memory_is_returned(gpu, monk
     assert "empty_cache" in gpu.asked
 
 
-def test_out_of_memory_is_no_outcome_of_a_call():
-    def forward(x):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        observe(forward, Call((torch.ones(2),)), seed=0)
-
-
 # -- devices ---------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.limits import in_thread
-from pytest_torchexport.outcomes.observe import Raised, observe
+from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.results.failures import Ineffective
 
 CALL = Call((torch.ones(2),))
@@ -89,25 +89,14 @@ def test_what_a_program_does_itself_is_not_the_machines_fault(error):
     assert machine.fault_there(kind, text) is None
 
 
-def test_neither_eager_nor_an_artifact_is_blamed():
-    def forward(x):
-        raise of(errno.EMFILE)
+def test_neither_eager_nor_a_call_without_a_thread_is_blamed(monkeypatch):
+    def raises(error):
+        raise error
 
     with pytest.raises(Ineffective, match="too many files are open"):
-        observe(forward, CALL, seed=0)
-
-
-def test_a_program_that_asks_for_too_much_is_an_outcome():
-    outcome = observe(lambda x: x.new_empty(2**60), CALL, seed=0)
-    assert isinstance(outcome, Raised)
-    assert machine.is_out_of_memory(outcome.type, outcome.message)
-
-
-def test_a_call_for_which_there_is_no_thread_is_no_outcome(monkeypatch):
-    def start(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
+        observe(lambda _: raises(of(errno.EMFILE)), CALL, seed=0)
+    error = RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, "start", lambda _: raises(error))
     with pytest.raises(Ineffective, match="no further thread or process"):
         observe(nn.ReLU(), CALL, seed=0, run=lambda go: in_thread(go, 1.0))
 

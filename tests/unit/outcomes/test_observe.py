@@ -24,7 +24,7 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
-from pytest_torchexport.results.source_line import SourceLine, short_path
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.circumstances import set_default_device
 
 
@@ -52,22 +52,13 @@ def test_the_callers_tensors_are_never_touched():
     assert outcome.inputs.args[0].tolist() == [0, 0]
 
 
-def test_the_value_is_a_clone_so_that_later_calls_cannot_change_it():
-    buffer = torch.zeros(2)
-
-    def function():
-        buffer.add_(1)
-        return {"b": buffer}
-
-    first = returned(function)
-    returned(function)
-    assert first.value["b"].tolist() == [1, 1]
-
-
-def test_calls_run_without_grad_and_the_mode_comes_back():
-    parameter = nn.Parameter(torch.ones(1))
+def test_calls_run_without_grad_and_return_clones():
+    parameter, buffer = nn.Parameter(torch.ones(1)), torch.zeros(2)
     assert not returned(lambda: parameter * 2).value.requires_grad
     assert torch.is_grad_enabled()
+    first = returned(lambda: {"b": buffer.add_(1)})
+    returned(lambda: buffer.add_(1))
+    assert first.value["b"].tolist() == [1, 1]
 
 
 # -- seeding ---------------------------------------------------------------------------------------
@@ -83,13 +74,8 @@ def test_torch_numpy_and_random_are_seeded_alike_before_each_call():
     assert first[1:] == second[1:]
     other = returned(rolls, seed=6).value
     assert not torch.equal(first[0], other[0])
-    assert first[1] != other[1]
-    assert first[2] != other[2]
-
-
-def test_large_seeds_are_taken():
-    for seed in (0, 2**31, 2**32 + 5, 2**63 - 1):
-        seed_everything(seed)
+    assert (first[1] != other[1], first[2] != other[2]) == (True, True)
+    seed_everything(2**63 - 1)
 
 
 # -- raising and hanging ---------------------------------------------------------------------------
@@ -131,14 +117,6 @@ def raises(error):
     raise error
 
 
-def test_the_deepest_frame_of_the_user_is_shown_not_torchs():
-    def function(x):
-        return torch.nn.functional.linear(x, torch.ones(5, 5))
-
-    outcome = observe(function, Call((torch.ones(2, 3),)), seed=0)
-    assert "functional.linear" in str(outcome.where)
-
-
 def test_no_exception_is_kept_alive():
     outcome = observe(Broken(), Call((torch.ones(3),)), seed=0)
     assert all(isinstance(value, str | SourceLine) for value in vars(outcome).values())
@@ -150,7 +128,7 @@ def test_no_exception_is_kept_alive():
     [
         KeyboardInterrupt(),
         unittest.SkipTest("not today"),
-        *(end.Exception("not today") for end in (pytest.skip, pytest.fail, pytest.xfail)),
+        pytest.skip.Exception("not today"),
         pytest.exit.Exception("not today"),
     ],
 )
@@ -192,6 +170,7 @@ def test_global_settings_of_torch_are_put_back(fails):
         assert torch.get_default_dtype() == torch.float32
         assert torch.get_num_threads() == threads
         assert torch.get_default_device() == torch.device("cpu")
+        assert torch.ones(1).device.type == "cpu"
         assert torch.is_grad_enabled()
     finally:
         set_default_device(None)
@@ -199,12 +178,6 @@ def test_global_settings_of_torch_are_put_back(fails):
         torch.set_num_threads(threads)
     if not fails:
         assert {"default dtype", "number of threads", "default device"} <= set(outcome.changed)
-
-
-def test_putting_back_the_default_device_leaves_no_device_mode_behind():
-    assert returned(lambda: torch.ones(1)).changed == ()
-    returned(lambda: torch.set_default_device("meta"))
-    assert torch.ones(1).device.type == "cpu"
 
 
 # -- state -----------------------------------------------------------------------------------------
@@ -255,22 +228,16 @@ def test_every_written_tensor_is_put_back(change):
     assert not state.restore()
 
 
-def test_the_objects_of_the_module_stay_the_same_ones():
+def test_the_objects_of_the_module_stay_and_a_buffer_of_forwards_goes_again():
     module = Counter()
-    count, weight = module.count, module.weight
+    count = module.count
     state = State(module)
     module.count = torch.tensor(5.0)
-    state.restore()
-    assert module.count is count
-    assert module.weight is weight
-
-
-def test_a_buffer_registered_by_forward_goes_away_again():
-    module = Counter()
-    state = State(module)
     module.register_buffer("late", torch.ones(1))
     assert state.restore()
+    assert module.count is count
     assert "late" not in dict(module.named_buffers())
+    assert not state.restore()
 
 
 def test_a_quick_look_says_what_it_missed():
@@ -285,45 +252,15 @@ def test_a_quick_look_says_what_it_missed():
     assert state.lost  # parameters are copied only for a thorough look
 
 
-def test_state_can_be_restored_again_and_again_if_something_was_written():
-    module = Counter()
-    state = State(module)
-    module(torch.ones(2))
-    assert not state.restore()
-    for _ in range(3):
-        with torch.no_grad():
-            module.count.add_(1)
-        assert state.restore()
-        assert module.count.item() == 0
-
-
-def test_paths_are_as_the_user_would_type_them(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert short_path(str(tmp_path / "sub" / "net.py")) in ("sub/net.py", "sub\\net.py")
-    assert short_path("/elsewhere/net.py") == "/elsewhere/net.py"
-
-
 # -- what a call leaves of its arguments -----------------------------------------------------------
-
-
-def extends(batch):
-    batch["y"] = batch["x"] * 2
-
-
-def replaces(batch):
-    batch["x"] = batch["x"] * 2
-
-
-def removes(batch):
-    batch.pop("x")
 
 
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        (extends, "inputs[0][0]['y']"),
-        (replaces, "inputs[0][0]['x']"),
-        (removes, "inputs[0][0]['x']"),
+        (lambda batch: batch.update(y=batch["x"] * 2), "inputs[0][0]['y']"),
+        (lambda batch: batch.update(x=batch["x"] * 2), "inputs[0][0]['x']"),
+        (lambda batch: batch.pop("x"), "inputs[0][0]['x']"),
     ],
 )
 def test_a_container_is_left_as_it_was_given_and_what_changed_is_named(change, path):
