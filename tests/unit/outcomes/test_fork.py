@@ -34,27 +34,20 @@ def test_a_result_that_no_pipe_holds_at_once_comes_back():
     assert len(in_fork(lambda: bytes(10_000_000), LONG)) == 10_000_000
 
 
-def test_an_exception_is_told_by_its_class_and_text():
-    found = in_fork(lambda: {}["missing"], LONG)
-    assert found == Death(raised="KeyError: 'missing'")
-    assert str(found) == "raised KeyError: 'missing'"
-
-
-def test_a_result_that_pickle_does_not_take_is_an_exception():
+@pytest.mark.parametrize(
+    ("function", "death", "said"),
+    [
+        (lambda: {}["missing"], Death(raised="KeyError: 'missing'"), "raised KeyError: 'missing'"),
+        (lambda: os._exit(3), Death(status=3), "ended the process, exit status 3"),
+        (lambda: os._exit(0), Death(status=0), "ended the process, exit status 0"),
+        (kill_me, Death(signal=9), "ended the process by signal 9"),
+    ],
+)
+def test_a_function_that_gives_no_result_dies_in_its_own_way(function, death, said):
+    found = in_fork(function, LONG)
+    assert found == death
+    assert str(found) == said
     assert "pickle" in in_fork(threading.Lock, LONG).raised
-
-
-@pytest.mark.parametrize("status", [0, 3])
-def test_a_function_that_ends_the_process_is_no_result(status):
-    found = in_fork(lambda: os._exit(status), LONG)
-    assert found == Death(status=status)
-    assert str(found) == f"ended the process, exit status {status}"
-
-
-def test_a_signal_is_named():
-    found = in_fork(kill_me, LONG)
-    assert found == Death(signal=9)
-    assert str(found) == "ended the process by signal 9"
 
 
 def test_what_does_not_return_is_ended(tmp_path):

@@ -51,12 +51,6 @@ def test_the_stack_is_sampled_up_to_the_block_that_has_the_limit():
     assert {stack[-1] for stack in stacks if stack} <= {(__file__, SPINS), (__file__, SPINS + 1)}
 
 
-def test_a_block_that_ends_in_time_is_left_alone():
-    with interrupted_after(60):
-        value = 1
-    assert value == 1
-
-
 def test_no_interrupt_is_left_over_for_the_code_that_follows():
     for _ in range(20):
         with contextlib.suppress(TimeLimitExceeded), interrupted_after(0.002):
@@ -64,11 +58,6 @@ def test_no_interrupt_is_left_over_for_the_code_that_follows():
     end = time.monotonic() + 0.1
     while time.monotonic() < end:
         pass
-
-
-def test_the_blocks_own_exception_wins():
-    with pytest.raises(ValueError, match="mine"), interrupted_after(60):
-        raise ValueError("mine")
 
 
 def test_ctrl_c_of_the_user_stays_ctrl_c():
@@ -170,17 +159,6 @@ def test_in_another_thread_it_is_no_limit_and_no_error():
     assert done
 
 
-def test_no_timer_stays_behind():
-    before = threading.active_count()
-    for _ in range(10):
-        with interrupted_after(60):
-            pass
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
-
-
 def test_a_function_in_a_thread_returns_or_raises_as_it_does():
     assert in_thread(lambda: 7, 60) == 7
     assert in_thread(lambda: None, 60) is None
@@ -188,13 +166,6 @@ def test_a_function_in_a_thread_returns_or_raises_as_it_does():
         in_thread(lambda: 1 / 0, 60)
     with pytest.raises(SystemExit):
         in_thread(lambda: exec("raise SystemExit(3)"), 60)
-
-
-def test_a_function_that_does_not_return_is_left_behind():
-    release = threading.Event()
-    with pytest.raises(TimeLimitExceeded, match="no return within"):
-        in_thread(release.wait, SHORT)
-    release.set()
 
 
 def test_a_process_with_an_abandoned_thread_ends_with_the_status_that_was_set():
