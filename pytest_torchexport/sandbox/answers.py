@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
 from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.source_line import SourceLine, short_path
-from pytest_torchexport.sandbox.tensors import are_tensors
 from pytest_torchexport.sandbox.wire import Malformed
 
 # The fields of an answer by request. "start" is the child's first message, which nobody requests.
@@ -71,16 +72,13 @@ def read(message: Any, request: str) -> Answer:
 
 def _raised(value: Any) -> Raised:
     kind, message, where = _list(value, 3)
-    return Raised(_text(kind), _text(message), _source_line(where))
-
-
-def _source_line(value: Any) -> SourceLine | None:
-    if value is None:
-        return None
-    file, line, text = _list(value, 3)
+    if where is None:
+        return Raised(_text(kind), _text(message))
+    file, line, text = _list(where, 3)
     if type(line) is not int:
         raise Malformed(f"a {type(line).__name__} is no line number")
-    return SourceLine(short_path(_text(file)), line, _text(text))
+    place = SourceLine(short_path(_text(file)), line, _text(text))
+    return Raised(_text(kind), _text(message), place)
 
 
 def _not_transferable(value: Any) -> NotTransferable:
@@ -94,7 +92,7 @@ def _inputs(value: Any) -> Call:
 
 
 def _state(value: Any) -> Tensors:
-    if not are_tensors(_by_name(value).values()):
+    if not all(isinstance(each, torch.Tensor) for each in _by_name(value).values()):
         raise Malformed("a state with values that are no tensors")
     return _by_name(value)
 
@@ -106,10 +104,8 @@ def _text(value: Any) -> str:
 
 
 def _list(value: Any, length: int | None = None) -> list[Any]:
-    if not isinstance(value, list):
-        raise Malformed(f"a {type(value).__name__} is no list")
-    if length is not None and len(value) != length:
-        raise Malformed(f"a list of {len(value)} instead of {length}")
+    if not isinstance(value, list) or (length is not None and len(value) != length):
+        raise Malformed(f"a {type(value).__name__} is no list of {length or 'any length'}")
     return value
 
 

@@ -29,7 +29,6 @@ from typing import Any, Protocol
 
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.sandbox import guard, wire
-from pytest_torchexport.sandbox.guard import DiskUse
 from pytest_torchexport.sandbox.libraries import THREADS
 
 
@@ -46,15 +45,6 @@ class Answers(Protocol):
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return ``state``: the parameters and buffers as they were loaded."""
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """Functions that a message names, imported before the process was confined."""
-
-    functions: tuple[Callable[..., Any], ...]
-    confined: bool
-    pickled: list[str]
 
 
 def main(channel: socket.socket) -> None:
@@ -79,7 +69,14 @@ def _serve_session(channel: socket.socket) -> None:
     # The first message has no tensors, so that any codec reads it.
     message = wire.receive(channel, wire.ARRAYS)
     home = Path(message["home"])
-    _redirect(Path(message["output"]))
+    # All output from here on goes to a file, also that of native code; stdin is empty.
+    written = os.open(message["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, stream in ((nothing, 0), (written, 1), (written, 2)):
+        os.dup2(descriptor, stream)
+    # Line by line: the last line of a process that is killed must be in the file.
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.chdir(home)
     os.environ["TMPDIR"] = tempfile.tempdir = str(home)
     warnings.simplefilter("ignore")
@@ -103,12 +100,7 @@ def _serve_session(channel: socket.socket) -> None:
 
 
 def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
-    requests = {
-        "load": library.load,
-        "run": library.run,
-        "state": library.state,
-        "call": _call_function,
-    }
+    requests = {"load": library.load, "run": library.run, "state": library.state, "call": _call}
     try:
         answer = requests[message["do"]](message)
         raised = answer.get("raised")
@@ -119,8 +111,8 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
         return _failed(error)
 
 
-def _call_function(message: dict[str, Any]) -> dict[str, Any]:
-    (function,) = guarded(message, message["function"]).functions
+def _call(message: dict[str, Any]) -> dict[str, Any]:
+    (function,), _, _ = guarded(message, message["function"])
     return {"value": function(Path(message["path"]))}
 
 
@@ -134,83 +126,66 @@ def _failed(error: BaseException) -> wire.Frame:
     return wire.packed(answer, wire.ARRAYS)
 
 
-def _redirect(output: Path) -> None:
-    """Send all output from here on to a file, also that of native code; make stdin empty."""
-    written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor, stream in ((nothing, 0), (written, 1), (written, 2)):
-        os.dup2(descriptor, stream)
-    # Line by line: the last line of a process that is killed must be in the file.
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+def guarded(
+    message: dict[str, Any], *paths: str, admitted: Container[str] = ()
+) -> tuple[list[Callable[..., Any]], bool, list[str]]:
+    """Import functions (``package.module:name.name``) and confine this process (``guard.forbid``).
 
-
-def _imported(name: str) -> None:
-    """Import what serving imports. Raises ImportError that names the setting, not the artifact."""
-    try:
-        importlib.import_module(name)
-    except Exception as error:
-        raise ImportError(
-            f"torchexport_runtime_imports names {name}, which cannot be imported there ({error!r})"
-        ) from None
-
-
-def _function(path: str) -> Callable[..., Any]:
-    module, _, attribute = path.partition(":")
-    function: Callable[..., Any] = operator.attrgetter(attribute)(importlib.import_module(module))
-    return function
-
-
-def guarded(message: dict[str, Any], *paths: str, admitted: Container[str] = ()) -> Guarded:
-    """Import functions (``package.module:name.name``) and confine this process.
-
-    ``admitted`` are the names that any pickle may hold.
-
-    In this order: import the functions with all that they import, block the user's packages, import
-    the modules that serving imports anyway, and forbid what ``guard.forbid`` forbids.
+    ``admitted`` are the names that any pickle may hold. In this order: import the functions with
+    all that they import, block the user's packages, import the modules that serving imports anyway,
+    and forbid. Returns the functions and what ``guard.forbid`` does.
     """
-    functions = tuple(map(_function, paths))
+    functions = []
+    for path in paths:
+        module, _, attribute = path.partition(":")
+        functions.append(operator.attrgetter(attribute)(importlib.import_module(module)))
     sys.meta_path.insert(0, guard.Blocker(message["blocked"], message["imports"]))
     for name in message["imports"]:
-        _imported(name)
-    confinement = guard.forbid(
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ImportError(
+                f"torchexport_runtime_imports names {name}, which cannot be imported there "
+                f"({error!r})"
+            ) from None
+    confined, pickled = guard.forbid(
         Path(message["home"]),
         trusted=message["trusted"],
         admitted=admitted,
         device=message["device"],
         libraries=[directory for directory in message["imports"].values() if directory],
     )
-    return Guarded(functions, confinement.by_kernel, confinement.pickled)
+    return functions, confined, pickled
 
 
 # How much of an error's text is sent, in characters: one message has to hold it.
 _ERROR_LENGTH = 2000
-# How often the disk use of children is looked at.
+# How often the disk use of children is looked at, in seconds.
 _LOOK_SECONDS = 0.2
-# So many looks after it was told to end it is killed.
+# So many looks after it was told to end it is killed: on a busy machine that takes a while.
 _LOOKS = 10
 
 
 @dataclass
 class _Child:
-    """A child that was forked. ``told``: how often it was seen to have written too much."""
+    """A forked child. ``before``: the bytes in its directory. ``told``: how often it was to end."""
 
-    disk: DiskUse
+    pid: int
+    directory: Path
+    before: int
     told: int = 0
 
-    @property
-    def pid(self) -> int:
-        return self.disk.pid
-
     def limit_disk(self) -> None:
-        """End it if it has written too much: with the kernel's own signal, or else for sure."""
-        if self.disk.exceeded():
+        """End it if it has written too much: with the kernel's own signal, or else for sure.
+
+        The directory's size counts where files lie in memory; what the process wrote also counts
+        files that it has removed and still holds open.
+        """
+        grown = guard.size_of(self.directory) - self.before
+        if max(grown, guard.written_by(self.pid)) > guard.DISK_LIMIT:
             self.told += 1
-            if self.told in (1, _LOOKS):  # on a busy machine it takes a while to end
+            if self.told in (1, _LOOKS):
                 os.kill(self.pid, signal.SIGXFSZ if self.told == 1 else signal.SIGKILL)
-
-
-_Children = dict[int, _Child]
 
 
 def serve(control: socket.socket, home: str) -> None:
@@ -218,11 +193,17 @@ def serve(control: socket.socket, home: str) -> None:
     guard.ignore_interrupts()
     # It may have been stopped; then it does not notice that the session is gone.
     guard.at_parents_end(signal.SIGCONT)
-    children: _Children = {}
+    children: dict[int, _Child] = {}
     with contextlib.suppress(ConnectionError):  # the session was killed
-        while (request := _receive(control, children)) is not None:
-            message, descriptors = request
-            answer = _answer_request(message, descriptors, control, children)
+        while True:
+            while children and not select.select([control], [], [], _LOOK_SECONDS)[0]:
+                for each in children.values():
+                    each.limit_disk()
+            data, descriptors, _, _ = socket.recv_fds(control, 2**16, 1)
+            if not data:
+                break
+            message = json.loads(data)
+            answer = _served(message, descriptors, control, children)
             control.sendall(json.dumps({**answer, "number": message["number"]}).encode())
     for each in children.values():
         _end(each.pid)
@@ -230,49 +211,31 @@ def serve(control: socket.socket, home: str) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _receive(
-    control: socket.socket, children: _Children
-) -> tuple[dict[str, Any], list[int]] | None:
-    """Return the next request; None if there will be none. Meanwhile, watch the children."""
-    while children and not select.select([control], [], [], _LOOK_SECONDS)[0]:
-        for each in children.values():
-            each.limit_disk()
-    data, descriptors, _, _ = socket.recv_fds(control, 2**16, 1)
-    return (json.loads(data), descriptors) if data else None
-
-
-def _answer_request(
+def _served(
     message: dict[str, Any],
     descriptors: list[int],
     control: socket.socket,
-    children: _Children,
+    children: dict[int, _Child],
 ) -> dict[str, Any]:
     """Return the answer to a request. A failed one gets its error: the server serves on."""
     try:
-        return _done(message, descriptors, control, children)
+        if "preload" in message:
+            _preload(message["preload"])
+            return {}
+        if "end" in message:
+            return {"status": _end(children.pop(message["end"]).pid)}
+        directory = Path(message["start"])
+        before = guard.size_of(directory)
+        pid = os.fork()
+        if not pid:
+            _become_child(control, descriptors[0])
+        children[message["number"]] = _Child(pid, directory, before)
+        return {"pid": pid}
     except (Exception, SystemExit) as error:
         return {"error": f"{type(error).__name__}: {error}"[:_ERROR_LENGTH]}
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-
-
-def _done(
-    message: dict[str, Any],
-    descriptors: list[int],
-    control: socket.socket,
-    children: _Children,
-) -> dict[str, Any]:
-    if "preload" in message:
-        _preload(message["preload"])
-        return {}
-    if "start" in message:
-        pid = os.fork()
-        if not pid:
-            _become_child(control, descriptors[0])
-        children[message["number"]] = _Child(DiskUse.from_now(pid, Path(message["start"])))
-        return {"pid": pid}
-    return {"status": _end(children.pop(message["end"]).pid)}
 
 
 def _preload(modules: Sequence[str]) -> None:

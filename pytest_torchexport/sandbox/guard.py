@@ -15,8 +15,7 @@ import importlib.machinery
 import os
 import signal
 import sys
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,56 +27,33 @@ OUTPUT_LIMIT = 64 * 2**20
 # https://docs.python.org/3/library/audit_events.html
 _NETWORK = frozenset(
     {
-        "socket.bind",
-        "socket.connect",
-        "socket.getaddrinfo",
-        "socket.gethostbyaddr",
-        "socket.gethostbyname",
-        "socket.sendto",
-        "socket.sendmsg",
+        *("socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"),
+        *("socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname"),
     }
 )
 _PROGRAMS = frozenset(
     {
-        "os.exec",
-        "os.fork",
-        "os.forkpty",
-        "os.posix_spawn",
-        "os.spawn",
-        "os.system",
-        "pty.spawn",
-        "subprocess.Popen",
+        *("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"),
+        *("pty.spawn", "subprocess.Popen"),
     }
 )
-
-
-@dataclass(frozen=True)
-class _Path:
-    """The arguments of an audit event that are a changed path and its directory (``dir_fd``).
-
-    ``followed``: if the path is a link, the file that it leads to is changed.
-    """
-
-    path: int
-    directory: int | None = None
-    followed: bool = False
-
-
-# os.link counts as a change of the file: the link is another way to write to it.
-_CHANGES = {
-    "os.chmod": (_Path(0, 2, followed=True),),
-    "os.chown": (_Path(0, 3, followed=True),),
-    "os.link": (_Path(0, 2, followed=True), _Path(1, 3)),
-    "os.mkdir": (_Path(0, 2),),
-    "os.remove": (_Path(0, 1),),
-    "os.removexattr": (_Path(0, followed=True),),
-    "os.rename": (_Path(0, 2), _Path(1, 3)),
-    "os.rmdir": (_Path(0, 1),),
-    "os.setxattr": (_Path(0, followed=True),),
-    "os.symlink": (_Path(1, 2),),
-    "os.truncate": (_Path(0, followed=True),),
-    "os.utime": (_Path(0, 3, followed=True),),
-    "shutil.rmtree": (_Path(0, 1),),
+# The arguments of an event that are a changed path and its directory (``dir_fd``, None: it has no
+# such argument), and if the file is changed to which the path leads if it is a link. os.link counts
+# as a change of the file: the link is another way to write to it.
+_CHANGES: Mapping[str, Sequence[tuple[int, int | None, bool]]] = {
+    "os.chmod": [(0, 2, True)],
+    "os.chown": [(0, 3, True)],
+    "os.link": [(0, 2, True), (1, 3, False)],
+    "os.mkdir": [(0, 2, False)],
+    "os.remove": [(0, 1, False)],
+    "os.removexattr": [(0, None, True)],
+    "os.rename": [(0, 2, False), (1, 3, False)],
+    "os.rmdir": [(0, 1, False)],
+    "os.setxattr": [(0, None, True)],
+    "os.symlink": [(1, 2, False)],
+    "os.truncate": [(0, None, True)],
+    "os.utime": [(0, 3, True)],
+    "shutil.rmtree": [(0, 1, False)],
 }
 # PR_SET_PDEATHSIG: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 _PARENT_DEATH_SIGNAL = 1
@@ -98,7 +74,6 @@ class Blocker(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Refuse blocked packages and find served ones; leave all others to the next finder."""
         if fullname.partition(".")[0] in self._blocked:
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         directory = self._served.get(fullname)
@@ -141,18 +116,6 @@ def limit(memory: int | None) -> None:
                 resource.setrlimit(kind, (lower, lower))
 
 
-@dataclass(frozen=True)
-class Confinement:
-    """The confinement of this process.
-
-    ``by_kernel``: Landlock and seccomp hold native code too. ``pickled``: grows by each class or
-    function that a pickle names, which ``weights_only`` would not load.
-    """
-
-    by_kernel: bool
-    pickled: list[str]
-
-
 def forbid(
     home: Path,
     *,
@@ -160,30 +123,36 @@ def forbid(
     admitted: Container[str] = (),
     device: str = "cpu",
     libraries: Sequence[str] = (),
-) -> Confinement:
+) -> tuple[bool, list[str]]:
     """Refuse, from now on, network, programs, signals to others and changes outside of ``home``.
 
     If the file is not ``trusted``, a pickle may not name any class or function either but those
     ``admitted``, and only ``home``, ``libraries`` and the libraries of the system are read. There
-    are ways to hide code that audit events do not see, so the kernel is asked too.
+    are ways to hide code that audit events do not see, so the kernel is asked too. Returns if it
+    holds native code, and a list that grows by each class or function that a pickle names, which
+    ``weights_only`` would not load.
     """
     hook = _Hook(home, trusted=trusted, admitted=admitted)
     sys.addaudithook(hook)
     files = kernel.limit_files(home, trusted=trusted, libraries=libraries)
-    return Confinement(by_kernel=kernel.limit_calls(device) and files, pickled=hook.pickled)
+    return kernel.limit_calls(device) and files, hook.pickled
 
 
 class _Hook:
-    """The audit hook. It cannot be removed again."""
+    """The audit hook. It cannot be removed again.
+
+    It keeps the functions that it needs: an artifact could put others in ``os``.
+    """
 
     def __init__(self, home: Path, *, trusted: bool, admitted: Container[str]) -> None:
         self.pickled: list[str] = []
         self._admitted = admitted
         self._trusted = trusted
-        self._own = _OwnDirectory(home)
-        self._places = _Places()
         self._pid = os.getpid()
         self._writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+        self._real, self._join, self._split = os.path.realpath, os.path.join, os.path.split
+        self._text, self._link, self._null = os.fsdecode, os.readlink, os.devnull
+        self._root = self._join(self._real(home), "")
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         """Raise PermissionError if the event is refused."""
@@ -195,7 +164,9 @@ class _Hook:
             raise PermissionError(f"{event}: the clean process signals nobody else")
         if event == "pickle.find_class":
             self._unpickled(f"{args[0]}.{args[1]}")
-        self._check_changes(event, args)
+        for path in self._changed(event, args):
+            if path != self._null and not self._join(path, "").startswith(self._root):
+                raise PermissionError(f"{path}: the clean process writes in its own directory only")
 
     def _unpickled(self, name: str) -> None:
         if name in self._admitted:
@@ -209,63 +180,33 @@ class _Hook:
         if name not in self.pickled:
             self.pickled.append(name)
 
-    def _check_changes(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "open" and not isinstance(args[0], int) and self._writes(args[1], args[2]):
-            self._own.check(self._places.of(args[0], None, followed=True))
-        if event == "sqlite3.connect":
-            self._own.check(self._places.of_database(args[0]))
-        for change in _CHANGES.get(event, ()):
-            number = change.directory
-            directory = args[number] if number is not None and number < len(args) else None
-            self._own.check(self._places.of(args[change.path], directory, followed=change.followed))
+    def _changed(self, event: str, args: tuple[Any, ...]) -> Iterator[str]:
+        """Yield the paths that an event changes."""
+        if event == "open" and not isinstance(args[0], int):
+            mode, flags = args[1], args[2]
+            writes = isinstance(flags, int) and bool(flags & self._writing)
+            if any(x in mode for x in "wax+") if isinstance(mode, str) else writes:
+                yield self._place(args[0], None, followed=True)
+        elif event == "sqlite3.connect":
+            name = self._text(args[0])
+            # Some names are no files; a URI is refused.
+            if name not in ("", ":memory:"):
+                yield name if name.startswith("file:") else self._real(name)
+        for number, below, followed in _CHANGES.get(event, ()):
+            directory = args[below] if below is not None and below < len(args) else None
+            yield self._place(args[number], directory, followed=followed)
 
-    def _writes(self, mode: Any, flags: Any) -> bool:
-        if isinstance(mode, str):
-            return any(letter in mode for letter in "wax+")
-        return isinstance(flags, int) and bool(flags & self._writing)
-
-
-class _OwnDirectory:
-    """The paths that may be changed: a directory with all below it, and the null device."""
-
-    def __init__(self, home: Path) -> None:
-        self._join = os.path.join  # kept: an artifact could put something else there
-        self._root = self._join(os.path.realpath(home), "")
-
-    def check(self, path: str) -> None:
-        """Raise PermissionError if the path is outside."""
-        if path != os.devnull and not self._join(path, "").startswith(self._root):
-            raise PermissionError(f"{path}: the clean process writes in its own directory only")
-
-
-class _Places:
-    """Resolve paths. Keeps the functions it needs: an artifact could put others in ``os``."""
-
-    def __init__(self) -> None:
-        self._real, self._join, self._split = os.path.realpath, os.path.join, os.path.split
-        self._text, self._link = os.fsdecode, os.readlink
-
-    def of(self, path: Any, directory: Any, *, followed: bool) -> str:
+    def _place(self, path: Any, directory: Any, *, followed: bool) -> str:
         """Return the real path of ``path`` below an open directory, or of an open file."""
         if isinstance(path, int):
             return self._of_descriptor(path)
-        relative = isinstance(directory, int) and directory >= 0
-        whole = (
-            self._join(self._of_descriptor(directory), self._text(path))
-            if relative
-            else self._text(path)
-        )
+        whole = self._text(path)
+        if isinstance(directory, int) and directory >= 0:
+            whole = self._join(self._of_descriptor(directory), whole)
         above, name = self._split(whole)
         if followed or name in ("", ".", ".."):
             return self._real(whole)
         return self._join(self._real(above), name)
-
-    def of_database(self, name: Any) -> str:
-        """Return the path of an SQLite database. Some names are no files; a URI is refused."""
-        text = self._text(name)
-        if text in ("", ":memory:"):
-            return os.devnull
-        return text if text.startswith("file:") else self._real(text)
 
     def _of_descriptor(self, descriptor: int) -> str:
         """Return the path of an open file, or what is no path if the system does not say."""
@@ -283,40 +224,19 @@ def ignore_interrupts() -> None:
 
 # How much a child may write besides the files that were there, in bytes.
 DISK_LIMIT = 256 * 2**20
-_BLOCK = 512
 
 
-@dataclass(frozen=True)
-class DiskUse:
-    """The disk use of a process below a directory, which had ``before`` bytes when it began."""
-
-    pid: int
-    directory: Path
-    before: int
-
-    @classmethod
-    def from_now(cls, pid: int, directory: Path) -> DiskUse:
-        return cls(pid, directory, _size(directory))
-
-    def exceeded(self) -> bool:
-        """Return True if it has written more than DISK_LIMIT.
-
-        The directory's size counts where files lie in memory; what the process wrote also counts
-        files that it has removed and still holds open.
-        """
-        return max(_size(self.directory) - self.before, _written(self.pid)) > DISK_LIMIT
-
-
-def _size(directory: Path) -> int:
+def size_of(directory: Path) -> int:
+    """Return the bytes on the disk of all files below a directory."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:
             with contextlib.suppress(OSError):  # removed meanwhile
-                total += Path(folder, name).lstat().st_blocks * _BLOCK
+                total += Path(folder, name).lstat().st_blocks * 512
     return total
 
 
-def _written(pid: int) -> int:
+def written_by(pid: int) -> int:
     """Return the bytes that a process has written to disks and not taken back; 0 if unknown."""
     try:
         lines = Path(f"/proc/{pid}/io").read_text().splitlines()

@@ -36,34 +36,15 @@ SCOPE_SINCE = 6
 # What a process reads of the system: its libraries and their settings, and what the processor is.
 # /proc is listed entry by entry: there, the environment of other processes lies.
 _SYSTEM = (
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/nvidia",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/nix/store",
-    "/opt",
-    "/sys",
-    "/usr",
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/nvidia"),
+    *("/lib", "/lib32", "/lib64", "/nix/store", "/opt", "/sys", "/usr"),
+    *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"),
 )
 _PROC = Path("/proc")
 _OF_PROC = (
-    "cpuinfo",
-    "devices",
-    "driver",
-    "filesystems",
-    "loadavg",
-    "meminfo",
-    "modules",
-    "stat",
-    "sys",
-    "uptime",
-    "version",
+    *("self", "cpuinfo", "devices", "driver", "filesystems", "loadavg", "meminfo", "modules"),
+    *("stat", "sys", "uptime", "version"),
 )
-_DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
 def landlock_version() -> int:
@@ -97,9 +78,12 @@ def limit_files(home: Path, *, trusted: bool, libraries: Sequence[str] = ()) -> 
         return False
     try:
         _allow(rules, home, reading | changing & ~_MAKE_DEVICES)
-        for path in (*_about_this_process(), *(_all_but_proc() if trusted else _needed(libraries))):
+        others = (path for path in Path("/").iterdir() if path != _PROC)
+        for path in (*(_PROC / name for name in _OF_PROC), *(others if trusted else ())):
             _allow(rules, path, reading)
-        for device in _devices():
+        for path in () if trusted else _needed(libraries):
+            _allow(rules, path, reading)
+        for device in (Path(os.devnull), *Path("/dev").glob("nvidia*")):
             _allow(rules, device, _READ_FILE | changing & (_WRITE_FILE | _TRUNCATE))
         ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         return _call(_RESTRICT_SELF, rules, 0) == 0
@@ -107,20 +91,9 @@ def limit_files(home: Path, *, trusted: bool, libraries: Sequence[str] = ()) -> 
         os.close(rules)
 
 
-def _devices() -> Iterator[Path]:
-    yield Path(os.devnull)
-    yield from Path("/dev").glob("nvidia*")
-
-
-def _all_but_proc() -> Iterator[Path]:
-    """Yield what lies in the root directory, but not what tells about other processes."""
-    yield from (path for path in Path("/").iterdir() if path != _PROC)
-
-
 def _needed(libraries: Sequence[str]) -> Iterator[Path]:
     """Yield the libraries of the system and of this interpreter, and those that are given."""
     yield from map(Path, _SYSTEM)
-    yield from (Path("/dev", name) for name in _DEVICES)
     yield from map(Path, {sys.prefix, sys.base_prefix, *sys.path, *libraries} - {"", "/"})
     for directory in {*sys.path, *libraries}:
         yield from _linked(directory)
@@ -150,12 +123,6 @@ def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
             yield from entries
     except OSError:
         return
-
-
-def _about_this_process() -> Iterator[Path]:
-    """Yield what /proc tells about this process and the machine."""
-    yield _PROC / "self"
-    yield from (_PROC / name for name in _OF_PROC)
 
 
 def _allow(rules: int, path: Path, access: int) -> None:
@@ -289,14 +256,9 @@ def limit_calls(device: str) -> bool:
     _drop_privileges(libc)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     code = ctypes.create_string_buffer(program)
-    header = ctypes.create_string_buffer(
-        struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    )
+    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     number = _LOOKED_AT["seccomp"][machine.column]
-    installed: int = libc.syscall(
-        ctypes.c_long(number), ctypes.c_ulong(_SET_FILTER), ctypes.c_ulong(_ALL_THREADS), header
-    )
-    return installed == 0
+    return _call(number, _SET_FILTER, _ALL_THREADS, header) == 0
 
 
 def _drop_privileges(libc: ctypes.CDLL) -> None:

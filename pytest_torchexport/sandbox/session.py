@@ -13,7 +13,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -33,7 +33,7 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
-from pytest_torchexport.sandbox.libraries import Library, library_named
+from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
 from pytest_torchexport.torch_private.memory import shared_until_written
 
@@ -106,8 +106,8 @@ def artifact_directory(library: str) -> Path:
 class SandboxProcess:
     """A child process, and the first request that was made of it.
 
-    ``started``: there was a process at all. ``problem``: the Outcome of the first request if it
-    failed. As a context manager it ends its process. After a crash or a time limit it is over.
+    ``problem``: the Outcome of the first request if it failed; ``started``: there was a process at
+    all. As a context manager it ends its process. After a crash or a time limit it is over.
     """
 
     def __init__(self, source: Source, first: Mapping[str, Any], limit: float) -> None:
@@ -116,8 +116,9 @@ class SandboxProcess:
         self._ended: Outcome | None = None
         self._output = source.home / f"{source.path.name}.output"
         self.started = False
+        self.problem: Outcome | None = None
         try:
-            self._first, self.problem = self._begin(first, limit)
+            self._first = self._begin(first, limit)
         except BaseException:
             self.close()  # the caller has no session that it could close
             raise
@@ -125,12 +126,7 @@ class SandboxProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -148,15 +144,14 @@ class SandboxProcess:
             return ""
 
     def close(self) -> int | None:
+        """End the process. Returns its wait status; None if it is gone, and its server with it."""
         child, self._child = self._child, None
-        if child is None:
-            return None
         try:
-            return child.end()
+            return child.end() if child is not None else None
         except ServerUnavailable:
             return None
 
-    def _begin(self, first: Mapping[str, Any], limit: float) -> tuple[Answer, Outcome | None]:
+    def _begin(self, first: Mapping[str, Any], limit: float) -> Answer:
         source = self._source
         library = library_named(source.library)
         message = {
@@ -172,30 +167,30 @@ class SandboxProcess:
             "memory": source.memory_bytes,
             "threads": source.threads,
         }
+        ready: Answer | Outcome | Exception
         try:
-            self._child = _started(library, source.home)
+            try:
+                self._child = Server.of(library).start(source.home)
+            except ServerUnavailable:  # it died
+                self._child = Server.of(library).start(source.home)
+            # Until it is ready, the plugin's own time passes, not the artifact's.
+            ready = self._exchange(message, "start", PATIENCE_SECONDS)
         except (ServerUnavailable, OSError) as error:
-            return self._not_started(error)
-        # Until it is ready, the plugin's own time passes, not the artifact's.
-        ready = self._exchange(message, "start", PATIENCE_SECONDS)
+            ready = error
         if not isinstance(ready, Answer):
-            return self._not_started(ready)
+            reason = f"the clean process could not be started: {ready}"
+            self.problem = Crashed(reason, from_outside=killed_from_outside(ready))
+            self._ended = self.problem
+            return Answer()
         self.started = True
         answer = self._exchange(None, first["do"], limit)
         if not isinstance(answer, Answer):
-            return Answer(), answer
+            self.problem = answer
+            return Answer()
         if answer.failure is not None:
-            self._ended = answer.failure
+            self.problem = self._ended = answer.failure
             self.close()
-        return answer, answer.failure
-
-    def _not_started(self, reason: Outcome | Exception) -> tuple[Answer, Crashed]:
-        crashed = Crashed(
-            f"the clean process could not be started: {reason}",
-            from_outside=killed_from_outside(reason),
-        )
-        self._ended = crashed
-        return Answer(), crashed
+        return answer
 
     # -- one request, one answer -------------------------------------------------------------------
 
@@ -241,10 +236,11 @@ class SandboxProcess:
             return Crashed(answer.crashed)
         if answer.exhausted is None:
             return None
-        text = f": {answer.exhausted}" if answer.exhausted else ""
+        limited = self._source.memory_bytes is not None
+        most = f"its memory limit of {self._source.memory} MB (torchexport_memory_limit)"
+        what = f"it exhausted {most}" if limited else "it ran out of memory"
         # A GPU's memory is also taken by others.
-        others = self._source.memory_bytes is None
-        return Crashed(f"it {self._out_of_memory()}{text}", from_outside=others)
+        return Crashed(": ".join(filter(None, (what, answer.exhausted))), from_outside=not limited)
 
     def _end_malformed(self, what: str) -> Crashed | TimedOut:
         return self._end(
@@ -254,14 +250,11 @@ class SandboxProcess:
             )
         )
 
-    def _out_of_memory(self) -> str:
-        if self._source.memory_bytes is None:
-            return "ran out of memory"
-        return f"exhausted its memory limit of {self._source.memory} MB (torchexport_memory_limit)"
-
     def _end(self, known: Crashed | TimedOut | None) -> Crashed | TimedOut:
         status = self.close()
-        ended = known or Crashed(_reason(status), from_outside=_is_from_outside(status))
+        # None, or a signal that the system or a person sent.
+        from_outside = status is None or status & 0x7F in _FROM_OUTSIDE
+        ended = known or Crashed(_reason(status), from_outside=from_outside)
         if isinstance(ended, Crashed):
             ended = dataclasses.replace(ended, output=self.printed())
         self._ended = ended
@@ -271,32 +264,17 @@ class SandboxProcess:
 class SandboxSession(SandboxProcess):
     """A loaded artifact.
 
-    ``found``: the facts that were read in the file. ``confined``: the kernel keeps it from writing
-    outside of its directory.
+    ``found``: the facts that were read in the file, as plain data. ``confined``: the kernel keeps
+    it from writing outside of its directory.
     """
 
     def __init__(self, source: Source, limit: float) -> None:
         """Load the file within ``limit`` seconds; ``problem`` is why it was not loaded."""
-        first = {
-            "do": "load",
-            "load": source.load,
-            "read": source.read,
-            "thorough": source.thorough,
-            "fresh": source.fresh,
-            "gradients": source.gradients,
-        }
+        names = ("load", "read", "thorough", "fresh", "gradients")
         self._loaded: Tensors = {}
-        super().__init__(source, first, limit)
-
-    @property
-    def found(self) -> Mapping[str, Any]:
-        """The facts that were read in the file, as plain data."""
-        return self._first.found
-
-    @property
-    def confined(self) -> bool:
-        """True if the kernel confines the process."""
-        return self._first.confined
+        super().__init__(source, {"do": "load", **{n: getattr(source, n) for n in names}}, limit)
+        self.found: Mapping[str, Any] = self._first.found
+        self.confined = self._first.confined
 
     def run(
         self,
@@ -318,13 +296,12 @@ class SandboxSession(SandboxProcess):
         """
         if self._ended is not None:
             return self._ended, {}
+        given = call.tensors()
         message = {
             "do": "run",
             "args": list(call.args),
             "kwargs": dict(call.kwargs),
-            "layouts": [tensors.layout_of(tensor) for tensor in call.tensors()],
-            "same": tensors.first_of_each(call.tensors()),
-            "gradients": [tensor.requires_grad for tensor in call.tensors()],
+            "traits": tensors.traits_of(given),
             "seed": seed,
             "anew": anew,
             "state": state,
@@ -335,16 +312,15 @@ class SandboxSession(SandboxProcess):
         if answer.failure is not None:
             return answer.failure, {**self._as_loaded(answer.kept, like, limit), **answer.state}
         left = answer.inputs or call
-        if len(list(left.tensors())) != len(list(call.tensors())):
+        if len(left.tensors()) != len(given):
             return self._end_malformed("inputs that were not given"), {}
-        device = self._source.device
         outputs = Call((answer.returned,))
         there = answer.there or [True] * len(outputs.tensors())
         if len(outputs.tensors()) != len(there):
             return self._end_malformed("outputs that it did not place"), {}
-        (value,) = outputs.to(device, there).args
+        (value,) = outputs.to(self._source.device, there).args
         after = {**self._as_loaded(answer.kept, like, limit), **self._placed(answer.state)}
-        return Returned(value, left.to(device)), after
+        return Returned(value, left.to(self._source.device)), after
 
     def _as_loaded(
         self, hashes: Mapping[str, str], like: Mapping[str, torch.Tensor], limit: float
@@ -376,24 +352,15 @@ class SandboxSession(SandboxProcess):
 
 
 class SandboxFunctionCall(SandboxProcess):
-    """A function of this package (``package.module:name``), called with a file's path."""
+    """A function of this package (``package.module:name``), called with a file's path.
+
+    ``value``: what it returned, as plain data; None if there is a problem.
+    """
 
     def __init__(self, function: str, source: Source, limit: float) -> None:
         """Call it within ``limit`` seconds; ``problem`` is why it returned nothing."""
         super().__init__(source, {"do": "call", "function": function}, limit)
-
-    @property
-    def value(self) -> Any:
-        """The returned value, as plain data; None if there is a problem."""
-        return self._first.value
-
-
-def _started(library: Library, home: Path) -> Child:
-    """Return a child, of a new server if the old one died. Raises ServerUnavailable, OSError."""
-    try:
-        return Server.of(library).start(home)
-    except ServerUnavailable:
-        return Server.of(library).start(home)
+        self.value = self._first.value
 
 
 def _reason(status: int | None) -> str:
@@ -403,8 +370,7 @@ def _reason(status: int | None) -> str:
     number = status & 0x7F
     if not number:
         return f"it ended its process with exit status {status >> 8}"
-    known = {item.value: item.name for item in signal.Signals}
-    name = known.get(number, f"signal {number}")
+    name = next((each.name for each in signal.Signals if each == number), f"signal {number}")
     meanings = {
         "SIGXFSZ": (
             f" (it wrote a file of more than {guard.OUTPUT_LIMIT // MEGABYTE} MB, "
@@ -413,11 +379,6 @@ def _reason(status: int | None) -> str:
         "SIGKILL": " (by the system, out of memory, or by somebody)",
     }
     return f"it was killed by {name}{meanings.get(name, '')}"
-
-
-def _is_from_outside(status: int | None) -> bool:
-    """Return True if the system or another process may have ended it."""
-    return status is None or status & 0x7F in _FROM_OUTSIDE
 
 
 def _directory_of(name: str) -> str | None:

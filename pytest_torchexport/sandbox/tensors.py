@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,11 @@ class TensorCodec:
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
         """Return the value. Raises UnknownClass if its class has no such name here."""
         if structure.startswith(_BY_NAME):
-            return _named(structure.removeprefix(_BY_NAME))
+            text = structure.removeprefix(_BY_NAME)
+            try:
+                return _BY_TEXT[text] if text in _BY_TEXT else torch.device(text)
+            except RuntimeError as error:
+                raise ValueError(f"{text!r:.80} is no name of torch's") from error
         if not self.nodes:
             raise UnknownClass("a file that this run did not make cannot return classes of its own")
         try:
@@ -78,16 +82,22 @@ class TensorCodec:
         return torch.frombuffer(data, dtype=torch.uint8).clone().view(kind).reshape(tuple(shape))
 
 
-def layout_of(tensor: torch.Tensor) -> list[int] | None:
-    """Return strides in elements; None if the tensor is contiguous, as in a frame."""
-    plain = tensor.layout == torch.strided and not tensor.is_nested
-    return list(tensor.stride()) if plain and not tensor.is_contiguous() else None
+# Strides in elements (None: contiguous, as in a frame), ``requires_grad``, and the position of the
+# first tensor that is the same object.
+Traits = tuple[list[int] | None, bool, int]
 
 
-def first_of_each(given: Sequence[torch.Tensor]) -> list[int]:
-    """Return for each tensor the position of the first that is the same object."""
-    positions: dict[int, int] = {}
-    return [positions.setdefault(id(tensor), number) for number, tensor in enumerate(given)]
+def traits_of(given: Sequence[torch.Tensor]) -> list[Traits]:
+    """Return what a frame does not have of some tensors, and programs may read or write by."""
+    first: dict[int, int] = {}
+    return [
+        (
+            None if _layout(x) != "torch.strided" or x.is_contiguous() else list(x.stride()),
+            x.requires_grad,
+            first.setdefault(id(x), number),
+        )
+        for number, x in enumerate(given)
+    ]
 
 
 def laid_out(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
@@ -109,23 +119,6 @@ _BY_NAME = "by name: "
 
 # A quantized tensor is more than its numbers.
 _QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
-
-
-def are_tensors(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, torch.Tensor) for value in values)
-
-
-def _named(text: str) -> Any:
-    """Return torch's value of that name (``torch.float32``), or a device (``cuda:1``).
-
-    Raises ValueError.
-    """
-    if text in _BY_TEXT:
-        return _BY_TEXT[text]
-    try:
-        return torch.device(text)
-    except RuntimeError as error:
-        raise ValueError(f"{text!r:.80} is no name of torch's") from error
 
 
 def _layout(tensor: torch.Tensor) -> str:

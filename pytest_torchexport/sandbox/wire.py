@@ -117,15 +117,15 @@ def receive(
     if header_size > MAX_HEADER or data_size > most:
         raise Malformed(f"a frame of {header_size} + {data_size} bytes")
     header, data = _read(channel, header_size, until), _read(channel, data_size, until)
-    rest = _Data(data)
+    rest = [memoryview(data)]
     try:
         value = _decode(json.loads(header), codec, rest)
     except (UnknownClass, Malformed):
         raise
     except _DECODING_ERRORS as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
-    if rest.left:
-        raise Malformed(f"{rest.left} trailing bytes after the last tensor")
+    if len(rest[0]):
+        raise Malformed(f"{len(rest[0])} trailing bytes after the last tensor")
     return value
 
 
@@ -141,23 +141,6 @@ def _read(channel: socket, size: int, until: float | None) -> bytearray:
             raise EOFError("the other side is gone")
         data += part
     return data
-
-
-class _Data:
-    """The bytes of a frame's tensors, taken one tensor at a time."""
-
-    def __init__(self, data: bytearray) -> None:
-        self._view = memoryview(data)
-
-    @property
-    def left(self) -> int:
-        return len(self._view)
-
-    def take(self, length: int) -> memoryview:
-        if not _is_size(length) or length > self.left:
-            raise Malformed("a tensor longer than its frame")
-        taken, self._view = self._view[:length], self._view[length:]
-        return taken
 
 
 def _is_size(number: Any) -> bool:
@@ -178,7 +161,10 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
     if isinstance(value, bytes):
         return {"bytes": value.decode("latin-1")}
     if isinstance(value, defaultdict):
-        return {"default": [_factory(value), _encode(dict(value), codec, blobs)]}
+        names = [name for name, known in _FACTORIES.items() if known is value.default_factory]
+        if not names:
+            raise UnsupportedValue(f"a defaultdict {_NOT_SENT}: its factory is code")
+        return {"default": [names[0], _encode(dict(value), codec, blobs)]}
     if isinstance(value, Mapping):
         kind = "ordered" if isinstance(value, OrderedDict) else "dict"
         pairs = value.items()
@@ -187,28 +173,18 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_encode(item, codec, blobs) for item in value]}
     opened = codec.node(value)
-    if opened is None:
-        raise _not_sent(value)
-    structure, leaves = opened
-    return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
+    if opened is not None:
+        structure, leaves = opened
+        return {"node": [structure, [_encode(leaf, codec, blobs) for leaf in leaves]]}
+    cls = type(value)
+    if cls.__module__.partition(".")[0] in _EVERYWHERE:
+        raise UnsupportedValue(f"a {cls.__name__} {_NOT_SENT}")
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    raise UnknownClass(f"{name} cannot be sent to a process that does not know the class")
 
 
-def _factory(value: defaultdict[Any, Any]) -> str:
-    """Return the name of a defaultdict's factory. Raises UnsupportedValue for one of the user's."""
-    for name, known in _FACTORIES.items():
-        if known is value.default_factory:
-            return name
-    raise UnsupportedValue(f"a defaultdict {_NOT_SENT}: its factory is code")
-
-
-def _not_sent(value: Any) -> TransferError:
-    if type(value).__module__.partition(".")[0] in _EVERYWHERE:
-        return UnsupportedValue(f"a {type(value).__name__} {_NOT_SENT}")
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    return UnknownClass(f"{name} cannot be sent to a process that does not know the class")
-
-
-def _decode(node: Any, codec: Codec, data: _Data) -> Any:
+def _decode(node: Any, codec: Codec, data: list[memoryview]) -> Any:
+    """Return the value of a node; ``data`` holds the bytes of the tensors still to come."""
     ((kind, body),) = node.items()
     if kind == "value" and isinstance(body, _PLAIN):
         return body
@@ -220,11 +196,10 @@ def _decode(node: Any, codec: Codec, data: _Data) -> Any:
         dtype, shape, length = body
         if not isinstance(dtype, str) or not all(map(_is_size, shape)):
             raise Malformed("a tensor without dtype and shape")
-        return codec.tensor(dtype, shape, data.take(length))
-    return _decode_container(kind, body, codec, data)
-
-
-def _decode_container(kind: str, body: Any, codec: Codec, data: _Data) -> Any:
+        if not _is_size(length) or length > len(data[0]):
+            raise Malformed("a tensor longer than its frame")
+        taken, data[0] = data[0][:length], data[0][length:]
+        return codec.tensor(dtype, shape, taken)
     if kind in _MAPPINGS:
         pairs = ((_decode(k, codec, data), _decode(v, codec, data)) for k, v in body)
         return _MAPPINGS[kind](pairs)

@@ -17,12 +17,11 @@ class WithArrays:
     codec = wire.ARRAYS
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
-        opened = child.guarded(message, message["load"], message["read"])
-        load, read = opened.functions
+        (load, read), confined, _ = child.guarded(message, message["load"], message["read"])
         path = Path(message["path"])
         self._loaded = load(path, message["device"])
         found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
-        return {"found": found, "confined": opened.confined}
+        return {"found": found, "confined": confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"state": {}}

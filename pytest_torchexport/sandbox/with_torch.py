@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,10 +49,9 @@ class WithTorch:
             torch.set_num_threads(THREADS.allowed)
         else:
             self._settings.enter_context(torch_globals(self._device))
-        opened = child.guarded(
+        (load, read), confined, pickled = child.guarded(
             message, message["load"], message["read"], admitted=names_in_tensors()
         )
-        load, read = opened.functions
         path = Path(message["path"])
         if not message["trusted"]:
             _refuse_entries(path)
@@ -62,7 +61,7 @@ class WithTorch:
         self._hashes: dict[str, str] = {}
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
-        return {"found": {**found, "pickled": opened.pickled}, "confined": opened.confined}
+        return {"found": {**found, "pickled": pickled}, "confined": confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters and buffers as they were loaded; with a name, that one as it is."""
@@ -79,9 +78,7 @@ class WithTorch:
             if message["state"] and not self._hashes:
                 self._hashes = self._hashes_of_large()
         call = Call(message["args"], message["kwargs"])
-        traits = zip(message["layouts"], message["gradients"], message["same"], strict=True)
-        call = _with_traits(call, traits)
-        call = call.to(self._device)
+        call = _with_traits(call, iter(message["traits"])).to(self._device)
         try:
             outcome = observe(self._loaded, call, seed=message["seed"], grad_mode=self._grad_mode)
         except cuda.ContextLost as error:
@@ -169,7 +166,7 @@ class _Reasons(logging.Filter):
         return not errors
 
 
-def _with_traits(call: Call, traits: Iterator[tuple[Sequence[int] | None, bool, int]]) -> Call:
+def _with_traits(call: Call, traits: Iterator[tensors.Traits]) -> Call:
     """Return the call with its tensors' original strides and ``requires_grad``.
 
     Some programs read these. A tensor that was given twice is one tensor, which they may write to.

@@ -89,9 +89,9 @@ def test_a_blocked_package_is_blocked_with_all_that_is_below_it(load):
 @where_it_forks
 @pytest.mark.parametrize("what", ["kept", "removed"])
 def test_files_without_end_are_told_with_the_limit(load, tmp_path, what):
-    before = guard._written(os.getpid())
+    before = guard.written_by(os.getpid())
     (tmp_path / "probe").write_bytes(bytes(2**20))
-    if what == "removed" and guard._written(os.getpid()) == before:
+    if what == "removed" and guard.written_by(os.getpid()) == before:
         pytest.skip("what is written here is not counted: the directory lies in memory")
     outcome = run(load("MANY_FILES", what))
     assert isinstance(outcome, Crashed)

@@ -23,7 +23,7 @@ def test_imports_are_not_collected_and_what_comes_after_them_is(tmp_path, monkey
     (tmp_path / "imported_by_a_server.py").write_text(SEEN)
     monkeypatch.syspath_prepend(tmp_path)
     names = ["imported_by_a_server", *filter(None, [last])]
-    answer = child._answer_request({"preload": names}, [], None, {})
+    answer = child._served({"preload": names}, [], None, {})
     module = sys.modules.pop("imported_by_a_server")
     assert last in answer.get("error", "")
     assert not module.collects
