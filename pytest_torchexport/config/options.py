@@ -61,7 +61,7 @@ class Options:
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Options) if field.name != "targets")
-# Words in ``values``; ``inputs/regions.py`` has their numbers.
+# Words in ``values``; ``inputs/domains.py`` has their numbers.
 REGIONS = ("nan", "inf", "zero", "denormal", "limits", "edges")
 
 
@@ -134,11 +134,11 @@ def _shapes(value: Any) -> Mapping[str, Shape | None]:
 
 
 def _dims(value: Any) -> Mapping[str, range | tuple[int, ...]]:
-    items = _mapping(value, "{'batch': (1, 16)}").items()
-    for name, _ in items:
+    items = _mapping(value, "{'batch': (1, 16)}")
+    for name in items:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{name!r} is not the name of a dim")
-    return {name: parse_sizes(name, sizes) for name, sizes in items}
+    return {name: parse_sizes(name, sizes) for name, sizes in items.items()}
 
 
 def _named(path: str, parse: Callable[[Any], Any], value: Any) -> Any:
@@ -155,7 +155,9 @@ def _values(value: Any) -> Mapping[str, Any]:
 
 def _one_value(value: Any) -> Any:
     """Return a list, a strategy, or a tuple: of low and high, of words, or of both."""
-    if _is_strategy(value):
+    # A strategy exists only if Hypothesis is loaded: look without importing it.
+    hypothesis = sys.modules.get("hypothesis.strategies")
+    if hypothesis is not None and isinstance(value, hypothesis.SearchStrategy):
         return value
     if isinstance(value, list):
         if not value:
@@ -178,12 +180,6 @@ def _one_value(value: Any) -> Any:
     return parts
 
 
-def _is_strategy(value: Any) -> bool:
-    # A strategy exists only if Hypothesis is loaded: look without importing it.
-    hypothesis = sys.modules.get("hypothesis.strategies")
-    return hypothesis is not None and isinstance(value, hypothesis.SearchStrategy)
-
-
 def _function(value: Any) -> Any:
     if not callable(value):
         raise ValueError(f"{value!r} is not a function of forward's arguments by name")
@@ -196,10 +192,6 @@ def _names(value: Any, kind: str, legal: str) -> tuple[Any, ...]:
     if not value:
         raise ValueError(f"no {kind} given; legal: {legal}.")
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _devices(value: Any) -> tuple[str, ...]:
-    return device_names(_names(value, "device", "cpu, cuda, cuda:N"))
 
 
 def _checks(value: Any) -> tuple[str, ...]:
@@ -215,17 +207,17 @@ def _tolerance(value: Any) -> float:
 
 
 def _export_options(value: Any) -> Mapping[str, Mapping[str, Any]]:
-    items = _mapping(value, "{'onnx': {'opset_version': 20}}").items()
-    for name, arguments in items:
+    items = _mapping(value, "{'onnx': {'opset_version': 20}}")
+    for name, arguments in items.items():
         one_of(name, "target", known_names.targets())
         _named(name, lambda item: _mapping(item, "{'opset_version': 20}"), arguments)
     return dict(items)
 
 
 def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
-    items = _mapping(value, "{'script': ExportRefused}").items()
     known = known_names.targets()
-    for key, _ in items:
+    expected = {}
+    for key, item in _mapping(value, "{'script': ExportRefused}").items():
         target, dash, device = key.partition("-")
         if target not in known:
             raise ValueError(
@@ -234,15 +226,15 @@ def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
             )
         if dash:
             device_names((device,))
-    return {key: _named(key, _xfail_reason, item) for key, item in items}
-
-
-def _xfail_reason(item: Any) -> tuple[type[Failure], str]:
-    cls, reason = item if isinstance(item, tuple) and len(item) == 2 else (item, "")
-    if not (isinstance(cls, type) and issubclass(cls, Failure)) or not isinstance(reason, str):
-        names = ", ".join(sub.__name__ for sub in Failure.__subclasses__())
-        raise ValueError(f"{item!r} is not a failure class or (class, reason); legal: {names}.")
-    return cls, reason
+        cls, reason = item if isinstance(item, tuple) and len(item) == 2 else (item, "")
+        is_failure = isinstance(cls, type) and issubclass(cls, Failure)
+        if not is_failure or not isinstance(reason, str):
+            names = ", ".join(sub.__name__ for sub in Failure.__subclasses__())
+            raise ValueError(
+                f"{key!r}: {item!r} is not a failure class or (class, reason); legal: {names}."
+            )
+        expected[key] = cls, reason
+    return expected
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -252,7 +244,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "values": _values,
     "map": _function,
     "filter": _function,
-    "devices": _devices,
+    "devices": lambda value: device_names(_names(value, "device", "cpu, cuda, cuda:N")),
     "checks": _checks,
     "rtol": _tolerance,
     "atol": _tolerance,

@@ -6,6 +6,7 @@ pytest's ini options and flags, ``check_export`` and the reference page read the
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,18 +14,14 @@ from typing import Any, Literal
 from pytest_torchexport.config.validate import (
     KNOWN_MODES,
     MODES,
+    choice,
     device_names,
     followed,
-    known_mode,
-    megabytes,
     mode_name,
     module_names,
-    percent,
+    number,
     positive_int,
-    ratio_or_zero,
     report_specs,
-    seconds,
-    served_on,
     shard_name,
     target_names,
     text,
@@ -32,14 +29,16 @@ from pytest_torchexport.config.validate import (
     truth,
 )
 
-_ROW = "row"
 # The directory of known failures, in pytest's root directory.
 KNOWN_DIRECTORY = "torchexport-known"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A row: ``torchexport_<name>`` in the ini file, ``--torchexport-<name>`` as a flag."""
+    """A row: ``torchexport_<name>`` in the ini file, ``--torchexport-<name>`` as a flag.
+
+    ``kind``: the type of pytest's ini option.
+    """
 
     name: str
     default: Any
@@ -50,7 +49,6 @@ class Setting:
 
     @property
     def kind(self) -> Literal["args", "bool", "string"]:
-        """The type of pytest's ini option."""
         if isinstance(self.default, tuple):
             return "args"
         return "bool" if isinstance(self.default, bool) else "string"
@@ -66,25 +64,16 @@ class Setting:
 
     @property
     def ini(self) -> str:
-        """The name in the ini file."""
         return f"torchexport_{self.name}"
 
     @property
     def option(self) -> str:
-        """The flag on the command line."""
         return f"--torchexport-{self.name.replace('_', '-')}"
 
 
-def _row(
-    default: Any,
-    *,
-    check: Callable[[Any], Any],
-    legal: str,
-    help: str,  # noqa: A002  # argparse's own word for it
-    metavar: str | None = None,
-) -> Any:
-    row = {"check": check, "legal": legal, "help": help, "metavar": metavar}
-    return dataclasses.field(default=default, metadata={_ROW: row})
+def _row(default: Any, **row: Any) -> Any:
+    """Return a field: ``row`` are the fields of its Setting."""
+    return dataclasses.field(default=default, metadata=row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +107,7 @@ class Settings:
     )
     min_branch_coverage: float = _row(
         0.0,
-        check=percent,
+        check=number("a percentage from 0 to 100", lambda value: 0 <= value <= 100),
         legal="a percentage from 0 to 100",
         help="Fail an item whose calls took less than this share of the outcomes of the conditions "
         "that its inputs steer: its other outcomes were not compared.",
@@ -160,7 +149,7 @@ class Settings:
     )
     known: str = _row(
         "check",
-        check=known_mode,
+        check=choice("verb for known failures", KNOWN_MODES),
         legal=", ".join(KNOWN_MODES),
         help="'check': known failures are xfails, and one that is fixed fails its item; 'create': "
         "the failures of this run become known; 'tighten': entries of what is fixed are removed. "
@@ -184,7 +173,7 @@ class Settings:
     )
     time_limit: float = _row(
         300.0,
-        check=seconds,
+        check=number("a positive number of seconds", lambda value: 0 < value < math.inf),
         legal="a positive number of seconds",
         help="Seconds for one module on one target, so that none holds up a run. Drawing stops at "
         "half of them. A call of the artifact may take a fifth, at least a minute, at most half; "
@@ -201,7 +190,7 @@ class Settings:
     )
     memory_limit: int | None = _row(
         None,
-        check=megabytes,
+        check=lambda value: None if value == "auto" else positive_int(value),
         legal="a whole number of megabytes, or auto",
         help="Megabytes that an artifact's process may allocate, if the machine has other work; "
         "more is a failure (ArtifactCrashed). 'auto': three quarters of the memory of this machine "
@@ -245,7 +234,7 @@ class Settings:
     )
     max_size_ratio: float = _row(
         0.0,
-        check=ratio_or_zero,
+        check=number("a positive number", lambda value: value >= 0),
         legal="a positive number; 0 for no limit",
         help="Fail an item whose artifact holds weights twice: it takes more bytes than this many "
         "times the parameters and buffers of its module (tied ones count once), and 1 MiB for the "
@@ -263,7 +252,7 @@ class Settings:
     )
     max_slowdown: float = _row(
         0.0,
-        check=ratio_or_zero,
+        check=number("a positive number", lambda value: value >= 0),
         legal="a positive number; inf measures without a limit, 0 does not measure",
         help="Time some calls of each artifact that passes beside eager, with one thread, and fail "
         "an item that takes more than this many times as long, beyond the noise of the machine "
@@ -273,7 +262,7 @@ class Settings:
     )
     serve_on: tuple[str, ...] = _row(
         (),
-        check=served_on,
+        check=device_names,
         legal="cpu, cuda, cuda:N",
         help="Devices that serve your artifacts, if others than those that export them: an "
         "artifact is loaded there too. If such a device is missing here, constants that tie an "
@@ -283,18 +272,11 @@ class Settings:
 
 
 TABLE = tuple(
-    Setting(name=field.name, default=field.default, **field.metadata[_ROW])
+    Setting(name=field.name, default=field.default, **field.metadata)
     for field in dataclasses.fields(Settings)
 )
 # Rows that have no meaning for one check without pytest.
-OF_A_RUN = (
-    "targets",
-    "devices",
-    "report",
-    "known",
-    "known_reason",
-    "shard",
-)
+OF_A_RUN = ("targets", "devices", "report", "known", "known_reason", "shard")
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -302,20 +284,18 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     rows = {row.name: row for row in TABLE}
     checked = {}
     for name, value in values.items():
+        row = rows[name]
         try:
-            checked[name] = _checked(rows[name], value)
+            if value is None and row.default is None:
+                checked[name] = None
+            elif row.kind != "args":
+                checked[name] = row.check(value)
+            elif isinstance(value, str):
+                raise ValueError(f"{value!r} is not a list of names.")
+            elif any(not isinstance(item, str) for item in value):
+                raise ValueError(f"{value!r:.80} holds something else than names.")
+            else:
+                checked[name] = row.check(value) if value or row.default else ()
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{name}: {error} Legal: {rows[name].legal}.") from None
+            raise ValueError(f"{name}: {error} Legal: {row.legal}.") from None
     return Settings(**checked)
-
-
-def _checked(row: Setting, value: Any) -> Any:
-    if value is None and row.default is None:
-        return None
-    if row.kind != "args":
-        return row.check(value)
-    if isinstance(value, str):
-        raise ValueError(f"{value!r} is not a list of names.")
-    if any(not isinstance(name, str) for name in value):
-        raise ValueError(f"{value!r:.80} holds something else than names.")
-    return row.check(value) if value or row.default else ()

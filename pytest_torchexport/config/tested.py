@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,6 @@ class Passed:
 
     @property
     def name(self) -> str:
-        """``torch 2.13.0 with Python 3.11``."""
         return torch_and_python(self.versions)
 
     @property
@@ -55,34 +54,27 @@ def untested(
     tested nothing. torch and Python are tested together. Another package is tested from the lowest
     to the highest version on which the suite has passed.
     """
-    lacking = list(_untested(versions, passed, on_gpu=any(device != CPU for device in devices)))
-    if not lacking:
-        return ""
-    tested = ", ".join(text for _, text in lacking if text) or "nothing"
-    return f"untested: {', '.join(text for text, _ in lacking)}; tested: {tested}"
-
-
-def _untested(
-    versions: Mapping[str, str], passed: Sequence[Passed], *, on_gpu: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield each untested version, and the tested ones of the same packages."""
+    # Each untested version, with the tested ones of the same packages.
+    lacking: dict[str, str] = {}
     name = torch_and_python(versions)
     same = [run for run in passed if run.name == name]
     if not same:
-        yield name, ", ".join(run.extent for run in passed)
-    elif on_gpu and not any(run.on_gpu for run in same):
-        yield f"{name} on a GPU", ", ".join(run.extent for run in same)
+        lacking[name] = ", ".join(run.extent for run in passed)
+    elif any(device != CPU for device in devices) and not any(run.on_gpu for run in same):
+        lacking[f"{name} on a GPU"] = ", ".join(run.extent for run in same)
     for package in BESIDE:
         if package not in versions:
             continue
-        known = sorted(
-            {_release(run.versions[package]) for run in passed if package in run.versions},
-            key=numbers,
-        )
-        if not known:
-            yield f"{package} {versions[package]}", ""
-        elif not numbers(known[0]) <= numbers(versions[package]) <= numbers(known[-1]):
-            yield f"{package} {versions[package]}", f"{package} {known[0]} to {known[-1]}"
+        known = {_release(run.versions[package]) for run in passed if package in run.versions}
+        ordered = sorted(known, key=numbers)
+        ends = [*map(numbers, ordered[:1]), numbers(versions[package]), *map(numbers, ordered[-1:])]
+        if len(ends) == 1 or ends != sorted(ends):
+            between = f"{package} {ordered[0]} to {ordered[-1]}" if ordered else ""
+            lacking[f"{package} {versions[package]}"] = between
+    if not lacking:
+        return ""
+    tested = ", ".join(filter(None, lacking.values())) or "nothing"
+    return f"untested: {', '.join(lacking)}; tested: {tested}"
 
 
 def _release(version: str) -> str:

@@ -1,6 +1,6 @@
 """Check values that a user gave: names, numbers, devices.
 
-Each function returns the value or raises ValueError.
+Each check returns the value as settings and options hold it, or raises ValueError.
 """
 
 from __future__ import annotations
@@ -35,6 +35,14 @@ def one_of(value: Any, kind: str, legal: Iterable[str]) -> str:
     return str(value)
 
 
+def choice(kind: str, legal: Iterable[str]) -> Callable[[Any], str]:
+    """Return the check of a name that is one of the legal ones."""
+    return lambda value: one_of(value, kind, legal)
+
+
+mode_name = choice("mode", MODES)
+
+
 def _listed(values: Iterable[Any], kind: str, legal: str) -> list[Any]:
     """Return names, of which a text may hold several with commas between them."""
     names = [
@@ -67,20 +75,6 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def served_on(values: Iterable[str]) -> tuple[str, ...]:
-    """Return device names, or none at all."""
-    names = tuple(values)
-    return device_names(names) if names else ()
-
-
-def thread_count(value: Any) -> int:
-    """Return an int from 1 to MOST_THREADS."""
-    number = positive_int(value)
-    if number > MOST_THREADS:
-        raise ValueError(f"{number} is more than {MOST_THREADS} threads.")
-    return number
-
-
 def positive_int(value: Any) -> int:
     """Return an int of at least 1, given as an int or as text."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
@@ -89,44 +83,26 @@ def positive_int(value: Any) -> int:
     return int(value)
 
 
-def percent(value: Any) -> float:
-    """Return a number from 0 to 100."""
-    return _number(value, "a percentage from 0 to 100", lambda number: 0 <= number <= 100)
-
-
-def seconds(value: Any) -> float:
-    """Return a positive finite number of seconds."""
-    return _number(value, "a positive number of seconds", lambda number: 0 < number < math.inf)
-
-
-def ratio_or_zero(value: Any) -> float:
-    """Return a positive number, inf included, or 0."""
-    return _number(value, "a positive number", lambda number: number >= 0)
-
-
-def _number(value: Any, words: str, is_legal: Callable[[float], bool]) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not is_legal(number):
-        raise ValueError(f"{value!r} is not {words}.")
+def thread_count(value: Any) -> int:
+    number = positive_int(value)
+    if number > MOST_THREADS:
+        raise ValueError(f"{number} is more than {MOST_THREADS} threads.")
     return number
 
 
-def megabytes(value: Any) -> int | None:
-    """Return a whole number of megabytes, or None for ``auto``."""
-    return None if value == "auto" else positive_int(value)
+def number(words: str, is_legal: Callable[[float], bool]) -> Callable[[Any], float]:
+    """Return the check of a number, given as such or as text. NaN is none."""
 
+    def checked(value: Any) -> float:
+        try:
+            given = float(value)
+        except (TypeError, ValueError):
+            given = math.nan
+        if not is_legal(given):
+            raise ValueError(f"{value!r} is not {words}.")
+        return given
 
-def mode_name(value: Any) -> str:
-    """Return one of MODES."""
-    return one_of(value, "mode", MODES)
-
-
-def known_mode(value: Any) -> str:
-    """Return one of KNOWN_MODES."""
-    return one_of(value, "verb for known failures", KNOWN_MODES)
+    return checked
 
 
 def text(value: Any) -> str:
