@@ -131,12 +131,6 @@ def pickle_in_torchscript(directory: Path) -> Path:
     return _rewritten(healthy_pt(directory), {"data.pkl": payload})
 
 
-def pickle_in_torchscript_constants(directory: Path) -> Path:
-    """The same in ``constants.pkl``."""
-    payload = pickle.dumps(Payload(directory / MARKER, "()"), protocol=2)
-    return _rewritten(healthy_pt(directory), {"constants.pkl": payload})
-
-
 # -- archives that are more than they seem --------------------------------------------------------------
 
 
@@ -155,11 +149,6 @@ def bomb_pt2(directory: Path) -> Path:
 def boast_pt(directory: Path) -> Path:
     """An archive that says of a weight of 24 bytes that it is a terabyte."""
     return _claimed(healthy_pt(directory), "data/0", 1 << 40)
-
-
-def boast_pt2(directory: Path) -> Path:
-    """The same of an exported program's."""
-    return _claimed(healthy_pt2(directory), "data/weights/weight_0", 1 << 40)
 
 
 def traversal_pt(directory: Path) -> Path:
@@ -222,59 +211,38 @@ def truncated(build: Builder, kept: float) -> Builder:
 
 def empty(suffix: str) -> Builder:
     """A file of no bytes. For ONNX Runtime that is a model without a graph."""
-    return _written(f"empty{suffix}", b"", suffix)
+    return _built(f"empty{suffix}", suffix, Path.touch)
 
 
 def text(suffix: str) -> Builder:
     """Build what a Git checkout without large files has in a model's place."""
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
-    return _written(f"text{suffix}", pointer, suffix)
+    return _built(f"text{suffix}", suffix, lambda path: path.write_bytes(pointer))
 
 
 def folder(suffix: str) -> Builder:
     """A directory under a model's name."""
-
-    def make(directory: Path) -> Path:
-        path = directory / f"model{suffix}"
-        path.mkdir()
-        return path
-
-    make.__name__ = f"folder{suffix}"
-    return make
+    return _built(f"folder{suffix}", suffix, Path.mkdir)
 
 
 def symlink_loop(suffix: str) -> Builder:
     """A link to itself."""
-
-    def make(directory: Path) -> Path:
-        path = directory / f"model{suffix}"
-        path.symlink_to(path.name)
-        return path
-
-    make.__name__ = f"symlink_loop{suffix}"
-    return make
+    return _built(f"symlink_loop{suffix}", suffix, lambda path: path.symlink_to(path.name))
 
 
 def pipe(suffix: str) -> Builder:
     """A named pipe that nobody writes to: whoever opens it, to load it or to hash it, waits for ever."""
+    return _built(f"pipe{suffix}", suffix, os.mkfifo)
 
-    def make(directory: Path) -> Path:
+
+def _built(name: str, suffix: str, make: Callable[[Path], Any]) -> Builder:
+    def build(directory: Path) -> Path:
         path = directory / f"model{suffix}"
-        os.mkfifo(path)
+        make(path)
         return path
 
-    make.__name__ = f"pipe{suffix}"
-    return make
-
-
-def _written(name: str, data: bytes, suffix: str) -> Builder:
-    def make(directory: Path) -> Path:
-        path = directory / f"model{suffix}"
-        path.write_bytes(data)
-        return path
-
-    make.__name__ = name
-    return make
+    build.__name__ = name
+    return build
 
 
 # -- ONNX: weights that lie elsewhere -------------------------------------------------------------------
@@ -325,18 +293,6 @@ def external_offset_beyond(directory: Path) -> Path:
     """Begins a terabyte behind the end of its file."""
     _secret(directory)
     return _external(directory, "secret", offset=1 << 40)
-
-
-def external_offset_negative(directory: Path) -> Path:
-    """Begins before its file."""
-    _secret(directory)
-    return _external(directory, "secret", offset=-64)
-
-
-def external_length_beyond(directory: Path) -> Path:
-    """Is longer than its file, and than the tensor."""
-    _secret(directory)
-    return _external(directory, "secret", length=1 << 40)
 
 
 def external_length_negative(directory: Path) -> Path:
@@ -595,14 +551,7 @@ def spin(x: Tensor) -> Tensor:
 
 def scripted(cls: type[nn.Module]) -> Builder:
     """The module as a TorchScript archive. It is never called here."""
-
-    def make(directory: Path) -> Path:
-        path = directory / "model.pt"
-        torch.jit.script(cls()).save(str(path))
-        return path
-
-    make.__name__ = cls.__name__
-    return make
+    return _built(cls.__name__, ".pt", lambda path: torch.jit.script(cls()).save(str(path)))
 
 
 def nested_source(directory: Path) -> Path:
@@ -640,13 +589,10 @@ class Allocates(nn.Module):
 def exported(cls: type[nn.Module]) -> Builder:
     """The module as an exported program. Exporting does not run it."""
 
-    def make(directory: Path) -> Path:
-        path = directory / "model.pt2"
+    def save(path: Path) -> None:
         torch.export.save(torch.export.export(cls(), (torch.ones(4, 3),)), path)
-        return path
 
-    make.__name__ = f"{cls.__name__}_exported"
-    return make
+    return _built(f"{cls.__name__}_exported", ".pt2", save)
 
 
 # -- archives -------------------------------------------------------------------------------------------

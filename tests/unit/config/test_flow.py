@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
@@ -26,17 +25,6 @@ def test_a_step_is_a_documented_function_of_a_case(step):
     assert function.__doc__
 
 
-def test_names_of_steps_are_unique():
-    assert len({step.name for step in FLOW}) == len(FLOW)
-
-
 def test_the_names_of_checks_are_those_of_the_table():
     assert names.checks() == flow.checks()
     assert set(flow.checks()) >= {"control_flow", "dims", "parity", "round_trip", "state"}
-
-
-def test_each_check_is_a_file_that_says_so():
-    checks = Path(importlib.import_module("pytest_torchexport.checks").__file__).parent
-    for name in flow.checks():
-        text = (checks / f"{name}.py").read_text()
-        assert text.startswith(f'"""The check ``{name}``: ')

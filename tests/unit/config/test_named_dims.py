@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
 from pytest_torchexport.config.named_dims import (
@@ -31,15 +29,10 @@ def shape(text):
     [
         ("batch 3 height width", ["batch", "3", "height", "width"]),
         ("", []),
-        ("   ", []),
-        ("  batch\t3 ", ["batch", "3"]),
         ("batch 2*time+1", ["batch", "2*time+1"]),
         ("(a+b)//2", ["(a+b)//2"]),
         ("_ batch", ["_", "batch"]),
-        ("0 a%4 a-b", ["0", "a%4", "a-b"]),
-        ("größe", ["größe"]),
         ("...", None),
-        (" ... ", None),
     ],
 )
 def test_a_shape_is_read_axis_by_axis(text, expected):
@@ -52,20 +45,10 @@ def test_a_shape_is_read_axis_by_axis(text, expected):
         ("batch a**2", "a**2"),
         ("batch a/2", "a/2"),
         ("-1", "-1"),
-        ("True", "True"),
-        ("1.5", "1.5"),
         ("f(x)", "f(x)"),
-        ("a[0]", "a[0]"),
-        ("'a'", "'a'"),
-        ("a==b", "a==b"),
-        ("a b,c", "b,c"),
         ("2*", "2*"),
         ("class", "class"),
-        ("*batch 3", "*batch"),
-        ("#c=3", "#c=3"),
-        ("a;b", "a;b"),
         ("__import__('os')", "__import__('os')"),
-        ("lambda:0", "lambda:0"),
     ],
 )
 def test_a_wrong_axis_is_named_with_what_is_legal(text, blamed):
@@ -76,35 +59,12 @@ def test_a_wrong_axis_is_named_with_what_is_legal(text, blamed):
     assert "a size, a dim's name, or an expression" in message
 
 
-@pytest.mark.parametrize("text", ["batch ...", "... 3", "... ..."])
-def test_dots_stand_alone(text):
-    with pytest.raises(ValueError, match=r"'\.\.\.' must stand alone"):
-        parse_shape(text)
-
-
-@pytest.mark.parametrize("value", [3, None, ["batch", 3], ("batch",), b"batch"])
-def test_a_shape_that_is_no_string_is_refused(value):
-    with pytest.raises(ValueError, match="a shape is a string like"):
-        parse_shape(value)
-
-
-def test_an_axis_of_many_digits_or_brackets_is_refused_or_read_but_does_not_crash():
-    assert texts(parse_shape("9" * 100)) == ["9" * 100]
-    for deep in ("(" * 300 + "a" + ")" * 300, "a" + "+a" * 5000):
-        with contextlib.suppress(ValueError):
-            assert texts(parse_shape(deep)) == [deep]
-
-
 @pytest.mark.parametrize(
     ("text", "sizes", "value"),
     [
-        ("7", {}, 7),
         ("a", {"a": 3}, 3),
         ("2*a+1", {"a": 3}, 7),
-        ("(a+b)*2", {"a": 1, "b": 2}, 6),
         ("a//2", {"a": 7}, 3),
-        ("a%4", {"a": 7}, 3),
-        ("a-b", {"a": 7, "b": 2}, 5),
     ],
 )
 def test_an_expression_has_the_value_python_gives_it(text, sizes, value):
@@ -112,24 +72,15 @@ def test_an_expression_has_the_value_python_gives_it(text, sizes, value):
     assert Expr(text).names == set(sizes)
 
 
-def test_a_missing_dim_is_a_key_error():
-    with pytest.raises(KeyError, match="b"):
-        Expr("a+b").evaluate({"a": 1})
-
-
 @pytest.mark.parametrize(
     ("text", "linear"),
     [
-        ("a", ("a", 1, 0)),
-        ("2*a", ("a", 2, 0)),
         ("2*a+1", ("a", 2, 1)),
         ("a-3", ("a", 1, -3)),
         ("3*(a+1)-a", ("a", 2, 3)),
         ("a*a", None),
         ("a//2", None),
-        ("a%7", None),
         ("a+b", None),
-        ("4", None),
         ("4//(a-8)", None),
     ],
 )
@@ -141,8 +92,6 @@ def test_linear_expressions_of_one_dim_are_recognized(text, linear):
     ("value", "sizes"),
     [
         ((1, 4), [1, 2, 3, 4]),
-        ((2, 2), [2]),
-        ((0, 1), [0, 1]),
         (range(32, 129, 32), [32, 64, 96, 128]),
         (range(8, 0, -2), [2, 4, 6, 8]),
         ([7, 2, 2, 1], [1, 2, 7]),
@@ -157,9 +106,7 @@ def test_sizes_come_from_a_pair_a_range_or_a_list(value, sizes):
     ("value", "written"),
     [
         ((2, 25), "(2, 25)"),
-        ((2, 2), "(2, 2)"),
         (range(4, 41, 4), "range(4, 41, 4)"),
-        (range(4, 5, 4), "(4, 4)"),
         ([7, 2], "[2, 7]"),
     ],
 )
@@ -174,23 +121,12 @@ def test_sizes_are_written_as_they_are_read(value, written):
     [
         ((4, 1), "low 4 is above high 1"),
         ((-1, 4), "size -1 is below 0"),
-        ([-3, 4], "size -3 is below 0"),
-        (range(-2, 3), "size -2 is below 0"),
         ((1, 2**62 + 1), r"size 4611686018427387905 is above 2\*\*62; legal are sizes from 0"),
-        (range(10**30), r"is above 2\*\*62"),
-        ([1, 10**30], r"is above 2\*\*62"),
         ([], "holds no size at all"),
-        (range(3, 3), "holds no size at all"),
-        (range(3, 0), "holds no size at all"),
         (5, r"is not \(low, high\), a range, or a list"),
-        (None, "is not"),
-        ("1..4", "is not"),
         ((1, 2, 3), "is not"),
-        ((1,), "is not"),
         ((1.0, 4.0), "is not"),
         ((True, 4), "is not"),
-        ([1, True], "is not"),
-        ([1, "2"], "is not"),
         ({"low": 1}, "is not"),
     ],
 )
@@ -209,10 +145,8 @@ def dim(sizes, example):
     [
         (range(9), 3, (0, 1, 3, 8)),
         (range(1, 9), 3, (1, 3, 8)),
-        (range(2, 9), 3, (2, 3, 8)),
         (range(32, 129, 32), 64, (32, 64, 128)),
         ((1, 2, 7), 2, (1, 2, 7)),
-        (range(4, 5), 4, (4,)),
         (range(4, 9), 2, (2, 4, 8)),
     ],
 )
@@ -253,8 +187,3 @@ def test_solve_names_the_axis_that_does_not_fit(given, parts):
         solve(given)
     for part in parts:
         assert part in str(caught.value)
-
-
-def test_division_by_a_dim_that_is_zero_is_told_as_a_misfit():
-    with pytest.raises(ValueError):
-        solve([(shape("n 4//n"), [0, 4])])

@@ -9,14 +9,12 @@ import math
 import unittest
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
 from specs import spec_of
 
 from pytest_torchexport.config.options import REGIONS
-from pytest_torchexport.explore.seeds import plain
 from pytest_torchexport.inputs import strategies
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.domains import (
@@ -30,16 +28,10 @@ from pytest_torchexport.inputs.domains import (
     of_argument,
 )
 from pytest_torchexport.inputs.recipes import (
-    EXTENTS,
     KINDS,
-    SPECIAL,
     Edit,
     LeafRecipe,
     Recipe,
-    describe_recipe,
-    example_recipe,
-    plain_recipe,
-    with_leaves,
 )
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
@@ -69,11 +61,6 @@ def test_integers_stay_within_the_examples_own_range(dtype):
     assert domain.rows_keep is None
 
 
-def test_integers_at_the_ends_of_int64():
-    domain = infer(torch.tensor([-(2**63), 2**63 - 1]))
-    assert (domain.low, domain.high) == (-(2**63), 2**63 - 1)
-
-
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32], ids=str)
 def test_masks_of_zeros_and_ones_stay_masks(dtype):
     kept = infer(torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
@@ -81,10 +68,6 @@ def test_masks_of_zeros_and_ones_stay_masks(dtype):
     assert (kept.low, kept.high) == (0, 1)
     empty_row = infer(torch.tensor([[1, 0, 0], [0, 0, 0]]).to(dtype))
     assert empty_row.rows_keep is not True
-
-
-def test_all_ones_of_bool_keep_one_too():
-    assert infer(torch.ones(2, 3, dtype=torch.bool)).rows_keep
 
 
 @pytest.mark.parametrize(
@@ -117,15 +100,6 @@ def test_nan_and_infinity_in_the_example_do_not_reach_the_domain():
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-RARE = (torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.complex128)
-
-
-@pytest.mark.parametrize("dtype", [*FLOATS, *RARE], ids=str)
-def test_every_float_type_has_a_domain(dtype):
-    domain = infer(torch.tensor([-1.0, 2.0]).to(dtype))
-    assert domain.kind == "float"
-    assert domain.low is None
-    assert math.isfinite(domain.scale)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool], ids=str)
@@ -143,17 +117,6 @@ def test_a_pair_is_an_inclusive_range():
     domain = declared((0.0, 99.0), torch.tensor([1]), "x")
     assert (domain.low, domain.high) == (0, 99)
     assert isinstance(domain.high, int)
-
-
-def test_an_infinite_end_is_open():
-    domain = declared((0.0, math.inf), torch.randn(3), "x")
-    assert (domain.low, domain.high) == (0.0, None)
-
-
-def test_a_declared_domain_drops_what_was_only_seen():
-    domain = declared([0, 1], torch.ones(2, 3, dtype=torch.int64), "x")
-    assert domain.rows_keep is None
-    assert domain.choices == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -210,21 +173,6 @@ def test_values_that_an_argument_cannot_have_are_refused(value, example, match):
         of_argument(value, example, "n")
 
 
-@pytest.mark.parametrize(
-    ("value", "example"),
-    [
-        ([2**70, math.inf], torch.zeros(1)),
-        ([2**70], torch.zeros(1) * 1j),
-        ((0, 2**70), torch.zeros(1)),
-        ([1], torch.ones(1) > 0),
-    ],
-)
-def test_values_that_the_tensor_can_hold_are_taken(value, example):
-    spec = spec_of(lambda x: x, example, values={"x": value})
-    for recipe in boundary_recipes(spec, seed=0):
-        assert build(spec, recipe) is not None
-
-
 def raises_above(limit, value):
     if value > limit:
         raise KeyError("too large")
@@ -253,11 +201,6 @@ def test_a_strategy_may_end_the_test(end):
 
     with pytest.raises(end, match="not here"):
         declared(st.floats(0, 1).map(value), torch.zeros(1), "x")
-
-
-def test_a_strategy_may_give_numbers_of_numpy():
-    domain = declared(st.floats(0, 1, width=32).map(np.float32), torch.zeros(1), "x")
-    assert all(isinstance(choice, float) for choice in domain.choices)
 
 
 def test_domains_describe_themselves():
@@ -345,13 +288,6 @@ def test_each_type_has_the_words_that_mean_something_for_it():
     assert words(torch.bool) == []
 
 
-def test_a_number_is_told_from_others_by_its_bits():
-    assert is_among(float("nan"), (0.0, math.nan))
-    assert not is_among(-0.0, (0.0,))
-    assert not is_among(0.0, (-0.0, math.nan))
-    assert is_among(2**53 + 1, (2**53 + 1,))
-
-
 def test_words_add_to_what_is_assumed_or_to_a_range():
     domain = declared(("nan", "inf"), torch.tensor([0.5, 0.0]), "x")
     assert (domain.low, domain.high, domain.special[1:]) == (0.0, 1.0, (math.inf, -math.inf))
@@ -421,26 +357,6 @@ def test_special_values_of_two_inputs_meet_each_other():
     assert sum(int((x.isinf() & (y == 0)).sum()) for x, y in mixed) > 4
 
 
-def test_nothing_is_drawn_that_was_not_asked_for():
-    def legal(recipe: Recipe) -> None:
-        x, y, n = build(BOTH, recipe).args
-        assert not x.isinf().any()
-        assert not y.isnan().any()
-        assert ((y.abs() <= 1) | y.isinf()).all()
-        assert ((n >= 5) & (n <= 9) | torch.isin(n, torch.tensor(limits))).all()
-        seen.update(*(str(float(v)) for v in (x.sum(), y.sum())))
-        if recipe.leaves[0].kind == SPECIAL or recipe.leaves[0].edits:
-            marked.append(bool(x.isnan().any()))
-
-    limits = numbers_of(["limits"], torch.int64)
-    seen: set[str] = set()
-    marked: list[bool] = []
-    for_each(recipes(BOTH), legal, seed=1, most=100)
-    for recipe in (*boundary_recipes(BOTH, 0), *plain(BOTH, (), 0)):
-        legal(recipe)
-    assert any(marked)
-
-
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_special_values_keep_all_their_bits(dtype):
     spec = spec_of(lambda x: x, torch.randn(2, 9).to(dtype), values={"x": "edges"})
@@ -461,30 +377,6 @@ def test_special_values_survive_json_and_the_report():
     data = recipe.as_dict()
     data["leaves"][0]["edits"] = [[0, "nan"]]  # as a report has it, and older versions had it
     assert repr(Recipe.from_dict(data).leaves[0].edits) == repr((Edit(0, math.nan),))
-
-
-def test_a_special_value_is_described_with_where_it_is():
-    spec = spec_of(lambda x: x, torch.zeros(2, 3), values={"x": "edges"})
-    texts = []
-    for extent in EXTENTS:
-        item = LeafRecipe(kind="zeros", edits=(Edit(4, math.nan, extent),))
-        recipe = Recipe(sizes={}, leaves=(item,))
-        texts.append(describe_recipe(spec, recipe, build(spec, recipe)).partition("] ")[2])
-    assert texts == ["zeros with [1, 1]=nan", "zeros with [1, :]=nan", "zeros with all=nan"]
-    whole = spec_of(lambda n: n, torch.tensor([[1, 2]]), values={"n": "limits"})
-    item = LeafRecipe(kind="zeros", edits=(Edit(0, 2**63 - 1, "all"),))
-    recipe = Recipe(sizes={}, leaves=(item,))
-    assert "=9223372036854775807" in describe_recipe(whole, recipe, build(whole, recipe))
-
-
-def test_a_literal_keeps_special_values():
-    spec = spec_of(lambda x: x, torch.rand(4), values={"x": (0.0, 1.0, "nan", "inf")})
-    recipe = with_leaves(
-        plain_recipe(spec, "zeros", {}, 0), {0: torch.tensor([math.nan, -math.inf, 7.0, -7.0])}
-    )
-    built = build(spec, recipe).args[0].tolist()
-    assert math.isnan(built[0])
-    assert built[1:] == [-math.inf, 1.0, 0.0]
 
 
 # -- without words ---------------------------------------------------------------------------------
@@ -519,12 +411,6 @@ def test_a_number_that_a_narrow_dtype_makes_zero_has_no_sign(dtype):
     assert not (found.signbit() & (found == 0)).any()
 
 
-def test_a_tiny_number_that_the_user_declared_stays():
-    spec = spec_of(lambda x: x, torch.ones(2), values={"x": (1e-40, 1.0)})
-    recipe = Recipe(sizes={}, leaves=(LeafRecipe(kind="ones", edits=(Edit(0, 2e-40),)),))
-    assert 0 < float(build(spec, recipe).args[0].min()) < 1e-39
-
-
 NODES = torch.randn(6, 3)
 EDGES = torch.tensor([[0, 1, 5, 2], [1, 2, 0, 4]])
 
@@ -556,14 +442,6 @@ def test_integers_just_below_the_size_of_an_input_index_it(values, expected):
     assert found(values) == expected
 
 
-def test_a_mask_of_two_sequences_indexes_nothing():
-    assert found([[1, 1, 0], [1, 0, 0]], torch.ones(2, 3)) is None
-
-
-def test_a_size_of_one_is_indexed_by_nothing():
-    assert found([0, 0], torch.ones(1, 3)) is None
-
-
 def calls(spec):
     for kind in (*KINDS, "example"):
         item = LeafRecipe(kind=kind, edits=(Edit(1, 5), Edit(2, 0)))
@@ -584,13 +462,6 @@ def test_offsets_stay_in_order_and_within_the_list(last):
         assert offsets == sorted(offsets)
         assert offsets[0] == 0
         assert offsets[-1] == size if last == 6 else offsets[-1] < size
-
-
-def test_the_example_stays_what_it_is():
-    spec = spec_of(lambda x, edges: x, NODES, EDGES)
-    assert torch.equal(build(spec, example_recipe(spec)).args[1], EDGES)
-    (said,) = (str(item) for item in spec.assumed if item.kind == "values")
-    assert said == "values of edges are 0..5, as in the example, and below the size of x"
 
 
 def test_a_call_that_was_recorded_beside_it_counts_too():
