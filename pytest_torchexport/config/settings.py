@@ -282,7 +282,7 @@ OF_A_RUN = ("targets", "devices", "report", "known", "known_reason", "shard")
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """Return settings with these values, checked. Raises ValueError that names the setting."""
     rows = {row.name: row for row in TABLE}
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in values.items():
         row = rows[name]
         try:
