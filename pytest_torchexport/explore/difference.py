@@ -64,8 +64,6 @@ NEXT = 1e-6
 COMMON, DIFFERENT = 30, 300
 # Thresholds that are met at once, at most: 2 ** 4 combinations of their sides.
 TOGETHER = 4
-# Other calls to start from, and elements of each that are moved.
-STARTS, MOST_PLACES = 2, 4
 # Calls of sizes that are such bounds together.
 MOST_SIZED = 12
 # Bounds that differ by less are the same, rounded to another precision.
@@ -110,7 +108,8 @@ class Side:
             return None
         if self._learn(recipe, recorded):
             self.keep(recipe)
-        return Base(recipe, recorded.far) if math.isfinite(recorded.far) else None
+        far = goal.far(recorded.reached) if goal is not None else math.inf
+        return Base(recipe, far) if math.isfinite(far) else None
 
     def probe(self, base: Base, goal: Reach) -> Probe | None:
         """Probe a call, once."""
@@ -291,15 +290,12 @@ class DifferenceSearch:
     ) -> Iterator[tuple[Reach, Recipe]]:
         """Yield goals, each with the call to start from.
 
-        Of each threshold from the nearest call. ``together``: if that does not get there, of other
-        elements from others, as the nearest element need not be one that can; then of several at
-        once, as a program may ask for several conditions of which none alone changes anything.
+        Of each threshold from the nearest call; if ``together``, then of several at once, as a
+        program may ask for several conditions of which none alone changes anything.
         """
         for key in keys:
             for margin in self._margins(side, key):
                 yield Reach((key,), (margin,)), side.nearest[key][1]
-        if together:
-            yield from self._elsewhere(side, keys)
         for part in BEYOND_TOGETHER if together else ():
             for several in _combinations(side):
                 margins = tuple(
@@ -307,25 +303,6 @@ class DifferenceSearch:
                     for key in several
                 )
                 yield Reach(several, margins), side.nearest[several[0]][1]
-
-    def _elsewhere(self, side: Side, keys: Sequence[Key]) -> Iterator[tuple[Reach, Recipe]]:
-        """Yield goals of other elements, from other calls."""
-        sizes = self._spec.example_sizes
-        others = [
-            plain_recipe(self._spec, "uniform", sizes, self._seed + number)
-            for number in range(STARTS)
-        ]
-        for key in keys:
-            near, base = side.nearest[key]
-            if near.met or near.bound is None:
-                continue
-            for start, part in itertools.product([*others, base], BEYOND_TOGETHER):
-                call = build(self._spec, start)
-                side.calls += 1
-                places = side.runs.columns(call, key) if call is not None else []
-                for place in places[:MOST_PLACES]:
-                    if not side.nearest[key][0].met:
-                        yield Reach((key,), (part * near.size,), place), start
 
     def _margins(self, side: Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""
@@ -370,7 +347,7 @@ class DifferenceSearch:
         """Keep the call that came nearest to a goal if it meets it, or nearly does."""
         if not base.far:
             self._keep(base.recipe)
-        if len(goal.keys) > 1 or goal.place is not None:
+        if len(goal.keys) > 1:
             return
         key = goal.keys[0]
         near, recipe = side.nearest[key]

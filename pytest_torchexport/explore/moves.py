@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import operator
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore import steps
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
-from pytest_torchexport.explore.steps import Quantity, Range
 from pytest_torchexport.inputs.building import build_leaves
+from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
@@ -40,10 +42,17 @@ MAX_POSITIONS = 8
 AGAIN = 0.3
 # How often it exchanges two of them.
 SWAPPED = 0.3
-
-
 # Rows that are tried in place of all others.
 MAX_ROWS = 4
+# How often the solver of steps goes over the multipliers. It ends before that if none of them moves
+# the step by more than this part of what is missing.
+SWEEPS, SETTLED = 60, 1e-6
+# How often a step is continued with the elements that are not yet at an end of their range.
+CONTINUED = 4
+# A step that reaches less than this part of the amount gives up the other quantities.
+ENOUGH = 0.5
+
+Range = tuple[float, float]
 
 
 # -- towards one outcome ------------------------------------------------------------------------
@@ -101,7 +110,7 @@ def cornered(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
         leaf = spec.leaves[index]
         if built is None or not may_change(leaf) or built[index].shape != gradient.shape:
             continue
-        domain = cast(TensorLeaf, leaf).domain
+        domain = domain_of(spec, index)
         if domain.low is None or domain.high is None or not bool(gradient.any()):
             continue
         value = built[index].detach()
@@ -134,23 +143,15 @@ def _positions_read(
         if is_view(operand, given):
             yield index, places_in(operand, given)
             return
-    number = _one_number(operand)
-    if number is None:
+    if isinstance(operand, Tensor) and operand.numel() == 1 and not operand.is_complex():
+        operand = float(operand.detach())
+    if not isinstance(operand, (int, float)) or isinstance(operand, bool):
         return
     for index, leaf in enumerate(spec.leaves):
         if may_change(leaf) and not built[index].is_complex():
-            found = (built[index].detach().double().reshape(-1) == number).nonzero().reshape(-1)
+            found = (built[index].detach().double().reshape(-1) == operand).nonzero().reshape(-1)
             if 0 < len(found) <= MAX_POSITIONS:
                 yield index, found
-
-
-def _one_number(operand: Any) -> float | None:
-    if isinstance(operand, Tensor):
-        number = operand.numel() == 1 and not operand.is_complex()
-        return float(operand.detach()) if number else None
-    if isinstance(operand, (int, float)) and not isinstance(operand, bool):
-        return float(operand)
-    return None
 
 
 def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) -> Iterator[Tensor]:
@@ -208,14 +209,14 @@ def stepped(
     if built is None:
         return None
     shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
+    usable = [i for i in shapes if may_change(spec.leaves[i])]
     # One of some numbers moves only if nothing else does: it is rounded, or it stays.
-    free = [i for i in shapes if _may_step(spec.leaves[i])]
-    usable = free or [i for i in shapes if may_change(spec.leaves[i])]
-    values = {i: built[i].detach() for i in usable}
-    if any(value.shape != shapes[index] for index, value in values.items()):
+    free = [i for i in usable if (of := domain_of(spec, i)).kind == "float" and not of.choices]
+    values = {i: built[i].detach() for i in free or usable}
+    if not values or any(value.shape != shapes[index] for index, value in values.items()):
         return None
     ranges = {index: range_of(spec.leaves[index]) for index in values}
-    moved = steps.stepped(values, ranges, wanted, kept) if values else None
+    moved = smallest_step(values, ranges, wanted, kept)
     if moved is None:
         return None
     return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
@@ -228,7 +229,7 @@ def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
         return
     for swaps in probe.swaps():
         for leaf, positions in _positions_read(swaps.indices, probe.inputs, built, spec):
-            domain = cast(TensorLeaf, spec.leaves[leaf]).domain
+            domain = domain_of(spec, leaf)
             low, high = int(domain.low or 0), int(domain.high or 0)
             best = swaps.gains[:, low : high + 1].min(-1)
             order = best.values.argsort()
@@ -402,6 +403,11 @@ def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
     return rng.randint(low, high)
 
 
+def domain_of(spec: InputSpec, index: int) -> Domain:
+    """Return the domain of a leaf that is a tensor."""
+    return cast(TensorLeaf, spec.leaves[index]).domain
+
+
 def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
     """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
     if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
@@ -409,10 +415,105 @@ def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
     return leaf.domain.elements is None and leaf.domain.triangle is None
 
 
-def _may_step(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Return True if the search may move a leaf's numbers by any amount, within their range."""
-    domain = leaf.domain if isinstance(leaf, TensorLeaf) and may_change(leaf) else None
-    return domain is not None and domain.kind == "float" and not domain.choices
+# -- the size of a step -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A quantity of a call: its gradients per float leaf, and the most that it may change by.
+
+    A negative ``most`` says how far it has to fall.
+    """
+
+    gradients: Mapping[int, Tensor]
+    most: float
+
+
+def smallest_step(
+    values: Mapping[int, Tensor],
+    ranges: Mapping[int, Range],
+    wanted: Sequence[Quantity],
+    kept: Sequence[Quantity] = (),
+) -> dict[int, Tensor] | None:
+    """Return the leaves after the smallest step that lets quantities fall by given amounts.
+
+    To first order. The step stays within the inputs' ranges, and other quantities rise by no more
+    than they may: they are the distances at which earlier conditions would change. The problem is
+    the quadratic program ``min |step|²`` with one linear constraint per quantity; it has few
+    constraints and is solved by coordinate ascent on their multipliers (C. Hildreth, 1957). None if
+    no quantity that is to fall depends on the leaves.
+
+    If the kept quantities leave no way to half of what is wanted, the step ignores them. Elements
+    that are not finite stay as they are, and quantities that are not finite do not count.
+    """
+    wanted, kept = (
+        [item for item in items if math.isfinite(item.most)] for items in (wanted, kept)
+    )
+    if not wanted:
+        return None
+    own = _flat(values, values)
+    fixed = ~own.isfinite()
+    start = own.masked_fill(fixed, 0.0)
+    low, high = (
+        _flat({i: torch.full_like(v, ranges[i][end]) for i, v in values.items()}, values)
+        for end in (0, 1)
+    )
+    low, high = low.masked_fill(fixed, 0.0), high.masked_fill(fixed, 0.0)
+    slopes = torch.stack([_flat(item.gradients, values) for item in (*wanted, *kept)]) * ~fixed
+    most = torch.tensor([item.most for item in (*wanted, *kept)], dtype=torch.float64)
+    number = len(wanted)
+    if not slopes[:number].square().sum() > 0:
+        return None
+    there = _within(start, low, high, slopes, most)
+    missing = -most[:number].clamp(max=0.0).sum()
+    left = (slopes[:number] @ (there - start) - most[:number]).clamp(min=0.0).sum()
+    if kept and not left <= ENOUGH * missing:
+        there = _within(start, low, high, slopes[:number], most[:number])
+    there = torch.where(fixed, own, there)
+    parts = torch.split(there, [value.numel() for value in values.values()])
+    return {
+        index: part.reshape(value.shape)
+        for (index, value), part in zip(values.items(), parts, strict=True)
+    }
+
+
+def _flat(tensors: Mapping[int, Tensor], like: Mapping[int, Tensor]) -> Tensor:
+    """Return the tensors of these leaves in one row; zeros for those that are missing."""
+    return torch.cat(
+        [tensors.get(i, torch.zeros_like(leaf)).double().reshape(-1) for i, leaf in like.items()]
+    )
+
+
+def _within(start: Tensor, low: Tensor, high: Tensor, slopes: Tensor, most: Tensor) -> Tensor:
+    """Return where the step ends. Elements that reach an end of their range stay there."""
+    there = start.clamp(low, high)
+    free = torch.ones_like(there, dtype=torch.bool)
+    for _ in range(CONTINUED):
+        change = _smallest(slopes * free, most - slopes @ (there - start))
+        there = (there + change).clamp(low, high)
+        stuck = ((there == low) & (change < 0)) | ((there == high) & (change > 0))
+        if not (stuck & free).any():
+            break
+        free &= ~stuck
+    return there
+
+
+def _smallest(slopes: Tensor, most: Tensor) -> Tensor:
+    """Return the smallest change for which ``slopes @ change <= most``."""
+    products: list[list[float]] = (slopes @ slopes.T).tolist()
+    missing: list[float] = (-most).tolist()
+    pulls = [0.0] * len(missing)
+    for _ in range(SWEEPS if len(pulls) > 1 else 1):
+        moved = 0.0
+        for number, row in enumerate(products):
+            if row[number] > 0:
+                left = missing[number] - sum(map(operator.mul, row, pulls))
+                pull = max(0.0, pulls[number] + left / row[number])
+                moved = max(moved, abs(pull - pulls[number]) * math.sqrt(row[number]))
+                pulls[number] = pull
+        if moved <= SETTLED * max(map(abs, missing)):
+            break
+    return -(torch.tensor(pulls, dtype=slopes.dtype, device=slopes.device) @ slopes)
 
 
 # -- views -------------------------------------------------------------------------------------

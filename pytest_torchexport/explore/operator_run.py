@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -94,39 +94,21 @@ class Near:
 
 @dataclass(frozen=True)
 class Reach:
-    """A goal: thresholds that a call is to be beyond, each by a margin; at an equality, as near.
-
-    ``place`` is the position of an element, if not that of the nearest one.
-    """
+    """A goal: thresholds that a call is to be beyond, each by a margin; at an equality, as near."""
 
     keys: tuple[Key, ...]
     margins: tuple[float, ...]
-    place: int | None = None
 
-    def far(self, thresholds: Mapping[Key, Threshold]) -> float:
+    def far(self, reached: Mapping[Key, Threshold]) -> float:
         """Return how far a call is from it: 0 if it is about as far beyond as it should be."""
-        if not all(key in thresholds for key in self.keys):
+        if not all(key in reached for key in self.keys):
             return math.inf
-        several = [thresholds[key] for key in self.keys]
-        if not self.has_place(several):
-            return math.inf
-        pairs = zip(self.keys, self.margins, several, self.places(several), strict=True)
-        return sum(
-            _left(key, margin, threshold, threshold.missing_at(place))
-            for key, margin, threshold, place in pairs
-        )
-
-    def has_place(self, thresholds: Sequence[Threshold]) -> bool:
-        """Return True if the element is there: a selection by values may have fewer ones."""
-        rows = [each.far for each in thresholds]
-        return self.place is None or all(r is not None and self.place < r.numel() for r in rows)
-
-    def places(self, thresholds: Sequence[Threshold]) -> Sequence[int | None]:
-        """Return the position of the element of each threshold; None: the nearest."""
-        return _places(thresholds) if self.place is None else [self.place] * len(thresholds)
+        several = [reached[key] for key in self.keys]
+        return sum(map(_left, self.keys, self.margins, several, _places(several)))
 
 
-def _left(key: Key, margin: float, threshold: Threshold, missing: float) -> float:
+def _left(key: Key, margin: float, threshold: Threshold, place: int | None) -> float:
+    missing = threshold.missing_at(place)
     if not key.way:
         return max(missing - margin, 0.0)
     least, most = 0.5 * margin, 1.5 * margin
@@ -154,10 +136,12 @@ def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
 
 
 @dataclass
-class _Recorder:
-    """Handle each operator of one run.
+class Recorded:
+    """The record of a call: how near it came to thresholds, and what its operators made equal.
 
-    ``bounds`` are further thresholds, of every operand. ``wanted`` are those to remember.
+    ``bounds`` are further thresholds, of every operand, and ``wanted`` those to remember.
+    ``tables`` are the many numbers with which an operator compared at once. ``ran`` is False if no
+    operator of torch's ran.
     """
 
     bounds: Sequence[float]
@@ -215,25 +199,6 @@ class _Recorder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """The record of a call: how near it came to thresholds, and what its operators made equal.
-
-    ``tables`` are the many numbers with which an operator compared at once. ``ran`` is False if no
-    operator of torch's ran. ``far`` is the distance to a goal.
-    """
-
-    near: Mapping[Key, Near]
-    merges: frozenset[Merge]
-    tables: Mapping[tuple[str, int], Tensor]
-    ran: bool
-    far: float
-
-    def tensors(self) -> Iterable[Tensor]:
-        """Return the tensors of the record."""
-        return self.tables.values()
-
-
-@dataclass(frozen=True, kw_only=True)
 class OperatorRuns:
     """One side, eager or the artifact, whose operators are recorded.
 
@@ -249,79 +214,52 @@ class OperatorRuns:
 
     def run(self, call: Call, goal: Reach | None = None) -> Recorded | None:
         """Return what the call's operators showed; None if it raises."""
-        recorder = _Recorder(self.bounds, goal.keys if goal is not None else ())
-        if not self._record(recorder, call):
-            return None
-        return Recorded(
-            near=recorder.near,
-            merges=frozenset(recorder.merges),
-            tables=recorder.tables,
-            ran=recorder.ran,
-            far=goal.far(recorder.reached) if goal is not None else 0.0,
-        )
+        recorded = Recorded(self.bounds, goal.keys if goal is not None else ())
 
-    def columns(self, call: Call, key: Key) -> list[int]:
-        """Return the nearest element to a threshold in each column, the nearest of all first."""
-        recorder = _Recorder(self.bounds, (key,))
-        self._record(recorder, call)
-        far = recorder.reached[key].far if key in recorder.reached else None
-        if far is None:
-            return []
-        columns = far.reshape(-1, far.shape[-1]) if far.dim() > 1 else far.reshape(-1, 1)
-        least = columns.min(0)
-        places = least.indices * columns.shape[1] + torch.arange(columns.shape[1])
-        return [int(place) for place in places[least.values.argsort()]]
-
-    def _record(self, recorder: _Recorder, call: Call) -> bool:
-        """Run a call; return False if it raises."""
-
-        def recorded(go: Callable[[], Any]) -> Any:
-            with operations(recorder.operator):
+        def run(go: Callable[[], Any]) -> Any:
+            with operations(recorded.operator):
                 return go()
 
-        outcome = observe(
-            self.fresh(), call, seed=self.seed, grad_mode=self.grad_mode, run=recorded
-        )
+        outcome = observe(self.fresh(), call, seed=self.seed, grad_mode=self.grad_mode, run=run)
         self.done()
         if not isinstance(outcome, Returned):
-            return False
-        recorder.returned(outcome.value)
-        return True
+            return None
+        recorded.returned(outcome.value)
+        return recorded
 
     def probe(self, call: Call, goal: Reach) -> Probe | None:
         """Return the way of a call to a goal; None if it misses one of the thresholds."""
-        recorder = _Recorder(self.bounds, goal.keys)
+        recorded = Recorded(self.bounds, goal.keys)
         function = self.fresh()
         seed_everything(self.seed)
         with torch.enable_grad(), _without_parameters(function):
             inputs = Differentiable(call)
             own = inputs.call
             try:
-                with operations(recorder.operator):
-                    recorder.returned(function(*own.args, **own.kwargs))
+                with operations(recorded.operator):
+                    recorded.returned(function(*own.args, **own.kwargs))
             except TimeLimitExceeded:
                 raise
             except Exception:  # noqa: S110  # ``run`` shows what the side does
                 pass
             finally:
                 self.done()
-        several = [recorder.reached[key] for key in goal.keys if key in recorder.reached]
-        if len(several) < len(goal.keys) or not goal.has_place(several):
+        if not all(key in recorded.reached for key in goal.keys):
             return None
-        return _probe(goal, recorder, inputs)
+        return _probe(goal, recorded, inputs)
 
 
-def _probe(goal: Reach, recorder: _Recorder, inputs: Differentiable) -> Probe:
-    several = [recorder.reached[key] for key in goal.keys]
+def _probe(goal: Reach, recorded: Recorded, inputs: Differentiable) -> Probe:
+    several = [recorded.reached[key] for key in goal.keys]
     gaps: list[Gap] = []
     compared: list[Compared] = []
     for key, margin, threshold, place in zip(
-        goal.keys, goal.margins, several, goal.places(several), strict=True
+        goal.keys, goal.margins, several, _places(several), strict=True
     ):
         pulls = threshold.pull() if place is None else threshold.pull(place)
         ways = [
             (edge, pull.to(operand.dtype))
-            for edge, (operand, pull) in zip(recorder.edges[key], pulls, strict=True)
+            for edge, (operand, pull) in zip(recorded.edges[key], pulls, strict=True)
             if edge is not None
         ]
         found = inputs.gradients(*zip(*ways, strict=True)) if ways else {}
