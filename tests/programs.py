@@ -8,9 +8,8 @@ import traceback
 import warnings
 from contextlib import contextmanager
 
-from pytest_torchexport.explore.callgraph import functions_of
 from pytest_torchexport.explore.recorder import ConditionRecorder
-from pytest_torchexport.explore.twins import twins_of, with_recorder
+from pytest_torchexport.explore.twins import functions_of, twins_of, with_recorder
 from pytest_torchexport.outcomes.subject import Subject
 
 # What every program may use: it logs what is evaluated, and in which order.

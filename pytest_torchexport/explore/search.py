@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,7 +23,6 @@ from pytest_torchexport.explore.conditions import (
     ConditionId,
     ConditionKey,
     ConditionOutcome,
-    Event,
     Path,
 )
 from pytest_torchexport.explore.observed import Observed
@@ -50,6 +50,8 @@ BASES = 3
 FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
+ROUNDS_OF_LOOPS = (NONE, ONCE, MORE)
+
 Goal = tuple[ConditionKey, ConditionOutcome]
 
 
@@ -76,7 +78,7 @@ class Seen:
     decide it, and ``VALUES`` if values do.
     """
 
-    counts: dict[ConditionOutcome, int] = field(default_factory=dict)
+    counts: Counter[ConditionOutcome] = field(default_factory=Counter)
     steers: set[str] = field(default_factory=set)
     # The marks of the condition on the first call that evaluated it, and the sizes of that call.
     first: tuple[tuple[object, ...], Mapping[str, int]] | None = None
@@ -175,9 +177,20 @@ class Trials:
         if path is None:
             self.refused += 1
             return None
+        self._learn(recipe, path)
+        self._keep(recipe, path)
+        return path
+
+    def _learn(self, recipe: Recipe, path: Path) -> None:
         sizes = self.spec.all_sizes(recipe.sizes)
         for position, event in enumerate(path.events):
-            self._learn(event, position, recipe, path)
+            if event.on_values or event.read:
+                seen = self.seen.setdefault(event.key, Seen())
+                seen.on_tensors |= event.on_values
+                seen.read |= event.read
+            if isinstance(event.outcome, bool):
+                base = Base.at(event, position, recipe, path)
+                self._keep_base((event.key, not event.outcome), base)
         for key, marks in path.marks().items():
             seen = self.seen.setdefault(key, Seen())
             if key not in self._unsteady:
@@ -185,13 +198,10 @@ class Trials:
         for key, lengths in path.loops.items():
             ended = sum(event.key == key and not event.outcome for event in path.events)
             self.seen[key].left |= ended < len(lengths)
-            for wanted in (NONE, ONCE, MORE):
+            for wanted in ROUNDS_OF_LOOPS:
                 self._keep_base((key, wanted), self._loop_base(recipe, path, key, wanted))
         for (key, outcome), count in path.taken().items():
-            counts = self.seen[key].counts
-            counts[outcome] = counts.get(outcome, 0) + count
-        self._keep(recipe, path)
-        return path
+            self.seen[key].counts[outcome] += count
 
     def near(self, recipe: Recipe, goal: Goal) -> Base | None:
         """Run a call; return the place on its path where it came nearest to an outcome."""
@@ -211,15 +221,6 @@ class Trials:
             self._probed = asked, self._observed.probe(call, *asked[1:], self.deadline)
         return self._probed[1]
 
-    def _learn(self, event: Event, position: int, recipe: Recipe, path: Path) -> None:
-        if event.on_values or event.read:
-            seen = self.seen.setdefault(event.key, Seen())
-            seen.on_tensors |= event.on_values
-            seen.read |= event.read
-        if isinstance(event.outcome, bool):
-            base = Base.at(event, position, recipe, path)
-            self._keep_base((event.key, not event.outcome), base)
-
     def _keep_base(self, goal: Goal, base: Base) -> None:
         kept = self._bases.setdefault(goal, [])
         self._first.setdefault(goal, base)
@@ -236,20 +237,14 @@ class Trials:
     def _keep(self, recipe: Recipe, path: Path) -> None:
         """Add a call to the corpus if its path or one of its outcomes is new or rare."""
         found = found_on(recipe, path, searched=self.searching)
-        rare = any(self._kept(goal) < KEPT_PER_OUTCOME for goal in found.taken)
+        taken = Counter(goal for known in self.corpus for goal in known.taken)
+        rare = any(taken[goal] < KEPT_PER_OUTCOME for goal in found.taken)
         new = found.decisions not in self._paths and len(self.corpus) < KEPT
         if rare or new:
             self._paths.add(found.decisions)
             self.corpus.append(found)
 
-    def _kept(self, goal: Goal) -> int:
-        return sum(goal in found.taken for found in self.corpus)
-
     # -- what is known --------------------------------------------------------------------------
-
-    def depend_on_inputs(self) -> bool:
-        """Return True if some condition may depend on the input."""
-        return any(seen.depends for seen in self.seen.values())
 
     def open(self, *, doubtful: bool = False) -> Iterator[Goal]:
         """Yield the outcomes that no call took, of conditions that may depend on the input.
@@ -272,7 +267,7 @@ class Trials:
     def base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
         """Return the call as a base: the place on its path where it came nearest to the outcome."""
         key, wanted = goal
-        if wanted in (NONE, ONCE, MORE):
+        if wanted in ROUNDS_OF_LOOPS:
             return self._loop_base(recipe, path, key, wanted)
         found = (
             Base.at(event, position, recipe, path)
@@ -288,7 +283,9 @@ class Trials:
 
         A loop that calls leave may be left in its first round: there the last condition decides.
         """
-        missing = _rounds_missing(path.loops.get(key, []), wanted)
+        aim = ROUNDS_OF_LOOPS.index(wanted)
+        lengths = [min(length, 2) for length in path.loops.get(key, [])]
+        missing = min((abs(length - aim) for length in lengths), default=math.inf)
         begun = [i for i, event in enumerate(path.events) if event.key == key and event.outcome]
         if wanted == ONCE and missing and self.seen[key].left and len(begun) > 1:
             for position in range(begun[1] - 1, begun[0], -1):
@@ -305,14 +302,6 @@ class Trials:
     def first(self, goal: Goal) -> Base | None:
         """Return the first call that got to the condition and did not take the outcome."""
         return self._first.get(goal)
-
-
-def _rounds_missing(lengths: list[int], wanted: ConditionOutcome) -> float:
-    aim = {NONE: 0, ONCE: 1, MORE: 2}[str(wanted)]
-    return min(
-        (0 if wanted == MORE and length > aim else abs(length - aim) for length in lengths),
-        default=math.inf,
-    )
 
 
 @dataclass(frozen=True)
@@ -424,7 +413,7 @@ class Search:
             for recipe in itertools.islice(kind(self._spec, self._constants, self._seed), most):
                 trials.run(recipe)
                 yield
-            if not trials.depend_on_inputs():
+            if not any(seen.depends for seen in trials.seen.values()):
                 break  # odder values will not change that
         self._seeded = True
 
@@ -445,12 +434,12 @@ class Search:
         configuration, and no input changes them. One to which no call has a distance waits a round.
         """
         goals = self._trials.open(doubtful=True)
-        left = [goal for goal in goals if self._has_rounds_left(goal)]
+        left = [
+            goal
+            for goal in goals
+            if self._rounds.get(goal, 0) < (1 if self._is_doubtful(goal) else ROUNDS)
+        ]
         return min(left, key=self._turn, default=None)
-
-    def _has_rounds_left(self, goal: Goal) -> bool:
-        most = 1 if self._is_doubtful(goal) else ROUNDS
-        return self._rounds.get(goal, 0) < most
 
     def _is_doubtful(self, goal: Goal) -> bool:
         """Return True if nothing shows that the condition depends on the input.
@@ -461,9 +450,8 @@ class Search:
         return self._trials.seen[goal[0]].constant
 
     def _turn(self, goal: Goal) -> int:
-        trials = self._trials
-        measured = any(math.isfinite(base.far) for base in trials.bases(goal))
-        waits = ROUNDS if trials.seen[goal[0]].constant else 0
+        measured = any(math.isfinite(base.far) for base in self._trials.bases(goal))
+        waits = ROUNDS if self._is_doubtful(goal) else 0
         return self._rounds.get(goal, 0) + waits + (not measured)
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.eager.queries import GRAD_MODE, INFERENCE_MODE, THREADS, Query, queries
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.explore.callgraph import mentions
+from pytest_torchexport.explore.twins import mentions
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.explore.callgraph import (
+from pytest_torchexport.explore.twins import (
     functions_of,
     home_of,
     mentions,

@@ -18,11 +18,11 @@ from torch.overrides import _get_current_function_mode_stack
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore import probe as probes
-from pytest_torchexport.explore.callgraph import functions_of, owner_of
 from pytest_torchexport.explore.conditions import moving
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.probe import gradients
 from pytest_torchexport.explore.recorder import MAX_ROUNDS
+from pytest_torchexport.explore.twins import functions_of, owner_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import Raised, Returned

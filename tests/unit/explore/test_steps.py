@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-
 from pytest_torchexport.explore.steps import Quantity, stepped
 
 
