@@ -21,15 +21,20 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.merges import WIDE, Merge, merging
-from pytest_torchexport.explore.operator_run import Key, Near, OperatorRuns, Reach, Recorded
+from pytest_torchexport.explore.operator_run import Key, Merge, Near, OperatorRuns, Reach, Recorded
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import Base, Pursuit
 from pytest_torchexport.explore.seeds import scaled, sized_together
 from pytest_torchexport.explore.thresholds import AT, COMPARING, CONSTANT, LARGEST_EPSILON, STATED
-from pytest_torchexport.inputs.building import build
-from pytest_torchexport.inputs.recipes import SWITCHED, Recipe, example_recipe, plain_recipe
-from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.building import build, build_leaves
+from pytest_torchexport.inputs.recipes import (
+    SWITCHED,
+    Recipe,
+    example_recipe,
+    plain_recipe,
+    with_leaves,
+)
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.inputs.strategies import within_memory
 from pytest_torchexport.outcomes.operator_table import row_of
 
@@ -71,6 +76,15 @@ SAME = 1e-6
 # The most bounds that only the artifact has and that eager's operands are compared with.
 MOST_BOUNDS = 4
 TINY = 1e-30
+LARGEST = torch.finfo(torch.float64).max
+# In the type that an exporter or a runtime may cast integers to, these are equal, or they change
+# their order: float32, int32, float64.
+WIDE = (
+    Merge(1, 2**24),
+    Merge(1, 2**31 - 1),
+    Merge(2**32),
+    Merge(1, 2**53),
+)
 
 
 @dataclass
@@ -133,7 +147,11 @@ class Side:
             known, _ = self.nearest.get(key, (None, recipe))
             self.first.setdefault(key, near)
             first |= near.met and not (known is not None and known.met)
-            if known is None or near.rank() < known.rank():
+            nearer = known is None or (not near.met, abs(near.missing)) < (
+                not known.met,
+                abs(known.missing),
+            )
+            if nearer:
                 self.nearest[key] = near, recipe
         return first
 
@@ -164,16 +182,16 @@ class Side:
 
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
-        rare = self._kinds() - other._kinds()
-        return frozenset(key for key, (near, _) in self.nearest.items() if _kind(key, near) in rare)
-
-    def _kinds(self) -> Counter[tuple[object, ...]]:
-        return Counter(_kind(key, near) for key, (near, _) in self.nearest.items())
-
-
-def _kind(key: Key, near: Near) -> tuple[object, ...]:
-    """Return a threshold without the number of its operator, and its bound."""
-    return key.source, key.of, key.side, key.name, near.bound
+        mine, others = (
+            {
+                # Without the number of its operator.
+                key: (key.source, key.of, key.side, key.name, near.bound)
+                for key, (near, _) in side.nearest.items()
+            }
+            for side in (self, other)
+        )
+        rare = Counter(mine.values()) - Counter(others.values())
+        return frozenset(key for key, kind in mine.items() if kind in rare)
 
 
 class DifferenceSearch:
@@ -231,7 +249,11 @@ class DifferenceSearch:
         if not self._straight or self._eager.open() or any(side.own for side in sides):
             for side, recipe in itertools.product(sides, self._seeds):
                 side.near(recipe)
-        self._kept = [*self._seeds, *self._merging(), *self._sized()]
+        # Sizes that are together what only one side compares with: it may count elements.
+        nears = [side.nearest[key][0] for side in self._sides for key in sorted(side.own)]
+        bounds = dict.fromkeys(near.bound for near in nears if near.bound is not None)
+        sized = itertools.islice(sized_together(self._spec, bounds, self._seed), MOST_SIZED)
+        self._kept = [*self._seeds, *self._merging(), *sized]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
@@ -250,22 +272,24 @@ class DifferenceSearch:
             for side, other in ((eager, artifact), (artifact, eager)):
                 equalities = side.equalities() if self._merged else frozenset()
                 side.own = side.without(other) | equalities
-        foreign = self._moved_bounds() or self._foreign()
+        known = [near.bound for near, _ in eager.nearest.values() if near.bound is not None]
+        finite = filter(math.isfinite, self._bounds)
+        others = tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
+        foreign = self._moved_bounds() or others
         if self._bounds:
             eager.own |= {
-                key for key in eager.nearest if key.source in STATED and self._is_lost(key)
+                key
+                for key, (near, _) in eager.nearest.items()
+                if key.source in STATED
+                and near.bound is not None
+                # The artifact does not have this bound of eager's.
+                and not _among(near.bound, self._bounds)
             }
         if foreign:
             eager.runs = dataclasses.replace(eager.runs, bounds=foreign)
             before = frozenset(eager.nearest)
             eager.near(example)
             eager.own |= frozenset(eager.nearest) - before
-
-    def _foreign(self) -> tuple[float, ...]:
-        """Return the bounds of the artifact's that eager does not have."""
-        known = [near.bound for near, _ in self._eager.nearest.values() if near.bound is not None]
-        finite = filter(math.isfinite, self._bounds)
-        return tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
 
     def _moved_bounds(self) -> tuple[float, ...]:
         """Return the numbers that only one side has in its tables of bounds, a few of each side."""
@@ -279,11 +303,6 @@ class DifferenceSearch:
             for mine, others in ((one, other), (other, one))
             for number in itertools.islice(_lacking(mine, others), MOST_BOUNDS // 2)
         )
-
-    def _is_lost(self, key: Key) -> bool:
-        """Return True if the artifact does not have a bound of eager's."""
-        near, _ = self._eager.nearest[key]
-        return near.bound is not None and not _among(near.bound, self._bounds)
 
     def _goals(
         self, side: Side, keys: Sequence[Key], *, together: bool = False
@@ -383,12 +402,6 @@ class DifferenceSearch:
         for merge in sorted(merges, key=repr):
             yield from merging(self._spec, base, merge, starts, self._seed)
 
-    def _sized(self) -> Iterator[Recipe]:
-        """Yield calls whose sizes are what only one side compares with: it may count elements."""
-        nears = [side.nearest[key][0] for side in self._sides for key in sorted(side.own)]
-        bounds = dict.fromkeys(near.bound for near in nears if near.bound is not None)
-        yield from itertools.islice(sized_together(self._spec, bounds, self._seed), MOST_SIZED)
-
 
 def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     """Yield thresholds to be met at once, one side of each; the rarest combinations first.
@@ -437,3 +450,69 @@ def _lacking(numbers: Iterable[float], others: Sequence[float]) -> Iterator[floa
 def _among(bound: float, others: Iterable[float]) -> bool:
     """Return True if a bound is one of these, rounded to another precision perhaps."""
     return any(math.isclose(bound, other, rel_tol=SAME, abs_tol=SAME) for other in others)
+
+
+def merging(
+    spec: InputSpec, base: Recipe, merge: Merge, starts: Sequence[float], seed: int
+) -> Iterator[Recipe]:
+    """Yield two calls, of opposite orders, in which numbers of the inputs are made equal.
+
+    Floats are next to each of ``starts``, and to a number of the call.
+    """
+    built = build_leaves(spec, base)
+    if built is None:
+        return
+    leaves = {
+        index: leaf
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, TensorLeaf) and moves.may_change(leaf) and _takes(leaf, merge)
+    }
+    some = [built[index].detach().double().abs() for index in leaves if built[index].numel()][:1]
+    own = [float(each.max()) for each in some if 0 < each.max() < math.inf] or [1.0]
+    for start in (None,) if merge.to is None else dict.fromkeys([*starts, *own]):
+        for way in (1, -1):
+            generator = torch.Generator().manual_seed(seed)
+            values = {}
+            for index, leaf in leaves.items():
+                among = torch.randint(0, 2, built[index].shape, generator=generator) > 0
+                pair = _wholes(leaf, merge) if start is None else _floats(leaf, merge, start, way)
+                if pair is not None:
+                    one, other = pair[::way]
+                    values[index] = torch.where(among, one, other).to(leaf.dtype)
+            if values:
+                yield with_leaves(base, values)
+
+
+def _takes(leaf: TensorLeaf, merge: Merge) -> bool:
+    """Return True if a leaf's numbers may be chosen, and are of the kind that a merge is of."""
+    if leaf.domain.choices or leaf.index is not None:
+        return False
+    if merge.to is None:
+        return leaf.domain.kind == "int"
+    wider = leaf.dtype.itemsize > merge.to.itemsize
+    return leaf.domain.kind == "float" and wider
+
+
+def _wholes(leaf: TensorLeaf, merge: Merge) -> tuple[Tensor, Tensor] | None:
+    """Return two integers that are made equal, as a leaf may have them."""
+    low, high = int(leaf.domain.low or 0), int(leaf.domain.high or 0)
+    # The lowest number often stands for something else: padding, for one.
+    starts = (low + 1, low) if merge.start is None else (merge.start, -merge.start - merge.apart)
+    for start in starts:
+        if low <= start and start + merge.apart <= high:
+            return torch.tensor(start), torch.tensor(start + merge.apart)
+    return None
+
+
+def _floats(leaf: TensorLeaf, merge: Merge, start: float, way: int) -> tuple[Tensor, Tensor] | None:
+    """Return two floats that are rounded to one, the nearest to ``start``, as a leaf may have them.
+
+    ``way`` says on which side of it the other one is.
+    """
+    assert merge.to is not None
+    rounded = torch.tensor(start, dtype=torch.float64).to(merge.to).double()
+    apart = merge.part(leaf.dtype) * abs(rounded)
+    first, second = sorted((float(rounded), float(rounded + way * apart)))
+    low = -LARGEST if leaf.domain.low is None else leaf.domain.low
+    high = LARGEST if leaf.domain.high is None else leaf.domain.high
+    return (rounded, rounded + way * apart) if low <= first and second <= high else None

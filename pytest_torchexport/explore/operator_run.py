@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.merges import Merge, merge_of
 from pytest_torchexport.explore.probe import Differentiable, Gap, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Combined, Compared
 from pytest_torchexport.explore.thresholds import (
@@ -27,11 +26,12 @@ from pytest_torchexport.explore.thresholds import (
     beyond,
     table_of,
 )
-from pytest_torchexport.inputs.pytrees import leaves_of
+from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
+from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import Operation, is_float, operations
 
 # These stand for the operator if its operand, or an output, is compared with a further bound.
@@ -87,10 +87,6 @@ class Near:
         """Return the distance in parts of the size."""
         return abs(self.missing) / max(self.size, 1e-30)
 
-    def rank(self) -> tuple[bool, float]:
-        """Return what is smaller for a call that met the threshold, and for one nearer to it."""
-        return not self.met, abs(self.missing)
-
 
 @dataclass(frozen=True)
 class Reach:
@@ -133,6 +129,52 @@ def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
         row = int(sums.argmin())
         return [row * item.shape[1] + int(item[row].argmin()) for item in rows]
     return [int(item.argmin()) for item in least]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Numbers that an operator makes equal.
+
+    ``apart`` is the distance of two such integers, and ``start`` the lower one, or None if it may
+    be any. Of floats, ``to`` is the type to which they are rounded.
+    """
+
+    apart: int = 0
+    start: int | None = None
+    to: torch.dtype | None = None
+
+    def part(self, wide: torch.dtype | None = None) -> float:
+        """Return a distance, in parts of a float, that it makes zero and that ``wide`` has.
+
+        By default, that is the next wider type.
+        """
+        if self.to is None:
+            return 0.0
+        wider = torch.float64 if self.to == torch.float32 else torch.float32
+        return math.sqrt(torch.finfo(wide or wider).eps * torch.finfo(self.to).eps)
+
+
+def merge_of(name: str, args: Sequence[Any], result: Any) -> Merge | None:
+    """Return what an operator made equal of its first operand; None if nothing, or not known."""
+    operand = args[0]
+    if not is_plain(operand) or operand.dtype == torch.bool or operand.is_complex():
+        return None
+    whole = not operand.is_floating_point()
+    if whole and len(args) > 1 and isinstance(args[1], int):
+        if "remainder" in row_of(name).kinds and args[1]:
+            return Merge(abs(args[1]))
+        if "mask" in row_of(name).kinds and args[1] != -1:
+            return Merge(~args[1] & (args[1] + 1))  # the lowest bit that it clears
+    if not is_plain(result) or result.is_complex() or result.dtype == torch.bool:
+        return None
+    if not whole:
+        narrower = result.is_floating_point() and result.dtype.itemsize < operand.dtype.itemsize
+        return Merge(to=result.dtype) if narrower else None
+    if result.is_floating_point():
+        first = round(2 / torch.finfo(result.dtype).eps)
+        return Merge(1, first) if first < torch.iinfo(operand.dtype).max else None
+    narrower = result.dtype.itemsize < operand.dtype.itemsize
+    return Merge(2 ** (8 * result.dtype.itemsize)) if narrower else None
 
 
 @dataclass
