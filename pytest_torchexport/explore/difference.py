@@ -9,7 +9,6 @@ are made and judged like all others.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import itertools
 import math
@@ -24,7 +23,7 @@ from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.operator_run import Key, Merge, Near, OperatorRuns, Reach, Recorded
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import Base, Pursuit
-from pytest_torchexport.explore.seeds import scaled, sized_together
+from pytest_torchexport.explore.seeds import scaled
 from pytest_torchexport.explore.thresholds import AT, COMPARING, CONSTANT, LARGEST_EPSILON, STATED
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.recipes import (
@@ -69,8 +68,6 @@ NEXT = 1e-6
 COMMON, DIFFERENT = 30, 300
 # Thresholds that are met at once, at most: 2 ** 4 combinations of their sides.
 TOGETHER = 4
-# Calls of sizes that are such bounds together.
-MOST_SIZED = 12
 # Bounds that differ by less are the same, rounded to another precision.
 SAME = 1e-6
 # The most bounds that only the artifact has and that eager's operands are compared with.
@@ -92,9 +89,8 @@ class Side:
     """One side, eager or the artifact: how near calls came to each of its thresholds.
 
     ``nearest`` are these calls, and ``first`` is how near the first call with a threshold came to
-    it. ``own`` are the thresholds that the other side does not have. ``tables`` are the many
-    numbers with which an operator compares at once, None if they are not always the same. ``ran``
-    is True if a call ran operators of torch's. ``keep`` takes calls that are the first at one.
+    it. ``own`` are the thresholds that the other side does not have. ``ran`` is True if a call ran
+    operators of torch's. ``keep`` takes calls that are the first at one.
     """
 
     spec: InputSpec
@@ -105,7 +101,6 @@ class Side:
     first: dict[Key, Near] = field(default_factory=dict)
     own: frozenset[Key] = frozenset()
     merges: set[Merge] = field(default_factory=set)
-    tables: dict[tuple[str, int], Tensor | None] = field(default_factory=dict)
     ran: bool = False
     calls: int = 0
     _probed: tuple[object, Probe | None] | None = None
@@ -138,10 +133,6 @@ class Side:
         """Keep what a call showed. Return True if it is the first that met a threshold."""
         self.merges |= recorded.merges
         self.ran |= recorded.ran
-        for place, table in recorded.tables.items():
-            before = self.tables.setdefault(place, table)
-            if before is not table and (before is None or not torch.equal(before, table)):
-                self.tables[place] = None
         first = False
         for key, near in recorded.near.items():
             known, _ = self.nearest.get(key, (None, recipe))
@@ -174,11 +165,6 @@ class Side:
             for key in self.nearest
             if key.side == "tied" or (key.source in COMPARING and key.is_equality)
         )
-
-    def numbers(self) -> list[float]:
-        """Return the finite numbers of its tables that are always the same, in order."""
-        rows = [table.tolist() for table in self.tables.values() if table is not None]
-        return sorted(filter(math.isfinite, itertools.chain(*rows)))
 
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
@@ -249,11 +235,7 @@ class DifferenceSearch:
         if not self._straight or self._eager.open() or any(side.own for side in sides):
             for side, recipe in itertools.product(sides, self._seeds):
                 side.near(recipe)
-        # Sizes that are together what only one side compares with: it may count elements.
-        nears = [side.nearest[key][0] for side in self._sides for key in sorted(side.own)]
-        bounds = dict.fromkeys(near.bound for near in nears if near.bound is not None)
-        sized = itertools.islice(sized_together(self._spec, bounds, self._seed), MOST_SIZED)
-        self._kept = [*self._seeds, *self._merging(), *sized]
+        self._kept = [*self._seeds, *self._merging()]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
@@ -274,8 +256,7 @@ class DifferenceSearch:
                 side.own = side.without(other) | equalities
         known = [near.bound for near, _ in eager.nearest.values() if near.bound is not None]
         finite = filter(math.isfinite, self._bounds)
-        others = tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
-        foreign = self._moved_bounds() or others
+        foreign = tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
         if self._bounds:
             eager.own |= {
                 key
@@ -290,19 +271,6 @@ class DifferenceSearch:
             before = frozenset(eager.nearest)
             eager.near(example)
             eager.own |= frozenset(eager.nearest) - before
-
-    def _moved_bounds(self) -> tuple[float, ...]:
-        """Return the numbers that only one side has in its tables of bounds, a few of each side."""
-        if self._artifact is None or self._eager.numbers() == self._artifact.numbers():
-            return ()
-        for side in self._sides:
-            side.near(self._seeds[0])  # a table that depends on the call is none
-        one, other = self._eager.numbers(), self._artifact.numbers()
-        return tuple(
-            number
-            for mine, others in ((one, other), (other, one))
-            for number in itertools.islice(_lacking(mine, others), MOST_BOUNDS // 2)
-        )
 
     def _goals(
         self, side: Side, keys: Sequence[Key], *, together: bool = False
@@ -437,14 +405,6 @@ def _masks(spec: InputSpec) -> list[tuple[Sequence[str], float]]:
     whole = [leaf.domain.kind != "float" for leaf in spec.tensors]
     kinds = [SWITCHED if each or not any(whole) else "normal" for each in whole]
     return [(kinds, 1.0)] * SWITCHES if kinds else []
-
-
-def _lacking(numbers: Iterable[float], others: Sequence[float]) -> Iterator[float]:
-    """Yield the numbers that a sorted sequence does not have, also not rounded."""
-    for number in numbers:
-        after = bisect.bisect_left(others, number)
-        if not _among(number, others[max(after - 1, 0) : after + 1]):
-            yield number
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from pytest_torchexport.explore.probe import Differentiable, Gap, Probe, frozen_parameters
 from pytest_torchexport.explore.provenance import Combined, Compared
@@ -24,7 +23,6 @@ from pytest_torchexport.explore.thresholds import (
     RULES,
     Threshold,
     beyond,
-    table_of,
 )
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
@@ -181,16 +179,14 @@ def merge_of(name: str, args: Sequence[Any], result: Any) -> Merge | None:
 class Recorded:
     """The record of a call: how near it came to thresholds, and what its operators made equal.
 
-    ``bounds`` are further thresholds, of every operand, and ``wanted`` those to remember.
-    ``tables`` are the many numbers with which an operator compared at once. ``ran`` is False if no
-    operator of torch's ran.
+    ``bounds`` are further thresholds, of every operand, and ``wanted`` those to remember. ``ran``
+    is False if no operator of torch's ran.
     """
 
     bounds: Sequence[float]
     wanted: Sequence[Key] = ()
     near: dict[Key, Near] = field(default_factory=dict)
     merges: set[Merge] = field(default_factory=set)
-    tables: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     reached: dict[Key, Threshold] = field(default_factory=dict)
     # The gradient edges of the tensors that these pull, taken before an operator writes to one.
     edges: dict[Key, list[Any]] = field(default_factory=dict)
@@ -206,9 +202,6 @@ class Recorded:
         if name in RULES:
             for threshold in RULES[name](operation):
                 self._saw(Key(name, "", number, threshold.side, threshold.name), threshold)
-            table = table_of(name, operation)
-            if table is not None:
-                self.tables[name, number] = table.reshape(-1).clone()
         operand = operation.args[operation.row.operand]
         compares = name in COMPARING or name in BUCKETING
         if compares or is_float(operand):

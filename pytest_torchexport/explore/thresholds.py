@@ -27,9 +27,8 @@ MOST_ELEMENTS = 2**18
 TINY = 1e-6
 # A constant up to this that is added to a tensor is there for the case that the tensor is zero.
 LARGEST_EPSILON = 1e-2
-# A tensor of up to so many elements may be a table of bounds, each of which is a threshold. Of a
-# larger one, up to so many, only the numbers are thresholds that the other side does not have.
-TABLE, LARGE_TABLE = 8, 2**14
+# A tensor of up to so many elements may be a table of bounds, each of which is a threshold.
+TABLE = 8
 # The name of a threshold at which a sum with a number is zero. There is none in most models: it is
 # one only if the other side does not have the number. Also the side of one at which a row is
 # constant.
@@ -195,7 +194,7 @@ def _bounded(op: Operation) -> Iterator[Threshold]:
 
 def _bucketed(op: Operation) -> Iterator[Threshold]:
     """Yield each boundary of a few, or the nearest ones; at a boundary, its side decides."""
-    operand, boundaries = op.argument("self"), _boundaries(op)
+    operand, boundaries = op.argument("self"), op.argument(op.row.table)
     right = op.argument("right") or op.argument("side") == "right"
     side = "right" if right else "left"
     if not _usable(operand) or not _usable(boundaries) or boundaries.dim() != 1:
@@ -209,17 +208,6 @@ def _bucketed(op: Operation) -> Iterator[Threshold]:
     below, above = bounds[after - 1], bounds[after]
     nearest = torch.where(numbers - below < above - numbers, below, above)
     yield from _against(operand, nearest, AT, side, fixed=True)
-
-
-def _boundaries(op: Operation) -> Any:
-    return op.argument(op.row.table)
-
-
-def table_of(name: str, op: Operation) -> Tensor | None:
-    """Return the numbers that an operator compares with, if they are more than a few."""
-    table = _boundaries(op) if name in BUCKETING else op.argument("other")
-    known = (name in BUCKETING or name in COMPARING) and _usable(table)
-    return _numbers(table) if known and TABLE < table.numel() <= LARGE_TABLE else None
 
 
 def _half_points(op: Operation) -> Iterator[Threshold]:
