@@ -20,7 +20,6 @@ from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore import probe as probes
 from pytest_torchexport.explore.conditions import moving
 from pytest_torchexport.explore.observed import Observed
-from pytest_torchexport.explore.probe import gradients
 from pytest_torchexport.explore.recorder import MAX_ROUNDS
 from pytest_torchexport.explore.twins import functions_of, owner_of
 from pytest_torchexport.inputs.spec import Call
@@ -100,10 +99,6 @@ def test_conditions_are_told_per_module():
     ]
 
 
-def test_a_function_is_told_like_a_module():
-    assert told(observed_of(helper, ones(1)), ones(-1)) == [("positive(x)", False, "")]
-
-
 def test_a_bound_method_is_told_under_its_module():
     class Other(nn.Module):
         def __init__(self):
@@ -161,18 +156,6 @@ def test_a_helper_is_told_under_the_module_that_called_it():
     assert [name for _, _, name in told(found, ones(1, 1))] == ["0", "0", "2", "2"]
 
 
-def test_hooks_of_the_users_own_are_told_too():
-    def hook(module, args, output):
-        return output * 2 if output.sum() > 0 else None
-
-    block = Block(0)
-    block.register_forward_hook(hook)
-    assert told(observed_of(block, ones(1)), ones(-3)) == [
-        ("x.max() > self.limit", False, ""),
-        ("output.sum() > 0", False, ""),
-    ]
-
-
 def test_decorated_partial_and_imported_functions_are_told():
     def doubled(function):
         @functools.wraps(function)
@@ -188,11 +171,6 @@ def test_decorated_partial_and_imported_functions_are_told():
 
     found = observed_of(functools.partial(last, limit=1), ones(1))
     assert told(found, ones(2)) == [("x[0] > 0", True, ""), ("x[0] > limit", True, "")]
-
-
-def test_library_code_is_left_alone():
-    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
-    assert not observed_of(layer, torch.randn(1, 2, 4)).conditions
 
 
 def test_a_layer_that_asks_a_tensor_has_a_condition():
@@ -276,40 +254,6 @@ def test_in_a_row_each_call_begins_where_the_one_before_ended():
     assert told(net, ones(1, 2))[0] == ("calls > 3", False, "")
 
 
-def test_a_row_ends_where_eager_raises():
-    def fussy(x):
-        if x.sum() > 1:
-            raise ValueError
-        return x.add_(1)
-
-    net = observed_of(fussy, ones(0))
-    with net.installed():
-        assert net.in_a_row(Call((ones(2),)), 5, lambda _: True) == []
-
-
-def test_distances_are_told():
-    found = observed_of(helper, ones(1))
-    with found.installed():
-        path = found.run(Call((ones(1, 2),), {}))
-    assert path.events[0].distance == 3.0
-    assert path.events[0].on_values
-    assert path.events[1].distance == 1.0
-    assert not path.events[1].on_values
-
-
-class MadeInALoop(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
-
-    def forward(self, x):
-        return self.layers[0](x)
-
-
-def test_the_loops_that_a_module_is_made_in_are_none_of_forwards():
-    assert not observed_of(MadeInALoop(), ones(1, 2)).conditions
-
-
 class Span:
     def __init__(self, x):
         self.high = x.max() if x.numel() else 0.0
@@ -386,18 +330,6 @@ def test_everything_is_as_it_was_where_forward_raises(error):
     ]
 
 
-def test_blocks_may_be_nested():
-    net = Net()
-    found, before = observed_of(net, ones(1)), state_of_the_world(net)
-    with found.installed():
-        within = state_of_the_world(net)
-        with found.installed():
-            assert len(told(found, ones(3))) == 8
-        assert state_of_the_world(net) == within
-        assert len(told(found, ones(3))) == 8
-    assert state_of_the_world(net) == before
-
-
 def test_two_that_watch_the_same_code_do_not_mix():
     net = Net()
     first, second, before = (
@@ -455,27 +387,6 @@ def test_another_thread_sees_nothing_and_is_not_told():
         assert found.recorder.path.events == []
         assert found.recorder.path is not before
     assert all(map(torch.equal, results, expected))
-
-
-def test_a_debuggers_tracer_stays_and_sees_the_users_lines():
-    net = Net()
-    found, seen = observed_of(net, ones(1)), set()
-
-    def tracer(frame, event, arg):
-        if frame.f_code.co_filename != __file__:
-            return None
-        if event == "line":
-            seen.add((frame.f_code.co_name, frame.f_lineno - frame.f_code.co_firstlineno))
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        told(found, ones(3))
-        assert sys.gettrace() is tracer
-    finally:
-        sys.settrace(before)
-    assert {("forward", 1), ("forward", 2), ("helper", 1), ("positive", 1)} <= seen
 
 
 # -- what does not end -------------------------------------------------------------------------------------------
@@ -537,13 +448,6 @@ def test_a_long_example_is_no_endless_one():
     assert found.ends(Call((ones(1),), {}))
 
 
-def test_a_call_is_cut_at_its_deadline():
-    found = observed_of(halved, ones(4))
-    with found.installed():
-        assert found.run(Call((ones(4),), {}), until(-1.0)) is None
-        assert found.run(Call((ones(4),), {}), until(60.0)) is not None
-
-
 @pytest.mark.parametrize(("clock", "ends"), [("perf_counter", True), ("thread_time", False)])
 def test_a_call_is_endless_by_the_processors_time_alone(monkeypatch, clock, ends):
     found = observed_of(halved, ones(4))
@@ -551,13 +455,6 @@ def test_a_call_is_endless_by_the_processors_time_alone(monkeypatch, clock, ends
     seconds = itertools.count(step=1000)
     monkeypatch.setattr(time, clock, lambda: next(seconds))
     assert found.ends(Call((ones(4),), {})) is ends
-
-
-def test_code_that_always_ends_asks_nobody():
-    eager = eager_of(helper, ones(1))
-    found = Observed(eager, seed=0)
-    found.learn(Call((ones(1),)))
-    assert not found.loops()
 
 
 def test_endless_is_not_caught_by_the_user():
@@ -604,26 +501,6 @@ def test_a_probe_knows_what_is_missing_and_where_it_comes_from():
     assert kept.missing == -2.0
 
 
-def test_what_conditions_keep_is_differentiated_when_it_is_asked_for(monkeypatch):
-    passes = []
-
-    def counted_gradients(*arguments):
-        passes.append(arguments)
-        return gradients(*arguments)
-
-    def f(x):
-        if x[0] > 0 and x[1] > 0:
-            x = x * 3
-        return x if x.sum() > 100 else -x
-
-    monkeypatch.setattr(probes, "gradients", counted_gradients)
-    call = Call((ones(2, 1),), {})
-    probe = probed(observed_of(f, *call.args), call, 2, True)
-    before = len(passes)
-    assert len(probe.earlier()) == 2
-    assert len(passes) == before + 2
-
-
 def test_a_probe_does_not_touch_the_call_the_module_or_grad_mode():
     class Learned(nn.Module):
         def __init__(self):
@@ -658,19 +535,6 @@ def test_a_probe_of_whole_numbers_has_no_gradient():
 def test_a_probe_that_does_not_arrive_is_none():
     call = Call((ones(1),), {})
     assert probed(observed_of(helper, *call.args), call, 7, True) is None
-
-
-def test_a_probe_has_its_swaps_without_grad_mode():
-    table = torch.randn(5, 3)
-
-    def f(x, ids):
-        near = (x[:, None] * nn.functional.embedding(ids, table)).sum() > 1000
-        return x if near else x + 1
-
-    call = Call((ones(1, -2), torch.tensor([1, 4])), {})
-    with torch.no_grad():
-        probe = probed(observed_of(f, *call.args), call, 0, True)
-        assert probe.swaps()[0].gains.shape == (2, 5)
 
 
 class Unsloped(torch.autograd.Function):

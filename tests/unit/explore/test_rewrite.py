@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import INTS, PROGRAMS, program
 
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE
 from pytest_torchexport.explore.rewrite import READERS, names_read, reads_tensor
 
 
@@ -243,15 +242,6 @@ def test_a_form_feed_ends_no_line(tmp_path):
     assert [(s.text, s.statement) for s in found.file_twins.conditions.values()] == [
         (text, "if x: return 'ä\u2028', 1 if X else 2") for text in ("x", "X")
     ]
-
-
-def test_a_loop_counts_its_rounds(tmp_path):
-    found = program(tmp_path, "def f(x):\n    for i in range(x):\n        pass\n")
-    (number,) = found.file_twins.conditions
-    assert found.file_twins.conditions[number].outcomes == (NONE, ONCE, MORE)
-    for rounds, outcome in ((0, NONE), (1, ONCE), (2, MORE), (5, MORE)):
-        found.does(rounds)
-        assert found.recorder.path.taken() == {((number, ""), outcome): 1}
 
 
 @pytest.mark.parametrize(
