@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pytest_torchexport.explore.probe import Differentiable, Gap, Probe, frozen_parameters
+from pytest_torchexport.explore.probe import (
+    Differentiable,
+    Gap,
+    Probe,
+    SlopeMode,
+    frozen_parameters,
+)
 from pytest_torchexport.explore.provenance import Combined, Compared
 from pytest_torchexport.explore.thresholds import (
     BUCKETING,
@@ -267,7 +273,7 @@ class OperatorRuns:
         recorded = Recorded(self.bounds, goal.keys)
         function = self.fresh()
         seed_everything(self.seed)
-        with torch.enable_grad(), _without_parameters(function):
+        with torch.enable_grad(), _without_parameters(function), SlopeMode():
             inputs = Differentiable(call)
             own = inputs.call
             try:
