@@ -5,23 +5,10 @@ from __future__ import annotations
 import warnings
 
 import torch
-from preflights import Healthy, findings, silent
+from preflights import findings
 from torch import nn
 
 X = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
-
-
-# -- nothing to say --------------------------------------------------------------------------------
-
-
-def test_there_is_nothing_to_say_about_a_healthy_script_module():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scripted = torch.jit.script(Healthy().eval())
-    assert silent(findings(scripted, X))
-
-
-# -- changes ---------------------------------------------------------------------------------------
 
 
 def test_an_attribute_of_a_script_module_is_named():

@@ -70,22 +70,6 @@ def test_a_full_device_judges_nothing(artifact_raises, strict, status):
     assert verdict.failure == ("Ineffective" if strict else None)
 
 
-def test_a_failure_that_was_found_before_the_device_was_full_counts(monkeypatch):
-    calls = []
-    plain = InProcess.run
-
-    def run(self, call, seed):
-        calls.append(call)
-        if len(calls) > 8:
-            raise torch.OutOfMemoryError(FULL)
-        outcome = plain(self, call, seed)
-        outcome.value.add_(1)
-        return outcome
-
-    monkeypatch.setattr(InProcess, "run", run)
-    assert check().failure == "OutputsDiffer"
-
-
 def test_eager_that_runs_on_the_cpu_only_is_said_to(monkeypatch):
     """The device is the CPU under another name, and eager's weights do not fit there."""
 

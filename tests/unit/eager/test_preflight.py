@@ -4,7 +4,7 @@ A row per mechanism: a forward that has it, with the sentence, its line marked `
 look-alikes, about which there is nothing to say.
 """
 
-# ruff: noqa: ARG005, NPY002, PLW0603  # the habits that are judged here
+# ruff: noqa: ARG005, PLW0603  # the habits that are judged here
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import functools
 import itertools
 import os
 import random
-import sys
 import time
 from types import SimpleNamespace
 
@@ -80,11 +79,6 @@ def functional_dropout(self, x):
     return F.dropout(x, 0.5)  # here
 
 
-@told("random", "torch.rand in block, ")
-def draws(self, x):
-    return x + torch.rand(4)  # here
-
-
 @told("random", "torch.exponential_ in block, ")
 def draws_inside_torch(self, x):
     return F.gumbel_softmax(x)  # here
@@ -104,12 +98,6 @@ def helper():
 @told("random", "Python's random, ")
 def draws_in_a_helper(self, x):
     return x * helper()
-
-
-@told("random", "numpy.random in block, ")
-def draws_by_numpy(self, x):
-    noise = np.random.rand()  # here
-    return x * noise
 
 
 # -- what does not repeat itself -------------------------------------------------------------------
@@ -155,13 +143,6 @@ def test_the_first_operator_that_differs_has_a_line():
 # -- uninitialized memory --------------------------------------------------------------------------
 
 
-@told("uninitialized", "torch.empty is never initialized in block, ")
-def half_written(self, x):
-    out = torch.empty(2, 4)  # here
-    out[0] = x[0, 0]
-    return out
-
-
 @told("uninitialized", "torch.resize_ is never initialized in block, ")
 def grown(self, x):
     return x.clone().resize_(20)  # here
@@ -181,11 +162,6 @@ def written_where_it_is_read(self, x):
 
 
 # -- writes to inputs ------------------------------------------------------------------------------
-
-
-@told("writes_inputs", "writes to x in block, ")
-def relu_in_place(self, x):
-    return x.relu_() + 1  # here
 
 
 @told("writes_inputs", "writes to x in block, ")
@@ -232,10 +208,6 @@ def decay(self):
     self.weight.data.mul_(0.9)  # here
 
 
-def rebind(self):
-    self.steps = self.steps + 1  # here
-
-
 def remember(self):
     self.config.value += 1  # here
 
@@ -245,7 +217,6 @@ def remember(self):
     [
         (bump, "buffer steps"),
         (decay, "parameter weight"),
-        (rebind, "buffer steps"),
         (remember, "attribute config.value"),
     ],
 )
@@ -307,20 +278,9 @@ class Holding(nn.Module):
         self.parts = hold(parts)
 
     def forward(self, x):
-        held = self.parts
-        if isinstance(held, SimpleNamespace):
-            held = [held.net]
-        for part in held.values() if isinstance(held, dict) else held:
+        for part in self.parts:
             x = part(x)
         return x
-
-
-def as_dict(parts):
-    return {str(i): part for i, part in enumerate(parts)}
-
-
-def as_object(parts):
-    return SimpleNamespace(net=parts[0])
 
 
 class Averaged(nn.Module):
@@ -335,18 +295,13 @@ class Averaged(nn.Module):
         return self.net(x)
 
 
-LAYERS = nn.Sequential(nn.Linear(4, 4), nn.Dropout())
-
-
 @pytest.mark.parametrize(
     ("net", "path"),
     [
         (Inner(Stubborn()), "block (Stubborn)"),
         (Holding(nn.Dropout()), "parts[0] (Dropout)"),
-        (Holding(nn.BatchNorm1d(3), hold=as_dict), "parts['0'] (BatchNorm1d)"),
-        (Holding(LAYERS, hold=as_object), "parts.net.1 (Dropout)"),
-        (Holding(nn.ReLU(), nn.Tanh()), None),
-        (Holding(nn.Linear(4, 4)), None),
+        (Holding(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3))), "parts[0].1 (BatchNorm1d)"),
+        (Holding(nn.ReLU(), nn.Linear(4, 4)), None),
         (Holding(nn.Dropout(), hold=nn.ModuleList), None),
         (Averaged(nn.Dropout()), None),
     ],
@@ -368,20 +323,6 @@ def test_dropout_that_was_left_in_training_mode_is_told_and_meant_training_is_no
     assert meant.random[0].startswith("parts.0 (Dropout) drops at random")
 
 
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(4, 4)
-        self.second = nn.Linear(4, 4)
-        self.order = [self.second, self.first]
-        self.whole = [self]
-
-    def forward(self, x):
-        for part in self.order:
-            x = part(x)
-        return x
-
-
 # -- the rows --------------------------------------------------------------------------------------
 
 
@@ -401,14 +342,11 @@ HEALTHY = [
     Healthy,
     lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.ReLU()),
     lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
-    lambda: Inner(nn.BatchNorm1d(3)),
     lambda: nn.LSTM(4, 5, batch_first=True),
     lambda: torch.sin,
     lambda: functools.partial(torch.add, other=2),
     lambda: Healthy().eval().forward,
-    Twice,
     lambda: Holding(nn.ReLU()),
-    lambda: Holding(nn.Linear(4, 4), hold=nn.ModuleList),
 ]
 HEALTHY_FORWARDS = [
     # draws
@@ -429,9 +367,6 @@ HEALTHY_FORWARDS = [
     lambda self, x: x.clone().relu_(),
     lambda self, x: F.relu(x + 1, inplace=True),
     lambda self, x: x.detach_() * 2,
-    # aliases
-    lambda self, x: (x + 0)[0],
-    lambda self, x: x.sum().item(),
 ]
 HEALTHY_CHANGES = [
     lambda s: s.history[:],
@@ -453,20 +388,6 @@ def test_there_is_nothing_to_say_about_healthy_models(healthy):
 
 
 # -- odd models ------------------------------------------------------------------------------------
-
-
-def test_a_tracer_that_was_there_is_there_again():
-    def tracer(frame, event, argument):
-        return None
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        findings(module(draws_by_python), X)
-        after = sys.gettrace()
-    finally:
-        sys.settrace(before)
-    assert after == tracer
 
 
 def test_a_model_that_raises_leaves_what_was_known_by_then():
@@ -543,17 +464,8 @@ def test_a_module_that_cannot_be_copied_has_nothing_said_about_it():
         findings(Uncopyable(), X)
 
 
-@pytest.mark.parametrize("value", [torch.ones(2), (1, None, "text", {"a": [True]}), None])
-def test_no_tensor_in_and_no_tensor_out_are_fine(value):
-    net = module(lambda self, *args: value * 2 if isinstance(value, torch.Tensor) else value)
-    assert silent(findings(net))
-    assert silent(findings(net, 3, "text"))
-
-
 def test_the_given_module_is_never_touched():
-    nets = [Changing(bump), Changing(decay), Healthy(), Holding(nn.Dropout()), nn.LazyLinear(2)]
-    nets[-1](X)
-    for net in nets:
+    for net in (Changing(bump), Changing(decay), Healthy(), Holding(nn.Dropout())):
         net.eval()
         before, values = fingerprint(net), {k: v.clone() for k, v in net.state_dict().items()}
         x = X.clone()

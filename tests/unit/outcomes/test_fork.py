@@ -94,24 +94,6 @@ def test_a_process_that_the_fork_left_behind_keeps_nobody_waiting(then, found):
     assert rest == [found]
 
 
-def test_a_lock_that_another_thread_holds_costs_the_time_limit_and_no_more():
-    lock, taken, release = threading.Lock(), threading.Event(), threading.Event()
-
-    def hold():
-        with lock:
-            taken.set()
-            release.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait()
-    try:
-        assert in_fork(lock.acquire, SHORT) == Death(seconds=SHORT)
-    finally:
-        release.set()
-        thread.join()
-
-
 def test_operators_that_used_several_threads_here_run_in_a_fork():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
