@@ -6,7 +6,7 @@ own module (buffers, parameters, Python attributes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
@@ -177,19 +177,18 @@ class Reference:
         ``outcome`` is the one on the CPU. The call is made there first because an index out of
         range would leave CUDA unusable for the rest of the process.
         """
-        device = self._plan.device
-        if device == "cpu":
+        if self._plan.device == "cpu":
             return outcome
         try:
-            return self._on_device(call, device, self._plan.seed)
+            return self._on_device(call)
         except torch.OutOfMemoryError as error:
             return raised(error)
 
-    def _on_device(self, call: Call, device: str, seed: int) -> Outcome:
+    def _on_device(self, call: Call) -> Outcome:
+        device, seed = self._plan.device, self._plan.seed
         if self.fresh_each_call:
-            return self._observe(
-                self.pristine.copy().to(device).function, call.to(device), seed=seed
-            )
+            copy = self.pristine.copy().to(device)
+            return self._observe(copy.function, call.to(device), seed=seed)
         if self._there is None:
             moved = self.pristine.copy().to(device)
             self._there = moved, State(moved.module, thorough=self.stateful)
@@ -227,7 +226,7 @@ class Reference:
             )
         device = self._plan.device
         if device != "cpu":
-            there = self._on_device(example, device, self._plan.seed)
+            there = self._on_device(example)
             if isinstance(there, Raised):
                 raise SpecError(
                     f"eager raises on {device}, and not on the CPU: {there}", where=there.where
@@ -272,7 +271,16 @@ class Reference:
             self._begin()
         if not findings.complete:
             self._note("eager could not be watched to the end: not all that it does is known")
-        for sentence in _sentences(findings):
+        if findings.changes:
+            self._note(f"forward changes {few(findings.changes, '; ')}; each call starts anew")
+        for sentence in findings.writes_inputs:
+            self._note(f"forward {sentence}")
+        if findings.rebuilt:
+            paths = ", ".join(findings.rebuilt)
+            self._note(
+                f"forward changes a container that it was given ({paths}); an artifact need not"
+            )
+        for sentence in findings.training:
             self._note(sentence)
 
     def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
@@ -334,17 +342,6 @@ def _what(value: object) -> str:
         return describe(value)
     kinds = [type(item).__name__ for item in value]
     return f"a {type(value).__name__} of {' and '.join(dict.fromkeys(kinds))}"
-
-
-def _sentences(findings: Findings) -> Iterator[str]:
-    """Yield the notes of a verdict on what was found about eager."""
-    if findings.changes:
-        yield f"forward changes {few(findings.changes, '; ')}; each call starts anew"
-    yield from (f"forward {sentence}" for sentence in findings.writes_inputs)
-    if findings.rebuilt:
-        paths = ", ".join(findings.rebuilt)
-        yield f"forward changes a container that it was given ({paths}); an artifact need not"
-    yield from findings.training
 
 
 def has_nan(value: Any) -> bool:

@@ -216,20 +216,16 @@ class _Alarm:
             with self._lock:
                 if not self._cancelled.is_set():
                     self.rang = True
-                    _interrupt()
+                    # By a real signal if possible: only that ends a sleep.
+                    if hasattr(signal, "pthread_kill"):
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    else:
+                        _thread.interrupt_main()
             wait = RING_AGAIN_SECONDS
 
 
 # The limits in force, the innermost last.
 _alarms: list[_Alarm] = []
-
-
-def _interrupt() -> None:
-    """Interrupt the main thread, by a real signal if possible: only that ends a sleep."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-    else:
-        _thread.interrupt_main()
 
 
 @lru_cache(maxsize=1)

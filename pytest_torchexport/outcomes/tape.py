@@ -338,8 +338,11 @@ class _Recorder:
             self.raised = len(self.steps)
             self.steps.append(step(results=()))
             raise
-        kinds = operation.row.kinds
-        if "passes_on" in kinds or ("range" in kinds and _is_whole(arguments)):
+        kinds, whole = operation.row.kinds, False
+        if "range" in kinds:  # ``x[:]``: of ``x[:, 1:]`` eager leaves it out, and a trace does not
+            ends = arguments["start"] in (None, 0) and arguments["end"] in (None, sys.maxsize)
+            whole = ends and arguments["step"] == 1
+        if "passes_on" in kinds or whole:
             self._pass_on(arguments, out, operation.where)
             return out
         number = len(self.steps)
@@ -425,12 +428,6 @@ class _Numbers:
         flat = tensor.reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED)].clone()
         return Result(shape, tensor.dtype, sample, whole=False)
-
-
-def _is_whole(arguments: Mapping[str, Any]) -> bool:
-    """Return True for ``x[:]``: of ``x[:, 1:]`` eager leaves it out, and a trace does not."""
-    start, end = arguments["start"], arguments["end"]
-    return start in (None, 0) and end in (None, sys.maxsize) and arguments["step"] == 1
 
 
 def _numel(out: Any) -> int:
