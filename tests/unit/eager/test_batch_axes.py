@@ -69,10 +69,6 @@ def test_a_table_is_no_batch_because_the_outputs_do_not_follow_it():
     assert shapes(lambda table, ids: table[ids], X(9, 4), ids) == look_up
 
 
-def test_a_single_row_may_be_broadcast_to_the_batch():
-    assert shapes(lambda x, y: x * y, X(1, 3), X(8, 3)) == {"x": "1 3", "y": "batch 3"}
-
-
 def test_where_eager_takes_no_other_size_that_is_said():
     spec = found(lambda x, y: x.view(4, 3) @ y.view(3, 2), X(4, 3), X(3, 2)).spec
     assert spec.dims == {}

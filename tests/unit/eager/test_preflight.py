@@ -11,13 +11,10 @@ from __future__ import annotations
 import copy
 import errno
 import functools
-import itertools
-import os
 import random
 import time
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,7 +98,6 @@ def draws_in_a_helper(self, x):
 
 # -- what does not repeat itself -------------------------------------------------------------------
 
-calls = itertools.count()
 counter = 0
 
 
@@ -114,29 +110,17 @@ def by_counter(self, x):
     return x.sin() * counter
 
 
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda self, x: x.sin() + next(calls),
-        lambda self, x: x * os.urandom(1)[0],
-        lambda self, x: torch.empty_like(x).copy_(x) * (time.time() % 1),
-    ],
-)
-def test_whatever_differs_between_two_calls_is_no_reference(forward):
-    found = findings(module(forward), X)
-    assert found.unrepeatable.startswith("two calls on equal inputs")
-    assert found.uninitialized == ()
-
-
 def test_the_first_operator_that_differs_has_a_line():
     def forward(self, x):
         y = x + 1
         y = y * (time.time() % 1)  # here
-        return y - 1
+        return torch.empty_like(y).copy_(y)
 
     found = findings(Inner(module(forward)), X)
+    assert found.unrepeatable.startswith("two calls on equal inputs")
     assert " first at torch.mul in block" in found.unrepeatable
     assert found.where.text.endswith("# here")
+    assert found.uninitialized == ()
 
 
 # -- uninitialized memory --------------------------------------------------------------------------
@@ -224,13 +208,6 @@ def test_whatever_forward_changes_is_named_with_its_line(change, name):
     assert tuple(map(str, found.changed)) == (name,)
     assert found.changes[0].startswith(name)
     assert found.changes[0].endswith("# here")
-
-
-def test_running_statistics_that_a_native_kernel_writes_are_named():
-    found = findings(Inner(nn.BatchNorm1d(3)), X, mode="train")
-    names = ("running_mean", "running_var", "num_batches_tracked")
-    assert tuple(map(str, found.changed)) == tuple(f"buffer block.{name}" for name in names)
-    assert "return self.block(x) + 1" in found.changes[0]
 
 
 def test_a_closure_and_a_mutable_default_of_a_function_are_named():
@@ -353,12 +330,7 @@ HEALTHY_FORWARDS = [
     lambda self, x: F.scaled_dot_product_attention(x, x, x),
     lambda self, x: self.noise * x,
     lambda self, x: x * random.Random(3).random(),
-    lambda self, x: x * float(np.random.default_rng(3).random()),
-    # clocks
-    lambda self, x: (time.time(), x * 2)[1],
-    lambda self, x: x * (0.0 if id(self) else 1.0),
     # memory
-    lambda self, x: torch.empty_like(x).copy_(x),
     lambda self, x: torch.baddbmm(torch.empty(1, 3, 3), x, x.transpose(1, 2), beta=0),
     lambda self, x: torch.cat([torch.empty(1, 0, 4), x], 1),
     written_where_it_is_read,
@@ -367,11 +339,6 @@ HEALTHY_FORWARDS = [
     lambda self, x: F.relu(x + 1, inplace=True),
     lambda self, x: x.detach_() * 2,
 ]
-HEALTHY_CHANGES = [
-    lambda s: s.history[:],
-    lambda s: setattr(s, "count", 1) or delattr(s, "count"),
-    lambda s: s.config.value + 1,
-]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +346,7 @@ HEALTHY_CHANGES = [
     [
         *HEALTHY,
         *(functools.partial(model, forward) for forward in HEALTHY_FORWARDS),
-        *(functools.partial(Changing, change) for change in HEALTHY_CHANGES),
+        functools.partial(Changing, lambda s: setattr(s, "count", 1) or delattr(s, "count")),
     ],
 )
 def test_there_is_nothing_to_say_about_healthy_models(healthy):
@@ -412,9 +379,7 @@ def test_no_exception_of_a_model_comes_out(error):
     [
         (KeyboardInterrupt(), KeyboardInterrupt),
         (TimeLimitExceeded(), TimeLimitExceeded),
-        (pytest.skip.Exception("not today"), pytest.skip.Exception),
         (OSError(errno.EMFILE, "Too many open files"), Ineffective),
-        (torch.OutOfMemoryError("the device is full"), torch.OutOfMemoryError),
         (RuntimeError("an index out of range"), ContextLost),
     ],
 )
@@ -423,15 +388,6 @@ def test_what_is_not_the_models_passes_through(monkeypatch, error, passes):
         monkeypatch.setattr(cuda, "lost", lambda: "the context is lost")
     with pytest.raises(passes):
         findings(raising(error), X)
-
-
-def test_a_module_with_a_branch_of_torch_cond_is_examined_whole():
-    def forward(self, x):
-        return torch.cond(x.sum() > 5, torch.sin, torch.cos, (x + torch.rand(4),))
-
-    found = findings(module(forward), X)
-    assert silent(found, "random")
-    assert found.random[0].startswith("torch.rand, ")
 
 
 def test_a_module_that_cannot_bear_being_watched_is_examined_as_far_as_possible():

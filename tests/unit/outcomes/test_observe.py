@@ -42,9 +42,7 @@ def test_the_callers_tensors_are_never_touched():
 
     def function(x, state):
         x.zero_()
-        state[0].zero_()
-        state.append(1)
-        return x
+        state.append(state[0].zero_())
 
     outcome = returned(function, x, state)
     assert x.tolist() == [1, 1]
@@ -96,25 +94,15 @@ def test_an_exception_is_told_by_type_message_and_the_users_line():
     assert str(outcome).startswith("RuntimeError: ")
 
 
-class Mute(Exception):
-    def __str__(self):
-        raise RuntimeError("no")
+def raises(error):
+    raise error
 
 
 @pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (KeyError(), "KeyError"),
-        (Mute(), "Mute: (its text cannot be shown: RuntimeError)"),
-        (SystemExit(3), "SystemExit: 3"),
-    ],
+    ("error", "text"), [(KeyError(), "KeyError"), (SystemExit(3), "SystemExit: 3")]
 )
 def test_whatever_is_raised_is_an_outcome(error, text):
     assert str(observe(raises, Call((error,)), seed=0)) == text
-
-
-def raises(error):
-    raise error
 
 
 def test_no_exception_is_kept_alive():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import types
 
 import pytest
@@ -96,13 +95,6 @@ def recursive():
     return net
 
 
-def partial_of_a_closure():
-    net = Counting()
-    plain = net.forward
-    net.forward = functools.partial(lambda factor, x: plain(x) * factor, 2.0)
-    return net
-
-
 def keyword_default():
     net = Counting()
 
@@ -124,7 +116,6 @@ BUILDERS = [
     overridden_by_a_closure,
     overridden_by_a_default,
     overridden_by_a_method,
-    partial_of_a_closure,
     keyword_default,
     function_in_a_list_of_a_closure,
     hooked_by_a_closure,
@@ -186,15 +177,6 @@ def build_like(net, build):
     other = build()
     other.load_state_dict(net.state_dict())
     return other
-
-
-def test_a_function_keeps_its_name_and_attributes():
-    net = overridden_by_a_closure()
-    net.forward.kind = "mine"
-    copied = copied_module(net)
-    assert copied.forward.__qualname__ == net.forward.__qualname__
-    assert copied.forward.kind == "mine"
-    assert copied.forward is not net.forward
 
 
 def test_other_objects_of_a_closure_are_shared():
