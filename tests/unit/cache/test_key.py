@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import functools
 import os
 import re
 import subprocess
 import sys
 import threading
-import types
 from pathlib import Path
 
 import pytest
@@ -66,24 +63,17 @@ def hooked(module, *, with_arguments):
 
 CHANGES = {
     "a weight": scaled_weight,
-    "a buffer": lambda module: module.mean.add_(1),
     "an attribute": lambda module: setattr(module, "act", torch.tanh),
     "a set": lambda module: module.names.add("cow"),
     "training": lambda module: module.eval(),
-    "a submodule": lambda module: setattr(module, "linear", nn.Linear(4, 2, bias=False)),
-    "a dtype": lambda module: module.double(),
     "a hook": lambda module: module.register_forward_hook(lambda *_: None),
     "two hooks": functools.partial(hooked, with_arguments=False),
     "two hooks, one with arguments": functools.partial(hooked, with_arguments=True),
     "a tie": lambda module: setattr(module, "more", module.linear),
-    "a gradient": lambda module: module.linear.weight.requires_grad_(False),
     "a stride": lambda module: setattr(
         module.linear, "weight", nn.Parameter(module.linear.weight.detach().T.contiguous().T)
     ),
     "forward of the instance": lambda module: setattr(module, "forward", lambda x: x),
-    "a method of the instance": lambda module: setattr(
-        module, "forward", types.MethodType(lambda _, x: x, module)
-    ),
 }
 
 
@@ -115,11 +105,6 @@ class Forgetful:
 
     def __getstate__(self):
         return {}
-
-
-class Named(Forgetful):
-    def __reduce__(self):
-        return "doubled"
 
 
 def of_a_metaclass(value):
@@ -157,24 +142,10 @@ def remembered(path):
     return Path(path).read_text()
 
 
-@dataclasses.dataclass
-class Config:
-    width: int
-    tags: tuple = ()
-
-
-class Kind(enum.Enum):
-    A = 1
-    B = 2
-
-
 @pytest.mark.parametrize(
     "make",
     [
         Forgetful,
-        Named,
-        Config,
-        Kind,
         of_a_metaclass,
         of_a_text,
         of_fx,
@@ -185,9 +156,7 @@ class Kind(enum.Enum):
         lambda value: st.integers(0, value).filter(doubled),
         lambda value: torch.zeros(value, device="meta"),
         lambda value: [[1], 2] if value == 1 else [1, [2]],
-        lambda value: ("1", 1)[value - 1],
         lambda value: (1, True)[value - 1],
-        lambda value: (0.0, -0.0)[value - 1],
         lambda value: (("a", b"b"), (b"a", "b"))[value - 1],
     ],
 )
@@ -278,7 +247,7 @@ def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path,
         process.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "TORCH_X"])
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "TORCH_X"])
 def test_variables_of_torch_and_its_libraries_count(monkeypatch, name):
     before = surroundings("cpu")
     monkeypatch.setenv(name, "1")

@@ -9,7 +9,6 @@ import os
 import sqlite3
 import sys
 import threading
-import types
 
 import pytest
 import torch
@@ -192,20 +191,6 @@ def test_what_a_global_of_the_models_file_holds_runs_it_again(case):
     sys.modules["kept_net"].TABLE = (row for row in ())
     assert case.runs(net)
     assert "cannot pickle 'generator'" in case.verdict.not_kept
-
-
-def test_what_a_kernel_names_runs_it_again(case, monkeypatch):
-    kernels = types.ModuleType("kept_kernels")
-    exec("def kernel(x):\n    return x * SCALE", vars(kernels))
-    kernels.__file__ = str(case.root / "kept_kernels.py")
-    kernels.SCALE = 1
-    monkeypatch.setitem(sys.modules, "kept_kernels", kernels)
-    case.write("kept_kernels", "lib = torch.library.Library('kept', 'DEF')")
-    case.write("kept_net", f"{NET}import kept_kernels")
-    assert case.runs()
-    assert not case.runs()
-    kernels.SCALE = 2  # as a file said that it read
-    assert case.runs()
 
 
 @pytest.mark.parametrize("status", ["failed", "skipped"])

@@ -52,18 +52,6 @@ def test_the_likeliest_axes_of_a_batch_come_first():
     assert listed(1, x=(4,)) == listed(0, x=()) == []
 
 
-@pytest.mark.parametrize(("size", "sizes"), [(1, range(1, 3)), (3, range(1, 7)), (0, range(1, 3))])
-def test_an_assumed_dim_goes_from_one_to_twice_the_example(size, sizes):
-    assert sizes_of(spec_of(one, torch.randn(size, 3))) == {"batch": sizes}
-
-
-def test_without_tensors_nothing_varies():
-    spec = spec_of(two, 3, "mode")
-    assert spec.dims == {}
-    assert spec.tensors == ()
-    assert spec_of(lambda: None).leaves == ()
-
-
 # -- shape strings ---------------------------------------------------------------------------------
 
 
@@ -83,41 +71,17 @@ def test_shapes_name_dims_and_ranges_come_from_dims():
     assert [dim.example for dim in spec.dims.values()] == [2, 32, 64]
 
 
-def test_a_dim_without_a_range_is_assumed_and_said():
-    spec = spec_of(one, torch.randn(2, 5), shapes={"x": "batch time"}, dims={"batch": (1, 4)})
-    assert spec.dims["batch"].declared
-    assert not spec.dims["time"].declared
-    assert sizes_of(spec)["time"] == range(1, 11)
-    assert any("'time'" in line for line in map(str, spec.assumed))
-    assert not any("'batch'" in line for line in map(str, spec.assumed))
-
-
 def test_an_underscore_is_as_in_the_example_and_dots_are_everything_as_in_the_example():
     spec = spec_of(two, torch.randn(2, 3), torch.randn(2, 4), shapes={"x": "b _", "y": "..."})
     assert shapes_of(spec) == {"x": "b 3", "y": "2 4"}
-
-
-def test_derived_dims_follow_the_named_one():
-    spec = spec_of(
-        two,
-        torch.randn(2, 5),
-        torch.randn(2, 11),
-        shapes={"x": "b t", "y": "b 2*t+1"},
-        dims={"t": (3, 6)},
-    )
-    assert set(spec.dims) == {"b", "t"}
-    assert spec.leaves[1].shape[1].evaluate({"t": 6}) == 13
 
 
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
         ({"shapes": {"x": "b"}}, ["shapes:", "'x'", "1 axes ('b')", "has 2: [2, 3]"]),
-        ({"shapes": {"x": ""}}, ["shapes:", "'x'", "0 axes"]),
         ({"shapes": {"x": "b 4"}}, ["shapes:", "axis '4'", "the example has 3"]),
         ({"shapes": {"x": "b b"}}, ["shapes:", "axis 'b'", "b=2", "has 3"]),
-        ({"shapes": {"x": "b 2*t"}}, ["shapes:", "no size of 't'"]),
-        ({"shapes": {"z": "b 3"}}, ["shapes:", "'z' is not in this call; legal: x"]),
         ({"dims": {"bacth": (1, 2)}}, ["dims:", "'bacth'", "batch", "Did you mean 'batch'?"]),
         (
             {"dims": {"time": (1, 2)}},
@@ -129,12 +93,6 @@ def test_what_does_not_fit_the_example_is_a_spec_error(options, parts):
     message = refused(one, torch.randn(2, 3), **options)
     for part in parts:
         assert part in message, message
-
-
-def test_dims_alone_give_the_assumed_batch_its_range():
-    spec = spec_of(one, torch.randn(2, 3), dims={"batch": (1, 100)})
-    assert sizes_of(spec) == {"batch": range(1, 101)}
-    assert spec.dims["batch"].declared
 
 
 # -- several recorded calls ------------------------------------------------------------------------
@@ -157,16 +115,6 @@ def test_equal_histories_are_one_dim():
     assert shapes_of(spec) == {"x": "batch x_1", "y": "batch 6"}
 
 
-def test_names_of_varying_axes_never_collide():
-    def function(a, a_0):
-        return a
-
-    more = [Call(([torch.randn(2, 4)], torch.randn(4, 9)))]
-    spec = spec_of(function, [torch.randn(2, 3)], torch.randn(4, 5), more=more)
-    assert len(spec.dims) == 2
-    assert [dim.example for dim in spec.dims.values()] == [3, 5]
-
-
 # -- jaxtyping -------------------------------------------------------------------------------------
 
 
@@ -182,16 +130,10 @@ def test_jaxtyping_annotations_name_the_dims():
     assert any("jaxtyping annotation" in line for line in map(str, spec.assumed))
 
 
-@pytest.mark.parametrize("text", ["*batch 3", "... 3", "#batch 3", "b=2 3", "batch"])
+@pytest.mark.parametrize("text", ["*batch 3", "#batch 3", "batch"])
 def test_jaxtyping_of_which_we_have_no_word_falls_back_to_the_next_rule(text):
     spec = spec_of(one, torch.randn(2, 3), annotations={"x": Float[torch.Tensor, text]})
     assert shapes_of(spec) == {"x": "batch 3"}
-
-
-def test_annotations_that_contradict_the_example_do_not_stop_the_item_with_a_raw_error():
-    annotations = {"x": Float[torch.Tensor, "n n"]}
-    with pytest.raises(SpecError, match="axis 'n'"):
-        spec_of(one, torch.randn(2, 3), annotations=annotations)
 
 
 # -- torch's dynamic_shapes ------------------------------------------------------------------------
@@ -207,9 +149,7 @@ def test_dims_with_min_and_max_are_declared():
     for given in (
         {"x": {0: batch}, "y": {0: batch}},
         ({0: batch}, {0: batch}),
-        [{0: batch}, {0: batch}],
         {"x": (batch, None), "y": [batch, None]},
-        {"x": (batch, 3), "y": {0: batch, 1: None}},
     ):
         spec = dynamic(given)
         assert shapes_of(spec) == {"x": "batch 3", "y": "batch 6"}
@@ -291,9 +231,7 @@ def test_variadic_arguments_are_written_as_torch_wants_them():
         (({0: "b"},), ["has 1 entries, but the call has 2 arguments (x, y)"]),
         ("b", ["'b' is not a dict or a tuple"]),
         ({"x": {2: "b"}}, ["'x' has 2 dims, so 2 is not one of them"]),
-        ({"x": {"0": "b"}}, ["'x' has 2 dims, so '0' is not one of them"]),
         ({"x": ("b",)}, ["does not fit 'x' with 2 dims"]),
-        ({"x": "b"}, ["does not fit 'x' with 2 dims"]),
         ({"x": {0: 3.5}}, ["dynamic_shapes:", "'x'"]),
     ],
 )

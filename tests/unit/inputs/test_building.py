@@ -49,10 +49,10 @@ def make(spec, item, sizes=None, seed=3):
     return call.args[0]
 
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
-COMPLEX = (torch.complex64, torch.complex128, torch.complex32)
+FLOATS = (torch.float16, torch.float32)
+INTEGERS = (torch.uint8, torch.int64)
+UNSIGNED = (torch.uint16, torch.uint64)
+COMPLEX = (torch.complex64, torch.complex32)
 # An example, and the user's values for it.
 NUMBERS = [[-1.0, 2.0], [0.5, 0.0]]
 WITHIN = (None, (-0.5, 2.0), (-3.0, -1.0), (0.7, 0.7), (5.0, math.inf), (-math.inf, -5.0))
@@ -86,30 +86,12 @@ def test_every_kind_of_recipe_is_legal(numbers, dtype, values):
             assert not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
-def test_edits_at_the_ends_of_a_type_are_legal_too():
-    low, high = -(2**63), 2**63 - 1
-    spec = spec_of(one, torch.tensor([low, high, low]))
-    assert make(spec, LeafRecipe(kind="low", edits=(Edit(1, high),))).tolist() == [low, high, low]
-    spec = spec_of(one, torch.tensor([[60000.0, -60000.0]], dtype=torch.float16))
-    edited = make(spec, LeafRecipe(kind="zeros", edits=(Edit(0, 200000.0),)))
-    assert bool(torch.isfinite(edited).all())
-
-
 def test_edits_are_put_at_their_place_modulo_the_size_and_stay_legal():
     spec = spec_of(one, torch.zeros(2, 3), values={"x": (-1.0, 1.0)})
     tensor = make(
         spec, LeafRecipe(kind="zeros", edits=(Edit(1, 0.5), Edit(6 + 4, 99.0), Edit(2, -99.0)))
     )
     assert tensor.tolist() == [[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]]
-
-
-def test_the_example_comes_back_bit_for_bit_and_is_a_copy():
-    x = torch.randn(2, 3)
-    spec = spec_of(one, x)
-    first = build(spec, example_recipe(spec)).args[0]
-    assert torch.equal(first, x)
-    first.zero_()
-    assert torch.equal(build(spec, example_recipe(spec)).args[0], x)
 
 
 def test_the_example_is_tiled_to_other_sizes():
@@ -157,16 +139,6 @@ def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("written", [torch.tensor([0, 3, 1]), torch.tensor([False, True, True])])
-@pytest.mark.parametrize("example", [torch.tensor([0.2, 0.9, 0.5]), torch.tensor([1, 5, 2])])
-def test_numbers_of_another_dtype_become_legal_ones(written, example):
-    spec = spec_of(lambda x: x, example)
-    (tensor,) = build_leaves(spec, with_leaves(example_recipe(spec), {0: written}))
-    low, high = spec.leaves[0].domain.low, spec.leaves[0].domain.high
-    assert tensor.dtype == example.dtype
-    assert tensor.tolist() == [min(max(number, low), high) for number in written.tolist()]
-
-
 @pytest.mark.parametrize(
     ("example", "values", "literal", "legal"),
     [
@@ -181,14 +153,6 @@ def test_a_literal_is_made_legal(example, values, literal, legal):
     item = LeafRecipe(kind="literal", data=Literal(torch.tensor(literal, dtype=example.dtype)))
     assert make(spec, item).tolist() == legal
     assert within(make(spec, item), spec.leaves[0].domain)
-
-
-def test_a_literal_is_not_written_to_by_what_is_made_of_it():
-    spec = spec_of(one, torch.randn(2, 3))
-    literal = Literal(torch.zeros(2, 3))
-    item = LeafRecipe(kind="literal", data=literal, edits=(Edit(0, 5.0),))
-    make(spec, item).add_(1)
-    assert literal.tensor.abs().sum() == 0
 
 
 def test_stored_recipes_of_another_version_or_spec_are_left_out():
@@ -239,21 +203,6 @@ def test_masks_leave_something_of_each_row_and_stay_causal(name):
 
 def packed(*lengths):
     return pack_sequence([torch.randn(length, 3) for length in lengths], enforce_sorted=False)
-
-
-def test_a_drawn_packed_sequence_has_the_order_and_sizes_of_the_example():
-    example = packed(1, 3)
-    spec = spec_of(one, example)
-    assert spec.dims == {}
-    for kind in KINDS:
-        call = build(spec, plain_recipe(spec, kind, {}, 5))
-        made = call.args[0]
-        for wanted, found in zip(example[1:], made[1:], strict=True):
-            assert torch.equal(wanted, found)
-        assert pad_packed_sequence(made)[1].tolist() == [1, 3]
-    assert "packed[1]=int64[3] of 2, 1, 1" in describe_recipe(
-        spec_of(lambda packed: packed, example), plain_recipe(spec, "normal", {}, 5), call
-    )
 
 
 def test_packed_sequences_vary_together_over_the_recorded_ones():

@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from pytest_torchexport.inputs.pytrees import (
     bits_of,
-    copy_argument,
     copy_tensor,
     describe,
     flatten,
@@ -43,15 +42,6 @@ class Slotted:
     value: object
 
 
-@dataclasses.dataclass
-class Checked:
-    value: object
-
-    def __post_init__(self):
-        if self.value is None:
-            raise ValueError("no value")
-
-
 class Registered:
     def __init__(self, first, second, name):
         self.first, self.second, self.name = first, second, name
@@ -65,10 +55,6 @@ torch_pytree.register_pytree_node(
 )
 
 
-def paths(value, path="x"):
-    return [where for where, _ in flatten(value, path)[0]]
-
-
 def round_trip(value):
     leaves, structure = flatten(value, "x")
     assert structure.count == len(leaves)
@@ -76,64 +62,34 @@ def round_trip(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("value", "paths"),
     [
         (1, ["x"]),
         (None, ["x"]),
-        ("text", ["x"]),
         (b"bytes", ["x"]),
+        (range(3), ["x"]),
         ((1, 2), ["x[0]", "x[1]"]),
-        ([1, [2]], ["x[0]", "x[1][0]"]),
+        ([1, [2, (3,)]], ["x[0]", "x[1][0]", "x[1][1][0]"]),
         ({"a": 1, "b": {"c": 2}}, ["x['a']", "x['b']['c']"]),
-        ({1: 1, (2, 3): 2}, ["x[1]", "x[(2, 3)]"]),
+        ({1: 1, None: 2, (3, 4): 5}, ["x[1]", "x[None]", "x[(3, 4)]"]),
         (OrderedDict(b=1, a=2), ["x['b']", "x['a']"]),
         (defaultdict(list, a=1), ["x['a']"]),
         (UserDict(a=1), ["x['a']"]),
-        (deque([1, 2]), ["x[0]", "x[1]"]),
-        (Pair(1, 2), ["x[0]", "x[1]"]),
-        (Output(1, [2]), ["x['logits']", "x['hidden'][0]"]),
-        (Registered(1, 2, "n"), ["x[0]", "x[1]"]),
-        ((), []),
-        ({}, []),
-        ([{}, ()], []),
-        (range(3), ["x"]),
-        ({1, 2}, ["x"]),
-        (torch.float32, ["x"]),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_leaves_have_paths_as_a_user_writes_them(value, expected):
-    assert paths(value) == expected
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        1,
-        None,
-        (1, 2),
-        [1, [2, (3,)]],
-        {"a": 1, "b": {"c": 2}},
-        {1: 1, None: 2, (3, 4): 5},
-        OrderedDict(b=1, a=2),
-        defaultdict(list, a=1, b=[2]),
-        UserDict(a=1),
-        deque([1, 2], maxlen=5),
-        Pair(1, Pair(2, None)),
-        namedtuple("nt", "a b")(1, 2),  # noqa: PYI024  # a plain namedtuple is the case
-        Output([1], {"h": 2}),
-        Frozen((1, 2)),
-        Slotted([1]),
-        Checked(3),
-        torch.Size([2, 3]),
-        (),
-        {},
-        [{}, (), None],
+        (deque([1, 2], maxlen=5), ["x[0]", "x[1]"]),
+        (Pair(1, Pair(2, None)), ["x[0]", "x[1][0]", "x[1][1]"]),
+        (Output([1], {"h": 2}), ["x['logits'][0]", "x['hidden']['h']"]),
+        (Frozen((1, 2)), ["x['value'][0]", "x['value'][1]"]),
+        (Slotted([1]), ["x['value'][0]"]),
+        (torch.Size([2, 3]), ["x[0]", "x[1]"]),
+        ([{}, (), None], ["x[2]"]),
     ],
     ids=lambda value: f"{type(value).__name__}-{value}"[:40],
 )
-def test_what_was_flattened_comes_back(value):
-    back = round_trip(value)
+def test_leaves_have_paths_as_a_user_writes_them_and_come_back(value, paths):
+    leaves, structure = flatten(value, "x")
+    assert [path for path, _ in leaves] == paths
+    assert structure.count == len(leaves)
+    back = structure.unflatten([leaf for _, leaf in leaves])
     assert type(back) is type(value)
     assert back == value
     if isinstance(value, defaultdict):
@@ -171,22 +127,10 @@ def test_registered_nodes_come_back_with_their_context():
     assert (back.first, back.second, back.name) == ([1], 2, "name")
 
 
-def test_a_tuple_that_refuses_to_be_counted_is_walked():
-    refusing = type("Refusing", (tuple,), {"__len__": lambda _: 1 / 0})
-    assert [path for path, _ in flatten(refusing((1, (2, 3))))[0]] == ["[0]", "[1][0]", "[1][1]"]
-
-
 def test_tree_map_keeps_containers():
     mapped = tree_map(lambda leaf: leaf + 1, {"a": (1, [2]), "b": Output(3, 4)})
     assert mapped == {"a": (2, [3]), "b": Output(4, 5)}
     assert tree_map(lambda leaf: leaf + 1, torch.zeros(1)).item() == 1
-
-
-def test_a_generator_is_copied_with_its_state():
-    given = torch.Generator().manual_seed(3)
-    torch.rand(2, generator=given)
-    copied = copy_argument(given)
-    assert torch.rand(2, generator=copied).tolist() == torch.rand(2, generator=given).tolist()
 
 
 @pytest.mark.parametrize(
@@ -194,13 +138,9 @@ def test_a_generator_is_copied_with_its_state():
     [
         torch.arange(6).reshape(2, 3).t(),
         torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
-        torch.zeros(1).expand(4),
-        torch.tensor(1.0),
         torch.empty(0, 3),
         torch.tensor([1 + 2j]).conj(),
         torch.eye(3).to_sparse(),
-        torch.ones(2, dtype=torch.bool),
-        torch.ones(2, dtype=torch.uint64),
         torch.ones(2).to(torch.float8_e5m2),
     ],
     ids=lambda tensor: f"{tensor.dtype}-{tensor.layout}-{tuple(tensor.shape)}",

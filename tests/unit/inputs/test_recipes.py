@@ -115,20 +115,6 @@ def test_what_is_no_literal_is_a_value_error(data):
         Literal.from_dict(data)
 
 
-def test_a_recipe_with_literals_survives_json_and_makes_the_same_call():
-    spec = spec_of(lambda x, ids, n: x, torch.randn(2, 3), torch.tensor([1, 2]), 4)
-    made = with_leaves(
-        example_recipe(spec),
-        {0: torch.tensor([[1.0, 2, 3], [4, 5, 6]]), 1: torch.tensor([2, 1]), 2: 9},
-    )
-    again = Recipe.from_dict(json.loads(json.dumps(made.as_dict())))
-    assert again == made
-    for recipe in (made, again):
-        x, ids, n = build(spec, recipe).args
-        assert x.tolist() == [[1, 2, 3], [4, 5, 6]]
-        assert (ids.tolist(), n) == ([2, 1], 9)
-
-
 def test_a_literal_is_described_by_its_numbers():
     spec = spec_of(one, torch.randn(4))
     texts = {}

@@ -77,24 +77,6 @@ def test_a_size_shrinks_to_the_smallest_that_fails(threshold):
     assert found.leaves[0].kind == "zeros"
 
 
-def test_sizes_from_a_list_and_a_stepped_range_stay_legal():
-    spec = spec_of(
-        lambda x: x,
-        torch.randn(2, 32),
-        shapes={"x": "b w"},
-        dims={"b": [1, 2, 7, 9], "w": range(32, 257, 32)},
-    )
-    tried = []
-
-    def fails(recipe):
-        tried.append(recipe.sizes)
-        return recipe.sizes["b"] > 2 and recipe.sizes["w"] > 64
-
-    found = shrink(spec, plain_recipe(spec, "ones", {"b": 9, "w": 256}, 0), fails)
-    assert found.sizes == {"b": 7, "w": 96}
-    assert all(s["b"] in (1, 2, 7, 9) and s["w"] in range(32, 257, 32) for s in tried)
-
-
 def test_every_leaf_shrinks_on_its_own():
     spec = spec_of(lambda x, y, n: x, torch.randn(2), torch.randn(2), 1, values={"n": [1, 5]})
     recipe = Recipe(
@@ -104,15 +86,6 @@ def test_every_leaf_shrinks_on_its_own():
     )
     found = shrink(spec, recipe, lambda r: r.leaves[1].kind == "normal")
     assert [leaf.kind for leaf in found.leaves] == ["zeros", "normal", "example"]
-
-
-def test_elements_of_a_strategy_shrink_to_the_fill():
-    from hypothesis import strategies as st
-
-    spec = one(values={"x": st.floats(0, 1)})
-    recipe = Recipe(sizes={"batch": 2}, leaves=(LeafRecipe(kind="elements", data=[0.1, 0.2, 0.9]),))
-    found = shrink(spec, recipe, lambda r: True)
-    assert found.leaves[0] == LeafRecipe(kind="elements", data=[0.9])
 
 
 @pytest.mark.parametrize("kind", ["zeros", "example", "elements", "ramp"])

@@ -60,14 +60,6 @@ def test_paths_that_do_not_exist_are_spec_errors(options, parts):
         assert part in text
 
 
-def test_variadic_arguments_are_called_as_forward_calls_them():
-    def variadic(*xs):
-        return xs
-
-    spec = spec_of(variadic, torch.randn(2), torch.randn(2), shapes={"xs[1]": "n"})
-    assert [leaf.path for leaf in spec.leaves] == ["xs[0]", "xs[1]"]
-
-
 def test_a_call_that_does_not_fit_the_signature_is_a_spec_error():
     with pytest.raises(SpecError, match="the call does not fit forward"):
         spec_of(model, torch.randn(2))
@@ -125,26 +117,6 @@ def test_map_reaches_keyword_arguments_and_takes_only_what_it_names():
     assert call.kwargs["y"].tolist() == [3, 3]
 
 
-def test_map_and_filter_may_take_keyword_arguments_or_have_defaults():
-    seen = []
-
-    def everything(**arguments):
-        seen.append(sorted(arguments))
-        return {}
-
-    def some(x, extra=7):
-        return extra == 7
-
-    spec = spec_of(lambda x, y: x, torch.ones(2), torch.ones(2), map=everything, filter=some)
-    assert build(spec, example_recipe(spec)) is not None
-    assert seen == [["x", "y"]]
-
-
-def test_filter_refuses_calls():
-    spec = spec_of(lambda x: x, torch.ones(2), filter=lambda x: bool(x.sum() < 0))
-    assert build(spec, example_recipe(spec)) is None
-
-
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -172,9 +144,3 @@ def test_a_dim_can_be_narrowed():
     narrow = spec.narrow("batch", range(2, 4))
     assert narrow.dims["batch"].sizes == range(2, 4)
     assert spec.dims["batch"].sizes == range(1, 5)
-
-
-def test_numel_counts_all_tensors_at_given_sizes():
-    spec = spec_of(lambda x, y, n: x, torch.ones(2, 3), torch.ones(2), 7)
-    assert spec.numel({"batch": 10}) == 40
-    assert spec.numel({"batch": 2**62}) == 2**64

@@ -16,13 +16,11 @@ from specs import spec_of, within
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
-from pytest_torchexport.explore.seeds import odd, plain
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
     EXTENTS,
     LeafRecipe,
     Recipe,
-    example_recipe,
     plain_recipe,
     with_leaves,
 )
@@ -94,14 +92,6 @@ def test_drawn_recipes_are_always_within_the_spec(recipe):
     assert {edit.extent for edit in edits} <= set(EXTENTS)
 
 
-def test_every_other_call_keeps_to_the_users_strategy_too():
-    spec = spec_of(lambda x: x, torch.zeros(2, 3), values={"x": st.sampled_from([0.5, 4.0])})
-    made = [*boundary_recipes(spec, 0), *plain(spec, (3.0,), 0), *odd(spec, (3.0,), 0)]
-    made.append(with_leaves(made[0], {0: torch.full((2, 3), -0.29)}))
-    for recipe in made:
-        assert set(build(spec, recipe).args[0].reshape(-1).tolist()) <= {0.5, 4.0}, recipe
-
-
 @pytest.mark.parametrize(
     "strategy",
     [st.floats(width=32), st.just(float("nan")), st.floats(0.25, 0.75), st.integers(2, 5)],
@@ -143,11 +133,6 @@ def test_the_boundary_has_the_corners_of_the_values_at_the_examples_sizes():
     assert any(bool((tensor == 0).all()) for tensor in at_example)
     assert any(bool((tensor == -2).all()) for tensor in at_example)
     assert any(bool((tensor == 5).all()) for tensor in at_example)
-
-
-def test_the_boundary_has_every_listed_value_of_a_python_argument():
-    spec = spec_of(lambda x, n: x, torch.randn(3), 1, values={"n": [1, 2, 9]})
-    assert {build(spec, recipe).args[1] for recipe in boundary_recipes(spec, 0)} == {1, 2, 9}
 
 
 @pytest.mark.parametrize("columns", [1, MEMORY_CAP])
@@ -243,32 +228,6 @@ def test_each_size_of_a_small_range_is_run_with_varied_values(seed):
     assert met == {"b": set(range(1, 7)), "t": set(range(4, 24))}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("sizes", "beside"),
-    [((4, 1000), {5, 6, 999}), (range(8, 801, 8), {16, 24, 792}), ((0, 99), {1, 2, 98})],
-    ids=["a range", "steps", "from 0"],
-)
-def test_the_sizes_beside_the_ends_of_a_large_range_are_run_first(sizes, beside, seed):
-    _, met = run(spec_with(t=sizes), most=12, seed=seed)
-    assert beside <= met["t"]
-
-
-def test_the_new_size_is_the_nearest_to_the_one_that_was_drawn():
-    new = new_sizes(spec_with(t=(1, 20)), t=[2, 3, 19, 10, 9])
-    assert instead(new, b=1, t=10)["t"] == 11
-    assert instead(new, b=1, t=16)["t"] == 16
-
-
-def test_a_call_without_new_sizes_stays_as_drawn():
-    spec = spec_with(t=[2, 8])
-    new = new_sizes(spec, b=range(1, 7), t=[2, 8])
-    zeros = plain_recipe(spec, "zeros", {"b": 4, "t": 2}, 0)
-    assert new.instead_of(zeros) is zeros
-    without = spec_of(lambda n: n, 3)
-    assert new_sizes(without).instead_of(example_recipe(without)) == example_recipe(without)
-
-
 def test_a_call_at_a_new_size_gets_varied_values_unless_it_has_some():
     spec = spec_of(lambda x, y: x, torch.randn(3), torch.randn(3), shapes={"x": "b", "y": "b"})
     new = new_sizes(spec)
@@ -290,14 +249,6 @@ def test_a_refused_size_is_tried_once_more_beside_the_examples_and_then_no_more(
     assert instead(new, b=1, t=7) == {"b": 3, "t": 999}
     new.refused({"b": 3, "t": 999})
     assert instead(new, b=1, t=7) == {"b": 1, "t": 7}
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_size_that_is_refused_beside_some_sizes_of_another_dim_is_run(seed):
-    spec = spec_with(t=(1, 12))
-    _, met = run(spec, seed=seed, takes=lambda sizes: sizes["b"] <= sizes["t"] != 7)
-    assert met["b"] == set(range(1, 7))
-    assert set(range(3, 13)) - {7} <= met["t"]
 
 
 def test_the_same_seed_leads_to_the_same_calls():
