@@ -8,7 +8,6 @@ pickle refuses has no key.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -19,7 +18,7 @@ import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ from typing import Any
 import torch
 from hypothesis.strategies import SearchStrategy
 
-from pytest_torchexport.cache.sources import NoKey, Source, closure, variables
-from pytest_torchexport.config.options import Options
+from pytest_torchexport.cache.sources import NoKey, closure, variables
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.eager.fingerprint import attributes_of, names_in
@@ -62,10 +60,22 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     The seed is no part of it: a verdict is one of the draws of its seed, and stays so.
     """
     subject = Digest()
-    subject.add(list(_parts(thing, given, plan)))
-    test = closure([*plan.settings.runtime_imports, *plan.plugins, *_RUN_AT_START], _files(plan))
-    registering = [name for name, source in test.items() if source.registers]
-    modules = subject.modules.union(registering)
+    subject.add([*unwrapped(thing), global_hooks()])
+    subject.add([(call.args, dict(call.kwargs)) for call in given])
+    # A test's body may change torch as its parameters say: each item has a verdict of its own.
+    subject.add([plan.nodeid, plan.target, plan.device, bool(plan.why_isolated), plan.named])
+    subject.add([examples(plan), vars(plan.options)])
+    names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
+    subject.add([(name, getattr(plan.settings, name)) for name in names])
+    # The test's file and the conftests above it: they may change what they import.
+    test = (plan.root or Path()) / plan.nodeid.partition("::")[0]
+    folders = [each for each in test.parents if plan.root and each.is_relative_to(plan.root)]
+    files = [test, *(folder / "conftest.py" for folder in folders)] if plan.nodeid else []
+    of_test = closure(
+        [*plan.settings.runtime_imports, *plan.plugins, *_RUN_AT_START],
+        filter(Path.is_file, files),
+    )
+    modules = subject.modules | {name for name, source in of_test.items() if source.registers}
     # What the modules hold may lead to further ones.
     while True:
         sources = closure(modules, ())
@@ -75,49 +85,21 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
         if held.modules <= modules:
             break
         modules |= held.modules
-    return subject.digest(held.digest(), *_texts(sources | test), *surroundings(plan.device))
-
-
-def _parts(thing: Any, given: Sequence[Call], plan: Plan) -> Iterator[Any]:
-    yield from unwrapped(thing)
-    yield global_hooks()
-    yield [(call.args, dict(call.kwargs)) for call in given]
-    # A test's body may change torch as its parameters say: each item has a verdict of its own.
-    yield plan.nodeid, plan.target, plan.device, bool(plan.why_isolated), plan.named
-    yield examples(plan)
-    yield {field.name: getattr(plan.options, field.name) for field in dataclasses.fields(Options)}
-    names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
-    yield [(name, getattr(plan.settings, name)) for name in names]
-
-
-def _files(plan: Plan) -> list[Path]:
-    """Return the test's file and the conftests above it: they may change what they import."""
-    if plan.root is None or not plan.nodeid:
-        return []
-    test = plan.root / plan.nodeid.partition("::")[0]
-    folders = [folder for folder in test.parents if folder.is_relative_to(plan.root)]
-    conftests = (folder / "conftest.py" for folder in folders)
-    return [path for path in (test, *conftests) if path.is_file()]
-
-
-def _texts(sources: dict[str, Source]) -> list[str]:
-    files = [f"{name}:{source.digest}" for name, source in sorted(sources.items())]
-    return [*files, *(f"{name}={value}" for name, value in variables(sources.values()))]
+    sources |= of_test
+    texts = [f"{name}:{source.digest}" for name, source in sorted(sources.items())]
+    texts += [f"{name}={value}" for name, value in variables(sources.values())]
+    return subject.digest(held.digest(), *texts, *surroundings(plan.device))
 
 
 def _held_by(module: types.ModuleType | None) -> dict[str, Any]:
-    """Return what a module holds, without tests and fixtures, which no model runs."""
+    """Return what a module holds, without tests, fixtures and marks, which no model runs."""
     scope = vars(module) if module is not None else {}
     return {
         name: value
         for name, value in scope.items()
-        if not name.startswith(("__", "test", "Test")) and not _is_of_tests(value)
+        if not name.startswith(("__", "test", "Test"))
+        and not type(value).__module__.startswith("_pytest.")
     }
-
-
-def _is_of_tests(value: Any) -> bool:
-    """Return True for a fixture or mark."""
-    return type(value).__module__.startswith("_pytest.")
 
 
 class Digest(pickle.Pickler):
@@ -132,9 +114,10 @@ class Digest(pickle.Pickler):
             (type, self._class),
             (types.FunctionType, self._function),
             (torch.Tensor, self._tensor),
-            ((torch.jit.ScriptModule, torch.jit.ScriptFunction), _refuse_program),
-            (torch.nn.Module, _of_module),
-            ((types.MethodType, types.BuiltinMethodType), _of_method),
+            ((torch.nn.Module, torch.jit.ScriptFunction), _of_module),
+            # Not by its name: a class need not have the function that an instance was given.
+            (types.MethodType, lambda it: _named("method", [it.__func__, it.__self__])),
+            (types.BuiltinMethodType, lambda it: _named("method", [it.__name__, it.__self__])),
             (types.ModuleType, self._imported),
             ((property, staticmethod, classmethod, functools.cached_property), _of_descriptor),
             (weakref.ref, lambda reference: _named("weak reference", [reference()])),
@@ -241,7 +224,9 @@ class Digest(pickle.Pickler):
     def _object(self, value: Any) -> Any:
         kind = type(value)
         if (memory := getattr(value, "cache_info", None)) and hasattr(value, "__wrapped__"):
-            _refuse_read(value.__wrapped__, memory())
+            code = getattr(value.__wrapped__, "__code__", None)
+            if code is not None and memory().currsize and not _READS.isdisjoint(names_in(code)):
+                raise NoKey(f"what {value.__wrapped__.__qualname__} has read and remembers")
             return _named("remembers", [value.__wrapped__])
         if _is_of_library(kind) or all(getattr(kind, n) is getattr(object, n) for n in _COPIES):
             return NotImplemented
@@ -262,11 +247,13 @@ def _named(text: str, contents: Any = None) -> tuple[type[_Named], tuple[str], A
     return _Named, (text,), contents
 
 
-def _of_module(module: torch.nn.Module) -> Any:
+def _of_module(module: Any) -> Any:
     """Return a module's form: its hooks by their order.
 
     torch numbers hooks through all modules of a process.
     """
+    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise NoKey("a program of TorchScript")
     registers = {
         name: held
         for name, held in vars(module).items()
@@ -278,11 +265,6 @@ def _of_module(module: torch.nn.Module) -> Any:
         for name, held in registers.items()
     }
     return _named("module", [type(module), vars(module) | ordered])
-
-
-def _of_method(method: types.MethodType | types.BuiltinMethodType) -> Any:
-    # Not by its name: a class need not have the function that an instance was given.
-    return _named("method", [getattr(method, "__func__", method.__name__), method.__self__])
 
 
 def _of_descriptor(descriptor: Any) -> Any:
@@ -298,10 +280,6 @@ def _of_strategy(strategy: SearchStrategy[Any]) -> Any:
     return _named(f"strategy {text}")
 
 
-def _refuse_program(_: Any) -> Any:
-    raise NoKey("a program of TorchScript")
-
-
 _EMPTY = types.CellType()
 _COPIES = ("__reduce__", "__reduce_ex__", "__getstate__")
 # The names of functions that read a file.
@@ -311,13 +289,6 @@ _READS = frozenset(
         *("loadtxt", "genfromtxt", "fromfile", "from_file", "memmap", "read_csv", "read_parquet"),
     }
 )
-
-
-def _refuse_read(function: Any, memory: Any) -> None:
-    """Raise NoKey for a ``functools.lru_cache`` that holds what a function has read."""
-    code = getattr(function, "__code__", None)
-    if code is not None and memory.currsize and not _READS.isdisjoint(names_in(code)):
-        raise NoKey(f"what {function.__qualname__} has read and remembers")
 
 
 def _shape_of(code: types.CodeType) -> list[Any]:
@@ -352,27 +323,18 @@ def _is_of_library(thing: type | types.FunctionType) -> bool:
 
 def surroundings(device: str) -> tuple[str, ...]:
     """Return what a check on a device depends on, besides its subject, calls and options."""
+    # Of custom operators.
+    native = {Path(library).name: library for library in map(str, torch.ops.loaded_libraries)}
     return (
         *process(),
         *settings_now(device),
         str(GradMode.current()),
         *under_autocast(),
         *sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_VARIABLES)),
-        *_device(device),
-        *_native_libraries(),
+        *([torch.cuda.get_device_name(device)] if cuda.is_cuda(device) else ()),
+        str(torch.version.cuda),
+        *sorted(f"{name}={_hash_of_file(library)}" for name, library in native.items()),
     )
-
-
-def _device(device: str) -> tuple[str, ...]:
-    if not cuda.is_cuda(device):
-        return ()
-    return (torch.cuda.get_device_name(device), str(torch.version.cuda))
-
-
-def _native_libraries() -> Iterator[str]:
-    """Yield the digests of the libraries of custom operators that this process has loaded."""
-    for library in sorted(map(str, torch.ops.loaded_libraries)):
-        yield f"{Path(library).name}={_hash_of_file(library)}"
 
 
 @functools.cache
@@ -387,6 +349,10 @@ def process() -> tuple[str, ...]:
 
     Every installed distribution: any of them may be a part of the model, or hook into torch.
     """
+    root = Path(__file__).parents[1]  # in its own repository, its version stays the same
+    own = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        own.update(f"{path.relative_to(root)}:".encode() + path.read_bytes())
     installed = {
         f"{package.metadata['Name']}=={package.version} {_files_of(package)}"
         for package in metadata.distributions()
@@ -397,7 +363,7 @@ def process() -> tuple[str, ...]:
         f"-O{sys.flags.optimize}",  # leaves out asserts
         platform.platform(),
         torch.backends.cpu.get_cpu_capability(),
-        _own_source(),
+        own.hexdigest(),
         *sorted(installed),
     )
 
@@ -412,13 +378,3 @@ def _files_of(distribution: metadata.Distribution) -> str:
     # Not scripts and notes of the installer, which hold the directory, nor what it compiled.
     own = (line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line))
     return hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() if lines else ""
-
-
-def _own_source() -> str:
-    """Return the digest of this package: in its own repository, its version stays the same."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}:".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

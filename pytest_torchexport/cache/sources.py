@@ -27,9 +27,9 @@ _IMPORT = frozenset(
 # These run what no import names.
 _RUN_FILE = frozenset(
     {
-        *("spec_from_file_location", "spec_from_loader", "exec_module", "load_module"),
+        *("spec_from_file_location", "spec_from_loader", "exec_module", "load_module", "run_path"),
         *("SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader", "FileFinder"),
-        *("run_path", "walk_packages", "load_source", "meta_path", "path_hooks"),
+        *("walk_packages", "load_source", "meta_path", "path_hooks"),
     }
 )
 _RUN_TEXT = frozenset({"exec", "eval", "compile", "builtins", "__builtins__"})
@@ -67,15 +67,26 @@ def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
     sources: dict[str, Source] = {}
     loaded = {getattr(each, "__file__", None): name for name, each in sys.modules.copy().items()}
     # The module of a conftest may have been replaced by the next one's, of the same name.
-    waiting: list[tuple[str, Path | None]] = [
-        (loaded.get(str(path), f"{at}/{path.name}"), path) for at, path in enumerate(files)
+    waiting: list[tuple[str, str | None]] = [
+        (loaded.get(str(path), f"{at}/{path.name}"), str(path)) for at, path in enumerate(files)
     ]
     waiting += _with_packages(modules)
     while waiting:
         name, file = waiting.pop()
-        if name not in sources and (file := file or _file_of(name)) is not None:
-            sources[name] = _read(file, name)
-            waiting += _with_packages(sources[name].imports)
+        if name in sources:
+            continue
+        if file is None and name in sys.modules:
+            file = getattr(sys.modules[name], "__file__", None)
+        elif file is None:
+            file = _not_imported(name, tuple(sys.path))
+        if not isinstance(file, str) or not is_users(file):
+            continue
+        path = Path(file)
+        try:
+            sources[name] = _parsed(path.read_bytes(), path.name, name)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise NoKey(f"{path.name}, which cannot be read ({error})") from None
+        waiting += _with_packages(sources[name].imports)
     return sources
 
 
@@ -94,16 +105,6 @@ def _with_packages(modules: Iterable[str]) -> list[tuple[str, None]]:
     return [(".".join(each[: end + 1]), None) for each in parts for end in range(len(each))]
 
 
-def _file_of(name: str) -> Path | None:
-    """Return the user's file of a module; None if it is a library's, or no module."""
-    module = sys.modules.get(name)
-    if module is not None:
-        file = getattr(module, "__file__", None)
-    else:
-        file = _not_imported(name, tuple(sys.path))
-    return Path(file) if isinstance(file, str) and is_users(file) else None
-
-
 @functools.lru_cache(maxsize=4096)
 def _not_imported(name: str, _path: tuple[str, ...]) -> str | None:
     """Return the file that an import would run; imports none of the packages around it."""
@@ -120,13 +121,6 @@ def _not_imported(name: str, _path: tuple[str, ...]) -> str | None:
     return spec.origin if spec is not None else None
 
 
-def _read(path: Path, name: str) -> Source:
-    try:
-        return _parsed(path.read_bytes(), path.name, name)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise NoKey(f"{path.name}, which cannot be read ({error})") from None
-
-
 @functools.lru_cache(maxsize=4096)
 def _parsed(data: bytes, file: str, name: str) -> Source:
     tree = ast.parse(data) if file.endswith(".py") else ast.Module([], [])
@@ -139,7 +133,8 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
         if isinstance(node, ast.Import):
             imports.update(each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
+            folder = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            base = ".".join(filter(None, (folder, node.module)))
             imports |= {base, *(f"{base}.{each.name}" for each in node.names)}
             hidden = {each.name for each in node.names if each.asname} & _FOLLOWED
             variables |= {None} if hidden & _ENVIRONMENT else set()
@@ -161,12 +156,6 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
         variables=None if None in variables else frozenset(filter(None, variables)),
         registers=_REGISTER.search(data) is not None,
     )
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    above = package.split(".")
-    kept = above[: len(above) - node.level + 1] if node.level else []
-    return ".".join([*kept, node.module] if node.module else kept)
 
 
 def _followed(node: ast.Name | ast.Attribute) -> str:

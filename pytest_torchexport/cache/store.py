@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-import hashlib
 import json
 import os
 import sys
@@ -18,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,11 +30,8 @@ from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.results.verdict import Verdict
 
 FOREIGN = "what check_artifact is given is checked each time"
-MADE_ANEW = "with {option}, artifacts are made each time"
 # An artifact that ships has to be made, and a time is that of the machine as it is now.
 _MADE_ANEW = ("ship", "max_slowdown")
-# Verdicts have some 5 KB: some 100 MB. What was not used for longest is removed.
-MOST = 20_000
 
 
 def unless_unchanged(
@@ -44,15 +39,15 @@ def unless_unchanged(
 ) -> Verdict:
     """Return the kept verdict on a subject and calls; else that of ``check``, kept if it passed."""
     start = time.perf_counter()
-    anew = [name for name in _MADE_ANEW if getattr(plan.settings, name)]
-    if anew:
-        return not_kept(check(), MADE_ANEW.format(option=f"torchexport_{anew[0]}"))
+    for name in _MADE_ANEW:
+        if getattr(plan.settings, name):
+            return not_kept(check(), f"with torchexport_{name}, artifacts are made each time")
     try:
         key = key_of(thing, given, plan)
     except NoKey as reason:
         return not_kept(check(), f"of {reason}, no other process can tell if it is the same")
-    store = Store((plan.root or Path()) / plan.settings.cache)
-    kept = store.get(key)
+    directory = (plan.root or Path()) / plan.settings.cache
+    kept = get(directory, key)
     if kept is not None:
         return dataclasses.replace(kept, seconds={"cache": time.perf_counter() - start})
     with noticed() as read:
@@ -62,7 +57,7 @@ def unless_unchanged(
     if read:
         return not_kept(verdict, f"the model's code reads {', '.join(sorted(set(read))[:3])}")
     try:
-        store.put(key, verdict)
+        put(directory, key, verdict)
     except OSError as error:
         return not_kept(verdict, f"{plan.settings.cache}: {error.strerror or error}")
     return verdict
@@ -73,49 +68,26 @@ def not_kept(verdict: Verdict, reason: str) -> Verdict:
     return dataclasses.replace(verdict, not_kept=reason)
 
 
-@dataclass(frozen=True)
-class Store:
-    """A directory of verdicts. Several processes may use it at once."""
-
-    directory: Path
-
-    def get(self, key: str) -> Verdict | None:
-        """Return the verdict under a key; None if there is none, or if its file is not whole."""
-        place = self._place(key)
-        try:
-            kept = json.loads(place.read_text(encoding="utf-8"))
-            text = kept["verdict"]
-            if kept["key"] != key or kept["sha256"] != _sum(text):
-                return None
-            verdict = Verdict.from_dict(json.loads(text))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None  # it is made anew, and replaced
-        with contextlib.suppress(OSError):
-            os.utime(place)  # what was used last is removed last
-        return verdict
-
-    def put(self, key: str, verdict: Verdict) -> None:
-        """Write a verdict, with the day. Raises OSError if it cannot be written."""
-        day = dt.datetime.now(dt.UTC).date().isoformat()
-        text = json.dumps(dataclasses.replace(verdict, unchanged_since=day).as_dict())
-        whole = {"key": key, "sha256": _sum(text), "verdict": text}
-        write(self._place(key), json.dumps(whole))
-        with contextlib.suppress(OSError):
-            # As pytest does for its cache: the files are no part of the repository.
-            (self.directory / ".gitignore").write_text("*\n")
-        used = []
-        for path in self.directory.glob("??/*"):  # also what a killed process left
-            with contextlib.suppress(OSError):  # another process has removed it
-                used.append((path.stat().st_mtime_ns, path))
-        for _, old in sorted(used, reverse=True)[MOST:]:
-            old.unlink(missing_ok=True)
-
-    def _place(self, key: str) -> Path:
-        return self.directory / key[:2] / f"{key}.json"
+def get(directory: Path, key: str) -> Verdict | None:
+    """Return the verdict under a key; None if there is none, or if its file is not whole."""
+    try:
+        return Verdict.from_dict(json.loads(_place(directory, key).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None  # it is made anew, and replaced
 
 
-def _sum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def put(directory: Path, key: str, verdict: Verdict) -> None:
+    """Write a verdict, with the day. Several processes may do so at once. Raises OSError."""
+    day = dt.datetime.now(dt.UTC).date().isoformat()
+    kept = dataclasses.replace(verdict, unchanged_since=day)
+    write(_place(directory, key), json.dumps(kept.as_dict()))
+    with contextlib.suppress(OSError):
+        # As pytest does for its cache: the files are no part of the repository.
+        (directory / ".gitignore").write_text("*\n")
+
+
+def _place(directory: Path, key: str) -> Path:
+    return directory / key[:2] / f"{key}.json"
 
 
 _EVENTS = frozenset(

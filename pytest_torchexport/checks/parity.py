@@ -30,7 +30,6 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
     boundary_recipes,
-    drawn_sizes,
     examples,
     for_each,
     recipes,
@@ -204,7 +203,7 @@ def _draw(case: Case) -> None:
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []
-    new = NewSizes(case.spec, drawn_sizes(case.spec), case.log.covered.with_varied_values)
+    new = NewSizes(case.spec, case.log.covered.with_varied_values)
 
     def drawn(recipe: Recipe) -> None:
         _stop_if_more_tell_nothing(case)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +22,13 @@ from pytest_torchexport.inputs.pytrees import Leaf, Structure, flatten
 from pytest_torchexport.results.verdict import Assumption
 
 BATCH = "batch"
+# A dim without a declared range goes up to this many times the example's size.
+ASSUMED_FACTOR = 2
+# Ranges beyond this are torch's "no upper limit".
+UNLIMITED = 2**31
 # Axes by the path of their tensor.
 Group = Mapping[str, int]
+DimSizes = range | tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +40,8 @@ class Axes:
 
     shapes: Mapping[str, Shape]
     dims: Mapping[str, Dim]
-    assumed: tuple[Assumption, ...] = ()
-    guessed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """The result of a rule: shapes of some leaves, and what was declared or recorded of dims."""
-
-    shapes: Mapping[str, Shape]
-    assumed: Sequence[Assumption] = ()
-    ranges: Mapping[str, DimSizes] = field(default_factory=dict)
-    recorded: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    guessed: bool = False
+    assumed: tuple[Assumption, ...]
+    guessed: bool
 
 
 def find_axes(
@@ -65,20 +59,45 @@ def find_axes(
     ValueError if what the user gave does not fit the example.
     """
     tensors = {path: leaf for path, leaf in leaves if isinstance(leaf, torch.Tensor)}
-    free = {path: tensor for path, tensor in tensors.items() if path not in tied}
-    rule = _apply_rules(leaves, tensors, free, others, options, annotations, arguments)
-    shapes = {path: rule.shapes.get(path, unchanged(tensor)) for path, tensor in tensors.items()}
+    ranges = {**(options.dims or {})}
+    recorded: Mapping[str, Sequence[int]] = {}
+    assumed: list[Assumption] = []
+    guessed = False
+    if options.dynamic_shapes is not None:
+        shapes, of_dims = _from_dynamic_shapes(options.dynamic_shapes, arguments, tensors)
+        ranges |= of_dims
+    elif options.shapes is not None:
+        shapes = _from_strings(options.shapes, tensors)
+        words = "is exactly as in the example (shapes does not name it)"
+        unnamed = [path for path in tensors if path not in options.shapes]
+        assumed = [Assumption("shape", f"{path} {words}", path) for path in unnamed]
+    elif shapes := _from_annotations(annotations, tensors):
+        text = f"dims of {', '.join(shapes)} are as its jaxtyping annotation says"
+        assumed = [Assumption("annotations", text)]
+    else:
+        shapes, recorded = _from_calls(leaves, others)
+        guessed = not recorded
+        text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
+        assumed = [Assumption("recorded calls", text)] if recorded else []
+    if guessed:
+        free = {path: tensor for path, tensor in tensors.items() if path not in tied}
+        shapes = {**axes_of(tensors, {BATCH: next(groups(free, 0), {})}, {}).shapes}
+    shapes = {path: shapes.get(path, _unchanged(tensor)) for path, tensor in tensors.items()}
     sizes = _solve(shapes, tensors)
-    _check_ranges(options.dims or {}, sizes)
-    ranges = {**(options.dims or {}), **rule.ranges}
+    for name in options.dims or {}:
+        if name not in sizes:
+            raise ValueError(
+                f"dims: {name!r} is not a dim of this call; its dims: "
+                f"{', '.join(sizes) or 'none'}.{nearest(name, sizes)}"
+            )
     only = {name for path in tied if path in shapes for axis in shapes[path] for name in axis.names}
     dims = {
-        name: _dim(name, size, ranges.get(name), rule.recorded.get(name, [size]), name in only)
+        name: _dim(name, size, ranges.get(name), recorded.get(name, ()), only=name in only)
         for name, size in sizes.items()
     }
-    assumed = [*rule.assumed]
-    assumed += [_assumption(dim, shapes) for dim in dims.values() if not dim.declared]
-    return Axes(shapes=shapes, dims=dims, assumed=tuple(assumed), guessed=rule.guessed)
+    return Axes(
+        shapes=shapes, dims=dims, assumed=(*assumed, *_assumed(dims, shapes)), guessed=guessed
+    )
 
 
 def axes_of(
@@ -90,16 +109,14 @@ def axes_of(
 
     A dim without a range goes from 1 to twice its size.
     """
-    axes = {path: list(unchanged(tensor)) for path, tensor in tensors.items()}
+    axes = {path: list(_unchanged(tensor)) for path, tensor in tensors.items()}
     dims = {}
     for name, group in groups.items():
         for path, axis in group.items():
             axes[path][axis] = Expr(name)
-            size = tensors[path].shape[axis]
-            dims[name] = _dim(name, size, ranges.get(name), [size], only=False)
+            dims[name] = _dim(name, tensors[path].shape[axis], ranges.get(name))
     shapes = {path: tuple(shape) for path, shape in axes.items()}
-    assumed = tuple(_assumption(dim, shapes) for dim in dims.values() if not dim.declared)
-    return Axes(shapes=shapes, dims=dims, assumed=assumed, guessed=True)
+    return Axes(shapes=shapes, dims=dims, assumed=_assumed(dims, shapes), guessed=True)
 
 
 def groups(tensors: Mapping[str, torch.Tensor], axis: int) -> Iterator[Group]:
@@ -137,38 +154,13 @@ def _of_size(
     yield {first: axis, **states}
 
 
-def _apply_rules(
-    leaves: Sequence[Leaf],
-    tensors: Mapping[str, torch.Tensor],
-    free: Mapping[str, torch.Tensor],
-    others: Sequence[Sequence[Any]],
-    options: Options,
-    annotations: Mapping[str, Any],
-    arguments: Mapping[str, Any],
-) -> _Rule:
-    if options.dynamic_shapes is not None:
-        shapes, ranges = read_dynamic_shapes(options.dynamic_shapes, arguments, tensors)
-        return _Rule(shapes=shapes, ranges=ranges)
-    if options.shapes is not None:
-        unnamed = [path for path in tensors if path not in options.shapes]
-        words = "is exactly as in the example (shapes does not name it)"
-        assumed = [Assumption("shape", f"{path} {words}", path) for path in unnamed]
-        return _Rule(shapes=_from_strings(options.shapes, tensors), assumed=assumed)
-    annotated = _from_annotations(annotations, tensors)
-    if annotated:
-        text = f"dims of {', '.join(annotated)} are as its jaxtyping annotation says"
-        return _Rule(shapes=annotated, assumed=[Assumption("annotations", text)])
-    shapes, recorded = _from_calls(leaves, others)
-    if recorded:
-        text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
-        assumed = [Assumption("recorded calls", text)]
-        return _Rule(shapes=shapes, assumed=assumed, recorded=recorded)
-    guess = next(groups(free, 0), {})
-    return _Rule(shapes=axes_of(tensors, {BATCH: guess}, {}).shapes, guessed=True)
-
-
 def _dim(
-    name: str, size: int, declared: DimSizes | None, recorded: Sequence[int], only: bool
+    name: str,
+    size: int,
+    declared: DimSizes | None,
+    recorded: Sequence[int] = (),
+    *,
+    only: bool = False,
 ) -> Dim:
     """Return the dim; ``only``: it has no sizes but those that were recorded."""
     if declared is not None:
@@ -180,15 +172,20 @@ def _dim(
     return Dim(name=name, sizes=range(1, high + 1), example=size, declared=False)
 
 
-def _assumption(dim: Dim, shapes: Mapping[str, Shape]) -> Assumption:
-    places = [
-        f"dim {axis} of {path}"
-        for path, shape in shapes.items()
-        for axis, expr in enumerate(shape)
-        if dim.name in expr.names
-    ]
-    verb = "is" if len(places) == 1 else "are"
-    return Assumption("dim", f"{' and '.join(places)} {verb} {dim.name!r}, {dim.describe()}")
+def _assumed(dims: Mapping[str, Dim], shapes: Mapping[str, Shape]) -> tuple[Assumption, ...]:
+    assumed = []
+    for dim in dims.values():
+        if not dim.declared:
+            places = [
+                f"dim {axis} of {path}"
+                for path, shape in shapes.items()
+                for axis, expr in enumerate(shape)
+                if dim.name in expr.names
+            ]
+            verb = "is" if len(places) == 1 else "are"
+            text = f"{' and '.join(places)} {verb} {dim.name!r}, {dim.describe()}"
+            assumed.append(Assumption("dim", text))
+    return tuple(assumed)
 
 
 def _solve(shapes: Mapping[str, Shape], tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
@@ -205,26 +202,17 @@ def _solve(shapes: Mapping[str, Shape], tensors: Mapping[str, torch.Tensor]) -> 
         raise ValueError(f"shapes: {error}") from None
 
 
-def _check_ranges(given: Mapping[str, DimSizes], sizes: Mapping[str, int]) -> None:
-    for name in given:
-        if name not in sizes:
-            raise ValueError(
-                f"dims: {name!r} is not a dim of this call; its dims: "
-                f"{', '.join(sizes) or 'none'}.{nearest(name, sizes)}"
-            )
-
-
 def _from_strings(
     given: Mapping[str, Shape | None], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, Shape]:
     shapes = {}
     for path, shape in given.items():
-        tensor = tensors[path]
+        sizes = _unchanged(tensors[path])
         if shape is None:
-            shapes[path] = unchanged(tensor)
-        elif len(shape) == tensor.dim():
-            sizes = zip(shape, tensor.shape, strict=True)
-            shapes[path] = tuple(Expr(str(n)) if axis.text == "_" else axis for axis, n in sizes)
+            shapes[path] = sizes
+        elif len(shape) == len(sizes):
+            pairs = zip(shape, sizes, strict=True)
+            shapes[path] = tuple(size if axis.text == "_" else axis for axis, size in pairs)
         else:
             shapes[path] = shape
     return shapes
@@ -240,10 +228,8 @@ def _from_annotations(
     shapes: dict[str, Shape] = {}
     for path, tensor in tensors.items():
         text = getattr(annotations.get(path), "dim_str", None)
-        if not isinstance(text, str):
-            continue
         try:
-            shape = parse_shape(text)
+            shape = parse_shape(text) if isinstance(text, str) else None
         except ValueError:
             continue
         if shape is not None and len(shape) == tensor.dim():
@@ -253,7 +239,7 @@ def _from_annotations(
 
 def _from_calls(
     leaves: Sequence[Leaf], others: Sequence[Sequence[Any]]
-) -> tuple[dict[str, Shape], dict[str, list[int]]]:
+) -> tuple[dict[str, Shape], dict[str, Sequence[int]]]:
     """Return the shapes with a dim for each size that differed, and the sizes of each dim.
 
     Axes that had the same size in every call are one dim.
@@ -270,88 +256,90 @@ def _from_calls(
                 axes.append(Expr(str(size)))
                 continue
             if history not in names:
-                names[history] = _new_name(path, axis, names.values())
+                used = names.values()
+                name = f"{_identifier(path)}_{axis}" if axis or BATCH in used else BATCH
+                while name in used:
+                    name += "_"
+                names[history] = name
             axes.append(Expr(names[history]))
         shapes[path] = tuple(axes)
-    return shapes, {name: list(history) for history, name in names.items()}
+    return shapes, {name: history for history, name in names.items()}
 
 
-def _new_name(path: str, axis: int, used: Collection[str]) -> str:
-    name = BATCH if axis == 0 else f"{identifier(path)}_{axis}"
-    while name in used:
-        name = f"{identifier(path)}_{axis}" if name == BATCH else f"{name}_"
-    return name
-
-
-# A dim without a declared range goes up to this many times the example's size.
-ASSUMED_FACTOR = 2
-# Ranges beyond this are torch's "no upper limit".
-UNLIMITED = 2**31
-
-DimSizes = range | tuple[int, ...]
-# ``DimHint(AUTO``; in torch 2.9 ``_DimHint(type=<_DimHintType.AUTO: 1>``.
-_HINT = re.compile(r"_?DimHint\((?:type=<_DimHintType\.)?(AUTO|DYNAMIC|STATIC)\b")
-
-
-def read_dynamic_shapes(
-    given: Any, arguments: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, Shape], dict[str, DimSizes]]:
-    """Return the shapes of the leaves, and the ranges of the dims that declare one.
-
-    ``given`` is a dict by argument or a tuple in order, as ``torch.export.export`` takes it. Raises
-    ValueError if it does not fit the call.
-    """
-    reader = _Reader()
-    shapes: dict[str, Shape] = {}
-    for name, entry in _by_argument(given, arguments):
-        leaves, structure = flatten(arguments[name], name)
-        for (path, _), of_leaf in zip(leaves, _per_leaf(name, structure, entry), strict=True):
-            if path in tensors:
-                shapes[path] = reader.axes(path, tensors[path], of_leaf)
-    return shapes, reader.ranges
-
-
-def unchanged(tensor: torch.Tensor) -> Shape:
-    """Return the tensor's own sizes as a shape without dims."""
+def _unchanged(tensor: torch.Tensor) -> Shape:
     return tuple(Expr(str(size)) for size in tensor.shape)
 
 
-def identifier(path: str) -> str:
+def _identifier(path: str) -> str:
     """Return a leaf's path as a name that a dim may have."""
     return "".join(c if c.isalnum() else "_" for c in path).strip("_")
 
 
+# -- torch's dynamic_shapes ------------------------------------------------------------------------
+
+# ``DimHint(AUTO``; in torch 2.9 ``_DimHint(type=<_DimHintType.AUTO: 1>``.
+_HINT = re.compile(r"_?DimHint\((?:type=<_DimHintType\.)?(AUTO|DYNAMIC|STATIC)\b")
+
+
+def _from_dynamic_shapes(
+    given: Any, arguments: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, Shape], dict[str, DimSizes]]:
+    """Return the shapes of the leaves, and the ranges of the dims that declare one.
+
+    ``given`` is a dict by argument or a tuple in order, as ``torch.export.export`` takes it.
+    """
+    # Dims without a name vary together if they have one size: torch does not document whether it
+    # ties them.
+    unnamed: dict[int, str] = {}
+    ranges: dict[str, DimSizes] = {}
+    shapes: dict[str, Shape] = {}
+    for argument, entry in _by_argument(given, arguments):
+        leaves, structure = flatten(arguments[argument], argument)
+        for (path, leaf), of_leaf in zip(
+            leaves, _per_leaf(argument, structure, entry), strict=True
+        ):
+            if path not in tensors:
+                continue
+            axes = []
+            for axis, size in enumerate(leaf.shape):
+                item = _per_axis(path, leaf, of_leaf).get(axis)
+                expr, dim = _axis(item, f"dim {axis} of {path!r}", size)
+                if expr is None:
+                    expr = Expr(unnamed.setdefault(size, f"{_identifier(path)}_{axis}"))
+                    dim = item if getattr(item, "max", None) is not None else None
+                sizes = _range_of(dim, size) if dim is not None else None
+                if sizes is not None:
+                    ranges[getattr(dim, "__name__", expr.text)] = sizes
+                axes.append(expr)
+            shapes[path] = tuple(axes)
+    return shapes, ranges
+
+
 def _by_argument(given: Any, arguments: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return each argument's name with its entry of ``dynamic_shapes``."""
     if isinstance(given, Mapping):
-        given = _spread_keywords(given, arguments)
-        for name in given:
+        entries: dict[Any, Any] = {}
+        for name, entry in given.items():
+            nested = isinstance(entry, Mapping) and name not in arguments
+            # Below the name of forward's ``**kwargs``.
+            if nested and entry and all(key in arguments for key in entry):
+                entries |= entry
+            else:
+                entries[name] = entry
+        for name in entries:
             if name not in arguments:
                 raise ValueError(
                     f"dynamic_shapes: {name!r} is not an argument of this call; legal: "
                     f"{', '.join(arguments)}.{nearest(name, arguments)}"
                 )
-        return [(name, given.get(name)) for name in arguments]
-    if isinstance(given, (tuple, list)):
-        if len(given) != len(arguments):
-            raise ValueError(
-                f"dynamic_shapes: has {len(given)} entries, but the call has {len(arguments)} "
-                f"arguments ({', '.join(arguments)})"
-            )
-        return list(zip(arguments, given, strict=True))
-    raise ValueError(f"dynamic_shapes: {given!r:.80} is not a dict or a tuple")
-
-
-def _spread_keywords(given: Mapping[Any, Any], arguments: Mapping[str, Any]) -> dict[Any, Any]:
-    """Move entries nested under the name of forward's ``**kwargs`` to the top."""
-    spread: dict[Any, Any] = {}
-    for name, item in given.items():
-        nested = isinstance(item, Mapping) and name not in arguments
-        if nested and item and all(key in arguments for key in item):
-            spread |= item
-        else:
-            spread[name] = item
-    return spread
+        return [(name, entries.get(name)) for name in arguments]
+    if not isinstance(given, (tuple, list)):
+        raise ValueError(f"dynamic_shapes: {given!r:.80} is not a dict or a tuple")
+    if len(given) != len(arguments):
+        raise ValueError(
+            f"dynamic_shapes: has {len(given)} entries, but the call has {len(arguments)} "
+            f"arguments ({', '.join(arguments)})"
+        )
+    return list(zip(arguments, given, strict=True))
 
 
 def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
@@ -373,53 +361,9 @@ def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
     return [item for key, child, part in below for item in _per_leaf(f"{path}{key}", child, part)]
 
 
-@dataclass
-class _Reader:
-    """Reads the entries of all leaves, and collects the ranges of the dims."""
-
-    ranges: dict[str, DimSizes] = field(default_factory=dict)
-    # Names of dims that have none, by size. Unnamed dims of one size vary together: torch does not
-    # document whether it ties them.
-    _unnamed: dict[int, str] = field(default_factory=dict)
-
-    def axes(self, path: str, tensor: torch.Tensor, entry: Any) -> Shape:
-        """Return the shape of one leaf."""
-        if entry is None:
-            return unchanged(tensor)
-        per_axis = _per_axis(path, tensor, entry)
-        return tuple(
-            self._axis(path, axis, size, per_axis.get(axis))
-            for axis, size in enumerate(tensor.shape)
-        )
-
-    def _axis(self, path: str, axis: int, size: int, item: Any) -> Expr:
-        hint = _hint(item)
-        if item is None or isinstance(item, int) or hint == "STATIC":
-            return Expr(str(size))
-        if isinstance(item, str):
-            return Expr(item)
-        if hint is not None:
-            name = self._unnamed.setdefault(size, f"{identifier(path)}_{axis}")
-            if getattr(item, "max", None) is not None:
-                self._declare(name, item, size)
-            return Expr(name)
-        if not isinstance(getattr(item, "__name__", None), str):
-            raise ValueError(
-                f"dynamic_shapes: {item!r:.60} for dim {axis} of {path!r} is not a Dim, a string, "
-                "an int, None, Dim.AUTO, Dim.DYNAMIC or Dim.STATIC"
-            )
-        root = getattr(item, "root", item)
-        if hasattr(root, "min") and hasattr(root, "max"):
-            self._declare(root.__name__, root, size)
-        return Expr(item.__name__.replace(" ", ""))
-
-    def _declare(self, name: str, dim: Any, size: int) -> None:
-        declared = _declared_range(dim, size)
-        if declared is not None:
-            self.ranges[name] = declared
-
-
 def _per_axis(path: str, tensor: torch.Tensor, entry: Any) -> dict[int, Any]:
+    if entry is None:
+        return {}
     if isinstance(entry, Mapping):
         for axis in entry:
             if not isinstance(axis, int) or not -tensor.dim() <= axis < tensor.dim():
@@ -435,13 +379,29 @@ def _per_axis(path: str, tensor: torch.Tensor, entry: Any) -> dict[int, Any]:
     )
 
 
-def _hint(item: Any) -> str | None:
-    """Return AUTO, DYNAMIC or STATIC for torch's hints, else None. Their class is private."""
-    match = None if hasattr(item, "__name__") else _HINT.match(repr(item))
-    return match.group(1) if match else None
+def _axis(item: Any, place: str, size: int) -> tuple[Expr | None, Any]:
+    """Return an axis as an expression, None for one without a name; and the Dim that has a range.
+
+    torch's hints are told by their texts, because their class is private.
+    """
+    name = getattr(item, "__name__", None)
+    hint = None if name is not None else _HINT.match(repr(item))
+    if item is None or isinstance(item, int) or (hint is not None and hint[1] == "STATIC"):
+        return Expr(str(size)), None
+    if hint is not None:
+        return None, None
+    if isinstance(item, str):
+        return Expr(item), None
+    if not isinstance(name, str):
+        raise ValueError(
+            f"dynamic_shapes: {item!r:.60} for {place} is not a Dim, a string, "
+            "an int, None, Dim.AUTO, Dim.DYNAMIC or Dim.STATIC"
+        )
+    root = getattr(item, "root", item)
+    return Expr(name.replace(" ", "")), root if hasattr(root, "max") else None
 
 
-def _declared_range(dim: Any, size: int) -> DimSizes | None:
+def _range_of(dim: Any, size: int) -> DimSizes | None:
     """Return the sizes between a Dim's ``min`` and ``max``, or None if it has neither."""
     low = max(int(dim.min or 0), 1)
     try:

@@ -48,16 +48,19 @@ def build(spec: InputSpec, recipe: Recipe) -> Call | None:
 def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     """Return the leaves of a recipe before ``map`` and ``filter``, or None if it has no sizes."""
     sizes = spec.all_sizes(recipe.sizes)
-    if not _makes_sense(spec, sizes):
+    try:
+        shapes = {leaf.path: leaf.at(sizes) for leaf in spec.tensors}
+    except ValueError:
         return None
-    number = _recorded_number(spec, recipe, sizes)
+    if any(size < 0 for shape in shapes.values() for size in shape):
+        return None
+    number = _recorded_number(spec, recipe, shapes)
     if number is None:
         return None
-    lengths = {leaf.path: leaf.shape[0].evaluate(sizes) for leaf in spec.tensors if leaf.shape}
     leaves = [
         copy_tensor(leaf.given[number])
         if isinstance(leaf, TensorLeaf) and leaf.kept
-        else _leaf(leaf, item, sizes, lengths, recipe.seed + index)
+        else _leaf(leaf, item, shapes, recipe.seed + index)
         for index, (leaf, item) in enumerate(zip(spec.leaves, recipe.leaves, strict=True))
     ]
     for first, *others in spec.aliases:
@@ -66,7 +69,9 @@ def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     return leaves
 
 
-def _recorded_number(spec: InputSpec, recipe: Recipe, sizes: Mapping[str, int]) -> int | None:
+def _recorded_number(
+    spec: InputSpec, recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]
+) -> int | None:
     """Return the number of the recorded call of which a recipe keeps what is tied together.
 
     0 is the example. None if no call has these sizes.
@@ -74,7 +79,7 @@ def _recorded_number(spec: InputSpec, recipe: Recipe, sizes: Mapping[str, int]) 
     held = [leaf for leaf in spec.tensors if leaf.holder is not None]
     if not held:
         return 0
-    wanted = [tuple(axis.evaluate(sizes) for axis in leaf.shape) for leaf in held]
+    wanted = [shapes[leaf.path] for leaf in held]
     fitting = [
         number
         for number, tensors in enumerate(zip(*(leaf.given for leaf in held), strict=True))
@@ -85,13 +90,6 @@ def _recorded_number(spec: InputSpec, recipe: Recipe, sizes: Mapping[str, int]) 
     kinds = {item.kind: item.data for item in recipe.leaves}
     asked = kinds["recorded"] + 1 if "recorded" in kinds else 0 if "example" in kinds else None
     return asked if asked in fitting else fitting[recipe.seed % len(fitting)]
-
-
-def _makes_sense(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
-    try:
-        return all(axis.evaluate(sizes) >= 0 for leaf in spec.tensors for axis in leaf.shape)
-    except ValueError:
-        return False
 
 
 def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recipe]:
@@ -111,36 +109,37 @@ def readable(spec: InputSpec, stored: Iterable[Mapping[str, Any]]) -> list[Recip
 def _leaf(
     leaf: TensorLeaf | ValueLeaf,
     item: LeafRecipe,
-    sizes: Mapping[str, int],
-    lengths: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
     seed: int,
 ) -> Any:
     given = leaf.recorded[item.data] if item.kind == "recorded" else leaf.example
     if isinstance(leaf, ValueLeaf):
         return item.data if item.kind == "value" else clone(given)
-    shape = tuple(axis.evaluate(sizes) for axis in leaf.shape)
+    shape, domain = shapes[leaf.path], leaf.domain
     as_given = item.kind in GIVEN and not item.edits and leaf.index is None
     if as_given and shape == tuple(given.shape):
         return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
     tensor = _fill(item, shape, leaf, seed)
     for edit in item.edits:
-        if not is_among(edit.value, leaf.domain.special):
+        if not is_among(edit.value, domain.special):
             edit.write(tensor, _legal(edit.value, leaf))
-    _keep_masks(tensor, leaf.domain)
+    _keep_masks(tensor, domain)
     if leaf.index is not None:
-        tensor = leaf.index.fitted(tensor, lengths[leaf.index.into])
+        tensor = leaf.index.fitted(tensor, shapes[leaf.index.into][0])
     tensor = _cast(tensor, leaf)
-    _mark(tensor, item, leaf.domain, seed)
-    made = _lay_out(tensor, item.layout)
-    return made.requires_grad_() if leaf.example.requires_grad else made
+    _mark(tensor, item, domain, seed)
+    if item.layout == "strided" and tensor.dim() >= 2:
+        tensor = tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    if item.layout == "channels_last" and tensor.dim() == 4:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.requires_grad_() if leaf.example.requires_grad else tensor
 
 
 def _mark(tensor: torch.Tensor, item: LeafRecipe, domain: Domain, seed: int) -> None:
     """Write special values: last, because nothing that keeps values ordinary may change them."""
     if item.kind == SPECIAL and domain.special:
-        generator = _generator(seed)
         numbers = _special_numbers(domain, tensor.dtype)
-        drawn = torch.randint(0, 2 * len(numbers), tensor.shape, generator=generator)
+        drawn = torch.randint(0, 2 * len(numbers), tensor.shape, generator=_generator(seed))
         marked = drawn < len(numbers)
         tensor[marked] = numbers[drawn[marked]]
     for edit in item.edits:
@@ -170,18 +169,25 @@ def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int)
         return _tile(leaf.example, shape)
     if item.kind == "recorded":
         return _tile(leaf.recorded[item.data], shape)
-    if item.kind == "elements":
-        return _elements(item, shape, leaf.dtype)
     if item.kind == "literal":
         return _within(_tile(item.data.tensor, shape), domain)
+    if item.kind == "elements":
+        *points, rest = item.data
+        tensor = torch.full(shape, rest, dtype=leaf.dtype)
+        for index, value in enumerate(points if tensor.numel() else ()):
+            tensor.view(-1)[(index * 7919) % tensor.numel()] = value
+        return tensor
+    generator = _generator(seed)
     if item.kind == SWITCHED:
-        return _switched(shape, domain, _generator(seed))
+        return _switched(shape, domain, generator)
     if domain.choices:
-        return _choose(item.kind, shape, domain, leaf.dtype, _generator(seed))
+        places = Domain(kind="int", low=0, high=len(domain.choices) - 1)
+        chosen = _int_fill(item.kind, shape, places, generator)
+        return torch.tensor(domain.choices, dtype=leaf.dtype)[chosen]
     if domain.kind == "float":
-        values = _float_fill(item.kind, shape, domain, item.scale, _generator(seed), leaf.dtype)
+        values = _float_fill(item.kind, shape, domain, item.scale, generator, leaf.dtype)
         return _clamp(values, domain)
-    return _int_fill(item.kind, shape, domain, _generator(seed))
+    return _int_fill(item.kind, shape, domain, generator)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -204,12 +210,11 @@ def _float_fill(
     size = min(domain.scale * scale, torch.finfo(dtype).max / 2)
     low = -size if domain.low is None else float(domain.low)
     high = max(size, low) if domain.high is None else float(domain.high)
-    if kind in ("zeros", "ones"):
-        return torch.full(shape, float(kind == "ones"), dtype=dtype)
-    if kind in ("low", "high"):
-        return torch.full(shape, low if kind == "low" else high, dtype=dtype)
+    constants = {"zeros": 0.0, "ones": 1.0, "low": low, "high": high}
+    if kind in constants:
+        return torch.full(shape, constants[kind], dtype=dtype)
     if kind == "ramp":
-        count = int(torch.Size(shape).numel())
+        count = torch.Size(shape).numel()
         return torch.linspace(low, high, max(count, 1), dtype=dtype)[:count].reshape(shape)
     if kind == "uniform":
         return torch.rand(shape, generator=generator, dtype=dtype) * (high - low) + low
@@ -223,41 +228,11 @@ def _float_fill(
     return special.abs() + low if domain.low is not None and domain.high is None else special
 
 
-def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator) -> torch.Tensor:
-    """Return rows of zeros and ones, or of two numbers that are legal, each another kind of mask.
-
-    The kinds have a one nowhere, at one place, at the first few, at all but one, at the last few,
-    and everywhere.
-    """
-    length = shape[-1] if shape else 1
-    rows = torch.Size(shape[:-1]).numel()
-    place, row = torch.arange(length), torch.arange(rows)
-    few = torch.randint(1, max(length, 2), (rows, 1), generator=generator)
-    masks = (few < 0, place == few, place < few, place != few, place >= few, few >= 0)
-    kinds = torch.stack([mask.expand(rows, length) for mask in masks])
-    kind = row + torch.randint(len(masks), (), generator=generator)
-    on = kinds[kind % len(masks), row]
-    dtype = torch.float64 if domain.kind == "float" else torch.int64
-    return torch.tensor(_ends(domain), dtype=dtype)[on.long()].reshape(shape)
-
-
-def _ends(domain: Domain) -> tuple[float, float]:
-    """Return zero and one if they are legal, else the least and the largest number."""
-    if domain.choices:
-        return min(domain.choices), max(domain.choices)
-    if _is_legal(0, domain) and _is_legal(1, domain):
-        return 0, 1
-    low, high = domain.low, domain.high
-    low = low if low is not None else (high or 0) - 1
-    return low, high if high is not None else low + 1
-
-
 def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
     """Return normal numbers with rows of very different scales, on a grid, or repeated."""
     if kind == "ladder":
         rows = normal.shape[:-1] if normal.dim() > 1 else normal.shape
-        rungs = torch.randint(RUNGS, rows, generator=generator)
-        scales = 10.0**-rungs
+        scales = 10.0 ** -torch.randint(RUNGS, rows, generator=generator)
         return normal * (scales.unsqueeze(-1) if normal.dim() > 1 else scales)
     if kind == "grid":
         return (normal / GRID).round() * GRID + 0.0  # without -0.0
@@ -279,48 +254,17 @@ def _repeated(values: torch.Tensor, kind: str) -> torch.Tensor:
     return values.index_select(axis, first)
 
 
-def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
-    if values.is_complex() or (domain.low is None and domain.high is None):
-        return values
-    # Not in place: integers that are written into a tensor of floats become floats.
-    return values.clamp(min=domain.low, max=domain.high)
-
-
-def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
-    """Return the nearest legal values."""
-    if not domain.special:
-        return _ordinary(values, domain)
-    ordinary = _ordinary(values.clone(), domain)
-    numbers = _special_numbers(domain, values.dtype)
-    alike = (values.unsqueeze(-1) == numbers).any(-1)
-    alike |= values.isnan() & bool(numbers.isnan().any())
-    return torch.where(alike, values, ordinary)
-
-
-def _ordinary(values: torch.Tensor, domain: Domain) -> torch.Tensor:
-    if domain.choices and not values.is_complex():
-        choices = torch.tensor(domain.choices, dtype=torch.float64)
-        distances = (values.double().unsqueeze(-1) - choices).abs()
-        # Of infinity and itself the difference is NaN, of NaN and any other number too.
-        alike = values.double().unsqueeze(-1) == choices
-        nearest = distances.nan_to_num(torch.inf).masked_fill(alike, -1.0).argmin(-1)
-        return torch.tensor(domain.choices)[nearest].to(values.dtype)
-    if domain.kind == "bool":
-        return values != 0
-    return _clamp(values, domain)
-
-
 def _int_fill(
     kind: str, shape: tuple[int, ...], domain: Domain, generator: torch.Generator
 ) -> torch.Tensor:
     low, high = int(domain.low or 0), int(domain.high or 0)
-    if kind in ("zeros", "ones"):
-        return torch.full(shape, min(max(int(kind == "ones"), low), high), dtype=torch.int64)
-    if kind in ("low", "high"):
-        return torch.full(shape, low if kind == "low" else high, dtype=torch.int64)
+    constants = {"zeros": min(max(0, low), high), "ones": min(max(1, low), high)}
+    constants |= {"low": low, "high": high}
+    if kind in constants:
+        return torch.full(shape, constants[kind], dtype=torch.int64)
     span = min(high - low + 1, 2**62)
     if kind == "ramp":
-        count = int(torch.Size(shape).numel())
+        count = torch.Size(shape).numel()
         return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
     drawn = torch.randint(0, span, shape, generator=generator, dtype=torch.int64) + low
     if kind == "grid" and drawn.numel():
@@ -333,27 +277,28 @@ def _int_fill(
     return drawn
 
 
-def _choose(
-    kind: str,
-    shape: tuple[int, ...],
-    domain: Domain,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    indices = _int_fill(
-        kind, shape, Domain(kind="int", low=0, high=len(domain.choices) - 1), generator
-    )
-    return torch.tensor(domain.choices, dtype=dtype)[indices]
+def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator) -> torch.Tensor:
+    """Return rows of zeros and ones, or of two numbers that are legal, each another kind of mask.
 
-
-def _elements(item: LeafRecipe, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    *points, fill = item.data
-    tensor = torch.full(shape, fill, dtype=dtype)
-    flat = tensor.view(-1)
-    for index, value in enumerate(points):
-        if flat.numel():
-            flat[(index * 7919) % flat.numel()] = value
-    return tensor
+    The kinds have a one nowhere, at one place, at the first few, at all but one, at the last few,
+    and everywhere.
+    """
+    length = shape[-1] if shape else 1
+    rows = torch.Size(shape[:-1]).numel()
+    place, row = torch.arange(length), torch.arange(rows)
+    few = torch.randint(1, max(length, 2), (rows, 1), generator=generator)
+    masks = (few < 0, place == few, place < few, place != few, place >= few, few >= 0)
+    kinds = torch.stack([mask.expand(rows, length) for mask in masks])
+    kind = row + torch.randint(len(masks), (), generator=generator)
+    on = kinds[kind % len(masks), row]
+    off_on: tuple[float, float] = (0, 1)
+    if domain.choices:
+        off_on = min(domain.choices), max(domain.choices)
+    elif not (_is_legal(0, domain) and _is_legal(1, domain)):
+        low = (domain.high or 0) - 1 if domain.low is None else domain.low
+        off_on = low, low + 1 if domain.high is None else domain.high
+    dtype = torch.float64 if domain.kind == "float" else torch.int64
+    return torch.tensor(off_on, dtype=dtype)[on.long()].reshape(shape)
 
 
 def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -361,11 +306,36 @@ def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     for axis, size in enumerate(shape):
         have = value.shape[axis]
         if have != size:
-            index = torch.arange(size) % have if have else torch.zeros(size, dtype=torch.int64)
-            if not have and size:
+            if not have:
                 return torch.zeros(shape, dtype=example.dtype)
-            value = value.index_select(axis, index)
+            value = value.index_select(axis, torch.arange(size) % have)
     return value.clone(memory_format=torch.contiguous_format)
+
+
+def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    """Return the nearest legal values."""
+    if domain.choices and not values.is_complex():
+        choices = torch.tensor(domain.choices, dtype=torch.float64)
+        distances = (values.double().unsqueeze(-1) - choices).abs()
+        # Of infinity and itself the difference is NaN, of NaN and any other number too.
+        alike = values.double().unsqueeze(-1) == choices
+        nearest = distances.nan_to_num(torch.inf).masked_fill(alike, -1.0).argmin(-1)
+        legal = torch.tensor(domain.choices)[nearest].to(values.dtype)
+    else:
+        legal = values != 0 if domain.kind == "bool" else _clamp(values, domain)
+    if not domain.special:
+        return legal
+    numbers = _special_numbers(domain, values.dtype)
+    special = (values.unsqueeze(-1) == numbers).any(-1)
+    special |= values.isnan() & bool(numbers.isnan().any())
+    return torch.where(special, values, legal)
+
+
+def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
+    if values.is_complex() or (domain.low is None and domain.high is None):
+        return values
+    # Not in place: integers that are written into a tensor of floats become floats.
+    return values.clamp(min=domain.low, max=domain.high)
 
 
 def _legal(value: float, leaf: TensorLeaf) -> float:
@@ -378,19 +348,16 @@ def _legal(value: float, leaf: TensorLeaf) -> float:
         value = min(value, domain.high)
     if domain.kind != "float":
         return int(value)
-    return 0.0 if _is_legal(0.0, domain) and abs(value) < _smallest(leaf.dtype) else value
+    # The smallest positive number that is no special value (``numbers_of``). In float16 and
+    # narrower types, ordinary numbers are denormal.
+    facts = torch.finfo(leaf.dtype)
+    smallest = facts.tiny * (facts.eps if facts.tiny > WIDE else 1.0)
+    return 0.0 if _is_legal(0.0, domain) and abs(value) < smallest else value
 
 
 def _is_legal(number: float, domain: Domain) -> bool:
     above = domain.low is None or domain.low <= number
     return above and (domain.high is None or number <= domain.high)
-
-
-def _smallest(dtype: torch.dtype) -> float:
-    """Return the smallest positive number that is no special value (``numbers_of``)."""
-    facts = torch.finfo(dtype)
-    # In float16 and narrower types, ordinary numbers are denormal.
-    return facts.tiny * (facts.eps if facts.tiny > WIDE else 1.0)
 
 
 def _keep_masks(tensor: torch.Tensor, domain: Domain) -> None:
@@ -405,11 +372,3 @@ def _keep_masks(tensor: torch.Tensor, domain: Domain) -> None:
         first = tensor[..., 0]
         kept = ((tensor != 0) == domain.rows_keep).any(dim=-1)
         first[~kept] = torch.full((), float(domain.rows_keep)).to(tensor.dtype)
-
-
-def _lay_out(tensor: torch.Tensor, layout: str) -> torch.Tensor:
-    if layout == "strided" and tensor.dim() >= 2:
-        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
-    if layout == "channels_last" and tensor.dim() == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor

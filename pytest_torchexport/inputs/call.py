@@ -43,21 +43,17 @@ class Call:
         return flatten((self.args, dict(self.kwargs)), path)
 
     def leaves(self) -> list[Any]:
-        """Return the leaves alone."""
         return [leaf for _, leaf in self.flatten()[0]]
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Return the tensors among the leaves."""
         return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
 
     def describe(self) -> str:
         """Return a line like ``float32[3, 4], scale=2.0``."""
         given = [describe(leaf) for _, leaf in flatten(self.args)[0]]
-        given += [f"{path}={describe(leaf)}" for path, leaf in self._named()]
+        for name, value in self.kwargs.items():
+            given += [f"{path}={describe(leaf)}" for path, leaf in flatten(value, name)[0]]
         return ", ".join(given) or "no arguments"
-
-    def _named(self) -> list[Leaf]:
-        return [leaf for name, value in self.kwargs.items() for leaf in flatten(value, name)[0]]
 
     def to(self, device: str, which: Iterable[bool] = repeat(True)) -> Call:
         """Return the same call on another device; ``which``: if so, for each of its tensors."""
@@ -65,8 +61,6 @@ class Call:
 
         def move(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor) or not next(wanted):
-                return leaf
-            if leaf.device == torch.device(device):
                 return leaf
             if id(leaf) not in moved:
                 moved[id(leaf)] = leaf.detach().to(device).requires_grad_(leaf.requires_grad)

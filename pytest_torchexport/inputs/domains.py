@@ -25,8 +25,6 @@ Kind = Literal["float", "int", "bool"]
 SOME = 32
 # A smaller triangle may be one by chance.
 CAUSAL = 3
-# The types in which a program holds Python numbers.
-_HELD_IN = {int: torch.int64, float: torch.float64}
 # A mask that is added leaves out what it adds this or less to.
 ADDED = -1e4
 
@@ -73,22 +71,21 @@ class Domain:
         if self.elements is not None:
             return "from a strategy"
         if self.choices:
-            kept = {True: "a nonzero", False: "a zero"}
-            return f"one of {', '.join(map(str, self.choices))}{self._kept(kept)}"
+            return f"one of {', '.join(map(str, self.choices))}{self._kept('a nonzero', 'a zero')}"
         if self.kind == "bool":
-            return "False or True" + self._kept({True: "a True", False: "a False"})
+            return "False or True" + self._kept("a True", "a False")
         if self.kind == "int":
-            return f"{self.low}..{self.high}" + self._kept({True: "a 1", False: "a 0"})
-        if self.low == 0 and self.high is None:
-            return "not negative"
+            return f"{self.low}..{self.high}" + self._kept("a 1", "a 0")
         if self.low is None and self.high is None:
             return f"about +-{self.scale:.3g}"
+        if self.low == 0 and self.high is None:
+            return "not negative"
         low = "-inf" if self.low is None else self.low
-        high = "inf" if self.high is None else self.high
-        return f"[{low}, {high}]"
+        return f"[{low}, {'inf' if self.high is None else self.high}]"
 
-    def _kept(self, words: Mapping[bool, str]) -> str:
-        return "" if self.rows_keep is None else f", {words[self.rows_keep]} in each row"
+    def _kept(self, one: str, zero: str) -> str:
+        keeps = {True: f", {one} in each row", False: f", {zero} in each row", None: ""}
+        return keeps[self.rows_keep]
 
 
 def infer(*examples: torch.Tensor) -> Domain:
@@ -101,10 +98,74 @@ def infer(*examples: torch.Tensor) -> Domain:
     """
     values = [example.detach().resolve_conj().cpu() for example in examples]
     flat = torch.cat([value.flatten() for value in values])
-    # The unsigned types beyond uint8 have no min and max of their own in torch.
-    counts = not (flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool)
-    flat = flat.to(torch.int64) if counts and flat.dtype not in _ORDERED else flat
-    return _masks(flat, values) or (_integers(flat) if counts else _floats(flat))
+    whole = not (flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool)
+    if whole and not flat.dtype.is_signed:  # of these, torch has no min and max beyond uint8
+        flat = flat.to(torch.int64)
+    mask = _masks(flat, values)
+    if mask is not None:
+        return mask
+    if whole and not flat.numel():
+        return Domain(kind="int", low=0, high=0)
+    if whole:
+        return Domain(kind="int", low=int(flat.min()), high=int(flat.max()))
+    numbers = (torch.view_as_real(flat) if flat.is_complex() else flat).double()
+    numbers = numbers[torch.isfinite(numbers)]
+    if not numbers.numel():
+        return Domain(kind="float")
+    scale = float(numbers.square().mean().sqrt()) or 1.0
+    low = 0.0 if float(numbers.min()) >= 0 and not flat.is_complex() else None
+    high = 1.0 if low is not None and float(numbers.max()) <= 1 else None
+    return Domain(kind="float", low=low, high=high, scale=scale)
+
+
+def _masks(flat: torch.Tensor, examples: Sequence[torch.Tensor]) -> Domain | None:
+    """Return the domain of examples that are masks, else None."""
+    if flat.dtype == torch.bool:
+        kept = not all(map(_marks_what_is_left_out, examples))
+        domain = Domain(kind="bool", low=0, high=1)
+    elif flat.is_complex() or not bool((flat == 0).any()) or bool((flat == 0).all()):
+        return None
+    elif bool(((flat == 0) | (flat == 1)).all()):
+        kept = True
+        domain = Domain(kind="int", low=0, high=1)
+        if flat.is_floating_point():
+            domain = Domain(kind="float", low=0, high=1, choices=(0.0, 1.0))
+    else:
+        kept = False
+        lowest = float(flat.min()) if flat.is_floating_point() else 0.0
+        if lowest > ADDED or bool(((flat != 0) & (flat != lowest)).any()):
+            return None
+        domain = Domain(kind="float", high=0.0, choices=(0.0, lowest))
+    triangles = {_triangle(value) for value in examples}
+    if len(triangles) == 1 and None not in triangles:
+        return dataclasses.replace(domain, triangle=triangles.pop())
+    rows = all(value.dim() and bool(((value != 0) == kept).any(-1).all()) for value in examples)
+    return dataclasses.replace(domain, rows_keep=kept if rows and flat.numel() else None)
+
+
+def _marks_what_is_left_out(mask: torch.Tensor) -> bool:
+    """Return True if True marks padding: the first of each row is False, or all of some row are.
+
+    The other way round, nothing would be left of such a row.
+    """
+    if mask.dim() < 2 or mask.shape[-1] < 2:
+        return False
+    return not bool(mask[..., 0].any()) or not bool(mask.any(-1).all())
+
+
+def _triangle(mask: torch.Tensor) -> tuple[Any, Any] | None:
+    """Return the values of a causal mask, up to the diagonal and above it; None if it is none."""
+    square = mask.dim() >= 2 and mask.shape[-2] == mask.shape[-1] >= CAUSAL
+    if not square or not mask.numel():
+        return None
+    first = mask.reshape(-1, *mask.shape[-2:])[0]
+    below, above = first[-1, 0], first[0, -1]
+    inside = torch.ones(mask.shape[-2:], dtype=torch.bool).tril()
+    causal = torch.where(inside, below, above).expand_as(mask)
+    return (below.item(), above.item()) if below != above and torch.equal(mask, causal) else None
+
+
+# -- what the user says ----------------------------------------------------------------------------
 
 
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
@@ -113,8 +174,7 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     Raises SpecError if the leaf's dtype cannot hold them, or if a strategy raises or gives none;
     drawing from the domain's ``elements`` does too.
     """
-    inferred = infer(example)
-    base = dataclasses.replace(inferred, declared=True, rows_keep=None, triangle=None)
+    base = dataclasses.replace(infer(example), declared=True, rows_keep=None, triangle=None)
     if isinstance(value, tuple):
         ends = tuple(item for item in value if not isinstance(item, str))
         domain = _between(ends[0], ends[1], base, example, path) if ends else base
@@ -138,22 +198,19 @@ def of_argument(value: Any, example: Any, path: str) -> Any:
     if not isinstance(value, tuple):
         return _drawn(value, path, lambda one: one)[0]
     words = tuple(item for item in value if isinstance(item, str))
-    special = _special(words, _HELD_IN.get(type(example), torch.bool), path)
+    # The types in which a program holds Python numbers.
+    dtype = {int: torch.int64, float: torch.float64}.get(type(example), torch.bool)
+    special = _special(words, dtype, path)
     if len(words) == len(value):
         return [example, *special]
     low, high = value[:2]
-    _refuse_range(low, high, example, path)
-    return (low, high, *special)
-
-
-def _refuse_range(low: Any, high: Any, example: Any, path: str) -> None:
-    """Raise SpecError if a range holds no value for a Python argument."""
     if isinstance(example, int) and not isinstance(example, bool):
         whole = _is_finite(low) and _is_finite(high) and math.ceil(low) <= math.floor(high)
         if not whole:
             raise SpecError(f"values: {path!r} is an int, and ({low}, {high}) is no range of these")
-    elif not (_is_within(low, sys.float_info.max) and _is_within(high, sys.float_info.max)):
+    elif not all(_is_within(end, sys.float_info.max) for end in (low, high)):
         raise SpecError(f"values: {path!r} is no int, and a float cannot hold ({low}, {high})")
+    return (low, high, *special)
 
 
 def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[float, ...]:
@@ -186,45 +243,39 @@ def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str
     low, high = (_held(end, example=example, path=path) for end in (low, high))
     if base.kind == "int":
         return dataclasses.replace(base, low=int(low), high=int(high))
-    scale = max(abs(low), abs(high)) or 1.0 if bounded else base.scale
-    return dataclasses.replace(base, scale=float(scale), low=_finite(low), high=_finite(high))
+    scale = float(max(abs(low), abs(high)) or 1.0) if bounded else base.scale
+    low, high = (float(end) if math.isfinite(end) else None for end in (low, high))
+    return dataclasses.replace(base, scale=scale, low=low, high=high)
 
 
 def _held(value: Any, *, example: torch.Tensor, path: str) -> Any:
     """Return a user's number as the leaf's dtype takes it. Raises SpecError if it does not."""
     of_numpy = hasattr(value, "item") and not isinstance(value, torch.Tensor)
-    number = value.item() if of_numpy else value
-    kinds = (bool, int, float, complex) if example.is_complex() else (bool, int, float)
+    number: Any = value.item() if of_numpy else value
+    kinds: Any = (bool, int, float, *([complex] if example.is_complex() else []))
     if not isinstance(number, kinds):
         raise SpecError(
             f"values: {path!r} is a tensor, and {number!r} is no number to fill it with"
         )
-    fractions = example.is_floating_point() or example.is_complex()
-    return (_as_float if fractions else _as_whole)(number, example.dtype, path)
-
-
-def _as_whole(number: Any, dtype: torch.dtype, path: str) -> Any:
-    info = None if dtype == torch.bool else torch.iinfo(dtype)
-    low, high = (0, 1) if info is None else (info.min, info.max)
-    if not (_is_finite(number) and number == int(number) and low <= number <= high):
-        raise _not_held(number, dtype, path, f"{low}..{high}")
-    return number
-
-
-def _as_float(number: Any, dtype: torch.dtype, path: str) -> Any:
-    most = torch.finfo(dtype).max
-    parts = (number.real, number.imag) if isinstance(number, complex) else (number,)
-    if not all(_is_within(part, most) for part in parts):
-        raise _not_held(number, dtype, path, f"{-most}..{most}, infinity and nan")
-    # torch takes whole numbers for floats only as far as int64 goes.
-    return float(number) if isinstance(number, int) and abs(number) >= 2**63 else number
-
-
-def _not_held(number: Any, dtype: torch.dtype, path: str, legal: str) -> SpecError:
-    name = str(dtype).removeprefix("torch.")
-    return SpecError(
-        f"values: {path!r} is {name}, which cannot hold {number!r:.60}; legal: {legal}"
-    )
+    dtype = example.dtype
+    if example.is_floating_point() or example.is_complex():
+        most = torch.finfo(dtype).max
+        parts = (number.real, number.imag) if isinstance(number, complex) else (number,)
+        held = all(_is_within(part, most) for part in parts)
+        legal = f"{-most}..{most}, infinity and nan"
+        # torch takes whole numbers for floats only as far as int64 goes.
+        large = isinstance(number, int) and abs(number) >= 2**63
+    else:
+        info = None if dtype == torch.bool else torch.iinfo(dtype)
+        low, high = (0, 1) if info is None else (info.min, info.max)
+        held = _is_finite(number) and number == int(number) and low <= number <= high
+        legal, large = f"{low}..{high}", False
+    if not held:
+        name = str(dtype).removeprefix("torch.")
+        raise SpecError(
+            f"values: {path!r} is {name}, which cannot hold {number!r:.60}; legal: {legal}"
+        )
+    return float(number) if large else number
 
 
 def _is_within(number: float, most: float) -> bool:
@@ -237,113 +288,36 @@ def _is_finite(number: float) -> bool:
     return isinstance(number, int) or math.isfinite(number)
 
 
-_ORDERED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _integers(numbers: torch.Tensor) -> Domain:
-    if not numbers.numel():
-        return Domain(kind="int", low=0, high=0)
-    return Domain(kind="int", low=int(numbers.min()), high=int(numbers.max()))
-
-
-def _floats(value: torch.Tensor) -> Domain:
-    flat = torch.view_as_real(value) if value.is_complex() else value
-    flat = flat.double()
-    flat = flat[torch.isfinite(flat)]
-    if not flat.numel():
-        return Domain(kind="float")
-    scale = float(flat.square().mean().sqrt()) or 1.0
-    low = 0.0 if float(flat.min()) >= 0 and not value.is_complex() else None
-    high = 1.0 if low is not None and float(flat.max()) <= 1 else None
-    return Domain(kind="float", low=low, high=high, scale=scale)
-
-
-def _masks(flat: torch.Tensor, examples: Sequence[torch.Tensor]) -> Domain | None:
-    """Return the domain of examples that are masks, else None."""
-    if flat.dtype == torch.bool:
-        out = all(map(_marks_what_is_left_out, examples))
-        domain, kept = Domain(kind="bool", low=0, high=1), not out
-    elif flat.is_complex() or not bool((flat == 0).any()) or bool((flat == 0).all()):
-        return None
-    elif bool(((flat == 0) | (flat == 1)).all()):
-        whole = not flat.is_floating_point()
-        domain = Domain(kind="int" if whole else "float", low=0, high=1)
-        domain = domain if whole else dataclasses.replace(domain, choices=(0.0, 1.0))
-        kept = True
-    else:
-        lowest = float(flat.min()) if flat.is_floating_point() else 0.0
-        if lowest > ADDED or bool(((flat != 0) & (flat != lowest)).any()):
-            return None
-        domain, kept = Domain(kind="float", high=0.0, choices=(0.0, lowest)), False
-    triangle = _triangle(examples)
-    if triangle is not None:
-        return dataclasses.replace(domain, triangle=triangle)
-    rows = all(value.dim() and bool(((value != 0) == kept).any(-1).all()) for value in examples)
-    return dataclasses.replace(domain, rows_keep=kept if rows and flat.numel() else None)
-
-
-def _marks_what_is_left_out(mask: torch.Tensor) -> bool:
-    """Return True if True marks padding: the first of each row is False, or all of some row are.
-
-    The other way round, nothing would be left of such a row.
-    """
-    if mask.dim() < 2 or mask.shape[-1] < 2:
-        return False
-    return not bool(mask[..., 0].any()) or not bool(mask.any(-1).all())
-
-
-def _triangle(examples: Sequence[torch.Tensor]) -> tuple[Any, Any] | None:
-    """Return the values of a causal mask, up to the diagonal and above it; None if it is none."""
-    triangles = set()
-    for value in examples:
-        if value.dim() < 2 or value.shape[-2] != value.shape[-1] or value.shape[-1] < CAUSAL:
-            return None
-        corners = value.reshape(-1, *value.shape[-2:])[:1]
-        if not len(corners):
-            return None
-        below, above = corners[0, -1, 0], corners[0, 0, -1]
-        inside = torch.ones(value.shape[-2:], dtype=torch.bool).tril()
-        if below == above or not torch.equal(
-            value, torch.where(inside, below, above).expand_as(value)
-        ):
-            return None
-        triangles.add((below.item(), above.item()))
-    return triangles.pop() if len(triangles) == 1 else None
-
-
 # Integers that another type does not hold: int32, uint32, float32 and float64.
 _LIMITS = (2**31 - 1, 2**31, 2**31 + 1, -(2**31), -(2**31) - 1, 2**32, 2**24 + 1, 2**53 + 1)
 
 
 def numbers_of(words: Iterable[str], dtype: torch.dtype) -> tuple[float, ...]:
     """Return the different numbers of some words that a dtype holds; ``edges`` are those of all."""
-    known = _regions(dtype)
+    known: dict[str, tuple[float, ...]] = {}
+    if dtype.is_floating_point or dtype.is_complex:
+        facts = torch.finfo(dtype)
+        small = (facts.tiny * facts.eps, facts.tiny / 2)
+        known = {
+            "nan": (math.nan,),
+            "inf": (math.inf, -math.inf),
+            "zero": (0.0, -0.0),
+            "denormal": tuple(sign * size for size in small for sign in (1, -1)),
+        }
+        for word, numbers in known.items():
+            held = torch.tensor(numbers, dtype=torch.float64).to(dtype)
+            reals = (held.real if held.is_complex() else held).tolist()
+            pairs = zip(numbers, reals, strict=True)
+            known[word] = tuple(number for number, real in pairs if is_among(real, (number,)))
+    elif dtype != torch.bool:
+        whole = torch.iinfo(dtype)
+        # Tensors of integers are made in int64.
+        low, high = max(whole.min, -(2**63)), min(whole.max, 2**63 - 1)
+        limits = dict.fromkeys((low, low + 1, high - 1, high, *_LIMITS))
+        known = {"limits": tuple(number for number in limits if low <= number <= high)}
     known["edges"] = tuple(number for numbers in known.values() for number in numbers)
-    numbers = {_bits(number): number for word in words for number in known.get(word, ())}
-    return tuple(numbers.values())
-
-
-def _regions(dtype: torch.dtype) -> dict[str, tuple[float, ...]]:
-    if dtype == torch.bool:
-        return {}
-    if not (dtype.is_floating_point or dtype.is_complex):
-        return {"limits": _limits(dtype)}
-    facts = torch.finfo(dtype)
-    small = (facts.tiny * facts.eps, facts.tiny / 2)
-    regions = {
-        "nan": (math.nan,),
-        "inf": (math.inf, -math.inf),
-        "zero": (0.0, -0.0),
-        "denormal": tuple(sign * size for size in small for sign in (1, -1)),
-    }
-    return {
-        word: tuple(number for number in numbers if _is_held(number, dtype))
-        for word, numbers in regions.items()
-    }
+    different = {_bits(number): number for word in words for number in known.get(word, ())}
+    return tuple(different.values())
 
 
 def is_among(number: float, others: tuple[float, ...]) -> bool:
@@ -358,21 +332,7 @@ def _bits(number: float) -> tuple[str, float]:
     return ("nan", 0.0) if math.isnan(number) else ("-" if sign < 0 else "", number)
 
 
-def _limits(dtype: torch.dtype) -> tuple[int, ...]:
-    facts = torch.iinfo(dtype)
-    # Tensors of integers are made in int64.
-    low, high = max(facts.min, -(2**63)), min(facts.max, 2**63 - 1)
-    limits = dict.fromkeys((low, low + 1, high - 1, high, *_LIMITS))
-    return tuple(number for number in limits if low <= number <= high)
-
-
-def _is_held(number: float, dtype: torch.dtype) -> bool:
-    held = torch.tensor(number, dtype=torch.float64).to(dtype)
-    real = held.real if held.is_complex() else held
-    return is_among(float(real), (number,))
-
-
-DTYPES = (torch.int32, torch.int64)
+# -- numbers that index another input --------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,25 +367,20 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
     Zeros and ones alone are the flags of a mask.
     """
     values = tensors[path]
-    if values.dtype not in DTYPES or not values.numel():
+    if values.dtype not in (torch.int32, torch.int64) or not values.numel():
         return None
     if int(values.min()) < 0 or int(values.max()) < 2:
         return None
     largest = int(values.max())
+    # Like ``0, 3, 3, 7``, and unlike a mere count: ``0, 1, 2``.
+    steps = values.diff() if values.dim() == 1 else values.new_full((1,), -1)
+    offsets = values.flatten()[0] == 0 and bool((steps >= 0).all()) and bool((steps != 1).any())
     for other, tensor in tensors.items():
         size = tensor.shape[0] if tensor.dim() and other != path else 0
         beside = values.shape[:1] == tensor.shape[:1]
-        least = size - 1 if beside else size // 2
-        ordered = not beside and _are_ordered(values)
+        ordered = bool(offsets) and not beside
         whole = ordered and largest == size
+        least = size - 1 if beside else size // 2
         if size > 1 and (whole or least <= largest < size):
             return Index(into=other, ordered=ordered, whole=whole)
     return None
-
-
-def _are_ordered(values: torch.Tensor) -> bool:
-    """Return True for offsets like ``0, 3, 3, 7``, and False for a mere count like ``0, 1, 2``."""
-    if values.dim() != 1 or len(values) < 2 or int(values[0]):
-        return False
-    steps = values.diff()
-    return bool((steps >= 0).all()) and not bool((steps == 1).all())

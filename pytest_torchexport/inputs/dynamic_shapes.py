@@ -13,7 +13,7 @@ import torch
 
 from pytest_torchexport.config.named_dims import Dim, Expr
 from pytest_torchexport.inputs.pytrees import Structure, flatten
-from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.inputs.spec import Call, InputSpec
 
 # torch.export and the ONNX exporter specialize a dim whose example is 0 or 1:
 # https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
@@ -44,9 +44,25 @@ def dynamic_shapes(
     elif not spec.dims or spec.holders:
         yield None
     else:
-        named = _named_dims(spec)
-        yield _shaped(spec, example, signature, lambda axis: _named(axis, named))
-        yield _shaped(spec, example, signature, _dynamic)
+        dims = {
+            dim.name: torch.export.Dim(
+                dim.name, min=min(dim.low, dim.example), max=max(dim.high, dim.example)
+            )
+            if dim.declared
+            else torch.export.Dim(dim.name)
+            for dim in spec.dims.values()
+        }
+
+        def named(axis: Expr) -> Any:
+            linear = axis.linear()
+            if linear is None:
+                return torch.export.Dim.DYNAMIC
+            name, factor, offset = linear
+            dim = dims[name] if factor == 1 else factor * dims[name]
+            return dim + offset if offset > 0 else dim - -offset if offset else dim
+
+        yield _shaped(spec, example, signature, named)
+        yield _shaped(spec, example, signature, lambda _: torch.export.Dim.DYNAMIC)
 
 
 def spelled(given: Any) -> str:
@@ -76,54 +92,34 @@ def without_names(given: Any) -> Any:
     return given
 
 
-def _named_dims(spec: InputSpec) -> dict[str, Any]:
-    return {
-        dim.name: torch.export.Dim(
-            dim.name, min=min(dim.low, dim.example), max=max(dim.high, dim.example)
-        )
-        if dim.declared
-        else torch.export.Dim(dim.name)
-        for dim in spec.dims.values()
-    }
-
-
-def _named(axis: Expr, named: Mapping[str, Any]) -> Any:
-    linear = axis.linear()
-    if linear is None:
-        return torch.export.Dim.DYNAMIC
-    name, factor, offset = linear
-    dim = named[name]
-    if factor != 1:
-        dim = factor * dim
-    return dim + offset if offset > 0 else dim - -offset if offset else dim
-
-
-def _dynamic(axis: Expr) -> Any:
-    return torch.export.Dim.DYNAMIC
-
-
 def _shaped(
     spec: InputSpec, example: Call, signature: inspect.Signature | None, entry: Any
-) -> dict[str, Any] | tuple[Any, ...]:
+) -> dict[str, Any]:
+    """Return ``dynamic_shapes`` with ``entry`` called on each axis that varies."""
     by_path = {leaf.path: leaf for leaf in spec.tensors}
+
+    def of_leaf(path: str) -> dict[int, Any] | None:
+        shape = by_path[path].shape if path in by_path else ()
+        return {axis: entry(expr) for axis, expr in enumerate(shape) if expr.names} or None
 
     def one(path: str, value: Any) -> Any:
         leaves, structure = flatten(value, path)
-        return _like(structure, [_axes(by_path.get(leaf), entry) for leaf, _ in leaves])
+        return _like(structure, [of_leaf(leaf) for leaf, _ in leaves])
 
-    if signature is None:
-        args = tuple(
-            one(name, value) for name, value in zip(spec.parameters, example.args, strict=True)
-        )
-        return {"args": args}
     names = spec.parameters[: len(example.args)]
     shaped = {name: one(name, value) for name, value in zip(names, example.args, strict=False)}
+    if signature is None:
+        return {"args": tuple(shaped.values())}
     extra = example.args[len(names) :]
     if extra:
         shaped[spec.variadic] = tuple(
             one(f"{spec.variadic}[{i}]", value) for i, value in enumerate(extra)
         )
-    return shaped | _keywords(example, signature, one)
+    # torch matches keyword arguments in the order of the call, not of the signature.
+    named = {name: one(name, value) for name, value in example.kwargs.items()}
+    known = {name: named.pop(name) for name in list(named) if name in signature.parameters}
+    kinds = {item.kind: name for name, item in signature.parameters.items()}
+    return shaped | known | ({kinds[inspect.Parameter.VAR_KEYWORD]: named} if named else {})
 
 
 def _like(structure: Structure, entries: Sequence[Any]) -> Any:
@@ -139,25 +135,3 @@ def _like(structure: Structure, entries: Sequence[Any]) -> Any:
         return tuple(parts)  # a Size takes nothing but numbers
     assert structure.rebuild is not None
     return structure.rebuild(parts) if builtin else parts
-
-
-def _keywords(example: Call, signature: inspect.Signature | None, one: Any) -> dict[str, Any]:
-    named = {name: one(name, value) for name, value in example.kwargs.items()}
-    if signature is None:
-        return named
-    known = {n: named.pop(n) for n in list(named) if n in signature.parameters}
-    if named:
-        rest = next(
-            name
-            for name, item in signature.parameters.items()
-            if item.kind is inspect.Parameter.VAR_KEYWORD
-        )
-        known[rest] = named
-    # torch matches keyword arguments in the order of the call, not of the signature.
-    return known
-
-
-def _axes(leaf: TensorLeaf | None, entry: Any) -> Any:
-    if leaf is None:
-        return None
-    return {axis: entry(expr) for axis, expr in enumerate(leaf.shape) if expr.names} or None

@@ -12,8 +12,9 @@ import ctypes
 import dataclasses
 import enum
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeGuard
 
 import torch
@@ -38,7 +39,7 @@ class Structure:
 
     @property
     def count(self) -> int:
-        """Return the number of leaves."""
+        """The number of leaves."""
         return 1 if self.kind == "leaf" else sum(child.count for child in self.children)
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
@@ -82,8 +83,12 @@ def holders(structure: Structure) -> tuple[type | None, ...]:
     """
     if structure.kind == "leaf":
         return (None,)
-    if _checks_its_parts(structure.type, len(structure.children)):
-        return (structure.type,) * structure.count
+    if issubclass(structure.type, tuple) and hasattr(structure.type, "_fields"):
+        try:
+            checked: Any = structure.type
+            checked(*[object()] * len(structure.children))
+        except Exception:  # a user's class raises anything
+            return (structure.type,) * structure.count
     return tuple(holder for child in structure.children for holder in holders(child))
 
 
@@ -97,15 +102,11 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
 
 def clone(value: Any) -> Any:
     """Return the pytree with every tensor detached and cloned; strides are kept."""
-    return tree_map(
-        lambda leaf: copy_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf, value
-    )
+    return tree_map(lambda x: copy_tensor(x) if isinstance(x, torch.Tensor) else x, value)
 
 
 def copy_argument(value: Any) -> Any:
-    """Clone an argument of a call, and copy objects that have state, such as a key-value cache.
-
-    A generator is copied with its state.
+    """Clone an argument of a call, and copy objects with state: a generator, a key-value cache.
 
     Forward may write to such an object. Objects that cannot be copied, modules and code are shared.
     A tensor that stands at several places is one tensor at the same places of the copy.
@@ -139,12 +140,7 @@ def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return a detached clone that keeps strides, memory format and ``requires_grad``."""
     strided = tensor.layout == torch.strided and not tensor.is_nested
     keep = {"memory_format": torch.preserve_format} if strided else {}
-    copied = tensor.detach().clone(**keep)
-    return (
-        copied.requires_grad_(tensor.requires_grad)
-        if tensor.is_floating_point() or tensor.is_complex()
-        else copied
-    )
+    return tensor.detach().clone(**keep).requires_grad_(tensor.requires_grad)
 
 
 def describe(value: Any) -> str:
@@ -212,86 +208,58 @@ def _walk(value: Any, path: str, leaves: list[Leaf]) -> Structure:
     return Structure(kind, type(value), keys, children, rebuild)
 
 
-_Opened = tuple[Kind, tuple[str, ...], Sequence[Any], Callable[[Sequence[Any]], Any]]
+_Rebuild = Callable[[Sequence[Any]], Any]
 
 
-def _open(value: Any) -> _Opened | None:
+def _open(value: Any) -> tuple[Kind, tuple[str, ...], Sequence[Any], _Rebuild] | None:
+    """Return a container's kind, path suffixes, parts, and what makes it anew; None for a leaf."""
     if value is None or isinstance(value, (torch.Tensor, bool, int, float, str, bytes)):
         return None
     cls = type(value)
+    parts: Sequence[Any]
     if isinstance(value, tuple):
         parts = [*tuple.__iter__(value)]  # a subclass may refuse to be counted
-        keys = tuple(f"[{i}]" for i in range(len(parts)))
-        if hasattr(value, "_fields"):
-            # Not cls(*parts), which may check its parts, or take others than it has fields.
-            return "sequence", keys, parts, lambda parts: tuple.__new__(cls, parts)
-        return "sequence", keys, parts, (tuple if cls is tuple else cls)
-    if cls is list:
-        return "sequence", tuple(f"[{i}]" for i in range(len(value))), value, list
-    if cls is dict:
-        names = tuple(value)
-        return (
-            "mapping",
-            _keys(names),
-            list(value.values()),
-            lambda p: dict(zip(names, p, strict=True)),
+        # Not cls(*parts), which may check its parts, or take others than it has fields.
+        rebuild = partial(tuple.__new__, cls) if hasattr(value, "_fields") else cls
+        return "sequence", _numbered(parts), parts, rebuild
+    node = registered_nodes().get(cls)
+    if node is not None:
+        parts, context = node.flatten_fn(value)
+        is_mapping = isinstance(value, Mapping)
+        kind: Kind = (
+            "mapping" if is_mapping else "sequence" if isinstance(value, Sequence) else "node"
         )
-    return _open_registered(value) or _open_dataclass(value) or _open_mapping(value)
+        keys = _named(value) if is_mapping else _numbered(parts)
+        return kind, keys, parts, lambda new: node.unflatten_fn(list(new), context)
+    if isinstance(value, Mapping):
+        names = tuple(value)
+        parts = [value[name] for name in names]
+        return "mapping", _named(names), parts, partial(_mapping, cls, names)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = tuple(field.name for field in dataclasses.fields(value))
+        parts = [getattr(value, name) for name in names]
+        return "mapping", _named(names), parts, partial(_dataclass, cls, names)
+    return None
 
 
-def _checks_its_parts(cls: type, count: int) -> bool:
-    """Return True for a subclass of a namedtuple that refuses parts of any type."""
-    if not (issubclass(cls, tuple) and hasattr(cls, "_fields")):
-        return False
-    parts: list[Any] = [object()] * count
-    try:
-        cls(*parts)
-    except Exception:  # a user's class raises anything
-        return True
-    return False
+def _numbered(parts: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(f"[{i}]" for i in range(len(parts)))
 
 
-def _keys(names: Sequence[Any]) -> tuple[str, ...]:
+def _named(names: Iterable[Any]) -> tuple[str, ...]:
     return tuple(f"[{name!r}]" for name in names)
 
 
-def _open_registered(value: Any) -> _Opened | None:
-    node = registered_nodes().get(type(value))
-    if node is None:
-        return None
-    parts, context = node.flatten_fn(value)
-    if isinstance(value, Mapping):
-        return "mapping", _keys(tuple(value)), parts, lambda p: node.unflatten_fn(list(p), context)
-    kind: Kind = "sequence" if isinstance(value, Sequence) else "node"
-    keys = tuple(f"[{i}]" for i in range(len(parts)))
-    return kind, keys, parts, lambda p: node.unflatten_fn(list(p), context)
+def _mapping(cls: Any, names: Sequence[Any], parts: Sequence[Any]) -> Any:
+    pairs = dict(zip(names, parts, strict=True))
+    try:
+        return cls(pairs)  # UserDict, ...
+    except TypeError:
+        return pairs  # its constructor takes something else
 
 
-def _open_dataclass(value: Any) -> _Opened | None:
-    if not dataclasses.is_dataclass(value) or isinstance(value, (type, Mapping)):
-        return None
-    names = tuple(field.name for field in dataclasses.fields(value))
-    parts = [getattr(value, name) for name in names]
-
-    def rebuild(new: Sequence[Any]) -> Any:
-        copied = object.__new__(type(value))
-        for name, part in zip(names, new, strict=True):
-            object.__setattr__(copied, name, part)
-        return copied
-
-    return "mapping", _keys(names), parts, rebuild
-
-
-def _open_mapping(value: Any) -> _Opened | None:
-    if not isinstance(value, Mapping):
-        return None
-    names = tuple(value)
-
-    def rebuild(new: Sequence[Any]) -> Any:
-        pairs = zip(names, new, strict=True)
-        try:
-            return type(value)(dict(pairs))  # type: ignore[call-arg]  # OrderedDict, UserDict, ...
-        except TypeError:
-            return dict(zip(names, new, strict=True))  # its constructor takes something else
-
-    return "mapping", _keys(names), [value[name] for name in names], rebuild
+def _dataclass(cls: type, names: Sequence[str], parts: Sequence[Any]) -> Any:
+    made: Any = object.__new__(cls)
+    for name, part in zip(names, parts, strict=True):
+        object.__setattr__(made, name, part)
+    return made

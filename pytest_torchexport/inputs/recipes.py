@@ -52,7 +52,6 @@ GIVEN = ("example", "recorded")
 SCALES = (1.0, 0.1, 3.0)
 LAYOUTS = ("contiguous", "strided", "channels_last")
 MAX_EDITS = 3
-SHOWN_NUMBERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,6 @@ class Literal:
 
     @cached_property
     def digest(self) -> str:
-        """Return a hash of the dtype, shape and numbers."""
         return hash_of(self.tensor)[:16]
 
     def __eq__(self, other: object) -> bool:
@@ -86,18 +84,15 @@ class Literal:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Literal:
         """Return the inverse of ``as_dict``. Raises ValueError if the data is no tensor's."""
-        if not isinstance(data, Mapping):
-            raise ValueError("the recipe holds no tensor where it should")
-        dtype = getattr(torch, str(data.get("dtype")), None)
-        raw = base64.b64decode(str(data.get("base64")), validate=True)
+        dtype: Any = getattr(torch, str(data.get("dtype")), None)
+        raw = bytearray(base64.b64decode(str(data.get("base64")), validate=True))
         shape = [int(size) for size in data.get("shape", ())]
-        if (
-            not isinstance(dtype, torch.dtype)
-            or len(raw) != torch.Size(shape).numel() * dtype.itemsize
-        ):
+        is_whole = isinstance(dtype, torch.dtype)
+        if not is_whole or len(raw) != torch.Size(shape).numel() * dtype.itemsize:
             raise ValueError("the recipe holds no tensor where it should")
-        flat = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else torch.empty(0)
-        return cls(flat.view(dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype))
+        if not raw:
+            return cls(torch.empty(shape, dtype=dtype))
+        return cls(torch.frombuffer(raw, dtype=torch.uint8).view(dtype).reshape(shape))
 
 
 class Edit(NamedTuple):
@@ -151,20 +146,19 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return data that JSON can hold."""
-        return {
-            "sizes": dict(self.sizes),
-            "seed": self.seed,
-            "leaves": [
-                {
-                    **dataclasses.asdict(leaf),
-                    "edits": [
-                        [edit.position, _number(edit.value), edit.extent] for edit in leaf.edits
-                    ],
-                    "data": _plain(leaf.data),
-                }
-                for leaf in self.leaves
-            ],
-        }
+        leaves = [
+            {
+                **dataclasses.asdict(leaf),
+                # JSON has no NaN and no infinity.
+                "edits": [
+                    [place, value if math.isfinite(value) else str(value), extent]
+                    for place, value, extent in leaf.edits
+                ],
+                "data": _plain(leaf.data),
+            }
+            for leaf in self.leaves
+        ]
+        return {"sizes": dict(self.sizes), "seed": self.seed, "leaves": leaves}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -172,26 +166,14 @@ class Recipe:
 
         Raises ValueError if a value was an object that JSON does not have.
         """
-        leaves = tuple(
-            LeafRecipe(
-                **{
-                    **leaf,
-                    "edits": tuple(_edit(*edit) for edit in leaf["edits"]),
-                    "data": _object(leaf["data"]),
-                }
+        leaves = []
+        for leaf in data["leaves"]:
+            edits = tuple(
+                Edit(int(place), float(value) if isinstance(value, str) else value, *extent)
+                for place, value, *extent in leaf["edits"]
             )
-            for leaf in data["leaves"]
-        )
-        return cls(sizes=dict(data["sizes"]), leaves=leaves, seed=int(data["seed"]))
-
-
-def _number(value: float) -> float | str:
-    """Return a number that JSON does not have by its name: ``nan``, ``inf``, ``-inf``."""
-    return value if math.isfinite(value) else str(value)
-
-
-def _edit(position: int, value: float | str, *extent: str) -> Edit:
-    return Edit(int(position), float(value) if isinstance(value, str) else value, *extent)
+            leaves.append(LeafRecipe(**{**leaf, "edits": edits, "data": _object(leaf["data"])}))
+        return cls(sizes=dict(data["sizes"]), leaves=tuple(leaves), seed=int(data["seed"]))
 
 
 def _plain(data: Any) -> Any:
@@ -208,13 +190,13 @@ def _plain(data: Any) -> Any:
 def _object(data: Any) -> Any:
     if isinstance(data, list):
         return [_object(item) for item in data]
-    if isinstance(data, dict) and "float" in data:
+    if not isinstance(data, dict):
+        return data
+    if "float" in data:
         return float(data["float"])
-    if isinstance(data, dict) and "literal" in data:
+    if "literal" in data:
         return Literal.from_dict(data["literal"])
-    if isinstance(data, dict):
-        raise ValueError("the recipe holds an object that JSON does not have")
-    return data
+    raise ValueError("the recipe holds an object that JSON does not have")
 
 
 AS_GIVEN = LeafRecipe(kind="example")
@@ -222,10 +204,7 @@ AS_GIVEN = LeafRecipe(kind="example")
 
 def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> Recipe:
     """Return the recipe of the example's values, at its own sizes or tiled to the given ones."""
-    return Recipe(
-        sizes=spec.all_sizes(sizes or {}),
-        leaves=(AS_GIVEN,) * len(spec.leaves),
-    )
+    return Recipe(sizes=spec.all_sizes(sizes or {}), leaves=(AS_GIVEN,) * len(spec.leaves))
 
 
 def recorded_recipes(spec: InputSpec) -> list[Recipe]:
@@ -251,14 +230,11 @@ def plain_recipe(
     Python arguments keep the example's value.
     """
     kinds = itertools.cycle([kind] if isinstance(kind, str) else kind)
-    return Recipe(
-        sizes=dict(sizes),
-        leaves=tuple(
-            LeafRecipe(kind=next(kinds) if isinstance(leaf, TensorLeaf) else "example")
-            for leaf in spec.leaves
-        ),
-        seed=seed,
+    leaves = tuple(
+        LeafRecipe(kind=next(kinds)) if isinstance(leaf, TensorLeaf) else AS_GIVEN
+        for leaf in spec.leaves
     )
+    return Recipe(sizes=dict(sizes), leaves=leaves, seed=seed)
 
 
 def with_leaves(recipe: Recipe, values: Mapping[int, Any]) -> Recipe:
@@ -302,23 +278,21 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
         words.append(f"(seed {seed})")
     if item.kind == "literal":
         words = [_numbers(value)]
-    if item.kind == "elements" and item.data:
+    if item.kind == "elements":
         words = [f"of {', '.join(map(str, item.data))}"]
-    words += [f"with {_place(value, edit)}={_shown(edit.value)}" for edit in item.edits]
+    for edit in item.edits:
+        place = f"[{edit.position}]"
+        if edit.extent == "all":
+            place = "all"
+        elif isinstance(value, torch.Tensor) and value.numel():
+            index = torch.tensor(edit.position % value.numel())
+            axes = [str(int(axis)) for axis in torch.unravel_index(index, value.shape)]
+            axes[-1:] = [":"] if axes and edit.extent == "row" else axes[-1:]
+            place = f"[{', '.join(axes)}]"
+        words.append(f"with {place}={_shown(edit.value)}")
     if item.layout != "contiguous":
         words.append(item.layout)
     return " ".join(words)
-
-
-def _place(value: Any, edit: Edit) -> str:
-    """Return the index of what an edit writes to, as text."""
-    if edit.extent == "all":
-        return "all"
-    if not isinstance(value, torch.Tensor) or not value.numel():
-        return f"[{edit.position}]"
-    place = torch.unravel_index(torch.tensor(edit.position % value.numel()), value.shape)
-    axes = [str(int(axis)) for axis in place]
-    return f"[{', '.join([*axes[:-1], ':'] if edit.extent == 'row' and axes else axes)}]"
 
 
 def _numbers(value: Any) -> str:
@@ -326,8 +300,8 @@ def _numbers(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return ""
     flat = value.detach().flatten()
-    shown = ", ".join(map(_shown, flat[:SHOWN_NUMBERS].tolist()))
-    return _constant(value) or f"of {shown}{', ...' if flat.numel() > SHOWN_NUMBERS else ''}"
+    shown = ", ".join(map(_shown, flat[:8].tolist()))
+    return _constant(value) or f"of {shown}{', ...' if flat.numel() > 8 else ''}"
 
 
 def _constant(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,7 @@ import torch
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import (
+    AS_GIVEN,
     SPECIAL,
     SWITCHED,
     Edit,
@@ -24,29 +26,13 @@ from pytest_torchexport.inputs.recipes import (
     Recipe,
     with_leaves,
 )
-from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 
 # Kinds of leaves, the easiest to read first.
 RANK = (
-    "zeros",
-    "ones",
-    "low",
-    "high",
-    "ramp",
-    "uniform",
-    "normal",
-    "sparse",
-    "grid",
-    "flat",
-    "twins",
-    "offset",
-    "ladder",
-    "elements",
-    "example",
-    "recorded",
-    "literal",
-    SWITCHED,
-    SPECIAL,
+    *("zeros", "ones", "low", "high", "ramp", "uniform", "normal", "sparse", "grid", "flat"),
+    *("twins", "offset", "ladder", "elements", "example", "recorded", "literal"),
+    *(SWITCHED, SPECIAL),
 )
 MAX_TRIES = 150
 # A literal's numbers are cut into so many parts, and each part is replaced by zeros.
@@ -57,49 +43,38 @@ def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool
     """Return a simpler recipe for which ``still_fails`` is true, or the given one.
 
     ``still_fails`` must test for the same failure class, so that shrinking does not lead to another
-    bug.
+    bug. It is asked once per recipe, and about ``MAX_TRIES`` recipes.
     """
-    budget = _Budget(still_fails)
+    answers: dict[str, bool] = {}
+
+    def fails(candidate: Recipe) -> bool:
+        key = repr(candidate)
+        if key not in answers:
+            if len(answers) >= MAX_TRIES:
+                return False
+            answers[key] = still_fails(candidate)
+        return answers[key]
+
     seen: set[str] = set()
     while repr(recipe) not in seen:
         seen.add(repr(recipe))
         for name, dim in spec.dims.items():
-            recipe = _smaller_dim(name, dim, recipe, budget)
-        recipe = _cropped(spec, recipe)
-        recipe = next((c for c in _simpler(spec, recipe) if budget.fails(c)), recipe)
+            recipe = _smaller_dim(name, dim, recipe, fails)
+        built = build_leaves(spec, recipe) or ()
+        # Numbers of a literal beyond the sizes of the call are not used.
+        larger = {
+            index: value.detach()
+            for index, (item, value) in enumerate(zip(recipe.leaves, built, strict=False))
+            if item.kind == "literal" and item.data.tensor.shape != value.shape
+        }
+        recipe = with_leaves(recipe, larger) if larger else recipe
+        same = repr(recipe)
+        candidates = (each for each in _simpler(spec, recipe) if repr(each) != same)
+        recipe = next(filter(fails, candidates), recipe)
     return recipe
 
 
-def _cropped(spec: InputSpec, recipe: Recipe) -> Recipe:
-    """Crop the literals to the sizes of the call; numbers beyond those are not used."""
-    built = build_leaves(spec, recipe)
-    if built is None:
-        return recipe
-    larger = {
-        index: built[index].detach()
-        for index, item in enumerate(recipe.leaves)
-        if item.kind == "literal" and item.data.tensor.shape != built[index].shape
-    }
-    return with_leaves(recipe, larger) if larger else recipe
-
-
-class _Budget:
-    """Calls ``still_fails`` once per recipe, and answers False after ``MAX_TRIES`` recipes."""
-
-    def __init__(self, still_fails: Callable[[Recipe], bool]) -> None:
-        self._still_fails = still_fails
-        self._answers: dict[str, bool] = {}
-
-    def fails(self, recipe: Recipe) -> bool:
-        key = repr(recipe)
-        if key not in self._answers and len(self._answers) >= MAX_TRIES:
-            return False
-        if key not in self._answers:
-            self._answers[key] = self._still_fails(recipe)
-        return self._answers[key]
-
-
-def _smaller_dim(name: str, dim: Dim, recipe: Recipe, budget: _Budget) -> Recipe:
+def _smaller_dim(name: str, dim: Dim, recipe: Recipe, fails: Callable[[Recipe], bool]) -> Recipe:
     """Return the recipe with the smallest size that bisection finds to fail."""
 
     def at(index: int) -> Recipe:
@@ -109,12 +84,12 @@ def _smaller_dim(name: str, dim: Dim, recipe: Recipe, budget: _Budget) -> Recipe
     failing = bisect.bisect_left(dim.sizes, size)
     if failing == 0 or failing >= len(dim.sizes):
         return recipe
-    if budget.fails(at(0)):
+    if fails(at(0)):
         return at(0)
     passing = 0
     while failing - passing > 1:
         middle = (passing + failing) // 2
-        if budget.fails(at(middle)):
+        if fails(at(middle)):
             failing = middle
         else:
             passing = middle
@@ -134,58 +109,24 @@ def _simpler(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
         yield with_leaves(recipe, {index: built[index].detach() for index in marked})
 
 
-def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield numbers that are easier to read: with zeros, all equal, or with fewer digits."""
-    if not values.numel():
-        return
-    flat = values.reshape(-1)
-    parts = [part for part in PARTS if part <= flat.numel()]
-    for part in parts:
-        width = -(-flat.numel() // part)
-        for start in range(0, flat.numel(), width):
-            fewer = flat.clone()
-            fewer[start : start + width] = 0
-            if not _same(fewer, flat):
-                yield fewer.reshape(values.shape)
-    # Only if nothing is zero yet, because this would undo the zeros.
-    if values.dtype != torch.bool and bool((flat != 0).all()):
-        alike = torch.full_like(values, flat[flat.abs().argmax()].item())
-        if not _same(alike, values):
-            yield alike
-    if values.is_floating_point():
-        for digits in (0, 1, 2):
-            rounded = values.double().round(decimals=digits).to(values.dtype)
-            if not _same(rounded, values):
-                yield rounded
-                return
-
-
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Return True for equal bits: NaN is the same as itself."""
-    return Literal(left) == Literal(right)
-
-
-def _simpler_leaf(leaf: object, item: LeafRecipe) -> Iterator[LeafRecipe]:
-    if not isinstance(leaf, TensorLeaf):
+def _simpler_leaf(leaf: TensorLeaf | ValueLeaf, item: LeafRecipe) -> Iterator[LeafRecipe]:
+    if isinstance(leaf, ValueLeaf):
         if item.kind in ("value", "recorded"):
-            yield LeafRecipe(kind="example")
+            yield AS_GIVEN
         return
     if leaf.domain.elements is None:
-        yield from _simpler_kinds(item)
-        if item.kind == SPECIAL:
-            for value in leaf.domain.special:
-                for extent in ("element", "all"):
-                    yield LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
-    elif item.data and len(item.data) > 1:
+        yield from _simpler_kinds(leaf, item)
+    elif len(item.data or ()) > 1:
         yield dataclasses.replace(item, data=item.data[-1:])
-    yield from _simpler_edits(item)
-    if item.layout != "contiguous":
-        yield dataclasses.replace(item, layout="contiguous")
-    if item.scale != 1.0:
-        yield dataclasses.replace(item, scale=1.0)
+    for number, edit in enumerate(item.edits):
+        for instead in ((), *((simpler,) for simpler in _simpler_edit(edit))):
+            edits = (*item.edits[:number], *instead, *item.edits[number + 1 :])
+            yield dataclasses.replace(item, edits=edits)
+    yield dataclasses.replace(item, layout="contiguous")
+    yield dataclasses.replace(item, scale=1.0)
 
 
-def _simpler_kinds(item: LeafRecipe) -> Iterator[LeafRecipe]:
+def _simpler_kinds(leaf: TensorLeaf, item: LeafRecipe) -> Iterator[LeafRecipe]:
     for kind in RANK[: RANK.index(item.kind)]:
         if kind not in ("elements", "recorded", "literal"):
             yield LeafRecipe(kind=kind)
@@ -194,14 +135,29 @@ def _simpler_kinds(item: LeafRecipe) -> Iterator[LeafRecipe]:
     if item.kind == "literal":
         for numbers in _simpler_numbers(item.data.tensor):
             yield dataclasses.replace(item, data=Literal(numbers))
+    if item.kind == SPECIAL:
+        for value, extent in itertools.product(leaf.domain.special, ("element", "all")):
+            yield LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
 
 
-def _simpler_edits(item: LeafRecipe) -> Iterator[LeafRecipe]:
-    """Yield the leaf without one of its edits, and with a simpler one in its place."""
-    for number, edit in enumerate(item.edits):
-        for instead in ((), *((simpler,) for simpler in _simpler_edit(edit))):
-            edits = (*item.edits[:number], *instead, *item.edits[number + 1 :])
-            yield dataclasses.replace(item, edits=edits)
+def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield numbers that are easier to read: with zeros, all equal, or with fewer digits."""
+    flat = values.reshape(-1)
+    for part in PARTS:
+        width = -(-flat.numel() // part)
+        for start in range(0, flat.numel(), width) if part <= flat.numel() else ():
+            fewer = flat.clone()
+            fewer[start : start + width] = 0
+            yield fewer.reshape(values.shape)
+    # Only if nothing is zero yet, because this would undo the zeros.
+    if flat.numel() and values.dtype != torch.bool and bool((flat != 0).all()):
+        yield torch.full_like(values, flat[flat.abs().argmax()].item())
+    if values.is_floating_point():
+        for digits in (0, 1, 2):
+            rounded = values.double().round(decimals=digits).to(values.dtype)
+            if Literal(rounded) != Literal(values):
+                yield rounded
+                return
 
 
 def _simpler_edit(edit: Edit) -> Iterator[Edit]:

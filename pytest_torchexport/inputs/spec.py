@@ -6,11 +6,13 @@ therefore be neither a Hypothesis strategy nor a ``dynamic_shapes`` dict.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -57,13 +59,17 @@ class TensorLeaf:
 
     @property
     def kept(self) -> bool:
-        """Return True if its values are always those of a recorded call."""
+        """True if its values are always those of a recorded call."""
         return self.holder is not None and not self.domain.declared and self.domain.kind != "float"
 
     @property
     def given(self) -> tuple[torch.Tensor, ...]:
-        """Return its tensors in the example and in the further recorded calls."""
+        """Its tensors in the example and in the further recorded calls."""
         return (self.example, *self.recorded)
+
+    def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return its shape at these sizes of the dims. Raises ValueError if it has none."""
+        return tuple(axis.evaluate(sizes) for axis in self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,23 +106,21 @@ class InputSpec:
 
     @property
     def tensors(self) -> tuple[TensorLeaf, ...]:
-        """Return the tensor leaves."""
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorLeaf))
 
     @property
     def holders(self) -> tuple[type, ...]:
-        """Return the classes of containers that tie their leaves to each other."""
+        """The classes of containers that tie their leaves to each other."""
         held = [leaf.holder for leaf in self.tensors if leaf.holder is not None]
         return tuple(dict.fromkeys(held))
 
     @property
     def free(self) -> Mapping[str, torch.Tensor]:
-        """Return the example's tensors whose sizes may be guessed to vary, by path."""
+        """The example's tensors whose sizes may be guessed to vary, by path."""
         return {leaf.path: leaf.example for leaf in self.tensors if leaf.holder is None}
 
     @property
     def example_sizes(self) -> dict[str, int]:
-        """Return the size of each dim in the example."""
         return {name: dim.example for name, dim in self.dims.items()}
 
     def all_sizes(self, given: Mapping[str, int]) -> dict[str, int]:
@@ -133,15 +137,10 @@ class InputSpec:
         call = Call(args, kwargs)
         if self.map is not None:
             call = self._mapped(call, self.map)
-        return call if self._accepted(call) else None
-
-    def _accepted(self, call: Call) -> bool:
-        if self.filter is None:
-            return True
-        answer = self._apply("filter", self.filter, call)
+        answer = True if self.filter is None else self._apply("filter", self.filter, call)
         try:
-            return bool(answer)
-        except RuntimeError as error:
+            return call if answer else None
+        except RuntimeError as error:  # a tensor of several bools
             raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
 
     def with_dims(self, groups: Mapping[str, Group], *assumed: Assumption) -> InputSpec:
@@ -149,34 +148,33 @@ class InputSpec:
         tensors = {leaf.path: leaf.example for leaf in self.tensors}
         declared = {name: dim.sizes for name, dim in self.dims.items() if dim.declared}
         axes = axes_of(tensors, groups, declared)
-        leaves = tuple(
-            dataclasses.replace(leaf, shape=axes.shapes[leaf.path])
-            if isinstance(leaf, TensorLeaf)
-            else leaf
-            for leaf in self.leaves
-        )
         others = tuple(item for item in self.assumed if item.kind != "dim")
         return dataclasses.replace(
-            self, leaves=leaves, dims=axes.dims, assumed=(*axes.assumed, *assumed, *others)
+            self,
+            leaves=self._shaped(axes.shapes),
+            dims=axes.dims,
+            assumed=(*axes.assumed, *assumed, *others),
         )
 
     def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
         """Return the spec with fewer sizes for one dim; with a single size, without the dim."""
-        if len(sizes) == 1:
-            return self._fixed(name, sizes[0])
-        return dataclasses.replace(
-            self, dims={**self.dims, name: dataclasses.replace(self.dims[name], sizes=sizes)}
-        )
+        if len(sizes) > 1:
+            dim = dataclasses.replace(self.dims[name], sizes=sizes)
+            return dataclasses.replace(self, dims={**self.dims, name: dim})
+        shapes = {
+            leaf.path: tuple(axis.fixed(name, sizes[0]) for axis in leaf.shape)
+            for leaf in self.tensors
+        }
+        dims = {other: dim for other, dim in self.dims.items() if other != name}
+        return dataclasses.replace(self, leaves=self._shaped(shapes), dims=dims)
 
-    def _fixed(self, name: str, size: int) -> InputSpec:
-        leaves = tuple(
-            dataclasses.replace(leaf, shape=tuple(axis.fixed(name, size) for axis in leaf.shape))
+    def _shaped(self, shapes: Mapping[str, Shape]) -> tuple[TensorLeaf | ValueLeaf, ...]:
+        return tuple(
+            dataclasses.replace(leaf, shape=shapes[leaf.path])
             if isinstance(leaf, TensorLeaf)
             else leaf
             for leaf in self.leaves
         )
-        dims = {other: dim for other, dim in self.dims.items() if other != name}
-        return dataclasses.replace(self, leaves=leaves, dims=dims)
 
     def opt_out(self, names: Sequence[str]) -> str:
         """Return the sentence on how to keep dims from varying that were assumed to vary."""
@@ -191,23 +189,35 @@ class InputSpec:
 
         Its rows from ``start`` on are repeated as often as needed.
         """
-        named = self.flatten(call)
         shapes = {leaf.path: leaf.shape for leaf in self.tensors}
-        leaves = [_rows(value, shapes.get(path, ()), sizes, start) for path, value in named]
+        leaves = []
+        for path, value in self.flatten(call):
+            resized = value
+            for axis, expr in enumerate(shapes.get(path, ())):
+                if expr.names and expr.names <= sizes.keys() and value.shape[axis]:
+                    rows = torch.arange(start, start + expr.evaluate(sizes), device=value.device)
+                    resized = resized.index_select(axis, rows % value.shape[axis])
+            leaves.append(resized)
         args, kwargs = self.structure.unflatten(leaves)
         return Call(args, kwargs)
 
     def numel(self, sizes: Mapping[str, int]) -> int:
         """Elements of all tensor arguments at these sizes."""
         # In Python's integers: torch's overflow, and a call too large to make would look small.
-        return sum(math.prod(axis.evaluate(sizes) for axis in leaf.shape) for leaf in self.tensors)
+        return sum(math.prod(leaf.at(sizes)) for leaf in self.tensors)
 
     def _arguments(self, call: Call) -> dict[str, Any]:
         return {**dict(zip(self.parameters, call.args, strict=False)), **call.kwargs}
 
     def _apply(self, name: str, function: Callable[..., Any], call: Call) -> Any:
+        """Return the answer of a function of the user's, given the arguments that it names."""
         arguments = self._arguments(call)
-        wanted = _accepted(function, arguments)
+        wanted = list(arguments)
+        with contextlib.suppress(TypeError, ValueError):  # it says no signature
+            items = inspect.signature(function).parameters.values()
+            if all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in items):
+                needed = inspect.Parameter.empty
+                wanted = [i.name for i in items if i.default is needed or i.name in arguments]
         for key in wanted:
             if key not in arguments:
                 raise SpecError(
@@ -229,21 +239,9 @@ class InputSpec:
                 f"map: must return a dict of changed arguments ({', '.join(arguments)}), "
                 f"not {changed!r:.80}"
             )
-        names = self.parameters[: len(call.args)]
-        args = tuple(
-            changed.get(name, arg)
-            for name, arg in zip((*names, *[""] * len(call.args)), call.args, strict=False)
-        )
+        named = zip_longest(self.parameters[: len(call.args)], call.args, fillvalue="")
+        args = tuple(changed.get(name, arg) for name, arg in named)
         return Call(args, {key: changed.get(key, value) for key, value in call.kwargs.items()})
-
-
-def _rows(value: Any, shape: Shape, sizes: Mapping[str, int], start: int) -> Any:
-    for axis, expr in enumerate(shape):
-        if expr.names and expr.names <= sizes.keys() and value.shape[axis]:
-            size = expr.evaluate(sizes)
-            rows = torch.arange(start, start + size, device=value.device) % value.shape[axis]
-            value = value.index_select(axis, rows)
-    return value
 
 
 def flatten_call(
@@ -267,94 +265,100 @@ def build_spec(
 ) -> InputSpec:
     """Return the spec of the first call; the others show which sizes vary. Raises SpecError."""
     example = calls[0]
-    parameters = _positional(signature, example)
-    variadic = _variadic(signature)
+    parameters, variadic = _parameters(signature, example)
     leaves, structure = flatten_call(example, parameters, variadic)
+    paths, given = [path for path, _ in leaves], [value for _, value in leaves]
     held_by = holders(structure)
-    _check_leaves(dict(leaves), options)
+    for path, value in leaves:
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            raise SpecError(
+                f"{path} is on the meta device: it has no values to compare anything by"
+            )
+    _check_paths("shapes", options.shapes or {}, dict(leaves))
+    _check_paths("values", options.values or {}, dict(leaves))
+    arguments = {**dict(zip(parameters, example.args, strict=False)), **example.kwargs}
+    if len(example.args) > len(parameters):  # ``*args`` are one argument, and come first
+        arguments = {variadic: example.args[len(parameters) :], **arguments}
     others = [call.leaves() for call in calls[1:]]
+    tied = [path for path, cls in zip(paths, held_by, strict=True) if cls is not None]
     try:
-        axes = find_axes(
-            leaves,
-            others,
-            options,
-            annotations,
-            _arguments(example, parameters, variadic),
-            tied=[path for (path, _), cls in zip(leaves, held_by, strict=True) if cls is not None],
-        )
+        axes = find_axes(leaves, others, options, annotations, arguments, tied)
     except ValueError as error:
         raise SpecError(str(error)) from None
-    values = options.values or {}
-    paths = [path for path, _ in leaves]
-    plain = [
+    tensors = [
         {path: value for path, value in zip(paths, call, strict=True) if is_plain(value)}
-        for call in ([value for _, value in leaves], *others)
+        for call in (given, *others)
     ]
-    built = tuple(
-        _with_index(
-            _leaf(path, value, [other[index] for other in others], axes, values, held_by[index]),
-            plain,
-        )
-        for index, (path, value) in enumerate(leaves)
-    )
+    values = options.values or {}
+    built = [
+        _leaf(path, value, recorded, values.get(path), axes, holder, tensors)
+        for path, value, holder, *recorded in zip(paths, given, held_by, *others, strict=True)
+    ]
+    numbers: dict[int, list[int]] = {}
+    for number, value in enumerate(given):
+        if is_plain(value):
+            numbers.setdefault(id(value), []).append(number)
     return InputSpec(
-        leaves=built,
+        leaves=tuple(built),
         structure=structure,
         parameters=parameters,
         variadic=variadic,
         dims=axes.dims,
         example=example.clone(),
-        assumed=axes.assumed + _assumed_values(built),
+        assumed=(*axes.assumed, *_assumed_values(built)),
         map=options.map,
         filter=options.filter,
         dynamic_shapes=options.dynamic_shapes,
         guessed=axes.guessed,
-        aliases=_aliases([value for _, value in leaves]),
+        aliases=tuple(tuple(group) for group in numbers.values() if len(group) > 1),
     )
 
 
-def _aliases(leaves: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
-    numbers: dict[int, list[int]] = {}
-    for number, leaf in enumerate(leaves):
-        if is_plain(leaf):
-            numbers.setdefault(id(leaf), []).append(number)
-    return tuple(tuple(group) for group in numbers.values() if len(group) > 1)
+def _leaf(
+    path: str,
+    value: Any,
+    recorded: Sequence[Any],
+    said: Any,
+    axes: Axes,
+    holder: type | None,
+    calls: Sequence[Mapping[str, torch.Tensor]],
+) -> TensorLeaf | ValueLeaf:
+    """Return a leaf; ``said``: what the user's ``values`` say of it; ``calls``: all tensors."""
+    if not is_plain(value):
+        legal = domains.of_argument(said, value, path)
+        return ValueLeaf(path=path, example=value, values=legal, recorded=tuple(recorded))
+    domain = (
+        domains.infer(value, *recorded) if said is None else domains.declared(said, value, path)
+    )
+    leaf = TensorLeaf(
+        path=path,
+        shape=axes.shapes[path],
+        dtype=value.dtype,
+        domain=domain,
+        example=copy_tensor(value).cpu(),
+        recorded=tuple(copy_tensor(other).cpu() for other in recorded),
+        holder=holder,
+    )
+    if domain.kind != "int" or domain.declared or leaf.kept:
+        return leaf
+    # The input that its integers index in every call.
+    indices = {index_of(path, tensors) for tensors in calls}
+    return dataclasses.replace(leaf, index=indices.pop()) if len(indices) == 1 else leaf
 
 
-def _arguments(example: Call, parameters: Sequence[str], variadic: str) -> dict[str, Any]:
-    """Return the example's arguments by name; ``*args`` are one argument, and come first."""
-    arguments = {**dict(zip(parameters, example.args, strict=False)), **example.kwargs}
-    if len(example.args) > len(parameters):
-        return {variadic: example.args[len(parameters) :], **arguments}
-    return arguments
-
-
-def _positional(signature: inspect.Signature | None, call: Call) -> tuple[str, ...]:
+def _parameters(signature: inspect.Signature | None, call: Call) -> tuple[tuple[str, ...], str]:
+    """Return the names of forward's positional parameters, and that of its ``*args``."""
     if signature is None:
-        return tuple(f"arg{i}" for i in range(len(call.args)))
+        return tuple(f"arg{i}" for i in range(len(call.args))), "args"
     try:
         signature.bind(*call.args, **call.kwargs)
     except TypeError as error:
         raise SpecError(f"the call does not fit forward{signature}: {error}") from None
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(name for name, item in signature.parameters.items() if item.kind in kinds)
-
-
-def _variadic(signature: inspect.Signature | None) -> str:
-    """Return the name of forward's ``*args``."""
-    kinds = signature.parameters.items() if signature is not None else ()
-    names = [name for name, item in kinds if item.kind is inspect.Parameter.VAR_POSITIONAL]
-    return names[0] if names else "args"
-
-
-def _check_leaves(leaves: Mapping[str, Any], options: Options) -> None:
-    for path, leaf in leaves.items():
-        if isinstance(leaf, torch.Tensor) and leaf.is_meta:
-            raise SpecError(
-                f"{path} is on the meta device: it has no values to compare anything by"
-            )
-    _check_paths("shapes", options.shapes or {}, leaves)
-    _check_paths("values", options.values or {}, leaves)
+    kind = inspect.Parameter
+    named = [(name, item.kind) for name, item in signature.parameters.items()]
+    kinds = (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD)
+    variadic = [name for name, of_name in named if of_name is kind.VAR_POSITIONAL]
+    return tuple(name for name, of_name in named if of_name in kinds), next(iter(variadic), "args")
 
 
 def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
@@ -374,74 +378,21 @@ def _check_paths(argument: str, given: Mapping[str, Any], leaves: Mapping[str, A
             )
 
 
-def _leaf(
-    path: str,
-    value: Any,
-    others: Sequence[Any],
-    axes: Axes,
-    values: Mapping[str, Any],
-    holder: type | None,
-) -> TensorLeaf | ValueLeaf:
-    if not is_plain(value):
-        given = domains.of_argument(values.get(path), value, path)
-        return ValueLeaf(path=path, example=value, values=given, recorded=tuple(others))
-    domain = (
-        domains.declared(values[path], value, path)
-        if path in values
-        else domains.infer(value, *others)
-    )
-    return TensorLeaf(
-        path=path,
-        shape=axes.shapes[path],
-        dtype=value.dtype,
-        domain=domain,
-        example=copy_tensor(value).cpu().requires_grad_(value.requires_grad),
-        recorded=tuple(copy_tensor(other).cpu() for other in others),
-        holder=holder,
-    )
-
-
-def _with_index(
-    leaf: TensorLeaf | ValueLeaf, calls: Sequence[Mapping[str, torch.Tensor]]
-) -> TensorLeaf | ValueLeaf:
-    """Return the leaf with the input that its integers index in every call, if there is one."""
-    if not isinstance(leaf, TensorLeaf) or leaf.domain.kind != "int" or leaf.domain.declared:
-        return leaf
-    if leaf.kept:
-        return leaf
-    indices = {index_of(leaf.path, tensors) for tensors in calls}
-    return dataclasses.replace(leaf, index=indices.pop()) if len(indices) == 1 else leaf
-
-
-def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> tuple[Assumption, ...]:
-    assumed = []
+def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> Iterator[Assumption]:
     for leaf in leaves:
-        if isinstance(leaf, TensorLeaf) and leaf.kept:
+        if isinstance(leaf, ValueLeaf):
+            if leaf.values is None and leaf.example is not None:
+                text = f"{leaf.path} stays {describe(leaf.example)}"
+                yield Assumption("argument", text, leaf.path)
+        elif leaf.kept:
             assert leaf.holder is not None
             text = f"{leaf.path} stays as recorded: it is part of a {leaf.holder.__name__}"
-            assumed.append(Assumption("values", text, leaf.path))
-        elif isinstance(leaf, TensorLeaf) and not leaf.domain.declared:
+            yield Assumption("values", text, leaf.path)
+        elif not leaf.domain.declared:
             domain = leaf.domain
-            free = domain.kind == "float" and domain.low is None and not domain.choices
-            if not free:
-                text = f"values of {leaf.path} are {leaf.domain.describe()}, as in the example"
+            if domain.kind != "float" or domain.low is not None or domain.choices:
+                text = f"values of {leaf.path} are {domain.describe()}, as in the example"
                 if leaf.index is not None:
                     ordered = ", in order" if leaf.index.ordered else ""
                     text += f", and below the size of {leaf.index.into}{ordered}"
-                assumed.append(Assumption("values", text, leaf.path))
-        elif isinstance(leaf, ValueLeaf) and leaf.values is None and leaf.example is not None:
-            text = f"{leaf.path} stays {describe(leaf.example)}"
-            assumed.append(Assumption("argument", text, leaf.path))
-    return tuple(assumed)
-
-
-def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return list(arguments)
-    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters):
-        return list(arguments)
-    required = [item for item in parameters if item.default is inspect.Parameter.empty]
-    optional = [item for item in parameters if item.default is not inspect.Parameter.empty]
-    return [item.name for item in required] + [i.name for i in optional if i.name in arguments]
+                yield Assumption("values", text, leaf.path)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.recipes import (
+    AS_GIVEN,
     EXTENTS,
     KINDS,
     LAYOUTS,
@@ -33,6 +34,7 @@ from pytest_torchexport.inputs.recipes import (
     Recipe,
     example_recipe,
     plain_recipe,
+    with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.results.failures import SpecError, ends_the_test
@@ -49,27 +51,33 @@ EDIT_SCALE = 4.0
 # Calls in which the special values of all leaves meet each other.
 MIXED = 4
 CORNERS = ("zeros", "ones", "low", "high", "ramp", "uniform")
+# A dim with at most this many sizes is led to each of them, one with more to those beside its ends.
+FEW = 32
+# A wrong scale, order or choice of elements may not show on a leaf of such a kind. A sparse one is
+# all zeros if it is small.
+CONSTANT = ("zeros", "ones", "low", "high", "flat", "sparse")
 
 
 def recipes(
     spec: InputSpec,
     known: Sequence[Recipe] = (),
-    instead: Callable[[Recipe], Recipe] | None = None,
+    instead: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> st.SearchStrategy[Recipe]:
     """Return recipes of legal calls; some are ``known`` ones with other sizes or elements.
 
     ``instead`` returns what to take in place of a recipe that is no known one.
     """
-    fresh = _fresh(spec) if instead is None else _fresh(spec).map(instead)
-    return st.one_of(fresh, fresh, _varied(known, spec, fresh)) if known else fresh
+    sizes = {name: _one_of(drawn) for name, drawn in drawn_sizes(spec).items()}
+    fresh = st.builds(
+        lambda sizes, leaves, seed: instead(Recipe(sizes=sizes, leaves=leaves, seed=seed)),
+        st.fixed_dictionaries(sizes),
+        st.tuples(*(_value(x) if isinstance(x, ValueLeaf) else _tensor(x) for x in spec.leaves)),
+        st.integers(0, 2**31 - 1),
+    )
+    if not known:
+        return fresh
 
-
-def _varied(
-    known: Sequence[Recipe], spec: InputSpec, fresh: st.SearchStrategy[Recipe]
-) -> st.SearchStrategy[Recipe]:
-    """Return known recipes with new edits and, for some, new sizes."""
-
-    def vary(recipe: Recipe, fresh: Recipe, resized: bool) -> Recipe:
+    def varied(recipe: Recipe, fresh: Recipe, resized: bool) -> Recipe:
         leaves = tuple(
             dataclasses.replace(item, edits=other.edits) if isinstance(leaf, TensorLeaf) else item
             for leaf, item, other in zip(spec.leaves, recipe.leaves, fresh.leaves, strict=True)
@@ -77,106 +85,7 @@ def _varied(
         sizes = fresh.sizes if resized else recipe.sizes
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
-    return st.builds(vary, st.sampled_from(known), fresh, st.booleans())
-
-
-def _fresh(spec: InputSpec) -> st.SearchStrategy[Recipe]:
-    drawn = drawn_sizes(spec)
-    sizes = st.fixed_dictionaries({name: _one_of(drawn[name]) for name in drawn})
-    leaves = st.tuples(*(_leaf(leaf) for leaf in spec.leaves))
-    return st.builds(
-        lambda sizes, leaves, seed: Recipe(sizes=sizes, leaves=leaves, seed=seed),
-        sizes,
-        leaves,
-        st.integers(0, 2**31 - 1),
-    )
-
-
-def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield the recipes that are always run.
-
-    First each dim at its boundary sizes, one at a time, then all at min and all at max. Then, at
-    the example's sizes: the extremes of the value domains, of declared ones also one low beside
-    another high, the special values of each, and every listed value of a Python argument.
-    """
-    example = spec.example_sizes
-    seen = []
-    for sizes in _boundary_sizes(spec, example):
-        if sizes not in seen:
-            seen.append(sizes)
-            yield plain_recipe(spec, "normal", sizes, seed)
-    if spec.tensors:
-        for kind in CORNERS:
-            yield plain_recipe(spec, kind, example, seed)
-    if sum(leaf.domain.declared for leaf in spec.tensors) > 1:
-        for kinds in (("low", "high"), ("high", "low")):
-            yield plain_recipe(spec, kinds, example, seed)
-    yield from special_recipes(spec, seed)
-    for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
-            base = example_recipe(spec)
-            for value in leaf.values:
-                items = list(base.leaves)
-                items[index] = LeafRecipe(kind="value", data=value)
-                yield Recipe(sizes=base.sizes, leaves=tuple(items), seed=seed)
-
-
-def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield calls with the special values of a leaf in one element, in a row, and in all.
-
-    First some of all leaves at once, so that they meet each other.
-    """
-    example = spec.example_sizes
-    marked = {
-        index: leaf.domain.special
-        for index, leaf in enumerate(spec.leaves)
-        if isinstance(leaf, TensorLeaf) and leaf.domain.special
-    }
-    for number in range(MIXED if marked else 0):
-        yield plain_recipe(spec, SPECIAL, example, seed + number * len(spec.leaves))
-    plain = plain_recipe(spec, "normal", example, seed)
-    for index, special in marked.items():
-        for value in special:
-            for extent in EXTENTS:
-                edited = LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
-                leaves = (*plain.leaves[:index], edited, *plain.leaves[index + 1 :])
-                yield dataclasses.replace(plain, leaves=leaves)
-
-
-def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
-    """Return True if a call of these sizes is small enough to make."""
-    return _has_at_most(MEMORY_CAP, spec, sizes)
-
-
-def _has_at_most(cap: int, spec: InputSpec, sizes: Mapping[str, int]) -> bool:
-    """Return True if a call has so many elements at most, or not many more than the example."""
-    try:
-        return spec.numel(sizes) <= max(cap, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
-    except (ValueError, RuntimeError):
-        return True  # an expression of dims has no size; ``build`` returns None
-
-
-def _boundary_sizes(spec: InputSpec, example: dict[str, int]) -> Iterator[dict[str, int]]:
-    for name, dim in spec.dims.items():
-        for size in dim.boundary():
-            yield {**example, name: size}
-    if spec.dims:
-        yield {name: dim.low for name, dim in spec.dims.items()}
-        yield {name: dim.high for name, dim in spec.dims.items()}
-
-
-def drawn_sizes(spec: InputSpec) -> dict[str, range | tuple[int, ...]]:
-    """Return by dim the sizes at which a call is small enough to be drawn, or the smallest."""
-
-    def is_large(name: str, size: int) -> bool:
-        return not _has_at_most(DRAWN_CAP, spec, spec.all_sizes({name: size}))
-
-    return {
-        name: dim.sizes[
-            : max(bisect.bisect_left(dim.sizes, True, key=functools.partial(is_large, name)), 1)
-        ]
-        for name, dim in spec.dims.items()
-    }
+    return st.one_of(fresh, fresh, st.builds(varied, st.sampled_from(known), fresh, st.booleans()))
 
 
 def _one_of(sizes: range | tuple[int, ...]) -> st.SearchStrategy[int]:
@@ -185,40 +94,30 @@ def _one_of(sizes: range | tuple[int, ...]) -> st.SearchStrategy[int]:
     return st.sampled_from(sizes)
 
 
-def _leaf(leaf: TensorLeaf | ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
-    if isinstance(leaf, ValueLeaf):
-        return _value(leaf)
+def _tensor(leaf: TensorLeaf) -> st.SearchStrategy[LeafRecipe]:
     domain = leaf.domain
     if domain.elements is not None:
         points = st.lists(domain.elements, min_size=1, max_size=MAX_EDITS + 1)
         return points.map(lambda data: LeafRecipe(kind="elements", data=list(data)))
     scales = SCALES if domain.kind == "float" and not domain.choices else (1.0,)
-    layouts = [
-        layout
-        for layout, dims in zip(LAYOUTS, (0, 2, 4), strict=True)
-        if len(leaf.shape) >= dims and (layout != "channels_last" or len(leaf.shape) == 4)
-    ]
+    dims = len(leaf.shape)
+    layouts = [*LAYOUTS[: 2 if dims >= 2 else 1], *(LAYOUTS[2:] if dims == 4 else ())]
     # One draw for kind, scale and layout together: a draw costs more than making a small tensor.
     kinds = (*KINDS, SPECIAL) if domain.special else KINDS
     variants = list(itertools.product(kinds, scales, layouts))
-    edits = st.lists(_edits(leaf), max_size=MAX_EDITS)
+    positions = st.integers(0, 2**16)
+    # st.builds draws a text for the third field of a NamedTuple, though it has a default.
+    edits = st.builds(Edit, positions, _number(leaf), st.just("element"))
+    if domain.special:
+        special = st.sampled_from(domain.special)
+        edits |= st.builds(Edit, positions, special, st.sampled_from(EXTENTS))
     return st.builds(
         lambda variant, edits: LeafRecipe(
             kind=variant[0], scale=variant[1], layout=variant[2], edits=tuple(edits)
         ),
         st.sampled_from(variants),
-        edits,
+        st.lists(edits, max_size=MAX_EDITS),
     )
-
-
-def _edits(leaf: TensorLeaf) -> st.SearchStrategy[Edit]:
-    positions = st.integers(0, 2**16)
-    # st.builds draws a text for the third field of a NamedTuple, though it has a default.
-    ordinary = st.builds(Edit, positions, _number(leaf), st.just("element"))
-    if not leaf.domain.special:
-        return ordinary
-    special = st.sampled_from(leaf.domain.special)
-    return ordinary | st.builds(Edit, positions, special, st.sampled_from(EXTENTS))
 
 
 def _number(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
@@ -238,7 +137,8 @@ def _number(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
 def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
     values = leaf.values
     if values is None:
-        return st.just(LeafRecipe(kind="example"))
+        return st.just(AS_GIVEN)
+    drawn: st.SearchStrategy[Any] = values
     if isinstance(values, list):
         drawn = st.sampled_from(values)
     elif isinstance(values, tuple):
@@ -250,10 +150,162 @@ def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
             else st.floats(float(low), float(high))
         )
         drawn = drawn | st.sampled_from(special) if special else drawn
-    else:
-        drawn = values
     return drawn.map(lambda value: LeafRecipe(kind="value", data=value))
 
+
+# -- calls that are always made --------------------------------------------------------------------
+
+
+def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield the recipes that are always run.
+
+    First each dim at its boundary sizes, one at a time, then all at min and all at max. Then, at
+    the example's sizes: the extremes of the value domains, of declared ones also one low beside
+    another high, the special values of each, and every listed value of a Python argument.
+    """
+    example = spec.example_sizes
+    sizes = [{**example, name: n} for name, dim in spec.dims.items() for n in dim.boundary()]
+    if spec.dims:
+        sizes.append({name: dim.low for name, dim in spec.dims.items()})
+        sizes.append({name: dim.high for name, dim in spec.dims.items()})
+    for number, of_call in enumerate(sizes):
+        if of_call not in sizes[:number]:
+            yield plain_recipe(spec, "normal", of_call, seed)
+    if spec.tensors:
+        for kind in CORNERS:
+            yield plain_recipe(spec, kind, example, seed)
+    if sum(leaf.domain.declared for leaf in spec.tensors) > 1:
+        yield plain_recipe(spec, ("low", "high"), example, seed)
+        yield plain_recipe(spec, ("high", "low"), example, seed)
+    yield from special_recipes(spec, seed)
+    for index, leaf in enumerate(spec.leaves):
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
+                chosen = with_leaves(example_recipe(spec), {index: value})
+                yield dataclasses.replace(chosen, seed=seed)
+
+
+def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield calls with the special values of a leaf in one element, in a row, and in all.
+
+    First some of all leaves at once, so that they meet each other.
+    """
+    example = spec.example_sizes
+    marked = {
+        index: leaf.domain.special
+        for index, leaf in enumerate(spec.leaves)
+        if isinstance(leaf, TensorLeaf) and leaf.domain.special
+    }
+    for number in range(MIXED if marked else 0):
+        yield plain_recipe(spec, SPECIAL, example, seed + number * len(spec.leaves))
+    plain = plain_recipe(spec, "normal", example, seed)
+    for index, special in marked.items():
+        for value, extent in itertools.product(special, EXTENTS):
+            edited = LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
+            leaves = (*plain.leaves[:index], edited, *plain.leaves[index + 1 :])
+            yield dataclasses.replace(plain, leaves=leaves)
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    """Return True if a call of these sizes is small enough to make."""
+    return _has_at_most(MEMORY_CAP, spec, sizes)
+
+
+def _has_at_most(cap: int, spec: InputSpec, sizes: Mapping[str, int]) -> bool:
+    """Return True if a call has so many elements at most, or not many more than the example."""
+    try:
+        return spec.numel(sizes) <= max(cap, EXAMPLE_FACTOR * spec.numel(spec.example_sizes))
+    except (ValueError, RuntimeError):
+        return True  # an expression of dims has no size; ``build`` returns None
+
+
+def drawn_sizes(spec: InputSpec) -> dict[str, range | tuple[int, ...]]:
+    """Return by dim the sizes at which a call is small enough to be drawn, or the smallest."""
+
+    def is_large(name: str, size: int) -> bool:
+        return not _has_at_most(DRAWN_CAP, spec, spec.all_sizes({name: size}))
+
+    return {
+        name: dim.sizes[
+            : max(bisect.bisect_left(dim.sizes, True, key=functools.partial(is_large, name)), 1)
+        ]
+        for name, dim in spec.dims.items()
+    }
+
+
+def has_varied_values(spec: InputSpec, recipe: Recipe) -> bool:
+    """Return True if the elements of some tensor of the call may differ from each other."""
+    return any(
+        isinstance(leaf, TensorLeaf) and item.kind not in CONSTANT
+        for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
+    )
+
+
+class NewSizes:
+    """The sizes of each dim that are still to be run.
+
+    ``met``: those that were run with varied values, by dim; it may grow meanwhile. A size that was
+    refused beside other new ones is tried once more, with the other dims as in the example.
+    """
+
+    def __init__(self, spec: InputSpec, met: Mapping[str, Collection[int]]) -> None:
+        self._spec = spec
+        # Those beside the ends first, which are more often special; the others if they are few.
+        self._wanted = {
+            name: [sorted({*of_dim[1:3], *of_dim[-2:-1]}), of_dim if len(of_dim) <= FEW else ()]
+            for name, of_dim in drawn_sizes(spec).items()
+        }
+        self._met = met
+        # A dim and its size; True if the other dims were as in the example.
+        self._refused: dict[tuple[str, int], bool] = {}
+
+    def instead_of(self, recipe: Recipe) -> Recipe:
+        """Return the recipe at the nearest new sizes, then with varied values; else as it is."""
+        new = self._nearest(recipe.sizes, None)
+        sizes = {**recipe.sizes, **new}
+        if not new:
+            alone = [*self._nearest(recipe.sizes, False).items()][:1]
+            if not alone:
+                return recipe
+            sizes = {**self._spec.example_sizes, **dict(alone)}
+        leaves = recipe.leaves
+        if not has_varied_values(self._spec, recipe):
+            leaves = tuple(
+                dataclasses.replace(item, kind="normal") if item.kind in CONSTANT else item
+                for item in leaves
+            )
+        return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
+
+    def refused(self, sizes: Mapping[str, int]) -> None:
+        """Record the sizes of a call that is not legal."""
+        for name, size in sizes.items():
+            alone = sizes == {**self._spec.example_sizes, name: size}
+            self._refused[name, size] = alone or self._refused.get((name, size), False)
+
+    def _nearest(self, drawn: Mapping[str, int], refused: bool | None) -> dict[str, int]:
+        """Return by dim the nearest size that is still to be run.
+
+        ``refused`` is None for sizes that were not tried, False for those not tried alone.
+        """
+        nearest = {}
+        for name, tiers in self._wanted.items():
+            for tier in tiers:
+                left = [
+                    size
+                    for size in tier
+                    if size not in self._met.get(name, ())
+                    and self._refused.get((name, size)) is refused
+                ]
+                if left:
+                    nearest[name] = min(left, key=lambda size: abs(size - drawn[name]))
+                    break
+        return nearest
+
+
+# -- Hypothesis ------------------------------------------------------------------------------------
 
 _Value = TypeVar("_Value")
 
@@ -335,94 +387,3 @@ def some(strategy: st.SearchStrategy[Any], path: str, most: int) -> list[Any]:
             f"values: the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
         ) from error
     return list(different.values())
-
-
-# A dim with at most this many sizes is led to each of them, one with more to those beside its ends.
-FEW = 32
-# A wrong scale, order or choice of elements may not show on a leaf of such a kind. A sparse one is
-# all zeros if it is small.
-CONSTANT = ("zeros", "ones", "low", "high", "flat", "sparse")
-
-
-def has_varied_values(spec: InputSpec, recipe: Recipe) -> bool:
-    """Return True if the elements of some tensor of the call may differ from each other."""
-    return any(
-        isinstance(leaf, TensorLeaf) and item.kind not in CONSTANT
-        for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
-    )
-
-
-class NewSizes:
-    """The sizes of each dim that are still to be run.
-
-    ``sizes``: those that may be drawn, by dim. ``met``: those that were run with varied values; it
-    may grow meanwhile. A size that was refused beside other new ones is tried once more, with the
-    other dims as in the example.
-    """
-
-    def __init__(
-        self,
-        spec: InputSpec,
-        sizes: Mapping[str, range | tuple[int, ...]],
-        met: Mapping[str, Collection[int]],
-    ) -> None:
-        self._spec = spec
-        self._wanted = {name: list(_wanted(of_dim)) for name, of_dim in sizes.items()}
-        self._met = met
-        # A dim and its size; True if the other dims were as in the example.
-        self._refused: dict[tuple[str, int], bool] = {}
-
-    def instead_of(self, recipe: Recipe) -> Recipe:
-        """Return the recipe at the nearest new sizes, then with varied values; else as it is."""
-        sizes = self._sizes(recipe.sizes)
-        if sizes is None:
-            return recipe
-        leaves = recipe.leaves if has_varied_values(self._spec, recipe) else _made_varied(recipe)
-        return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
-
-    def _sizes(self, drawn: Mapping[str, int]) -> dict[str, int] | None:
-        new = {name: _nearest(drawn[name], sizes) for name, sizes in self._left()}
-        if new:
-            return {**drawn, **new}
-        for name, sizes in self._left(again=True):
-            return {**self._spec.example_sizes, name: _nearest(drawn[name], sizes)}
-        return None
-
-    def refused(self, sizes: Mapping[str, int]) -> None:
-        """Record the sizes of a call that is not legal."""
-        for name, size in sizes.items():
-            alone = sizes == {**self._spec.example_sizes, name: size}
-            self._refused[name, size] = alone or self._refused.get((name, size), False)
-
-    def _left(self, *, again: bool = False) -> Iterator[tuple[str, list[int]]]:
-        """Yield each dim with its sizes that were not tried, or ``again`` those not tried alone."""
-        wanted = False if again else None
-        for name, tiers in self._wanted.items():
-            for tier in tiers:
-                left = [
-                    size
-                    for size in tier
-                    if size not in self._met.get(name, ())
-                    and self._refused.get((name, size)) is wanted
-                ]
-                if left:
-                    yield name, left
-                    break
-
-
-def _made_varied(recipe: Recipe) -> tuple[LeafRecipe, ...]:
-    return tuple(
-        dataclasses.replace(item, kind="normal") if item.kind in CONSTANT else item
-        for item in recipe.leaves
-    )
-
-
-def _nearest(size: int, sizes: Sequence[int]) -> int:
-    return min(sizes, key=lambda other: abs(other - size))
-
-
-def _wanted(sizes: range | tuple[int, ...]) -> Iterator[list[int]]:
-    """Yield the sizes beside the ends, which are more often special, and then the others if few."""
-    yield sorted({*sizes[1:3], *sizes[-2:-1]})
-    if len(sizes) <= FEW:
-        yield list(sizes)

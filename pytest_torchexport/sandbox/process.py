@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NoReturn
 
 from pytest_torchexport.outcomes.fork import FORKS
 from pytest_torchexport.sandbox.libraries import Library, library_directories
@@ -29,25 +30,11 @@ PATIENCE_SECONDS = 120.0
 # Variables that a server inherits: what an interpreter needs to start, which GPUs it may see, and
 # what changes results. No credentials, and no paths of modules.
 _INHERITED = (
-    "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "CUDA_DEVICE_ORDER",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_VISIBLE_DEVICES",
-    "KMP_DUPLICATE_LIB_OK",
-    "LANG",
-    "LC_ALL",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "NVIDIA_TF32_OVERRIDE",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "ONEDNN_MAX_CPU_ISA",
-    "PATH",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "SYSTEMROOT",
+    *("LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "SYSTEMROOT"),
+    *("CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_VISIBLE_DEVICES"),
+    *("ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "KMP_DUPLICATE_LIB_OK", "MKL_CBWR"),
+    *("MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("ONEDNN_MAX_CPU_ISA", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
 # One thread, as in the session; and no telemetry: ONNX Runtime would write an identifier and
@@ -72,15 +59,6 @@ class ServerUnavailable(RuntimeError):
     """There is no server, or it does not answer."""
 
 
-class Child(Protocol):
-    """One process that serves one connection."""
-
-    channel: socket.socket
-
-    def end(self) -> int:
-        """End it if it has not ended by itself. Returns its wait status."""
-
-
 class Server:
     """A server process, and its directory with the files of its children. Threads may share it.
 
@@ -100,14 +78,14 @@ class Server:
         self._preloaded: frozenset[str] = frozenset()
         self._process: subprocess.Popen[bytes] | None = None
         self._exchanging = threading.RLock()
-        self._number = 0
+        self._numbers = itertools.count(_FIRST)
         self._broken = ""
         atexit.register(self.close)
         if FORKS:
             # Whole messages: half of an interrupted one would garble the next.
             self._control, theirs = _pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = _python(self.home, "serve", theirs, str(self.home))
-            self._send(self._next(), {"preload": [*library.preload, library.answers]})
+            self._send(next(self._numbers), {"preload": [*library.preload, library.answers]})
 
     @classmethod
     def of(cls, library: Library) -> Server:
@@ -117,12 +95,12 @@ class Server:
         """
         with cls._sharing:
             server, home = cls._shared.get(library), None
-            if server is not None and server._owner != os.getpid():
-                server.close()
-            elif server is not None and server.alive:
-                return server
-            elif server is not None:
-                home = server.hand_over()
+            if server is not None and server._owner == os.getpid():
+                if server.alive:
+                    return server
+                home = server.home if server.home.is_dir() else None
+            if server is not None:
+                server.close(remove=home is None)
             cls._shared[library] = cls(library, home)
             return cls._shared[library]
 
@@ -147,16 +125,26 @@ class Server:
         if not FORKS or self._preloaded.issuperset(modules):
             return
         with self._exchanging:
-            self._send(self._next(), {"preload": list(modules)})
+            self._send(next(self._numbers), {"preload": list(modules)})
             self._preloaded |= frozenset(modules)
 
     def start(self, home: Path) -> Child:
         """Return a new child, which may write below ``home``. Raises ServerUnavailable."""
         ours, theirs = _pair()
         try:
-            if FORKS:
-                return self._forked(ours, theirs, home)
-            return _Spawned(ours, _python(self.home, "main", theirs))
+            if not FORKS:
+                return _Spawned(ours, _python(self.home, "main", theirs))
+            with self._exchanging:
+                number = next(self._numbers)
+                try:
+                    self._send(number, {"start": str(home)}, theirs)
+                    return _Forked(self, ours, number, self._receive(number)["pid"])
+                except ServerUnavailable:
+                    raise
+                except BaseException:
+                    # No other code knows of that child.
+                    self._send(next(self._numbers), {"end": number})
+                    raise
         except BaseException:
             ours.close()
             raise
@@ -169,54 +157,29 @@ class Server:
         Raises ServerUnavailable.
         """
         with self._exchanging:
-            number = self._next()
+            number = next(self._numbers)
             self._send(number, {"end": child})
             return int(self._receive(number)["status"])
 
-    def close(self) -> None:
+    def close(self, *, remove: bool = True) -> None:
         """End the process with its children, and remove the directory.
 
         In a forked copy of the session it only closes its own end.
         """
         atexit.unregister(self.close)
-        self._end()
-        if self._owner == os.getpid():
-            shutil.rmtree(self.home, ignore_errors=True)
-
-    def hand_over(self) -> Path | None:
-        """End the process and give its directory to the caller; None if that is gone."""
-        atexit.unregister(self.close)
-        self._end()
-        return self.home if self.home.is_dir() else None
-
-    def _end(self) -> None:
+        own = self._owner == os.getpid()
         process = self._process
-        if process is None:
-            return
         # After a wait, another process may have its number.
-        if self._owner == os.getpid() and process.poll() is None:
+        if own and process is not None and process.poll() is None:
             with contextlib.suppress(OSError):
                 # With its children, which are of its group: native code does not notice a closed
                 # socket.
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self._control.close()  # last: a server that sees it closed removes the directory
-
-    def _forked(self, ours: socket.socket, theirs: socket.socket, home: Path) -> Child:
-        with self._exchanging:
-            number = self._next()
-            try:
-                self._send(number, {"start": str(home)}, theirs)
-                return _Forked(self, ours, number, self._receive(number)["pid"])
-            except ServerUnavailable:
-                raise
-            except BaseException:
-                self._send(self._next(), {"end": number})  # no other code knows of that child
-                raise
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
+        if process is not None:
+            self._control.close()  # last: a server that sees it closed removes the directory
+        if own and remove:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def _send(
         self, number: int, message: dict[str, Any], passed: socket.socket | None = None
@@ -233,7 +196,15 @@ class Server:
         """Return the answer to a request. Raises ServerUnavailable, also if the request failed."""
         answer: dict[str, Any] = {"number": 0}
         while answer["number"] != number:
-            answer = self._answer()
+            data = b""
+            try:
+                self._control.settimeout(PATIENCE_SECONDS)
+                data = self._control.recv(2**16)
+                if not data:
+                    raise EOFError
+            except (OSError, EOFError) as error:
+                self._give_up(error)
+            answer = json.loads(data)
             if answer["number"] == _FIRST:
                 self._broken = answer.get("error", "")
         failed = self._broken or answer.get("error", "")
@@ -241,30 +212,15 @@ class Server:
             raise ServerUnavailable(failed)
         return answer
 
-    def _answer(self) -> dict[str, Any]:
-        data = b""
-        try:
-            self._control.settimeout(PATIENCE_SECONDS)
-            data = self._control.recv(2**16)
-            if not data:
-                raise EOFError
-        except (OSError, EOFError) as error:
-            self._give_up(error)
-        answer: dict[str, Any] = json.loads(data)
-        return answer
-
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: Exception) -> NoReturn:
         assert self._process is not None
         code = self._process.poll()
         reason = f"it ended with status {code}" if code is not None else type(error).__name__
-        reason = ": ".join([reason, *self._last_line()])
-        self._end()
-        raise ServerUnavailable(f"the clean process does not answer: {reason}") from None
-
-    def _last_line(self) -> list[str]:
         with contextlib.suppress(OSError):
-            return (self.home / LOG).read_text(errors="replace").splitlines()[-1:]
-        return []
+            last = (self.home / LOG).read_text(errors="replace").splitlines()[-1:]
+            reason = ": ".join([reason, *last])
+        self.close(remove=False)
+        raise ServerUnavailable(f"the clean process does not answer: {reason}") from None
 
 
 def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
@@ -294,7 +250,7 @@ class _Forked:
 
 
 class _Spawned:
-    """A child that this process started."""
+    """A child that this process started, where nothing forks safely."""
 
     def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self.channel = channel
@@ -308,6 +264,10 @@ class _Spawned:
         self._process.kill()
         code = self._process.wait()
         return -code if code < 0 else code << 8
+
+
+# A process that serves one connection, at ``channel``. ``end`` ends it and returns its wait status.
+Child = _Forked | _Spawned
 
 
 def _python(home: Path, function: str, theirs: socket.socket, *arguments: str) -> Any:

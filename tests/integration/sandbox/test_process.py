@@ -48,7 +48,7 @@ def test_a_copy_of_the_test_process_leaves_its_server_alone(forks):
             forks.start(forks.home)
 
 
-@pytest.mark.parametrize("where", ["_send", "_answer"])
+@pytest.mark.parametrize("where", ["_send", "_receive"])
 def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch, where):
     """The alarm of a time limit comes between any two lines."""
     plain, first = getattr(Server, where), []
@@ -59,7 +59,7 @@ def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch
         if not first:
             first.append(self)
             raise KeyboardInterrupt
-        return plain(self, *arguments) if where == "_answer" else None
+        return plain(self, *arguments) if where == "_receive" else None
 
     monkeypatch.setattr(Server, where, interrupted)
     with pytest.raises(KeyboardInterrupt):

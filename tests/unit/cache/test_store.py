@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import os
 import sqlite3
 import sys
@@ -13,8 +12,8 @@ import threading
 import pytest
 import torch
 
-from pytest_torchexport.cache import key, store
-from pytest_torchexport.cache.store import Store, noticed, unless_unchanged
+from pytest_torchexport.cache import key
+from pytest_torchexport.cache.store import get, noticed, put, unless_unchanged
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -229,90 +228,31 @@ def verdict(**fields):
     return Verdict(subject="Net", target="trace", device="cpu", status="passed", **fields)
 
 
-@pytest.fixture
-def kept(tmp_path):
-    return Store(tmp_path / "cache")
-
-
-def files(kept):
-    return sorted(kept.directory.glob("??/*.json"))
-
-
-def test_a_verdict_comes_back_with_its_day(kept):
-    assert kept.get(KEY) is None
-    kept.put(KEY, verdict(max_error=float("nan"), reached={"batch": (1, 2)}))
-    found = kept.get(KEY)
+def test_a_verdict_comes_back_with_its_day(tmp_path):
+    assert get(tmp_path, KEY) is None
+    put(tmp_path, KEY, verdict(max_error=float("nan"), reached={"batch": (1, 2)}))
+    found = get(tmp_path, KEY)
     assert found.reached == {"batch": (1, 2)}
     assert len(found.unchanged_since.split("-")) == 3
-    assert kept.get(OTHER) is None
-    assert (kept.directory / ".gitignore").read_text() == "*\n"
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-def pass_for_another(path):
-    text = path.read_text()
-    path.write_text(text.replace("trace", "onnx"))
-
-
-def be_of_another_key(path):
-    path.write_text(path.read_text().replace(KEY, OTHER))
-
-
-def hold_no_verdict(path):
-    path.write_text(json.dumps([1]))
-
-
-def hold_no_text(path):
-    path.write_text(json.dumps({"key": KEY, "sha256": "", "verdict": None}))
-
-
-def be_nested_too_deeply(path):
-    path.write_text("[" * 100_000)
+    assert get(tmp_path, OTHER) is None
+    assert (tmp_path / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        truncate,
-        pass_for_another,
-        be_of_another_key,
-        hold_no_verdict,
-        hold_no_text,
-        be_nested_too_deeply,
-        os.unlink,
+        lambda path: path.write_bytes(path.read_bytes()[:-20]),
+        lambda path: path.write_text("[1]"),
+        lambda path: path.write_text("[" * 100_000),
     ],
+    ids=["truncated", "no verdict", "too deep"],
 )
-def test_a_damaged_file_is_no_verdict_and_is_replaced(kept, damage):
-    kept.put(KEY, verdict())
-    damage(files(kept)[0])
-    assert kept.get(KEY) is None
-    kept.put(KEY, verdict())
-    assert kept.get(KEY) is not None
-
-
-def test_what_was_not_used_for_longest_is_removed(kept, monkeypatch):
-    monkeypatch.setattr(store, "MOST", 3)
-    keys = [f"{number:064x}" for number in range(3)]
-    for number, name in enumerate(keys):
-        kept.put(name, verdict())
-        os.utime(kept.directory / name[:2] / f"{name}.json", (number, number))
-    left = kept.directory / "00" / ".left.1"  # by a process that was killed
-    left.write_text("")
-    os.utime(left, (1, 1))
-    assert kept.get(keys[0]) is not None  # used now
-    kept.put(KEY, verdict())
-    assert not left.exists()
-    assert kept.get(keys[1]) is None
-    assert kept.get(keys[2]) is not None
-
-
-def test_a_directory_that_is_a_file_raises(tmp_path):
-    (tmp_path / "cache").write_text("")
-    with pytest.raises(OSError, match=r"directory|exists"):
-        Store(tmp_path / "cache").put(KEY, verdict())
+def test_a_damaged_file_is_no_verdict_and_is_replaced(tmp_path, damage):
+    put(tmp_path, KEY, verdict())
+    damage(next(tmp_path.glob("??/*.json")))
+    assert get(tmp_path, KEY) is None
+    put(tmp_path, KEY, verdict())
+    assert get(tmp_path, KEY) is not None
 
 
 def in_a_thread(read):

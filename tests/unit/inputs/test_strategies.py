@@ -31,7 +31,6 @@ from pytest_torchexport.inputs.strategies import (
     MEMORY_CAP,
     NewSizes,
     boundary_recipes,
-    drawn_sizes,
     examples,
     for_each,
     has_varied_values,
@@ -197,7 +196,7 @@ def spec_with(columns=8, **dims):
 
 
 def new_sizes(spec, **met):
-    return NewSizes(spec, drawn_sizes(spec), met)
+    return NewSizes(spec, met)
 
 
 def instead(new, **sizes):
@@ -207,7 +206,7 @@ def instead(new, **sizes):
 def run(spec, most=50, seed=0, takes=lambda sizes: True):
     """Draw calls as the check parity does; return the sizes of each, and those met by dim."""
     met, tried = defaultdict(set), []
-    new = NewSizes(spec, drawn_sizes(spec), met)
+    new = NewSizes(spec, met)
 
     def drawn(recipe):
         tried.append(dict(recipe.sizes))
