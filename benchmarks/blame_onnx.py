@@ -35,7 +35,7 @@ from common import Record, blame, result
 from onnx import numpy_helper
 
 from pytest_torchexport import Verdict, check_export, register_target
-from pytest_torchexport.diagnosis.onnx_nodes import place_of
+from pytest_torchexport.diagnosis.scene import place_of
 from pytest_torchexport.targets import onnx as onnx_target
 from pytest_torchexport.targets.formats import onnx_runtime
 from pytest_torchexport.targets.formats.onnx_model import fx_name

@@ -30,7 +30,7 @@ from common import Record, blame, result
 from torch import fx
 
 from pytest_torchexport import Verdict, check_export
-from pytest_torchexport.diagnosis.onnx_nodes import place_of
+from pytest_torchexport.diagnosis.scene import place_of
 from pytest_torchexport.targets import export as export_target
 
 aten = torch.ops.aten

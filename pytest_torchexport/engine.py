@@ -26,8 +26,8 @@ from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
-from pytest_torchexport.diagnosis import refusal
 from pytest_torchexport.diagnosis.diagnose import diagnose
+from pytest_torchexport.diagnosis.refusal import explained
 from pytest_torchexport.diagnosis.reproducer.write import write
 from pytest_torchexport.eager.fingerprint import (
     SHARED,
@@ -453,7 +453,8 @@ def _diagnosed(case: Case | None, failure: Failure, prepared: Prepared | None) -
     if isinstance(failure, ExportRefused):
         if prepared is None or failure.__cause__ is None:
             return NOTHING
-        return refusal.diagnose(prepared, failure.__cause__)
+        called = prepared.reference.pristine.function
+        return explained(failure.__cause__, prepared.plan.target, called)
     return diagnose(case, failure) if case is not None else NOTHING
 
 

@@ -193,7 +193,7 @@ RUNTIME = Verdict(
             operator="Atan", where=SourceLine("src/net/angle.py", 4, "return torch.atan2(y, x)")
         ),
         stages=(
-            Stage(name="eager as the exporter sees it", agrees=True),
+            Stage(name="ExportedProgram", agrees=True),
             Stage(name="ExportedProgram", agrees=True),
             Stage(name="ONNX without the exporter's optimizer, by onnx.reference", agrees=False),
             Stage(

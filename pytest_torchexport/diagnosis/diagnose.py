@@ -86,7 +86,6 @@ class Examination:
 
 EXAMINATIONS = (
     Examination(name="operator that ends the call", file="fatal", failures=DEADLY, aside=True),
-    Examination(name="weights of the file", file="stale_weights", failures=DIFFERS),
     Examination(name="interventions on eager", file="interventions", failures=DIFFERS),
     Examination(
         name="stages to ONNX Runtime", file="onnx_stages", failures=DIFFERS, library=ONNX_RUNTIME
@@ -139,40 +138,24 @@ class Budget:
 
 def _diagnosed(rows: tuple[Examination, ...], scene: Scene, budget: Budget) -> Diagnosis:
     """Run the rows in a fork, if possible, and those after a row that ended it in another one."""
-    each = each_in_fork if _may_fork(scene.case) else _each_here
-    known = NOTHING
+    case, known = scene.case, NOTHING
+    # An artifact in the clean process is not run here.
+    forks = can_fork() and not (case.foreign or case.runner.isolated)
     for row in rows:
         row.examine()  # imported here once, and not in each fork
     try:
         while rows:
-            _show(rows, scene)
             todo = partial(_examined_each, rows, scene, known, budget)
-            for found in each(todo, budget.for_a_row() + GRACE):
+            case.plan.progress(f"diagnosis: {rows[0].name}")
+            for found in each_in_fork(todo, budget.for_a_row() + GRACE) if forks else todo():
                 known = _without(rows[0], found, known) if isinstance(found, Death) else found
                 rows = rows[1:]
-                _show(rows, scene)
+                if rows:
+                    case.plan.progress(f"diagnosis: {rows[0].name}")
     except OSError as error:
         for row in rows:
             known = _without(row, f"no process to examine it in: {error}", known)
     return known
-
-
-def _show(rows: tuple[Examination, ...], scene: Scene) -> None:
-    """Show the user the row that begins."""
-    if rows:
-        scene.case.plan.progress(f"diagnosis: {rows[0].name}")
-
-
-def _may_fork(case: Case) -> bool:
-    """Return True if what an examination does to its process may be done to a fork.
-
-    An artifact in the clean process is not run here.
-    """
-    return can_fork() and not (case.foreign or case.runner.isolated)
-
-
-def _each_here(todo: Callable[[], Iterator[Diagnosis]], _seconds: float) -> Iterator[Diagnosis]:
-    return todo()
 
 
 def _examined_each(

@@ -148,16 +148,21 @@ def described(
             break
         if not contested:
             far += 1
-            contested = _rarer(rules[0], tried, left)
+            # Those like which the fewest were run.
+            named = sum(map(rules[0].names, tried))
+            rarer = [n for n in left if rules[0].names(n) == (2 * named <= len(tried))]
+            contested = rarer or left
         run(contested[len(contested) // 2])
     results = {size: bool(answer) for size, answer in tried.items() if answer is not None}
     rules, left = _rules(tried), _untried(sizes, tried)
-    is_told = (
-        bool(rules)
-        and all(len({rule.fails_at(n) for rule in rules}) == 1 for n in left)
-        and _is_enough(rules[0], results, left)
-    )
-    return results, rules[0] if is_told else None
+    if not rules or any(len({rule.fails_at(n) for rule in rules}) > 1 for n in left):
+        return results, None
+    named = sum(map(rules[0].names, results))
+    if rules[0].kind == "steps":
+        is_enough = min(named, len(results) - named) >= ENOUGH_STEPS
+    else:
+        is_enough = not left or len(results) >= ENOUGH
+    return results, rules[0] if is_enough else None
 
 
 def _beside(sizes: Sequence[int], some: Sequence[int]) -> Iterator[int]:
@@ -175,20 +180,6 @@ def _untried(sizes: Sequence[int], tried: Mapping[int, bool | None]) -> list[int
     )
     near = {*sizes[:NEAR], *_beside(sizes, known), *(sizes[middle] for middle in middles)}
     return sorted(near.difference(tried))
-
-
-def _rarer(rule: SizePattern, tried: Mapping[int, bool | None], left: list[int]) -> list[int]:
-    """Return sizes like those that the fewest runs are about."""
-    named = sum(map(rule.names, tried))
-    return [n for n in left if rule.names(n) == (2 * named <= len(tried))] or left
-
-
-def _is_enough(rule: SizePattern, results: Mapping[int, bool], left: Sequence[int]) -> bool:
-    """Return True if the runs are enough to tell a rule that is true of all of them."""
-    named = sum(map(rule.names, results))
-    if rule.kind == "steps":
-        return min(named, len(results) - named) >= ENOUGH_STEPS
-    return not left or len(results) >= ENOUGH
 
 
 def _rules(tried: Mapping[int, bool | None]) -> list[SizePattern]:
@@ -210,12 +201,12 @@ def _possible(failing: Sequence[int], ok: Sequence[int]) -> Iterator[SizePattern
     for fails, named, _ in sides:
         if len(named) == 1:
             yield SizePattern(kind="only", numbers=(named[0],), fails=fails)
-    for first in (failing[0], _last_below(ok, failing[0]) + 1):
+    for first in (failing[0], _after(ok, failing[0])):
         yield SizePattern(kind="from", numbers=(first,), fails=True)
-    for last in (failing[-1], _first_above(ok, failing[-1]) - 1):
+    for last in (failing[-1], _before(ok, failing[-1])):
         yield SizePattern(kind="up to", numbers=(last,), fails=True)
     for fails, named, others in sides:
-        longest = _last_below(others, named[0]) + 1, _first_above(others, named[-1]) - 1
+        longest = _after(others, named[0]), _before(others, named[-1])
         for first, last in ((named[0], named[-1]), longest):
             yield SizePattern(kind="between", numbers=(first, last), fails=fails)
     for step in STEPS:
@@ -224,9 +215,11 @@ def _possible(failing: Sequence[int], ok: Sequence[int]) -> Iterator[SizePattern
                 yield SizePattern(kind="steps", numbers=(step, named[0] % step), fails=fails)
 
 
-def _last_below(sizes: Sequence[int], bound: int) -> int:
-    return max((size for size in sizes if size < bound), default=bound - 1)
+def _after(sizes: Sequence[int], bound: int) -> int:
+    """Return the number behind the last size below a bound."""
+    return max((size + 1 for size in sizes if size < bound), default=bound)
 
 
-def _first_above(sizes: Sequence[int], bound: int) -> int:
-    return min((size for size in sizes if size > bound), default=bound + 1)
+def _before(sizes: Sequence[int], bound: int) -> int:
+    """Return the number before the first size above a bound."""
+    return min((size - 1 for size in sizes if size > bound), default=bound)

@@ -9,23 +9,19 @@ from one that gives other numbers on equal ones.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 
 from pytest_torchexport.checks import state
-from pytest_torchexport.diagnosis.alignment import aligned
-from pytest_torchexport.diagnosis.fatal import step_place
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
-from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
 from pytest_torchexport.outcomes.operator_table import READ, row_of
 from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Result, Step, Tape, record
@@ -44,18 +40,18 @@ SHOWN = 4
 # Numbers that Python rounds and torch rounds are the same up to this.
 CLOSE = 1e-6
 NO_NUMBER = object()
-# The artifact runs once more for so long, to find a line of it.
-SECONDS = 2.0
-# Targets whose artifacts run torch's operators in this process.
-TARGETS = tuple(target for target, captured in CAPTURED.items() if captured == target)
+# With more insertions and deletions the two are different programs: only both ends are aligned.
+MOST = 600
+
+Pairs = list[tuple[int, int]]
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the operator that introduces the difference, and how the two sides differ there."""
-    here = scene.case.plan.target in TARGETS
+    target = scene.case.plan.target
     # If torch captured it right, a later step is to blame.
     suspected = known.owner in ("capture", None) and not isinstance(scene.failure, StateDiffers)
-    captured = scene.captured if here or suspected else None
+    captured = scene.captured if CAPTURED.get(target) == target or suspected else None
     if captured is None:
         return known
     for eager, artifact, differing in _pairs(scene, captured):
@@ -63,26 +59,13 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
             return known
         found = introduced(eager, artifact, differing)
         if found is not None:
-            place, structural = _placed(scene, found)
-            return replace(known, place=place, structural=structural)
+            return replace(known, place=found.place, structural=found.structural)
     return known
-
-
-def _placed(scene: Scene, found: Introduced) -> tuple[Place, Structural]:
-    """Return the place, of an operator of the artifact alone as the artifact knows it."""
-    step = found.extra if scene.captured is scene.case.artifact else None
-    if step is None or scene.call is None or not can_fork():
-        return found.place, found.structural
-    place = in_fork(partial(step_place, scene, scene.call, step.ordinal), SECONDS)
-    if isinstance(place, Death) or place.operator != step.operator_name or place.where is None:
-        return found.place, found.structural
-    return place, replace(found.structural, where=place.where)
 
 
 def _pairs(scene: Scene, captured: Artifact) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
     """Yield recordings of the two sides that differ, and the paths at which they do."""
-    seed = scene.case.plan.seed
-    call = scene.call
+    seed, call = scene.case.plan.seed, scene.call
     if call is None:
         return
     yield from _in_a_row(scene, captured, [call], seed)
@@ -98,57 +81,37 @@ def _in_a_row(
 ) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
     """Yield the first of these calls, each made where the one before ended, that differs."""
     case, device = scene.case, scene.case.plan.device
-    subject = case.reference.pristine.copy().to(device)
+    subject, tolerance = case.reference.pristine.copy().to(device), case.judge.tolerance
+    sides = (
+        (subject.function, subject.module, subject.grad_mode),
+        (captured, captured.module, case.reference.served),
+    )
     kept = State(captured.module, thorough=case.reference.stateful)
     try:
         for call in calls:
-            moved = call.to(device)
-            eager = record(
-                subject.function,
-                moved,
-                seed=seed,
-                grad_mode=subject.grad_mode,
-                module=subject.module,
+            eager, artifact = (
+                record(run, call.to(device), seed=seed, grad_mode=mode, module=module)
+                for run, module, mode in sides
             )
-            artifact = record(
-                captured,
-                moved,
-                seed=seed,
-                grad_mode=case.reference.served,
-                module=captured.module,
-            )
-            differing = _differing(scene, eager, artifact)
-            left, right = (dict(named_tensors(each)) for each in (subject.module, captured.module))
-            more = carried_differences(left, right, case.judge.tolerance)
-            differing += tuple(item.path for item in more)
+            left, right = (dict(named_tensors(module)) for _, module, _ in sides)
+            differing = carried_differences(left, right, tolerance)
+            if isinstance(eager.outcome, Returned):
+                differing = [*compare(eager.outcome, artifact.outcome, tolerance), *differing]
             if differing:
-                yield eager, artifact, differing
+                yield eager, artifact, tuple(item.path for item in differing)
                 return
     finally:
         kept.restore()
 
 
-def _differing(scene: Scene, eager: Tape, artifact: Tape) -> tuple[str, ...]:
-    """Return the paths at which two outcomes differ; one that is empty if the artifact raised."""
-    if not isinstance(eager.outcome, Returned):
-        return ()
-    found = compare(eager.outcome, artifact.outcome, scene.case.judge.tolerance)
-    return tuple(item.path for item in found)
-
-
 # -- two recordings --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Introduced:
-    """The operator that introduces the difference, and how the two sides differ there.
-
-    ``extra``: the artifact's step, if it is one that eager has not.
-    """
+class Introduced(NamedTuple):
+    """The operator that introduces the difference, and how the two sides differ there."""
 
     place: Place
     structural: Structural
-    extra: Step | None = None
 
 
 def introduced(eager: Tape, artifact: Tape, differing: Sequence[str]) -> Introduced | None:
@@ -168,17 +131,16 @@ class _Search:
     @cached_property
     def slices(self) -> tuple[list[int], list[int]]:
         """The steps of each side that the differing outputs depend on, in their order."""
-        if self.artifact.raised is not None:
-            steps, twin = self.eager.steps, self._likeliest_twin
-            left = range(len(steps)) if twin is None else sorted(_behind(steps, [twin]))
-            return list(left), sorted(_behind(self.artifact.steps, [self.artifact.raised]))
-        sides = (self.eager, self.artifact)
-        left, right = (sorted(_behind(side.steps, self._ends_of(side))) for side in sides)
-        return left, right
+        raised = self.artifact.raised
+        if raised is not None:
+            return [*range(len(self.eager.steps))], sorted(_behind(self.artifact.steps, [raised]))
 
-    def _ends_of(self, side: Tape) -> list[int]:
-        sources = (side.last.get(path) for path in self.differing)
-        return [source.step for source in sources if isinstance(source, FromStep)]
+        def behind(side: Tape) -> list[int]:
+            sources = (side.last.get(path) for path in self.differing)
+            ends = [source.step for source in sources if isinstance(source, FromStep)]
+            return sorted(_behind(side.steps, ends))
+
+        return behind(self.eager), behind(self.artifact)
 
     @cached_property
     def pairs(self) -> Mapping[int, int]:
@@ -186,8 +148,7 @@ class _Search:
 
         First those with equal results and parameters, then what has the same name between them.
         """
-        # Eager's steps are cut at the same one, if it is known.
-        cut = self.artifact.raised is not None and self._likeliest_twin is None
+        cut = self.artifact.raised is not None
         wanted = [self.eager.steps[number] for number in self.slices[0]]
         found = [self.artifact.steps[number] for number in self.slices[1]]
         left, right = ([_anchor(step) for step in side] for side in (wanted, found))
@@ -203,30 +164,6 @@ class _Search:
         return {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
 
     @cached_property
-    def _likeliest_twin(self) -> int | None:
-        """Eager's step of the operator that raised behind which the most alike ones are.
-
-        None if eager has none behind which half of the artifact's are. It may have more: the
-        artifact stores constants.
-        """
-        if self.artifact.raised is None:
-            return None
-        behind = _behind(self.artifact.steps, [self.artifact.raised])
-        wanted = Counter(_kind(self.artifact.steps[number]) for number in behind)
-        last = _name(self.artifact.steps[max(behind)])
-        best, least = None, math.inf
-        for number, step in enumerate(self.eager.steps):
-            if _name(step) == last:
-                found = Counter(
-                    _kind(self.eager.steps[i]) for i in _behind(self.eager.steps, [number])
-                )
-                lacking = (wanted - found).total()
-                apart = (found - wanted).total() + lacking
-                if apart < least and lacking < wanted.total() / 2:
-                    best, least = number, apart
-        return best
-
-    @cached_property
     def twins(self) -> Mapping[int, int]:
         """Eager's step for each step of the artifact that both have."""
         return {other: one for one, other in self.pairs.items()}
@@ -235,12 +172,11 @@ class _Search:
         """Return the place, the clearest first."""
         unclear: list[Introduced] = []
         for number, twin in self.pairs.items():
-            if not self._gap(number, twin):
-                continue
-            item = self._look(self._operands(number, twin), number)
+            apart = self._gap(number, twin)
+            item = self._looked_at(number, twin) if apart else None
             if item is None:
                 continue
-            if item.structural.kind != "same" and self._gap(number, twin) > ROUNDING:
+            if item.structural.kind != "same" and apart > ROUNDING:
                 return item  # the later steps carry it
             unclear.append(item)
         known = (item for item in unclear if item.structural.kind != "same")
@@ -255,6 +191,17 @@ class _Search:
 
     # -- why a step differs ------------------------------------------------------------------------
 
+    def _looked_at(self, number: int, twin: int) -> Introduced | None:
+        """Return how the operands of a step differ, or its result on equal ones."""
+        given = list(self._operands(number, twin))
+        return (
+            self._constant(given, number)
+            or self._stored(given, number)
+            or self._computed(given)
+            or self._others(given, number)
+            or self._same(number, twin)
+        )
+
     def _operands(self, number: int, twin: int) -> Iterator[tuple[str, Any, Any]]:
         """Yield the arguments that a step has on both sides, by name."""
         left = self.eager.steps[number].arguments
@@ -263,40 +210,28 @@ class _Search:
             if name in right and name not in _HOW:
                 yield from _leaves(name, left[name], right[name])
 
-    def _look(self, operands: Iterator[tuple[str, Any, Any]], number: int) -> Introduced | None:
-        """Return how the operands of a step differ."""
-        given = list(operands)
-        return (
-            self._constant(given, number)
-            or self._stored(given, number)
-            or self._computed(given, number)
-            or self._others(given, number)
-            or self._same(given, number)
-        )
-
     def _constant(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
         step = self.eager.steps[number]
-        if any(self._are_strangers(left, right) for _, left, right in given):
-            return None
         for name, left, right in given:
             one, other = number_of(left), number_of(right)
             if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
                 continue
-            found = _other_constant(step.operator_name, name, one, other, step.where)
-            return self._at(step, replace(found, read_at=self._read_at(number, one)))
+            real = isinstance(one, (bool, int, float)) and isinstance(other, (bool, int, float))
+            eager, artifact = (
+                f"{value:.6g}" if isinstance(value, float) else str(value) for value in (one, other)
+            )
+            structural = Structural(
+                kind="constant",
+                operator=step.operator_name,
+                eager=eager,
+                artifact=artifact,
+                argument=name,
+                numbers=(float(one), float(other)) if real else (),
+                where=step.where,
+                read_at=self._read_at(number, one),
+            )
+            return _at(step, structural)
         return None
-
-    def _are_strangers(self, left: Any, right: Any) -> bool:
-        """Return True if the steps that two operands come from have other twins than each other.
-
-        Then the two steps that use them are alike, and need not be the same one.
-        """
-        if not (isinstance(left, FromStep) and isinstance(right, FromStep)):
-            return False
-        return (
-            self.pairs.get(left.step, right.step) != right.step
-            or self.twins.get(right.step, left.step) != left.step
-        )
 
     def _read_at(self, number: int, constant: Any) -> SourceLine | None:
         """Return the last line before a step at which eager read a number from a tensor.
@@ -310,33 +245,29 @@ class _Search:
                 return step.where
         return None
 
-    def _read_on(self, line: SourceLine | None) -> SourceLine | None:
-        """Return a line if eager reads a number from a tensor on it."""
-        reads = (step.where for step in self.eager.steps if step.name == READ)
-        return line if line is not None and line in reads else None
-
     def _stored(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+        """Return the stored operand that is another one, and holds other numbers."""
         step = self.eager.steps[number]
         for name, left, right in given:
             if not (isinstance(left, FromOutside) and isinstance(right, FromOutside)):
                 continue
             if not gap(left.tensor, right.tensor):
                 continue
-            return self._at(
-                step,
-                Structural(
-                    kind="stored",
-                    operator=step.operator_name,
-                    eager=left.name or describe(left.tensor),
-                    artifact=right.name or describe(right.tensor),
-                    argument=name,
-                    where=left.where or step.where,
-                    read_at=self._read_on(left.where or step.where),
-                ),
+            where = left.where or step.where
+            reads = {step.where for step in self.eager.steps if step.name == READ}
+            structural = Structural(
+                kind="stored",
+                operator=step.operator_name,
+                eager=left.name or describe(left.tensor),
+                artifact=right.name or describe(right.tensor),
+                argument=name,
+                where=where,
+                read_at=where if where in reads else None,
             )
+            return _at(step, structural)
         return None
 
-    def _computed(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+    def _computed(self, given: Sequence[tuple[str, Any, Any]]) -> Introduced | None:
         """Return the operand that eager computes, and that is stored in the artifact."""
         for name, left, right in given:
             if not (isinstance(left, FromStep) and isinstance(right, FromOutside)):
@@ -344,17 +275,15 @@ class _Search:
             made = self.eager.steps[left.step]
             if right.name.startswith("inputs") or self._is_stored(left, right):
                 continue
-            return self._at(
-                made,
-                Structural(
-                    kind="constant",
-                    operator=made.operator_name,
-                    eager=made.operator_name,
-                    artifact=right.name or describe(right.tensor),
-                    argument=name,
-                    where=made.where,
-                ),
+            structural = Structural(
+                kind="constant",
+                operator=made.operator_name,
+                eager=made.operator_name,
+                artifact=right.name or describe(right.tensor),
+                argument=name,
+                where=made.where,
             )
+            return _at(made, structural)
         return None
 
     def _others(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
@@ -366,9 +295,16 @@ class _Search:
         return self._between(left, right, step)
 
     def _is_stored(self, left: Any, right: Any) -> bool:
-        """Return True if the artifact has stored what eager computes, with the same numbers."""
-        computed = isinstance(left, FromStep) and isinstance(right, FromOutside)
-        return computed and is_among(self.eager.steps[left.step].results, right.tensor)
+        """Return True if the artifact has stored what eager computes, with the same numbers.
+
+        Or if eager's numbers are not all known.
+        """
+        if not (isinstance(left, FromStep) and isinstance(right, FromOutside)):
+            return False
+        results = self.eager.steps[left.step].results
+        made = [item.numbers for item in results if isinstance(item.numbers, torch.Tensor)]
+        whole = all(item.whole for item in results)
+        return not whole or any(not gap(numbers, right.tensor) for numbers in made)
 
     def _between(
         self, left: Collection[int], right: Collection[int], step: Step | None
@@ -389,39 +325,33 @@ class _Search:
                 constant = self._constant(list(self._operands(number, twin)), number)
                 if constant is not None:
                     return constant
-        at = one[0] if one else step
-        if at is None:
-            at = other[0]
-        return self._at(
-            at,
-            extra=other[0] if not one else None,
-            structural=Structural(
-                kind="other" if one and other else "missing" if one else "extra",
-                operator=(one or other)[0].operator_name,
-                eager=_names(one),
-                artifact=_names(other),
-                where=at.where,
-            ),
+        at = one[0] if one else step or other[0]
+        structural = Structural(
+            kind="other" if one and other else "missing" if one else "extra",
+            operator=(one or other)[0].operator_name,
+            eager=_names(one),
+            artifact=_names(other),
+            where=at.where,
         )
+        return _at(at, structural, is_eagers=bool(one))
 
-    def _same(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced:
+    def _same(self, number: int, twin: int) -> Introduced:
+        """Return that the operator gives other numbers on equal operands."""
         step = self.eager.steps[number]
-        other = self.artifact.steps[self.pairs[number]]
-        return self._at(
-            step,
-            Structural(
-                kind="same",
-                operator=step.operator_name,
-                eager=_made(step),
-                artifact=_made(other),
-                where=step.where,
-                draws=torch.Tag.nondeterministic_seeded in step.operator.tags,
-            ),
+        structural = Structural(
+            kind="same",
+            operator=step.operator_name,
+            eager=_made(step),
+            artifact=_made(self.artifact.steps[twin]),
+            where=step.where,
+            draws=torch.Tag.nondeterministic_seeded in step.operator.tags,
         )
+        return _at(step, structural)
 
     def _ends(self) -> Introduced | None:
         """Return what differs if all operators that both sides have agree."""
-        for path in () if self.artifact.raised is not None else self.differing:
+        raised = self.artifact.raised
+        for path in () if raised is not None else self.differing:
             one, other = self.eager.last.get(path), self.artifact.last.get(path)
             left = [one.step] if isinstance(one, FromStep) else []
             right = [other.step] if isinstance(other, FromStep) else []
@@ -431,54 +361,28 @@ class _Search:
             found = self._between(left, right, last)
             if found is not None:
                 return found
-        if self.artifact.raised is not None and self.artifact.raised not in self.twins:
-            return self._raised(self.artifact.raised)
-        return None
-
-    def _raised(self, number: int) -> Introduced:
-        """Return the artifact's last operator, which raised and has no twin in eager."""
-        step = self.artifact.steps[number]
-        behind = _behind(self.artifact.steps, [number], self.twins)
-        return self._at(
-            step,
-            extra=step,
-            structural=Structural(
-                kind="extra",
-                operator=step.operator_name,
-                artifact=_names([self.artifact.steps[each] for each in sorted(behind)]),
-                where=step.where,
-            ),
+        if raised is None or raised in self.twins:
+            return None
+        # The artifact's last operator has no twin in eager.
+        step = self.artifact.steps[raised]
+        behind = sorted(_behind(self.artifact.steps, [raised], self.twins))
+        structural = Structural(
+            kind="extra",
+            operator=step.operator_name,
+            artifact=_names([self.artifact.steps[number] for number in behind]),
+            where=step.where,
         )
-
-    def _at(self, step: Step, structural: Structural, extra: Step | None = None) -> Introduced:
-        place = Place(
-            operator=structural.operator,
-            # Of an operator that eager has not, no module of eager's is known.
-            module=step.module if extra is None else "",
-            where=structural.read_at or structural.where,
-        )
-        return Introduced(place, structural, extra)
+        return _at(step, structural, is_eagers=False)
 
 
-def _name(step: Step) -> str:
-    name = row_of(step.name).same_as or step.name
-    # Of two slices in a row the second is no twin of the first.
-    return f"{name} of {step.arguments['dim']}" if name == "slice" else name
-
-
-def _kind(step: Step) -> tuple[str, ...]:
-    """Return what a step has in common with its twin whatever the sizes are."""
-    outside = (item.name for item in step.arguments.values() if isinstance(item, FromOutside))
-    return (_name(step), *filter(None, outside))
-
-
-def _anchor(step: Step) -> tuple[str, ...]:
-    """Return what a step has in common with its twin if neither sizes nor weights differ."""
-    outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
-    return (_name(step), _made(step), *(item.name for item in outside))
-
-
-# -- the steps behind others -----------------------------------------------------------------------
+def _at(step: Step, structural: Structural, *, is_eagers: bool = True) -> Introduced:
+    place = Place(
+        operator=structural.operator,
+        # Of an operator that eager has not, no module of eager's is known.
+        module=step.module if is_eagers else "",
+        where=structural.read_at or structural.where,
+    )
+    return Introduced(place, structural)
 
 
 def _behind(steps: Sequence[Step], ends: Collection[int], stop: Collection[int] = ()) -> set[int]:
@@ -493,7 +397,30 @@ def _behind(steps: Sequence[Step], ends: Collection[int], stop: Collection[int] 
     return found
 
 
-# -- arguments and texts ---------------------------------------------------------------------------
+def _name(step: Step) -> str:
+    name = row_of(step.name).same_as or step.name
+    # Of two slices in a row the second is no twin of the first.
+    return f"{name} of {step.arguments['dim']}" if name == "slice" else name
+
+
+def _anchor(step: Step) -> tuple[str, ...]:
+    """Return what a step has in common with its twin if neither sizes nor weights differ."""
+    outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
+    return (_name(step), _made(step), *(item.name for item in outside))
+
+
+def _made(step: Step) -> str:
+    """Return ``float32[2, 3]`` for what a step made."""
+    results = (
+        f"{str(item.dtype).removeprefix('torch.')}{list(item.shape)}" for item in step.results
+    )
+    return ", ".join(results)
+
+
+def _names(steps: Sequence[Step]) -> str:
+    names = list(dict.fromkeys(step.operator_name for step in steps))
+    more = ", ..." if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _leaves(name: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -506,40 +433,6 @@ def _leaves(name: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
             yield from _leaves(name, one, other)
     elif left is not None and right is not None:
         yield name, left, right
-
-
-def _other_constant(
-    operator: str, argument: str, one: Any, other: Any, where: SourceLine | None
-) -> Structural:
-    """Return that an operator is given ``one`` by eager and ``other`` by the artifact."""
-    real = isinstance(one, (bool, int, float)) and isinstance(other, (bool, int, float))
-    return Structural(
-        kind="constant",
-        operator=operator,
-        eager=_text(one),
-        artifact=_text(other),
-        argument=argument,
-        numbers=(float(one), float(other)) if real else (),
-        where=where,
-    )
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _names(steps: Sequence[Step]) -> str:
-    names = list(dict.fromkeys(step.operator_name for step in steps))
-    more = ", ..." if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def _made(step: Step) -> str:
-    """Return ``float32[2, 3]`` for what a step made."""
-    results = (
-        f"{str(item.dtype).removeprefix('torch.')}{list(item.shape)}" for item in step.results
-    )
-    return ", ".join(results)
 
 
 # -- do two results agree? -------------------------------------------------------------------------
@@ -582,13 +475,6 @@ def _gap_of_results(left: Result, right: Result) -> float:
     return 0.0 if equal(left.numbers, right.numbers) else math.inf
 
 
-def is_among(results: Sequence[Result], tensor: torch.Tensor) -> bool:
-    """Return True if a step made these numbers, or if that is not known."""
-    made = [item.numbers for item in results if isinstance(item.numbers, torch.Tensor)]
-    whole = all(item.whole for item in results)
-    return not whole or any(not gap(item, tensor) for item in made)
-
-
 def number_of(value: Any) -> Any:
     """Return a number, text or dtype; the number of a stored tensor of one; else ``NO_NUMBER``."""
     if isinstance(value, FromOutside):
@@ -606,3 +492,75 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, complex) or isinstance(other, complex):
         return bool(abs(one - other) <= CLOSE * abs(one))
     return math.isclose(one, other, rel_tol=CLOSE) or bool(one != one and other != other)
+
+
+# -- alignment -------------------------------------------------------------------------------------
+
+
+def aligned(
+    left: Sequence[Hashable], right: Sequence[Hashable], *, right_is_cut: bool = False
+) -> Pairs:
+    """Return the pairs of indices at which the two are the same: as many as there can be.
+
+    By the fewest insertions and deletions (Myers, Algorithmica 1, 1986). Not ``difflib``: it looks
+    for the longest common block, and of networks with equal blocks it may match the second block of
+    one side with the first of the other.
+
+    ``right_is_cut``: the right one ends early; what the left one has beyond does not count.
+    """
+    # Per number of edits: how far the left one was read before, by diagonal (left less right).
+    rows: list[dict[int, int]] = []
+    reached = {1: 0}
+    for edits in range(MOST + 1):
+        rows.append(dict(reached))
+        ended: list[tuple[int, int]] = []
+        for diagonal in range(-edits, edits + 1, 2):
+            x, _ = _after_an_edit(reached, diagonal, edits)
+            y = x - diagonal
+            while x < len(left) and y < len(right) and left[x] == right[y]:
+                x, y = x + 1, y + 1
+            reached[diagonal] = x
+            if y >= len(right) and (right_is_cut or x >= len(left)):
+                ended.append((x, y))
+        if ended:
+            return _walked_back(rows, *max(ended))  # with the most pairs
+    return _ends(left, right, right_is_cut=right_is_cut)
+
+
+def _after_an_edit(reached: dict[int, int], diagonal: int, edits: int) -> tuple[int, int]:
+    """Return how far the left one is read after an edit that ends on a diagonal.
+
+    Beside it the diagonal from which the edit came.
+    """
+    inserted = diagonal == -edits or (
+        diagonal != edits and reached[diagonal - 1] < reached[diagonal + 1]
+    )
+    before = diagonal + 1 if inserted else diagonal - 1
+    return reached[before] + (not inserted), before
+
+
+def _walked_back(rows: Sequence[dict[int, int]], x: int, y: int) -> Pairs:
+    pairs = []
+    for edits in range(len(rows) - 1, -1, -1):
+        start, before = _after_an_edit(rows[edits], x - y, edits)
+        while x > start:
+            x, y = x - 1, y - 1
+            pairs.append((x, y))
+        x = rows[edits][before]
+        y = x - before
+    return pairs[::-1]
+
+
+def _ends(left: Sequence[Hashable], right: Sequence[Hashable], *, right_is_cut: bool) -> Pairs:
+    """Return the pairs of the common beginning and, unless one is cut, of the common end."""
+
+    def common(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
+        pairs = enumerate(zip(left, right, strict=False))
+        short = min(len(left), len(right))
+        return next((number for number, (one, other) in pairs if one != other), short)
+
+    begin = common(left, right)
+    rest = min(len(left), len(right)) - begin
+    end = 0 if right_is_cut else min(common(left[::-1], right[::-1]), rest)
+    at_the_end = ((len(left) - back, len(right) - back) for back in range(end, 0, -1))
+    return [*((index, index) for index in range(begin)), *at_the_end]

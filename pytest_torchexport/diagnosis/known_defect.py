@@ -14,7 +14,7 @@ from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
-from pytest_torchexport.targets.upstream.rows import Evidence, Row, rows
+from pytest_torchexport.targets.upstream.rows import Evidence, rows
 from pytest_torchexport.torch_private.dispatcher import is_operator
 
 
@@ -36,21 +36,14 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         owner=known.owner,
         operators=_operators(scene) if place is None else {place.operator.rpartition(".")[2]},
     )
-    row = looks_like(evidence)
+    installed = environment()
+    fitting = (row for row in rows("known_defects") if row.found(evidence) is not None)
+    row = next((row for row in fitting if not row.is_fixed(installed)), None)
     if row is None:
         return known
     defect = Known(issue=row.issue, text=row.cause, fixed_in=row.fixed_in, remedy=row.remedy)
     owner = known.owner or row.owner
     return dataclasses.replace(known, owner=owner, known=(*known.known, defect))
-
-
-def looks_like(evidence: Evidence) -> Row | None:
-    """Return the first row that fits and is not fixed in the installed versions."""
-    installed = environment()
-    for row in rows("known_defects"):
-        if row.found(evidence) is not None and not row.is_fixed(installed):
-            return row
-    return None
 
 
 def _operators(scene: Scene) -> frozenset[str]:

@@ -6,9 +6,8 @@ sizes at which the artifact fails. Else it is the line that the program itself n
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import chain
 
 from pytest_torchexport.config.named_dims import written_sizes
@@ -25,11 +24,9 @@ from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 
 # The statements that decide by what is asked in their line.
 STATEMENTS = ("if", "elif", "while", "for", "case", "match", "assert")
+UNKNOWN = "no line of forward is known to ask about the size"
 # Of a file that another script made.
-FIXED = (
-    "no line of forward is known to ask about the size: the script that made the file most likely "
-    "did not declare it dynamic"
-)
+FIXED = f"{UNKNOWN}: the script that made the file most likely did not declare it dynamic"
 DYNAMIC = (
     "give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx with dynamo=False)"
 )
@@ -39,19 +36,28 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause, and the declaration of dims that fits the artifact."""
     if not known.sizes:
         return known
-    line = _named(scene, known.sizes[0].dim)
+    first, line = known.sizes[0], _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
-    cause = _condition(decided, line) or _number(scene, known.sizes[0], line)
+    # A condition that explains all sizes; else one that stands in the program's line.
+    exact = (cause for cause, is_exact in decided if is_exact)
+    in_line = (
+        cause
+        for cause, _ in decided
+        if cause.where is not None and line is not None and cause.where.place == line.place
+    )
+    cause = next(chain(exact, in_line), None) or _number(scene, first, line)
     if cause is None and not decided:
         cause = _guarded(scene, known.sizes, line)
     if cause is None:  # a condition explains some of the sizes alone
         return known
     owner = known.owner or ("model" if cause.where is not None else OWNER_OF[cause.kind])
     # Two dims may be tied: what the artifact takes of one then depends on the other.
-    declared = _declared(scene, known.sizes[0]) if len(known.sizes) == 1 else ""
-    remedy = "; else ".join(filter(None, (declared, cause.remedy)))
-    cause = dataclasses.replace(cause, remedy=remedy)
-    return dataclasses.replace(known, owner=owner, causes=(*known.causes, cause))
+    if len(known.sizes) == 1 and first.pattern is not None:
+        taken = first.pattern.taken(scene.case.spec.dims[first.dim].sizes)
+        if len(taken) > 1:
+            declared = f'if it stays in these sizes: dims={{"{first.dim}": {written_sizes(taken)}}}'
+            cause = replace(cause, remedy="; else ".join(filter(None, (declared, cause.remedy))))
+    return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
 def _named(scene: Scene, dim: str) -> SourceLine | None:
@@ -67,45 +73,14 @@ def _named(scene: Scene, dim: str) -> SourceLine | None:
     return next((item.where for item in suspicions if item.dim == dim and item.where), None)
 
 
-def _declared(scene: Scene, sizes: Sizes) -> str:
-    legal = scene.case.spec.dims[sizes.dim].sizes
-    taken = sizes.pattern.taken(legal) if sizes.pattern is not None else ()
-    if len(taken) < 2:
-        return ""
-    return f'if it stays in these sizes: dims={{"{sizes.dim}": {written_sizes(taken)}}}'
-
-
 # -- a condition of forward ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Decided:
-    """A condition that eager decides otherwise than at the export at sizes that fail, as a cause.
+def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool]]:
+    """Return the conditions that eager decides otherwise than at the export where the call fails.
 
-    ``exactly``: at all of these, and at no other size that was run.
-    """
-
-    cause: Cause
-    exactly: bool
-
-
-def _condition(decided: Sequence[_Decided], line: SourceLine | None) -> Cause | None:
-    """Return a condition that explains all sizes; else one that stands in the program's line."""
-    exact = (item.cause for item in decided if item.exactly)
-    at = line.place if line is not None else ""
-    named = (i.cause for i in decided if i.cause.where and i.cause.where.place == at)
-    return next(chain(exact, named), None)
-
-
-def _of(scene: Scene, kind: str, text: str, where: SourceLine, *, on_values: bool = False) -> Cause:
-    target = scene.case.plan.target
-    return of_a_condition(kind, text, where=where, on_values=on_values, target=target)
-
-
-def _decided(scene: Scene, sizes: Sizes) -> Sequence[_Decided]:
-    """Return what decides by a dim's sizes, beside the example's sizes of the other dims.
-
-    Beside the failing call's if nothing does: ``failing_sizes`` tries these next, too.
+    As causes, and True if that is at all sizes that fail and at no other. Beside the example's
+    sizes of the other dims; beside the failing call's if nothing does, as ``failing_sizes`` does.
     """
     observed, spec = scene.case.observed, scene.case.spec
     if observed is None:
@@ -119,11 +94,17 @@ def _decided(scene: Scene, sizes: Sizes) -> Sequence[_Decided]:
 
 def _decided_beside(
     scene: Scene, observed: Observed, sizes: Sizes, others: Mapping[str, int]
-) -> Iterator[_Decided]:
+) -> Iterator[tuple[Cause, bool]]:
     # Below torch's minimum it may fail for that reason alone.
     usual = any(size >= TORCHS_LOWEST for size in sizes.failing)
-    least = TORCHS_LOWEST if usual else 0
-    paths = dict(_paths(scene, observed, sizes, others, least=least))
+    paths: dict[int, Path] = {}
+    with observed.installed():
+        for size in (*sizes.ok, *sizes.failing):
+            recipe = replace(scene.recipe, sizes={**others, sizes.dim: size})
+            call = build(scene.case.spec, recipe) if size >= TORCHS_LOWEST or not usual else None
+            path = observed.run(call) if call is not None else None
+            if path is not None:
+                paths[size] = path
     # The example's size may be another one than the export's: torch.export takes none below 2.
     taken = [size for size in (sizes.example, *sizes.ok) if size in paths and size in sizes.ok]
     failing = paths.keys() & {*sizes.failing}
@@ -131,32 +112,17 @@ def _decided_beside(
         return
     own, first = paths[taken[0]], paths[min(failing)]
     for key in dict.fromkeys(event.key for event in first.events):
-        there = _outcomes(own, key)
-        differs = {size for size, path in paths.items() if _outcomes(path, key) != there}
-        if not differs & failing:
-            continue
-        condition = observed.conditions[key[0]]
-        on_values = any(event.on_values for event in first.events if event.key == key)
-        where = place(condition)
-        cause = _of(scene, condition.kind, condition.text, where, on_values=on_values)
-        yield _Decided(cause, exactly=differs == failing)
-
-
-def _paths(
-    scene: Scene, observed: Observed, sizes: Sizes, others: Mapping[str, int], *, least: int
-) -> Iterator[tuple[int, Path]]:
-    """Yield the sizes that were run, from ``least`` on, with eager's path of the call at each.
-
-    ``others`` are the sizes of the other dims.
-    """
-    spec = scene.case.spec
-    with observed.installed():
-        for size in {size for size in (*sizes.ok, *sizes.failing) if size >= least}:
-            recipe = dataclasses.replace(scene.recipe, sizes={**others, sizes.dim: size})
-            call = build(spec, recipe)
-            path = observed.run(call) if call is not None else None
-            if path is not None:
-                yield size, path
+        differs = {n for n, path in paths.items() if _outcomes(path, key) != _outcomes(own, key)}
+        if differs & failing:
+            condition = observed.conditions[key[0]]
+            cause = of_a_condition(
+                condition.kind,
+                condition.text,
+                where=place(condition),
+                on_values=any(event.on_values for event in first.events if event.key == key),
+                target=scene.case.plan.target,
+            )
+            yield cause, differs == failing
 
 
 def _outcomes(path: Path, key: ConditionKey) -> list[object]:
@@ -171,12 +137,12 @@ def _number(scene: Scene, sizes: Sizes, where: SourceLine | None) -> Cause | Non
     if where is None or len(sizes.ok) > 1:
         return None
     statement, _, _ = where.text.partition(" ")
+    target = scene.case.plan.target
     if statement in STATEMENTS:
-        return _of(scene, statement, where.text, where)
+        return of_a_condition(statement, where.text, where=where, on_values=False, target=target)
     return Cause(
         kind="frozen size",
-        text="a size that Python makes a number of is a constant of "
-        f"{words_of(scene.case.plan.target)}",
+        text=f"a size that Python makes a number of is a constant of {words_of(target)}",
         remedy=without_a_number(where),
         where=where,
     )
@@ -185,15 +151,14 @@ def _number(scene: Scene, sizes: Sizes, where: SourceLine | None) -> Cause | Non
 def _guarded(scene: Scene, every: Sequence[Sizes], where: SourceLine | None) -> Cause:
     """Return that what somebody asks of a size is answered once, at the export."""
     artifact = words_of(scene.case.plan.target)
-    if scene.case.foreign and where is None and all(len(sizes.ok) == 1 for sizes in every):
-        return Cause(kind="guard", text=FIXED, remedy=DYNAMIC)
-    if where is not None:
-        text = f"what this line asks of sizes is answered once, at the export of {artifact}"
-    elif all(max(sizes.failing) < TORCHS_LOWEST for sizes in every):
-        text = f"{artifact} is made as if no dynamic size were below {TORCHS_LOWEST}, whatever "
-        text += "forward or torch asks of it"
-    else:
-        text = "no line of forward is known to ask about the size: torch's own code decided by it "
-        text += f"while {artifact} was made"
-    remedy = "export once for each answer, and choose between the artifacts outside"
-    return Cause(kind="guard", text=text, remedy=remedy if where is not None else "", where=where)
+    if where is None:
+        if scene.case.foreign and all(len(sizes.ok) == 1 for sizes in every):
+            return Cause(kind="guard", text=FIXED, remedy=DYNAMIC)
+        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
+        return Cause(kind="guard", text=text)
+    return Cause(
+        kind="guard",
+        text=f"what this line asks of sizes is answered once, at the export of {artifact}",
+        remedy="export once for each answer, and choose between the artifacts outside",
+        where=where,
+    )

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
 from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
-from pytest_torchexport.diagnosis.fx_places import place_of, translated_by
 from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
 from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
-from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.scene import Scene, place_of
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.compare import Tolerance, compare_values
-from pytest_torchexport.outcomes.observe import Outcome
-from pytest_torchexport.results.diagnosis import Diagnosis, Owner
+from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.targets.formats.onnx_inside import Inside
+from pytest_torchexport.targets.formats.onnx_model import fx_name
 
-# Two runs of one operator on the same values are this close.
-CLOSE = Tolerance(1e-4, 1e-6)
 # So many nodes with another value are tried alone.
 MOST = 12
 
@@ -38,92 +33,58 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     models = scene.onnx
     if models is None or scene.call is None or known.place is not None:
         return known
-    if models.sandboxed:
-        left = "operator: the file may run in a clean process only, which shows no values inside"
-        return replace(known, not_examined=(*known.not_examined, left))
     model = _model(models, known)
     if model is None or model.program is None:
         return known
     inside = models.run_inside(model, scene.call)
-    difference = _first_difference(scene, scene.call, model.program, inside)
-    if difference is None:
+    node = _first_difference(scene, scene.call, model.program, inside)
+    if node is None:
         return known
-    place, owner = place_of(scene, difference.node), known.owner
-    if owner in ("runtime", None) and difference.at is not None:
-        owner, onnx_operator = _local(inside, difference, owner)
-        place = replace(place, operator=onnx_operator or place.operator)
-    return replace(known, owner=owner, place=place)
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """The node to name; ``at``: the node with another value, which may be another one behind it.
-
-    ``own`` is torch's value of that one, and ``theirs`` that of the other run.
-    """
-
-    node: fx.Node
-    at: fx.Node | None = None
-    own: Any = None
-    theirs: Any = None
+    return replace(known, place=place_of(node))
 
 
 def _first_difference(
     scene: Scene, call: Call, program: torch.export.ExportedProgram, inside: Inside
-) -> _Difference | None:
+) -> fx.Node | None:
+    """Return the node that brings the difference in, or at which ONNX Runtime raised."""
     module = program.module(check_guards=False)
     runner_of, seed = scene.case.runner_of, scene.case.plan.seed
-
-    def replayed(
-        values: Mapping[str, Any], left_out: Mapping[str, fx.Node] = MappingProxyType({})
-    ) -> tuple[_Replay, Outcome]:
-        replay = _Replay(module, values, left_out)
-        return replay, runner_of(replay).run(call, seed)
-
-    whole, _ = replayed(inside.values)
+    whole = _Replay(module, inside.values)
+    runner_of(whole).run(call, seed)
     for node in whole.differing()[:MOST]:
-        alone, outcome = replayed({node.name: inside.values[node.name]})
-        if scene.is_eagers(outcome):
-            continue
-        theirs = alone.values[node.name]
-        found = _Difference(node, node, whole.own[node.name], theirs)
-        for missing in whole.missing_before(node):
-            for given in missing.all_input_nodes:
-                other, _ = replayed(inside.values, {missing.name: given})
-                if is_close(other.own.get(node.name), theirs):
-                    return replace(found, node=missing)  # the other run left it out
-        return found
-    at = translated_by(inside.raised_at, module) or whole.missing_output()
-    return _Difference(at) if at is not None else None
+        alone = _Replay(module, {node.name: inside.values[node.name]})
+        if not scene.is_eagers(runner_of(alone).run(call, seed)):
+            return node
+    if inside.raised_at is not None:
+        # As the metadata of an ONNX node says.
+        name = fx_name(inside.raised_at)
+        return next((node for node in module.graph.nodes if node.name == name), None)
+    return whole.missing_output()
 
 
 class _Replay(fx.Interpreter):
     """An ExportedProgram as an artifact, run on the values that another run has of its nodes.
 
-    ``own`` are torch's values of these nodes, of operands of the other run. ``left_out``: nodes
-    that return one of their inputs, by name.
+    ``own`` are torch's values of these nodes, of operands of the other run.
     """
 
     native_loops = False
 
-    def __init__(
-        self, module: fx.GraphModule, values: Mapping[str, Any], left_out: Mapping[str, fx.Node]
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, values: Mapping[str, Any]) -> None:
         super().__init__(module)
+        one_value = (torch.Tensor, torch.SymInt, torch.SymFloat, int)
         self.values = {
             node.name: _in_torchs_form(node, values[node.name])
             for node in module.graph.nodes
-            if node.op == "call_function" and node.name in values and _is_one_value(node)
+            if node.op == "call_function" and node.name in values
+            if isinstance(node.meta.get("val"), one_value)
         }
         self.own: dict[str, Any] = {}
-        self._left_out = left_out
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*Call(args, kwargs).leaves())
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.name in self._left_out:
-            return self.env[self._left_out[n.name]]
         if n.name not in self.values:
             return super().run_node(n)
         with contextlib.suppress(Exception):  # operands that torch does not take
@@ -141,17 +102,6 @@ class _Replay(fx.Interpreter):
         apart = [node for node in gaps if gaps[node]]
         return sorted(apart, key=lambda node: gaps[node] <= ROUNDING)
 
-    def missing_before(self, node: fx.Node) -> list[fx.Node]:
-        """Return the nodes that lead to one and of which the other run has no value."""
-        missing: dict[fx.Node, None] = {}
-        waiting = list(node.all_input_nodes)
-        while waiting:
-            one = waiting.pop()
-            if one.op == "call_function" and one.name not in self.values and one not in missing:
-                missing[one] = None
-                waiting += one.all_input_nodes
-        return list(missing)
-
     def missing_output(self) -> fx.Node | None:
         """Return the only node that the program returns and the other run does not have.
 
@@ -166,16 +116,6 @@ class _Replay(fx.Interpreter):
         return missing[0] if len(missing) == 1 else None
 
 
-def is_close(one: Any, other: Any) -> bool:
-    """Return True if two values may be the same operator's on the same inputs."""
-    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
-    return tensors and not compare_values(one, other, CLOSE)
-
-
-def _is_one_value(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), (torch.Tensor, torch.SymInt, torch.SymFloat, int))
-
-
 def _in_torchs_form(node: fx.Node, value: torch.Tensor) -> Any:
     """Return a value of an ONNX graph as the program has it: complex, or a Python number."""
     known = node.meta["val"]
@@ -184,32 +124,6 @@ def _in_torchs_form(node: fx.Node, value: torch.Tensor) -> Any:
     if known.is_complex() and not value.is_complex() and value.shape[-1:] == (2,):
         return torch.view_as_complex(value.contiguous())
     return value
-
-
-def _local(
-    inside: Inside, difference: _Difference, owner: Owner | None
-) -> tuple[Owner | None, str]:
-    """Return who computes a node wrongly, and the ONNX operator if it is ONNX Runtime.
-
-    ONNX Runtime if onnx.reference does with the same values what torch does; the translation if it
-    does what ONNX Runtime does. ``owner`` if it does neither, or cannot be asked.
-    """
-    assert difference.at is not None
-    name = difference.at.name
-    nodes = inside.nodes_of(name)
-    try:
-        whole = inside.recomputed(nodes)[name]
-        if is_close(whole, difference.theirs):
-            return owner or "translation", ""
-        if not is_close(whole, difference.own):
-            return owner, ""
-        for part in nodes:
-            values = inside.recomputed([part])
-            if not all(is_close(value, inside.values[one]) for one, value in values.items()):
-                return "runtime", part.op_type
-    except Exception:  # onnx.reference lacks operators and types
-        return owner, ""
-    return "runtime", ""
 
 
 def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:

@@ -1,56 +1,100 @@
 """Diagnose an exporter's refusal: the owner, the cause in a sentence, the user's line, the remedy.
 
-First what is known of the exporter's words, then what on the user's line asks for a value or a
-size. Where neither says anything, experiments: a question that eager answers otherwise in the
-export, and an export without gradients.
+First what is known of the exporter's words. Else the condition, number or size that torch.export
+could not decide: torch says it in its own symbols (``Eq(u0, 1)``), and on which line; what asks on
+that line is read from the user's source.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import linecache
 import re
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-from pytest_torchexport import targets
-from pytest_torchexport.diagnosis.undecided import frozen_at, undecided
-from pytest_torchexport.eager.queries import Query, answering, queries, survives
-from pytest_torchexport.judge.case import Prepared, made_or_refused
-from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
-from pytest_torchexport.outcomes.grad_mode import GradMode
-from pytest_torchexport.outcomes.limits import interrupted_after
+import torch
+
 from pytest_torchexport.outcomes.messages import condense
-from pytest_torchexport.outcomes.observe import Raised, observe
 from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
-from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream.rows import Evidence, first
-
-WITH_GRADIENTS = Cause(
-    kind="mode-dependent operator",
-    text="the test calls the module with gradients; under torch.no_grad() the exporter takes it",
-    remedy="make the test's call and your export under torch.no_grad()",
+from pytest_torchexport.torch_private.symbolic_sizes import (
+    environment_of,
+    frozen_lines,
+    guards_of,
+    range_lines,
+    ranges_of,
 )
+
 # TorchScript underlines the expression that it refuses, and leaves out its last bracket.
 _UNDERLINED = re.compile(r"\n(?P<code>[^\n]*)\n(?P<blanks> *)(?P<line>~+) <--- HERE")
 BRACKETS = (("[", "]"), ("(", ")"))
+WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
+# For each construct that values decide: the cause and the remedy.
+BY_VALUES = {
+    "if": (
+        "an if asks {text}, whose value is not known while torch.export captures",
+        (
+            "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
+            "sides may be computed"
+        ),
+    ),
+    "while": (
+        "a while asks {text}, whose value is not known while torch.export captures",
+        f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
+    ),
+    "for": (
+        "a loop runs over {text}, whose length is not known while torch.export captures",
+        (
+            f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
+            "torch.where(i < n, ...)"
+        ),
+    ),
+    "assert": (
+        "an assert asks {text}, whose value is not known while torch.export captures",
+        "torch._assert_async(condition, message), or leave the check to who calls the model",
+    ),
+    "number": (
+        "{text} makes a Python number of a value that torch.export does not know",
+        (
+            "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded "
+            "by torch._check(n >= 0)"
+        ),
+    ),
+    "": (
+        "this line needs a number or a truth value that torch.export does not know",
+        (
+            "torch._check(...) of that number before this line, if the answer is always the same; "
+            "or pass what this line reads from values as an argument"
+        ),
+    ),
+}
+BRANCHES = ("if", "while", "assert")
+SIZE = "declare sizes on one side of it, or torch.cond"
+STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
 
-T = TypeVar("T")
-
-
-def diagnose(prepared: Prepared, error: BaseException) -> Diagnosis:
-    """Return what can be found out about the exception of an exporter."""
-    found = explained(error, prepared.plan.target, prepared.reference.pristine.function)
-    experiment = _Experiment(prepared, error)
-    for examine in (experiment.with_other_answers, experiment.without_gradients):
-        if not found.causes:
-            found = experiment.within_the_time(examine) or found
-    return found
+_UNDECIDED = re.compile(
+    r"(?:Could not guard on|Could not extract specialized integer from) data-dependent expression "
+    r"(?P<expression>.+?) \(unhinted"
+    r"|Data-dependent (?:branching|assertion)|dynamic control flow is not supported"
+    # bool(...) of a tensor under strict=True, in torch 2.9.
+    r"|does not know how to trace builtin operator `bool` with argument types \['Tensor'\]",
+    re.IGNORECASE,
+)
+_FIX = re.compile(
+    r"^  (?P<name>\w+) = (?:Dim\('\w+'(?P<bounds>[^)]*)\)|(?P<value>(?!Dim\().+))$", re.MULTILINE
+)
+_SPECIALIZED = re.compile(
+    r"You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
+_RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
 
 
 def explained(
@@ -60,13 +104,18 @@ def explained(
 
     ``called`` is the module or function that was to be exported, if it is known.
     """
-    texts = [(type(cause).__name__, _whole_text(cause)) for cause in chain(error)]
-    where = frozen_at(error) or condense(error)[1]
+    # With the notes that a target added.
+    texts = [
+        (type(each).__name__, "\n".join((text_of(each), *getattr(each, "__notes__", ()))))
+        for each in chain(error)
+    ]
+    frames = [frame for each in chain(error) for frame in traceback.extract_tb(each.__traceback__)]
+    where = next(iter(_frozen(error)), None) or condense(error)[1]
     evidence = Evidence(
         target=target,
         said=texts,
         line=where.text if where is not None else "",
-        frames="\n".join(_frames(error)),
+        frames="\n".join(f"{frame.filename}:{frame.name}" for frame in frames),
         names={"here": _underlined([text for _, text in texts], where)},
     )
     known = first("refusals", evidence)
@@ -81,17 +130,6 @@ def explained(
         where=_only_return(called) if row.returned else where,
     )
     return Diagnosis(owner=row.owner, causes=(cause,))
-
-
-def _whole_text(error: BaseException) -> str:
-    """Return the text of an exception with the notes that a target added."""
-    return "\n".join((text_of(error), *getattr(error, "__notes__", ())))
-
-
-def _frames(error: BaseException) -> Iterator[str]:
-    for cause in chain(error):
-        for frame in traceback.extract_tb(cause.__traceback__):
-            yield f"{frame.filename}:{frame.name}"
 
 
 def _underlined(texts: list[str], where: SourceLine | None) -> str:
@@ -131,72 +169,191 @@ def _returns(definition: ast.AST) -> Iterator[ast.Return]:
             yield from _returns(node)
 
 
-@dataclass(frozen=True)
-class _Experiment:
-    """Ways to run or export the subject otherwise, which may show why it is refused."""
+# -- what torch.export could not decide ------------------------------------------------------------
 
-    prepared: Prepared
-    error: BaseException
 
-    def with_other_answers(self) -> Diagnosis | None:
-        """Return the question that makes eager raise the same with the answer of the export."""
-        plan, subject = self.prepared.plan, self.prepared.reference.pristine
-        answers = targets.get(plan.target).traits.answers
-        call = self.prepared.call_to_export().to("cpu")
-        said = {text_of(each) for each in chain(self.error)}
-        for query in queries(subject, call, plan.seed, answers):
-            if not survives(subject, call, plan.seed, answers, [query]):
-                continue
-            function = answering(subject.copy().function, answers, [query])
-            raised = observe(function, call, seed=plan.seed, grad_mode=subject.grad_mode)
-            if isinstance(raised, Raised) and raised.message and raised.message in said:
-                return Diagnosis(owner="model", causes=(_of_the_export(query, answers, raised),))
+def undecided(error: BaseException) -> Cause | None:
+    """Return the condition, number or size that torch could not decide, with the usual remedy.
+
+    None if the refusal is not about control flow or sizes.
+    """
+    for cause in chain(error):
+        text = text_of(cause)
+        asked = _UNDECIDED.search(text)
+        if asked is not None or type(cause).__name__ == "DataDependentOutputException":
+            expression = asked["expression"] if asked is not None else None
+            return _by_values(condense(error)[1], expression or "")
+        if "Constraints violated" in text:
+            return _by_sizes(cause, text)
+    return None
+
+
+def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
+    if where is None:
         return None
-
-    def without_gradients(self) -> Diagnosis | None:
-        """Return the grad mode of the test's call, if the exporter takes the module without."""
-        if self.prepared.reference.pristine.grad_mode is not GradMode.GRAD:
-            return None
-        # Again with gradients too: a refusal may be one of the first export alone.
-        if self._takes(GradMode.NO_GRAD) and not self._takes(GradMode.GRAD):
-            return Diagnosis(owner="capture", causes=(WITH_GRADIENTS,))
-        return None
-
-    def _takes(self, mode: GradMode) -> bool:
-        call = self.prepared.call_to_export()
-        made = made_or_refused(lambda: self.prepared.exported(call, grad_mode=mode))
-        return not isinstance(made, str)
-
-    def within_the_time(self, examine: Callable[[], T | None]) -> T | None:
-        """Return what an examination finds within the time for a diagnosis; None if it ends.
-
-        In a fork if possible: torch may swallow the interrupt that ends it in this process.
-        """
-        plan, log = self.prepared.plan, self.prepared.log
-        seconds = log.diagnosis_seconds(wanted=plan.diagnoses)
-        if not seconds:
-            return None
-        plan.progress("diagnosis: why it is refused")
-        with log.timed("diagnosis"), self.prepared.deadline.paused():
-            try:
-                if can_fork():
-                    found = in_fork(examine, seconds)
-                    return None if isinstance(found, Death) else found
-                with interrupted_after(seconds):
-                    return examine()
-            except Exception as error:
-                if ends_the_test(error):
-                    raise
-                return None
-
-
-def _of_the_export(query: Query, answers: Mapping[str, Any], raised: Raised) -> Cause:
+    # torch gives no expression for some branches, but for all numbers.
+    truth = not expression or bool(_RELATION.search(expression))
+    construct = construct_at(where, truth=truth)
+    # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
+    choice = "if" if truth else "number"
+    kind = choice if construct.kind == "number" else construct.kind
+    text, remedy = BY_VALUES[kind]
     return Cause(
-        kind="export-only branch",
-        text=f"{query.name}() is {answers[query.name]} in the export: with this answer eager "
-        "raises the same",
-        remedy="write on both sides what eager runs there, or give forward what it does not make "
-        "while it is exported",
-        details=(query.asked_at, *([f"raised at {raised.where}"] if raised.where else [])),
-        where=query.where,
+        kind="data-dependent value",
+        text=text.format(text=construct.text),
+        remedy=remedy if construct.text else BY_VALUES[choice][1],
+        where=where,
     )
+
+
+def _by_sizes(error: BaseException, text: str) -> Cause | None:
+    """Return the branch, else the number, with which torch narrowed the declared dims.
+
+    If it has no line, torch's own words.
+    """
+    fixes = _fixes(text)
+    declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
+    frozen, environment = _frozen(error), environment_of(chain(error))
+    # The lines that put a condition or a bound on a size.
+    conditions = [where for _, where in guards_of(environment)]
+    bounds = [
+        where for symbol in ranges_of(environment) for where in range_lines(environment, symbol)
+    ]
+    for where in filter(None, dict.fromkeys((*conditions, *bounds))):
+        branch = construct_at(where, truth=True)
+        number = construct_at(where, truth=False, kinds=("number",)) if where in frozen else None
+        # int(x.shape[0]) if self.whole else ...: the number is beside the condition.
+        beside = number is not None and number.kind and number.text not in branch.text
+        if branch.kind in BRANCHES and not beside:
+            return Cause(
+                kind="guard",
+                text=f"{branch.text} decides by a size that is declared to vary",
+                remedy="\nor ".join(filter(None, [SIZE, declare])),
+                where=where,
+            )
+    for where in frozen:
+        number = construct_at(where, truth=False, kinds=("number",))
+        number = number if number.kind else construct_at(where, truth=False)
+        if number.kind:
+            return Cause(
+                kind="frozen size",
+                text=f"{number.text} makes a number of a size that is declared to vary",
+                remedy="\nor ".join(filter(None, [STATIC, declare])),
+                where=where,
+            )
+    constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
+    if constants:
+        named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
+        return Cause(
+            kind="frozen size",
+            text=f"the operations of forward take {named}, and it is declared to vary",
+            remedy="declare it fixed: "
+            + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants),
+            where=next(iter(frozen), None),
+        )
+    if not fixes:
+        return None
+    return Cause(
+        kind="guard",
+        text="the operations of forward take fewer sizes than are declared",
+        remedy=declare,
+    )
+
+
+def _frozen(error: BaseException) -> list[SourceLine]:
+    """Return the user's lines that made a number of a size for which torch refused the dims."""
+    return [*dict.fromkeys(frozen_lines(environment_of(chain(error))).values())]
+
+
+def _fixes(text: str) -> list[str]:
+    """Return torch's suggested fixes as the plugin's marker has them."""
+    ranges, relations = [], []
+    for fix in _FIX.finditer(text.partition("Suggested fixes:\n")[2]):
+        if fix["value"]:
+            relations.append(f'"{fix["value"]}" in place of "{fix["name"]}" in shapes')
+        else:
+            low, high = (re.search(rf"{end}=(\d+)", fix["bounds"]) for end in ("min", "max"))
+            bounds = f"({low[1] if low else 1}, {high[1] if high else '...'})"
+            ranges.append(f'"{fix["name"]}": {bounds}')
+    return [*relations, *([f"dims={{{', '.join(ranges)}}}"] if ranges else [])]
+
+
+# -- what is on a line -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Construct:
+    """A statement or expression that decides something, and the lines on which it is written.
+
+    ``kind`` is a key of ``BY_VALUES``, empty if only the line is known; ``text`` is the condition.
+    """
+
+    kind: str
+    text: str
+    first: int = 0
+    last: int = 0
+
+    def rank(self, *, truth: bool) -> int:
+        """Return how well it fits what torch needed, a truth value or a number: 0 is best."""
+        if self.kind in BRANCHES:
+            return 1
+        if self.kind == "number":
+            return 2
+        # range(int(n)) takes a number; a loop over a name takes none.
+        return 0 if not truth and "(" in self.text else 3
+
+
+def construct_at(
+    where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(BY_VALUES)
+) -> Construct:
+    """Return what decides on a line, where torch needed a truth value or a number."""
+    # linecache looks for the file of a library, whose path begins with the package, in sys.path.
+    source = linecache.getlines(str(Path(where.file).resolve())) or linecache.getlines(where.file)
+    plain = source[where.line - 1].strip() if 0 < where.line <= len(source) else ""
+    here = [
+        each
+        for each in _constructs("".join(source))
+        if each.first <= where.line <= each.last and each.kind in kinds
+    ]
+    if not here:
+        return Construct("", plain)
+    best = min(here, key=lambda each: (each.rank(truth=truth), each.last - each.first))
+    # torch does not say which of several conditions on one line it means.
+    same = {each.text for each in here if (each.kind, each.first) == (best.kind, best.first)}
+    unsure = len(same) > 1 and best.kind != "number"
+    return Construct(best.kind, plain) if unsure else best
+
+
+def _constructs(source: str) -> Iterator[Construct]:
+    """Yield every condition, loop and conversion to a number; none if the source has an error."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # generated, or another language than this Python's
+        return
+    for node in ast.walk(tree):
+        for kind, expression in _decisions(node):
+            # A statement's own line counts, a comprehension has none.
+            start = getattr(node, "lineno", expression.lineno)
+            text = " ".join(ast.unparse(expression).split())
+            yield Construct(kind, text, start, expression.end_lineno or start)
+
+
+def _decisions(node: ast.AST) -> list[tuple[str, ast.expr]]:
+    match node:
+        case ast.If(test=test) | ast.IfExp(test=test):
+            return [("if", test)]
+        case ast.While(test=test):
+            return [("while", test)]
+        case ast.Assert(test=test):
+            return [("assert", test)]
+        case ast.Match(subject=test) | ast.match_case(guard=ast.expr() as test):
+            return [("if", test)]
+        case ast.For(iter=iterated):
+            return [("for", iterated)]
+        case ast.comprehension(iter=iterated, ifs=tests):
+            return [("for", iterated), *(("if", test) for test in tests)]
+        case ast.Call(func=ast.Name(id="int" | "float" | "bool" | "round" | "len" | "max" | "min")):
+            return [("number", node)]
+        case ast.Call(func=ast.Attribute(attr="item" | "tolist" | "numel")):
+            return [("number", node)]
+    return []

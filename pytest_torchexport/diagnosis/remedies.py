@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from pytest_torchexport.results.diagnosis import Cause
 from pytest_torchexport.results.source_line import SourceLine
@@ -35,7 +35,9 @@ LOOPS = {
 STRIDES = (
     "compute strides from x.shape, or do without: unfold, expand, reshape and narrow need none"
 )
-_SIZE = ("shape", "size")
+A_TENSOR = (
+    "compute it with torch's operators alone, without item(), int(), float(), tolist() or numpy()"
+)
 
 
 def words_of(target: str) -> str:
@@ -86,30 +88,26 @@ def of_a_condition(
     )
 
 
-# -- lines that make a number of a tensor ----------------------------------------------------------
+# -- lines that make a number of a size ------------------------------------------------------------
 
 
 def without_a_number(where: SourceLine) -> str:
     """Return what to do about a line that makes a number of a size."""
     if ".stride(" in where.text:
         return STRIDES
-    line = _spelled(where.text, _size_of)
-    if line:
-        return f"leave the size as it is: {line}"
+    node, sizes = _statement(where.text), _WithSizes()
+    if node is not None and not isinstance(node, ast.FunctionDef):
+        own = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
+        line = ast.unparse(sizes.visit(node)).splitlines()[0]
+        if sizes.changed and not any(_is_lookup(own[call]) for call in sizes.changed):
+            return f"leave the size as it is: {line}"
     return "compute with x.shape[i] as it is, without int(), float(), len() or math"
 
 
-def as_a_tensor(where: SourceLine) -> str:
-    """Return what to do about a line that makes a number of a value."""
-    # Elsewhere a tensor cannot stand in its place, as for an index.
-    within = (ast.BinOp, ast.UnaryOp, ast.Return, ast.Assign)
-    line = _spelled(where.text, _tensor_of, within)
-    if line:
-        return f"keep it a tensor: {line}"
-    return (
-        "compute it with torch's operators alone, without item(), int(), float(), tolist() or "
-        "numpy()"
-    )
+def _is_lookup(node: ast.AST) -> bool:
+    """Return True for ``table[key]`` and ``table.get(key)``, which make a number of any key."""
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(node, ast.Subscript) or getattr(called, "attr", "") == "get"
 
 
 def with_a_write(text: str) -> str:
@@ -131,43 +129,19 @@ def _statement(text: str) -> ast.stmt | None:
     return None if part else node
 
 
-def _spelled(
-    text: str,
-    other: Callable[[ast.Call], ast.expr | None],
-    within: tuple[type[ast.AST], ...] = (ast.AST,),
-) -> str:
-    """Return the line with other calls; nothing if there are none, or one is not ``within``."""
-    node = _statement(text)
-    if node is None or isinstance(node, ast.FunctionDef):
-        return ""
-    parents = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
-    changer = _Changer(other)
-    changed = ast.unparse(changer.visit(node)).splitlines()[0]
-    fits = all(
-        isinstance(parents.get(call), within) and not _is_lookup(parents.get(call))
-        for call in changer.changed
-    )
-    return changed if changer.changed and fits else ""
+class _WithSizes(ast.NodeTransformer):
+    """Puts sizes where numbers are made of them. ``changed`` are those places."""
 
-
-def _is_lookup(node: ast.AST | None) -> bool:
-    """Return True for ``table[key]`` and ``table.get(key)``, which make a number of any key."""
-    called = node.func if isinstance(node, ast.Call) else None
-    return isinstance(node, ast.Subscript) or getattr(called, "attr", "") == "get"
-
-
-class _Changer(ast.NodeTransformer):
-    def __init__(self, other: Callable[[ast.Call], ast.expr | None]) -> None:
+    def __init__(self) -> None:
         self.changed: list[ast.Call] = []
-        self._other = other
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        replacement = self._other(node)
-        if replacement is None:
+        size = _size_of(node)
+        if size is None:
             return node
         self.changed.append(node)
-        return replacement
+        return size
 
 
 def _size_of(call: ast.Call) -> ast.expr | None:
@@ -190,14 +164,4 @@ def _is_size(node: ast.expr) -> bool:
     """Return True for ``x.shape[0]`` and ``x.size(0)``."""
     inner = node.value if isinstance(node, ast.Subscript) else node
     inner = inner.func if isinstance(inner, ast.Call) else inner
-    return isinstance(inner, ast.Attribute) and inner.attr in _SIZE
-
-
-def _tensor_of(call: ast.Call) -> ast.expr | None:
-    """Return the tensor for ``float(tensor)`` and ``tensor.item()``."""
-    name = ast.unparse(call.func)
-    if name == "float" and len(call.args) == 1 and not isinstance(call.args[0], ast.Constant):
-        return call.args[0]
-    if isinstance(call.func, ast.Attribute) and call.func.attr == "item" and not call.args:
-        return call.func.value
-    return None
+    return isinstance(inner, ast.Attribute) and inner.attr in ("shape", "size")

@@ -7,17 +7,18 @@ function and a row.
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import torch
+
 from pytest_torchexport.diagnosis import remedies
-from pytest_torchexport.diagnosis.evidence import Facts, Given
-from pytest_torchexport.diagnosis.interventions import NOT_RUN, Intervention, Row
-from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
+from pytest_torchexport.diagnosis.interventions import NOT_RUN, smallest
+from pytest_torchexport.diagnosis.scene import CAPTURED, Beside, Row, Scene
 from pytest_torchexport.diagnosis.traced_numbers import (
     decides_alone,
     outcome_with,
@@ -25,11 +26,14 @@ from pytest_torchexport.diagnosis.traced_numbers import (
     read_numbers,
     same,
 )
-from pytest_torchexport.eager.fingerprint import StateRef
+from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
+from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, watch
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.branch_table import place
+from pytest_torchexport.judge.branch_table import DIVERGES
+from pytest_torchexport.judge.judge import carried_differences
+from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.messages import is_guard
-from pytest_torchexport.outcomes.observe import observe
+from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.outcomes.texts import few
@@ -52,10 +56,10 @@ EACH_VALUE = "pass {} as a tensor, or export once for each value"
 MOST_LINES = 12
 SECONDS = 2.5
 _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
-_DTYPE = re.compile(r"\w+(?=\[)")
+_NUMBER = re.compile(r"True|False|nan|[-+]?(inf|\d+\.?\d*(e[-+]?\d+)?)")
 
 # What is only true of the call, and not why it fails.
-CIRCUMSTANCES: tuple[CauseKind, ...] = ("masked rows", "fatal operator", "endless loop")
+CIRCUMSTANCES: tuple[CauseKind, ...] = ("fatal operator", "endless loop")
 # Whose code is to change.
 OWNER_OF: dict[CauseKind, Owner] = {
     "frozen branch": "model",
@@ -67,7 +71,6 @@ OWNER_OF: dict[CauseKind, Owner] = {
     "replaced buffer": "capture",
     "changed by the export": "capture",
     "guard": "capture",
-    "dtype promotion": "capture",
     "number as a tensor": "capture",
 }
 
@@ -86,94 +89,127 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
-def _tried(facts: Facts, intervention: Intervention) -> Cause | None:
-    shown = intervention.tried(facts.beside) if facts.beside is not None else None
-    return shown[0] if shown is not None else None
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The changes that a call of eager makes to its module.
+
+    ``changed``: the places, with the line if it is known. ``replaced`` and ``registered`` are the
+    paths of buffers in whose place the call puts another tensor, and that it adds.
+    """
+
+    changed: Mapping[StateRef, SourceLine | None]
+    replaced: frozenset[str]
+    registered: frozenset[str]
 
 
-# -- control flow ----------------------------------------------------------------------------------
+class Facts:
+    """The facts about a failure: those that cost a run are looked up when a rule first asks.
+
+    ``structural``: how the two sides differ; None if unknown.
+    """
+
+    def __init__(self, scene: Scene, structural: Structural | None) -> None:
+        self.structural = structural
+        self.scene = scene
+        self.case = scene.case
+        self.failure = scene.failure
+        self.target = scene.case.plan.target
+        self.artifact = remedies.words_of(self.target)
+        # An ONNX model has no state, and no inputs but tensors.
+        self.is_onnx = self.target in ("onnx", "onnx_legacy")
+
+    @cached_property
+    def arguments(self) -> Mapping[str, tuple[Any, Any]]:
+        """The arguments that are no tensors and other than in the example: both values."""
+        spec, call = self.case.spec, self.scene.call
+        if call is None:
+            return {}
+        pairs = zip(spec.flatten(spec.example), spec.flatten(call), strict=True)
+        return {
+            path: (before, after)
+            for (path, before), (_, after) in pairs
+            if isinstance(after, (bool, int, float, str)) and before != after
+        }
+
+    @cached_property
+    def changes(self) -> Changes:
+        """The changes that the failing call makes."""
+        return self.changed_by(self.scene.call or self.case.spec.example)
+
+    def changed_by(self, call: Call) -> Changes:
+        subject, seed = self.case.reference.pristine.copy(), self.case.plan.seed
+        before, held = fingerprint(subject.root, values=True), _buffers(subject.module)
+        observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
+        after, now = fingerprint(subject.root, values=True), _buffers(subject.module)
+        refs = [change.ref for change in changed(before, after)]
+        reference = self.case.reference
+        lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
+        return Changes(
+            changed={ref: lines.get(ref) or reference.written_at.get(ref) for ref in refs},
+            replaced=frozenset(path for path in now if now[path] is not held.get(path)),
+            registered=frozenset(now.keys() - held.keys()),
+        )
+
+    def in_inputs(self) -> list[Difference]:
+        """Return the differences of what a call leaves in its inputs."""
+        differences = self.failure.differences
+        return [item for item in differences if item.path.startswith(("inputs[", "input "))]
+
+    def kept(self) -> str:
+        """Return what the artifact has: ``size of aten.view is 4 in the trace, 1 in eager: ``."""
+        first = self.structural
+        if first is None or first.kind not in ("constant", "stored"):
+            return ""
+        if first.kind == "constant" and first.eager == first.operator:
+            return f"the result of {first.operator} is a constant of {self.artifact}: "
+        what = f"{first.argument} of {first.operator}"
+        if first.eager == first.artifact:
+            return f"{what} is another constant in {self.artifact} than in eager: "
+        return f"{what} is {first.artifact} in {self.artifact}, {first.eager} in eager: "
+
+
+def _buffers(module: torch.nn.Module | None) -> dict[str, torch.Tensor]:
+    return dict(module.named_buffers()) if module is not None else {}
+
+
+# -- how it is run ---------------------------------------------------------------------------------
 
 
 def decided_once(facts: Facts) -> Cause | None:
     """Return that the artifact always takes the side, or the iterations, that the example took."""
-    branch = facts.branch
-    if not isinstance(facts.failure, BranchFrozen) or branch is None:
+    where = facts.failure.where
+    if not isinstance(facts.failure, BranchFrozen) or where is None:
         return None
-    return remedies.of_a_condition(
-        branch.kind,
-        branch.text,
-        where=branch.where,
-        on_values=branch.on_values,
-        target=facts.target,
-        arguments=tuple(facts.arguments),
-    )
-
-
-def unrolled(facts: Facts) -> Cause | None:
-    """Return that Python ran a loop another number of times at the export than in the call."""
-    loop = next(iter(facts.loops), None)
-    if loop is None:
-        return None
-    return remedies.of_a_condition(
-        loop.kind, loop.text, where=place(loop), on_values=False, target=facts.target
-    )
-
-
-# -- training and eval mode ------------------------------------------------------------------------
-
-
-def training_mode(facts: Facts) -> Cause | None:
-    """Return that one side runs an operator in training mode, and the other does not."""
-    first = facts.structural
-    if first is None:
-        return None
-    eager, artifact = (_trains(first, side) for side in (first.eager, first.artifact))
-    if eager == artifact:
-        return None
-    which, other = ("eager", facts.artifact) if eager else (facts.artifact, "eager")
-    return Cause(
-        kind="mode-dependent operator",
-        text=f"{which} runs {first.operator} in training mode, and {other} does not",
-        remedy="call .eval() before the export"
-        if artifact
-        else "export in training mode, or call .eval() where eager runs",
-        where=first.where,
-    )
-
-
-def _trains(first: Structural, side: str) -> bool:
-    if first.kind == "constant" and first.argument in ("training", "train"):
-        return side == "True"
-    return any("training" in row_of(plain_name(name)).kinds for name in side.split(", "))
+    for branch in facts.case.log.branches:
+        if DIVERGES in branch.status.values() and branch.where.place == where.place:
+            return remedies.of_a_condition(
+                branch.kind,
+                branch.text,
+                where=branch.where,
+                on_values=branch.on_values,
+                target=facts.target,
+                arguments=tuple(facts.arguments),
+            )
+    return None
 
 
 def exported_in_eval_mode(facts: Facts) -> Cause | None:
-    """Return that the old ONNX exporter put a module in training mode into eval mode."""
-    if facts.target != "onnx_legacy" or facts.beside is None:
+    """Return that the old ONNX exporter puts a module in training mode into eval mode."""
+    beside = facts.scene.beside if facts.target == "onnx_legacy" else None
+    subject = beside.subject() if beside is not None else None
+    if beside is None or subject is None or subject.module is None:
         return None
-    beside, subject = facts.beside, facts.beside.subject()
-    training = (
-        [part for part in subject.module.modules() if part.training] if subject.module else []
-    )
-
-    def run(_: Sequence[Any]) -> Row:
-        for part in training:
-            part.training = False
-        return beside.run(subject)
-
-    return _tried(
-        facts,
-        Intervention(
-            parts=("eval",) if training else (),
-            run=run,
-            cause=lambda _: Cause(
-                kind="mode-dependent operator",
-                text="torch.onnx.export(dynamo=False) exports in eval mode, in which eager returns "
-                "what the ONNX file does",
-                remedy="call .eval() where eager runs, or export with "
-                "training=torch.onnx.TrainingMode.PRESERVE",
-            ),
-        ),
+    training = [part for part in subject.module.modules() if part.training]
+    for part in training:
+        part.training = False
+    if not training or not beside.does(beside.run(subject)):
+        return None
+    return Cause(
+        kind="mode-dependent operator",
+        text="torch.onnx.export(dynamo=False) exports in eval mode, in which eager returns what "
+        "the ONNX file does",
+        remedy="call .eval() where eager runs, or export with "
+        "training=torch.onnx.TrainingMode.PRESERVE",
     )
 
 
@@ -181,22 +217,21 @@ def exported_in_eval_mode(facts: Facts) -> Cause | None:
 
 
 def stateless(facts: Facts) -> Cause | None:
-    """Return that forward changes state or an input, and that an ONNX file changes none."""
+    """Return that forward changes state or an input, and an ONNX file changes none."""
     if not facts.is_onnx or not isinstance(facts.failure, StateDiffers):
         return None
     differing = [item.path for item in facts.failure.differences]
-    written = [item.path.removesuffix(" after the call") for item in _in_inputs(facts)]
+    written = [item.path.removesuffix(" after the call") for item in facts.in_inputs()]
     changed = facts.changes.changed
     refs = [ref for ref in changed if str(ref) in differing] or list(changed)
     if not (written or refs):
         return None
-    lines = (changed[ref] for ref in refs)
     return Cause(
         kind="dropped mutation",
         text=f"forward changes {few(written or refs)}: an ONNX file writes to no input and "
         "keeps nothing from one run to the next",
         remedy=CARRIED,
-        where=None if written else next(filter(None, lines), None),
+        where=None if written else _first_line(facts.changes, refs),
     )
 
 
@@ -235,69 +270,51 @@ def replaced_buffer(facts: Facts) -> Cause | None:
 
 def changed_by_the_trace(facts: Facts) -> Cause | None:
     """Return that tracing ran forward, and that the artifact starts with what it changed."""
-    if facts.target != "trace" or not isinstance(facts.failure, StateDiffers | OutputsDiffer):
+    failures = StateDiffers | OutputsDiffer
+    if facts.target != "trace" or facts.case.foreign or not isinstance(facts.failure, failures):
         return None
-    moved = facts.starts_with
+    module = facts.case.reference.pristine.copy().module
+    differences = carried_differences(
+        tensors_of(module), facts.case.judge.tensors(), Tolerance(0.0, 0.0)
+    )
+    moved = [*dict.fromkeys(item.path for item in differences)]
     if not moved:
         return None
     changed = facts.changes.changed
-    kept = "buffers" if set(moved) <= facts.caches else "state dict"
     return Cause(
         kind="changed by the export",
         text=f"torch.jit.trace runs forward, which changes {few(moved)}: the trace starts with the "
         "changed numbers",
-        remedy="start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
-        "traced.load_state_dict(state) after the export"
-        if kept == "state dict"
-        else f"copy {few(moved)} from a copy of the module that has not run after the export",
+        # The state dict leaves some buffers out.
+        remedy=f"copy {few(moved)} from a copy of the module that has not run after the export"
+        if {*moved} <= caches_of(module)
+        else "start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
+        "traced.load_state_dict(state) after the export",
         where=next((changed[ref] for ref in changed if str(ref) in moved), None),
-    )
-
-
-def written_constant(facts: Facts) -> Cause | None:
-    """Return that the trace keeps a tensor that forward makes anew and writes into."""
-    first = facts.structural
-    if facts.target != "trace" or first is None or first.kind != "stored":
-        return None
-    in_place = first.operator.endswith("_") and first.argument == "self"
-    if not in_place or first.artifact.startswith(("parameter", "buffer", "input")):
-        return None
-    return Cause(
-        kind="changed by the export",
-        text=f"forward makes a tensor and writes into it ({first.operator}): the trace keeps that "
-        "tensor with what tracing wrote, and each run writes into it again",
-        remedy="change it out of place: x = x + y in place of x += y",
-        where=first.where,
     )
 
 
 def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
     """Return that the exporter ran forward, and that the ONNX file has what that run changed."""
-    is_old = facts.target == "onnx_legacy" and isinstance(facts.failure, OutputsDiffer)
-    changed = facts.changed_by_the_export if is_old else {}
-    beside = facts.beside if changed else None
+    if facts.target != "onnx_legacy" or not isinstance(facts.failure, OutputsDiffer):
+        return None
+    exported_at = facts.case.call_to_export()
+    changes = facts.changed_by(exported_at)
+    beside = facts.scene.beside if changes.changed else None
     if beside is None:
         return None
-
-    def run_before(_: Sequence[Any]) -> Row:
-        subject, plan = beside.subject(), beside.plan
-        example = facts.case.call_to_export().to(plan.device)
-        observe(subject.function, example, seed=plan.seed, grad_mode=subject.grad_mode)
-        return beside.run(subject)
-
-    return _tried(
-        facts,
-        Intervention(
-            parts=("run before",),
-            run=run_before,
-            cause=lambda _: Cause(
-                kind="changed by the export",
-                text="torch.onnx.export(dynamo=False) runs forward, which changes "
-                f"{few([*changed])}: eager that has run once before returns what the file does",
-                remedy=CARRIED,
-                where=next(filter(None, changed.values()), None),
-            ),
-        ),
+    subject, plan = beside.subject(), beside.plan
+    example = exported_at.to(plan.device)
+    observe(subject.function, example, seed=plan.seed, grad_mode=subject.grad_mode)
+    if not beside.does(beside.run(subject)):
+        return None
+    refs = [*changes.changed]
+    return Cause(
+        kind="changed by the export",
+        text=f"torch.onnx.export(dynamo=False) runs forward, which changes {few(refs)}: eager that "
+        "has run once before returns what the file does",
+        remedy=CARRIED,
+        where=_first_line(changes, refs),
     )
 
 
@@ -305,7 +322,7 @@ def dropped_mutation(facts: Facts) -> Cause | None:
     """Return that forward changes an attribute, or an argument, that the artifact does not have."""
     if not isinstance(facts.failure, StateDiffers):
         return None
-    given = next((item.path for item in _in_inputs(facts) if item.total is None), "")
+    given = next((item.path for item in facts.in_inputs() if item.total is None), "")
     if given:
         return Cause(
             kind="dropped mutation",
@@ -313,10 +330,12 @@ def dropped_mutation(facts: Facts) -> Cause | None:
             "does not",
             remedy="return what changes, and take it as an argument in the next call",
         )
-    changed = facts.changes.changed
-    new = [ref for ref in changed if _is_registered(facts, ref)]
+    changes = facts.changes
+    new = [
+        ref for ref in changes.changed if ref.kind == "buffer" and ref.path in changes.registered
+    ]
     kinds = ("attribute", "class attribute", "global", "closure")
-    refs = new or [ref for ref in changed if ref.kind in kinds]
+    refs = new or [ref for ref in changes.changed if ref.kind in kinds]
     if not refs or facts.structural is None:
         return None
     return Cause(
@@ -326,17 +345,12 @@ def dropped_mutation(facts: Facts) -> Cause | None:
         else f"forward changes {few(refs)}, and {facts.artifact} keeps what it was at the export",
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
-        where=next(filter(None, (changed[ref] for ref in refs)), None),
+        where=_first_line(changes, refs),
     )
 
 
-def _is_registered(facts: Facts, ref: StateRef) -> bool:
-    return ref.kind == "buffer" and ref.path in facts.changes.registered
-
-
-def _in_inputs(facts: Facts) -> list[Difference]:
-    differences = facts.failure.differences
-    return [item for item in differences if item.path.startswith(("inputs[", "input "))]
+def _first_line(changes: Changes, refs: Sequence[StateRef]) -> SourceLine | None:
+    return next(filter(None, (changes.changed[ref] for ref in refs)), None)
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -344,15 +358,18 @@ def _in_inputs(facts: Facts) -> list[Difference]:
 
 def own_seed(facts: Facts) -> Cause | None:
     """Return that forward seeds torch, and the artifact does not."""
-    first = facts.structural
-    if first is None or first.kind != "same" or not first.draws or facts.seeded_at is None:
+    first, case = facts.structural, facts.case
+    if first is None or first.kind != "same" or not first.draws:
+        return None
+    where = seeded_at(case.reference.pristine, case.spec.example, case.plan.seed + 1)
+    if where is None:
         return None
     return Cause(
         kind="own seed",
         text=f"forward seeds torch before it draws ({first.operator}), and {facts.artifact} "
         "has no such call",
         remedy="draw the numbers once, in __init__, into a buffer",
-        where=facts.seeded_at,
+        where=where,
     )
 
 
@@ -372,132 +389,106 @@ def guard(facts: Facts) -> Cause | None:
 
 def baked_argument(facts: Facts) -> Cause | None:
     """Return that arguments which are no tensors are those of the example in the artifact."""
-    beside = facts.beside if facts.arguments else None
+    beside = facts.scene.beside if facts.arguments else None
     if beside is None:
         return None
 
-    def run(names: Sequence[str]) -> Row:
+    def is_enough(names: Sequence[str]) -> bool:
         leaves, structure = beside.call.flatten()
         paths = [path for path, _ in facts.case.spec.flatten(beside.call)]
         given = [
-            facts.arguments[path].example if path in names else leaf
+            facts.arguments[path][0] if path in names else leaf
             for path, (_, leaf) in zip(paths, leaves, strict=True)
         ]
-        return beside.run(beside.subject(), Call(*structure.unflatten(given)))
+        return beside.does(beside.run(beside.subject(), Call(*structure.unflatten(given))))
 
-    def cause(names: Sequence[str]) -> Cause:
-        name, given = names[0], facts.arguments[names[0]]
-        first = facts.structural
-        return Cause(
-            kind="baked value",
-            text=f"{_kept(facts, first)}the argument {name} is {given.call!r} in the call, and "
-            f"{given.example!r} of the example is a constant",
-            remedy=EACH_VALUE.format(name),
-            where=first.where if first is not None and first.kind == "constant" else None,
-        )
-
-    return _tried(facts, Intervention(parts=tuple(facts.arguments), run=run, cause=cause))
+    names = smallest(tuple(facts.arguments), is_enough)
+    if not names:
+        return None
+    of_example, of_call = facts.arguments[names[0]]
+    first = facts.structural
+    return Cause(
+        kind="baked value",
+        text=f"{facts.kept()}the argument {names[0]} is {of_call!r} in the call, and "
+        f"{of_example!r} of the example is a constant",
+        remedy=EACH_VALUE.format(names[0]),
+        where=first.where if first is not None and first.kind == "constant" else None,
+    )
 
 
 def baked_draw(facts: Facts) -> Cause | None:
     """Return that a random number drawn outside torch is a constant of the artifact."""
-    first = facts.structural
+    first, case = facts.structural, facts.case
     if first is None or first.kind not in ("constant", "stored") or first.where is None:
         return None
-    stream = facts.drawn_outside_torch.get(first.where)
-    if stream is None:
-        return None
-    return Cause(
-        kind="baked value",
-        text=f"{_kept(facts, first)}it is drawn from {stream} in each call of eager, and once at "
-        "the export",
-        remedy="draw with torch.rand, or draw outside forward and pass a tensor",
-        where=first.where,
-    )
+    subject, example, seed = case.reference.pristine, case.spec.example, case.plan.seed
+    _, streams = watch(subject.copy(), example, seed, recorded="nothing")
+    draws = draws_from(subject, example, seed, streams) if streams else []
+    for draw in draws:
+        if draw.line == first.where:
+            return Cause(
+                kind="baked value",
+                text=f"{facts.kept()}it is drawn from {draw.what} in each call of eager, and once "
+                "at the export",
+                remedy="draw with torch.rand, or draw outside forward and pass a tensor",
+                where=first.where,
+            )
+    return None
 
 
 def frozen_numbers(facts: Facts) -> Cause | None:
     """Return the lines whose numbers, if they are those of the export, make eager do the same."""
-    beside, case = facts.beside_trace, facts.case
+    case, beside = facts.case, _beside_trace(facts)
     if beside is None:
         return None
     own, there = read_numbers(case, case.call_to_export()), read_numbers(case, beside.call)
     other = [line for line in own if not same(own[line], there.get(line, []))]
-
     numbers = [line for line in other if not decides_alone(own[line])]
     end = time.monotonic() + SECONDS
 
-    def run(lines: Sequence[SourceLine]) -> Row:
+    def row(lines: Sequence[SourceLine]) -> Row:
         is_part = len(lines) < min(len(numbers) or len(other), len(other))
         if len(lines) > MOST_LINES or (is_part and time.monotonic() > end):
             return [NOT_RUN]
         return [(outcome_with(case, beside.call, {line: own[line] for line in lines}), {})]
 
-    def cause(lines: Sequence[SourceLine]) -> Cause:
-        where, *others = lines
-        also = tuple(f"also: {line}" for line in others)
-        read = (read_by_eager(case, call) for call in (case.call_to_export(), beside.call))
-        # What eager itself reads is another value; a size is no tensor to it.
-        of_value = not same(*(numbers.get(where, []) for numbers in read))
-        if all(decides_alone(own[line]) for line in lines):
-            frozen = remedies.of_a_condition(
-                "if", where.text, where=where, on_values=of_value, target=facts.target
-            )
-            return replace(frozen, details=also)
-        what = "number that Python reads from a tensor" if of_value else A_SIZE
-        return Cause(
-            kind="baked value" if of_value else "frozen size",
-            text=f"{_kept(facts, facts.structural)}a {what} is a constant of the trace (tried: "
-            f"{'these numbers make' if others else 'this number makes'} the difference)",
-            remedy=remedies.as_a_tensor(where) if of_value else remedies.without_a_number(where),
-            details=also,
-            where=where,
-        )
-
     # Forward with another side of an if may run nothing that can be compared: numbers first. Of
     # some numbers the trace keeps no constant: then one of the lines alone is.
     for lines in (numbers, other, *([line] for line in other if len(other) > 1)):
-        shown = Intervention(parts=lines, run=run, cause=cause).tried(beside)
-        if shown is not None:
-            return shown[0]
+        enough = smallest(lines, lambda some: beside.does(row(some)))
+        if enough:
+            decides = all(decides_alone(own[line]) for line in enough)
+            return _of_numbers(facts, beside.call, enough, decides=decides)
     return None
 
 
-def _kept(facts: Facts, first: Structural | None) -> str:
-    """Return what the artifact has there: ``size of aten.view is 4 in the trace, 1 in eager: ``."""
-    if first is None or first.kind not in ("constant", "stored"):
-        return ""
-    if first.kind == "constant" and first.eager == first.operator:
-        return f"the result of {first.operator} is a constant of {facts.artifact}: "
-    what = f"{first.argument} of {first.operator}"
-    if first.eager == first.artifact:
-        return f"{what} is another constant in {facts.artifact} than in eager: "
-    names = [name for name, given in facts.sizes.items() if _equals(given, first.numbers)]
-    of = f" (the example's {names[0]})" if len(names) == 1 else ""
-    return f"{what} is {first.artifact}{of} in {facts.artifact}, {first.eager} in eager: "
-
-
-def _equals(given: Given, numbers: Sequence[float]) -> bool:
-    """Return True if eager has the number of the call, and the artifact that of the example."""
-    return len(numbers) == 2 and all(map(math.isclose, (given.call, given.example), numbers))
-
-
-# -- read off the first difference -----------------------------------------------------------------
-
-
-def dtype_promotion(facts: Facts) -> Cause | None:
-    """Return that an operator gives another dtype of equal operands."""
-    first = facts.structural
-    if first is None or first.kind != "same":
+def _beside_trace(facts: Facts) -> Beside | None:
+    """Return the failing call of what torch traced, if the artifact is a trace or made of one."""
+    if CAPTURED.get(facts.target) != "trace" or facts.case.foreign:
         return None
-    if _DTYPE.findall(first.eager) == _DTYPE.findall(first.artifact):
-        return None
+    return facts.scene.beside_captured if facts.is_onnx else facts.scene.beside
+
+
+def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool) -> Cause:
+    """Return that the numbers of these lines are constants; ``decides``: all are truth values."""
+    where, *others = lines
+    also = tuple(f"also: {line}" for line in others)
+    # What eager itself reads is another value; a size is no tensor to it.
+    calls = facts.case.call_to_export(), call
+    of_value = not same(*(read_by_eager(facts.case, each).get(where, []) for each in calls))
+    if decides:
+        frozen = remedies.of_a_condition(
+            "if", where.text, where=where, on_values=of_value, target=facts.target
+        )
+        return replace(frozen, details=also)
+    what = "number that Python reads from a tensor" if of_value else A_SIZE
     return Cause(
-        kind="dtype promotion",
-        text=f"{first.operator} gives {first.eager} in eager and {first.artifact} in the "
-        f"{facts.target}, of equal operands",
-        remedy="convert an operand or the result to the dtype that you want",
-        where=first.where,
+        kind="baked value" if of_value else "frozen size",
+        text=f"{facts.kept()}a {what} is a constant of the trace (tried: "
+        f"{'these numbers make' if others else 'this number makes'} the difference)",
+        remedy=remedies.A_TENSOR if of_value else remedies.without_a_number(where),
+        details=also,
+        where=where,
     )
 
 
@@ -505,7 +496,7 @@ def number_as_tensor(facts: Facts) -> Cause | None:
     """Return that an output of the artifact is a tensor where eager's is a number of Python's."""
     for item in facts.failure.differences if isinstance(facts.failure, StructureDiffers) else ():
         is_tensor = re.fullmatch(r"\w+\[\]", item.actual)
-        if is_tensor and item.kind == "structure" and _is_number(item.expected):
+        if is_tensor and item.kind == "structure" and _NUMBER.fullmatch(item.expected):
             return Cause(
                 kind="number as a tensor",
                 text=f"{item.path} is the number {item.expected} in eager: {facts.artifact} "
@@ -515,23 +506,13 @@ def number_as_tensor(facts: Facts) -> Cause | None:
     return None
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text in ("True", "False")
-    return True
-
-
 # In this order: a later rule is asked only if the earlier ones do not apply.
 RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     decided_once,
-    training_mode,
     exported_in_eval_mode,
     stateless,
     replaced_buffer,
     changed_by_the_trace,
-    written_constant,
     changed_by_the_old_exporter,
     dropped_mutation,
     own_seed,
@@ -539,7 +520,5 @@ RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     baked_argument,
     baked_draw,
     frozen_numbers,
-    unrolled,
-    dtype_promotion,
     number_as_tensor,
 )

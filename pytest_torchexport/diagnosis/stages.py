@@ -10,15 +10,12 @@ cannot capture, are the model's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
-from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Scene
-from pytest_torchexport.eager.queries import answering, queries
 from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.results.diagnosis import CauseKind, Diagnosis, Owner, Stage, StageName
-from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers, StateDiffers
+from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
 
 MADE: dict[str, StageName] = {
     "trace": "artifact",
@@ -40,18 +37,13 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         named = known.owner if known.owner != "capture" else captured_by(target, known)
         return dataclasses.replace(known, owner=named)
     if isinstance(scene.failure, AFTER_SAVING):
-        loaded = (_agreeing(made), Stage(name="loaded artifact", agrees=False))
+        loaded = (Stage(name=made, agrees=True), Stage(name="loaded artifact", agrees=False))
         elsewhere = scene.case.plan.settings.serve_on
         owner: Owner | None = None if elsewhere else "saving and loading"
         return _with(known, loaded, owner)
-    seen = tuple(as_the_exporter_sees_it(scene))
-    stages = (*seen, Stage(name=made, agrees=False))
+    stages = (Stage(name=made, agrees=False),)
     if any(cause.kind in OF_THE_RUN for cause in known.causes):
         return _with(known, stages, None)
-    if any(stage.agrees is False for stage in seen):
-        return _with(known, stages, "model")
-    if seen and isinstance(scene.failure, StateDiffers):
-        return _with(known, stages, None)  # a state may show in later calls only
     of_device = _agrees_on_the_cpu(scene)
     return _with(known, stages, "device" if of_device else captured_by(target, known))
 
@@ -66,27 +58,8 @@ def captured_by(target: str, known: Diagnosis) -> Owner | None:
 
 
 def _with(known: Diagnosis, stages: tuple[Stage, ...], owner: Owner | None) -> Diagnosis:
-    every = (*known.stages, _agreeing("eager"), *stages)
+    every = (*known.stages, Stage(name="eager", agrees=True), *stages)
     return dataclasses.replace(known, stages=every, owner=known.owner or owner)
-
-
-def _agreeing(name: StageName) -> Stage:
-    return Stage(name=name, agrees=True)
-
-
-def as_the_exporter_sees_it(scene: Scene) -> Iterator[Stage]:
-    """Yield what eager does with the exporter's answers, if it asks for any."""
-    call, plan = scene.call, scene.case.plan
-    answers = targets.get(plan.target).traits.answers
-    subject = scene.case.reference.pristine.copy()
-    if call is None or not queries(subject, call, plan.seed, answers):
-        return
-    own = scene.case.reference.on_cpu(call)
-    function = answering(subject.function, answers)
-    outcome = observe(function, call, seed=plan.seed, grad_mode=subject.grad_mode)
-    if isinstance(own, Returned):
-        differs = bool(scene.differences(call, own, outcome))
-        yield Stage(name="eager as the exporter sees it", agrees=not differs)
 
 
 def _agrees_on_the_cpu(scene: Scene) -> bool:

@@ -26,7 +26,6 @@ Owner = Literal[
 
 StageName = Literal[
     "eager",
-    "eager as the exporter sees it",
     "artifact",  # what trace or script made
     "ExportedProgram",
     "ONNX without the exporter's optimizer, by onnx.reference",
@@ -38,7 +37,6 @@ StageName = Literal[
 
 CauseKind = Literal[
     "attention fast path",
-    "masked rows",
     "frozen size",
     "frozen branch",
     "baked value",
@@ -49,7 +47,6 @@ CauseKind = Literal[
     "changed by the export",
     "own seed",
     "number as a tensor",
-    "dtype promotion",
     "guard",
     "unsupported operator",
     "export-only branch",
@@ -60,8 +57,6 @@ CauseKind = Literal[
     "missing import",
     "fatal operator",
     "endless loop",
-    "other weights",
-    "other code",
     # of a refusal
     "data-dependent value",
     "missing annotation",

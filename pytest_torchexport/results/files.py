@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+# While the files of a failure are written, their directory has a name that begins so.
+HALF = ".half-"
+
 
 def write(path: Path, text: str) -> None:
     """Write the whole file or nothing; make its directory if needed.

@@ -56,7 +56,6 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
     for directory in found:
         assert {
             "reproduce.py",
-            "issue.md",
             "verdict.json",
             "graph.txt",
             "call.npz",
@@ -141,7 +140,6 @@ def test_an_artifact_that_is_too_large_is_left_out_with_a_note(
     assert sorted(path.name for path in directory.iterdir()) == [
         "call.npz",
         "graph.txt",
-        "issue.md",
         "verdict.json",
     ]
 
@@ -211,6 +209,5 @@ def test_of_a_file_from_elsewhere_the_call_is_kept_and_no_script(
     (directory,) = directories(pytester)
     assert sorted(path.name for path in directory.iterdir()) == [
         *call,
-        "issue.md",
         "verdict.json",
     ]

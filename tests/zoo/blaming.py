@@ -12,7 +12,7 @@ Judged = Literal["right", "unknown", "wrong"]
 def judged(verdict: Any, blame: Blame) -> dict[str, Judged]:
     """Return for the owner, the line and the cause if the report names the right one."""
     found = verdict.diagnosis
-    kinds = [cause.kind for cause in found.causes if cause.kind != "masked rows"]
+    kinds = [cause.kind for cause in found.causes]
     return {
         "owner": _judged(found.owner or "", blame.owner, equal=True),
         "line": _judged(str(verdict.where or ""), blame.line, equal=False),

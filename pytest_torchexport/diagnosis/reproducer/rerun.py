@@ -48,6 +48,8 @@ REPEATS = 3
 PLAIN = (bool, int, float, str, type(None))
 
 Leaves = Mapping[str, Any]
+# What a call returned, and the state after it. None for no call: the state at the start.
+Result = tuple[Outcome | None, Tensors]
 
 
 class Unreadable(TypeError):
@@ -126,9 +128,14 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
     calls = _failing_calls(case, failure)
     if calls is None or cuda.lost():
         return None
+    eager: Result = None, tensors_of(case.reference.pristine.copy().to(case.plan.device).module)
+    if calls:
+        eager = case.reference.in_a_row(calls)[-1]
+    artifact: Result | None = None
+    if not isinstance(failure, DEADLY):
+        judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
+        artifact = judge.in_a_row(calls)[-1] if calls else (None, judge.tensors())
     state = isinstance(failure, StateDiffers)
-    eager = _eagers(case, calls)
-    artifact = None if isinstance(failure, DEADLY) else _artifacts(case, calls)
     carried = artifact[1] if artifact is not None and state else {}
     repeats = REPEATS if len(calls) == 1 and not case.reference.stateful else 1
     seen = Rerun(
@@ -154,21 +161,6 @@ def _failing_calls(case: Case, failure: Failure) -> Sequence[Call] | None:
     tried = log.shrunk.recipe if log.shrunk is not None else log.trying
     found = case.accepted.call(tried or example_recipe(case.spec))
     return (found.call,) if found is not None else None
-
-
-# What a call returned, and the state after it. None for no call: the state at the start.
-Result = tuple[Outcome | None, Tensors]
-
-
-def _eagers(case: Case, calls: Sequence[Call]) -> Result:
-    if calls:
-        return case.reference.in_a_row(calls)[-1]
-    return None, tensors_of(case.reference.pristine.copy().to(case.plan.device).module)
-
-
-def _artifacts(case: Case, calls: Sequence[Call]) -> Result:
-    judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
-    return judge.in_a_row(calls)[-1] if calls else (None, judge.tensors())
 
 
 def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Leaves:

@@ -1,31 +1,28 @@
-"""The texts of a failure's files: a script that shows it again, and an issue for maintainers.
+"""The text of a script that shows a failure again.
 
-The script needs the files beside it alone: it loads the artifact, makes the failing call, and
+It needs the files beside it alone: it loads the artifact, makes the failing call, and
 compares with what the right side returned, in a process that has neither the model's source nor
 this package.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
+import textwrap
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.reproducer.rerun import Rerun
-from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runner import loader_of
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import share_of_memory
-from pytest_torchexport.results import reports
-from pytest_torchexport.results.escaped import fenced, visible
+from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
     Failure,
     StateDiffers,
-    title_of,
 )
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import Verdict
@@ -164,13 +161,6 @@ MODES = {
     GradMode.INFERENCE: "torch.inference_mode()",
 }
 
-READ_IT = (
-    "<!-- This text has code and names of the model. Read it before you publish it. Paths of the "
-    "machine it was written on are left out. -->"
-)
-# A longer source or graph is left out of an issue: it is no help.
-LINES = 200
-
 
 def script(
     case: Case, failure: Failure, verdict: Verdict, artifact: str, rerun: Rerun | None
@@ -179,7 +169,11 @@ def script(
 
     ``rerun``: the failing calls; None if loading the file is what fails.
     """
-    load = _load(case.plan)
+    load = targets.get(case.plan.target).traits.script
+    loader = loader_of(case.plan.target)
+    if not load and loader is not None:
+        module, _, attribute = loader.load.partition(":")
+        load = f"import {module}\nartifact = {module}.{attribute}(path, device)\n"
     if not load:
         return ""
     imports = [line for line in load.splitlines() if line.startswith("import ")]
@@ -196,52 +190,45 @@ def script(
         limit=_limit(case.plan, failure),
         call=CALL,
     )
-    return commented("\n".join(title)) + head + _end(case, failure, verdict, artifact, rerun, load)
-
-
-def _end(
-    case: Case,
-    failure: Failure,
-    verdict: Verdict,
-    artifact: str,
-    rerun: Rerun | None,
-    load: str,
-) -> str:
     if rerun is None:
-        indented = "".join(
-            f"    {line}" if line.strip() else line for line in load.splitlines(True)
-        )
-        return LOADING.format(file=artifact, load=indented)
+        end = LOADING.format(file=artifact, load=textwrap.indent(load, "    "))
+    else:
+        end = _calling(case, failure, verdict, rerun, file=artifact, load=load)
+    return commented("\n".join(title)) + head + end
+
+
+def _calling(case: Case, failure: Failure, verdict: Verdict, rerun: Rerun, **texts: str) -> str:
+    """Return the part that makes the calls, or looks at the state at the start."""
     if not rerun.calls:
         found = AT_THE_START
     else:
         found = IN_ORDER if hasattr(case.artifact, "pack_outputs") else AS_LEAVES
         found += WITH_STATE if isinstance(failure, StateDiffers) else ""
+    found += SOME if isinstance(failure, StateDiffers) or case.random_paths else ""
+    # The tolerances that are not those of torch.testing, by path or for all.
+    options = case.plan.options
+    given = {"all": (options.rtol, options.atol)}
+    if options.rtol is None:
+        given = {
+            item.path: (item.rtol, item.atol)
+            for item in verdict.differences
+            if item.rtol is not None and (item.rtol, item.atol) not in DTYPE_TOLERANCES.values()
+        }
+    table = {path: {"rtol": rtol, "atol": atol} for path, (rtol, atol) in given.items()}
     return CALLING.format(
-        file=artifact,
-        load=load,
         calls=len(rerun.calls),
         seed=case.plan.seed,
         mode=MODES[case.reference.served],
         right=rerun.right,
-        found=found + (SOME if isinstance(failure, StateDiffers) or case.random_paths else ""),
-        tolerances=_tolerances(case.plan, verdict),
+        found=found,
+        tolerances=f", **{table!r}" if table else "",
+        **texts,
     )
 
 
 def commented(text: str) -> str:
     """Return the text as lines of comment, whatever characters it has."""
     return "".join(f"# {line}".rstrip() + "\n" for line in visible(text).split("\n"))
-
-
-def _load(plan: Plan) -> str:
-    """Return the source that loads the artifact's file; nothing if no other process can."""
-    source = targets.get(plan.target).traits.script
-    loader = loader_of(plan.target)
-    if source or loader is None:
-        return source
-    module, _, attribute = loader.load.partition(":")
-    return f"import {module}\nartifact = {module}.{attribute}(path, device)\n"
 
 
 def _limit(plan: Plan, failure: Failure) -> str:
@@ -254,40 +241,3 @@ def _limit(plan: Plan, failure: Failure) -> str:
         limit = f"setrlimit(resource.RLIMIT_DATA, ({size}, {size}))"
         return f"\nimport resource\n\nresource.{limit}\n"
     return ""
-
-
-def _tolerances(plan: Plan, verdict: Verdict) -> str:
-    """Return the tolerances that are not those of ``torch.testing``, by path or for all."""
-    given = {"all": (plan.options.rtol, plan.options.atol)}
-    if plan.options.rtol is None:
-        given = {
-            item.path: (item.rtol, item.atol)
-            for item in verdict.differences
-            if item.rtol is not None and (item.rtol, item.atol) not in DTYPE_TOLERANCES.values()
-        }
-    table = {path: {"rtol": rtol, "atol": atol} for path, (rtol, atol) in given.items()}
-    return f", **{table!r}" if table else ""
-
-
-def issue(verdict: Verdict, at: Prepared | None, script: str, graph: str) -> str:
-    """Return the text for an issue; ``script`` and ``graph`` are the other files, or empty."""
-    place = verdict.diagnosis.place
-    operator = f" ({place.operator})" if place is not None else ""
-    source = at.reference.pristine.source() if at is not None else ""
-    versions = [f"{name} {version}" for name, version in reports.environment().items()]
-    sections = (
-        ("What happens", failure_text(verdict), "text"),
-        ("The code", source, "python"),
-        ("A script that shows it, with the files attached", script, "python"),
-        ("The program", graph, "text"),
-        ("Versions", "\n".join([*versions, platform.platform()]), "text"),
-    )
-    lines = [READ_IT, f"# {verdict.target}: {title_of(verdict.failure)}{operator}"]
-    for title, text, language in sections:
-        lines += _section(title, text, language)
-    return "\n".join(lines) + "\n"
-
-
-def _section(title: str, text: str, language: str) -> Iterator[str]:
-    if text.strip() and len(text.splitlines()) <= LINES:
-        yield from ("", f"## {title}", "", fenced(text.strip("\n").split("\n"), language))

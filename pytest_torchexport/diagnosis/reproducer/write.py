@@ -1,26 +1,27 @@
-"""Write the files of a failure into a directory of their own.
+"""Write the files of a failure into a directory of their own, which appears whole or not at all.
 
 The artifact's files; ``call.npz``, the failing calls with what the two sides return; and
-``reproduce.py``, which shows the failure again with these alone. ``issue.md`` is a text for an
-issue, ``graph.txt`` the program, ``verdict.json`` the verdict.
+``reproduce.py``, which shows the failure again with these alone. ``graph.txt`` is the program,
+``verdict.json`` the verdict.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis.reproducer.directory import made, size_of
 from pytest_torchexport.diagnosis.reproducer.rerun import Rerun, Unreadable, rerun
-from pytest_torchexport.diagnosis.reproducer.script_text import CALL, issue, script
+from pytest_torchexport.diagnosis.reproducer.script_text import CALL, script
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import interrupted_after
@@ -30,16 +31,18 @@ from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.failures import Failure, LoadFailed, ends_the_test
-from pytest_torchexport.results.files import without_private_paths
+from pytest_torchexport.results.files import HALF, without_private_paths
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
-SCRIPT, GRAPH, ISSUE = "reproduce.py", "graph.txt", "issue.md"
+SCRIPT, GRAPH = "reproduce.py", "graph.txt"
 MEGABYTE = 2**20
 # The files of one failure take no more: those of 100 failures still fit on the disk of a runner.
 MOST_MEGABYTES = 200
 # All of it may take this many seconds; more if a diagnosis may.
 SECONDS = 10.0
+# A directory gets at most this number behind its name.
+MOST = 1000
 
 Result = TypeVar("Result")
 
@@ -88,6 +91,29 @@ def _as_before(at: Prepared | None) -> Iterator[None]:
     at.log.activity = activity
 
 
+def made(path: Path, fill: Callable[[Path], Result]) -> tuple[Path, Result]:
+    """Fill a new directory. Return its path when all its files are there, and what ``fill`` did.
+
+    The path is ``path``, or the first of ``path/2``, ``path/3`` and so on that is free. Raises
+    OSError, and what ``fill`` raises; there is nothing then.
+    """
+    half = path.parent / f"{HALF}{os.getpid()}-{secrets.token_hex(4)}"
+    half.mkdir(parents=True)
+    try:
+        result = fill(half)
+        for place in (path, *(path / str(number) for number in range(2, MOST))):
+            try:
+                # Not asked beforehand: another process may take the name in between.
+                return half.rename(place), result
+            except OSError:
+                if not place.is_dir():
+                    raise
+        raise FileExistsError(f"there are {MOST} directories in {path}")
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+
+
 class _Writer:
     """Writes the files; ``left_out`` are sentences about what cannot be written."""
 
@@ -96,7 +122,6 @@ class _Writer:
         self._plan = plan
         self._verdict = verdict
         self._failure = failure
-        self._at = at
         self._case = at if isinstance(at, Case) else None
         seconds = max(SECONDS, at.log.diagnosis_seconds(wanted=True)) if at is not None else SECONDS
         self._until = time.monotonic() + seconds
@@ -115,14 +140,26 @@ class _Writer:
             seen = self._tried("the call", lambda: self._call(case, half))
             artifact = self._tried("the artifact", lambda: self._artifact(case, half)) or ""
             graph = self._tried("the program as text", case.artifact.facts.text) or ""
-            if artifact and (seen is not None or self._is_not_loaded(case)):
+            # The failure may be that the file does not load.
+            unloaded = case.saved is not None and case.saved.session is None
+            shows = seen is not None or (isinstance(self._failure, LoadFailed) and unloaded)
+            if artifact and shows:
                 shown = script(case, self._failure, verdict, artifact, seen)
             if not (shown or case.foreign or self.left_out):
                 self.left_out.append("a script: the saved file alone does not show it")
-        self._write(half / SCRIPT, shown)
-        self._write(half / GRAPH, graph)
-        self._write(half / ISSUE, issue(verdict, self._at, shown, graph))
-        self._write(half / json.OF_A_FAILURE, self._as_json())
+        item = ItemResult(
+            self._plan.nodeid,
+            verdict.status,
+            (verdict,),
+            target=verdict.target,
+            device=verdict.device,
+        )
+        run = RunResults(items=(item,), environment=reports.environment(), complete=True)
+        for name, text in ((SCRIPT, shown), (GRAPH, graph), (json.OF_A_FAILURE, json.render(run))):
+            if text:
+                public = without_private_paths(text, self._plan.root)
+                # A name or path may hold bytes that are no UTF-8; Python keeps them as surrogates.
+                (half / name).write_text(public, encoding="utf-8", errors="backslashreplace")
         return Names(script=SCRIPT if shown else "", artifact=artifact)
 
     def _call(self, case: Case, half: Path) -> Rerun | None:
@@ -131,21 +168,13 @@ class _Writer:
             seen.save(half / CALL)
         return seen
 
-    def _is_not_loaded(self, case: Case) -> bool:
-        """Return True if the failure is that the artifact's file does not load."""
-        unloaded = case.saved is not None and case.saved.session is None
-        return isinstance(self._failure, LoadFailed) and unloaded
-
-    def _left(self) -> float:
-        """Return the seconds that are left."""
-        return max(self._until - time.monotonic(), 0.1)
-
     def _tried(
         self, what: str, action: Callable[[], Result], *, limited: bool = True
     ) -> Result | None:
         """Return what the action returns; None if it does not return in time, or raises."""
+        left = max(self._until - time.monotonic(), 0.1)
         try:
-            with interrupted_after(self._left()) if limited else contextlib.nullcontext():
+            with interrupted_after(left) if limited else contextlib.nullcontext():
                 return action()
         except Exception as error:
             if ends_the_test(error):
@@ -154,46 +183,32 @@ class _Writer:
             self.left_out.append(f"{what}: {text_of(error) if known else raised(error)}")
             return None
 
-    def _write(self, path: Path, text: str) -> None:
-        if text:
-            text = without_private_paths(text, self._plan.root)
-            # A name or a path may hold bytes that are no UTF-8; Python keeps them as surrogates.
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-    def _as_json(self) -> str:
-        verdict = self._verdict
-        item = ItemResult(
-            self._plan.nodeid,
-            verdict.status,
-            (verdict,),
-            target=verdict.target,
-            device=verdict.device,
-        )
-        return json.render(
-            RunResults(items=(item,), environment=reports.environment(), complete=True)
-        )
-
     def _artifact(self, case: Case, half: Path) -> str:
         """Put the artifact's files there; return the name of the one to load, or nothing."""
         if case.foreign:
             return ""  # its owner has it
         if case.saved is not None:
             files = case.saved.files()
-            self._raise_if_too_large(sum(map(size_of, files)))
+            _raise_if_too_large(_size_of(files))
             for file in files:
                 shutil.move(file, half)
             return case.saved.path.name
         if isinstance(self._failure, LoadFailed):
             return ""  # it cannot be saved
-        self._raise_if_too_large(weight_of(case.reference.pristine.module))
+        _raise_if_too_large(weight_of(case.reference.pristine.module))
         with tempfile.TemporaryDirectory(dir=half) as directory:
             with case.log.during(Activity.SAVING):
                 path = case.artifact.save(Path(directory))
-            self._raise_if_too_large(size_of(Path(directory)))
+            _raise_if_too_large(_size_of(Path(directory).iterdir()))
             for file in Path(directory).iterdir():
                 file.rename(half / file.name)
         return path.name
 
-    def _raise_if_too_large(self, size: int) -> None:
-        if size > MOST_MEGABYTES * MEGABYTE:
-            raise TooLarge(f"it takes {size // MEGABYTE} MB, more than {MOST_MEGABYTES}")
+
+def _size_of(files: Iterable[Path]) -> int:
+    return sum(file.lstat().st_size for file in files)
+
+
+def _raise_if_too_large(size: int) -> None:
+    if size > MOST_MEGABYTES * MEGABYTE:
+        raise TooLarge(f"it takes {size // MEGABYTE} MB, more than {MOST_MEGABYTES}")

@@ -6,7 +6,7 @@ Apart from ``onnx_runtime``, which runs files as they are served.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,55 +32,10 @@ Values = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Inside:
-    """The values of one run by name, inputs included, and the node at which it raised, if it did.
+    """The values of one run by name, inputs included, and the node at which it raised."""
 
-    ``model``: the ``onnx.ModelProto``, without the external data that lies beside ``path``.
-    """
-
-    path: Path
-    model: Any
     values: Values
     raised_at: Any = None
-
-    def nodes_of(self, name: str) -> list[Any]:
-        """Return the nodes that translate one node of torch's program, in their order."""
-        return [node for node in self.model.graph.node if onnx_model.fx_name(node) == name]
-
-    def recomputed(self, nodes: Sequence[Any]) -> Values:
-        """Return what onnx.reference computes of these nodes, from the run's own values.
-
-        Raises whatever onnx.reference does not take.
-        """
-        from onnx import helper
-        from onnx.reference import ReferenceEvaluator
-
-        made = {name for node in nodes for name in node.output if name}
-        given = {name for node in nodes for name in node.input if name} - made
-        weights = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        feeds = {
-            name: _to_numpy(self.values[name])
-            if name in self.values
-            else numpy_of(weights[name], self.path)
-            for name in given
-        }
-        inputs, outputs = (
-            [helper.make_empty_tensor_value_info(name) for name in sorted(names)]
-            for names in (given, made)
-        )
-        model = helper.make_model(
-            helper.make_graph(list(nodes), "part", inputs, outputs),
-            opset_imports=self.model.opset_import,
-            functions=self.model.functions,
-        )
-        found = ReferenceEvaluator(model).run(sorted(made), feeds)
-        return {name: _from_numpy(value) for name, value in zip(sorted(made), found, strict=True)}
-
-
-def numpy_of(tensor: Any, path: Path) -> Any:
-    """Return the numbers of an initializer of the model at ``path``."""
-    from onnx import numpy_helper
-
-    return numpy_helper.to_array(tensor, base_dir=str(path.parent))
 
 
 def run_inside(
@@ -95,7 +50,7 @@ def run_inside(
     nodes = list(model.graph.node)
     try:
         values = _run(path, model, device, feeds, constants)
-        return Inside(path=path, model=model, values=values)
+        return Inside(values=values)
     except Exception as error:
         failed = _FAILED_NODE.search(str(error))
         at = next((i for i, node in enumerate(nodes) if failed and node.name == failed[1]), None)
@@ -104,7 +59,7 @@ def run_inside(
     del model.graph.node[at:]
     del model.graph.output[:]
     values = _run(path, model, device, feeds, constants)
-    return Inside(path=path, model=model, values=values, raised_at=nodes[at])
+    return Inside(values=values, raised_at=nodes[at])
 
 
 def _run(

@@ -6,7 +6,6 @@ of external data that it names are found without opening them.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,19 +199,6 @@ def _metadata(node: Any) -> dict[str, str]:
 # -- weights and sizes -----------------------------------------------------------------------------
 
 
-def weights(path: Path) -> dict[str, str]:
-    """Return dtype, shape and digest of each initializer of a file's graph, by name."""
-    from onnx import numpy_helper
-
-    arrays = {
-        item.name: numpy_helper.to_array(item, str(path.parent))
-        for item in read(path).graph.initializer
-    }
-    return {
-        name: f"{array.dtype}{list(array.shape)} "
-        f"{hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()}"
-        for name, array in arrays.items()
-    }
 
 
 def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 # The path of LOADER, for a process without torch.
 LOADER_PATH = "pytest_torchexport.targets.formats.onnx_runtime:LOADER"
-WITH_SETTINGS_PATH = "pytest_torchexport.targets.formats.onnx_runtime:WITH_SETTINGS"
 INSTALL = {
     "cpu": "pip install 'pytest-torchexport[onnx]'",
     "cuda": "pip install 'pytest-torchexport[onnx-gpu]'",
@@ -126,11 +124,6 @@ def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
     quietly.log_severity_level = FATAL
     found: list[Any] = session.run_with_ort_values(None, dict(feeds), quietly)
     return found
-
-
-def beside(path: Path) -> Path:
-    """Return where the optimizations of a file are written for ``WITH_SETTINGS``."""
-    return path.with_name(f"{path.name}.optimizations.json")
 
 
 class _OnnxFile:
@@ -367,14 +360,3 @@ class TorchFreeLoader:
 
 
 LOADER = TorchFreeLoader()
-
-
-class LoaderWithSettings(TorchFreeLoader):
-    """Loads a file with the optimizations that are written beside it."""
-
-    def load(self, path: Path, device: str) -> ArrayFile:
-        """Return a session on the device."""
-        return ArrayFile(path, device, Optimizations(**json.loads(beside(path).read_text())))
-
-
-WITH_SETTINGS = LoaderWithSettings()

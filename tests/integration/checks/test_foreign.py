@@ -27,7 +27,6 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.inputs.spec import Call, build_spec
-from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.text import failure_text
@@ -435,67 +434,6 @@ def test_a_healthy_file_passes_under_any_name(tmp_path, monkeypatch, kind, spell
     assert verdict.status == "passed", text(verdict)
     assert verdict.isolated
     assert verdict.calls["boundary"]
-
-
-@each_kind
-def test_other_weights_are_told(tmp_path, kind):
-    path = WRITERS[kind](tmp_path / kind, linear(1))
-    verdict = judge(path, linear(), X)
-    assert verdict.failure == "OutputsDiffer"
-    (cause,) = verdict.diagnosis.causes
-    assert cause.kind == "other weights"
-    assert cause.text.startswith("2 of 2 weights in the file differ from the module's")
-    assert cause.remedy.startswith("export the file again")
-
-
-class Scaled(nn.Linear):
-    def forward(self, x):
-        return nn.functional.linear(x, self.weight, self.bias) * 2
-
-
-@each_kind
-def test_other_code_is_told(tmp_path, kind):
-    torch.manual_seed(0)
-    path = WRITERS[kind](tmp_path / kind, Scaled(3, 2).eval())
-    verdict = judge(path, linear(), X)
-    assert verdict.failure == "OutputsDiffer"
-    (cause,) = verdict.diagnosis.causes
-    assert cause.kind == "other code"
-    assert "its 2 weights are the module's, and a new export of it agrees with eager" in cause.text
-    assert cause.remedy.startswith("export the file again")
-
-
-@each_kind
-def test_other_code_is_no_cause_if_weights_are_missing(tmp_path, kind):
-    torch.manual_seed(0)
-    path = WRITERS[kind](tmp_path / kind, nn.Linear(3, 2, bias=False).eval())
-    verdict = judge(path, linear(), X)
-    assert "other code" not in [cause.kind for cause in verdict.diagnosis.causes]
-
-
-def test_weights_of_another_dtype_are_not_tried(tmp_path, monkeypatch):
-    path = onnx_file(tmp_path / "half.onnx", linear().half(), X.half())
-    monkeypatch.setattr(Case, "exported_or_refused", None)
-    verdict = judge(path, linear(), X)
-    assert verdict.failure == "ArtifactRaised"
-    assert not [line for line in verdict.diagnosis.not_examined if "weights of the file" in line]
-
-
-class Asks(nn.Linear):
-    """A module of which every trace fails."""
-
-    def forward(self, x):
-        return super().forward(x) * (3 if torch.jit.is_tracing() else 2)
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_file_is_no_cause_if_a_new_export_fails_too(tmp_path, seed):
-    path = traced(tmp_path / "trace.pt", linear(seed), X)
-    torch.manual_seed(0)
-    verdict = judge(path, Asks(3, 2).eval(), X)
-    assert verdict.failure == "OutputsDiffer"
-    kinds = {cause.kind for cause in verdict.diagnosis.causes}
-    assert not kinds & {"other weights", "other code"}
 
 
 @pytest.mark.parametrize("target", ["trace", "script", "export", "onnx", "onnx_legacy"])

@@ -37,13 +37,13 @@ class Frozen(nn.Module):
 
 
 @pytest.fixture
-def verdict():
+def verdict(monkeypatch):
     """Return the verdict of a check whose first examination is ``examine``."""
 
-    def of(examine, monkeypatch, **options):
+    def of(examine, module=None, **options):
         monkeypatch.setattr(interventions, "examine", examine)
         options = {"checks": ["parity"], "max_examples": 2, **options}
-        return check_export(Frozen(), (torch.ones(2, 3),), target="trace", **options)
+        return check_export(module or Frozen(), (torch.ones(2, 3),), target="trace", **options)
 
     return of
 
@@ -52,10 +52,26 @@ def named(text):
     """Return an examination that adds a cause."""
 
     def examine(scene, known):
-        cause = Cause(kind="masked rows", text=text)
+        cause = Cause(kind="own seed", text=text)
         return dataclasses.replace(known, causes=(*known.causes, cause))
 
     return examine
+
+
+def never(*_):
+    raise AssertionError
+
+
+def without_end(*_):
+    while True:
+        time.sleep(0.01)
+
+
+def blocks(*_):
+    held = ctypes.CDLL(None)
+    lock = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        held.pthread_mutex_lock(lock)
 
 
 def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypatch):
@@ -64,7 +80,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
     def examine(scene, known):
         raise RuntimeError("no luck")
 
-    found = verdict(examine, monkeypatch)
+    found = verdict(examine)
     assert found.failure == "OutputsDiffer"
     (left,) = found.diagnosis.not_examined
     assert left.startswith("interventions on eager: RuntimeError: no luck (test_diagnose.py:")
@@ -80,11 +96,7 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
     monkeypatch.setattr(failing_sizes, "examine", named("after"))
     monkeypatch.setattr(first_difference, "examine", named("between"))
     monkeypatch.setattr(rules, "examine", lambda *_: os._exit(0))
-
-    def examine(scene, known):
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-    found = verdict(examine, monkeypatch)
+    found = verdict(lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
     assert found.failure == "OutputsDiffer"
     assert found.diagnosis.not_examined == (
         "interventions on eager: ended the process by signal 11",
@@ -97,31 +109,19 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
 @needs_fork
 def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 0.1)
-    monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
     monkeypatch.setattr(diagnose, "GRACE", 0.1)
-    monkeypatch.setattr(rules, "examine", named("seen"))
-
-    def examine(scene, known):
-        held = ctypes.CDLL(None)
-        lock = ctypes.create_string_buffer(64)
-        for _ in range(2):
-            held.pthread_mutex_lock(lock)
-
+    monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
     monkeypatch.setattr(log, "DIAGNOSIS", 2.0)
-    found = verdict(examine, monkeypatch)
+    monkeypatch.setattr(rules, "examine", named("seen"))
+    found = verdict(blocks)
     assert "interventions on eager: did not return within 0.3 s" in found.diagnosis.not_examined
 
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 1.0)
     monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
-
-    def examine(scene, known):
-        while True:
-            time.sleep(0.01)
-
     monkeypatch.setattr(log, "DIAGNOSIS", 1.0)
-    found = verdict(examine, monkeypatch)
+    found = verdict(without_end)
     assert found.failure == "OutputsDiffer"
     first, *others = found.diagnosis.not_examined
     assert first.startswith("interventions on eager: no return within ")
@@ -134,12 +134,7 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
 def test_an_examination_may_not_take_the_time_of_the_others(verdict, monkeypatch):
     monkeypatch.setattr(diagnose, "SHARE", 0.01)
     monkeypatch.setattr(rules, "examine", named("seen"))
-
-    def examine(scene, known):
-        while True:
-            time.sleep(0.01)
-
-    found = verdict(examine, monkeypatch)
+    found = verdict(without_end)
     assert "interventions on eager: no return within 0.1 s" in found.diagnosis.not_examined
     assert "no time left" not in str(found.diagnosis.not_examined)
 
@@ -156,26 +151,15 @@ def test_the_examination_that_runs_is_shown():
     assert rows[-1] == "diagnosis: known defects"
 
 
-def test_without_diagnose_nobody_looks_for_no_cause(verdict, monkeypatch):
-    def examine(scene, known):
-        raise AssertionError
-
-    found = verdict(examine, monkeypatch, diagnose=False)
-    assert found.failure == "OutputsDiffer"
-    assert found.diagnosis == NOTHING
+@pytest.mark.parametrize(
+    ("module", "options", "failure"),
+    [(Frozen(), {"diagnose": False}, "OutputsDiffer"), (nn.ReLU(), {}, None)],
+    ids=["not wanted", "a pass"],
+)
+def test_nobody_looks_for_a_cause(verdict, module, options, failure):
+    found = verdict(never, module, **options)
+    assert (found.failure, found.diagnosis) == (failure, NOTHING)
     assert "diagnosis" not in found.seconds
-
-
-def test_a_pass_is_not_diagnosed(verdict, monkeypatch):
-    def examine(scene, known):
-        raise AssertionError
-
-    monkeypatch.setattr(interventions, "examine", examine)
-    passed = check_export(
-        nn.ReLU(), (torch.ones(2, 3),), target="trace", checks=["parity"], max_examples=2
-    )
-    assert passed.status == "passed"
-    assert "diagnosis" not in passed.seconds
 
 
 def test_a_frozen_branch_is_named_even_if_no_time_is_left(monkeypatch):

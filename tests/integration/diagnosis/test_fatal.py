@@ -15,10 +15,11 @@ from pytest_torchexport.results.diagnosis import NOTHING
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="the call is made in a fork")
 
-X = torch.randn(4, 3)
+X = torch.ones(4, 3)
 LENGTHS = {
     "shapes": {"x": "6", "lengths": "3"},
     "values": {"lengths": (0, 1 << 38)},
+    "max_examples": 5,
 }
 
 
@@ -53,41 +54,9 @@ class Endless(nn.Module):
         return x * 2
 
 
-class Reads(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
-            lengths = torch.full([1], 1 << 38, dtype=torch.int64)
-            x = x + torch.segment_reduce(x.flatten(), "sum", lengths=lengths, unsafe=True)
-        return x * 2
-
-
-class Parent(nn.Module):
-    def __init__(self, part):
-        super().__init__()
-        self.part = part
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.part(x + 1)
-
-
-def endless(x: Tensor) -> Tensor:
-    return torch.while_loop(lambda y: (y * y).sum() >= 0, lambda y: (y * 1.0,), (x * 2,))[0]
-
-
-class EndlessExported(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
-            return endless(x)
-        return x * 2
-
-
-def checked(module, *args, target, **options):
-    return check_export(module, args, target=target, max_examples=5, **options)
-
-
-def test_an_operator_to_which_only_the_trace_gets_is_named_with_its_line():
-    lengths = torch.tensor([1, 2, 3])
-    found = checked(Sums(), torch.ones(6), lengths, target="trace", **LENGTHS)
+def test_an_operator_to_which_only_the_trace_gets_is_named_and_the_remedy_helps():
+    args = torch.ones(6), torch.tensor([1, 2, 3])
+    found = check_export(Sums(), args, target="trace", **LENGTHS)
     assert found.failure == "ArtifactCrashed"
     assert found.diagnosis.not_examined == ()
     place = found.diagnosis.place
@@ -95,9 +64,9 @@ def test_an_operator_to_which_only_the_trace_gets_is_named_with_its_line():
     assert place.where.text.startswith("return torch.segment_reduce")
     (cause,) = found.diagnosis.causes
     assert cause.kind == "fatal operator"
-    assert cause.text.startswith("aten.segment_reduce ends the process by SIGSEGV")
-    # What is compiled keeps the check.
-    followed = checked(SumsScripted(), torch.ones(6), lengths, target="trace", **LENGTHS)
+    assert cause.text.startswith("aten.segment_reduce ends the process by SIGSEGV; eager does not ")
+    assert cause.remedy.endswith("by @torch.jit.script")
+    followed = check_export(SumsScripted(), args, target="trace", **LENGTHS)
     assert followed.status == "passed", followed
 
 
@@ -117,31 +86,9 @@ def test_memory_that_is_used_up_before_the_first_operator_has_no_operator(scene_
 
 
 @slow
-def test_a_question_that_leads_to_the_operator_is_the_cause():
-    found = checked(Parent(Reads()), X, target="script")
-    assert found.failure == "ArtifactCrashed"
-    assert found.diagnosis.owner == "model"
-    assert found.diagnosis.place.operator == "aten.segment_reduce"
-    (cause,) = found.diagnosis.causes
-    assert cause.kind == "export-only branch"
-    assert cause.where.text == "if torch.jit.is_scripting():"
-
-
-@slow
 def test_a_loop_without_end_is_named_with_an_operator_of_it():
-    found = checked(Endless(), X, target="script", time_limit=15)
+    found = check_export(Endless(), (X,), target="script", max_examples=5, time_limit=15)
     assert found.failure == "ArtifactHung"
     assert found.diagnosis.place.operator == "aten.mul"
     assert found.diagnosis.place.where.text == "x = x * 1.0"
     assert "in a loop without end" in found.diagnosis.causes[0].text
-
-
-@slow
-@pytest.mark.parametrize("target", ["export", "onnx"])
-def test_an_operator_that_does_not_return_is_named(target):
-    found = checked(EndlessExported(), X, target=target, time_limit=15)
-    assert found.failure == "ArtifactHung"
-    if target == "export":
-        assert found.diagnosis.place.operator == "while_loop"
-        assert found.diagnosis.place.where.text == "return endless(x)"
-    assert found.diagnosis.causes[0].where.text == "if torch.compiler.is_compiling():"

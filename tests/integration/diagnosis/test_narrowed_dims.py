@@ -17,14 +17,14 @@ def narrowed(function, *, rows=3, target="export", **options):
     return found, cause
 
 
-def test_a_range_that_torchs_own_code_narrows_is_the_remedy():
+def test_a_range_that_torchs_own_code_narrows_is_the_remedy_and_helps():
     def forward(x):
         return torch.cdist(x, CODES)  # another method from 26 rows on
 
     found, cause = narrowed(forward, rows=20)
-    assert found.diagnosis.owner == "capture"
+    assert (found.diagnosis.owner, cause.kind) == ("capture", "guard")
     assert "no line of forward is known" in cause.text
-    assert cause.remedy.endswith('dims={"batch": (1, 25)}')
+    assert cause.remedy == 'if it stays in these sizes: dims={"batch": (1, 25)}'
     followed = check_export(
         forward, (torch.ones(20, 4),), target="export", dims={"batch": (1, 25)}, max_examples=5
     )
@@ -50,41 +50,12 @@ def test_the_condition_is_named_that_the_artifact_fails_for(target, line):
     assert "export once for each side" in cause.remedy
 
 
-def test_a_condition_on_two_sizes_is_named_that_the_examples_sizes_do_not_meet():
-    def forward(x):
-        return x * 2 if x.shape[0] * x.shape[1] == 77 else x
-
-    dims = {"batch": (1, 16), "time": (1, 16)}
-    found, cause = narrowed(forward, shapes={"x": "batch time"}, dims=dims)
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen branch")
-    assert cause.where.text == "return x * 2 if x.shape[0] * x.shape[1] == 77 else x"
-
-
 def test_the_steps_that_an_artifact_takes_are_declared_as_a_range():
     def forward(x):
         return x * 2 if x.shape[0] % 2 == 0 else x
 
-    found, cause = narrowed(forward, rows=4, target="onnx")
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen branch")
+    _, cause = narrowed(forward, rows=4, target="onnx")
     assert 'dims={"batch": range(2, 9, 2)}; else export once' in cause.remedy
-
-
-def test_a_condition_on_a_size_of_one_is_the_models():
-    def forward(x):
-        return x * 2 if x.shape[0] == 1 else x + 1
-
-    found, cause = narrowed(forward)
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen branch")
-    assert 'dims={"batch": (2, 6)}' in cause.remedy
-
-
-def test_what_torch_decides_of_a_size_of_none_is_its_minimum():
-    def forward(x):
-        return x.mean(0)
-
-    found, cause = narrowed(forward, target="onnx", dims={"batch": (0, 6)})
-    assert (found.diagnosis.owner, cause.kind) == ("capture", "guard")
-    assert "as if no dynamic size were below 2" in cause.text
 
 
 def test_tied_dims_get_no_range():

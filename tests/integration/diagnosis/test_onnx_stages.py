@@ -7,10 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytest_torchexport import check_export, engine
-from pytest_torchexport.config.options import Options
-from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport import check_export
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -43,30 +40,12 @@ class PadsAndPools(nn.Module):
         return F.max_pool2d(y, 2) * 2
 
 
-class SumsHalfs(nn.Module):
-    """The exporter leaves out the cast back to float16 behind the sum."""
-
-    def forward(self, x):
-        return (x * 0.5).sum(-1)
-
-
 class Freezes(nn.Module):
     def forward(self, x):
         return x * int(x.shape[0])
 
 
-class Tracks(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x):
-        self.calls += 1
-        return x * self.calls
-
-
 NEGATIVE = -torch.arange(1.0, 33.0).view(1, 2, 4, 4)
-INDEX = torch.tensor([0, 0, 1, 1])
 
 
 @pytest.fixture
@@ -85,38 +64,27 @@ def agreement(diagnosis):
     return [stage.agrees for stage in diagnosis.stages]
 
 
-def test_a_number_that_the_exporters_optimizer_drops_is_named_with_its_line(diagnosed):
+def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_helps(diagnosed):
     found = diagnosed(Divides(), torch.zeros(2, 3))
     assert found.owner == "exporter's optimizer"
     assert agreement(found) == [True, True, False, False]
-    assert found.place.operator == "aten.add"
-    assert found.place.where.text == "return x / (y + 1e-8)"
+    assert (found.place.operator, found.place.where.text) == ("aten.add", "return x / (y + 1e-8)")
     (cause,) = found.causes
     assert cause.remedy == "torch.onnx.export(..., optimize=False)"
     assert found.not_examined == ()
-
-
-def test_with_the_option_that_is_advised_the_module_passes():
     options = {"export_options": {"onnx": {"optimize": False}}}
-    found = check_export(Divides().eval(), (torch.zeros(2, 3),), target="onnx", **EVERY, **options)
-    assert found.status == "passed", found
+    passed = check_export(Divides().eval(), (torch.zeros(2, 3),), target="onnx", **EVERY, **options)
+    assert passed.status == "passed", passed
 
 
 def test_an_operator_that_is_translated_wrongly_is_named_with_its_line(diagnosed):
-    values = torch.tensor([1.0, 3.0, 5.0, 9.0])
-    found = diagnosed(Averages(), torch.zeros(4), INDEX, values)
+    index, values = torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 3.0, 5.0, 9.0])
+    found = diagnosed(Averages(), torch.zeros(4), index, values)
     assert found.owner == "translation"
     assert agreement(found) == [True, False, False, False, False]
     assert found.place.operator == "aten.scatter_reduce"
     assert found.place.where.text == 'return y.scatter_reduce(0, index, values, "mean") + 1'
     assert found.causes == ()
-
-
-def test_a_dtype_that_the_translation_changes_is_not_blamed_on_the_optimizer(diagnosed):
-    found = diagnosed(SumsHalfs(), torch.ones(2, 3, dtype=torch.float16))
-    assert found.owner == "translation"
-    assert found.place.operator == "prims.convert_element_type"
-    assert found.place.where.text == "return (x * 0.5).sum(-1)"
 
 
 def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
@@ -136,35 +104,12 @@ def test_what_a_trace_froze_is_named_on_its_exporter_too(diagnosed):
     assert agreement(found) == [False, False, False]
 
 
-def test_a_state_that_shows_in_a_row_of_calls_alone_has_no_stages(diagnosed):
-    assert diagnosed(Tracks(), torch.ones(2, 3), checks=["state"]).stages == ()
-
-
-@pytest.fixture
-def file(tmp_path):
-    """A file of PadsAndPools, as another script would write it."""
-    program = torch.onnx.export(PadsAndPools().eval(), (NEGATIVE,), dynamo=True, verbose=False)
-    program.save(str(tmp_path / "model.onnx"))
-    return tmp_path / "model.onnx"
-
-
-def test_a_file_from_elsewhere_gets_the_switch_too_from_the_clean_process(file):
-    plan = Plan(target="onnx", device="cpu", options=Options(checks=("parity",), max_examples=2))
-    found = engine.check_artifact(file, PadsAndPools(), Call((NEGATIVE,)), plan).diagnosis
-    assert found.owner == "runtime's optimizer"
-    assert [cause.remedy for cause in found.causes] == [
-        'ort.InferenceSession(..., disabled_optimizers=["Pad_Fusion"])'
-    ]
-    assert found.place is None
-    assert found.not_examined == (
-        "operator: the file may run in a clean process only, which shows no values inside",
-    )
-
-
 def test_an_isolated_item_runs_no_file_in_this_process(diagnosed, monkeypatch):
     from pytest_torchexport.diagnosis import onnx_models
 
     monkeypatch.setattr(onnx_models, "TensorFile", None)
     found = diagnosed(PadsAndPools(), NEGATIVE, isolate=True)
-    assert found.owner == "runtime's optimizer"
-    assert len(found.causes) == 1
+    assert found.owner is None
+    assert found.not_examined == (
+        "stages to ONNX Runtime: the file may run in a clean process only",
+    )

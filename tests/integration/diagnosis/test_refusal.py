@@ -1,19 +1,19 @@
-"""diagnosis/refusal.py: each row of the table of refusals is what its example is refused for."""
+"""diagnosis/refusal.py: what an exporter refuses is named with its line, in programs that it really refuses."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from specs import spec_of
+from torch.export import Dim
 from upstream_examples import example
 
-from pytest_torchexport import check_export, register_target, targets
-from pytest_torchexport.diagnosis.refusal import explained
+from pytest_torchexport import targets
+from pytest_torchexport.diagnosis.refusal import BY_VALUES, SIZE, STATIC, explained, undecided
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.targets.upstream.rows import rows
-from pytest_torchexport.testing import FakeTarget
 
 ROWS = [
     pytest.param(row, id=f"{row.targets[0]}-{row.cause[:40].replace(' ', '-')}")
@@ -22,83 +22,134 @@ ROWS = [
 ]
 
 
-def refused(module, call, target):
-    """Return what the exporter raises."""
-    spec = spec_of(module.forward, *call, shapes={})
-    with quiet("cpu"), suppress_output():
-        try:
-            targets.get(target).export(module, Call(call), spec)
-        except Exception as error:  # each exporter has classes of its own
-            return error
-    raise AssertionError("it was exported")
-
-
 @pytest.mark.filterwarnings("ignore:torch.quantize")
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_is_what_its_example_is_refused_for(row, tmp_path):
+def test_a_row_of_the_table_is_what_its_example_is_refused_for(row, tmp_path):
     (target, *_) = row.targets
     if target.startswith("onnx"):
         pytest.importorskip("onnxscript")
     module, call = example(row.example, tmp_path)
-    error = refused(module, call, target)
-    found = explained(error, target, module)
-    assert found.causes, condense(error)
+    spec = spec_of(module.forward, *call, shapes={})
+    # Each exporter has classes of its own.
+    with quiet("cpu"), suppress_output(), pytest.raises(Exception) as caught:
+        targets.get(target).export(module, Call(call), spec)
+    found = explained(caught.value, target, module)
+    assert found.causes, condense(caught.value)
     (cause,) = found.causes
     own, _, _ = row.remedy.partition("{")
-    assert cause.remedy.startswith(own), (cause, condense(error))
+    assert cause.remedy.startswith(own), (cause, condense(caught.value))
     assert (found.owner, cause.kind) == (row.owner, row.kind)
     if target != "onnx_legacy" and row.line:
         assert cause.where is not None
 
 
-def test_other_words_are_those_of_the_exporter():
-    class Odd(torch.nn.Module):
-        def forward(self, x):
-            if torch.jit.is_tracing():
-                raise RuntimeError("nobody knows this")
-            return x
+# -- what torch.export could not decide ------------------------------------------------------------
 
-    found = check_export(Odd(), (torch.ones(2),), target="trace", checks=["parity"])
-    assert found.reason == "RuntimeError: nobody knows this"
-    assert [cause.kind for cause in found.diagnosis.causes] == ["export-only branch"]
+TWO = "x = x if x.sum() > 0 else (-x if x.max() > 1 else x + 1)"
+# What asks for a value, in programs that end by returning x: the kind, the text, the program.
+BY_VALUE = [
+    ("if", "x.sum() > 0", "if x.sum() > 0:\n    return -x"),
+    ("if", "m > 3", "m = x.max().item()\nif m > 3:\n    return -x"),
+    (
+        "if",
+        "x.sum() > 0 and x.max() > 1",
+        "if (\n    x.sum() > 0  # a sum\n    and x.max() > 1\n):\n    return -x",
+    ),
+    ("if", "x.max() > 2", "if x.shape[0] > 99:\n    return x\nelif x.max() > 2:\n    return -x"),
+    ("if", "bool(x.sum() > 0)", "match bool(x.sum() > 0):\n    case True:\n        return -x"),
+    ("if", "row.sum() > 0", "x = torch.stack([row for row in x if row.sum() > 0])"),
+    ("if", "int(x.sum() > 0)", "x = [torch.relu, torch.neg][int(x.sum() > 0)](x)"),
+    ("while", "x.norm() > 1", "while x.norm() > 1:\n    x = x / 2"),
+    ("for", "range(int(x.sum()))", "for i in range(int(x.sum())):\n    x = x + i"),
+    ("assert", "x.sum() > 0", "assert x.sum() > 0, 'positive'"),
+    ("number", "int(row.sum())", "n = [int(row.sum()) for row in [x[0], x[1]]]\nx = x * n[0]"),
+    # torch does not say which of two conditions on one line it means.
+    ("if", TWO, TWO),
+]
+BY_SIZE = [
+    ("guard", "x.shape[0] > 4", SIZE, "if x.shape[0] > 4:\n    return -x"),
+    ("frozen size", "int(x.shape[0])", STATIC, "x = sum(x[i] for i in range(int(x.shape[0])))"),
+    (
+        "frozen size",
+        "int(x.shape[0])",
+        STATIC,
+        "n = int(x.shape[0]) if not self.training else x.shape[0]\nx = x * [*range(n)][-1]",
+    ),
+    (
+        "guard",
+        "the operations of forward take fewer sizes than are declared",
+        'declare what the export takes: "3*_rows" in place of "rows" in shapes',
+        "x = x.view(3, -1)",
+    ),
+    (
+        "frozen size",
+        "the operations of forward take rows only as 6",
+        'declare it fixed: 6 in place of "rows" in shapes',
+        "x = x.view(6, 4)",
+    ),
+]
 
 
-def refused_by(name, make):
-    register_target(name, FakeTarget(make))
-    x = (torch.ones(2, 3),)
-    return check_export(torch.nn.Linear(3, 2), x, target=name, max_examples=1)
+def forward_of(body, folder):
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    module, _ = example(f"def forward(self, x):\n{lines}    return x\n", folder)
+    return module
 
 
-@pytest.mark.parametrize("always", [False, True], ids=["with gradients", "always"])
-def test_the_grad_mode_is_the_cause_only_if_the_exporter_takes_the_other(always):
-    def make(module):
-        if always or torch.is_grad_enabled():
-            raise ValueError("no view of these strides")
-        return module
-
-    found = refused_by(f"grad_{always}".lower(), make)
-    assert found.failure == "ExportRefused"
-    kinds = [cause.kind for cause in found.diagnosis.causes]
-    assert kinds == ([] if always else ["mode-dependent operator"])
-    if not always:
-        assert "torch.no_grad()" in found.diagnosis.causes[0].remedy
+def refused(body, folder, **options):
+    """Return the cause of the refusal of a program."""
+    torch.compiler.reset()
+    with quiet("cpu"), suppress_output(), pytest.raises(Exception) as caught:
+        torch.export.export(forward_of(body, folder), (torch.rand(6, 4),), **options)
+    return undecided(caught.value)
 
 
-def test_the_grad_mode_is_no_cause_of_a_refusal_that_does_not_come_again():
-    refusals = iter([True])
+@pytest.mark.parametrize(
+    ("kind", "text", "body", "strict"),
+    [
+        *((*row, False) for row in BY_VALUE),
+        # Strict capture says it in words of its own, and knows other things.
+        *((*row, True) for row in BY_VALUE[:2]),
+    ],
+    ids=lambda item: str(item)[:20].replace(" ", "-"),
+)
+def test_what_asks_for_a_value_is_named_with_its_line_and_remedy(
+    kind, text, body, strict, tmp_path
+):
+    cause = refused(body, tmp_path, strict=strict)
+    assert cause.kind == "data-dependent value"
+    assert cause.text == BY_VALUES[kind][0].format(text=text)
+    assert cause.remedy == BY_VALUES[kind][1]
+    assert cause.where.file.startswith(str(tmp_path))
 
-    def make(module):
-        if next(refusals, False):
-            raise ValueError("locked")
-        return module
 
-    assert refused_by("grad_once", make).diagnosis.causes == ()
+@pytest.mark.parametrize(
+    ("kind", "text", "remedy", "body"), BY_SIZE, ids=lambda item: item[:20].replace(" ", "-")
+)
+def test_what_narrows_a_size_is_named_with_its_remedy(kind, text, remedy, body, tmp_path):
+    cause = refused(body, tmp_path, dynamic_shapes=({0: Dim("rows", min=2, max=16)},))
+    assert cause.kind == kind
+    assert cause.text.startswith(text)
+    assert cause.remedy.startswith(remedy)
 
 
-def test_a_call_without_gradients_has_no_such_cause():
-    def make(module):
-        raise ValueError("no view of these strides")
+def test_other_refusals_are_not_about_control_flow(tmp_path):
+    assert refused("x = x @ torch.zeros(7, 7)", tmp_path) is None
 
-    with torch.no_grad():
-        found = refused_by("grad_none", make)
-    assert found.diagnosis.causes == ()
+
+TAKEN = [
+    "return torch.cond(x.sum() > 0, lambda v: v * 2, lambda v: -v, (x,))",
+    "for i in range(8):\n    x = torch.where(i < x.sum(), x + 1, x)",
+    "torch._assert_async(x.sum() > 0, 'positive')",
+    "return x * x.sum().item()",
+    "n = x.sum().long().item()\ntorch._check(n >= 0)\nreturn torch.zeros(n, 3)",
+    "y = x[x >= 0]\ntorch._check(y.shape[0] > 2)\nif y.shape[0] > 2:\n    return y.sum()",
+]
+
+
+@pytest.mark.parametrize("body", TAKEN, ids=lambda item: item[:20].replace(" ", "-"))
+def test_torch_export_takes_what_is_advised(body, tmp_path):
+    module, x = forward_of(body, tmp_path), torch.rand(4, 4)
+    with quiet("cpu"), suppress_output():
+        program = torch.export.export(module, (x,))
+    torch.testing.assert_close(program.module()(x), module(x))

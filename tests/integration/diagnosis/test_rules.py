@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import importlib
 import math
 
@@ -12,8 +11,6 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.diagnosis import first_difference, rules
-from pytest_torchexport.results.diagnosis import NOTHING
 
 X = torch.arange(12.0).reshape(4, 3)
 
@@ -126,75 +123,6 @@ def test_a_number_is_named_in_the_librarys_function_that_makes_it(tmp_path, monk
     found = checked(Calls())
     assert found.diagnosis.causes[0].kind == "frozen size"
     assert str(found.where) == "enhancing/__init__.py:5  rows = float(x.shape[0])"
-
-
-class DecidesInBetween(nn.Module):
-    """A value decides between the size and the operator that it is given to."""
-
-    def forward(self, x):
-        rows = int(x.shape[0])
-        if x.sum() > 2:
-            return x.reshape(rows, -1) * 2
-        return x
-
-
-@pytest.mark.parametrize("rows", [1, 4])
-def test_a_size_is_named_on_every_call(rows, scene_of):
-    scene = scene_of(DecidesInBetween(), torch.ones(2, 3), max_examples=20)
-    recipe = dataclasses.replace(scene.recipe, sizes={"batch": rows})
-    leaves = tuple(dataclasses.replace(leaf, kind="ones") for leaf in recipe.leaves)
-    scene = dataclasses.replace(scene, recipe=dataclasses.replace(recipe, leaves=leaves))
-    assert not scene.agrees()
-    known = rules.examine(scene, first_difference.examine(scene, NOTHING))
-    (cause,) = known.causes
-    assert (known.owner, cause.kind) == ("model", "frozen size")
-    assert "rows = int(x.shape[0])" in str(cause.where)
-
-
-class Chooses(nn.Module):
-    """Each row goes to one of the layers: on the example's path, too, another one may be chosen."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
-
-    def forward(self, x):
-        chosen = x.argmax(1)
-        out = torch.zeros_like(x)
-        for number in chosen.unique():
-            rows = torch.where(chosen == number)[0]
-            out.index_add_(0, rows, self.layers[number](x[rows]))
-        return out
-
-
-def test_a_loop_is_named_that_other_values_run_another_number_of_times():
-    found = checked(Chooses(), torch.eye(4)[:3], checks=["parity", "control_flow"])
-    (cause,) = found.diagnosis.causes
-    assert (found.diagnosis.owner, cause.kind) == ("model", "unrolled loop")
-    assert cause.where.text == "for number in chosen.unique():"
-
-
-class WritesIntoItsOwn(nn.Module):
-    def forward(self, x):
-        places = torch.tensor([0, 1])
-        places += torch.arange(2)
-        return x[:, places]
-
-
-class OutOfPlace(nn.Module):
-    def forward(self, x):
-        places = torch.tensor([0, 1])
-        places = places + torch.arange(2)
-        return x[:, places]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_constant_that_each_run_writes_into_is_the_cause_and_the_remedy_helps():
-    (cause,) = checked(WritesIntoItsOwn()).diagnosis.causes
-    assert cause.kind == "changed by the export"
-    assert cause.where.text == "places = torch.tensor([0, 1])"
-    assert check_export(OutOfPlace(), (X,), target="trace").status == "passed"
 
 
 class CountsInALibrarysWay(nn.Module):

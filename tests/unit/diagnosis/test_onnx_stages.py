@@ -17,7 +17,6 @@ from pytest_torchexport.results.diagnosis import Stage
 from pytest_torchexport.targets.upstream.rows import onnx_optimizers
 
 RULES = onnx_optimizers()
-OPTIMIZERS = (*RULES,)
 
 ORDER = (CAPTURED, REFERENCE, TRANSLATED, OPTIMIZED, SHIPPED)
 YES, NO, OPEN, UNTRIED = "yes", "no", "?", "-"
@@ -55,41 +54,31 @@ def test_the_owner_lies_between_the_last_right_stage_and_the_next(results, owner
 CONTAINER = "Level1_RuleBasedTransformer"
 
 
-class Runtime:
-    """A runtime that is wrong if ``wrong(enabled)``; ``sessions`` counts how often it was asked."""
+def named(wrong):
+    """Return the optimizer that is named of a runtime that is wrong if ``wrong(enabled)``."""
+    sessions = []
 
-    def __init__(self, wrong):
-        self.wrong = wrong
-        self.sessions = 0
-
-    def is_right(self, disabled):
-        self.sessions += 1
-        names = {*OPTIMIZERS, *RULES[CONTAINER]} - set(disabled)
+    def is_right(disabled):
+        sessions.append(disabled)
+        names = {*RULES, *RULES[CONTAINER]} - set(disabled)
         if CONTAINER in disabled:
             names -= set(RULES[CONTAINER])
-        return not self.wrong(names)
+        return not wrong(names)
+
+    found = guilty(is_right)
+    assert len(sessions) <= 18
+    return found
 
 
-def named(runtime):
-    return guilty(runtime.is_right)
-
-
-@pytest.mark.parametrize("name", [OPTIMIZERS[1], "GeluFusionL2", OPTIMIZERS[-1], "Pad_Fusion"])
-def test_one_guilty_optimizer_is_named(name):
-    runtime = Runtime(lambda enabled: name in enabled)
-    assert named(runtime) == (name,)
-    assert runtime.sessions <= 18
+@pytest.mark.parametrize("name", [[*RULES][1], "GeluFusionL2", [*RULES][-1], "Pad_Fusion"])
+def test_the_guilty_optimizer_is_named(name):
+    assert named(lambda enabled: name in enabled) == name
 
 
 def test_of_two_that_work_together_the_later_is_named():
-    both = {"ConstantFolding", "GeluFusionL2"}
-    assert named(Runtime(lambda enabled: both <= enabled)) == ("GeluFusionL2",)
+    assert named(lambda enabled: {"ConstantFolding", "GeluFusionL2"} <= enabled) == "GeluFusionL2"
 
 
-def test_two_that_are_wrong_each_by_itself_are_named_both():
-    either = {"MatMulAddFusion", "GeluFusionL2"}
-    assert named(Runtime(lambda enabled: either & enabled)) == ("MatMulAddFusion", "GeluFusionL2")
-
-
-def test_an_optimizer_that_the_table_lacks_is_not_guessed():
-    assert named(Runtime(lambda _: True)) == ()
+def test_neither_of_two_nor_one_that_the_table_lacks_is_guessed():
+    assert named(lambda enabled: {"MatMulAddFusion", "GeluFusionL2"} & enabled) is None
+    assert named(lambda _: True) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pytest_torchexport.diagnosis.remedies import (
-    as_a_tensor,
     of_a_condition,
     with_a_write,
     without_a_number,
@@ -31,25 +30,6 @@ from pytest_torchexport.results.source_line import SourceLine
 def test_sizes_stay_sizes(line, other):
     remedy = without_a_number(SourceLine("net.py", 3, line))
     assert (remedy == f"leave the size as it is: {other}") if other else ("without int()" in remedy)
-
-
-@pytest.mark.parametrize(
-    ("line", "other"),
-    [
-        ("return x - float(x.max())", "return x - x.max()"),
-        ("y = x * x.abs().sum().item()", "y = x * x.abs().sum()"),
-        # A tensor cannot stand there, or would be made a constant again.
-        ("return x[:, index.item()]", ""),
-        ("return self.experts[best.item()](x)", ""),
-        ("return torch.tensor([float(x[0]), 1.0])", ""),
-        ("if x.sum().item() > 3:", ""),
-        ("return x * float('inf')", ""),
-        ("def forward(self, x): return x * float(x.max())", ""),
-    ],
-)
-def test_tensors_stay_tensors(line, other):
-    remedy = as_a_tensor(SourceLine("net.py", 3, line))
-    assert (remedy == f"keep it a tensor: {other}") if other else ("torch's operators" in remedy)
 
 
 def test_a_new_tensor_under_an_old_name_becomes_a_write():

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pytest_torchexport.diagnosis.reproducer.directory import HALF
 from pytest_torchexport.plugin.kept import kept_in, retained, tidy
+from pytest_torchexport.results.files import HALF
 
 NAMES = [
     "a/b.py::test[trace-cpu]", "a-b.py::test[trace-cpu]", "a b.py::test[trace-cpu]", "a.py::test[trace-cpu-x/y]",
