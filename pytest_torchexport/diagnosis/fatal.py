@@ -32,7 +32,7 @@ from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.outcomes.observe import Raised, observe
 from pytest_torchexport.outcomes.operators import dispatched, name_of_packet
 from pytest_torchexport.outcomes.tape import is_behind
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place
+from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Place
 from pytest_torchexport.results.failures import ArtifactHung
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.sandbox import guard
@@ -128,29 +128,25 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
     run = partial(_in_a_row, scene, _artifact(scene), call, step)
     end = in_fork(partial(_limited, scene, run), WAIT)
     number, name, seconds = last.read()
-    hung = isinstance(scene.failure, ArtifactHung)
-    cause = Cause(kind="fatal operator", text=f"does not return within {WAIT:g} s")
+    hung, text = isinstance(scene.failure, ArtifactHung), ""
+    kind: CauseKind = "fatal operator"
     if _is_out_of_memory(end):
-        cause = replace(cause, text="uses up the memory that is allowed")
-    elif not isinstance(end, Death) or end.raised or (end.seconds is not None) is not hung:
-        # Not as the failure says.
-        told = "returns" if end is None else end if isinstance(end, Death) else f"raises {end.type}"
+        text = "uses up the memory that is allowed"
+    elif isinstance(end, Death) and not end.raised and (end.seconds is not None) is hung:
+        how = signal.Signals(end.signal).name if end.signal else f"exit status {end.status}"
+        text = f"does not return within {WAIT:g} s" if hung else f"ends the process by {how}"
+        if hung and number > MANY_STEPS and seconds < LONG:
+            text = f"is run in a loop without end: {number} operators within {WAIT:g} s"
+            kind, number = "endless loop", number // 2  # an operator in the loop
+    if not (text and name):  # not as the failure says, or in no operator
+        told = f"raises {end.type}" if isinstance(end, Raised) else "returns"
+        if isinstance(end, Death):
+            told = f"{end}, in no operator of torch"
         return f"run step by step, the call {told}"
-    elif hung and number > MANY_STEPS and seconds < LONG:
-        text = f"is run in a loop without end: {number} operators within {WAIT:g} s"
-        cause = Cause(kind="endless loop", text=text)
-        number //= 2  # an operator in the loop
-    elif not hung:
-        how = f"exit status {end.status}"
-        if end.signal is not None:
-            how = signal.Signals(end.signal).name
-        cause = replace(cause, text=f"ends the process by {how}")
-    if not name:
-        return "run step by step, the call ends in no operator of torch"
     place = in_fork(partial(step_place, scene, call, number), WAIT)
     if isinstance(place, Death):
         return f"the run up to {name} {place}"
-    return replace(cause, text=f"{place.operator} {cause.text}", where=place.where), place
+    return Cause(kind=kind, text=f"{place.operator} {text}", where=place.where), place
 
 
 def _limited(scene: Scene, run: Callable[[], Raised | None]) -> Raised | None:

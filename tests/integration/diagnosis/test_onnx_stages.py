@@ -68,7 +68,7 @@ def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_hel
     found = diagnosed(Divides(), torch.zeros(2, 3))
     assert found.owner == "exporter's optimizer"
     assert agreement(found) == [True, True, False, False]
-    assert (found.place.operator, found.place.where.text) == ("aten.add", "return x / (y + 1e-8)")
+    assert found.place.where.text == "return x / (y + 1e-8)"
     (cause,) = found.causes
     assert cause.remedy == "torch.onnx.export(..., optimize=False)"
     assert found.not_examined == ()
