@@ -10,6 +10,8 @@ import dataclasses
 import os
 import secrets
 import shutil
+import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runner import (
@@ -47,7 +49,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.files import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
-from pytest_torchexport.targets.formats.contents import checksum_of, stored_parts
+from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 from pytest_torchexport.torch_private.memory import memory_of
 
@@ -259,8 +261,8 @@ def require(case: Case) -> None:
 def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Iterator[str]:
     """Yield a line with what takes most of the files, and how often each of it is stored."""
     found: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for part in stored_parts(directory) if directory is not None else ():
-        found[part.bytes, part.checksum].append(part.name)
+    for name, stored, checksum in _stored_parts(directory) if directory is not None else ():
+        found[stored, checksum].append(name)
     bytes_of = {key: key[0] * len(names) for key, names in found.items()}
     large = [key for key in found if bytes_of[key] > SMALL * files]
     most = sorted(large, key=bytes_of.__getitem__, reverse=True)[:SHOWN]
@@ -270,7 +272,7 @@ def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Ite
         if is_plain(tensor) and any(size == key[0] for key in most):
             # The legacy ONNX exporter stores the weights of linear layers transposed.
             for form in (tensor, tensor.t()) if tensor.dim() == 2 else (tensor,):
-                own.setdefault((size, checksum_of(form)), name)
+                own.setdefault((size, zlib.crc32(bits_of(form))), name)
     texts = []
     for key in most:
         times = f", stored {len(found[key])} times" if len(found[key]) > 1 else ""
@@ -278,6 +280,19 @@ def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Ite
         texts.append(f"{name}: {bytes_text(key[0])}{times}")
     if texts:
         yield f"the largest parts of the files: {'; '.join(texts)}"
+
+
+def _stored_parts(directory: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, bytes and checksum of the entries of archives and of the arrays of ONNX files."""
+    for path in sorted(directory.rglob("*")):
+        if path.suffix == ".onnx":
+            for name, array in onnx_model.arrays(path):
+                data = array.tobytes()
+                yield name, len(data), zlib.crc32(data)
+        elif path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    yield entry.filename.partition("/")[2], entry.file_size, entry.CRC
 
 
 def _likely(module: torch.nn.Module, size: ArtifactSize) -> tuple[str, str]:

@@ -32,10 +32,9 @@ from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecEr
 from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, DirectArtifact, NotApplicable
-from pytest_torchexport.targets.formats.branches import Branches
-from pytest_torchexport.targets.formats.facts import ProgramFacts
+from pytest_torchexport.targets.exporter_parts import EagerValue, packed
+from pytest_torchexport.targets.formats.facts import Branches, ProgramFacts
 from pytest_torchexport.targets.formats.load_errors import remedy_of
-from pytest_torchexport.targets.formats.onnx_values import EagerValue, packed
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
 

@@ -34,7 +34,7 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.failures import RoundTripDiffers
-from pytest_torchexport.targets.formats.devices import (
+from pytest_torchexport.targets.formats.facts import (
     RAISES,
     RETURNED,
     BakedDevice,

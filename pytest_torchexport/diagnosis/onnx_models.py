@@ -20,20 +20,15 @@ from pytest_torchexport.judge.case import Case, made_or_refused
 from pytest_torchexport.judge.runner import InProcess
 from pytest_torchexport.outcomes.observe import Outcome, raised
 from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.exporter_parts import OnnxArtifact
 from pytest_torchexport.targets.formats.onnx_inside import Inside, ReferenceFile, run_inside
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
 from pytest_torchexport.targets.formats.onnx_runtime import AS_SHIPPED, Optimizations, TensorFile
-from pytest_torchexport.targets.onnx import OnnxArtifact
-from pytest_torchexport.targets.onnx_legacy import LegacyArtifact
-
-# Without the exporter's optimizer. The old exporter itself folds constants.
-UNOPTIMIZED = {"optimize": False}
-LEGACY_UNOPTIMIZED = {"do_constant_folding": False}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxModel:
-    """An ONNX file. ``artifact``, an OnnxArtifact or LegacyArtifact, translates calls and values.
+    """An ONNX file. ``artifact``, an OnnxArtifact, translates calls and values.
 
     ``program``: the ExportedProgram whose nodes are named like its values; None if there is none.
     """
@@ -59,7 +54,7 @@ class OnnxModels:
     def plain(self) -> OnnxModel | str:
         """The model without the exporter's optimizer, or why there is none."""
         case = self.case
-        plain = LEGACY_UNOPTIMIZED if isinstance(case.artifact, LegacyArtifact) else UNOPTIMIZED
+        plain = dict(self.shipped.artifact.unoptimized)
 
         def made() -> OnnxModel | NotApplicable:
             # From the subject: an ExportedProgram that was translated once is not translated alike
@@ -116,7 +111,7 @@ class OnnxModels:
 
 def onnx_models(case: Case) -> OnnxModels | None:
     """Return the models of a case; None if its artifact is no ONNX model of this process."""
-    if not isinstance(case.artifact, OnnxArtifact | LegacyArtifact) or case.runner.isolated:
+    if not isinstance(case.artifact, OnnxArtifact) or case.runner.isolated:
         return None
     directory = case.resources.enter_context(tempfile.TemporaryDirectory(prefix="torchexport-"))
     return OnnxModels(case=case, directory=Path(directory))

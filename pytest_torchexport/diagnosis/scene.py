@@ -35,7 +35,7 @@ from pytest_torchexport.results.diagnosis import Place
 from pytest_torchexport.results.failures import Failure, SpecError, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.targets.base import Artifact
-from pytest_torchexport.targets.formats.branches import line_of_fx
+from pytest_torchexport.targets.formats.facts import line_of_fx
 
 # What torch captures for each target.
 CAPTURED = {

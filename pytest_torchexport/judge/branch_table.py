@@ -36,7 +36,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.source_line import SourceLine, short_path
 from pytest_torchexport.results.verdict import Branch, BranchStatus
-from pytest_torchexport.targets.formats.branches import Branches
+from pytest_torchexport.targets.formats.facts import Branches
 
 VERIFIED: Final = "verified"
 DIVERGES: Final = "diverges"

@@ -62,7 +62,6 @@ KINDS: Mapping[str, str] = {
     "training": "runs in training mode only",
     "recurrent": "torch.onnx.export takes it apart in a way of its own",
     "as_last": "its result is on the device of its last tensor",
-    "asserts_device": "raises if a tensor is not on the device that it names",
 }
 
 
@@ -374,7 +373,6 @@ _OTHER = (
     _row("cpu", device="cpu"),
     _row("cuda", device="cuda"),
     # torch.export puts it before each .to().
-    _row("_assert_tensor_metadata", "asserts_device"),
 )
 
 _ALL = (*_COMPARING, *_ORDERING, *_BOUNDED, *_SUMMING, *_MOVING, *_OTHER)

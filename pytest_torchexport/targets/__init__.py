@@ -22,9 +22,7 @@ if TYPE_CHECKING:
         Target,
         TargetTraits,
     )
-    from pytest_torchexport.targets.formats.branches import Branches
-    from pytest_torchexport.targets.formats.devices import BakedDevice
-    from pytest_torchexport.targets.formats.facts import ProgramFacts
+    from pytest_torchexport.targets.formats.facts import BakedDevice, Branches, ProgramFacts
     from pytest_torchexport.targets.formats.sizes import Suspicion
 
 __all__ = [
@@ -46,8 +44,8 @@ __all__ = [
 
 _HOMES = {
     "Artifact": "targets.base",
-    "BakedDevice": "targets.formats.devices",
-    "Branches": "targets.formats.branches",
+    "BakedDevice": "targets.formats.facts",
+    "Branches": "targets.formats.facts",
     "Call": "inputs.call",
     "DirectArtifact": "targets.base",
     "InputSpec": "inputs.spec",

@@ -26,11 +26,6 @@ class NotApplicable:
     reason: str
 
 
-def no_facts(path: Path, loaded: Any) -> ProgramFacts:
-    """Return the facts of a file that says nothing of itself."""
-    return ProgramFacts()
-
-
 @dataclass(frozen=True, kw_only=True)
 class TargetTraits:
     """The traits of a target. The defaults are those of a target that has nothing special.
@@ -74,7 +69,7 @@ class TargetTraits:
     moved_by: str = ""
     script: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
-    read: Callable[[Path, Any], ProgramFacts] = no_facts
+    read: Callable[[Path, Any], ProgramFacts] = lambda _path, _loaded: ProgramFacts()
 
 
 class Artifact(Protocol):
@@ -133,18 +128,15 @@ class ShowsValues(Protocol):
         """
 
 
-@runtime_checkable
-class ServedOtherwise(Protocol):
-    """An artifact whose call converts values that a server would have in the file's own form."""
-
-    def served(self, call: Call) -> Callable[[], Any]:
-        """Return what makes a call as a server does: the inputs converted, the outputs not."""
-
-
 def served(artifact: Callable[..., Any], call: Call) -> Callable[[], Any]:
-    """Return what makes a call of an artifact as a server does."""
-    if isinstance(artifact, ServedOtherwise):
-        return artifact.served(call)
+    """Return what makes a call of an artifact as a server does.
+
+    An artifact whose call converts values that a server would have in the file's own form has
+    ``served(call)``: the inputs are converted beforehand, the outputs not.
+    """
+    if hasattr(artifact, "served"):
+        own: Callable[[], Any] = artifact.served(call)
+        return own
     return lambda: artifact(*call.args, **call.kwargs)
 
 
@@ -189,7 +181,6 @@ class DirectArtifact:
     dynamic_shapes: Any = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
         return self.run(*args, **kwargs)
 
     def save(self, directory: Path) -> Path:
@@ -199,11 +190,9 @@ class DirectArtifact:
         return path
 
     def pack_inputs(self, call: Call) -> Call:
-        """Return the call itself."""
         return call
 
     def unpack_outputs(self, value: Any) -> Any:
-        """Return the value itself."""
         return value
 
 

@@ -13,14 +13,14 @@ from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled, wi
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.formats import exported_program
-from pytest_torchexport.targets.torch_export_shared import (
+from pytest_torchexport.targets.exporter_parts import (
     EXPORTING,
     REFUSES,
     Capturable,
     forget_earlier_exports,
     respelled,
 )
+from pytest_torchexport.targets.formats import exported_program
 
 
 class Export:
@@ -74,7 +74,6 @@ class Export:
         raise first
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Load the file and move the program to the device."""
         return exported_program.load(path, device)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, SymIntArgument
 
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
@@ -19,29 +20,25 @@ from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
-from pytest_torchexport.targets.formats.onnx_runtime import (
-    LOADER_PATH,
-    SCRIPT,
-    OpenFile,
-    TensorFile,
-    unavailable,
-)
-from pytest_torchexport.targets.formats.onnx_values import OnnxOutputs, Output, packed
-from pytest_torchexport.targets.formats.sizes import (
-    SizeFacts,
-    Suspicion,
-    captures,
-    suspicions,
-)
-from pytest_torchexport.targets.torch_export_shared import (
+from pytest_torchexport.targets.exporter_parts import (
     EXPORTING,
     FREEZES,
     REFUSES,
     Capturable,
+    OnnxArtifact,
+    OnnxOutputs,
+    Output,
     forget_earlier_exports,
     respelled,
 )
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
+from pytest_torchexport.targets.formats.onnx_runtime import (
+    LOADER_PATH,
+    SCRIPT,
+    TensorFile,
+    unavailable,
+)
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, captures, suspicions
 from pytest_torchexport.torch_private.between_exports import (
     forget_onnx_matches,
     onnx_translations_kept,
@@ -54,74 +51,6 @@ FROZEN = (
     "the exporter silently made a dim static that varies ({dims}): forward makes a Python number "
     "of a size (int(x.shape[0]), a loop, a fixed view); the target export names the line"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxArtifact:
-    """An ONNXProgram with its session.
-
-    The graph takes tensors alone and returns a flat list; the ExportedProgram that it was made from
-    says which leaf each of them is. ``opened`` is the session that the export opened; None if its
-    weights are large, so that they are in memory only once the artifact is called here.
-    """
-
-    program: Any
-    opened: TensorFile | None
-    outputs: OnnxOutputs
-    device: str
-    external_data: bool
-    native_loops: bool
-    facts: OnnxProgramFacts
-    baked: tuple[str, ...] = ()
-    module: Any = None
-    dynamic_shapes: Any = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
-        return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
-
-    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
-        """Run it, and show the values that it decides on."""
-        return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
-
-    @cached_property
-    def session(self) -> TensorFile:
-        """The file in ONNX Runtime."""
-        if self.opened is not None:
-            return self.opened
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            return TensorFile(self.save(Path(directory)), self.device)
-
-    def with_session(self, session: Any) -> OnnxArtifact:
-        """Return the artifact with its calls made by another session of its inputs and outputs."""
-        return replace(self, opened=session)
-
-    @cached_property
-    def _open(self) -> OpenFile:
-        return OpenFile(self.save, self.device)
-
-    def served(self, call: Call) -> Callable[[], Any]:
-        """Return what runs the file on these inputs."""
-        return self.session.prepared(self.pack_inputs(call).kwargs)
-
-    def save(self, directory: Path) -> Path:
-        """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
-        with whole_file(directory / FILENAME) as path:
-            _save(self.program, path, external_data=self.external_data)
-        return path
-
-    def pack_inputs(self, call: Call) -> Call:
-        """Return the tensors by input name. Python arguments are constants, and vanish."""
-        names = [value.name for value in self.program.model.graph.inputs]
-        return packed(names, _graph_inputs(self.program, call.leaves()))
-
-    def unpack_outputs(self, value: Any) -> Any:
-        """Return eager's pytree of what the graph returned and of the constants it leaves out."""
-        return self.outputs.unpack([tensor.to(self.device) for tensor in value])
-
-    def pack_outputs(self, value: Any) -> dict[str, torch.Tensor] | None:
-        """Return by path what the graph would return for a value of eager's; None if it cannot."""
-        return self.outputs.pack(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +96,6 @@ class Onnx:
     )
 
     def unavailable(self, device: str) -> str | None:
-        """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""
         return unavailable(device, NEEDS)
 
     def export(
@@ -180,63 +108,35 @@ class Onnx:
                 "the target onnx_legacy does"
             )
         external = bool(options.pop("external_data", True))
-        made = _made(Capturable.of(module, example, spec), example, spec, options)
-        return _artifact(made, device_of(example), external_data=external)
+        subject = Capturable.of(module, example, spec)
+        first: Exception | None = None
+        narrowed: Callable[[], OnnxArtifact] | None = None
+        earlier: list[str] = []
+        for shapes in dynamic_shapes(spec, example, subject.signature):
+            try:
+                with captures() as captured:
+                    program = _export(subject.module, example, shapes, options)
+            except Exception as error:
+                first = first or error
+                if not is_about_dims(error):
+                    break
+                earlier.append(REFUSES.format(shapes=spelled(shapes)))
+                continue
+            made = partial(_artifact, program, captured, shapes, device_of(example), external)
+            frozen = _frozen_dims(program, spec) if shapes is not None else ()
+            if not frozen:
+                return made(subject.notes, respelled(earlier, shapes))
+            if narrowed is None:
+                note = FROZEN.format(dims=", ".join(frozen))
+                narrowed = partial(made, (*subject.notes, note))
+            earlier.append(FREEZES.format(shapes=spelled(shapes)))
+        if narrowed is None:
+            assert first is not None
+            raise first
+        return narrowed()
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Return a session on the device; it takes tensors by input name."""
         return TensorFile(path, device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """An ONNXProgram, what was captured on the way, notes, cautions, and how dims were given."""
-
-    program: Any
-    captured: list[SizeFacts]
-    notes: tuple[str, ...]
-    cautions: tuple[str, ...] = ()
-    dynamic_shapes: Any = None
-
-
-def _made(subject: Capturable, example: Call, spec: InputSpec, options: dict[str, Any]) -> _Made:
-    """Export with each spelling of the dims until one keeps them; else the first program made.
-
-    Raises the exporter's first exception if no spelling gives a program.
-    """
-    first: Exception | None = None
-    made: _Made | None = None
-    frozen: Sequence[str] = ()
-    notes = subject.notes
-    earlier: list[str] = []
-    for shapes in dynamic_shapes(spec, example, subject.signature):
-        try:
-            with captures() as seen:
-                program = _export(subject.module, example, shapes, options)
-        except Exception as error:
-            first = first or error
-            if not is_about_dims(error):
-                break
-            earlier.append(REFUSES.format(shapes=spelled(shapes)))
-            continue
-        static = _frozen_dims(program, spec)
-        if shapes is None or not static:
-            better = respelled(earlier, shapes)
-            return _Made(
-                program=program,
-                captured=seen,
-                notes=notes,
-                cautions=better,
-                dynamic_shapes=shapes,
-            )
-        if made is None:
-            made = _Made(program=program, captured=seen, notes=(), dynamic_shapes=shapes)
-            frozen = static
-        earlier.append(FREEZES.format(shapes=spelled(shapes)))
-    if made is None:
-        assert first is not None
-        raise first
-    return replace(made, notes=(*notes, FROZEN.format(dims=", ".join(frozen))))
 
 
 def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
@@ -279,24 +179,33 @@ def _frozen_dims(program: Any, spec: InputSpec) -> Sequence[str]:
     return tuple(dict.fromkeys(found))
 
 
+def _user_inputs(program: Any) -> list[Any]:
+    signature = program.exported_program.graph_signature
+    return [item for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
+
+
 def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
     """Return those of ``leaves``, in the order of the call's, that are inputs of the graph."""
-    from torch.export.graph_signature import ConstantArgument, InputKind
-
-    signature = program.exported_program.graph_signature
-    inputs = [item for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
     return [
         leaf
-        for item, leaf in zip(inputs, leaves, strict=True)
+        for item, leaf in zip(_user_inputs(program), leaves, strict=True)
         if not isinstance(item.arg, ConstantArgument)
     ]
 
 
-def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
-    program = made.program
+def _artifact(
+    program: Any,
+    captured: list[SizeFacts],
+    shapes: Any,
+    device: str,
+    external_data: bool,
+    notes: tuple[str, ...],
+    cautions: tuple[str, ...] = (),
+) -> OnnxArtifact:
+    write = partial(_write, program, external_data=external_data)
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+        write(Path(directory))
         path = Path(directory, FILENAME)
-        _save(program, path, external_data=external_data)
         try:
             session = TensorFile(path, device)
         except Exception as error:
@@ -307,27 +216,34 @@ def _artifact(made: _Made, device: str, *, external_data: bool) -> OnnxArtifact:
         size = sum(file.stat().st_size for file in path.parent.iterdir())
     return OnnxArtifact(
         program=program,
-        opened=session if size <= LARGE_MODULE else None,
+        names=tuple(value.name for value in program.model.graph.inputs),
+        inputs=lambda call: _graph_inputs(program, call.leaves()),
         outputs=_outputs(program.exported_program),
+        write=write,
+        opened=session if size <= LARGE_MODULE else None,
         device=device,
-        external_data=external_data,
         native_loops=has_loops(model),
-        baked=_baked(program),
-        dynamic_shapes=made.dynamic_shapes,
+        baked=tuple(
+            f"{item.arg.name}={item.arg.value!r}"
+            for item in _user_inputs(program)
+            if isinstance(item.arg, ConstantArgument) and item.arg.value is not None
+        ),
+        dynamic_shapes=shapes,
+        unoptimized={"optimize": False},
         facts=OnnxProgramFacts(
-            model=lambda: model,
-            program=program,
-            captured=made.captured,
-            notes=made.notes,
-            cautions=made.cautions,
+            model=lambda: model, program=program, captured=captured, notes=notes, cautions=cautions
         ),
     )
 
 
-def _save(program: Any, path: Path, *, external_data: bool) -> None:
+def _write(program: Any, directory: Path, *, external_data: bool) -> None:
+    """Write ``model.onnx`` and, as torch does by default, ``model.onnx.data`` beside it."""
     held = [value.const_value for value in program.model.graph.initializers.values()]
     tensors = [getattr(each, "raw", None) for each in held]
-    with kept_shared(each for each in tensors if isinstance(each, torch.Tensor)):
+    with (
+        whole_file(directory / FILENAME) as path,
+        kept_shared(each for each in tensors if isinstance(each, torch.Tensor)),
+    ):
         program.save(path, external_data=external_data)
 
 
@@ -346,21 +262,7 @@ def _node_named_in(text: str, program: Any) -> str:
     return f"the node takes {types}\n{stack}"
 
 
-def _baked(program: Any) -> tuple[str, ...]:
-    from torch.export.graph_signature import ConstantArgument, InputKind
-
-    return tuple(
-        f"{item.arg.name}={item.arg.value!r}"
-        for item in program.exported_program.graph_signature.input_specs
-        if item.kind == InputKind.USER_INPUT
-        and isinstance(item.arg, ConstantArgument)
-        and item.arg.value is not None
-    )
-
-
 def _outputs(program: torch.export.ExportedProgram) -> OnnxOutputs:
-    from torch.export.graph_signature import ConstantArgument, OutputKind, SymIntArgument
-
     complexes = {
         node.name
         for node in program.graph.nodes

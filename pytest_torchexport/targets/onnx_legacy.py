@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
+from pytest_torchexport.targets.exporter_parts import (
+    CRASHES_ON_CAUGHT_ERRORS,
+    TRACING,
+    EagerValue,
+    FlatModule,
+    OnnxArtifact,
+    constant_arguments,
+)
 from pytest_torchexport.targets.formats.onnx_model import (
     FILENAME,
     OnnxModelFacts,
@@ -28,82 +36,12 @@ from pytest_torchexport.targets.formats.onnx_model import (
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     SCRIPT,
-    OpenFile,
     TensorFile,
     unavailable,
 )
-from pytest_torchexport.targets.formats.onnx_values import EagerValue, OnnxOutputs, packed
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
-from pytest_torchexport.targets.torchscript_shared import (
-    CRASHES_ON_CAUGHT_ERRORS,
-    TRACING,
-    FlatModule,
-    constant_arguments,
-)
 
 NEEDS = ("onnx", "onnxruntime")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LegacyArtifact:
-    """An ONNX model kept as bytes, with its session.
-
-    ``files`` are the model and the external data that the exporter writes for models over 2 GB, by
-    name. ``names`` are those that we gave the inputs.
-    """
-
-    program: Any
-    files: Mapping[str, bytes]
-    session: TensorFile
-    names: tuple[str, ...]
-    outputs: OnnxOutputs
-    native_loops: bool
-    facts: LegacyFacts
-    baked: tuple[str, ...] = ()
-    module: Any = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
-        return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
-
-    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
-        """Run it, and show the values that it decides on."""
-        return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
-
-    def with_session(self, session: Any) -> LegacyArtifact:
-        """Return the artifact with its calls made by another session of its inputs and outputs."""
-        return replace(self, session=session)
-
-    @cached_property
-    def _open(self) -> OpenFile:
-        return OpenFile(self.save, self.session.device)
-
-    def served(self, call: Call) -> Callable[[], Any]:
-        """Return what runs the file on these inputs."""
-        return self.session.prepared(self.pack_inputs(call).kwargs)
-
-    def save(self, directory: Path) -> Path:
-        """Write the model, and its external data."""
-        for name, data in self.files.items():
-            with whole_file(directory / name) as path:
-                path.write_bytes(data)
-        return directory / FILENAME
-
-    def pack_inputs(self, call: Call) -> Call:
-        """Return the tensors by input name; for a ScriptModule the numbers too."""
-        return packed(self.names, _inputs(call, self._scripted))
-
-    def unpack_outputs(self, value: Any) -> Any:
-        """Return eager's pytree: tensors of the graph, everything else as it was on the example."""
-        return self.outputs.unpack(value)
-
-    def pack_outputs(self, value: Any) -> dict[str, torch.Tensor] | None:
-        """Return by path what the graph would return for a value of eager's; None if it cannot."""
-        return self.outputs.pack(value)
-
-    @property
-    def _scripted(self) -> bool:
-        return isinstance(self.program, torch.jit.ScriptModule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +56,6 @@ class LegacyFacts(OnnxModelFacts):
     kinds: tuple[type, ...]
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Return what the sizes of the graph's inputs make doubtful."""
         waiting = iter(self.shapes)
         shapes = [
             next(waiting, None) if isinstance(leaf.example, self.kinds) else None
@@ -139,17 +76,24 @@ class OnnxLegacy:
     )
 
     def unavailable(self, device: str) -> str | None:
-        """Return what is missing of the extra ``onnx`` (or ``onnx-gpu``), None if nothing is."""
         return unavailable(device, NEEDS)
 
     def export(
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
-    ) -> LegacyArtifact | NotApplicable:
+    ) -> OnnxArtifact | NotApplicable:
         """Export a trace of the module, or a ScriptModule as it is."""
         if isinstance(module, torch.jit.ScriptFunction):
             return NotApplicable("torch.onnx.export takes ScriptModules, not ScriptFunctions")
+        import onnx
+
         scripted = isinstance(module, torch.jit.ScriptModule)
-        names = tuple(f"input_{i}" for i in range(len(_inputs(example, scripted))))
+        # The types of the leaves that are inputs of the graph.
+        kinds = (torch.Tensor, bool, int, float) if scripted else (torch.Tensor,)
+
+        def inputs(call: Call) -> list[Any]:
+            return [leaf for leaf in call.leaves() if isinstance(leaf, kinds)]
+
+        names = tuple(f"input_{i}" for i in range(len(inputs(example))))
         value = _value(module, example)
         exported, args, baked = _flat(module, example, spec, scripted=scripted)
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, plain_attention():
@@ -160,46 +104,38 @@ class OnnxLegacy:
                 str(path),
                 dynamo=False,
                 input_names=list(names),
-                dynamic_axes=_dynamic_axes(spec, names, scripted),
+                dynamic_axes=_dynamic_axes(spec, names, kinds),
                 **options,
             )
+            # The model and the external data that the exporter writes for models over 2 GB.
             files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
             session = TensorFile(path, device_of(example))
-        proto = _model(files)
-        return LegacyArtifact(
+        # Read again when asked: a model holds its weights.
+        read = partial(onnx.load_model_from_string, files[FILENAME])
+        model = read()
+        return OnnxArtifact(
             program=module if scripted else files[FILENAME],
-            files=files,
-            session=session,
             names=names,
-            outputs=value.outputs(len(proto.graph.output)),
-            native_loops=has_loops(proto),
-            facts=LegacyFacts(
-                model=lambda: _model(files),
-                shapes=input_shapes(proto, names),
-                kinds=_kinds(scripted),
-            ),
+            inputs=inputs,
+            outputs=value.outputs(len(model.graph.output)),
+            write=partial(_write, files),
+            opened=session,
+            device=session.device,
+            native_loops=has_loops(model),
+            facts=LegacyFacts(model=read, shapes=input_shapes(model, names), kinds=kinds),
+            # The exporter itself folds constants.
+            unoptimized={"do_constant_folding": False},
             baked=baked,
         )
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Return a session on the device; it takes tensors by input name."""
         return TensorFile(path, device)
 
 
-def _model(files: Mapping[str, bytes]) -> Any:
-    """Return the ``onnx.ModelProto``, without its external data."""
-    import onnx
-
-    return onnx.load_model_from_string(files[FILENAME])
-
-
-def _inputs(call: Call, scripted: bool) -> list[Any]:
-    return [leaf for leaf in call.leaves() if isinstance(leaf, _kinds(scripted))]
-
-
-def _kinds(scripted: bool) -> tuple[type, ...]:
-    """Return the types of the leaves that are inputs of the graph."""
-    return (torch.Tensor, bool, int, float) if scripted else (torch.Tensor,)
+def _write(files: Mapping[str, bytes], directory: Path) -> None:
+    for name, data in files.items():
+        with whole_file(directory / name) as path:
+            path.write_bytes(data)
 
 
 def _value(module: Callable[..., Any], example: Call) -> EagerValue:
@@ -225,11 +161,10 @@ def _flat(
 
 
 def _dynamic_axes(
-    spec: InputSpec, names: Sequence[str], scripted: bool
+    spec: InputSpec, names: Sequence[str], kinds: tuple[type, ...]
 ) -> dict[str, dict[int, str]]:
-    numbers = (bool, int, float) if scripted else ()
-    kept = [leaf for leaf in spec.leaves if isinstance(leaf.example, (torch.Tensor, *numbers))]
     axes = {}
+    kept = [leaf for leaf in spec.leaves if isinstance(leaf.example, kinds)]
     for name, leaf in zip(names, kept, strict=True):
         shape = leaf.shape if isinstance(leaf, TensorLeaf) else ()
         varying = {

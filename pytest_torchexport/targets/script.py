@@ -10,8 +10,8 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
+from pytest_torchexport.targets.exporter_parts import artifact_fields
 from pytest_torchexport.targets.formats import torchscript
-from pytest_torchexport.targets.torchscript_shared import artifact_fields
 from pytest_torchexport.torch_private.between_exports import forget_script_types
 
 
@@ -26,7 +26,6 @@ class Script:
     )
 
     def unavailable(self, device: str) -> str | None:
-        """Return why there is no ``torch.jit.script``, None if there is."""
         return None if hasattr(torch.jit, "script") else "this torch has no torch.jit.script"
 
     def export(
@@ -36,22 +35,17 @@ class Script:
         forget_script_types()
         owner = getattr(module, "__self__", None)
         if isinstance(owner, torch.nn.Module) and not isinstance(module, torch.nn.Module):
-            module = _with_forward(owner, module.__name__)
+            # TorchScript compiles ``forward`` alone.
+            cls = type(owner)
+            forward = {"forward": getattr(cls, module.__name__), "__module__": cls.__module__}
+            twin: Any = object.__new__(type(cls.__name__, (cls,), forward))
+            twin.__dict__ = owner.__dict__
+            module = twin
         extra = options.pop("_extra_files", {})
         return DirectArtifact(**artifact_fields(torch.jit.script(module, **options), extra))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Load the file onto the device."""
         return torchscript.load(path, device)
-
-
-def _with_forward(owner: torch.nn.Module, name: str) -> torch.nn.Module:
-    """Return the module with another of its methods as ``forward``, which TorchScript compiles."""
-    cls = type(owner)
-    twin = type(cls.__name__, (cls,), {"forward": getattr(cls, name), "__module__": cls.__module__})
-    module: torch.nn.Module = object.__new__(twin)
-    module.__dict__ = owner.__dict__
-    return module
 
 
 TARGET = Script()

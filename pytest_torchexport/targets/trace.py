@@ -13,42 +13,27 @@ import torch
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.formats import torchscript
-from pytest_torchexport.targets.torchscript_shared import (
+from pytest_torchexport.targets.exporter_parts import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
     FlatModule,
     artifact_fields,
     constant_arguments,
 )
+from pytest_torchexport.targets.formats import torchscript
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlatArtifact(DirectArtifact):
-    """A trace of a FlatModule: takes the tensors in order."""
+class Traced(DirectArtifact):
+    """A trace, which takes what ``given`` returns of a call, by position."""
+
+    given: Callable[[Call], tuple[Any, ...]]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it on the call's tensors."""
-        return self.run(*self.pack_inputs(Call(args, kwargs)).args)
+        return self.run(*self.given(Call(args, kwargs)))
 
     def pack_inputs(self, call: Call) -> Call:
-        """Return the call's tensors, in order."""
-        return Call(call.tensors())
-
-
-@dataclass(frozen=True, kw_only=True)
-class PositionalArtifact(DirectArtifact):
-    """A trace of a subject called by position. ``names`` are those of its keyword arguments."""
-
-    names: tuple[str, ...] = ()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it with the keyword arguments in their positions."""
-        return self.run(*self.pack_inputs(Call(args, kwargs)).args)
-
-    def pack_inputs(self, call: Call) -> Call:
-        """Return the call with its keyword arguments in their positions."""
-        return Call((*call.args, *(call.kwargs[name] for name in self.names)))
+        return Call(self.given(call))
 
 
 class Trace:
@@ -62,7 +47,6 @@ class Trace:
     )
 
     def unavailable(self, device: str) -> str | None:
-        """Return why there is no ``torch.jit.trace``, None if there is."""
         return None if hasattr(torch.jit, "trace") else "this torch has no torch.jit.trace"
 
     def export(
@@ -72,35 +56,30 @@ class Trace:
         extra = options.pop("_extra_files", {})
         arguments = {"check_trace": False, "strict": False, **options}
         names = _positions(signature_of(module), example)
-        if names is not None and all(map(_traceable, [*example.args, *example.kwargs.values()])):
-            inputs = (*example.args, *(example.kwargs[name] for name in names))
-            program = _trace(_traceable_subject(module), inputs, arguments)
-            return PositionalArtifact(names=names, **artifact_fields(program, extra))
-        program = _trace(FlatModule.of(module, example), example.tensors(), arguments)
-        baked = constant_arguments(spec, example)
-        return FlatArtifact(baked=baked, **artifact_fields(program, extra))
+        whole = [*example.args, *example.kwargs.values()]
+        flat = names is None or not all(map(_is_traceable, whole))
+        baked: tuple[str, ...] = ()
+        if flat:
+            module, baked = FlatModule.of(module, example), constant_arguments(spec, example)
+        elif isinstance(getattr(module, "__self__", None), torch.nn.Module):
+            module = as_module(module)
+
+        def given(call: Call) -> tuple[Any, ...]:
+            return call.tensors() if flat else (*call.args, *(call.kwargs[n] for n in names or ()))
+
+        program = torch.jit.trace(module, given(example), **arguments)  # type: ignore[no-untyped-call]
+        return Traced(given=given, baked=baked, **artifact_fields(program, extra))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Load the file onto the device."""
         return torchscript.load(path, device)
 
 
-def _traceable_subject(module: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the subject as a function or a module whose ``forward`` it is."""
-    method = isinstance(getattr(module, "__self__", None), torch.nn.Module)
-    return as_module(module) if method else module
-
-
-def _trace(module: Callable[..., Any], inputs: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
-    return torch.jit.trace(module, inputs, **arguments)  # type: ignore[no-untyped-call]
-
-
-def _traceable(value: Any) -> bool:
+def _is_traceable(value: Any) -> bool:
     """Return True if trace takes the argument: tensors in tuples and lists, or in a dict by str."""
     if isinstance(value, torch.Tensor):
         return True
     if type(value) in (tuple, list):
-        return bool(value) and all(map(_traceable, value))
+        return bool(value) and all(map(_is_traceable, value))
     if type(value) is dict:
         tensors = all(isinstance(item, torch.Tensor) for item in value.values())
         return bool(value) and tensors and all(isinstance(key, str) for key in value)

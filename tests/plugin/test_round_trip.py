@@ -171,13 +171,6 @@ def test_what_follows_its_inputs_passes_and_says_what_was_not_checked(
     assert {verdict.failure for verdict in verdicts().values()} == {"Ineffective"}
 
 
-@WITHOUT_A_GPU
-def test_what_a_pass_moves_is_no_failure(served, run, verdicts):
-    served("Constant", "export")
-    run(REPORT).assert_outcomes(passed=1)
-    assert "move_to_device_pass" in " ".join(verdicts()["export"].notes)
-
-
 # -- what goes wrong on the way --------------------------------------------------------------------
 
 HALF = """

@@ -38,9 +38,6 @@ class Facts(ProgramFacts):
     def devices(self) -> tuple[BakedDevice, ...]:
         return ()
 
-    def weights(self) -> dict[str, str]:
-        return {"weight": "float32[2] 1a2b"}
-
 
 def read(path: Path, loaded: Any) -> Facts:
     return Facts()

@@ -5,27 +5,22 @@ from __future__ import annotations
 import inspect
 import io
 import shutil
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets.formats.branches import Branches, frames_of_fx, line_of_fx
-from pytest_torchexport.targets.formats.contents import digests
-from pytest_torchexport.targets.formats.devices import (
-    BakedDevice,
-    Operation,
-    baked_devices,
+from pytest_torchexport.targets.formats.facts import (
+    Branches,
+    ProgramFacts,
+    frames_of_fx,
     indexed,
-    must_be_together,
 )
-from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
-from pytest_torchexport.torch_private.dispatcher import is_higher_order, schema_of
+from pytest_torchexport.torch_private.dispatcher import is_higher_order
 from pytest_torchexport.torch_private.memory import kept_shared
 from pytest_torchexport.torch_private.structures import parts_of_structure
 
@@ -63,7 +58,6 @@ class ExportedProgramFacts(ProgramFacts):
         )
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Return what its ranges and guards make doubtful."""
         return suspicions(spec, SizeFacts.captured(self.program))
 
     def branches(self) -> Branches:
@@ -73,38 +67,19 @@ class ExportedProgramFacts(ProgramFacts):
         function is placed at the line where a ``forward`` calls it, and one inside another's branch
         has no place.
         """
+        root = getattr(self.program, "graph_module", None)
+        modules = root.modules() if isinstance(root, torch.nn.Module) else ()
         return Branches.at(
             frames_of_fx(node.meta.get("stack_trace"))
-            for graph in _graphs(self.program)
-            for node in graph.nodes
-            if _is_branch(node.target)
+            for module in modules
+            if isinstance(module, torch.fx.GraphModule)
+            for node in module.graph.nodes
+            if is_higher_order(node.target) and getattr(node.target, "__name__", "") in BRANCHES
         )
-
-    def devices(self) -> tuple[BakedDevice, ...]:
-        """Return the devices that are constants of its graphs, its constant tensors included.
-
-        That is what they are if only ``program.module()`` is moved:
-        ``torch.export.passes.move_to_device_pass`` rewrites them all.
-        """
-        constants = _constants(self.program)
-        found: list[BakedDevice] = []
-        for number, graph in enumerate(_graphs(self.program)):
-            # What the operands of a branch are, only the outer graph says.
-            moved = _inputs(graph, constants) if number == 0 else {}
-            found += baked_devices(_operations(graph, constants), moved)
-        return tuple(dict.fromkeys(found))
 
     def text(self) -> str:
         """Return its code, its signature and its ranges of sizes."""
         return str(self.program)
-
-    def weights(self) -> dict[str, str]:
-        """Return the digests of its parameters and buffers."""
-        parameters = self.program.graph_signature.parameters
-        return digests(
-            (f"{'parameter' if name in parameters else 'buffer'} {name}", value)
-            for name, value in self.program.state_dict.items()
-        )
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
         """Return the facts of a foreign file with its sizes, as JSON."""
@@ -123,7 +98,6 @@ class LoadedProgram:
         self.module = program.module()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
         return self.module(*args, **kwargs)
 
 
@@ -140,24 +114,20 @@ def load(path: Path, device: str) -> LoadedProgram:
     return LoadedProgram(program)
 
 
-def _homes(program: torch.export.ExportedProgram) -> Iterator[str]:
-    """Yield the devices of a program's inputs, weights included; the CPU if it has none.
-
-    A weight on ``meta`` has no numbers that could be moved.
-    """
-    inputs = program.graph_signature.user_inputs
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    tensors = [(_tensor(node), node.name in inputs) for node in placeholders]
+def _homes(program: torch.export.ExportedProgram) -> list[str]:
+    """Return the devices of a program's inputs, weights included; the CPU if it has none."""
+    given = program.graph_signature.user_inputs
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
     found = [
         indexed(str(tensor.device))
-        for tensor, given in tensors
-        if tensor is not None and (given or not tensor.is_meta)
+        for node, tensor in ((node, node.meta.get("val")) for node in inputs)
+        # A weight on ``meta`` has no numbers that could be moved.
+        if isinstance(tensor, torch.Tensor) and (node.name in given or not tensor.is_meta)
     ]
-    yield from found or [indexed("cpu")]
+    return found or [indexed("cpu")]
 
 
 def read(path: Path, loaded: LoadedProgram) -> ExportedProgramFacts:
-    """Return the facts of a loaded program."""
     return ExportedProgramFacts(program=loaded.program)
 
 
@@ -176,92 +146,3 @@ def save(
     # Not a view of the buffer: the traceback of a full disk would hold it beyond the buffer's life.
     with path.open("wb") as file:
         shutil.copyfileobj(buffer, file)
-
-
-# -- graphs ----------------------------------------------------------------------------------------
-
-
-def _graphs(program: Any) -> list[Any]:
-    """Return the graph of a program, and those of all modules inside it."""
-    root = getattr(program, "graph_module", None)
-    modules = root.modules() if isinstance(root, torch.nn.Module) else ()
-    return [module.graph for module in modules if isinstance(module, torch.fx.GraphModule)]
-
-
-def _is_branch(target: Any) -> bool:
-    operator = is_higher_order(target)
-    return operator and getattr(target, "__name__", "") in BRANCHES
-
-
-def _tensor(node: Any, *, lists: bool = False) -> Any:
-    """Return torch's stand-in for a node's value if it is a tensor (``lists``: or several)."""
-    value = node.meta.get("val")
-    if lists and isinstance(value, (tuple, list)):
-        value = next((item for item in value if isinstance(item, torch.Tensor)), None)
-    return value if isinstance(value, torch.Tensor) else None
-
-
-# -- devices ---------------------------------------------------------------------------------------
-
-
-def _constants(program: Any) -> dict[str, str]:
-    """Return the names of the constant tensors by the names of their placeholders."""
-    signature = getattr(program, "graph_signature", None)
-    return getattr(signature, "inputs_to_lifted_tensor_constants", {})
-
-
-def _inputs(graph: Any, constants: Mapping[str, str]) -> dict[Hashable, int | None]:
-    """Return the inputs, parameters and buffers, each with its number of dimensions.
-
-    They move with the program.
-    """
-    found = [node for node in graph.nodes if node.op == "placeholder"]
-    tensors = ((node, _tensor(node)) for node in found if node.name not in constants)
-    return {node: tensor.dim() for node, tensor in tensors if tensor is not None}
-
-
-def _operations(graph: Any, constants: Mapping[str, str]) -> Iterator[Operation]:
-    """Yield the operations of a graph. A constant is one that makes a tensor on its device."""
-    for node in graph.nodes:
-        tensor = _tensor(node)
-        outputs = ((node, tensor.dim() if tensor is not None else None),)
-        if node.op == "placeholder" and node.name in constants and tensor is not None:
-            yield Operation(
-                op=f"constant {constants[node.name]}",
-                where=next(filter(None, map(line_of_fx, node.users)), None),
-                inputs=(),
-                outputs=outputs,
-                device=str(tensor.device),
-            )
-        elif node.op == "call_function":
-            device = _device_argument(node)
-            yield Operation(
-                op=_name(node),
-                where=line_of_fx(node) if device is not None else None,
-                inputs=tuple(_operands(node)),
-                outputs=outputs,
-                device=device,
-                opaque=is_higher_order(node.target),
-            )
-        elif node.op == "output":
-            inputs = tuple(node.all_input_nodes)
-            yield Operation(op="return", where=None, inputs=inputs, outputs=())
-
-
-def _name(node: Any) -> str:
-    """Return ``aten::zeros``, the name that TorchScript uses too."""
-    schema = schema_of(node.target)
-    return str(schema.name if schema is not None else getattr(node.target, "__name__", node.target))
-
-
-def _operands(node: Any) -> Iterator[Any]:
-    """Yield the tensors among the arguments that have to be on one device, also those in lists."""
-    arguments = [*must_be_together(_name(node), node.args), *node.kwargs.values()]
-    for _, leaf in flatten(arguments)[0]:
-        if isinstance(leaf, torch.fx.Node) and _tensor(leaf, lists=True) is not None:
-            yield leaf
-
-
-def _device_argument(node: Any) -> str | None:
-    leaves = [*node.args, *node.kwargs.values()]
-    return next((str(leaf) for leaf in leaves if isinstance(leaf, torch.device)), None)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -33,6 +32,9 @@ OWN_CLASS = (
 )
 
 
+UNKNOWN = "is registered by no module of this process either"
+
+
 @dataclass(frozen=True)
 class Remedy:
     """Lines for the report, none if nothing is known of the words.
@@ -45,14 +47,6 @@ class Remedy:
     imports: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The place that registered something, ``myops.py:12``, and the modules to import if known."""
-
-    place: str = ""
-    modules: tuple[str, ...] = ()
-
-
 def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as an exception's type is called in outcomes
     """Return what to do about an exception of the process that saved, loaded or ran a file.
 
@@ -62,64 +56,47 @@ def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as an exception'
     if known is None:
         return Remedy()
     row, names = known
-    imports: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     if row.provided:
-        name, origin = _origin(row.provided, names["name"])
-        place = f"is registered at {origin.place}" if origin.place else UNKNOWN
-        step, imports = _step(origin)
+        name, place = names["name"], ""
+        if row.provided == "operator":
+            # ``mylib::double``, for ``mylib.double.default`` too.
+            namespace, _, operator = name.replace("::", ".").partition(".")
+            name = f"{namespace}::{operator.removesuffix('.default')}"
+            place, modules = _operator(namespace, operator.removesuffix(".default"))
+        elif row.provided == "class":
+            place, modules = _class(name)
+        else:
+            known_here = (part for part in (name, name.rpartition(".")[0]) if part in sys.modules)
+            modules = tuple(known_here)[:1]
+        brings = " ".join(modules) or "the module that brings it in"
+        step = f"add {brings} to {SETTING} if the process that serves the file imports it"
+        if any(map(_is_only_here, modules)):
+            step = (
+                f"no server imports {brings}: move it into a module of its own that serving "
+                f"imports, and name that one in {SETTING}"
+            )
+            modules = ()
+        place = f"is registered at {place}" if place else UNKNOWN
         names = {"name": name, "place": place, "step": step}
     lines = row.cause.format_map(names), f"remedy: {row.remedy.format_map(names)}"
-    return Remedy(lines, imports)
+    return Remedy(lines, modules)
 
 
-UNKNOWN = "is registered by no module of this process either"
-
-
-def _origin(provided: str, name: str) -> tuple[str, Origin]:
-    """Return the name as reports have it, and where this process has it from."""
-    if provided == "operator":
-        operator = _qualified(name)
-        return operator, operator_origin(operator)
-    if provided == "class":
-        return name, class_origin(name)
-    module = next((part for part in (name, name.rpartition(".")[0]) if part in sys.modules), "")
-    return name, Origin(modules=_named(module))
-
-
-def _qualified(name: str) -> str:
-    """Return ``mylib::double``, for ``mylib.double.default`` too."""
-    namespace, _, operator = name.replace("::", ".").partition(".")
-    return f"{namespace}::{operator.removesuffix('.default')}"
-
-
-def _step(origin: Origin) -> tuple[str, tuple[str, ...]]:
-    """Return the import to declare, or to make possible first; and the modules, if these do."""
-    modules = " ".join(origin.modules)
-    if _only_here(origin.modules):
-        step = f"no server imports {modules}: move it into a module of its own that serving imports"
-        return f"{step}, and name that one in {SETTING}", ()
-    brought = modules or "the module that brings it in"
-    return (
-        f"add {brought} to {SETTING} if the process that serves the file imports it",
-        origin.modules,
-    )
-
-
-def _only_here(modules: Sequence[str]) -> bool:
-    """Return True if one of these modules is a script or a file of tests."""
-    names = [module.rpartition(".")[2] for module in modules]
-    return any(
-        name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
-        for name in names
-    )
+def _is_only_here(module: str) -> bool:
+    """Return True for a script or a file of tests."""
+    name = module.rpartition(".")[2]
+    return name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
 
 
 # -- who registered it in this process -------------------------------------------------------------
 
+# ``myops.py:12``, and the modules to import if they are known.
+Origin: TypeAlias = tuple[str, tuple[str, ...]]
 
-def operator_origin(name: str) -> Origin:
-    """Return where an operator (``mylib::double``, any overload) was registered in this process."""
-    namespace, _, operator = name.partition("::")
+
+def _operator(namespace: str, operator: str) -> Origin:
+    """Return where an operator, any overload if none is named, was registered."""
     base, _, wanted = operator.partition(".")
     for overload in overloads_of(namespace, base):
         if wanted and overload != wanted:
@@ -132,61 +109,47 @@ def operator_origin(name: str) -> Origin:
         if place is not None:
             path, line = place
             if path.endswith(".py"):
-                return Origin(f"{short_path(path)}:{line}", _named(_module_of(path)))
-            return Origin(f"{Path(path).name}:{line} (C++)", _named(_package(namespace)))
-    return Origin()
+                return f"{short_path(path)}:{line}", _module_of(path)
+            # The package of the namespace, if it has loaded a library of operators.
+            file = getattr(sys.modules.get(namespace), "__file__", None) or "/nowhere/file"
+            loaded = [Path(library).resolve() for library in torch.ops.loaded_libraries]
+            brings = any(one.is_relative_to(Path(file).resolve().parent) for one in loaded)
+            return f"{Path(path).name}:{line} (C++)", (namespace,) if brings else ()
+    return "", ()
 
 
-def _package(name: str) -> str:
-    """Return the package of a namespace, if it has loaded a library of operators; else ''."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        return ""
-    inside = Path(file).resolve().parent
-    loaded = (Path(library).resolve() for library in torch.ops.loaded_libraries)
-    return name if any(library.is_relative_to(inside) for library in loaded) else ""
-
-
-def class_origin(name: str) -> Origin:
-    """Return where a pytree type of this process comes from, by its name in files.
+def _class(name: str) -> Origin:
+    """Return where a pytree type comes from, by its name in files.
 
     The module of the class may register it (``register_dataclass``, a base class that does), or
     that of the function that flattens it: both are named.
     """
     cls, flatten = class_of_files(name)
     if cls is None:
-        return Origin()
-    origin = _of_code(cls)
-    registers = getattr(flatten, "__module__", None) or ""
-    other = registers if registers.partition(".")[0] != "torch" else ""
-    return Origin(origin.place, tuple(dict.fromkeys((*origin.modules, *_named(other)))))
+        return "", ()
+    place, modules = _of_code(cls)
+    registers = getattr(flatten, "__module__", None) or "torch"
+    more = (registers,) if registers.partition(".")[0] != "torch" else ()
+    return place, tuple(dict.fromkeys((*modules, *more)))
 
 
 def _of_code(thing: Any) -> Origin:
     """Return where a function or class is written."""
     module = getattr(thing, "__module__", "") or ""
-    loaded = module if module in sys.modules else ""
+    loaded = (module,) if module in sys.modules else ()
     try:
         path, line = inspect.getsourcefile(thing), inspect.getsourcelines(thing)[1]
     except (OSError, TypeError):  # made by exec, or in C
-        return Origin(f"module {module}", _named(loaded))
-    return Origin(f"{short_path(str(path))}:{line}", _named(loaded or _module_of(str(path))))
+        return f"module {module}", loaded
+    return f"{short_path(str(path))}:{line}", loaded or _module_of(str(path))
 
 
-def _named(module: str) -> tuple[str, ...]:
-    return (module,) if module else ()
-
-
-def _module_of(path: str) -> str:
-    """Return the module that this process imported from a file, or an empty text."""
+def _module_of(path: str) -> tuple[str, ...]:
+    """Return the module that this process imported from a file, if any."""
     wanted = Path(path).resolve()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         # The name first: resolving every path takes a tenth of a second.
-        if (
-            isinstance(file, str)
-            and Path(file).name == wanted.name
-            and Path(file).resolve() == wanted
-        ):
-            return name
-    return ""
+        if file and Path(file).name == wanted.name and Path(file).resolve() == wanted:
+            return (name,)
+    return ()

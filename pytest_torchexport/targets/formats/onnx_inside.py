@@ -6,7 +6,8 @@ Apart from ``onnx_runtime``, which runs files as they are served.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+import tempfile
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,21 +67,53 @@ def _run(
     path: Path, model: Any, device: str, feeds: Mapping[str, Any], constants: Container[str]
 ) -> Values:
     """Run a model that lies beside ``path``, with every value as an output."""
+    names = [name for node in model.graph.node for name in node.output]
+    names += [tensor.name for tensor in model.graph.initializer if tensor.name in constants]
+    _expose(model, names)
+    exposed = path.with_name(EXPOSED)
+    exposed.write_bytes(model.SerializeToString())
+    file = TensorFile(exposed, device, PLAIN)
+    returned = zip(file.session.get_outputs(), file.run(feeds, of_tensor), strict=True)
+    inputs = {name: feeds[name] for name in file.input_names if name in feeds}
+    return inputs | {item.name: to_tensor(value) for item, value in returned if value.is_tensor()}
+
+
+def _expose(model: Any, names: Iterable[str]) -> list[str]:
+    """Make outputs of these values, and return the names of those that were none before."""
     import onnx
 
     known = {"", *(value.name for value in model.graph.output)}
-    names = [name for node in model.graph.node for name in node.output]
-    names += [tensor.name for tensor in model.graph.initializer if tensor.name in constants]
-    for name in names:
-        if name not in known:
-            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    beside = path.with_name(EXPOSED)
-    beside.write_bytes(model.SerializeToString())
-    file = TensorFile(beside, device, PLAIN)
-    names = [value.name for value in file.session.get_outputs()]
-    found = zip(names, file.run(feeds, of_tensor), strict=True)
-    inputs = {name: feeds[name] for name in file.input_names if name in feeds}
-    return inputs | {name: to_tensor(value) for name, value in found if value.is_tensor()}
+    new = [name for name in dict.fromkeys(names) if name not in known]
+    # ONNX Runtime infers their types.
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in new)
+    return new
+
+
+class OpenFile(TensorFile):
+    """An ONNX file whose graph also returns the values that its nodes decide on.
+
+    ``save`` writes the file to a directory and returns its path. Raises if ONNX Runtime refuses an
+    output.
+    """
+
+    def __init__(self, save: Callable[[Path], Path], device: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            path = save(Path(directory))
+            model = onnx_model.read(path)
+            self._names = _expose(model, onnx_model.decided_on(model))
+            path.write_bytes(model.SerializeToString())
+            super().__init__(path, device)
+
+    def show(
+        self, feeds: Mapping[str, Any], see: Callable[[str, torch.Tensor], None]
+    ) -> list[torch.Tensor]:
+        """Run it, hand the values inside to ``see``, and return what the file itself returns."""
+        found = self(**feeds)
+        count = len(found) - len(self._names)
+        for name, value in zip(self._names, found[count:], strict=True):
+            if value.is_floating_point() or value.dtype == torch.int64:
+                see(name, value)
+        return found[:count]
 
 
 class ReferenceFile:
@@ -94,7 +127,6 @@ class ReferenceFile:
         self._evaluator = ReferenceEvaluator(onnx.load(str(path)))
 
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
-        """Run the file on these inputs."""
         names = self._evaluator.input_names
         given = {name: _to_numpy(value) for name, value in named(feeds).items() if name in names}
         found = self._evaluator.run(None, given)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -116,16 +115,6 @@ def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIP
     return session
 
 
-def run_session(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
-    """Return the OrtValues that a session returns for OrtValues by input name."""
-    import onnxruntime
-
-    quietly = onnxruntime.RunOptions()
-    quietly.log_severity_level = FATAL
-    found: list[Any] = session.run_with_ort_values(None, dict(feeds), quietly)
-    return found
-
-
 class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
@@ -133,7 +122,7 @@ class _OnnxFile:
         self.session = open_session(path, device, optimizations)
         self.device = device
         # Exporters drop unused inputs.
-        self.declared = {item.name: _name(item.type) for item in self.session.get_inputs()}
+        self.declared = {item.name: _dtype(item.type) for item in self.session.get_inputs()}
         self.input_names = list(self.declared)
 
     def ordered(self, args: Sequence[Any]) -> dict[str, Any]:
@@ -142,7 +131,12 @@ class _OnnxFile:
 
     def run(self, feeds: Mapping[str, Any], of: Callable[[Any, str], Any]) -> list[Any]:
         """Run the file on ``feeds``, each made an OrtValue by ``of``, and return OrtValues."""
-        return run_session(self.session, self.values(feeds, of))
+        import onnxruntime
+
+        quietly = onnxruntime.RunOptions()
+        quietly.log_severity_level = FATAL
+        found: list[Any] = self.session.run_with_ort_values(None, self.values(feeds, of), quietly)
+        return found
 
     def values(self, feeds: Mapping[str, Any], of: Callable[[Any, str], Any]) -> dict[str, Any]:
         """Return ``of(value, dtype)`` by input name; ``dtype`` is what the file declares.
@@ -158,7 +152,6 @@ class TensorFile(_OnnxFile):
     """Called with tensors by input name or in order; returns a list of tensors."""
 
     def __call__(self, *args: Any, **feeds: Any) -> list[torch.Tensor]:
-        """Run the file on these inputs."""
         values = self.run(feeds | named(self.ordered(args)), of_tensor)
         return [to_tensor(value).to(self.device) for value in values]
 
@@ -167,60 +160,14 @@ class TensorFile(_OnnxFile):
         return partial(self.session.run_with_ort_values, None, self.values(feeds, of_tensor))
 
 
-class OpenFile(TensorFile):
-    """An ONNX file whose graph also returns the values that its nodes decide on.
-
-    ``save`` writes the file to a directory and returns its path. Raises if ONNX Runtime refuses an
-    output.
-    """
-
-    def __init__(self, save: Callable[[Path], Path], device: str) -> None:
-        import onnx
-
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            path = save(Path(directory))
-            model = onnx_model.read(path)
-            kept = {value.name for value in model.graph.output}
-            names = [name for name in onnx_model.decided_on(model) if name not in kept]
-            # ONNX Runtime infers their types.
-            model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-            path.write_bytes(model.SerializeToString())
-            super().__init__(path, device)
-        self._names = names
-
-    def show(
-        self, feeds: Mapping[str, Any], see: Callable[[str, torch.Tensor], None]
-    ) -> list[torch.Tensor]:
-        """Run it, hand the values inside to ``see``, and return what the file itself returns."""
-        import torch
-
-        found = self(**feeds)
-        count = len(found) - len(self._names)
-        for name, value in zip(self._names, found[count:], strict=True):
-            if value.is_floating_point() or value.dtype == torch.int64:
-                see(name, value)
-        return found[:count]
-
-
 class ArrayFile(_OnnxFile):
     """Called with Arrays by input name or in order; returns a list of Arrays. Needs no torch."""
 
     def __call__(self, *args: Any, **feeds: Any) -> list[Array]:
-        """Run the file on these inputs."""
         return [_to_array(value) for value in self.run(feeds | self.ordered(args), _of_array)]
 
 
-def named(feeds: Mapping[str, Any]) -> dict[str, Any]:
-    """Return feeds in ONNX's form: complex numbers become pairs of reals."""
-    import torch
-
-    return {
-        name: torch.view_as_real(value)
-        if isinstance(value, torch.Tensor) and value.is_complex()
-        else value
-        for name, value in feeds.items()
-    }
-
+# -- values ----------------------------------------------------------------------------------------
 
 # Types that numpy lacks: the integers of their width, and their numbers in the format,
 # https://onnx.ai/onnx/api/mapping.html and onnx.TensorProto.DataType.
@@ -235,27 +182,38 @@ _BITS = {
 _NAMES = {"float": "float32", "double": "float64"} | {
     name.replace("_", ""): name for name in _BITS if name.startswith("float8")
 }
-
-
-def _of_numpy(array: Any, dtype: str) -> Any:
-    import onnxruntime
-
-    if dtype in _BITS:
-        kind = _BITS[dtype][1]
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
 # The dtypes that an input may have which takes a Python number; the first if it has another one.
 _FLOATS = ("float32", "float64", "float16")
 _OF_NUMBERS = {bool: ("bool",), int: ("int64", "int32", *_FLOATS), float: _FLOATS}
 
 
-def _of_number(value: bool | float, declared: str) -> Any:
-    import numpy as np
+def named(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return feeds in ONNX's form: complex numbers become pairs of reals."""
+    import torch
 
-    legal = _OF_NUMBERS[type(value)]
-    return _of_numpy(np.asarray(value, declared if declared in legal else legal[0]), "")
+    return {
+        name: torch.view_as_real(value)
+        if isinstance(value, torch.Tensor) and value.is_complex()
+        else value
+        for name, value in feeds.items()
+    }
+
+
+def _ort_value(value: Any, dtype: str) -> Any:
+    """Return the OrtValue of an array; ``value`` holds bits if numpy lacks the dtype.
+
+    Of a Python number, ``dtype`` is what the file declares.
+    """
+    import numpy as np
+    import onnxruntime
+
+    if isinstance(value, bool | int | float):
+        legal = _OF_NUMBERS[type(value)]
+        array = np.asarray(value, dtype if dtype in legal else legal[0])
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    if dtype in _BITS:
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(value, _BITS[dtype][1])
+    return onnxruntime.OrtValue.ortvalue_from_numpy(value)
 
 
 def of_tensor(value: Any, declared: str = "") -> Any:
@@ -263,56 +221,48 @@ def of_tensor(value: Any, declared: str = "") -> Any:
     import torch
 
     if not isinstance(value, torch.Tensor):
-        return _of_number(value, declared)
+        return _ort_value(value, declared)
     dtype = str(value.dtype).removeprefix("torch.")
     tensor = value.detach().cpu().contiguous()
     if dtype in _BITS:
         tensor = tensor.view(getattr(torch, _BITS[dtype][0]))
-    return _of_numpy(tensor.numpy(), dtype)
+    return _ort_value(tensor.numpy(), dtype)
 
 
 def _of_array(value: Any, declared: str) -> Any:
     import numpy as np
 
     if not isinstance(value, Array):
-        return _of_number(value, declared)
+        return _ort_value(value, declared)
     kind = _BITS[value.dtype][0] if value.dtype in _BITS else value.dtype
-    return _of_numpy(np.frombuffer(value.data, kind).reshape(value.shape), value.dtype)
+    return _ort_value(np.frombuffer(value.data, kind).reshape(value.shape), value.dtype)
 
 
-def _name(type_: str) -> str:
+def _dtype(type_: str) -> str:
     """Return torch's name for a type of ONNX Runtime's, ``tensor(double)``."""
     name = type_.removeprefix("tensor(").removesuffix(")")
     return _NAMES.get(name, name)
 
 
-def _dtype(value: Any) -> str:
-    """Return torch's name for the type of an OrtValue."""
-    return _name(value.data_type())
-
-
 def to_tensor(value: Any) -> torch.Tensor:
     import torch
 
-    dtype = _dtype(value)
-    if dtype in _BITS:
-        array = _to_array(value)
-        flat = (
-            torch.frombuffer(array.data, dtype=torch.uint8)
-            if array.data
-            else torch.empty(0, dtype=torch.uint8)
-        )
-        return flat.view(getattr(torch, dtype)).reshape(array.shape)
-    # numpy has two names for 64 bits, of which torch knows one.
-    return torch.from_numpy(value.numpy().view(dtype))
+    dtype = _dtype(value.data_type())
+    if dtype not in _BITS:
+        # numpy has two names for 64 bits, of which torch knows one.
+        return torch.from_numpy(value.numpy().view(dtype))
+    array = _to_array(value)
+    if not array.data:
+        return torch.empty(array.shape, dtype=getattr(torch, dtype))
+    flat = torch.frombuffer(array.data, dtype=torch.uint8)
+    return flat.view(getattr(torch, dtype)).reshape(array.shape)
 
 
 def _to_array(value: Any) -> Array:
     """Copy by address: numpy lacks some types, and OrtValue has no public way to read those."""
     import numpy as np
 
-    dtype = _dtype(value)
-    shape = tuple(value.shape())
+    dtype, shape = _dtype(value.data_type()), tuple(value.shape())
     width = np.dtype(_BITS[dtype][0] if dtype in _BITS else dtype).itemsize
     data = bytearray(ctypes.string_at(value.data_ptr(), math.prod(shape) * width))
     return Array(dtype, shape, data)
@@ -328,33 +278,23 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
     path: Path
     session: Any
 
-    def weights(self) -> dict[str, str]:
-        """Return the digests of its initializers."""
-        return onnx_model.weights(self.path)
-
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
         """Return its problems; of a foreign file what it declares of its values too."""
         found = {**super().as_plain(foreign=foreign), "problems": onnx_model.problems(self.path)}
-        return {**found, **self._declared()} if foreign else found
-
-    def _declared(self) -> dict[str, Any]:
+        if not foreign:
+            return found
         names = [item.name for item in self.session.get_inputs()]
-        return {
-            "names": names,
-            "shapes": onnx_model.input_shapes(self.model(), names),
-            "outputs": self.outputs(),
-        }
+        shapes = onnx_model.input_shapes(self.model(), names)
+        return {**found, "names": names, "shapes": shapes, "outputs": self.outputs()}
 
 
 class TorchFreeLoader:
     """Loads ONNX files without torch."""
 
     def load(self, path: Path, device: str) -> ArrayFile:
-        """Return a session on the device."""
         return ArrayFile(path, device)
 
     def read(self, path: Path, loaded: ArrayFile) -> OnnxFileFacts:
-        """Return the facts of a loaded file."""
         model = onnx_model.read(path)
         return OnnxFileFacts(model=lambda: model, path=path, session=loaded.session)
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import torch
 
-from pytest_torchexport.config.named_dims import Dim, Expr
+from pytest_torchexport.config.named_dims import Expr
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.texts import chain
 from pytest_torchexport.outcomes.torch_state import exports_observed
@@ -90,7 +90,7 @@ class SizeFacts:
     """
 
     axes: tuple[tuple[Any, ...] | None, ...] = ()
-    ranges: Mapping[Any, tuple[int | None, int | None]] = field(default_factory=dict)
+    ranges: Mapping[Any, tuple[int | None, ...]] = field(default_factory=dict)
     lines: Mapping[Any, tuple[SourceLine | None, SourceLine | None]] = field(default_factory=dict)
     guards: Sequence[tuple[Any, SourceLine | None]] = ()
     sources: Mapping[Any, str] = field(default_factory=dict)
@@ -112,16 +112,8 @@ class SizeFacts:
     def captured(cls, program: Any) -> SizeFacts:
         """Return what an ExportedProgram says about the sizes of its inputs. Never raises."""
         try:
-            environment = shape_environment(program)
-            ranges = program.range_constraints
-            return cls(
-                axes=_input_shapes(program),
-                ranges={symbol: _bounds(interval) for symbol, interval in ranges.items()},
-                lines={symbol: range_lines(environment, symbol) for symbol in ranges},
-                guards=guards_of(environment),
-                sources=sources_of(environment),
-                frozen=frozen_lines(environment),
-            )
+            stated = cls._of(shape_environment(program), program.range_constraints)
+            return replace(stated, axes=_input_shapes(program))
         except Exception:  # another torch keeps it elsewhere: nothing is known then
             return cls()
 
@@ -133,21 +125,30 @@ class SizeFacts:
         """
         try:
             environment = environment_of(chain(error))
-            ranges: dict[Any, tuple[int | None, int | None]] = {}
-            lines = {symbol: range_lines(environment, symbol) for symbol in ranges_of(environment)}
-            for symbol, interval in ranges_of(environment).items():
-                low, high = _bounds(interval)
-                low_at, high_at = lines[symbol]
-                ranges[symbol] = (low if low_at else None, high if high_at else None)
-            return cls(
-                ranges=ranges,
-                lines=lines,
-                guards=[(guard, where) for guard, where in guards_of(environment) if where],
-                sources=sources_of(environment),
-                frozen=frozen_lines(environment),
-            )
+            stated = cls._of(environment, ranges_of(environment))
+            ranges = {
+                symbol: tuple(
+                    bound if line else None
+                    for bound, line in zip(bounds, stated.lines[symbol], strict=True)
+                )
+                for symbol, bounds in stated.ranges.items()
+            }
+            guards = [(guard, where) for guard, where in stated.guards if where]
+            return replace(stated, ranges=ranges, guards=guards)
         except Exception:  # as above
             return cls()
+
+    @classmethod
+    def _of(cls, environment: Any, ranges: Mapping[Any, Any]) -> SizeFacts:
+        # Everything is at least 0.
+        bounds = {s: (_bound(of.lower) or None, _bound(of.upper)) for s, of in ranges.items()}
+        return cls(
+            ranges=bounds,
+            lines={symbol: range_lines(environment, symbol) for symbol in ranges},
+            guards=guards_of(environment),
+            sources=sources_of(environment),
+            frozen=frozen_lines(environment),
+        )
 
     def as_plain(self) -> dict[str, Any]:
         """Return axes and ranges as JSON, for another process; expressions become None."""
@@ -186,10 +187,6 @@ class SizeFacts:
 
 def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
-
-
-def _bounds(interval: Any) -> tuple[int | None, int | None]:
-    return _bound(interval.lower) or None, _bound(interval.upper)  # everything is at least 0
 
 
 def _bound(value: Any) -> int | None:
@@ -265,10 +262,7 @@ def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tup
 
 @dataclass(frozen=True, kw_only=True)
 class _Stated:
-    """Something that has to hold; ``numbers`` are those that it compares sizes with.
-
-    ``holds`` raises what ``_breaks`` catches if nobody can tell.
-    """
+    """Something that has to hold; ``numbers`` are those that it compares sizes with."""
 
     dims: tuple[str, ...]
     place: tuple[str, int]
@@ -412,7 +406,10 @@ def _relation(
         value = expression.xreplace(known)
         return bool(value if beside is None else value == beside.expr.evaluate(sizes))
 
-    text = _text(expression.xreplace(named))
+    # As a user would write it: ``Mod(batch, 2) == 0``.
+    whole = expression.xreplace(named)
+    sign = {"Equality": "==", "Unequality": "!="}.get(type(whole).__name__)
+    text = f"{whole.args[0]} {sign} {whole.args[1]}" if sign else str(whole)
     yield _Stated(
         dims=tuple(sorted(dims)),
         place=(at.path, at.axis),
@@ -424,12 +421,6 @@ def _relation(
     )
 
 
-def _text(expression: Any) -> str:
-    """Return an expression as a user would write it: ``Mod(batch, 2) == 0``."""
-    sign = {"Equality": "==", "Unequality": "!="}.get(type(expression).__name__)
-    return f"{expression.args[0]} {sign} {expression.args[1]}" if sign else str(expression)
-
-
 # -- which sizes to try ----------------------------------------------------------------------------
 
 
@@ -437,7 +428,12 @@ def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
     """Return the suspicion if sizes of the spec's dims break what is stated."""
     if any(name not in spec.dims for name in stated.dims):
         return None
-    broken = [sizes for sizes in _tried(spec, stated) if _breaks(stated, sizes)]
+    broken = []
+    for sizes in _tried(spec, stated):
+        # Raised if nobody can tell.
+        with suppress(ArithmeticError, ValueError, KeyError, TypeError):
+            if not stated.holds(sizes):
+                broken.append(sizes)
     if not broken:
         return None
     tiny = all(min(sizes.values()) < TORCHS_LOWEST for sizes in broken)
@@ -458,36 +454,25 @@ def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
     )
 
 
-def _breaks(stated: _Stated, sizes: Sizes) -> bool:
-    """Return True if what is stated does not hold at these sizes; False if nobody can tell."""
-    try:
-        return not stated.holds(sizes)
-    except (ArithmeticError, ValueError, KeyError, TypeError):
-        return False
-
-
 def _tried(spec: InputSpec, stated: _Stated) -> Iterator[dict[str, int]]:
-    """Yield sizes of its dims: of two dims all pairs, of more one at a time."""
+    """Yield sizes of its dims: of two dims all pairs, of more one at a time.
+
+    Of a dim all sizes if they are few, else its ends, the sizes beside the example and beside the
+    numbers that it is compared with, and one of each kind.
+    """
     dims = [spec.dims[name] for name in stated.dims]
-    some = [_some(dim, stated.numbers) for dim in dims]
+    some = []
+    for dim in dims:
+        about = (n + step for n in (dim.example, *stated.numbers) for step in (-1, 0, 1))
+        wanted = {*dim.sizes[:2], *dim.sizes[-2:], *about, *KINDS}
+        few = len(dim.sizes) <= FEW
+        some.append(list(dim.sizes) if few else sorted(n for n in wanted if n in dim.sizes))
     if len(dims) <= 2:
         yield from (dict(zip(stated.dims, pair, strict=True)) for pair in product(*some))
         return
     example = {dim.name: dim.example for dim in dims}
     for dim, sizes in zip(dims, some, strict=True):
         yield from ({**example, dim.name: size} for size in sizes)
-
-
-def _some(dim: Dim, numbers: Sequence[int]) -> list[int]:
-    """Return all sizes of a dim if they are few.
-
-    Else its ends, the sizes beside the example and these numbers, and one of each kind.
-    """
-    if len(dim.sizes) <= FEW:
-        return list(dim.sizes)
-    about = (number + step for number in (dim.example, *numbers) for step in (-1, 0, 1))
-    wanted = {*dim.sizes[:2], *dim.sizes[-2:], *about, *KINDS}
-    return sorted(size for size in wanted if size in dim.sizes)
 
 
 def _witnesses(spec: InputSpec, broken: Sequence[Sizes]) -> tuple[Sizes, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -18,30 +18,25 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.outcomes.observe import named_tensors
-from pytest_torchexport.outcomes.operator_table import OPERATORS
+from pytest_torchexport.outcomes.operator_table import OPERATORS, row_of
 from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.source_line import source_line
-from pytest_torchexport.targets.formats.branches import (
+from pytest_torchexport.targets.formats.facts import (
+    EFFECTS,
     FRAME,
+    NOTHING,
+    RAISES,
+    RETURNED,
+    UNKNOWN,
+    BakedDevice,
     Branches,
     Place,
+    ProgramFacts,
     frames_in,
     is_outside_torch,
     real_path,
 )
-from pytest_torchexport.targets.formats.contents import digests
-from pytest_torchexport.targets.formats.devices import (
-    BakedDevice,
-    Operation,
-    baked_devices,
-    must_be_together,
-)
-from pytest_torchexport.targets.formats.facts import ProgramFacts
-from pytest_torchexport.torch_private.modules import (
-    is_tensor_type,
-    with_calls_inlined,
-)
+from pytest_torchexport.torch_private.modules import is_tensor_type, with_calls_inlined
 
 FILENAME = "model.pt"
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
@@ -65,7 +60,6 @@ class TorchScriptFacts(ProgramFacts):
     program: Any
 
     def signature(self) -> inspect.Signature | None:
-        """Return that of its schema."""
         return signature_of(self.program)
 
     def branches(self) -> Branches:
@@ -92,30 +86,22 @@ class TorchScriptFacts(ProgramFacts):
         # Most programs name no device, and to list all operations takes longer than to find out.
         if graph is None or not any(_names_device(node) for node in nodes_of(graph)):
             return ()
-        moved = {v.debugName(): _dimensions(v) for v in graph.inputs() if _is_tensors(v)}
-        return baked_devices([*_operations(self.program, graph, moved), _returned(graph)], moved)
+        return _Moved(self.program, graph).devices()
 
     def text(self) -> str:
         """Return its graph, submodules included."""
         return str(_graph_of(self.program) or "")
-
-    def weights(self) -> dict[str, str]:
-        """Return the digests of its parameters and buffers; none of a function."""
-        program = self.program
-        return digests(named_tensors(program)) if isinstance(program, torch.nn.Module) else {}
 
 
 # -- files -----------------------------------------------------------------------------------------
 
 
 def load(path: Path, device: str) -> Callable[..., Any]:
-    """Load the file onto the device."""
     with _without_deprecations():
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def read(path: Path, loaded: Any) -> TorchScriptFacts:
-    """Return the facts of a loaded program."""
     return TorchScriptFacts(program=loaded)
 
 
@@ -158,7 +144,6 @@ def has_loops(program: Any) -> bool:
 
 
 def _graph_of(program: Any) -> Any:
-    """Return the graph of ``forward`` with all calls inlined, None if there is none."""
     return getattr(program, "inlined_graph", None)
 
 
@@ -179,16 +164,6 @@ def unpacked(value: Any) -> list[Any]:
     if node.kind() not in PACKING:
         return [value]
     return [leaf for item in node.inputs() for leaf in unpacked(item)]
-
-
-def attribute_path(value: Any) -> str:
-    """Return ``experts.0.weight`` for an attribute of the module, else an empty text."""
-    names: list[str] = []
-    node = value.node()
-    while node.kind() == "prim::GetAttr":
-        names.append(node.s("name"))
-        node = next(iter(node.inputs())).node()
-    return ".".join(reversed(names))
 
 
 _TRACED = re.compile(r"^(\S[^\n]*?)\((\d+)\): ", re.MULTILINE)
@@ -213,15 +188,86 @@ def traced_at(text: str) -> Place | None:
 # -- devices ---------------------------------------------------------------------------------------
 
 
-def _operations(program: Any, graph: Any, moved: dict[Hashable, int | None]) -> Iterator[Operation]:
-    """Yield the operations of a graph, and add the tensors that move with it to ``moved``."""
-    for node in nodes_of(graph):
-        kind = node.kind()
+class _Moved:
+    """The tensors of a graph whose program was moved to another device.
+
+    Those in ``moved`` went with it. Those in ``stuck`` stayed where a constant put them, each with
+    the indices (into ``made``) of the constants that it comes from. Of all others nothing is known.
+    The other device is often not there to try.
+    """
+
+    def __init__(self, program: Any, graph: Any) -> None:
+        self.program = program
+        self.moved = {value.debugName() for value in graph.inputs() if _is_tensors(value)}
+        self.stuck: dict[str, frozenset[int]] = {}
+        self.made: list[tuple[Any, str]] = []
+        self.effects: dict[int, set[str]] = {}
+        for node in nodes_of(graph):
+            self._follow(node)
+        self._blame([leaf for value in graph.outputs() for leaf in unpacked(value)], RETURNED)
+
+    def devices(self) -> tuple[BakedDevice, ...]:
+        found = []
+        for number, (node, device) in enumerate(self.made):
+            place = traced_at(node.sourceRange())
+            worst = min(self.effects.get(number, {NOTHING}), key=EFFECTS.index)
+            # On a machine without another device than the CPU its tensors cannot even be made.
+            effect = worst if device == "cpu" else RAISES
+            where = source_line(*place) if place is not None else None
+            found.append(BakedDevice(device=device, op=node.kind(), where=where, effect=effect))
+        return tuple(dict.fromkeys(found))
+
+    def _follow(self, node: Any) -> None:
+        kind, inputs = node.kind(), list(node.inputs())
+        outputs = [value.debugName() for value in node.outputs()]
         if kind in ("prim::Constant", "prim::GetAttr"):
-            tensors = (value for value in node.outputs() if _is_tensors(value))
-            moved.update((value.debugName(), _dimensions(value)) for value in tensors)
+            self.moved.update(value.debugName() for value in node.outputs() if _is_tensors(value))
         elif kind not in PACKING:
-            yield _operation(program, node)
+            constants = filter(None, (_constant_device(self.program, value) for value in inputs))
+            device = DEVICE_BY_NAME.get(kind) or next(constants, None)
+            if device is None:
+                self._pass_on(node, inputs, outputs)
+            else:
+                self.stuck.update(dict.fromkeys(outputs, frozenset({len(self.made)})))
+                self.made.append((node, device))
+
+    def _pass_on(self, node: Any, inputs: Sequence[Any], outputs: Sequence[str]) -> None:
+        """Put what an operation without a device of its own makes on the side of its inputs."""
+        row = row_of(node.kind().removeprefix("aten::").removesuffix("_"))
+        together = [value for place, value in enumerate(inputs) if place != row.elsewhere]
+        tensors = [leaf for v in together for leaf in unpacked(v) if _is_tensors(leaf)]
+        if "as_last" in row.kinds:
+            tensors = tensors[-1:]
+        stuck = [value for value in tensors if value.debugName() in self.stuck]
+        rest = [value for value in tensors if value.debugName() not in self.stuck]
+        moved = [value for value in rest if value.debugName() in self.moved]
+        if any(True for _ in node.blocks()):
+            self._blame(stuck, UNKNOWN)
+        elif any(_dimensions(value) != 0 for value in moved):
+            self._meet(stuck, RAISES)
+            self.moved.update(outputs)
+        elif stuck and len(moved) == len(rest):
+            if rest:
+                # Numbers: in a trace they are tensors that map_location moves, and to(device) does
+                # not.
+                self._meet(stuck, UNKNOWN)
+            held = frozenset[int]().union(*(self.stuck[value.debugName()] for value in stuck))
+            self.stuck.update(dict.fromkeys(outputs, held))
+        elif moved and not stuck:
+            self.moved.update(outputs)
+        else:
+            self._blame(stuck, UNKNOWN)
+
+    def _meet(self, stuck: Iterable[Any], effect: str) -> None:
+        for value in stuck:
+            dims = _dimensions(value)
+            if dims != 0:
+                self._blame([value], UNKNOWN if dims is None else effect)
+
+    def _blame(self, values: Iterable[Any], effect: str) -> None:
+        for value in values:
+            for number in self.stuck.get(value.debugName(), ()):
+                self.effects.setdefault(number, set()).add(effect)
 
 
 def _names_device(node: Any) -> bool:
@@ -230,29 +276,6 @@ def _names_device(node: Any) -> bool:
         value.type().annotation_str == "Device" and not _is_tensors(value)
         for value in node.outputs()
     )
-
-
-def _operation(program: Any, node: Any) -> Operation:
-    kind, inputs = node.kind(), list(node.inputs())
-    leaves = [leaf for value in must_be_together(kind, inputs) for leaf in unpacked(value)]
-    constants = filter(None, (_constant_device(program, value) for value in inputs))
-    device = DEVICE_BY_NAME.get(kind) or next(constants, None)
-    # Reading a place costs more than all the rest, and most are never asked for.
-    place = traced_at(node.sourceRange()) if device is not None else None
-    return Operation(
-        op=kind,
-        where=source_line(*place) if place is not None else None,
-        inputs=tuple(leaf.debugName() for leaf in leaves if _is_tensors(leaf)),
-        outputs=tuple((value.debugName(), _dimensions(value)) for value in node.outputs()),
-        device=device,
-        opaque=any(True for _ in node.blocks()),
-    )
-
-
-def _returned(graph: Any) -> Operation:
-    leaves = [leaf for value in graph.outputs() for leaf in unpacked(value)]
-    names = tuple(leaf.debugName() for leaf in leaves)
-    return Operation(op="return", where=None, inputs=names, outputs=())
 
 
 def _is_tensors(value: Any) -> bool:
@@ -265,10 +288,14 @@ def _constant_device(program: Any, value: Any) -> str | None:
     """Return the device that is written in the program, or kept as an attribute."""
     if value.type().annotation_str != "Device":
         return None
-    if value.node().kind() == "prim::Constant":
+    node = value.node()
+    if node.kind() == "prim::Constant":
         return str(value.toIValue())
-    names = attribute_path(value).split(".")
-    held = reduce(lambda owner, name: getattr(owner, name, None), names, program)
+    path: list[str] = []
+    while node.kind() == "prim::GetAttr":
+        path.insert(0, node.s("name"))
+        node = next(iter(node.inputs())).node()
+    held = reduce(lambda owner, name: getattr(owner, name, None), path, program)
     return str(held) if isinstance(held, torch.device) else None
 
 

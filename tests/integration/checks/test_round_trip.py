@@ -30,7 +30,7 @@ from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
-from pytest_torchexport.targets.formats.devices import indexed
+from pytest_torchexport.targets.formats.facts import indexed
 from pytest_torchexport.targets.formats.onnx_runtime import TensorFile
 from tests import hostile
 

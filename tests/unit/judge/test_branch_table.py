@@ -34,7 +34,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch, Difference, coverage_of
-from pytest_torchexport.targets.formats.branches import Branches
+from pytest_torchexport.targets.formats.facts import Branches
 
 A, B, C, LOOP = (1, ""), (2, ""), (3, "inner"), (4, "")
 FILE = "/somewhere/net.py"

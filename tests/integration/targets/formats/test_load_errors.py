@@ -165,11 +165,6 @@ def words(files):
     return loaded(sorted(files.iterdir()))
 
 
-def test_a_file_that_loads_misses_nothing(words):
-    assert words["good.pt"] is None
-    assert words["good.pt2"] is None
-
-
 @pytest.mark.parametrize("name", ["double.pt", "double.pt2", "quad.pt2", "output.pt2", "input.pt2"])
 def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, name):
     remedy = remedy_of(*words[name])
@@ -185,6 +180,8 @@ def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, 
 @pytest.mark.parametrize(
     ("name", "part"),
     [
+        ("good.pt", None),
+        ("good.pt2", None),
         ("module.pt", "of another kind: it has no constants.pkl"),
         ("weights.pt2", "of another kind: it has no archive_format"),
         ("half.pt", "cut short"),
@@ -194,7 +191,7 @@ def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, 
     ],
 )
 def test_a_file_that_is_none_is_told(words, name, part):
-    assert part in remedy_of(*words[name]).lines[0]
+    assert words[name] is None if part is None else part in remedy_of(*words[name]).lines[0]
 
 
 def test_the_import_that_the_remedy_names_is_enough(files, shiplib):
@@ -274,13 +271,5 @@ def test_what_onnx_runtime_misses(tmp_path, name):
     assert found in remedy_of(type(caught.value).__name__, str(caught.value)).lines[0]
 
 
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
-        ("KeyError", "'model'"),
-        ("ImportError", "cannot import name 'thing' from 'mylib'"),
-    ],
-)
-def test_other_words_miss_nothing(kind, text):
-    assert remedy_of(kind, text) == Remedy()
+def test_other_words_miss_nothing():
+    assert remedy_of("ImportError", "cannot import name 'thing' from 'mylib'") == Remedy()

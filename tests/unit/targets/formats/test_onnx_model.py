@@ -61,106 +61,36 @@ def test_external_data_is_found_wherever_a_model_can_hold_a_tensor(tmp_path):
     ]
 
 
-def test_a_model_that_holds_its_data_names_none(tmp_path):
-    assert external(written(tmp_path, model())) == []
-
-
 # -- what is wrong with it -------------------------------------------------------------------------
 
 
-def test_external_data_beside_the_model_is_no_problem(tmp_path):
-    assert problems(written(tmp_path, model(weights=(tensor(),)))) == []
-
-
-def test_missing_data_is_told_with_what_to_do(tmp_path):
-    path = written(tmp_path, model(weights=(tensor(),)), data=None)
-    (found,) = problems(path)
-    assert found.startswith("external data 'w.data' is missing: move it together with the model")
-
-
-@pytest.mark.parametrize("location", ["../w.data", "inner/../../w.data"])
-def test_data_outside_the_directory_is_told_though_it_is_there(tmp_path, location):
-    inside = tmp_path / "model"
-    (inside / "inner").mkdir(parents=True)
-    (tmp_path / "w.data").write_bytes(bytes(16))
-    path = written(inside, model(weights=(tensor(location=location),)), data=None)
-    (found,) = problems(path)
-    assert "lies outside the model's directory" in found
-
-
-@pytest.mark.parametrize("location", ["/etc/passwd", "C:\\weights\\w.data", "\\\\host\\w.data"])
-def test_an_absolute_path_is_told_whatever_system_it_is_of(tmp_path, location):
-    (found,) = problems(written(tmp_path, model(weights=(tensor(location=location),))))
-    assert "is an absolute path" in found
-
-
-def test_a_link_out_of_the_directory_is_outside(tmp_path):
-    inside = tmp_path / "model"
-    inside.mkdir()
-    (tmp_path / "elsewhere").write_bytes(bytes(16))
-    (inside / "w.data").symlink_to(tmp_path / "elsewhere")
-    (found,) = problems(written(inside, model(weights=(tensor(),)), data=None))
-    assert "lies outside the model's directory" in found
-
-
-def test_a_model_that_is_reached_through_a_link_is_healthy(tmp_path):
+def test_external_data_beside_the_model_is_no_problem_also_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     written(tmp_path / "real", model(weights=(tensor(),)))
     assert problems(tmp_path / "link" / "model.onnx") == []
 
 
-def test_data_that_is_cut_off_is_told_with_its_size(tmp_path):
-    weights = (tensor(), tensor("v", offset="16"))
-    (found,) = problems(written(tmp_path, model(weights=weights), data=20))
-    assert "has 20 bytes, and 'v' ends at 32" in found
+@pytest.mark.parametrize(
+    "location", ["absent", "../w.data", "inner/../../w.data", "/etc/passwd", "", "w" * 5000, "ring"]
+)
+def test_data_that_is_not_beside_the_model_is_told_though_it_is_there(tmp_path, location):
+    inside = tmp_path / "model"
+    (inside / "inner").mkdir(parents=True)
+    (inside / "ring").symlink_to(inside / "ring")
+    (tmp_path / "w.data").write_bytes(bytes(16))
+    (found,) = problems(written(inside, model(weights=(tensor(location=location),)), data=None))
+    assert found.startswith("onnx.checker refuses model.onnx: ")
+    assert len(found) < 600
 
 
-@pytest.mark.parametrize("entries", [{"offset": "-8"}, {"length": "x"}, {"offset": "9" * 5000}])
-def test_an_offset_that_is_none_is_told(tmp_path, entries):
-    (found,) = problems(written(tmp_path, model(weights=(tensor(**entries),))))
-    assert "has no legal offset and length for 'w'" in found
-
-
-@pytest.mark.parametrize("location", ["", ".", "w\0.data", "w" * 5000, "ring"])
-def test_a_location_that_is_no_file_is_told(tmp_path, location):
-    (tmp_path / "ring").symlink_to(tmp_path / "ring")
-    (found,) = problems(written(tmp_path, model(weights=(tensor(location=location),))))
-    assert found.startswith("external data")
-    assert found.endswith("save the model again") or "is missing" in found
-
-
-TEXTS = {
-    "StringSplit": {"delimiter": "/"},
-    "RegexFullMatch": {"pattern": "/.*"},
-    "Constant": {"value_string": "/start"},
-}
-
-
-@pytest.mark.parametrize(("operator", "attributes"), TEXTS.items(), ids=TEXTS)
-def test_texts_of_onnx_own_operators_are_no_paths(operator, attributes):
-    node = helper.make_node(operator, [], ["c"], **attributes)
-    assert list(onnx_model._absolute_attributes(model(node))) == []
-
-
-def test_an_absolute_path_in_an_attribute_is_told(tmp_path):
-    node = helper.make_node("EPContext", [], ["c"], domain="com.microsoft", source="/home/me/c.bin")
-    made = model(node)
-    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    (found,) = problems(written(tmp_path, made))
-    assert "has the absolute path '/home/me/c.bin' as its 'source'" in found
-
-
-def test_what_is_no_model_is_told(tmp_path):
+def test_what_is_no_model_or_breaks_the_format_is_told(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\xff" * 100)
-    assert "is no ONNX model" in problems(path)[0]
-    assert "is no ONNX model" in problems(tmp_path / "absent.onnx")[0]
+    assert "model.onnx is no ONNX model" in problems(path)[0]
+    assert "absent.onnx is no ONNX model" in problems(tmp_path / "absent.onnx")[0]
     path.write_bytes(b"")
     assert "onnx.checker refuses model.onnx" in problems(path)[0]
-
-
-def test_a_model_that_breaks_the_format_is_told_in_the_checkers_words(tmp_path):
     (found,) = problems(written(tmp_path, model(helper.make_node("Nonsense", ["x"], ["z"]))))
     assert "onnx.checker refuses model.onnx: No Op registered for Nonsense" in found
     wrong = model()
