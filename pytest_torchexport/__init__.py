@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pytest_torchexport.results import __version__ as __version__
 from pytest_torchexport.results import failures
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from pytest_torchexport.targets.base import Artifact as Artifact
     from pytest_torchexport.targets.base import NotApplicable as NotApplicable
     from pytest_torchexport.targets.base import Target as Target
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Artifact": "targets.base",

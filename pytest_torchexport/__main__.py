@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_torchexport.commands import COMMANDS
+from pytest_torchexport.commands.shell import USAGE, CommandError, say
 
 PROGRAM = "python -m pytest_torchexport"
 # The exit status if nobody reads the output to its end: what a shell reports of SIGPIPE.
@@ -20,7 +21,12 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         file, _, function = COMMANDS[arguments[0]][0].partition(":")
         command = importlib.import_module(f"pytest_torchexport.commands.{file}")
-        return int(getattr(command, function)(f"{PROGRAM} {arguments[0]}", arguments[1:]))
+        program = f"{PROGRAM} {arguments[0]}"
+        try:
+            return int(getattr(command, function)(program, arguments[1:]))
+        except CommandError as error:
+            say([f"{program}: {error}"], sys.stderr)
+            return USAGE
     parser = argparse.ArgumentParser(PROGRAM, description="Commands of pytest-torchexport.")
     known = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (_, summary) in COMMANDS.items():

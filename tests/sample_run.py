@@ -304,17 +304,3 @@ ITEMS = (
 )
 ENVIRONMENT = {"python": "3.11.14", "torch": "2.13.0", "onnx": "1.23.2", "pytest": "9.0.1"}
 RUN = RunResults(items=ITEMS, environment=ENVIRONMENT, complete=False)
-
-
-def many(count: int) -> RunResults:
-    """Return a complete run of so many items on four targets, of which every fifth fails."""
-    kinds = (FROZEN, PASSED, WEAK, PASSED, PASSED, REFUSED, PASSED, RUNTIME, PASSED, PASSED)
-    targets = ("trace", "script", "export", "onnx")
-    items = tuple(
-        item(
-            f"tests/models/test_family_{number // 80}.py::test_model[{targets[number % 4]}-cpu-size{number // 4}]",
-            dataclasses.replace(kinds[number * 7 % 10], target=targets[number % 4]),
-        )
-        for number in range(count)
-    )
-    return RunResults(items=items, environment=ENVIRONMENT, complete=True)

@@ -25,7 +25,7 @@ from pytest_torchexport.cache.key import key_of
 from pytest_torchexport.cache.sources import NoKey
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.results.files import write
+from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.results.verdict import Verdict
 

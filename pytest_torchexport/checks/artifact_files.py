@@ -47,7 +47,7 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
     SpecError,
 )
-from pytest_torchexport.results.files import write
+from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
 from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.load_errors import remedy_of

@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, encodable, say
+from pytest_torchexport.commands.shell import GREEN, RED, CommandError, encodable, say
 from pytest_torchexport.config.validate import report_specs
-from pytest_torchexport.results import files, json, reports
-from pytest_torchexport.results.changes import WORSE, CannotMerge, Report, delta, merged
-from pytest_torchexport.results.entries import GREEN as GREEN_OUTCOMES
-from pytest_torchexport.results.summary import summary_lines
-from pytest_torchexport.results.verdict import RunResults
+from pytest_torchexport.results import json, reports
+from pytest_torchexport.results.changes import WORSE, delta
+from pytest_torchexport.results.plain import NotOurs, Unreadable
+from pytest_torchexport.results.summary import SHOWN, summary_lines
+from pytest_torchexport.results.verdict import GREEN as GREEN_OUTCOMES
+from pytest_torchexport.results.verdict import ItemResult, RunResults
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Run ``render`` and return its exit status: 0 if all is green, 1 if not, 2 for an error."""
+    """Run ``render`` and return its exit status: 0 if all is green, 1 if not."""
     parser = argparse.ArgumentParser(
         program,
         description="Merge JSON reports (of shards, or of items that were run again), print the "
@@ -41,24 +42,27 @@ def main(program: str, arguments: Sequence[str]) -> int:
         "--expect", type=int, metavar="N", help="it is an error if there are not N reports"
     )
     given = parser.parse_args(arguments)
-    try:
-        asked = _asked(given.report)
-        results, notes = _read(given.reports, expected=given.expect)
-        if given.old is not None:
-            results = dataclasses.replace(results, before=_read([given.old])[0])
-        printed = _write(results, asked)
-    except CommandError as error:
-        say([f"{program}: {error}"], sys.stderr)
-        return USAGE
-    if not printed:
+    asked = _asked(given.report)
+    results, notes = _read(given.reports, expected=given.expect)
+    if given.old is not None:
+        results = dataclasses.replace(results, before=_read([given.old])[0])
+    if not _write(results, asked):
         say(summary_lines(results.items))
-    reasons = list(_reasons(results))
+    running = sum(item.outcome == "running" for item in results.items)
+    failed = sum(item.outcome not in GREEN_OUTCOMES for item in results.items) - running
+    not_green = {
+        f"{failed} failed": failed,
+        f"{running} did not end": running,
+        "not complete: a run did not come to its end": not results.complete,
+        "no item was checked": not results.items,
+    }
+    reasons = [reason for reason, holds in not_green.items() if holds]
     say([*notes, *reasons], sys.stderr)
     return RED if reasons else GREEN
 
 
 def diff(program: str, arguments: Sequence[str]) -> int:
-    """Run ``diff`` and return its exit status: 1 if something is worse, 2 for an error."""
+    """Run ``diff`` and return its exit status: 1 if something is worse."""
     parser = argparse.ArgumentParser(
         program,
         description="Say what changed between two runs: new failures, others than before, fixed "
@@ -76,77 +80,14 @@ def diff(program: str, arguments: Sequence[str]) -> int:
         help="write a report of NEW that compares it with OLD, for example markdown:diff.md",
     )
     given = parser.parse_args(arguments)
-    try:
-        asked = _asked(given.report)
-        old, _ = _read([given.old])
-        new, notes = _read([given.new])
-        printed = _write(dataclasses.replace(new, before=old), asked)
-    except CommandError as error:
-        say([f"{program}: {error}"], sys.stderr)
-        return USAGE
+    asked = _asked(given.report)
+    old, _ = _read([given.old])
+    new, notes = _read([given.new])
     changed = delta(old, new)
-    if not printed:
+    if not _write(dataclasses.replace(new, before=old), asked):
         say([str(changed), *map(str, changed.changes)])
     say(notes, sys.stderr)
     return RED if changed.of(*WORSE) else GREEN
-
-
-def _reasons(results: RunResults) -> list[str]:
-    """Return why a run is not green."""
-    running = sum(item.outcome == "running" for item in results.items)
-    failed = sum(item.outcome not in GREEN_OUTCOMES for item in results.items) - running
-    reasons = {
-        f"{failed} failed": failed,
-        f"{running} did not end": running,
-        "not complete: a run did not come to its end": not results.complete,
-        "no item was checked": not results.items,
-    }
-    return [reason for reason, holds in reasons.items() if holds]
-
-
-def _read(paths: Sequence[str], *, expected: int | None = None) -> tuple[RunResults, list[str]]:
-    """Return the merged results of the reports at the paths, and sentences on what is odd.
-
-    A folder stands for all reports below it. ``expected``: the number of reports.
-    """
-    read: list[Report] = []
-    notes: list[str] = []
-    for given in paths:
-        folder = Path(given).is_dir()
-        # A folder of artifacts may have the reports of single failures too.
-        inside = sorted(
-            path
-            for path in Path(given).rglob("*.json")
-            if path.name != json.OF_A_FAILURE and path.is_file()
-        )
-        if folder and not inside:
-            raise CommandError(f"{given}: no *.json file is in this folder")
-        for path in inside if folder else [Path(given)]:
-            try:
-                read.append(Report(str(path), json.read(_text(path))))
-            except json.Unreadable as error:
-                if not folder or not isinstance(error, json.NotOurs):
-                    raise CommandError(f"{path}: {error}") from None
-                notes.append(f"{path}: left out: {error}")
-    if expected not in (None, len(read)):
-        names = ", ".join(report.name for report in read)
-        raise CommandError(f"{len(read)} of {expected} reports are there: {names or 'none'}")
-    if not read:
-        raise CommandError(f"{', '.join(paths)}: no file here is a report: {json.WRITE_ONE}")
-    try:
-        results, more = merged(read)
-    except CannotMerge as error:
-        raise CommandError(str(error)) from None
-    return results, [*notes, *more]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise CommandError(f"{path}: it is not UTF-8, so it is no report") from None
 
 
 def _asked(specs: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -167,7 +108,114 @@ def _write(results: RunResults, asked: Sequence[tuple[str, str]]) -> bool:
             sys.stdout.write(encodable(text, sys.stdout))
             continue
         try:
-            files.write(Path(path), text)
+            reports.write(Path(path), text)
         except OSError as error:
             raise CommandError(f"cannot write {path}: {error.strerror or error}") from None
     return any(path == reports.STDOUT for _, path in asked)
+
+
+# -- reading and merging ---------------------------------------------------------------------------
+
+
+def _read(paths: Sequence[str], *, expected: int | None = None) -> tuple[RunResults, list[str]]:
+    """Return the merged results of the reports at the paths, and sentences on what is odd.
+
+    A folder stands for all reports below it. ``expected``: the number of reports.
+    """
+    read: dict[str, RunResults] = {}
+    notes: list[str] = []
+    for given in paths:
+        folder = Path(given).is_dir()
+        # A folder of artifacts may have the reports of single failures too.
+        inside = sorted(
+            path
+            for path in Path(given).rglob("*.json")
+            if path.name != json.OF_A_FAILURE and path.is_file()
+        )
+        if folder and not inside:
+            raise CommandError(f"{given}: no *.json file is in this folder")
+        for path in inside if folder else [Path(given)]:
+            try:
+                read[str(path)] = json.read(path.read_text(encoding="utf-8-sig"))
+            except OSError as error:
+                raise CommandError(f"{path}: {error.strerror or error}") from None
+            except UnicodeDecodeError:
+                raise CommandError(f"{path}: it is not UTF-8, so it is no report") from None
+            except Unreadable as error:
+                if not folder or not isinstance(error, NotOurs):
+                    raise CommandError(f"{path}: {error}") from None
+                notes.append(f"{path}: left out: {error}")
+    if expected not in (None, len(read)):
+        raise CommandError(
+            f"{len(read)} of {expected} reports are there: {', '.join(read) or 'none'}"
+        )
+    if not read:
+        raise CommandError(f"{', '.join(paths)}: no file here is a report: {json.WRITE_ONE}")
+    results, more = merged(read)
+    return results, [*notes, *more]
+
+
+def merged(read: Mapping[str, RunResults]) -> tuple[RunResults, list[str]]:
+    """Return the results of all reports, and sentences on what is not as it should be.
+
+    Of an item in several reports, the last result counts, but not one that says less: a skip of the
+    whole test, or an item that did not end. Raises CommandError if such reports come from different
+    environments: then neither is a newer result of the other.
+    """
+    newest: dict[str, tuple[str, ItemResult]] = {}
+    twice: dict[str, None] = {}
+    for name, results in read.items():
+        for item in results.items:
+            if item.nodeid in newest:
+                first, earlier = newest[item.nodeid]
+                twice[item.nodeid] = None
+                if differ := _different(read[first].environment, results.environment):
+                    raise CommandError(
+                        f"{item.nodeid} is in {first} and in {name}, which were run with different "
+                        f"versions ({differ}): render them apart"
+                    )
+                if not _replaces(item, earlier):
+                    continue
+            newest[item.nodeid] = (name, item)
+    versions: dict[str, dict[str, None]] = {}
+    for results in read.values():
+        for package, version in results.environment.items():
+            versions.setdefault(package, {})[version] = None
+    whole = RunResults(
+        items=tuple(item for _, item in newest.values()),
+        # Versions that differ stand beside each other.
+        environment={package: ", ".join(different) for package, different in versions.items()},
+        complete=all(results.complete for results in read.values()),
+    )
+    return whole, [*_notes(read, list(twice))]
+
+
+def _replaces(item: ItemResult, earlier: ItemResult) -> bool:
+    """Return True if an item replaces another one that came before it.
+
+    A skip without a verdict says nothing of the item; a failure without one does.
+    """
+    if "running" in (item.outcome, earlier.outcome):
+        return earlier.outcome == "running"
+    return bool(item.verdicts) or not earlier.verdicts or item.outcome not in GREEN_OUTCOMES
+
+
+def _different(first: Mapping[str, str], second: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{name} {first.get(name, 'absent')} and {second.get(name, 'absent')}"
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
+    )
+
+
+def _notes(read: Mapping[str, RunResults], twice: Sequence[str]) -> Iterator[str]:
+    if twice:
+        names = ", ".join([*twice[:SHOWN], *(["..."] if len(twice) > SHOWN else [])])
+        what = "1 item is" if len(twice) == 1 else f"{len(twice)} items are"
+        yield f"{what} in several reports, the last result counts: {names}"
+    first = next(iter(read))
+    for name, results in read.items():
+        if not results.complete:
+            yield f"{name}: the run did not come to its end"
+        if differ := _different(read[first].environment, results.environment):
+            yield f"{first} and {name} have different versions: {differ}"

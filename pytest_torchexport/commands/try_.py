@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, parse_dim, say
+from pytest_torchexport.commands.shell import GREEN, RED, CommandError, parse_dim, say
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -41,8 +41,6 @@ class Trial:
     inputs: Sequence[str]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    shapes: Mapping[str, str]
-    dims: Mapping[str, range]
 
     @property
     def name(self) -> str:
@@ -51,7 +49,7 @@ class Trial:
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status: 1 if a check fails, 2 for an error."""
+    """Run the command and return its exit status: 1 if a check fails."""
     given = _parser(program).parse_args(arguments)
     try:
         targets = target_names(given.target) if given.target else Settings().targets
@@ -60,10 +58,13 @@ def main(program: str, arguments: Sequence[str]) -> int:
         shapes = dict(_parse_shape(text) for text in given.shape)
         dims = dict(parse_dim(text) for text in given.dim)
         options = parse_check_options({"shapes": shapes or None, "dims": dims or None})
-        trial = _trial(given.subject, given.input, given.seed, shapes, dims)
-    except (CommandError, SpecError, ValueError) as error:
-        say([f"{program}: {error}"], sys.stderr)
-        return USAGE
+    except (SpecError, ValueError) as error:
+        raise CommandError(str(error)) from None
+    trial = _trial(given.subject, given.input, given.seed)
+
+    from pytest_torchexport import engine
+    from pytest_torchexport.inputs.call import Call
+
     verdicts = []
     for target in targets:
         plan = Plan(
@@ -76,11 +77,13 @@ def main(program: str, arguments: Sequence[str]) -> int:
         )
         if sys.stderr.isatty():  # an export may take a minute
             say([f"checking {target} ..."], sys.stderr)
-        verdicts.append(_verdict(trial, plan))
+        call = Call(trial.args, dict(trial.kwargs))
+        verdicts.append(engine.check(trial.subject, [call], plan))
         if verdicts[-1].failure == SpecError.__name__:  # a mistake in the call, and so of each
-            say([f"{program}: {verdicts[-1].reason}", *verdicts[-1].details], sys.stderr)
-            return USAGE
+            raise CommandError("\n".join([verdicts[-1].reason, *verdicts[-1].details]))
     say(_report(trial, verdicts, whole=given.verbose))
+    ranges = {name: (sizes[0], sizes[-1]) for name, sizes in dims.items()}
+    say(_test(trial, verdicts, {"shapes": shapes, "dims": ranges}))
     if any(each.status == "failed" for each in verdicts):
         return RED
     if not any(each.status == "passed" for each in verdicts):
@@ -147,13 +150,7 @@ def _parse_shape(text: str) -> tuple[str, str]:
 # -- the subject and its call ----------------------------------------------------------------------
 
 
-def _trial(
-    text: str,
-    inputs: Sequence[str],
-    seed: int,
-    shapes: Mapping[str, str],
-    dims: Mapping[str, range],
-) -> Trial:
+def _trial(text: str, inputs: Sequence[str], seed: int) -> Trial:
     """Import and make the subject and the arguments of its call. Raises CommandError."""
     match = re.fullmatch(r"(.+?\.py|[\w.]+):(.+)", text)
     if match is None:
@@ -184,8 +181,6 @@ def _trial(
         inputs=inputs,
         args=made[0],
         kwargs=made[1],
-        shapes=shapes,
-        dims=dims,
     )
 
 
@@ -247,13 +242,6 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{f' ({lines[-1]})' if lines else ''}"
 
 
-def _verdict(trial: Trial, plan: Plan) -> Verdict:
-    from pytest_torchexport import engine
-    from pytest_torchexport.inputs.call import Call
-
-    return engine.check(trial.subject, [Call(trial.args, dict(trial.kwargs))], plan)
-
-
 # -- the report ------------------------------------------------------------------------------------
 
 
@@ -273,10 +261,11 @@ def _report(trial: Trial, verdicts: Sequence[Verdict], *, whole: bool) -> Iterat
     if whole:
         yield from (*detail_lines(items), "")
     yield from (*summary_lines(items), "")
-    yield from _test(trial, verdicts)
 
 
-def _test(trial: Trial, verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _test(
+    trial: Trial, verdicts: Sequence[Verdict], declared: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
     """Yield a test with the marker, on the targets that passed; on all, if none did."""
     passed = [each.target for each in verdicts if each.status == "passed"]
     without = ", ".join(
@@ -289,10 +278,7 @@ def _test(trial: Trial, verdicts: Sequence[Verdict]) -> Iterator[str]:
     names = _names_in(f"_({trial.source}, {call})", "")
     own = sorted((names & {*vars(trial.module)}) - {"torch"})
     marker = [f'"{target}"' for target in passed or [each.target for each in verdicts]]
-    dims = {name: (sizes[0], sizes[-1]) for name, sizes in trial.dims.items()}
-    for name, declared in (("shapes", dict(trial.shapes)), ("dims", dims)):
-        if declared:
-            marker.append(f"{name}={declared}".replace("'", '"'))
+    marker += [f"{name}={said}".replace("'", '"') for name, said in declared.items() if said]
     yield f"To paste into a test file{remark if without else ''}:"
     yield from ("", "import pytest")
     if "torch" in names:

@@ -6,21 +6,21 @@ It starts in a moment, so that it can run before each start of a server: no torc
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.shell import GREEN, RED, USAGE, CommandError, parse_dim, say
+from pytest_torchexport.commands.shell import GREEN, RED, CommandError, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.manifest import Manifest
+from pytest_torchexport.results.plain import Unreadable
 
 # Of folders below the given one, so many are named.
 SHOWN = 5
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Run the command and return its exit status: 1 if it is another artifact, 2 for an error."""
+    """Run the command and return its exit status: 1 if it is another artifact."""
     parser = argparse.ArgumentParser(
         program,
         usage="%(prog)s [-h] DIR [--sizes NAME=LOW..HIGH] [--sizes ...]",
@@ -37,13 +37,12 @@ def main(program: str, arguments: Sequence[str]) -> int:
         help="sizes that it is to serve, for example batch=1..64; once for each dim",
     )
     given = parser.parse_args(arguments)
+    asked = [parse_dim(text) for text in given.sizes]
     try:
-        asked = [parse_dim(text) for text in given.sizes]
         judged = _read(given.directory / manifest.NAME)
         found = manifest.files_in(given.directory)
-    except (CommandError, OSError) as error:
-        say([f"{program}: {error}"], sys.stderr)
-        return USAGE
+    except OSError as error:
+        raise CommandError(str(error)) from None
     problems = [*manifest.differences(judged, found), *_others(judged, asked)]
     if judged.status != manifest.PASSED:
         problems.append(f"{judged.file}: its verdict is {judged.status!r}")
@@ -68,7 +67,7 @@ def _read(path: Path) -> Manifest:
         raise CommandError(f"{path}: there is none; {step}") from None
     except UnicodeDecodeError:
         raise CommandError(f"{path}: it is not UTF-8, so it is no manifest") from None
-    except manifest.Unreadable as error:
+    except Unreadable as error:
         raise CommandError(f"{path}: {error}") from None
 
 

@@ -47,7 +47,7 @@ def variant_of(item: pytest.Item) -> Variant | None:
 
 def name_of_test(item: pytest.Item) -> str:
     """Return the node id of an item's test: without target and device."""
-    from pytest_torchexport.results.entries import without_variant
+    from pytest_torchexport.results.verdict import without_variant
 
     variant = variant_of(item)
     return item.nodeid if variant is None else without_variant(item.nodeid, variant.id)

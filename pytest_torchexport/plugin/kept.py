@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_torchexport.results.files import HALF
+from pytest_torchexport.results.json import HALF
 from pytest_torchexport.results.json import OF_A_FAILURE as MARK
 
 # Below pytest's rootdir.

@@ -1,24 +1,52 @@
 """Known failures in a run of pytest: xfail what is known, fail what is fixed, write what is asked.
 
-Each process compares its own items. Under xdist only the controller writes.
+They stand in TOML files that people edit and git merges; whoever renames a test moves its entries
+too. Each process compares its own items. Under xdist only the controller writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
+import difflib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
 from pytest_torchexport.config.settings import KNOWN_DIRECTORY
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.results import known_failures
-from pytest_torchexport.results.failures import Failure
+from pytest_torchexport.results.changes import (
+    entry_of,
+    fixed_text,
+    is_same,
+    known_blocks,
+    known_lines,
+)
+from pytest_torchexport.results.failures import Failure, by_name
+from pytest_torchexport.results.reports import write
+from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.text import labelled
 from pytest_torchexport.results.verdict import ItemResult, KnownFailure, KnownMatch, Verdict
+
+VERSION = 1
+HEAD = (
+    "# Known failures. `pytest --torchexport-known=create` adds some, `=tighten` removes what is\n"
+    "# fixed. Reasons go into the entries: comments are lost when this file is written again.\n"
+)
+# The keys of an entry, in the order in which they are written.
+REQUIRED = ("test", "target", "device", "subject", "failure", "reason")
+KEYS = (*REQUIRED[:-1], "at", "reason", "owner", "since", "until", "when")
+DATES = ("since", "until")
+
+
+class KnownFilesError(Exception):
+    """A file of known failures cannot be read. Its text names the file and the next step."""
 
 
 class KnownFailures:
@@ -35,10 +63,11 @@ class KnownFailures:
         self._accepts = not os.environ.get("CI")
         self._today = dt.datetime.now().astimezone().date().isoformat()
         self._written: list[str] = []
-        self._problem = ""
+        # Why ``end`` could not write; an error once the summary is printed.
+        self.problem = ""
         try:
-            self._known = known_failures.Known(known_failures.read(self._directory), self._today)
-        except known_failures.KnownFilesError as error:
+            self._known = read(self._directory)
+        except KnownFilesError as error:
             raise pytest.UsageError(f"known failures: {error}") from None
 
     def judge(
@@ -52,32 +81,32 @@ class KnownFailures:
             return []
         if not report.passed and not (report.failed and ours):
             return []
-        matches = self._known.matches(report.nodeid, verdicts)
+        matches = compared(self._known, self._today, report.nodeid, verdicts)
         if report.passed:  # a test may expect a failure itself
             matches = [match for match in matches if match.status == "fixed"]
         if self._mode == "create" and self._accepts:
-            matches = [self._created(match) for match in matches]
+            matches = [
+                KnownMatch("created", now=self._entry(match)) if _may_become_known(match) else match
+                for match in matches
+            ]
         fixed = [match for match in matches if match.status == "fixed"]
         if self._mode == "tighten" and self._accepts:
             fixed = []
         failing = [match for match in matches if match.status != "fixed"]
         if report.passed and fixed:
             report.outcome = "failed"
-            report.longrepr = known_failures.fixed_text(fixed, [report.nodeid])
+            report.longrepr = fixed_text(fixed, [report.nodeid])
         elif failing and not fixed and all(match.is_expected for match in failing):
+            reasons = (
+                f"{(match.known or match.now).reason}{f' ({match.file})' if match.file else ''}"
+                for match in failing
+            )
             report.outcome = "skipped"
-            report.wasxfail = known_failures.why_expected(failing)
+            report.wasxfail = "; ".join(dict.fromkeys(reasons))
         elif report.failed:
-            blocks = known_failures.known_blocks([*failing, *fixed])
-            lines = [line for block in blocks for line in labelled(block.label, block.lines)]
+            lines = labelled(known_blocks([*failing, *fixed]))
             report.longrepr = "\n".join([str(report.longrepr or ""), *lines])
         return matches
-
-    def _created(self, match: KnownMatch) -> KnownMatch:
-        """Return the match of a failure that becomes known now, if it may."""
-        if match.status != "new" or match.now.failure == Failure.__name__:
-            return match
-        return KnownMatch("created", now=self._entry(match))
 
     def _entry(self, match: KnownMatch) -> KnownFailure:
         return dataclasses.replace(match.now, reason=self._reason, since=self._today)
@@ -87,30 +116,31 @@ class KnownFailures:
         if self._mode == "check" or hasattr(self._config, "workerinput"):
             return
         matches = [match for result in results for match in result.known]
-        # An item that runs twice may fail once.
-        occur = {match.known for match in matches if match.status == "known"}
-        fixed = [match.now for match in matches if match.status == "fixed"]
-        new = [self._entry(match) for match in matches if match.status in ("new", "created")]
+        added: list[KnownFailure] = []
+        removed: list[KnownFailure] = []
+        if self._mode == "create":
+            added = [
+                self._entry(match)
+                for match in matches
+                if match.status == "created" or _may_become_known(match)
+            ]
+        else:  # an item that runs twice may fail once
+            occur = {match.known for match in matches if match.status == "known"}
+            fixed = [match.now for match in matches if match.status == "fixed"]
+            removed = [entry for entry in fixed if entry not in occur]
         try:
-            if self._mode == "create":
-                added = [entry for entry in new if entry.failure != Failure.__name__]
-                self._written = known_failures.change(self._directory, added=added)
-            else:
-                removed = [entry for entry in fixed if entry not in occur]
-                self._written = known_failures.change(self._directory, removed=removed)
-        except (known_failures.KnownFilesError, OSError) as error:
-            self._problem = f"known failures: nothing is written: {error}"
-
-    def raise_problem(self) -> None:
-        """Raise UsageError if ``end`` could not write. The summary was printed by then."""
-        if self._problem:
-            raise pytest.UsageError(self._problem)
+            self._written = change(self._directory, added=added, removed=removed)
+        except (KnownFilesError, OSError) as error:
+            self.problem = f"known failures: nothing is written: {error}"
 
     def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
         """Yield the lines of the summary."""
-        yield from known_failures.known_lines(results)
-        for entry, file in self._known.file_of.items():
-            if not self._is_there(entry.test):
+        yield from known_lines(results)
+        for entry, file in self._known.items():
+            path, *names = entry.test.partition("[")[0].split("::")
+            there = self._config.rootpath / path
+            source = there.read_text("utf-8", errors="replace") if there.is_file() else None
+            if source is None or not all(name in source for name in names):
                 yield f"unused: {file}: there is no {entry.test}: rename or remove the entry"
         yield from self.quiet_lines()
 
@@ -119,11 +149,225 @@ class KnownFailures:
         if self._written:
             yield f"written, to be committed: {', '.join(self._written)}"
 
-    def _is_there(self, test: str) -> bool:
-        """Return False if the file of a test is gone, or names no such test."""
-        path, *names = test.partition("[")[0].split("::")
-        file = self._config.rootpath / path
-        if not file.is_file():
-            return False
-        source = file.read_text(encoding="utf-8", errors="replace")
-        return all(name in source for name in names)
+
+def _may_become_known(match: KnownMatch) -> bool:
+    """Return True for a new failure; an error of the plugin itself cannot be accepted."""
+    return match.status == "new" and match.now.failure != Failure.__name__
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+
+def compared(
+    known: Mapping[KnownFailure, str], today: str, nodeid: str, verdicts: Sequence[Verdict]
+) -> list[KnownMatch]:
+    """Return a match for each failed verdict of an item, and for each failure that is fixed.
+
+    ``known``: the entries with their files. ``today``: an ISO date.
+    """
+    matches = []
+    subjects: dict[tuple[str, ...], list[str]] = {}
+    for verdict in verdicts:
+        now = entry_of(verdict, nodeid)
+        subjects.setdefault(_subject(now), []).append(verdict.status)
+        if verdict.status == "failed":
+            others = [entry for entry in known if _subject(entry) == _subject(now)]
+            matches.append(_match(now, others, known, today))
+    passed = {subject for subject, statuses in subjects.items() if {*statuses} == {"passed"}}
+    return matches + [
+        KnownMatch("fixed", now=entry, known=entry, file=file)
+        for entry, file in known.items()
+        if _subject(entry) in passed and not _unmet(entry)
+    ]
+
+
+def _subject(entry: KnownFailure) -> tuple[str, ...]:
+    return (entry.test, entry.target, entry.device, entry.subject)
+
+
+def _match(
+    now: KnownFailure,
+    others: Iterable[KnownFailure],
+    file_of: Mapping[KnownFailure, str],
+    today: str,
+) -> KnownMatch:
+    """Return the match of a failure with the entries of its subject: the best one."""
+    best = KnownMatch("new", now=now)
+    for entry in others:
+        file = file_of[entry]
+        if not is_same(entry, now):
+            why = f"another failure is known: {entry}"
+        elif entry.until and entry.until < today:
+            why = f"it was accepted until {entry.until}"
+        else:
+            why = _unmet(entry)
+        if not why:
+            return KnownMatch("known", now=now, known=entry, file=file)
+        # An entry that has lapsed says more than one of another failure.
+        if best.known is None or (is_same(entry, now) and not is_same(best.known, now)):
+            best = KnownMatch("new", now=now, known=entry, file=file, why=why)
+    return best
+
+
+def _unmet(entry: KnownFailure) -> str:
+    unmet = [requirement for requirement in entry.when if not _holds(requirement)]
+    return f"it is accepted only when {unmet[0]}" if unmet else ""
+
+
+def _holds(requirement: str) -> bool:
+    """Return True if ``torch < 2.15`` is true of what is installed. Raises ValueError."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        asked = Requirement(requirement)
+        version = metadata.version(asked.name)
+    except InvalidRequirement:
+        raise ValueError(f"'when': {requirement!r} is no requirement like 'torch < 2.15'") from None
+    except metadata.PackageNotFoundError:
+        return False
+    return (not asked.marker or asked.marker.evaluate()) and asked.specifier.contains(
+        version, prereleases=True
+    )
+
+
+# -- the files -------------------------------------------------------------------------------------
+
+
+def read(directory: Path) -> dict[KnownFailure, str]:
+    """Return the entries of all files, with the file's path as one types it.
+
+    Raises KnownFilesError for the first file that is not right in every point.
+    """
+    return {
+        entry: short_path(str(path))
+        for path in sorted(directory.rglob("*.toml"))
+        for entry in _entries(path)
+    }
+
+
+def change(
+    directory: Path, *, added: Iterable[KnownFailure] = (), removed: Iterable[KnownFailure] = ()
+) -> list[str]:
+    """Add and remove entries; return the files that were written or removed.
+
+    An entry that is added replaces one of the same failure. The files are read again first, under a
+    lock, so that what another process has written stays. Raises KnownFilesError, and changes
+    nothing, if a file is wrong by now; OSError.
+    """
+    added, out = list(added), {entry.identity for entry in [*removed, *added]}
+    if not out:
+        return []
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        before = {path: _entries(path) for path in sorted(directory.rglob("*.toml"))}
+        after = {
+            path: [entry for entry in entries if entry.identity not in out]
+            for path, entries in before.items()
+        }
+        for entry in {entry.identity: entry for entry in added}.values():
+            after.setdefault(directory / file_of(entry.test), []).append(entry)
+        changed = [path for path in after if after[path] != before.get(path)]
+        for path in changed:
+            if after[path]:
+                write(path, render(after[path]))
+            else:
+                path.unlink(missing_ok=True)
+    return [short_path(str(path)) for path in changed]
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Wait until no other process changes the directory."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def file_of(test: str) -> str:
+    """Return the file for a test, below the directory: ``tests/test_net/TestNet.test_it.toml``."""
+    path, *names = test.partition("[")[0].split("::")
+    plain = [part for part in PurePosixPath(path).with_suffix("").parts if part not in ("/", "..")]
+    return str(PurePosixPath(*plain, f"{'.'.join(names) or 'all'}.toml"))
+
+
+def render(entries: Iterable[KnownFailure]) -> str:
+    """Return the text of a file: sorted, and the same for the same entries."""
+    import tomli_w
+
+    tables = []
+    for entry in sorted(entries, key=lambda entry: entry.identity):
+        table: dict[str, Any] = {key: getattr(entry, key) for key in KEYS if getattr(entry, key)}
+        table |= {key: dt.date.fromisoformat(table[key]) for key in DATES if key in table}
+        tables.append(table)
+    return HEAD + tomli_w.dumps({"version": VERSION, "failure": tables})
+
+
+def _entries(path: Path) -> list[KnownFailure]:
+    shown = short_path(str(path))
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # another run has just removed its last entry
+        return []
+    except (OSError, ValueError) as error:
+        raise KnownFilesError(f"{shown}: {error}; mend it, or restore it with git") from None
+    if document.get("version") != VERSION:
+        raise KnownFilesError(
+            f"{shown}: its version is {document.get('version')!r}, this pytest-torchexport reads "
+            f"{VERSION}; install the one that has written it, or restore the file with git"
+        )
+    tables = document.get("failure", [])
+    if set(document) - {"version", "failure"} or not isinstance(tables, list):
+        raise KnownFilesError(f"{shown}: it is to have a version and tables [[failure]] alone")
+    entries = []
+    for number, table in enumerate(tables, 1):
+        try:
+            entries.append(_entry(table))
+        except ValueError as error:
+            raise KnownFilesError(f"{shown}: entry {number}: {error}; mend it") from None
+    return entries
+
+
+def _entry(table: Any) -> KnownFailure:
+    """Return the entry of a table. Raises ValueError that says what is wrong with it."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{table!r} is no table [[failure]]")
+    values = {key: _value(key, value) for key, value in table.items()}
+    for key in REQUIRED:
+        if not values.get(key, "").strip():
+            raise ValueError(f"{key!r} is missing or empty")
+    if values["failure"] == Failure.__name__:
+        raise ValueError("'failure': an error of the plugin itself cannot be known")
+    try:
+        by_name(values["failure"])
+    except KeyError:
+        raise ValueError(f"'failure': {values['failure']!r} is no failure class") from None
+    for requirement in values.get("when", ()):
+        _holds(requirement)
+    return KnownFailure(**values)
+
+
+def _value(key: str, value: Any) -> Any:
+    """Return a value as the entry holds it. Raises ValueError for a wrong key or type."""
+    if key not in KEYS:
+        near = difflib.get_close_matches(key, KEYS, n=1)
+        raise ValueError(f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    if key in DATES:
+        if not isinstance(value, dt.date) or isinstance(value, dt.datetime):
+            raise ValueError(f"{key!r} is no date; write it like 2030-12-31, without quotes")
+        return value.isoformat()
+    if key == "when":
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str) for each in texts):
+            raise ValueError("'when' is no list of texts")
+        return tuple(texts)
+    if not isinstance(value, str):
+        raise ValueError(f"{key!r} is no text")
+    return value

@@ -13,7 +13,7 @@ import pytest
 from pytest_torchexport.config.plan import Corpus
 from pytest_torchexport.plugin.items import keep_only
 from pytest_torchexport.results import json
-from pytest_torchexport.results.files import HALF
+from pytest_torchexport.results.json import HALF
 from pytest_torchexport.results.verdict import Verdict
 
 FLAG = "--torchexport-replay"

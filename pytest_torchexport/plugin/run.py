@@ -302,9 +302,13 @@ class Run:
             assert started is not None
             carried = Carried(target=started.target, device=started.device)
         from pytest_torchexport.plugin.terminal import color
-        from pytest_torchexport.results.entries import without_variant
         from pytest_torchexport.results.plain import made
-        from pytest_torchexport.results.verdict import ItemResult, KnownMatch, Verdict
+        from pytest_torchexport.results.verdict import (
+            ItemResult,
+            KnownMatch,
+            Verdict,
+            without_variant,
+        )
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
@@ -399,8 +403,8 @@ class Run:
             # After ``-x`` and ``--maxfail`` the exit status is that of a failed test.
             stopped = session.shouldfail or session.shouldstop
             self._write_reports(complete=exitstatus in COMPLETE and not stopped, is_last=True)
-        if known is not None:
-            known.raise_problem()
+        if known is not None and known.problem:
+            raise pytest.UsageError(known.problem)
 
     def _reports_here(self) -> bool:
         """Return True if this process writes reports: under xdist only the controller does."""
@@ -408,7 +412,7 @@ class Run:
 
     def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
         from pytest_torchexport.results import reports
-        from pytest_torchexport.results.files import write
+        from pytest_torchexport.results.reports import write
         from pytest_torchexport.results.verdict import RunResults
 
         results = RunResults(

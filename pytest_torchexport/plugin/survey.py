@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,8 @@ from pytest_torchexport.plugin.active_item import seed_of
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.results.summary import Surveyed, survey_lines
+from pytest_torchexport.results.summary import SHOWN, table_lines
+from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import Verdict
 
 PLUGIN = "torchexport-survey"
@@ -31,45 +32,50 @@ MAX_EXAMPLES = 10
 SECONDS, SECONDS_EACH = 1800.0, 100.0
 # With less time, no target is tried.
 LEAST_SECONDS = 1.0
+# Of the reason of one cell, so many characters.
+MAX_REASON = 200
 
 
-@dataclass
-class _Class:
-    """A module class: its name, the items that call it, and the recordings of one instance.
+@dataclass(kw_only=True)
+class Surveyed:
+    """A module class that a suite calls: the items that call it, and the verdicts on one instance.
 
     The instance is the first that can be checked, and has a recording for each way in which the
-    item ``recorded_in`` calls it. If none can be checked, it is the first.
+    item ``checked_in`` calls it. If none can be checked, it is the first. ``late``: the targets for
+    which the time was not enough. ``problem``: why the class was not checked; empty if it was.
     """
 
     name: str
     items: dict[str, None] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
-    recorded_in: str = ""
+    checked_in: str = ""
+    verdicts: list[Verdict] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    problem: str = ""
 
     @property
     def is_recorded(self) -> bool:
         """True if an instance can be checked."""
         return bool(self.recordings) and self.recordings[0].problem is None
 
-    @property
-    def unchecked(self) -> Surveyed:
-        """The class without verdicts, with the reason if it cannot have any."""
-        problem = "no call of it could be recorded"
-        if self.recordings:
-            problem = str(self.recordings[0].problem or "")
-        return Surveyed(
-            name=self.name,
-            items=tuple(self.items),
-            checked_in=self.recorded_in,
-            problem=problem,
-        )
-
     def record(self, recording: Recording, item: str) -> None:
         """Keep the recording if it is of the instance that is checked, or the first."""
         if self.is_recorded and recording.module is self.recordings[0].module:
             self.recordings.append(recording)
         elif not self.recordings or (not self.is_recorded and recording.problem is None):
-            self.recordings, self.recorded_in = [recording], item
+            self.recordings, self.checked_in = [recording], item
+
+    def on(self, target: str) -> tuple[str, str]:
+        """Return the cell of a target (``ok``, ``skip``, ``time``, a failure), and the reason."""
+        if target in self.late:
+            return "time", "not judged in its time (100 s for a class, 1800 s for all)"
+        for verdict in self.verdicts:
+            if verdict.target == target:
+                if verdict.status == "failed":
+                    return verdict.failure or "failed", headline(verdict)
+                reason = f"skip: {verdict.reason}" if verdict.reason else ""
+                return {"passed": "ok", "skipped": "skip"}[verdict.status], reason
+        return "", ""
 
 
 class Survey:
@@ -80,7 +86,7 @@ class Survey:
         self._targets = configuration.surveyed or ()
         self._settings = dataclasses.replace(configuration.settings, ship="")
         self._device = next(iter(configuration.settings.devices), "cpu")
-        self._classes: dict[str, _Class] = {}
+        self._classes: dict[str, Surveyed] = {}
         self._surveyed: list[Surveyed] = []
         self._ended = ""
 
@@ -100,7 +106,7 @@ class Survey:
     def _wanted(self, module: Any, item: str) -> bool:
         """Note that an item calls a class. Return True if no instance of it was recorded."""
         name = _name_of(unwrapped(module)[0])
-        known = self._classes.setdefault(name, _Class(name))
+        known = self._classes.setdefault(name, Surveyed(name=name))
         known.items[item] = None
         return not known.is_recorded
 
@@ -108,16 +114,25 @@ class Survey:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Check each class, unless the tests were interrupted. Those of torch are the last."""
         classes = sorted(self._classes.values(), key=lambda each: each.name.startswith("torch."))
+        self._surveyed = classes
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):
             self._ended = "interrupted while tests ran: no class was checked"
-        else:
+            return
+        until = time.monotonic() + SECONDS
+        for number, each in enumerate(classes):
+            self._say(f"survey: module {number + 1} of {len(classes)}: {each.name} ...")
+            start = time.monotonic()
             try:
-                self._check_all(classes)
+                self._check(each, min(start + SECONDS_EACH, until))
             except KeyboardInterrupt:
-                self._ended = f"interrupted after {len(self._surveyed)} of {len(classes)} classes"
+                each.verdicts, each.late = [], []
+                self._ended = f"interrupted after {number} of {len(classes)} classes"
                 session.exitstatus = pytest.ExitCode.INTERRUPTED
-        rest = classes[len(self._surveyed) :]
-        self._surveyed += [dataclasses.replace(each.unchecked, problem="") for each in rest]
+                return
+            cells = ", ".join(f"{target} {each.on(target)[0]}" for target in self._targets)
+            self._say(f" {each.problem or cells} ({time.monotonic() - start:.0f} s)\n")
+            # The module and its calls are not needed any more.
+            each.recordings = []
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -130,32 +145,21 @@ class Survey:
         for line in survey_lines(self._surveyed, self._targets, ended=self._ended):
             terminalreporter.write_line(line)
 
-    def _check_all(self, classes: Sequence[_Class]) -> None:
-        until = time.monotonic() + SECONDS
-        for number, each in enumerate(classes, start=1):
-            self._say(f"survey: module {number} of {len(classes)}: {each.name} ...")
-            start = time.monotonic()
-            surveyed = each.unchecked
-            if not surveyed.problem:
-                surveyed = self._checked(each, min(start + SECONDS_EACH, until))
-            self._surveyed.append(surveyed)
-            cells = ", ".join(f"{target} {surveyed.cell(target)}" for target in self._targets)
-            self._say(f" {surveyed.problem or cells} ({time.monotonic() - start:.0f} s)\n")
-            # The module and its calls are not needed any more.
-            each.recordings = []
-
-    def _checked(self, each: _Class, until: float) -> Surveyed:
-        verdicts: list[Verdict] = []
-        late: list[str] = []
+    def _check(self, each: Surveyed, until: float) -> None:
+        """Add the verdicts of a class on all targets, as far as there is time."""
+        if not each.is_recorded:
+            each.problem = "no call of it could be recorded"
+            if each.recordings:
+                each.problem = str(each.recordings[0].problem)
+            return
         for target in self._targets:
             verdict = self._verdict(each, target, until)
             if verdict is not None:
-                verdicts.append(verdict)
+                each.verdicts.append(verdict)
             if verdict is None or (verdict.status == "failed" and time.monotonic() >= until):
-                late.append(target)
-        return dataclasses.replace(each.unchecked, verdicts=tuple(verdicts), late=tuple(late))
+                each.late.append(target)
 
-    def _verdict(self, each: _Class, target: str, until: float) -> Verdict | None:
+    def _verdict(self, each: Surveyed, target: str, until: float) -> Verdict | None:
         """Return the verdict on the first recording that does not pass, or the last.
 
         None if the time is not enough for all of them.
@@ -194,3 +198,68 @@ def _name_of(module: Any) -> str:
     if original is not None:
         return f"{original} (ScriptModule)"
     return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+# -- the report ------------------------------------------------------------------------------------
+
+
+def survey_lines(
+    classes: Sequence[Surveyed], targets: Sequence[str], *, ended: str = ""
+) -> Iterator[str]:
+    """Yield the table, the reasons, and the markers. ``ended``: why it ended early, or nothing."""
+    if ended:
+        yield f"ended early: {ended}"
+    if not classes:
+        yield "no test called a module"
+        return
+    checked = sum(bool(each.verdicts or each.late) for each in classes)
+    yield f"{len(classes)} module class{'es' * (len(classes) > 1)}, {checked} checked"
+    rows = {each.name: {target: each.on(target)[0] for target in targets} for each in classes}
+    yield from table_lines(rows, targets)
+    # What keeps the others, once for all classes and targets of which it is the same.
+    names: dict[tuple[str, ...], list[str]] = {}
+    for each in classes:
+        on_targets: dict[str, list[str]] = {each.problem: []} if each.problem else {}
+        for target in targets:
+            if reason := " ".join(each.on(target)[1].split())[:MAX_REASON]:
+                on_targets.setdefault(reason, []).append(target)
+        for reason, those in on_targets.items():
+            names.setdefault((reason, *those), []).append(each.name)
+    for (reason, *those), alike in names.items():
+        more = f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
+        on = f" on {', '.join(those)}" if those else ""
+        yield f"{', '.join(alike[:SHOWN])}{more}{on}: {reason}"
+    if markers := list(_markers(classes, targets)):
+        yield "markers to try, a test for each class, of which one instance was checked:"
+    yield from markers
+
+
+def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
+    """Yield markers to try: for each class the first test whose modules have a target in common.
+
+    A marker is for all parametrizations of a test, so it says how many of them have an instance
+    that was checked.
+    """
+    of_test: dict[str, dict[str, Surveyed]] = {}
+    for each in classes:
+        for item in each.items:
+            of_test.setdefault(_test_of(item), {})[each.name] = each
+    covered: set[str] = set()
+    for each in classes:
+        for test in dict.fromkeys(map(_test_of, each.items)):
+            together = of_test[test].values()
+            common = [
+                target for target in targets if all(one.on(target)[0] == "ok" for one in together)
+            ]
+            if each.name in covered or not common:
+                continue
+            covered.update(one.name for one in together)
+            items = {i for one in together for i in one.items if _test_of(i) == test}
+            checked = items & {one.checked_in for one in together}
+            of = f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
+            names = ", ".join(f'"{name}"' for name in common)
+            yield f"  {test}: @pytest.mark.torchexport({names}){of}"
+
+
+def _test_of(item: str) -> str:
+    return item.partition("[")[0]

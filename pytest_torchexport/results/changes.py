@@ -1,29 +1,146 @@
-"""Runs beside each other: failures grouped by cause, two runs compared, several reports merged.
+"""Which failures are the same: known ones, those of one cause, and those of an earlier run.
 
-One mistake in a layer fails each test, target and device that uses it, so reports show each cause
-once. If a failure is the same as before is decided as for known failures, by names alone.
+Names alone decide: test, target, device, subject, class, and the line of code or the operator where
+it shows. Numbers and versions change without anybody's doing, so they are no part of it.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pytest_torchexport.results.entries import GREEN, Entry, entries
-from pytest_torchexport.results.known_failures import entry_of, fixed_headline, fixed_text, is_same
+from pytest_torchexport.results.escaped import in_shell, visible
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.text import failure_text, headline
+from pytest_torchexport.results.text import Block, failure_text, headline, labelled
 from pytest_torchexport.results.verdict import (
+    Entry,
     ItemResult,
+    KnownFailure,
     KnownMatch,
     RunResults,
     Verdict,
     bytes_text,
+    entries,
+    without_variant,
 )
 
-# -- failures grouped by cause ---------------------------------------------------------------------
+# -- the names of a failure, and the texts about known ones ----------------------------------------
+
+TIGHTEN = "--torchexport-known=tighten"
+# Of one kind, a report has so many lines.
+MAX_LINES = 10
+
+
+def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = "") -> KnownFailure:
+    """Return the entry for a verdict's failure."""
+    test = without_variant(nodeid, f"{verdict.target}-{verdict.device}")
+    # People review the files: what does not show, or moves the cursor, is written as its number.
+    return KnownFailure(
+        test=visible(test),
+        target=verdict.target,
+        device=verdict.device,
+        subject=visible(verdict.subject),
+        failure=verdict.failure or "",
+        at=visible(_place_of(verdict)),
+        reason=visible(reason),
+        since=since,
+    )
+
+
+def is_same(known: KnownFailure, now: KnownFailure) -> bool:
+    """Return True if two entries are of one failure. A place that is not known is any place."""
+    places = {known.at, now.at} - {""}
+    return known.identity[:-1] == now.identity[:-1] and len(places) <= 1
+
+
+def _place_of(verdict: Verdict) -> str:
+    """Return the user's line of a failure, or else the next best name of where it shows.
+
+    Empty if the diagnosis, which would have named it, did not come to its end.
+    """
+    place = verdict.diagnosis.place
+    line = verdict.where or (place.where if place is not None else None)
+    if line is not None and line.text:
+        return " ".join(line.text.split())
+    if place is not None:
+        return place.operator
+    if verdict.diagnosis.not_examined:
+        return ""
+    if named := re.search(r"\b(aten|prim|torchvision|onnx)(?:\.|::)(\w+)", verdict.reason):
+        return f"{named[1]}.{named[2]}"
+    if outputs := sorted({item.path for item in verdict.differences if item.path}):
+        return ", ".join(outputs)
+    # The first line of the message, without numbers and paths: these change from run to run.
+    first = next(filter(str.strip, verdict.reason.splitlines()), "")
+    words = " ".join("..." if word.count("/") > 1 else word for word in first.split())
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)*(e-?\d+)?", "#", words)[:120]
+
+
+def reason_of(entry: KnownFailure) -> str:
+    """Return ``pytorch/pytorch#1, @vision, since 2026-07-01``."""
+    by = f", {entry.owner}" if entry.owner else ""
+    since = f", since {entry.since}" if entry.since else ""
+    return f"{entry.reason}{by}{since}"
+
+
+def fixed_headline(matches: Sequence[KnownMatch]) -> str:
+    """Return ``Fixed: OutputsDiffer of Net on onnx-cpu (aten.view) does not occur any more``."""
+    more = f" (and {len(matches) - 1} more)" if len(matches) > 1 else ""
+    return f"Fixed: {matches[0].now} does not occur any more{more}"
+
+
+def fixed_text(matches: Sequence[KnownMatch], nodeids: Iterable[str]) -> str:
+    """Return the report of items whose known failures do not occur."""
+    return "\n".join([fixed_headline(matches), "", *labelled(fixed_blocks(matches, nodeids))])
+
+
+def fixed_blocks(matches: Sequence[KnownMatch], nodeids: Iterable[str]) -> Iterator[Block]:
+    """Yield what was known, and what to do."""
+    lines = [f"{match.file}: {reason_of(match.now)}" for match in matches]
+    more = [f"+ {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    yield Block("known", [*lines[:MAX_LINES], *more])
+    tests = [in_shell(nodeid) for nodeid in dict.fromkeys(nodeids)]
+    # A longer command is more than a line: all tests may run then.
+    command = " ".join(["pytest", *(tests if len(tests) == 1 else ()), TIGHTEN])
+    what = "the entry, or let it" if len(matches) == 1 else "the entries, or let them"
+    yield Block("remedy", [f"remove {what} be removed: {command}"])
+
+
+def known_blocks(matches: Iterable[KnownMatch]) -> Iterator[Block]:
+    """Yield what is known of an item's failures, a block for each; what is new has none."""
+    for match in matches:
+        if match.status == "fixed":
+            yield Block("fixed", [f"{match.now} ({match.file}): remove it: {TIGHTEN}"])
+        elif match.status == "created":
+            yield Block("known", [f"from now on: {match.now.reason}"])
+        elif match.known is not None:
+            text = match.why or f"{match.known}: {reason_of(match.known)}"
+            yield Block("known", [f"{match.file}: {text}"])
+
+
+def known_lines(results: Iterable[ItemResult]) -> Iterator[str]:
+    """Yield the lines of a summary: why failures are expected, what is fixed, and what is other."""
+    items: dict[tuple[str, str], dict[str, None]] = {}
+    for result in results:
+        for match in result.known:
+            if match.is_expected:
+                line = ("xfail", reason_of(match.known or match.now))
+            elif match.known is not None:
+                line = (match.status, f"{match.now}: {match.why or match.file}")
+            else:
+                continue
+            items.setdefault(line, {})[result.nodeid] = None
+    for (label, text), (first, *others) in list(items.items())[:MAX_LINES]:
+        more = f" (and {len(others)} more)" if others else ""
+        yield f"{label}: {first}{more}: {text}"
+    if len(items) > MAX_LINES:
+        yield f"known: + {len(items) - MAX_LINES} more lines"
+
+
+# -- failures grouped by cause: a mistake in a layer fails each test and target that uses it -------
 
 
 @dataclass(frozen=True)
@@ -36,8 +153,8 @@ class Cause:
     def title(self) -> str:
         """``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
         first = self.entries[0]
-        if first.verdict is not None and first.verdict.failure is not None:
-            return headline(first.verdict)
+        if first.failure is not None:
+            return headline(first.failure)
         if first.fixed:
             return fixed_headline(self._fixed)
         if first.outcome == "running":
@@ -50,9 +167,9 @@ class Cause:
         first = self.entries[0]
         if first.fixed:
             return fixed_text(self._fixed, [entry.item.nodeid for entry in self.entries])
-        if first.verdict is None or first.verdict.failure is None:
+        if first.failure is None:
             return ""
-        return failure_text(first.verdict, first.item.nodeid, whole=False)
+        return failure_text(first.failure, first.item.nodeid, whole=False)
 
     @property
     def _fixed(self) -> list[KnownMatch]:
@@ -66,14 +183,29 @@ class Cause:
     @property
     def where(self) -> SourceLine | None:
         """The user's line, below the directory of the run; None if it is not known."""
-        lines = (line for entry in self.entries for line in _lines(entry.verdict))
-        return next((line for line in lines if _is_below(line.file)), None)
+        for verdict in (entry.verdict for entry in self.entries if entry.verdict is not None):
+            place, recorded = verdict.diagnosis.place, verdict.recorded
+            lines = (
+                verdict.where,
+                verdict.diagnosis.where,
+                place.where if place is not None else None,
+                recorded.where if recorded is not None else None,
+            )
+            for line in lines:
+                if line is not None and _is_below(line.file):
+                    return line
+        return None
 
     @property
     def test_file(self) -> str:
         """The file of the first test; empty if it is outside the directory of the run."""
         file = self.entries[0].item.nodeid.partition("::")[0]
         return file if _is_below(file) else ""
+
+
+def _is_below(file: str) -> bool:
+    """Return True for a relative path of a file: other paths are of no repository."""
+    return bool(file) and not file.startswith(("/", "<", "..")) and ":" not in file
 
 
 def causes(run: Iterable[Entry]) -> list[Cause]:
@@ -87,11 +219,11 @@ def causes(run: Iterable[Entry]) -> list[Cause]:
 
 def _cause_of(entry: Entry) -> Any:
     """Return the same value for failures that are one to the reader."""
-    verdict = entry.verdict
+    verdict = entry.failure
     if entry.fixed:
         known = (match.now for match in entry.fixed)
         return ("fixed", *((each.failure, each.subject, each.at) for each in known))
-    if verdict is None or verdict.failure is None:
+    if verdict is None:
         return (entry.outcome, entry.item.reason or entry.item.nodeid)
     diagnosis = verdict.diagnosis
     if diagnosis.known:
@@ -104,69 +236,29 @@ def _cause_of(entry: Entry) -> Any:
     return (verdict.failure, diagnosis.place, headline(verdict), verdict.subject)
 
 
-def _lines(verdict: Verdict | None) -> Iterator[SourceLine]:
-    """Yield the lines that a failure names, the best first."""
-    if verdict is None:
-        return
-    place, recorded = verdict.diagnosis.place, verdict.recorded
-    lines = (
-        verdict.where,
-        verdict.diagnosis.where,
-        place.where if place is not None else None,
-        recorded.where if recorded is not None else None,
-    )
-    yield from (line for line in lines if line is not None)
-
-
-def _is_below(file: str) -> bool:
-    """Return True for a relative path of a file: other paths are of no repository."""
-    return bool(file) and not file.startswith(("/", "<", "..")) and ":" not in file
-
-
 # -- two runs compared -----------------------------------------------------------------------------
 
-ChangeKind = Literal[
-    "new failure",
-    "other failure",  # it failed before too, but not so
-    "not checked",  # it had a result before, and is skipped or not called now
-    "now expected",  # it is expected to fail, and was not
-    "fixed",
-    "slower export",
-    "slower artifact",  # beyond the noise of both runs
-    "larger file",
-    "gone",  # the test did not run
-]
-NEW: ChangeKind = "new failure"
-# The kinds in the order in which they are shown, with their plural.
-KINDS: dict[ChangeKind, str] = {
+# The kinds of changes in the order in which they are shown, with their plural.
+KINDS = {
     "new failure": "new failures",
-    "other failure": "other failures",
-    "not checked": "not checked",
-    "now expected": "now expected",
+    "other failure": "other failures",  # it failed before too, but not so
+    "not checked": "not checked",  # it had a result before, and is skipped or not called now
+    "now expected": "now expected",  # it is expected to fail, and was not
     "fixed": "fixed",
     "slower export": "slower exports",
-    "slower artifact": "slower artifacts",
+    "slower artifact": "slower artifacts",  # beyond the noise of both runs
     "larger file": "larger files",
-    "gone": "gone",
+    "gone": "gone",  # the test did not run
 }
-WORSE: tuple[ChangeKind, ...] = ("new failure", "other failure")
-# An export is slower if it takes so many times as long, and so many seconds more: two runs of one
-# commit on shared machines of CI differ by less.
-TIMES, SECONDS = 2.0, 1.0
-# The ratio of an artifact's latency to eager's grew by so much at least: the machine of both runs
-# is in both of its sides, and yet not all of it.
-SLOWER = 1.1
-# Files are larger if they grew by this factor, and by so many bytes: smaller steps are names.
-LARGER, BYTES = 1.05, 2**16
-
-Key = tuple[str, ...]
+NEW = "new failure"
+WORSE = (NEW, "other failure")
 
 
 @dataclass(frozen=True)
 class Change:
     """A change of one entry; ``entry`` is that of the new run, or the old one's if it is gone."""
 
-    kind: ChangeKind
+    kind: str
     entry: Entry
     details: tuple[str, ...] = ()
 
@@ -181,19 +273,18 @@ class Delta:
 
     changes: Sequence[Change]
 
-    def of(self, *kinds: ChangeKind) -> list[Change]:
+    def of(self, *kinds: str) -> list[Change]:
         """Return the changes of these kinds."""
         return [change for change in self.changes if change.kind in kinds]
 
     def __str__(self) -> str:
         """Return ``2 new failures, 1 fixed``."""
-        counts = Counter(change.kind for change in self.changes)
-        parts = [
-            f"{counts[kind]} {kind if counts[kind] == 1 else many}"
-            for kind, many in KINDS.items()
-            if counts[kind]
-        ]
+        counts = {kind: len(self.of(kind)) for kind in KINDS}
+        parts = [f"{n} {kind if n == 1 else KINDS[kind]}" for kind, n in counts.items() if n]
         return ", ".join(parts) or "no change"
+
+
+Key = tuple[str, ...]
 
 
 def delta(old: RunResults, new: RunResults) -> Delta:
@@ -209,7 +300,7 @@ def delta(old: RunResults, new: RunResults) -> Delta:
     return Delta(sorted(changes, key=lambda change: order.index(change.kind)))
 
 
-def _by_key(items: Sequence[ItemResult]) -> dict[Key, Entry]:
+def _by_key(items: Iterable[ItemResult]) -> dict[Key, Entry]:
     """Return the entries by key; of an item that ran twice, those of its last run.
 
     The fixture may check several modules of one class: the second of them has a number in its key.
@@ -229,67 +320,64 @@ def _of_item(key: Key) -> Key:
     return (*key[:2], "")
 
 
-def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:
+def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:  # noqa: C901 - a case per kind
     """Yield the changes of an entry; ``old`` is None if there was none."""
+    was = old.outcome if old is not None else ""
+    before = f"{was} before"
     if new.fixed:
         if old is None or not old.fixed:
             yield Change("fixed", new, ("remove the known failure",))
     elif new.fails:
-        yield from _failures(old, new)
-    elif old is not None:
-        yield from _green(old, new)
-
-
-def _failures(old: Entry | None, new: Entry) -> Iterator[Change]:
-    if old is None or not old.fails:
-        was = ["it was expected to fail"] if old is not None and old.outcome == "xfailed" else []
-        yield Change(NEW, new, (_title(new), *was))
+        if old is None or not old.fails:
+            expected = ["it was expected to fail"] if was == "xfailed" else []
+            yield Change(NEW, new, (_title(new), *expected))
+        elif not _fails_alike(old, new):
+            yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
+    elif old is None:
         return
-    same = _title(old) == _title(new)
-    if old.verdict and new.verdict and old.verdict.failure and new.verdict.failure:
-        before, now = entry_of(old.verdict, old.item.nodeid), entry_of(new.verdict, new.item.nodeid)
-        same = is_same(before, now)
-    if not same:
-        yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
-
-
-def _title(entry: Entry) -> str:
-    if entry.verdict is not None and entry.verdict.failure is not None:
-        return headline(entry.verdict)
-    return entry.item.reason or entry.outcome
-
-
-def _green(old: Entry, new: Entry) -> Iterator[Change]:
-    """Yield the changes of an entry that does not fail now."""
-    if new.outcome == "skipped":
-        if old.outcome != "skipped":
+    elif new.outcome == "skipped":
+        if was != "skipped":
             reason = new.verdict.reason if new.verdict is not None else new.item.reason
-            yield Change("not checked", new, (f"{old.outcome} before", reason))
+            yield Change("not checked", new, (before, reason))
     elif new.outcome == "xfailed":
-        if old.outcome != "xfailed":
-            yield Change("now expected", new, (f"{old.outcome} before",))
-    elif (old.fails and not old.fixed) or old.outcome == "xfailed":
+        if was != "xfailed":
+            yield Change("now expected", new, (before,))
+    elif (old.fails and not old.fixed) or was == "xfailed":
         yield Change("fixed", new)
     elif old.verdict is not None and new.verdict is not None:
         for kind, details in _costs(old.verdict, new.verdict):
             yield Change(kind, new, (details,))
 
 
-def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[ChangeKind, str]]:
+def _fails_alike(old: Entry, new: Entry) -> bool:
+    if old.failure is None or new.failure is None:
+        return _title(old) == _title(new)
+    before, now = entry_of(old.failure, old.item.nodeid), entry_of(new.failure, new.item.nodeid)
+    return is_same(before, now)
+
+
+def _title(entry: Entry) -> str:
+    return headline(entry.failure) if entry.failure else entry.item.reason or entry.outcome
+
+
+def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[str, str]]:
     """Yield what costs more than before, of two verdicts that pass."""
-    seconds = [verdict.seconds.get("export", 0.0) for verdict in (old, new)]
-    if seconds[0] and seconds[1] >= max(TIMES * seconds[0], SECONDS + seconds[0]):
-        yield "slower export", f"{seconds[1]:.1f} s, {seconds[0]:.1f} s before"
+    was_seconds, seconds = (verdict.seconds.get("export", 0.0) for verdict in (old, new))
+    # Two runs of one commit on shared machines of CI differ by less.
+    if was_seconds and seconds >= max(2 * was_seconds, was_seconds + 1):
+        yield "slower export", f"{seconds:.1f} s, {was_seconds:.1f} s before"
     before = {latency.at: latency for latency in old.latency}
     for latency in new.latency:
         was = before.get(latency.at)
-        # Ratios to eager are compared, because the runs may be of two machines.
-        if was is not None and latency.low > was.high and latency.ratio >= SLOWER * was.ratio:
+        # Ratios to eager are compared, because the runs may be of two machines. The machine is in
+        # both sides of a ratio, and yet not all of it: less than 10 % is its own.
+        if was is not None and latency.low > was.high and latency.ratio >= 1.1 * was.ratio:
             at = f" at {latency.at}" if latency.sizes else ""
             yield "slower artifact", f"{latency.times}{at}, {was.times} before"
     if old.size is not None and new.size is not None:
         was_bytes, now_bytes = old.size.files, new.size.files
-        if now_bytes >= max(LARGER * was_bytes, BYTES + was_bytes):
+        # Smaller steps are names.
+        if now_bytes >= max(1.05 * was_bytes, was_bytes + 2**16):
             yield "larger file", f"{bytes_text(now_bytes)}, {bytes_text(was_bytes)} before"
 
 
@@ -312,89 +400,3 @@ def _absent(before: dict[Key, Entry], after: dict[Key, Entry]) -> Iterator[Chang
         more = len({entry.item.nodeid for entry in those}) - 1
         also = [f"and {more} more item{'s' * (more > 1)} of this test"] if more else []
         yield Change("gone", those[0], (f"{', '.join(outcomes)} before", *also))
-
-
-# -- several reports merged ------------------------------------------------------------------------
-
-# Of the items that are in several reports, so many are named.
-SHOWN = 3
-
-
-class CannotMerge(ValueError):
-    """Reports contradict each other. Its text says which, and what to do."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """The results of one file."""
-
-    name: str
-    results: RunResults
-
-
-def merged(reports: Sequence[Report]) -> tuple[RunResults, list[str]]:
-    """Return the results of all reports, and sentences on what is not as it should be.
-
-    Of an item in several reports, the last result counts, but not one that says less: a skip of the
-    whole test, or an item that did not end. Raises CannotMerge if such reports come from different
-    environments: then neither is a newer result of the other.
-    """
-    newest: dict[str, tuple[Report, ItemResult]] = {}
-    twice: dict[str, None] = {}
-    for report in reports:
-        for item in report.results.items:
-            if item.nodeid in newest:
-                first, result = newest[item.nodeid]
-                twice[item.nodeid] = None
-                differ = _different(first.results.environment, report.results.environment)
-                if differ and first is not report:
-                    raise CannotMerge(
-                        f"{item.nodeid} is in {first.name} and in {report.name}, which were run "
-                        f"with different versions ({', '.join(differ)}): render them apart"
-                    )
-                if not _replaces(item, result):
-                    continue
-            newest[item.nodeid] = (report, item)
-    versions: dict[str, dict[str, None]] = {}
-    for report in reports:
-        for name, version in report.results.environment.items():
-            versions.setdefault(name, {})[version] = None
-    results = RunResults(
-        items=tuple(item for _, item in newest.values()),
-        # Versions that differ stand beside each other.
-        environment={name: ", ".join(different) for name, different in versions.items()},
-        complete=all(report.results.complete for report in reports),
-    )
-    return results, [*_notes(reports, list(twice))]
-
-
-def _replaces(item: ItemResult, earlier: ItemResult) -> bool:
-    """Return True if an item replaces another one that came before it.
-
-    A skip without a verdict says nothing of the item; a failure without one does.
-    """
-    if "running" in (item.outcome, earlier.outcome):
-        return earlier.outcome == "running"
-    return bool(item.verdicts) or not earlier.verdicts or item.outcome not in GREEN
-
-
-def _different(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    names = dict.fromkeys([*first, *second])
-    return [
-        f"{name} {first.get(name, 'absent')} and {second.get(name, 'absent')}"
-        for name in names
-        if first.get(name) != second.get(name)
-    ]
-
-
-def _notes(reports: Sequence[Report], twice: Sequence[str]) -> Iterator[str]:
-    if twice:
-        names = ", ".join([*twice[:SHOWN], *(["..."] if len(twice) > SHOWN else [])])
-        what = "1 item is" if len(twice) == 1 else f"{len(twice)} items are"
-        yield f"{what} in several reports, the last result counts: {names}"
-    first = reports[0]
-    for report in reports:
-        if not report.results.complete:
-            yield f"{report.name}: the run did not come to its end"
-        if differ := _different(first.results.environment, report.results.environment):
-            yield f"{first.name} and {report.name} have different versions: {', '.join(differ)}"

@@ -1,13 +1,16 @@
-"""Make text of others harmless where it is shown: names of tests, messages, source lines.
+"""Make text harmless: of others where it is shown, and our own where others read it.
 
-They may hold anything: markup, codes that move a terminal's cursor, characters that reorder text.
+Names of tests, messages and source lines may hold anything: markup, codes that move a terminal's
+cursor, characters that reorder text. Files that others read name no paths of this machine.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 # Of a name or a message on one line, in characters.
 MAX_LINE = 300
@@ -26,13 +29,10 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(map(_shown, text))
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in _HIDDEN:
-        return character
-    return f"<U+{ord(character):04X}>"
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in _HIDDEN else f"<U+{ord(c):04X}>"
+        for c in text
+    )
 
 
 def on_a_line(text: str, most: int = MAX_LINE) -> str:
@@ -73,3 +73,21 @@ def fenced(lines: Sequence[str], language: str) -> str:
     while any(fence in line for line in lines):
         fence += "`"
     return "\n".join([f"{fence}{language}", *lines, fence])
+
+
+# A path, among other things. Each search begins where a word does: a recipe in base64 is one word
+# of a megabyte.
+_WORD = re.compile(r"[^\s\"'(:,=]+")
+
+
+def without_private_paths(text: str, root: Path | None) -> str:
+    """Return the text with paths as they are below the project, and ``~`` for the home directory.
+
+    ``root`` is the project's directory; the working directory counts as well.
+    """
+    text = _WORD.sub(lambda word: word[0].rpartition("/site-packages/")[2], text)
+    own = {str(folder) for folder in (root, Path.cwd()) if folder is not None}
+    for folder in sorted(own - {"/"}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
+    home = str(Path.home())
+    return text.replace(home, "~") if home != "/" else text

@@ -12,19 +12,23 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from pytest_torchexport.results import summary
-from pytest_torchexport.results.changes import causes, delta
-from pytest_torchexport.results.entries import Entry, entries, without_variant
+from pytest_torchexport.results.changes import (
+    causes,
+    delta,
+    fixed_blocks,
+    known_blocks,
+    known_lines,
+)
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.known_failures import fixed_blocks, known_blocks, known_lines
 from pytest_torchexport.results.text import Block, details, reports
-from pytest_torchexport.results.verdict import ItemResult, RunResults
+from pytest_torchexport.results.verdict import ItemResult, RunResults, entries
 
 if TYPE_CHECKING:
     import jinja2
@@ -38,22 +42,14 @@ UNUSUAL = re.compile(r"[^\n\t -~]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of an article: a headline and the blocks below it."""
-
-    headline: str
-    blocks: Sequence[Block]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Article:
-    """One item: its entries, its outcome, and all that its verdicts say."""
+    """One item: its outcome, and headlines with the blocks that its verdicts have below them."""
 
     number: int
     nodeid: str
     outcome: str
     reason: str
-    sections: Sequence[Section]
+    sections: Sequence[tuple[str, Sequence[Block]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,27 +66,42 @@ def render(results: RunResults) -> str:
     script, style = _text_of("report.js"), _text_of("report.css")
     articles = {item.nodeid: _article(number, item) for number, item in enumerate(results.items, 1)}
     rows, columns = summary.table(results.items, unjudged=True)
+    files: dict[str, dict[str, str]] = {}
+    for test in rows:
+        file, _, name = test.partition("::")
+        files.setdefault(file, {})[name or file] = test
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in entries(results.items):
+        outcomes = cells.setdefault((entry.test, entry.column), {})
+        worst = outcomes.get(entry.item.nodeid, entry.shown)
+        outcomes[entry.item.nodeid] = min(worst, entry.shown, key=summary.severity)
+    linked_causes = []
+    for cause in causes(entries(results.items)):
+        nodeids = list(dict.fromkeys(entry.item.nodeid for entry in cause.entries))
+        shown = [articles[nodeid] for nodeid in nodeids[:MAX_LINKS]]
+        left = len(nodeids) - len(shown)
+        linked_causes.append(Linked(title=cause.title, articles=shown, left=left))
     changed = delta(results.before, results) if results.before is not None else None
-    marks = {outcome: mark for outcome, (mark, _) in summary.MARKS.items()}
+    linked_changes = []
+    for change in changed.changes if changed is not None else ():
+        article = articles.get(change.entry.item.nodeid)
+        title = ": ".join(filter(None, (change.kind, "; ".join(change.details))))
+        linked_changes.append(
+            Linked(title=title, articles=[article])
+            if article is not None
+            else Linked(title=str(change), articles=[])
+        )
     counts = Counter(article.outcome for article in articles.values())
     page = _template().render(
         columns=columns,
-        files=_by_file(rows),
-        cells=_cells(results.items, articles),
-        articles=[*articles.values()],
-        causes=[*_causes(results.items, articles)],
+        files=files,
+        cells=cells,
+        articles=articles,
+        causes=linked_causes,
         changed=changed,
-        changes=[
-            Linked(
-                title=": ".join(filter(None, (change.kind, "; ".join(change.details))))
-                if change.entry.item.nodeid in articles
-                else str(change),
-                articles=[*filter(None, [articles.get(change.entry.item.nodeid)])],
-            )
-            for change in (changed.changes if changed is not None else ())
-        ],
-        outcomes={name: counts[name] for name in summary.OUTCOMES if counts[name]},
-        marks=marks,
+        changes=linked_changes,
+        outcomes={name: counts[name] for name in summary.MARKS if counts[name]},
+        marks={outcome: mark for outcome, (mark, _) in summary.MARKS.items()},
         complete=results.complete,
         environment=results.environment,
         remarks=[
@@ -127,45 +138,12 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _by_file(rows: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Return the tests by file: what follows the file in the node id, and the test's name."""
-    files: dict[str, dict[str, str]] = {}
-    for test in rows:
-        file, _, name = test.partition("::")
-        files.setdefault(file, {})[name or file] = test
-    return files
-
-
-def _cells(
-    items: Sequence[ItemResult], articles: Mapping[str, Article]
-) -> dict[tuple[str, str], list[tuple[str, Article]]]:
-    """Return the outcomes and articles of the items in each cell: test and column."""
-    cells: dict[tuple[str, str], dict[str, list[Entry]]] = {}
-    for entry in entries(items):
-        key = (without_variant(entry.item.nodeid, entry.column), entry.column)
-        cells.setdefault(key, {}).setdefault(entry.item.nodeid, []).append(entry)
-    return {
-        key: [
-            (min((entry.shown for entry in own), key=summary.severity), articles[nodeid])
-            for nodeid, own in of_items.items()
-        ]
-        for key, of_items in cells.items()
-    }
-
-
-def _causes(items: Sequence[ItemResult], articles: Mapping[str, Article]) -> Iterator[Linked]:
-    for cause in causes(entries(items)):
-        nodeids = dict.fromkeys(entry.item.nodeid for entry in cause.entries)
-        shown = [articles[nodeid] for nodeid in [*nodeids][:MAX_LINKS]]
-        yield Linked(title=cause.title, articles=shown, left=len(nodeids) - len(shown))
-
-
 def _article(number: int, item: ItemResult) -> Article:
     own = [*entries([item])]
     reasons = [
         causes([entry])[0].title if entry.fails else item.reason or "nothing was checked"
         for entry in own
-        if entry.verdict is None or (entry.fails and entry.verdict.failure is None)
+        if entry.verdict is None or (entry.fails and entry.failure is None)
     ]
     return Article(
         number=number,
@@ -176,19 +154,19 @@ def _article(number: int, item: ItemResult) -> Article:
     )
 
 
-def _sections(item: ItemResult) -> Iterator[Section]:
+def _sections(item: ItemResult) -> Iterator[tuple[str, Sequence[Block]]]:
     """Yield what is known of the failures, then the failures, those that fail alike as one."""
     fixed = [match for match in item.known if match.status == "fixed"]
     only_fixed = fixed and len(fixed) == len(item.known)
     known = fixed_blocks(fixed, [item.nodeid]) if only_fixed else known_blocks(item.known)
     if blocks := [*known]:
-        yield Section(headline="", blocks=blocks)
+        yield "", blocks
     failed = [verdict for verdict in item.verdicts if verdict.status == "failed"]
     for report in reports(failed, item.nodeid):
         more = (each for each in details(report.verdicts[0]) if each.label not in IN_THE_REPORT)
-        yield Section(headline=report.headline, blocks=[*report.blocks, *more])
+        yield report.headline, [*report.blocks, *more]
     for verdict in item.verdicts:
         if verdict.status != "failed":
             why = [Block("reason", verdict.reason.splitlines())] if verdict.reason else []
             headline = f"{verdict.name} on {verdict.target}-{verdict.device}: {verdict.status}"
-            yield Section(headline=headline, blocks=[*why, *details(verdict)])
+            yield headline, [*why, *details(verdict)]

@@ -10,21 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_torchexport.results.plain import made, plain
+from pytest_torchexport.results.plain import document, made_of, plain
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
 
 SCHEMA = "pytest-torchexport"
 # The name of a report of a single failure, among the files that show it again.
 OF_A_FAILURE = "verdict.json"
+# While these are written, their directory has a name that begins so.
+HALF = ".half-"
 WRITE_ONE = "pytest --torchexport-report json:PATH writes one"
-
-
-class Unreadable(ValueError):
-    """A text is no report, or none that this version can read. Its text says why."""
-
-
-class NotOurs(Unreadable):
-    """A text is whole, but something else than a report of this plugin."""
 
 
 def render(results: RunResults) -> str:
@@ -32,7 +26,7 @@ def render(results: RunResults) -> str:
 
     Numbers that JSON does not have (nan, inf) become the strings "nan", "inf" and "-inf".
     """
-    document = {
+    found = {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
         "complete": results.complete,
@@ -42,7 +36,7 @@ def render(results: RunResults) -> str:
             for item in results.items
         ],
     }
-    return json.dumps(_legal(document), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_legal(found), indent=2, allow_nan=False) + "\n"
 
 
 def read(text: str) -> RunResults:
@@ -51,31 +45,9 @@ def read(text: str) -> RunResults:
     Keys that this version does not know are left out, and those that an older one did not write get
     their defaults. Raises Unreadable for any other text.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"it is not JSON, or was cut off ({error})") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise NotOurs(f"it is not a report of pytest-torchexport: {WRITE_ONE}")
-    _check_version(document.get("version"))
-    try:
-        return made(RunResults, {**document, "before": None})
-    except TypeError as error:
-        raise Unreadable(f"something has changed it: {error}") from None
-
-
-def _check_version(version: Any) -> None:
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise Unreadable(f"its version is {version!r}, and not a number")
-    if version > SCHEMA_VERSION:
-        raise Unreadable(
-            f"a newer pytest-torchexport has written it (version {version} of the schema; this one "
-            f"reads {SCHEMA_VERSION}): install that version here"
-        )
-    if version < SCHEMA_VERSION:
-        raise Unreadable(
-            f"it has version {version} of the schema, which no release has written: {WRITE_ONE}"
-        )
+    otherwise = f"it is not a report of pytest-torchexport: {WRITE_ONE}"
+    found = document(text, SCHEMA, SCHEMA_VERSION, otherwise)
+    return made_of(RunResults, {**found, "before": None})
 
 
 def _legal(value: Any) -> Any:

@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.results.plain import made, plain
+from pytest_torchexport.results.plain import Unreadable, document, made_of, plain
 
 NAME = "torchexport.json"
 SCHEMA = "pytest-torchexport manifest"
 VERSION = 1
 PASSED = "passed"
-
-
-class Unreadable(ValueError):
-    """A text is no manifest, or none that this version can read. Its text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +73,17 @@ class Manifest:
 
 def render(manifest: Manifest) -> str:
     """Return the JSON text of a manifest, with a checksum of itself."""
-    document = {"schema": SCHEMA, "version": VERSION, **plain(manifest)}
-    return json.dumps(document | {"seal": _seal(document)}, indent=2) + "\n"
+    found = {"schema": SCHEMA, "version": VERSION, **plain(manifest)}
+    return json.dumps(found | {"seal": _seal(found)}, indent=2) + "\n"
 
 
 def read(text: str) -> Manifest:
     """Return the manifest that ``render`` made the text from. Raises Unreadable for others."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"it is not JSON, or was cut off ({error})") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise Unreadable("it is no manifest of pytest-torchexport")
-    version = document.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise Unreadable(
-            f"a newer pytest-torchexport has written it (version {version}; this one reads "
-            f"{VERSION}): install that version here"
-        )
-    seal = document.pop("seal", None)
-    if seal != _seal(document):
+    found = document(text, SCHEMA, VERSION, "it is no manifest of pytest-torchexport")
+    seal = found.pop("seal", None)
+    if seal != _seal(found):
         raise Unreadable("something has changed it: it does not fit its own checksum")
-    try:
-        return made(Manifest, document)
-    except TypeError as error:
-        raise Unreadable(f"something has changed it: {error}") from None
+    return made_of(Manifest, found)
 
 
 def _seal(document: Mapping[str, Any]) -> str:

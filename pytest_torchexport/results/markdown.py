@@ -7,16 +7,21 @@ out.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_torchexport.results.changes import NEW, Cause, Change, Delta, causes, delta
-from pytest_torchexport.results.entries import entries
+from pytest_torchexport.results.changes import (
+    NEW,
+    Cause,
+    Change,
+    Delta,
+    causes,
+    delta,
+    known_lines,
+)
 from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line
-from pytest_torchexport.results.known_failures import known_lines
 from pytest_torchexport.results.summary import (
     MARKS,
     not_covered_lines,
@@ -24,28 +29,12 @@ from pytest_torchexport.results.summary import (
     severity,
     table,
 )
-from pytest_torchexport.results.verdict import RunResults
+from pytest_torchexport.results.verdict import RunResults, entries
 
 # The words of the first line, in their order; any other outcome is named at its end.
 COUNTED = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
 # Of a cause, as many items are named.
 SHOWN_ITEMS = 5
-# Room for the line that says what was left out.
-MORE = 100
-
-
-@dataclass(frozen=True)
-class Size:
-    """The most that a report may be: bytes of UTF-8, and blocks of each section."""
-
-    bytes: int
-    blocks: int
-
-
-# GitHub takes 1 MiB of step summary, and nothing of one that is longer.
-SUMMARY = Size(bytes=1024 * 1024 - 1024, blocks=2000)
-# A comment has at most 65,536 characters, and is to be read without scrolling.
-COMMENT = Size(bytes=65_000, blocks=10)
 
 
 @dataclass(frozen=True)
@@ -60,11 +49,11 @@ class _Section:
     shown: Callable[[Any], str]
     noun: str
 
-    def fitted(self, most: Size) -> str:
-        """Return the section with as many of its things as there is room for."""
-        left = most.bytes - _size(self.head) - MORE
+    def fitted(self, room: int, most: int) -> str:
+        """Return the section with at most so many things, in at most so many bytes of UTF-8."""
+        left = room - _size(self.head) - 100  # for the line that says what was left out
         kept: list[str] = []
-        for thing in self.things[: most.blocks]:
+        for thing in self.things[:most]:
             text = self.shown(thing)
             left -= _size(text) + 1
             if left < 0:
@@ -76,24 +65,24 @@ class _Section:
 
 
 def render(results: RunResults) -> str:
-    """Return the report for a step summary."""
-    return _render(results, SUMMARY)
+    """Return the report for a step summary, of which GitHub takes 1 MiB, or else nothing."""
+    return _render(results, room=1024 * 1024 - 1024, most=2000)
 
 
 def render_comment(results: RunResults) -> str:
-    """Return the report for a comment."""
-    return _render(results, COMMENT)
+    """Return the report for a comment: at most 65,536 characters, to be read without scrolling."""
+    return _render(results, room=65_000, most=10)
 
 
-def _render(results: RunResults, most: Size) -> str:
+def _render(results: RunResults, room: int, most: int) -> str:
     changed = delta(results.before, results) if results.before is not None else None
     parts = ["\n\n".join(_head(results, changed))]
-    left = most.bytes - _size(parts[0])
+    room -= _size(parts[0])
     for section in _sections(results, changed):
         if section.things:
             # The last sections are short. Those before leave them their room.
-            parts.append(section.fitted(dataclasses.replace(most, bytes=left // 2)))
-            left -= _size(parts[-1])
+            parts.append(section.fitted(room // 2, most))
+            room -= _size(parts[-1])
     versions = ", ".join(f"{name} {version}" for name, version in results.environment.items())
     ran_with = [f"Run with {code(versions)}"] if versions else []
     return "\n\n".join([*parts, *ran_with]) + "\n"
@@ -175,46 +164,34 @@ def render_annotations(results: RunResults) -> str:
 
     To work, the text has to be printed by a step: ``--torchexport-report github:-``.
     """
-    return "".join(f"{line}\n" for line in _commands(results))
-
-
-def _commands(results: RunResults) -> Iterator[str]:
+    lines = []
     if not results.complete:
-        yield _command("warning", "torchexport", "The run did not come to its end.")
-    ranked = _ranked(results)
-    shown = ranked if len(ranked) <= MOST_ANNOTATIONS else ranked[: MOST_ANNOTATIONS - 1]
-    for cause in shown:
-        yield _command("error", cause.title, "\n".join(_annotation(cause)), **_place(cause))
-    if left := len(ranked) - len(shown):
-        yield _command("error", "torchexport", f"+ {left} more causes, in the other reports")
-
-
-def _ranked(results: RunResults) -> list[Cause]:
-    """Return the causes: new ones first, then those with a line, then those of most failures."""
+        lines.append(_command("warning", "torchexport", "The run did not come to its end."))
     new: set[tuple[str, ...]] = set()
     if results.before is not None:
         new = {change.entry.key for change in delta(results.before, results).of(NEW)}
-    return sorted(
+    # New ones first, then those with a line, then those of most failures.
+    ranked = sorted(
         causes(entries(results.items)),
         key=lambda cause: (
             new.isdisjoint(entry.key for entry in cause.entries),
             cause.where is None,
         ),
     )
-
-
-def _annotation(cause: Cause) -> Iterator[str]:
-    more = len(cause.names) - ANNOTATED_ITEMS
-    yield ", ".join([*cause.names[:ANNOTATED_ITEMS], *([f"+ {more} more"] if more > 0 else [])])
-    yield from cause.text.splitlines()[1:]
-
-
-def _place(cause: Cause) -> dict[str, str]:
-    """Return the user's line; without one, the file of the test."""
-    if cause.where is not None:
-        return {"file": cause.where.file, "line": str(cause.where.line)}
-    file = cause.test_file
-    return {"file": file} if file else {}
+    shown = ranked if len(ranked) <= MOST_ANNOTATIONS else ranked[: MOST_ANNOTATIONS - 1]
+    for cause in shown:
+        more = len(cause.names) - ANNOTATED_ITEMS
+        names = [*cause.names[:ANNOTATED_ITEMS], *([f"+ {more} more"] if more > 0 else [])]
+        message = "\n".join([", ".join(names), *cause.text.splitlines()[1:]])
+        place = {"file": cause.test_file} if cause.test_file else {}
+        if cause.where is not None:
+            place = {"file": cause.where.file, "line": str(cause.where.line)}
+        lines.append(_command("error", cause.title, message, **place))
+    if left := len(ranked) - len(shown):
+        lines.append(
+            _command("error", "torchexport", f"+ {left} more causes, in the other reports")
+        )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _command(kind: str, title: str, message: str, **place: str) -> str:

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 Data = TypeVar("Data")
+
+NOT_IN_JSON = ("nan", "inf", "-inf")
+# The types that a value of a field's type may have in the data, and their name in a message.
+_SCALARS: Mapping[Any, tuple[tuple[type, ...], str]] = {
+    str: ((str,), "a text"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+}
+# The types of a class's fields, which are strings in the source.
+_kinds = functools.cache(typing.get_type_hints)
 
 
 def plain(value: Any) -> Any:
@@ -46,22 +58,6 @@ def made(cls: type[Data], data: Any, at: str = "") -> Data:
     return cls(**values)
 
 
-@functools.cache
-def _kinds(cls: type[Any]) -> Mapping[str, Any]:
-    """Return the types of the fields, which are strings in the source."""
-    return typing.get_type_hints(cls)
-
-
-NOT_IN_JSON = ("nan", "inf", "-inf")
-# The types that a value of a field's type may have in the data, and their name in a message.
-_SCALARS: Mapping[Any, tuple[tuple[type, ...], str]] = {
-    str: ((str,), "a text"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    bool: ((bool,), "true or false"),
-}
-
-
 def _made(kind: Any, value: Any, at: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return made(typing.cast("type[Any]", kind), value, at)
@@ -91,3 +87,41 @@ def _made(kind: Any, value: Any, at: str) -> Any:
 
 def _wrong(value: Any, expected: str, at: str) -> TypeError:
     return TypeError(f"{at or 'all of it'}: {value!r:.80} is not {expected}")
+
+
+# -- documents of ours: JSON with a schema and a version -------------------------------------------
+
+
+class Unreadable(ValueError):
+    """A text is no such document, or none that this version can read. Its text says why."""
+
+
+class NotOurs(Unreadable):
+    """A text is whole, but something else than a document of this plugin."""
+
+
+def document(text: str, schema: str, version: int, otherwise: str) -> dict[str, Any]:
+    """Return the JSON object of a schema and version. ``otherwise``: what to say of another one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"it is not JSON, or was cut off ({error})") from None
+    if not isinstance(found, dict) or found.get("schema") != schema:
+        raise NotOurs(otherwise)
+    written = found.get("version")
+    if isinstance(written, int) and written > version:
+        raise Unreadable(
+            f"a newer pytest-torchexport has written it (version {written}; this one reads "
+            f"{version}): install that version here"
+        )
+    if written != version or isinstance(written, bool):
+        raise Unreadable(f"its version is {written!r}, which no release has written")
+    return found
+
+
+def made_of(cls: type[Data], found: Mapping[str, Any]) -> Data:
+    """Return the dataclass of a document. Raises Unreadable."""
+    try:
+        return made(cls, found)
+    except TypeError as error:
+        raise Unreadable(f"something has changed it: {error}") from None

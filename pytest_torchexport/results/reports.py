@@ -1,4 +1,4 @@
-"""The formats of a run's report.
+"""The formats of a run's report, and files that are written whole.
 
 A format is a function from the results of a run to a text. A new one is a file beside this one and
 a row in ``FORMATS``. Others add formats by an entry point in the group
@@ -8,9 +8,11 @@ a row in ``FORMATS``. Others add formats by an entry point in the group
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 from pytest_torchexport.results import html, json, markdown, sarif
 from pytest_torchexport.results.verdict import RunResults
@@ -90,3 +92,27 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def write(path: Path, text: str) -> None:
+    """Write the whole file or nothing; make its directory if needed.
+
+    A link is kept, and the file that it leads to is written. Raises OSError, also if something else
+    than a regular file is there: a device, a pipe, a directory, a link that leads to itself.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError("it is not a regular file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No file of tempfile: only its owner may read it, and another user may upload the report.
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # A path may hold bytes that are no UTF-8; Python keeps them as surrogates.
+        with half.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a machine that stops then has the old file or the new one
+        half.replace(path)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise

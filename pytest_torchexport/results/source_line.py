@@ -22,8 +22,6 @@ NO_MODELS = frozenset(
         *("jaxtyping", "beartype", "typeguard", "typing_extensions", "packaging"),
     }
 )
-
-
 # Python's own folder has its version: lib/python/models is one of the user's.
 _LIBRARY = re.compile(r"/(?:site-packages/|pytest_torchexport/|__torch__|lib/python\d)")
 
@@ -60,7 +58,12 @@ def is_users(path: str) -> bool:
     plain = path.replace("\\", "/")
     if plain.startswith(("<", "code/")) or _LIBRARY.search(plain):
         return False
-    return not any(_is_installed_in(folder.rstrip("/"), plain) for folder in sys.path if folder)
+    for folder in (folder.rstrip("/") for folder in sys.path if folder):
+        if plain.startswith(f"{folder}/"):
+            within = plain[len(folder) + 1 :].partition("/")[0]
+            if within in _installed(folder):
+                return False
+    return True
 
 
 def is_models(path: str) -> bool:
@@ -74,8 +77,6 @@ def is_models(path: str) -> bool:
 
 # Whose a line may be, the best first: the user's own, else that of a model from a library.
 OWNERS: tuple[Callable[[str], bool], ...] = (is_users, is_models)
-# The file of ``Module.__call__``, between the frames of a module and of what called it.
-_MODULE_CALL = "torch/nn/modules/module.py"
 
 
 def has_owner(path: str) -> bool:
@@ -96,15 +97,9 @@ def innermost(paths: Iterable[str]) -> int | None:
             return models if models is not None and is_module else number
         if models is None:
             models = number if is_models(path) else None
-        elif path.replace("\\", "/").endswith(_MODULE_CALL):
-            is_module = True
+        elif path.replace("\\", "/").endswith("torch/nn/modules/module.py"):
+            is_module = True  # Module.__call__, between the frames of a module and its caller
     return models
-
-
-def _is_installed_in(folder: str, path: str) -> bool:
-    if not path.startswith(f"{folder}/"):
-        return False
-    return path[len(folder) + 1 :].partition("/")[0] in _installed(folder)
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_torchexport.results.diagnosis import Diagnosis, Known, Sizes, Stage
+from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.failures import (
     BranchFrozen,
@@ -23,15 +23,13 @@ from pytest_torchexport.results.failures import (
 from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
 MAX_REPORT = 15
-LABEL = 9
 MAX_DIFFERENCES = 5
 # Of one block, also with ``-v``.
 MAX_LINES = 10
 # The first line of a report: pytest prints it behind the test's name.
 MAX_HEADLINE = 200
-# The title of a refusal that is the runtime's.
-NOT_TAKEN = "the runtime does not take the exported model"
-EAGER_AGAIN = "eager again"
+# How the details of a failure begin that say what to do.
+REMEDY = "remedy: "
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,6 @@ class Report:
     blocks: Sequence[Block]
 
 
-# How the details of a failure begin that say what to do.
-REMEDY = "remedy: "
-
-
 def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> str:
     """Return the report of a failed verdict. ``nodeid`` is what runs its test again.
 
@@ -75,12 +69,16 @@ def failure_texts(
     verdicts: Iterable[Verdict], nodeid: str = "", *, whole: bool = True
 ) -> list[str]:
     """Return the reports of failed verdicts: one for recorded modules that fail alike."""
-    texts = []
-    for report in reports(verdicts, nodeid):
-        shown = report.blocks if whole else _shortened(report.blocks)
-        lines = (line for block in shown for line in labelled(block.label, block.lines))
-        texts.append("\n".join([report.headline, "", *lines]))
-    return texts
+    return [
+        "\n".join(
+            [
+                report.headline,
+                "",
+                *labelled(report.blocks if whole else _shortened(report.blocks)),
+            ]
+        )
+        for report in reports(verdicts, nodeid)
+    ]
 
 
 def reports(verdicts: Iterable[Verdict], nodeid: str = "") -> Iterator[Report]:
@@ -104,6 +102,13 @@ def raise_for_failure(verdict: Verdict) -> None:
         raise by_name(verdict.failure)(failure_text(verdict), verdicts=(verdict,))
 
 
+def labelled(blocks: Iterable[Block]) -> Iterator[str]:
+    """Yield the lines of blocks below their labels, without the empty ones."""
+    for block in blocks:
+        for number, line in enumerate(filter(str.strip, block.lines)):
+            yield f"  {'' if number else block.label:<9}{line}".rstrip()
+
+
 def headline(verdict: Verdict) -> str:
     """Return the failure's class and its cause: ``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
     text = " ".join(_cause(verdict).split()) or title_of(verdict.failure)
@@ -112,18 +117,15 @@ def headline(verdict: Verdict) -> str:
 
 
 def _cause(verdict: Verdict) -> str:
-    diagnosis, where = verdict.diagnosis, verdict.where
+    diagnosis, where, place = verdict.diagnosis, verdict.where, verdict.diagnosis.place
     at = f" ({where.place})" if where is not None else ""
     if verdict.failure == BranchFrozen.__name__ and where is not None:
         return f"{where.text.rstrip(':')}{at}"
-    texts = [
-        *(cause.text for cause in diagnosis.causes),
-        *(known.text for known in diagnosis.known),
-    ]
+    texts = [each.text for each in diagnosis.causes] + [each.text for each in diagnosis.known]
     why = next(iter(texts), "")
-    line = diagnosis.place.where or where if diagnosis.place is not None else None
-    if diagnosis.place is not None and line is not None:
-        return ": ".join(filter(None, (f"{diagnosis.place.operator} at {line.place}", why)))
+    line = place.where or where if place is not None else None
+    if place is not None and line is not None:
+        return ": ".join(filter(None, (f"{place.operator} at {line.place}", why)))
     lines = [line.strip() for line in verdict.reason.splitlines() if line.strip()]
     # TorchScript's message begins in the line behind the exception's name.
     reason = " ".join(lines[: 2 if lines and lines[0].endswith("Error:") else 1])
@@ -135,9 +137,8 @@ def _cause(verdict: Verdict) -> str:
 def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     """Yield the blocks of a report, in the order in which they are printed."""
     verdict = alike[0]
-    diagnosis = verdict.diagnosis
-    yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
     refused = verdict.failure == ExportRefused.__name__
+    yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
     if refused:  # what torch says about it comes after what it means
         yield from _diagnosis_blocks(verdict)
     yield _block("reason", verdict.reason.splitlines(), 0, 4)
@@ -148,35 +149,37 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     yield _block("", [line for line in verdict.details if line not in steps], 3, 6)
     yield _block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
     if verdict.call:
-        yield Block("call", [f"{verdict.call}{_tally(verdict)}"], 0, 0)
+        yield Block("call", [f"{verdict.call}{_tally(verdict)}"])
     yield _block("remedy", [line.removeprefix(REMEDY) for line in steps], 0, 0)
-    yield _block("sizes", _size_lines(diagnosis.sizes), 2, 4)
+    dims = verdict.diagnosis.sizes
+    # Of two dims that have to be equal, the first has the line.
+    told = [each for i, each in enumerate(dims) if each.equal_to not in {d.dim for d in dims[:i]}]
+    yield _block("sizes", map(str, told), 2, 4)
     if not refused:
         yield from _diagnosis_blocks(verdict)
-    wrong = [branch for branch in verdict.branches if "diverges" in branch.status.values()]
+    wrong = (branch for branch in verdict.branches if "diverges" in branch.status.values())
     yield _block("branch", map(_branch_line, wrong), 7, 7)
-    yield _block("baked", [", ".join(verdict.baked)] if verdict.baked else [], 4, 4)
+    yield _block("baked", [", ".join(verdict.baked)], 4, 4)
     yield _block("assumed", map(str, verdict.assumed), 3, 5)
     yield _block("note", (*verdict.cautions, *verdict.notes), 5, 6)
-    told = verdict.where.place if verdict.where is not None else None
-    warned = [line for line in verdict.warnings if told is None or told not in line]
+    named = verdict.where.place if verdict.where is not None else None
+    warned = [line for line in verdict.warnings if named is None or named not in line]
     yield _block("warned", warned[:3], 6, 7)
-    yield _block("untried", diagnosis.not_examined, 5, 7)
+    yield _block("untried", verdict.diagnosis.not_examined, 5, 7)
     if verdict.script:
-        yield Block("script", [verdict.script], 0, 0)
+        yield Block("script", [verdict.script])
     else:
-        yield _block("kept", [verdict.kept] if verdict.kept else [], 0, 0)
+        yield _block("kept", [verdict.kept], 0, 0)
     if nodeid and verdict.seed is not None:
-        rerun = f"pytest {in_shell(nodeid)} --hypothesis-seed={verdict.seed}"
-        yield Block("rerun", [rerun], 0, 0)
+        yield Block("rerun", [f"pytest {in_shell(nodeid)} --hypothesis-seed={verdict.seed}"])
 
 
 def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     """Yield where, why, who is to blame, and what to do: what is known of it."""
     diagnosis = verdict.diagnosis
     where = verdict.where or (diagnosis.place and diagnosis.place.where)
-    yield _block("where", [str(where)] if where else [], 0, 0)
-    yield _block("owner", filter(None, [_owner_line(diagnosis)]), 1, 1)
+    yield _block("where", [str(where or "")], 0, 0)
+    yield _block("owner", [_owner_line(diagnosis)], 1, 1)
     upstream = [known.remedy for known in diagnosis.known if known.remedy]
     own = [cause.remedy for cause in diagnosis.causes if cause.remedy]
     # What is known upstream may begin with the same words, and say more.
@@ -185,7 +188,12 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
         yield _block("cause", (cause.text, *cause.details), 0, 4)
         if cause.remedy in left:
             yield _block("remedy", cause.remedy.splitlines(), 0, 0)
-    yield _block("known", map(_known_line, diagnosis.known), 2, 5)
+    looks = (
+        f"looks like: {known.text}: {known.issue or 'not reported yet'}, "
+        + (f"fixed in {known.fixed_in}" if known.fixed_in else "no release without it is known")
+        for known in diagnosis.known
+    )
+    yield _block("known", looks, 2, 5)
     if left != own or not own:
         yield _block("remedy", upstream, 0 if own else 1, 5)
 
@@ -209,27 +217,16 @@ def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
         for line in range(len(block.lines))
     )
     kept = [number for _, number, _ in ranked[: most - 1]]
+    cut = [block for i, block in enumerate(blocks) if kept.count(i) < len(block.lines)]
+    names = ", ".join(dict.fromkeys(block.label or "details" for block in cut))
+    left = len(ranked) - len(kept)
     *above, last = (
         dataclasses.replace(block, lines=block.lines[: kept.count(number)])
         for number, block in enumerate(blocks)
     )
-    left = len(ranked) - len(kept)
-    names = ", ".join(
-        dict.fromkeys(
-            block.label or "details"
-            for number, block in enumerate(blocks)
-            if kept.count(number) < len(block.lines)
-        )
-    )
     yield from above
-    yield Block("more", [f"{left} line{'s' if left > 1 else ''} with -v: {names}"], 0, 0)
+    yield Block("more", [f"{left} line{'s' if left > 1 else ''} with -v: {names}"])
     yield last
-
-
-def _known_line(known: Known) -> str:
-    """Return ``looks like: atan2(0, x) is -pi: https://..., fixed in onnxscript 0.8``."""
-    fixed = f"fixed in {known.fixed_in}" if known.fixed_in else "no release without it is known"
-    return f"looks like: {known.text}: {known.issue or 'not reported yet'}, {fixed}"
 
 
 def _subject_line(alike: Sequence[Verdict]) -> str:
@@ -240,9 +237,9 @@ def _subject_line(alike: Sequence[Verdict]) -> str:
     if len(several) > 1:
         some, every = len(several), several[0].count
         name = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
-    refused = verdict.failure == ExportRefused.__name__
-    own = refused and verdict.diagnosis.owner == "runtime"
-    title = NOT_TAKEN if own else title_of(verdict.failure)
+    title = title_of(verdict.failure)
+    if verdict.failure == ExportRefused.__name__ and verdict.diagnosis.owner == "runtime":
+        title = "the runtime does not take the exported model"
     return f"{name} on {verdict.target}-{verdict.device}: {title}"
 
 
@@ -256,31 +253,22 @@ def recorded_lines(alike: Iterable[Verdict]) -> Iterator[str]:
             yield f"{which}, called with {recorded.call}{where}"
 
 
-HAS_BRANCH = {
-    True: "the artifact has a branch there",
-    False: "the artifact has no branch there",
-    None: "it is not known if the artifact has a branch there",
-}
-
-
 def _branch_line(branch: Branch) -> str:
     counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
-    artifact = HAS_BRANCH[branch.in_artifact]
-    return f"{condition(branch)}    eager took {counts} in the search; {artifact}"
+    artifact = {
+        True: "the artifact has a branch there",
+        False: "the artifact has no branch there",
+        None: "it is not known if the artifact has a branch there",
+    }[branch.in_artifact]
+    return f"{_condition(branch)}    eager took {counts} in the search; {artifact}"
 
 
-def condition(branch: Branch) -> str:
+def _condition(branch: Branch) -> str:
     """Return the line, with the condition if it is a part of it, and the path of a submodule."""
     whole = branch.statement.rstrip(":").partition(" ")[2] == branch.text
     part = "" if whole or branch.kind in ("for", "case", "except") else f"  [{branch.text}]"
     module = f"  in {branch.module}" if branch.module else ""
     return f"{branch.where}  {branch.statement}{part}{module}"
-
-
-def labelled(label: str, lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines below a label, without the empty ones."""
-    for number, line in enumerate(filter(str.strip, lines)):
-        yield f"  {'' if number else label:<{LABEL}}{line}".rstrip()
 
 
 def _block(label: str, lines: Iterable[str], first: int, rest: int) -> Block:
@@ -290,25 +278,39 @@ def _block(label: str, lines: Iterable[str], first: int, rest: int) -> Block:
 
 
 def _tally(verdict: Verdict) -> str:
-    run = sum(count for key, count in verdict.calls.items() if key not in ("failed", "rejected"))
-    shrunk = "shrunk; " if verdict.shrunk else ""
     failed = verdict.calls.get("failed", 0)
     if not failed:
         return ""  # found before the calls began, or in a call that cannot be judged
-    return f"   {shrunk}{failed} of {run} calls fail"
+    run = sum(count for key, count in verdict.calls.items() if key not in ("failed", "rejected"))
+    return f"   {'shrunk; ' if verdict.shrunk else ''}{failed} of {run} calls fail"
 
 
 def _difference_lines(verdict: Verdict) -> Iterator[list[str]]:
-    """Yield the lines of each difference."""
+    """Yield the lines of each difference: both sides, and the worst element in numbers."""
     shown = [item for item in verdict.differences if item.kind != "raised"]
     for item in shown[:MAX_DIFFERENCES]:
-        yield [_side_by_side(item, verdict), *_element_lines(item, _other(verdict))]
+        lines = [_side_by_side(item, verdict)]
+        if item.total is not None:
+            worst = "" if item.max_abs is None else f"|{item.max_abs:.4g}| "
+            sides = f"eager {item.expected}, {_other(verdict)} {item.actual}"
+            allowed = (
+                f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
+                if item.rtol or item.atol
+                else "allowed: exactly equal"
+            )
+            own = ""
+            if item.own_error is not None and item.cause == "bug":
+                own = f"; eager's own rounding error is {item.own_error:.2g}"
+            at = list(item.index or ())
+            lines.append(f"worst {worst}at {at}: {sides} ({allowed}{own})")
+        yield lines
     if len(shown) > MAX_DIFFERENCES:
         yield [f"... and {len(shown) - MAX_DIFFERENCES} more differences"]
 
 
 def _other(verdict: Verdict) -> str:
-    return EAGER_AGAIN if verdict.failure == NotRepeatable.__name__ else verdict.target
+    """Return the name of the side beside eager."""
+    return "eager again" if verdict.failure == NotRepeatable.__name__ else verdict.target
 
 
 def _side_by_side(item: Difference, verdict: Verdict) -> str:
@@ -320,57 +322,33 @@ def _side_by_side(item: Difference, verdict: Verdict) -> str:
     return f"{item.path}: eager {item.expected}, {_other(verdict)} {item.actual}{what}"
 
 
-def _element_lines(item: Difference, other: str) -> Iterator[str]:
-    """Yield the worst element of a difference in numbers, and what would be allowed there."""
-    if item.total is None:
-        return
-    worst = "" if item.max_abs is None else f"|{item.max_abs:.4g}| "
-    own = ""
-    if item.own_error is not None and item.cause == "bug":
-        own = f"; eager's own rounding error is {item.own_error:.2g}"
-    yield (
-        f"worst {worst}at {list(item.index or ())}: eager {item.expected}, {other} {item.actual} "
-        f"({_allowed(item)}{own})"
-    )
-
-
-def _allowed(item: Difference) -> str:
-    if not item.rtol and not item.atol:
-        return "allowed: exactly equal"
-    return f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
-
-
-def _size_lines(dims: Iterable[Sizes]) -> Iterator[str]:
-    """Yield a line per dim; of two that have to be equal, for the first."""
-    told = set()
-    for sizes in dims:
-        if sizes.equal_to not in told:
-            yield str(sizes)
-        told.add(sizes.dim)
-
-
 # -- what passed, and what a failure has beside its report -----------------------------------------
 
 
 def details(verdict: Verdict) -> Iterator[Block]:
     """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
-    rows: list[tuple[str, Iterable[str]]] = [("subject", recorded_lines([verdict]))]
-    if verdict.unchanged_since:
-        since = f"unchanged since {verdict.unchanged_since}: not checked again"
-        rows.append(("cache", [since]))
-    if verdict.not_kept:
-        rows.append(("cache", [f"not kept: {verdict.not_kept}"]))
+    cached, kept = verdict.unchanged_since, verdict.not_kept
     calls = ", ".join(f"{count} {key}" for key, count in verdict.calls.items() if count)
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
-    reached = [f"{name}: {', '.join(map(str, sizes))}" for name, sizes in verdict.reached.items()]
-    rows += [("calls", [f"{calls or 'none'}{error}"]), ("sizes", reached)]
+    branches: list[str] = []
     if verdict.branch_coverage is not None:
         taken = f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken"
-        steered = (_outcomes_line(branch) for branch in verdict.branches if branch.steered)
-        rows.append(("branches", [taken, *steered]))
+        steered = (branch for branch in verdict.branches if branch.steered)
+        branches = [taken, *map(_outcomes_line, steered)]
+    agrees = {True: "agrees with eager", False: "differs from eager", None: "not run"}
+    stages = (
+        f"{stage.name}: {agrees[stage.agrees]}{f': {stage.why}' if stage.why else ''}"
+        for stage in verdict.diagnosis.stages
+    )
     spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
-    rows += [
-        ("stages", map(_stage_line, verdict.diagnosis.stages)),
+    rows: list[tuple[str, Iterable[str]]] = [
+        ("subject", recorded_lines([verdict])),
+        ("cache", [f"unchanged since {cached}: not checked again"] if cached else []),
+        ("cache", [f"not kept: {kept}"] if kept else []),
+        ("calls", [f"{calls or 'none'}{error}"]),
+        ("sizes", [f"{dim}: {', '.join(map(str, run))}" for dim, run in verdict.reached.items()]),
+        ("branches", branches),
+        ("stages", stages),
         ("rounding", map(_explained_line, verdict.explained)),
         ("baked", [", ".join(verdict.baked)]),
         ("files", [str(verdict.size)] if verdict.size is not None else []),
@@ -388,17 +366,6 @@ def details(verdict: Verdict) -> Iterator[Block]:
             yield Block(label, filled)
 
 
-def detail_lines(verdict: Verdict) -> Iterator[str]:
-    """Yield the lines of ``details``."""
-    for block in details(verdict):
-        yield from labelled(block.label, block.lines)
-
-
-def _stage_line(stage: Stage) -> str:
-    agrees = {True: "agrees with eager", False: "differs from eager", None: "not run"}
-    return f"{stage.name}: {agrees[stage.agrees]}{f': {stage.why}' if stage.why else ''}"
-
-
 def _outcomes_line(branch: Branch) -> str:
     """Return ``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
     outcomes = (
@@ -407,14 +374,7 @@ def _outcomes_line(branch: Branch) -> str:
         else f"{outcome} {status}"
         for outcome, status in branch.status.items()
     )
-    return f"{condition(branch)}    {', '.join(outcomes)}"
-
-
-CAUSES = {
-    "rounding": "within a small multiple of eager's own rounding error",
-    "tie": "eager's own rounding decides these either way",
-    "ambiguous": "eager's own rounding error is as large as the output",
-}
+    return f"{_condition(branch)}    {', '.join(outcomes)}"
 
 
 def _explained_line(difference: Difference) -> str:
@@ -423,5 +383,9 @@ def _explained_line(difference: Difference) -> str:
     times = difference.in_own_errors
     units = f" = {times:.2g} x eager's own" if times is not None else ""
     at = f" at {list(difference.index)}" if difference.index is not None else ""
-    why = CAUSES.get(difference.cause, difference.cause)
+    why = {
+        "rounding": "within a small multiple of eager's own rounding error",
+        "tie": "eager's own rounding decides these either way",
+        "ambiguous": "eager's own rounding error is as large as the output",
+    }.get(difference.cause, difference.cause)
     return f"{difference.path}: worst {error}{units}{at}: {difference.cause}, {why}"

@@ -1,13 +1,13 @@
-"""The verdict: plain data about one subject on one target and device. All reports are made from it.
+"""The verdict on one subject on one target and device, and the results of a run: plain data.
 
-pytest's reports carry it through xdist, and it is written to files. Hence it holds no tensors and
-no live exceptions (they keep frames, and frames keep GPU memory).
+All reports are made from it. pytest's reports carry it through xdist, and it is written to files.
+Hence it holds no tensors and no live exceptions (they keep frames, and frames keep GPU memory).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ from pytest_torchexport.results.source_line import SourceLine
 
 SCHEMA_VERSION = 2
 
-# From here on, three digits would need an exponent.
-LEAST_IN_FULL = 999.5
+# Any other outcome of an item is a failure: also "running", of one whose process is gone.
+GREEN = ("passed", "skipped", "xfailed", "xpassed")
 
 Status = Literal["passed", "failed", "skipped"]
 
@@ -37,8 +37,6 @@ SeededBugKind = Literal[
     "swapped branch",
     "every bug",
 ]
-
-SeededBugResult = Literal["caught", "missed", "does not apply"]
 
 DifferenceKind = Literal[
     "structure", "dtype", "shape", "device", "values", "state", "raised", "hung", "crashed"
@@ -131,7 +129,7 @@ class SeededBug:
 
     kind: SeededBugKind
     dim: str = ""
-    result: SeededBugResult
+    result: Literal["caught", "missed", "does not apply"]
     explanation: str
 
     @property
@@ -206,10 +204,8 @@ class ArtifactSize:
         """Return ``10.1 MiB, 9.88 times the weights (1.02 MiB)``."""
         if self.ratio is None:
             return f"{bytes_text(self.files)}, no weights"
-        return (
-            f"{bytes_text(self.files)}, {number_text(self.ratio)} times the weights "
-            f"({bytes_text(self.weights)})"
-        )
+        times = f"{number_text(self.ratio)} times the weights"
+        return f"{bytes_text(self.files)}, {times} ({bytes_text(self.weights)})"
 
 
 def bytes_text(number: float) -> str:
@@ -218,14 +214,22 @@ def bytes_text(number: float) -> str:
         return f"{number:.0f} bytes"
     for unit in ("KiB", "MiB", "GiB"):
         number /= 1024
-        if abs(number) < LEAST_IN_FULL or unit == "GiB":
+        if abs(number) < 999.5 or unit == "GiB":
             break
     return f"{number_text(number)} {unit}"
 
 
 def number_text(number: float) -> str:
     """Return ``1.02``, ``65,400``: three digits at least, and no exponent for a large number."""
-    return f"{number:.3g}" if abs(number) < LEAST_IN_FULL else f"{number:,.0f}"
+    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return ``412 us``, ``2.5 ms``, ``1.2 s``."""
+    if seconds < 0.999:
+        unit, times = ("us", 1e6) if seconds < 0.000999 else ("ms", 1e3)
+        return f"{seconds * times:.3g} {unit}"
+    return f"{seconds:.3g} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,14 +270,6 @@ class Latency:
         beside = f", beside {others} other worker{'s' if others > 1 else ''}" if others else ""
         one, other = seconds_text(self.artifact), seconds_text(self.eager)
         return f"{one}, eager {other}: {self.times}{at}{beside}"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return ``412 us``, ``2.5 ms``, ``1.2 s``."""
-    if seconds < 0.999:
-        unit, times = ("us", 1e6) if seconds < 0.000999 else ("ms", 1e3)
-        return f"{seconds * times:.3g} {unit}"
-    return f"{seconds:.3g} s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -439,7 +435,7 @@ class KnownMatch:
 
     @property
     def is_expected(self) -> bool:
-        """True if an item whose failures are all such is an xfail."""
+        """True if it makes an item an xfail."""
         return self.status in ("known", "created")
 
 
@@ -478,6 +474,93 @@ class RunResults:
     before: RunResults | None = None
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What reports count: a verdict of an item, or an item that ended without one (None)."""
+
+    item: ItemResult
+    verdict: Verdict | None
+
+    @property
+    def outcome(self) -> str:
+        """The item's outcome; the verdict's own if it is one of several."""
+        item, verdict = self.item, self.verdict
+        if verdict is None or len(item.verdicts) == 1:
+            return item.outcome
+        if verdict.status != "failed":
+            return verdict.status
+        expected = (match.now for match in item.known if match.is_expected)
+        own = (verdict.subject, verdict.target, verdict.device)
+        if any((known.subject, known.target, known.device) == own for known in expected):
+            return "xfailed"  # whatever else the item failed by
+        # The test of a green item expects the failure itself.
+        return item.outcome if item.outcome in GREEN else verdict.status
+
+    @property
+    def shown(self) -> str:
+        """The outcome in a table: ``unchecked`` for an item that passed without a verdict."""
+        return "unchecked" if self.verdict is None and self.outcome == "passed" else self.outcome
+
+    @property
+    def failure(self) -> Verdict | None:
+        """The verdict if it is a failure of a class."""
+        return self.verdict if self.verdict is not None and self.verdict.failure else None
+
+    @property
+    def column(self) -> str:
+        """``trace-cpu``; empty for a unittest method that ended before its checks."""
+        at = self.verdict or self.item
+        return f"{at.target}-{at.device}" if at.target else ""
+
+    @property
+    def test(self) -> str:
+        """The node id without target and device."""
+        return without_variant(self.item.nodeid, self.column)
+
+    @property
+    def fails(self) -> bool:
+        """True if the entry makes a run red."""
+        return self.outcome not in GREEN
+
+    @property
+    def fixed(self) -> list[KnownMatch]:
+        """The known failures that do not occur any more, if nothing else makes the entry fail."""
+        passed = self.verdict is None or self.verdict.status == "passed"
+        known = self.item.known if self.fails and passed else ()
+        return [match for match in known if match.status == "fixed"]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Names that tell it apart from all others of a run, and are the same in the next run."""
+        name = self.verdict.name if self.verdict is not None else ""
+        return (self.item.nodeid, self.column, name)
+
+    def __str__(self) -> str:
+        """Return the node id, and the module if it is one of several."""
+        if self.verdict is None or len(self.item.verdicts) == 1:
+            return self.item.nodeid
+        return f"{self.item.nodeid} {self.verdict.name}"
+
+
+def entries(items: Iterable[ItemResult]) -> Iterator[Entry]:
+    """Yield the entries of all items, in their order."""
+    for item in items:
+        own = [Entry(item, verdict) for verdict in item.verdicts]
+        yield from own
+        # An item may fail beside its verdicts, after the last of them.
+        if not own or (item.outcome not in GREEN and not any(each.fails for each in own)):
+            yield Entry(item, None)
+
+
+def without_variant(nodeid: str, column: str) -> str:
+    """Return the node id of a test without an item's target and device (``trace-cpu``)."""
+    variant = column.replace(":", "")
+    for part, rest in ((f"[{variant}]", ""), (f"[{variant}-", "["), (f"-{variant}]", "]")):
+        if part in nodeid:
+            return nodeid.replace(part, rest, 1)
+    return nodeid
+
+
 def why_skipped(verdicts: Sequence[Verdict]) -> str:
     """Return why an item is a skip; empty if all its subjects were judged on some target.
 
@@ -486,11 +569,11 @@ def why_skipped(verdicts: Sequence[Verdict]) -> str:
     """
     skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
     open_targets = {(verdict.target, verdict.device) for verdict in skipped}
-    if any((verdict.target, verdict.device) not in open_targets for verdict in verdicts):
+    if not skipped or any((each.target, each.device) not in open_targets for each in verdicts):
         return ""
-    if len(skipped) == len(verdicts):
-        return skipped[0].reason if skipped else ""
     first = skipped[0]
+    if len(skipped) == len(verdicts):
+        return first.reason
     return f"{len(skipped)} of {len(verdicts)} not judged: {first.subject}: {first.reason}"
 
 

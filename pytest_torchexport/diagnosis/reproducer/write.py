@@ -30,8 +30,9 @@ from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
+from pytest_torchexport.results.escaped import without_private_paths
 from pytest_torchexport.results.failures import Failure, LoadFailed, ends_the_test
-from pytest_torchexport.results.files import HALF, without_private_paths
+from pytest_torchexport.results.json import HALF
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 

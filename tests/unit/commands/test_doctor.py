@@ -63,17 +63,6 @@ def test_a_package_that_is_missing_or_too_old_is_named_with_its_pip_line(call, m
     assert out.endswith("the defaults need: torch, onnxscript, onnx\n")
 
 
-def test_the_gpu_package_of_onnxruntime_is_onnxruntime(call):
-    found = {name: version for name, version in ALL.items() if name != "onnxruntime"}
-    status, out = call(found | {"onnxruntime-gpu": "1.99"})
-    assert status == 0
-    assert "1.99" in out
-
-
-def test_a_target_that_is_off_by_default_may_be_missing(call):
-    assert call(onnx_legacy=Lacking)[0] == 0
-
-
 def test_a_target_whose_import_raises_is_told(call):
     def broken():
         raise OSError("libcudart.so.12: cannot open")

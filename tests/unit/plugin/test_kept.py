@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pytest_torchexport.plugin.kept import kept_in, retained, tidy
-from pytest_torchexport.results.files import HALF
+from pytest_torchexport.results.json import HALF
 
 NAMES = [
     "a/b.py::test[trace-cpu]", "a-b.py::test[trace-cpu]", "a b.py::test[trace-cpu]", "a.py::test[trace-cpu-x/y]",

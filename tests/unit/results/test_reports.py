@@ -1,4 +1,4 @@
-"""results/reports.py: what each format says of one run, and that others add formats.
+"""results/reports.py: what each format says of one run, that others add formats, and that files are written whole.
 
 ``python tests/unit/results/test_reports.py`` writes tests/golden again: read the difference before you commit it.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from sample import SAMPLE
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import html, json, markdown, reports
 from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.summary import detail_lines, summary_lines
 from pytest_torchexport.results.text import failure_texts
 
@@ -113,7 +115,7 @@ def test_a_format_of_another_package_that_does_not_work_is_named(name, why):
 
 
 def test_a_bug_of_our_own_is_not_blamed_on_others(monkeypatch):
-    monkeypatch.setattr(markdown, "_render", lambda *_: 1 / 0)
+    monkeypatch.setattr(markdown, "_head", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reports.rendered("markdown", SAMPLE)
 
@@ -123,6 +125,48 @@ def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(reports.CannotRender, match=r"'html' needs jinja2: pip install jinja2$"):
         reports.rendered("html", SAMPLE)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
+    path = tmp_path / "deep" / "report.json"
+    for text in ("first", "\udc80"):
+        write(path, text)
+    assert path.read_bytes() == b"\\udc80"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_is_kept_and_its_target_is_written(tmp_path):
+    real, link, second = (tmp_path / name for name in ("real.json", "link.json", "second.json"))
+    link.symlink_to("real.json")
+    second.symlink_to(link)
+    for text in ("first", "second"):
+        write(second, text)
+        assert (link.is_symlink(), second.is_symlink()) == (True, True)
+        assert real.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/null"),
+        lambda path: path.symlink_to(path.parent),
+    ],
+    ids=["pipe", "directory", "link to itself", "link to a device", "link to a directory"],
+)
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path, make):
+    path = tmp_path / "report.json"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(OSError, match="it is not a regular file"):
+        write(path, "text")
+    assert path.lstat().st_ino == before.st_ino
+    assert list(tmp_path.iterdir()) == [path]
 
 
 if __name__ == "__main__":

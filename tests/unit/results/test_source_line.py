@@ -19,39 +19,28 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["einlib/_src/api.py", "onefile.py"])
-def test_a_file_that_was_installed_is_a_librarys_wherever_it_lies(folder, name):
-    assert not is_users(str(folder / name))
+def test_a_file_that_was_installed_is_a_librarys_wherever_it_lies(folder):
+    installed = ("einlib/_src/api.py", "onefile.py")
+    users = ("net.py", "einlib.py", "package/einlib/api.py")
+    assert not any(is_users(str(folder / name)) for name in installed)
+    assert all(is_users(str(folder / name)) for name in users)
 
 
-@pytest.mark.parametrize("name", ["net.py", "einlib.py", "package/einlib/api.py"])
-def test_a_file_beside_an_installed_library_is_the_users(folder, name):
-    assert is_users(str(folder / name))
-
-
-@pytest.mark.parametrize(
-    "path", ["<string>", "/x/site-packages/timm/layers.py", "/usr/lib/python3.11/random.py"]
-)
-def test_no_file_and_a_file_of_the_interpreter_are_not_the_users(path):
-    assert not is_users(path)
-
-
-@pytest.mark.parametrize("path", ["timm/layers.py", "my_models.py"])
-def test_an_installed_library_may_hold_models(path):
-    assert is_models(f"/x/lib/python3.11/site-packages/{path}")
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/x/site-packages/torch/nn/__init__.py", "/x/site-packages/onnxruntime/a.py", "/x/a.py"],
-)
-def test_what_runs_and_exports_models_holds_none(path):
-    assert not is_models(path)
-
-
-def test_a_folder_of_the_users_may_be_named_lib_python():
+def test_no_file_and_a_file_of_the_interpreter_are_not_the_users():
+    for path in ("<string>", "/x/site-packages/timm/layers.py", "/usr/lib/python3.11/random.py"):
+        assert not is_users(path)
     assert is_users("/project/lib/python/models/net.py")
-    assert not is_users("/usr/lib/python3/dist-packages/numpy/__init__.py")
+
+
+def test_an_installed_library_may_hold_models_and_what_runs_and_exports_them_does_not():
+    assert is_models("/x/lib/python3.11/site-packages/timm/layers.py")
+    assert is_models("/x/lib/python3.11/site-packages/my_models.py")
+    for path in (
+        "/x/site-packages/torch/nn/__init__.py",
+        "/x/site-packages/onnxruntime/a.py",
+        "/x/a.py",
+    ):
+        assert not is_models(path)
 
 
 LIBRARY = "/env/lib/python3.11/site-packages"

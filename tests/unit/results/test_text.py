@@ -36,13 +36,10 @@ def test_recorded_modules_that_fail_alike_have_one_report():
     assert "subject  Net (all 3) on onnx-cuda:1: " in every
 
 
-def test_a_failed_verdict_raises_its_own_class_with_its_text():
+def test_a_failed_verdict_alone_raises_its_class_with_its_text():
     with pytest.raises(failures.OutputsDiffer, match="outputs differ from eager") as caught:
         raise_for_failure(FULL)
     assert caught.value.verdicts == (FULL,)
-
-
-def test_passed_and_skipped_verdicts_raise_nothing():
     raise_for_failure(EMPTY)
     raise_for_failure(SKIPPED)
 

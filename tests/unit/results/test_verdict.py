@@ -1,4 +1,4 @@
-"""results/verdict.py: plain data that survives every trip."""
+"""results/verdict.py: plain data that survives every trip; each verdict of a run once, and items without one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import json
 import pickle
 
 import pytest
-from sample import EMPTY, FULL, SKIPPED
+from sample import EMPTY, FULL, SKIPPED, failed, item, recorded, verdict
 
-from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.text import detail_lines
 from pytest_torchexport.results.verdict import (
     ArtifactSize,
     Branch,
-    Latency,
     Verdict,
     bytes_text,
     coverage_of,
+    entries,
     why_skipped,
+    without_variant,
 )
 
 
@@ -40,25 +39,18 @@ def test_a_verdict_survives_dicts_json_and_pickle(verdict):
     assert pickle.loads(pickle.dumps(verdict)) == verdict
 
 
-def test_a_verdict_of_a_recipe_as_the_engine_writes_it_is_plain_too():
-    recipe = Recipe(
-        sizes={"batch": 2},
-        leaves=(LeafRecipe(kind="normal", edits=(Edit(1, 2.0),)), LeafRecipe(kind="value", data=3)),
-    )
-    verdict = Verdict(
-        subject="f", target="trace", device="cpu", status="failed", recipe=recipe.as_dict()
-    )
-    assert plain(verdict.as_dict())
-    assert Recipe.from_dict(Verdict.from_dict(verdict.as_dict()).recipe) == recipe
-
-
 def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
     assert FULL.name == "Net (2nd of 3)"
     alone = dataclasses.replace(FULL.recorded, number=1, count=1)
     assert dataclasses.replace(FULL, recorded=alone).name == "Net"
-    assert EMPTY.name == "f"
-    numbers = [dataclasses.replace(FULL.recorded, number=n, count=16).which for n in (1, 3, 11)]
-    assert numbers == ["1st of 16", "3rd of 16", "11th of 16"]
+
+
+def test_sizes_in_words():
+    size = ArtifactSize(files=10 * 2**20, weights=2**20)
+    assert str(size) == "10 MiB, 10 times the weights (1 MiB)"
+    assert str(ArtifactSize(files=300, weights=0)) == "300 bytes, no weights"
+    numbers = (1023, 999.7 * 2**10, -(2**20), 5 * 2**42)
+    assert [bytes_text(n) for n in numbers] == ["1023 bytes", "0.976 MiB", "-1 MiB", "20,480 GiB"]
 
 
 def branch(kind="if", **status):
@@ -76,15 +68,11 @@ def branch(kind="if", **status):
 @pytest.mark.parametrize(
     ("branches", "share"),
     [
-        ([], None),
         ([branch(True_="verified", False_="unreached")], 50.0),
-        ([branch(True_="diverges", False_="frozen but equal")], 100.0),
         ([branch(True_="unreached", False_="raises")], 0.0),
-        ([branch(True_="raises")], None),
         ([branch(True_="constant", False_="constant")], None),
         ([branch("for", none="unreached", more="verified")], None),
-        ([branch(a="verified", b="unreached"), branch(a="verified", b="verified")], 75.0),
-        ([branch(a="unreached"), branch(a="constant", b="unreached")], 0.0),
+        ([branch(a="verified", b="unreached"), branch(a="verified", b="diverges")], 75.0),
     ],
 )
 def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches, share):
@@ -92,7 +80,6 @@ def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches,
     verdict = Verdict(
         subject="f", target="trace", device="cpu", status="passed", branches=tuple(branches)
     )
-    assert verdict.branch_coverage == share
     assert verdict.as_dict()["branch_coverage"] == share
 
 
@@ -116,34 +103,35 @@ def test_an_item_is_skipped_if_no_target_judged_all_its_subjects(statuses, reaso
     assert why_skipped(verdicts) == reason
 
 
-def test_the_size_of_an_artifact_in_words():
-    size = ArtifactSize(files=10 * 2**20, weights=2**20)
-    assert str(size) == "10 MiB, 10 times the weights (1 MiB)"
-    assert str(ArtifactSize(files=300, weights=0)) == "300 bytes, no weights"
-    assert [bytes_text(n) for n in (1023, 2048, 999 * 2**20, 5 * 2**42)] == [
-        "1023 bytes",
-        "2 KiB",
-        "999 MiB",
-        "20,480 GiB",
-    ]
-    sizes = (999.7 * 2**10, -(2**20), -40)
-    assert [bytes_text(n) for n in sizes] == ["0.976 MiB", "-1 MiB", "-40 bytes"]
-    small = ArtifactSize(files=2**20, weights=16)
-    assert str(small) == "1 MiB, 65,536 times the weights (16 bytes)"
-    assert "files    10 MiB, 10 times" in "\n".join(
-        detail_lines(dataclasses.replace(EMPTY, size=size))
-    )
+# -- a run's results one by one --------------------------------------------------------------------
 
 
-def test_a_ratio_of_thousands_is_written_in_full():
-    latency = Latency(
-        sizes={},
-        eager=2e-6,
-        artifact=4e-3,
-        ratio=2000.4,
-        low=999.7,
-        high=2345.0,
-        pairs=30,
-        slower=30,
-    )
-    assert latency.times == "2,000 times eager (1,000 to 2,345)"
+def outcomes(*items):
+    return [(str(entry), entry.outcome) for entry in entries(items)]
+
+
+def test_one_of_several_verdicts_has_its_own_outcome():
+    both = (verdict(recorded=recorded(1)), failed(recorded=recorded(2)))
+    first, second = "a[trace-cpu] Net (1st of 2)", "a[trace-cpu] Net (2nd of 2)"
+    assert outcomes(item("a", *both, outcome="failed")) == [(first, "passed"), (second, "failed")]
+    for expected in ("xfailed", "passed"):  # by a marker, or by the test itself
+        assert outcomes(item("a", *both, outcome=expected))[1] == (second, expected)
+
+
+def test_an_item_that_fails_beside_its_verdicts_is_an_entry_of_its_own():
+    both = (verdict(recorded=recorded(1)), verdict(recorded=recorded(2)))
+    assert outcomes(item("a", *both, outcome="failed"))[2:] == [("a[trace-cpu]", "failed")]
+    assert outcomes(item("a", verdict(), outcome="failed")) == [("a[trace-cpu]", "failed")]
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "test"),
+    [
+        ("a.py::test[onnx-cuda1]", "a.py::test"),
+        ("a.py::test[onnx-cuda1-x-2]", "a.py::test[x-2]"),
+        ("a.py::test[x-onnx-cuda1]", "a.py::test[x]"),
+        ("a.py::TestIt::test", "a.py::TestIt::test"),
+    ],
+)
+def test_a_test_is_named_without_target_and_device(nodeid, test):
+    assert without_variant(nodeid, "onnx-cuda:1") == test

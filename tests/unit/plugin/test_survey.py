@@ -1,0 +1,63 @@
+"""plugin/survey.py: the report: a table, what keeps the others, and the markers to try."""
+
+from __future__ import annotations
+
+from sample import failed, verdict
+
+from pytest_torchexport.plugin.survey import Surveyed, survey_lines
+
+TARGETS = ("trace", "onnx")
+
+
+def surveyed(name, *items, **fields):
+    return Surveyed(name=name, items=dict.fromkeys(items), checked_in=items[0], **fields)
+
+
+BOTH = [failed(), failed("onnx")]
+GOOD = surveyed("a.Good", "t.py::one", "t.py::two", verdicts=[verdict(), verdict("onnx")])
+FROZEN = surveyed("a.Frozen", "t.py::two", verdicts=BOTH)
+HALF = surveyed("a.Half", "t.py::one", "t.py::three", verdicts=[failed(), verdict("onnx")])
+LATE = surveyed("a.Late", "t.py::four", verdicts=[verdict()], late=["onnx"])
+OPEN = surveyed("a.Open", "t.py::five", problem="it cannot be copied")
+
+
+def test_the_report_of_a_survey():
+    assert list(survey_lines([GOOD, FROZEN, HALF, LATE, OPEN], TARGETS)) == [
+        "5 module classes, 4 checked",
+        "          trace         onnx",
+        "a.Good    ok            ok",
+        "a.Frozen  BranchFrozen  BranchFrozen",
+        "a.Half    BranchFrozen  ok",
+        "a.Late    ok            time",
+        "a.Open",
+        "a.Frozen on trace, onnx: BranchFrozen: if x.sum() > 0 (net.py:12)",
+        "a.Half on trace: BranchFrozen: if x.sum() > 0 (net.py:12)",
+        "a.Late on onnx: not judged in its time (100 s for a class, 1800 s for all)",
+        "a.Open: it cannot be copied",
+        "markers to try, a test for each class, of which one instance was checked:",
+        '  t.py::one: @pytest.mark.torchexport("onnx")',
+        '  t.py::four: @pytest.mark.torchexport("trace")',
+    ]
+
+
+def test_a_parametrized_test_says_how_many_of_its_items_were_checked():
+    items = [f"t.py::both[{n}]" for n in range(4)]
+    one, other = (surveyed(f"a.{n}", *items, verdicts=[verdict()]) for n in range(2))
+    other.checked_in = items[1]
+    marker = '  t.py::both: @pytest.mark.torchexport("trace")'
+    assert list(survey_lines([one], TARGETS))[-1] == f"{marker} (items checked: 1 of 4)"
+    assert list(survey_lines([one, other], TARGETS))[-1] == f"{marker} (items checked: 2 of 4)"
+
+
+def test_classes_with_one_reason_share_a_line():
+    skipped = [verdict("onnx", "skipped", reason="onnx does not take TorchScript")]
+    scripted = [surveyed(f"N{number}", "t.py::one", verdicts=skipped) for number in range(5)]
+    assert list(survey_lines(scripted, ("onnx",)))[-1] == (
+        "N0, N1, N2 and 2 more on onnx: skip: onnx does not take TorchScript"
+    )
+
+
+def test_a_survey_that_ended_early_or_found_nothing_says_so():
+    assert list(survey_lines([], TARGETS)) == ["no test called a module"]
+    first, *_ = survey_lines([GOOD], TARGETS, ended="interrupted after 1 of 2 classes")
+    assert first == "ended early: interrupted after 1 of 2 classes"
