@@ -8,7 +8,6 @@ among the running functions.
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import sys
@@ -34,12 +33,19 @@ MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
-UNKNOWN_ARGUMENTS = (
-    "the test calls forward itself, and forward assigns to its arguments before it calls its first "
-    "layer: what it was called with is not known. Call the module, net(x) instead of net.forward(x)"
+CALLS_FORWARD = (
+    "forward is called itself, and not by a call of its module: what it was called with is not "
+    "known. Call the module, net(x) instead of net.forward(x)"
 )
 # The files that run a test: no caller of these is looked at.
 _RUNNERS = ("/_pytest/", "/pluggy/")
+# Losses, and modules that torch calls to build or quantize a model.
+_NOT_SHIPPED = (
+    "torch.nn.modules.loss",
+    "torch.nn.utils.parametrizations",
+    "torch.ao.quantization.observer",
+    "torch.ao.quantization.fake_quantize",
+)
 
 
 @dataclass(frozen=True)
@@ -62,36 +68,23 @@ class Recording:
     """
 
     module: Any
+    problem: SpecError | None = None
+    wrappers: tuple[str, ...] = ()
     calls: list[Call] = field(default_factory=list)
     shapes: Counter[Any] = field(default_factory=Counter)
-    problem: SpecError | None = None
     returned: bool = False
     caller: Caller | None = None
-    wrappers: tuple[str, ...] = ()
     line: SourceLine | None = None
     grad_mode: GradMode = field(default_factory=GradMode.current)
     autocast: bool = field(default_factory=lambda: bool(under_autocast()))
 
-
-@dataclass(frozen=True)
-class _Started:
-    """A call that has not returned yet. ``call`` is None if its arguments are not known."""
-
-    recording: Recording
-    call: Call | None
-
-    def returned(self) -> None:
-        """Record the call, unless its recording has enough of these shapes, or enough shapes."""
-        self.recording.returned = True
-        if self.call is None:
-            return
+    def add(self, call: Call) -> None:
+        """Keep the call, unless there are enough of these shapes, or enough shapes."""
         # A nested tensor has no shape.
-        shapes = tuple(
-            () if tensor.is_nested else tuple(tensor.shape) for tensor in self.call.tensors()
-        )
-        known = self.recording.shapes
+        shapes = tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
+        known = self.shapes
         if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
-            self.recording.calls.append(self.call)
+            self.calls.append(call)
             known[shapes] += 1
 
 
@@ -111,10 +104,9 @@ class CallRecorder:
         self._body = getattr(_inside_decorators(body), "__code__", None)
         self._wanted = wanted
         self._by_key: dict[Any, Recording] = {}
-        self._copies: dict[Any, tuple[Any, Any, SpecError | None]] = {}
+        # The original is kept too, so that no other module gets its id.
+        self._copies: dict[Any, tuple[torch.nn.Module, Any, SpecError | None]] = {}
         self._local = threading.local()
-        # By thread: the forward that the body called itself last, and its call.
-        self._direct: dict[int, tuple[_DirectForward, _Started | None]] = {}
         self._stack = ExitStack()
         self.left_out = 0
         self.uncopied: dict[str, None] = {}
@@ -130,12 +122,6 @@ class CallRecorder:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
-        for thread in list(self._direct):
-            self._end_direct(thread)
-
-    def _ignores(self, module: torch.nn.Module) -> bool:
-        inside = getattr(self._local, "inside", False)
-        return inside or _capturing() or _is_of_torch(module)
 
     def _record(
         self,
@@ -145,113 +131,78 @@ class CallRecorder:
         kwargs: dict[str, Any],
     ) -> Any:
         __tracebackhide__ = True
-        if self._ignores(module):
+        # torch's trace, script, export and compile call modules too.
+        captures = is_tracing() or torch.compiler.is_compiling()
+        if getattr(self._local, "inside", False) or captures or _is_of_torch(module):
             return real(module, *args, **kwargs)
         frame = sys._getframe(1)
-        direct = _direct_forward(frame)
-        if direct is None:
-            started = self._started(module, lambda: Call(args, kwargs))
-            self._keep_caller(started, module, frame)
-        else:
-            started = None
-            self._start_direct(direct)
+        recording, call = self._started(module, Call(args, kwargs), frame)
         self._local.inside = True
         try:
             result = real(module, *args, **kwargs)
         finally:
             self._local.inside = False
-        if started is not None:
-            started.returned()
+        if recording is not None:
+            recording.returned = True
+            if call is not None:
+                recording.add(call)
         return result
 
-    def _start_direct(self, direct: _DirectForward) -> None:
-        """Record a forward that the body calls itself, when it makes its first call of a module."""
-        thread = threading.get_ident()
-        if thread in self._direct and self._direct[thread][0].frame is direct.frame:
-            return
-        self._end_direct(thread)
-        if not _is_of_torch(direct.module):
-            started = self._started(direct.module, direct.call)
-            self._keep_caller(started, direct.module, direct.frame.f_back)
-            self._direct[thread] = direct, started
-
-    def _keep_caller(
-        self, started: _Started | None, module: torch.nn.Module, frame: FrameType | None
-    ) -> None:
-        if started is None:
-            return
-        recording = started.recording
+    def _started(
+        self, module: torch.nn.Module, call: Call, frame: FrameType
+    ) -> tuple[Recording | None, Call | None]:
+        """Return the recording of a call and its copy; None for what cannot be kept."""
+        outer = _forward_called_itself(frame)
+        of_torch = outer is not None and _is_of_torch(outer)
+        if of_torch or not self._wanted(module if outer is None else outer):
+            return None, None
+        if outer is not None:
+            key = (id(outer), "forward")
+            copied = None
+            self._by_key.setdefault(key, Recording(outer, SpecError(CALLS_FORWARD)))
+        else:
+            try:
+                if _is_transformed(module):
+                    raise ValueError("tensors inside a transform cannot be copied")
+                key = self._key(module, call)
+                if key is None:
+                    return None, None
+                with outside_inference_mode():
+                    copied = call.clone()
+            except Exception:
+                self.left_out += 1
+                self.uncopied[type(module).__name__] = None
+                return None, None
+        recording = self._by_key[key]
         if recording.line is None:
             recording.line = _line_of_test(frame, self._body)
-        if recording.caller is None:
+        if recording.caller is None and outer is None:
             recording.caller = _caller_of(module, frame)
+        return recording, copied
 
-    def _end_direct(self, thread: int) -> None:
-        if thread in self._direct:
-            direct, started = self._direct.pop(thread)
-            if started is not None and direct.returned():
-                started.returned()
-
-    def _started(self, module: torch.nn.Module, call: Callable[[], Call | None]) -> _Started | None:
-        """Return a call with its recording; None if one of them cannot be kept.
-
-        ``call`` returns None if its arguments are not known.
-        """
-        if not self._wanted(module):
-            return None
-        if _is_transformed(module):
-            self._leave_out(module)
-            return None
-        try:
-            known = call()
-            if known is not None:
-                return self._before(module, known)
-        except Exception:
-            self._leave_out(module)
-            return None
-        recording = Recording(module, problem=SpecError(UNKNOWN_ARGUMENTS))
-        return _Started(self._by_key.setdefault((id(module), "forward"), recording), None)
-
-    def _leave_out(self, module: torch.nn.Module) -> None:
-        self.left_out += 1
-        self.uncopied[type(module).__name__] = None
-
-    def _before(self, module: torch.nn.Module, call: Call) -> _Started | None:
+    def _key(self, module: torch.nn.Module, call: Call) -> Any:
+        """Return the key of a call's recording, which is made if needed; None beyond the limit."""
         own, wrappers = unwrapped(module)
+        # Quantizing in place changes the parts of a module.
+        parts = tuple((path, type(part)) for path, part in own.named_modules())
+        identity = id(own), parts
         leaves, structure = call.flatten()
-        identity = id(own), _parts(own)
         key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
         if key not in self._by_key:
             if len(self._by_key) >= MAX_SUBJECTS:
                 self.left_out += 1
                 return None
-            self._by_key[key] = Recording(*self._copied(own, identity), wrappers=wrappers)
-        with outside_inference_mode():
-            return _Started(self._by_key[key], call.clone())
-
-    def _copied(
-        self, module: torch.nn.Module, identity: Any
-    ) -> tuple[Any, list[Call], Counter[Any], SpecError | None]:
-        if identity not in self._copies:
-            try:
-                with outside_inference_mode():
-                    copied, problem = Subject.of(module).copy().function, None
-            except SpecError as error:
-                copied, problem = module, error
-            # The original is kept too, so that no other module gets its id.
-            self._copies[identity] = (module, copied, problem)
-        _, copied, problem = self._copies[identity]
-        return copied, [], Counter(), problem
-
-
-def _parts(module: torch.nn.Module) -> tuple[tuple[str, type], ...]:
-    """Return paths and types of all submodules. Quantizing in place changes them."""
-    return tuple((path, type(part)) for path, part in module.named_modules())
-
-
-def _capturing() -> bool:
-    """Return True inside torch's trace, script, export or compile, which call modules too."""
-    return bool(is_tracing() or torch.compiler.is_compiling())
+            if identity not in self._copies:
+                copied, problem = own, None
+                try:
+                    with outside_inference_mode():
+                        copied = Subject.of(own).copy().function
+                except SpecError as error:
+                    problem = error
+                self._copies[identity] = own, copied, problem
+            _, copied, problem = self._copies[identity]
+            self._by_key[key] = Recording(copied, problem, wrappers)
+        return key
 
 
 def _is_transformed(module: torch.nn.Module) -> bool:
@@ -263,20 +214,8 @@ def _is_transformed(module: torch.nn.Module) -> bool:
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:
-    """Return True for losses, and for modules that torch calls to build or quantize a model.
-
-    The parametrization of a weight norm is one of these.
-    """
-    made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)
+    made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)  # by weight_norm
     return made or type(module).__module__ in _NOT_SHIPPED
-
-
-_NOT_SHIPPED = (
-    "torch.nn.modules.loss",
-    "torch.nn.utils.parametrizations",
-    "torch.ao.quantization.observer",
-    "torch.ao.quantization.fake_quantize",
-)
 
 
 def _kind(leaf: Any) -> Any:
@@ -288,68 +227,18 @@ def _kind(leaf: Any) -> Any:
 # -- the functions that run when a module is called ------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _DirectForward:
-    """A running ``forward`` of a module that was not called by way of ``__call__``."""
-
-    module: torch.nn.Module
-    function: FunctionType
-    frame: FrameType
-
-    def call(self) -> Call | None:
-        """Return the arguments; None if forward has assigned to one before its first layer."""
-        parameters = list(inspect.signature(self.function).parameters.values())[1:]
-        values = self.frame.f_locals
-        names = {parameter.name for parameter in parameters}
-        if not names <= values.keys() or names & _assigned_before(self.frame):
-            return None
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        for parameter in reversed(parameters):
-            value = values[parameter.name]
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                args[:0] = value
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                kwargs |= value
-            elif parameter.kind is parameter.KEYWORD_ONLY:
-                if value is not parameter.default:
-                    kwargs[parameter.name] = value
-            elif args or value is not parameter.default:
-                args.insert(0, value)
-        return Call(tuple(args), kwargs)
-
-    def returned(self) -> bool:
-        """Return True if forward has ended without an exception."""
-        opcode = self.frame.f_code.co_code[self.frame.f_lasti]
-        return dis.opname[opcode].startswith("RETURN")
-
-
-def _assigned_before(frame: FrameType) -> set[str]:
-    """Return the local names to which a function may have given a value until now."""
-    names: set[str] = set()
-    for each in dis.get_instructions(frame.f_code):
-        is_store = "FAST" in each.opname and ("STORE" in each.opname or "DELETE" in each.opname)
-        is_store = is_store or each.opname in ("STORE_DEREF", "DELETE_DEREF")
-        if is_store and each.offset < frame.f_lasti:
-            # From Python 3.13 on, one instruction may do what two did: STORE_FAST_LOAD_FAST.
-            names |= {*each.argval} if isinstance(each.argval, tuple) else {each.argval}
-    return names
-
-
-def _direct_forward(frame: FrameType) -> _DirectForward | None:
-    """Return the outermost ``forward`` of a module from a frame outwards; None if there is none."""
-    direct = None
+def _forward_called_itself(frame: FrameType) -> torch.nn.Module | None:
+    """Return the outermost module whose ``forward`` runs without a call of it; None without one."""
+    outermost = None
     for each, module in _running(frame):
-        if module is None:
-            continue
-        own = vars(module).get("forward") or getattr(type(module), "forward", None)
-        function = _inside_decorators(own)
-        if function is not None and function.__code__ is each.f_code:
-            direct = _DirectForward(module, function, each)
-    return direct
+        if module is not None:
+            own = vars(module).get("forward") or getattr(type(module), "forward", None)
+            if getattr(_inside_decorators(own), "__code__", None) is each.f_code:
+                outermost = module
+    return outermost
 
 
-def _caller_of(called: torch.nn.Module, frame: FrameType | None) -> Caller | None:
+def _caller_of(called: torch.nn.Module, frame: FrameType) -> Caller | None:
     """Return the outermost method of another module around a call of a module; None if none is.
 
     A forward that an instance was given, as a function or partial, does not have it in front.
@@ -374,7 +263,7 @@ def _caller_of(called: torch.nn.Module, frame: FrameType | None) -> Caller | Non
     return caller
 
 
-def _line_of_test(frame: FrameType | None, body: CodeType | None) -> SourceLine | None:
+def _line_of_test(frame: FrameType, body: CodeType | None) -> SourceLine | None:
     """Return the line of the test's function that led to a frame; else the innermost of a user."""
     innermost = None
     for each, _ in _running(frame):
