@@ -1,4 +1,4 @@
-"""Which failures are the same: known ones, those of one cause, and those of an earlier run.
+"""Tell which failures are the same: known ones, those of one cause, those of an earlier run.
 
 Names alone decide: test, target, device, subject, class, and the line of code or the operator where
 it shows. Numbers and versions change without anybody's doing, so they are no part of it.

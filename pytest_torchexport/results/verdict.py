@@ -476,7 +476,7 @@ class RunResults:
 
 @dataclass(frozen=True)
 class Entry:
-    """What reports count: a verdict of an item, or an item that ended without one (None)."""
+    """One verdict of an item, or an item that ended without one (None): reports count these."""
 
     item: ItemResult
     verdict: Verdict | None
