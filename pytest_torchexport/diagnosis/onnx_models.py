@@ -21,9 +21,15 @@ from pytest_torchexport.judge.runner import InProcess
 from pytest_torchexport.outcomes.observe import Outcome, raised
 from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.exporter_parts import OnnxArtifact
-from pytest_torchexport.targets.formats.onnx_inside import Inside, ReferenceFile, run_inside
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
-from pytest_torchexport.targets.formats.onnx_runtime import AS_SHIPPED, Optimizations, TensorFile
+from pytest_torchexport.targets.formats.onnx_runtime import (
+    AS_SHIPPED,
+    Inside,
+    Optimizations,
+    ReferenceFile,
+    TensorFile,
+    run_inside,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,8 +21,8 @@ from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
 from pytest_torchexport.diagnosis.scene import Scene, place_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.results.diagnosis import Diagnosis
-from pytest_torchexport.targets.formats.onnx_inside import Inside
 from pytest_torchexport.targets.formats.onnx_model import fx_name
+from pytest_torchexport.targets.formats.onnx_runtime import Inside
 
 # So many nodes with another value are tried alone.
 MOST = 12

@@ -26,8 +26,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner, Stage, StageName
-from pytest_torchexport.targets.formats.onnx_inside import PLAIN
-from pytest_torchexport.targets.formats.onnx_runtime import Optimizations
+from pytest_torchexport.targets.formats.onnx_runtime import PLAIN, Optimizations
 from pytest_torchexport.targets.upstream.rows import onnx_optimizers
 
 TRACED: StageName = "artifact"

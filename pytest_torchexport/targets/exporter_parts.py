@@ -18,9 +18,8 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 from pytest_torchexport.targets.formats import torchscript
-from pytest_torchexport.targets.formats.onnx_inside import OpenFile
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts
-from pytest_torchexport.targets.formats.onnx_runtime import TensorFile, named
+from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
 from pytest_torchexport.torch_private.between_exports import forget_decompositions
 from pytest_torchexport.torch_private.circumstances import dynamo_is_loaded
 

@@ -1,4 +1,4 @@
-"""targets/formats/onnx_inside.py: a copy of a file shows what its nodes decide on."""
+"""targets/formats/onnx_runtime.py: a copy of a file shows what its nodes decide on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("onnxruntime")
 
 import onnx_by_hand  # noqa: E402
 
-from pytest_torchexport.targets.formats.onnx_inside import OpenFile  # noqa: E402
+from pytest_torchexport.targets.formats.onnx_runtime import OpenFile  # noqa: E402
 
 
 def test_an_open_file_shows_its_values_and_returns_what_the_file_does():
