@@ -75,7 +75,6 @@ def test_the_script_of_a_failure_shows_it(row, target, failure, elsewhere, tmp_p
         )
     assert verdict.failure == failure
     assert (keep / "verdict.json").is_file()
-    assert (keep / "issue.md").is_file()
     if not verdict.script:
         assert row.name in WITHOUT or _of_contents(verdict), verdict.notes
         return
