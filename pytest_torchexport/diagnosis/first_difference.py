@@ -23,11 +23,10 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
-from pytest_torchexport.outcomes.operator_table import READ, row_of
+from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Result, Step, Tape, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
-from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.base import Artifact
 
 # Differences up to this many epsilons of a tensor's largest number may be rounding: they are only
@@ -228,21 +227,8 @@ class _Search:
                 argument=name,
                 numbers=(float(one), float(other)) if real else (),
                 where=step.where,
-                read_at=self._read_at(number, one),
             )
             return _at(step, structural)
-        return None
-
-    def _read_at(self, number: int, constant: Any) -> SourceLine | None:
-        """Return the last line before a step at which eager read a number from a tensor.
-
-        A truth value, as an ``if`` reads it, is no 1.
-        """
-        for step in reversed(self.eager.steps[:number]):
-            made = step.results[0].numbers if step.results else None
-            alike = isinstance(made, bool) == isinstance(constant, bool)
-            if step.name == READ and alike and equal(made, constant):
-                return step.where
         return None
 
     def _stored(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
@@ -253,16 +239,13 @@ class _Search:
                 continue
             if not gap(left.tensor, right.tensor):
                 continue
-            where = left.where or step.where
-            reads = {step.where for step in self.eager.steps if step.name == READ}
             structural = Structural(
                 kind="stored",
                 operator=step.operator_name,
                 eager=left.name or describe(left.tensor),
                 artifact=right.name or describe(right.tensor),
                 argument=name,
-                where=where,
-                read_at=where if where in reads else None,
+                where=left.where or step.where,
             )
             return _at(step, structural)
         return None
@@ -380,7 +363,7 @@ def _at(step: Step, structural: Structural, *, is_eagers: bool = True) -> Introd
         operator=structural.operator,
         # Of an operator that eager has not, no module of eager's is known.
         module=step.module if is_eagers else "",
-        where=structural.read_at or structural.where,
+        where=structural.where,
     )
     return Introduced(place, structural)
 

@@ -76,24 +76,6 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 # -- the failing call ------------------------------------------------------------------------------
 
 
-def _equal_tensors_apart(beside: Beside) -> Explained | None:
-    """Give equal tensors where the call gives one twice: the artifact cannot tell."""
-    call, apart = beside.call, beside.call.apart()
-    aliases = beside.scene.case.spec.aliases
-    if not aliases or len({*map(id, call.tensors())}) == len({*map(id, apart.tensors())}):
-        return None
-    if not beside.does(beside.run(beside.subject(), apart)):
-        return None
-    cause = Cause(
-        kind="one tensor twice",
-        text=f"the call gives one tensor as {_listed(_paths(beside, aliases[0]))}, and the "
-        "artifact cannot tell: with equal tensors in its place eager returns what it does",
-        remedy="call it with different tensors in the test, or compute the same for one tensor as "
-        "for equal ones (without q is k)",
-    )
-    return cause, "capture"
-
-
 def _one_tensor_for_several(beside: Beside) -> Explained | None:
     """Give one tensor wherever the example does: the export may have taken them for one."""
     leaves, structure = beside.call.flatten()
@@ -218,7 +200,6 @@ def _asked_at(asked: Sequence[Query]) -> Iterator[str]:
 
 # In this order: the failing call, then how it is run.
 INTERVENTIONS: tuple[Callable[[Beside], Explained | None], ...] = (
-    _equal_tensors_apart,
     _one_tensor_for_several,
     _without_fast_path,
     _answers_of_the_export,

@@ -32,9 +32,6 @@ LOOPS = {
     "trace": "compile the function that has it by @torch.jit.script, or compute all steps at once",
     "export": "write torch.while_loop or torch.ops.higher_order.scan, or compute all steps at once",
 }
-STRIDES = (
-    "compute strides from x.shape, or do without: unfold, expand, reshape and narrow need none"
-)
 A_TENSOR = (
     "compute it with torch's operators alone, without item(), int(), float(), tolist() or numpy()"
 )
@@ -93,8 +90,6 @@ def of_a_condition(
 
 def without_a_number(where: SourceLine) -> str:
     """Return what to do about a line that makes a number of a size."""
-    if ".stride(" in where.text:
-        return STRIDES
     node, sizes = _statement(where.text), _WithSizes()
     if node is not None and not isinstance(node, ast.FunctionDef):
         own = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}

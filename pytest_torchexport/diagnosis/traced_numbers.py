@@ -7,13 +7,12 @@ their place, forward does what it would do if it had read these.
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -32,8 +31,6 @@ READERS = (
     *("__bool__", "__int__", "__float__", "__complex__", "__index__", "item"),
     *("tolist", "numpy", "__array__"),
 )
-# Numbers in eager too, and constants of a trace.
-STRIDE = "stride"
 
 # What was read on each line, in order.
 Numbers = Mapping[SourceLine, list[Any]]
@@ -53,7 +50,7 @@ def read_by_eager(case: Case, call: Call) -> Numbers:
     subject = case.reference.pristine.copy()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _handled(_noting(numbers), READERS):
+        with _handled(_noting(numbers)):
             return subject.function(*args, **kwargs)
 
     observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
@@ -113,7 +110,7 @@ def _traced(case: Case, call: Call, read: Replace) -> Outcome:
             return tensors
 
         tensors = Call(args, kwargs).tensors()
-        with _handled(read, (*READERS, STRIDE)), warnings.catch_warnings():
+        with _handled(read), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trace: Any = torch.jit.trace
             trace(forward, tensors, check_trace=False, strict=False)
@@ -123,7 +120,7 @@ def _traced(case: Case, call: Call, read: Replace) -> Outcome:
 
 
 @contextmanager
-def _handled(read: Replace, readers: Sequence[str]) -> Iterator[None]:
+def _handled(read: Replace) -> Iterator[None]:
     """Replace in the block what Python reads from tensors on lines of forward."""
     inside = False
 
@@ -143,25 +140,17 @@ def _handled(read: Replace, readers: Sequence[str]) -> Iterator[None]:
         return stand_in
 
     with ExitStack() as stack:
-        for owner, name in (*((torch.Tensor, name) for name in readers), (torch, "tensor")):
+        for owner, name in (*((torch.Tensor, name) for name in READERS), (torch, "tensor")):
             stand_in = reader(getattr(owner, name))
             stack.enter_context(mock.patch.object(owner, name, stand_in))
         yield
 
 
 def _line_that_reads(frame: FrameType | None) -> SourceLine | None:
-    """Return the line that reads a number; None for ``x[...]``, which a trace follows."""
+    """Return the user's line that reads a number; None if none does."""
     while frame is not None and not _has_owner(frame.f_code.co_filename):
         frame = frame.f_back
-    if frame is None or _is_index(frame.f_code, frame.f_lasti):
-        return None
-    return source_line(frame.f_code.co_filename, frame.f_lineno)
+    return source_line(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
 
 
 _has_owner = functools.lru_cache(maxsize=1024)(has_owner)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_index(code: CodeType, offset: int) -> bool:
-    name = next((step.opname for step in dis.get_instructions(code) if step.offset == offset), "")
-    return "SUBSCR" in name or "SLICE" in name

@@ -33,11 +33,6 @@ class Call:
         """Return the same call on detached clones; a tensor given twice stays one tensor."""
         return Call(*copy_argument((self.args, dict(self.kwargs))))
 
-    def apart(self) -> Call:
-        """Return the same call on detached clones, one for each place of a tensor."""
-        leaves, structure = self.flatten()
-        return Call(*structure.unflatten([copy_argument(leaf) for _, leaf in leaves]))
-
     def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
         """Return the leaves of ``(args, kwargs)`` in the exporters' order, and the structure."""
         return flatten((self.args, dict(self.kwargs)), path)

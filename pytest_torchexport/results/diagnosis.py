@@ -235,8 +235,8 @@ class Structural:
     ``missing``, ``extra``, ``other``: operators of one side that the other has not, or has others
     for. ``same``: none; an operator of both gives other numbers on equal operands.
     ``eager`` and ``artifact`` are the two sides as texts; ``argument`` is the operator's argument
-    and ``numbers`` the two numbers, if it is one. ``where``: the user's line, ``read_at``: the line
-    that reads eager's number from a tensor. ``draws``: the operator draws random numbers.
+    and ``numbers`` the two numbers, if it is one. ``where``: the user's line. ``draws``: the
+    operator draws random numbers.
     """
 
     kind: Literal["constant", "stored", "missing", "extra", "other", "same"]
@@ -246,7 +246,6 @@ class Structural:
     argument: str = ""
     numbers: tuple[float, ...] = ()
     where: SourceLine | None = None
-    read_at: SourceLine | None = None
     draws: bool = False
 
 

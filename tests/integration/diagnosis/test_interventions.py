@@ -134,15 +134,3 @@ def test_a_fast_path_without_which_the_call_fails_too_is_no_cause():
     net = Encoder(counts=True, enable_nested_tensor=False).eval()
     (cause,) = diagnosis_of(net, *ENCODED, values={"keep": [True, False]}).causes
     assert "a number that Python reads from a tensor" in cause.text
-
-
-class Asks(nn.Module):
-    def forward(self, q, k):
-        return q * 5 if q is k else q * 2 + k
-
-
-def test_a_trace_that_cannot_tell_that_two_tensors_are_one():
-    found = diagnosis_of(Asks(), X, X)
-    (cause,) = found.causes
-    assert (found.owner, cause.kind) == ("capture", "one tensor twice")
-    assert "the artifact cannot tell" in cause.text

@@ -35,38 +35,6 @@ class Remembers(nn.Module):
         return x * self.count
 
 
-class WindowsByStrides(nn.Module):
-    """Takes each window of two steps by strides that it asks the tensor for."""
-
-    def forward(self, x):
-        x = x.contiguous()
-        step = x.stride()
-        return x.as_strided([x.shape[0], x.shape[1] - 1, 2], [step[0], step[1], step[1]])
-
-
-class WindowsBySizes(nn.Module):
-    """The same by strides that it computes."""
-
-    def forward(self, x):
-        x = x.contiguous()
-        return x.as_strided([x.shape[0], x.shape[1] - 1, 2], [x.shape[1], 1, 1])
-
-
-WINDOWS = {"shapes": {"x": "batch time"}, "dims": {"batch": [4], "time": (3, 8)}}
-
-
-def test_strides_are_named_at_the_line_that_asks_for_them():
-    found = checked(WindowsByStrides(), **WINDOWS)
-    (cause,) = found.diagnosis.causes
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
-    assert "step = x.stride()" in str(found.where)
-    assert "compute strides from x.shape" in cause.remedy
-    passed = check_export(
-        WindowsBySizes(), (X,), target="trace", checks=["parity"], max_examples=5, **WINDOWS
-    )
-    assert passed.status == "passed", passed
-
-
 class Centered(nn.Module):
     """Two sizes become the numbers of one tensor, beside a size that is computed with as it is."""
 

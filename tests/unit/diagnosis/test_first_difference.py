@@ -151,22 +151,6 @@ def test_the_operator_that_introduces_a_difference_is_named(eager, artifact, nam
     assert (item.kind, item.operator, item.eager, item.artifact)[: len(named)] == named
 
 
-def test_the_line_that_read_a_number_from_a_tensor_is_the_place():
-    def read(x):
-        top = x.max().item()
-        return x - top
-
-    item = found(read, lambda x: x - 1.5)
-    assert "x.max().item()" in str(item.structural.read_at)
-    assert "return x - top" in str(item.structural.where)
-    assert item.place.where == item.structural.read_at
-
-
-def test_a_truth_value_is_not_where_a_number_was_read():
-    item = found(lambda x: x + 1 if bool(x.max() > 0) else x, lambda x: x + 7)
-    assert (item.structural.numbers, item.structural.read_at) == ((1.0, 7.0), None)
-
-
 def test_outputs_that_are_swapped():
     item = found(
         lambda x: (x.sin(), x.cos()),
