@@ -28,7 +28,7 @@ from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settin
 from pytest_torchexport.config.validate import device_names, target_names
 from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.diagnosis.refusal import explained
-from pytest_torchexport.diagnosis.reproducer.write import write
+from pytest_torchexport.diagnosis.reproducer import write
 from pytest_torchexport.eager.fingerprint import (
     SHARED,
     Change,

@@ -10,7 +10,7 @@ import torch
 from fresh import fresh
 from slow import slow
 
-from pytest_torchexport.diagnosis.reproducer import write
+from pytest_torchexport.diagnosis import reproducer
 
 BODY = """
 class Scaled(nn.Module):
@@ -128,7 +128,7 @@ def test_as_for_tmp_path_a_count_of_zero_keeps_nothing(suite, run, pytester, tex
 def test_an_artifact_that_is_too_large_is_left_out_with_a_note(
     suite, run, pytester, text_of, monkeypatch
 ):
-    monkeypatch.setattr(write, "MOST_MEGABYTES", 1)
+    monkeypatch.setattr(reproducer, "MOST_MEGABYTES", 1)
     large = ONE.replace(
         "forward(self, x):",
         "__init__(self): super().__init__(); self.w = nn.Parameter(torch.ones(2**19))\n    def forward(self, x):",

@@ -1,4 +1,4 @@
-"""diagnosis/reproducer/script_text.py: no text of others becomes a part of the program."""
+"""diagnosis/script_text.py: no text of others becomes a part of the program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from pytest_torchexport.diagnosis.reproducer.script_text import commented
+from pytest_torchexport.diagnosis.script_text import commented
 
 ENDS = ("\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\x00")
 

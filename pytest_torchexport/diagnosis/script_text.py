@@ -11,7 +11,7 @@ import textwrap
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis.reproducer.rerun import Rerun
+from pytest_torchexport.diagnosis.rerun import Rerun
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.runner import loader_of
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis.reproducer.rerun import Rerun, Unreadable, rerun
-from pytest_torchexport.diagnosis.reproducer.script_text import CALL, script
+from pytest_torchexport.diagnosis.rerun import Rerun, Unreadable, rerun
+from pytest_torchexport.diagnosis.script_text import CALL, script
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import interrupted_after

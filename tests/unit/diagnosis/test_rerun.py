@@ -1,4 +1,4 @@
-"""diagnosis/reproducer/rerun.py: the file of a call is read without the user's classes."""
+"""diagnosis/rerun.py: the file of a call is read without the user's classes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from pytest_torchexport.diagnosis.reproducer.rerun import Rerun, Unreadable
-from pytest_torchexport.diagnosis.reproducer.script_text import CALL, HEAD
+from pytest_torchexport.diagnosis.rerun import Rerun, Unreadable
+from pytest_torchexport.diagnosis.script_text import CALL, HEAD
 from pytest_torchexport.inputs.spec import Call
 
 

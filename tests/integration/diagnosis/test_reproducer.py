@@ -1,4 +1,4 @@
-"""diagnosis/reproducer/write.py: the script of a failure shows it in a fresh process."""
+"""diagnosis/reproducer.py: the script of a failure shows it in a fresh process."""
 
 from __future__ import annotations
 

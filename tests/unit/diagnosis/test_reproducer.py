@@ -1,10 +1,10 @@
-"""diagnosis/reproducer/write.py: a directory appears whole or not at all."""
+"""diagnosis/reproducer.py: a directory appears whole or not at all."""
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_torchexport.diagnosis.reproducer.write import made
+from pytest_torchexport.diagnosis.reproducer import made
 
 
 def fill(half):
