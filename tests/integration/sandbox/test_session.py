@@ -12,7 +12,6 @@ from in_sandbox import Own, close, run, where_it_forks
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Returned, TimedOut
 from pytest_torchexport.sandbox import process, wire
-from pytest_torchexport.sandbox.session import Source
 
 
 def test_an_artifact_runs_there_and_its_values_come_back(ways, load):
@@ -22,12 +21,6 @@ def test_an_artifact_runs_there_and_its_values_come_back(ways, load):
         assert isinstance(outcome, Returned), outcome
         assert outcome.value["y"].tolist() == [3.5, 3.5]
         assert outcome.value["kwargs"] == {"scale": 3}
-
-
-def test_each_load_is_fresh(load):
-    first, second = load("COUNTS"), load("COUNTS")
-    assert [run(first).value.tolist() for _ in range(3)] == [[1, 1], [2, 2], [3, 3]]
-    assert run(second).value.tolist() == [1, 1]
 
 
 def test_state_is_put_back_before_a_call_unless_it_goes_on(load):
@@ -102,16 +95,6 @@ def test_memory_without_end_is_told_with_the_limit(ways, load):
     outcome = run(load("ALLOCATES", memory=1024))
     assert isinstance(outcome, Crashed)
     assert "exhausted its memory limit of 1024 MB (torchexport_memory_limit)" in outcome.reason
-
-
-def test_a_limit_is_named_only_where_there_is_one(load, monkeypatch):
-    """On CUDA nothing limits the process: the device has no more."""
-    monkeypatch.setattr(Source, "memory_bytes", None)
-    session = load("NO_MEMORY")
-    assert session.problem is None
-    outcome = run(session)
-    assert outcome.reason == "it ran out of memory: CUDA out of memory. Tried to allocate"
-    assert outcome.from_outside  # others may have taken it
 
 
 def test_a_process_that_has_lost_cuda_has_crashed(load):

@@ -67,13 +67,6 @@ def test_a_function_is_called_with_the_path_of_a_file(source, name):
         assert called.value == []
 
 
-def test_a_function_that_raises_has_a_problem_and_no_value(source):
-    source.path.write_bytes(b"no model")
-    with SandboxFunctionCall(f"{FUNCTIONS}:external", source, 60.0) as called:
-        assert called.value is None
-        assert "DecodeError" in str(called.problem)
-
-
 def test_a_session_may_use_the_threads_that_serve_it(source, monkeypatch):
     for number in (1, 3):
         monkeypatch.setattr(THREADS, "allowed", number)

@@ -18,7 +18,6 @@ BOTH = [Passed(versions=OLDER, on_gpu=False), Passed(versions=NEWER, on_gpu=True
     [
         OLDER,
         NEWER,
-        OLDER | {"torch": "2.13.0", "python": "3.11.2"},
         NEWER | {"onnx": "1.20.0"},
         {"python": "3.12.1", "torch": "2.15.0+cu130"},
     ],
@@ -34,7 +33,6 @@ TORCH = "torch 2.13.0 with Python 3.11 (on the CPU), torch 2.15.0 with Python 3.
     ("change", "line"),
     [
         ({"torch": "2.14.0"}, f"untested: torch 2.14.0 with Python 3.12; tested: {TORCH}"),
-        ({"python": "3.11.7"}, f"untested: torch 2.15.0 with Python 3.11; tested: {TORCH}"),
         (
             {"onnxruntime": "1.40.0"},
             "untested: onnxruntime 1.40.0; tested: onnxruntime 1.22.0 to 1.32.0",

@@ -76,10 +76,7 @@ def test_a_recipe_prints_on_a_line():
 LITERALS = {
     "floats": torch.tensor([[1.5, math.nan], [-0.0, math.inf]]),
     "halves": torch.tensor([1.0, 65504.0]).half(),
-    "bfloats": torch.tensor([1.0, 3e38]).bfloat16(),
-    "doubles": torch.tensor([0.1], dtype=torch.float64),
     "integers": torch.tensor([[2**60, -1]]),
-    "bytes": torch.tensor([0, 255], dtype=torch.uint8),
     "bools": torch.tensor([True, False]),
     "a scalar": torch.tensor(7),
     "nothing": torch.empty(0, 3),
@@ -103,9 +100,7 @@ def test_a_literal_survives_json_bit_by_bit(name):
     "data",
     [
         {},
-        {"dtype": "float32", "shape": [2], "base64": ""},
         {"dtype": "nothing", "shape": [0], "base64": ""},
-        {"dtype": "nn", "shape": [0], "base64": ""},
         {"dtype": "float32", "shape": [1], "base64": "????"},
         {"dtype": "float32", "shape": [2], "base64": "AAAAAA=="},
     ],
