@@ -477,14 +477,6 @@ class PrintsWithoutEnd(nn.Module):
         return x
 
 
-class DividesOutOfRange(nn.Module):
-    """The least integer divided by -1, which the processor refuses: SIGFPE."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        none = x.size(1) - 3
-        return x * ((none - 9223372036854775807 - 1) // (none - 1))
-
-
 class ReadsBeyondTheEnd(nn.Module):
     """Sums a terabyte behind a tensor's end, with the check of the lengths turned off: SIGSEGV."""
 
@@ -566,33 +558,6 @@ def nested_source(directory: Path) -> Path:
     signature, _, _ = tail.partition("\n")
     body = f"{signature}\n    return {'(' * depth}input{')' * depth}\n"
     return _rewritten(path, {entry: (head + body).encode()})
-
-
-# -- exported programs that behave badly ----------------------------------------------------------------
-
-
-class Divides(nn.Module):
-    """The least integer divided by -1, element by element: SIGFPE as well."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        none = x.to(torch.int64) * 0
-        return x * torch.div(none - (2**63 - 1) - 1, none - 1, rounding_mode="trunc")
-
-
-class Allocates(nn.Module):
-    """Asks for four terabytes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + x.new_ones(1024, 1024, 1024, 1024).sum()
-
-
-def exported(cls: type[nn.Module]) -> Builder:
-    """The module as an exported program. Exporting does not run it."""
-
-    def save(path: Path) -> None:
-        torch.export.save(torch.export.export(cls(), (torch.ones(4, 3),)), path)
-
-    return _built(f"{cls.__name__}_exported", ".pt2", save)
 
 
 # -- archives -------------------------------------------------------------------------------------------

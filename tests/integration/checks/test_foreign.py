@@ -33,7 +33,7 @@ from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import answers, kernel
 from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 from tests import hostile
-from tests.hostile import MARKER, exported, scripted, truncated
+from tests.hostile import MARKER, scripted, truncated
 
 # What torch says of its own exporters is no news here.
 pytestmark = [
@@ -158,7 +158,6 @@ HOSTILE = [
     (hostile.bomb_pt2, "ArtifactCrashed", MEMORY),
     (hostile.boast_pt, "ArtifactCrashed", MEMORY),
     (scripted(hostile.AllocatesAtOnce), "ArtifactCrashed", MEMORY),
-    (exported(hostile.Allocates), "ArtifactCrashed", MEMORY),
     (hostile.allocates_at_once_onnx, "ArtifactCrashed", MEMORY),
     # Signals.
     (hostile.nested_source, "ArtifactCrashed", "while it was loaded: it was killed by SIGSEGV"),
@@ -167,8 +166,6 @@ HOSTILE = [
 ]
 SIGFPE = [
     (scripted(hostile.DiesInTheLoad), "ArtifactCrashed", "while it was loaded: it was killed by"),
-    (exported(hostile.Divides), "ArtifactCrashed", "it was killed by SIGFPE"),
-    (scripted(hostile.DividesOutOfRange), "ArtifactCrashed", "it was killed by SIGFPE"),
     (hostile.divides_out_of_range_onnx, "ArtifactCrashed", "it was killed by SIGFPE"),
 ]
 HUNGRY = [

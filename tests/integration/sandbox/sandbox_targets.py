@@ -61,16 +61,6 @@ def _raises(text):
     raise ValueError(f"cannot load {text}")
 
 
-def _counts(text):
-    calls = []
-
-    def call(x):
-        calls.append(1)
-        return x + len(calls)
-
-    return call
-
-
 def _object(text):
     return lambda x: object()
 
@@ -192,7 +182,6 @@ IMPORTS = Loads(_imports)
 HANG = Loads(_hang)
 HANG_IN_CALL = Loads(lambda text: lambda x: time.sleep(600))
 RAISES = Loads(_raises)
-COUNTS = Loads(_counts)
 OBJECT = Loads(_object)
 EXITS = Loads(lambda text: sys.exit(3))
 EXITS_AT_ONCE = Loads(lambda text: lambda x: os._exit(3))
