@@ -34,7 +34,6 @@ class Expr:
 
     @property
     def names(self) -> frozenset[str]:
-        """The dims in the expression."""
         return _names(self.text)
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
@@ -94,8 +93,11 @@ def parse_shape(text: str) -> Shape | None:
             "'_' for one as in the example"
         )
     for axis in axes:
-        if axis != "_":
-            _check(axis, text)
+        try:
+            _validate(_parse(axis))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            legal = "a size, a dim's name, or an expression of them with + - * // % ( )"
+            raise ValueError(f"in shape {text!r}, {axis!r} is not {legal}") from None
     return tuple(Expr(axis) for axis in axes)
 
 
@@ -147,12 +149,10 @@ class Dim:
 
     @property
     def low(self) -> int:
-        """The smallest legal size."""
         return self.sizes[0]
 
     @property
     def high(self) -> int:
-        """The largest legal size."""
         return self.sizes[-1]
 
     def boundary(self) -> tuple[int, ...]:
@@ -229,14 +229,6 @@ def _parse(text: str) -> ast.expr:
 def _names(text: str) -> frozenset[str]:
     nodes = ast.walk(_parse(text))
     return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
-
-
-def _check(axis: str, text: str) -> None:
-    legal = "a size, a dim's name, or an expression of them with + - * // % ( )"
-    try:
-        _validate(_parse(axis))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f"in shape {text!r}, {axis!r} is not {legal}") from None
 
 
 def _validate(node: ast.expr) -> None:

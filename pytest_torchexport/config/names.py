@@ -39,12 +39,10 @@ def register(name: str, target: Any) -> None:
 
 
 def targets() -> tuple[str, ...]:
-    """Return every known target, ours first, without importing any."""
     return tuple(dict.fromkeys((*BUILT_IN, *entry_points(), *_registered)))
 
 
 def checks() -> tuple[str, ...]:
-    """Return every check."""
     from pytest_torchexport.config import flow  # not at the top: pytest's start needs no checks
 
     return flow.checks()

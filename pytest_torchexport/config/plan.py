@@ -23,7 +23,6 @@ class Corpus:
         self._recipes = recipes
 
     def load(self, key: str, *, shared: bool = False) -> Sequence[dict[str, Any]]:
-        """Return the recipes stored under the key."""
         return () if shared else self._recipes
 
     def store(self, key: str, recipes: Sequence[dict[str, Any]], *, shared: bool = False) -> None:
@@ -78,5 +77,4 @@ class Plan:
         return min(max(60.0, limit / 5), limit / 2)
 
     def limit(self) -> str:
-        """Return the time limit in words."""
         return f"the item's time limit of {self.settings.time_limit:g} s (torchexport_time_limit)"

@@ -40,7 +40,6 @@ def runs() -> tuple[Passed, ...]:
 
 
 def torch_and_python(versions: Mapping[str, str]) -> str:
-    """Return ``torch 2.13.0 with Python 3.11``."""
     python = ".".join(map(str, numbers(versions["python"])[:2]))
     return f"torch {_release(versions['torch'])} with Python {python}"
 

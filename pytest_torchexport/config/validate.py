@@ -27,7 +27,6 @@ def nearest(name: object, legal: Iterable[str]) -> str:
 
 
 def one_of(value: Any, kind: str, legal: Iterable[str]) -> str:
-    """Return a name that is one of the legal ones."""
     if value not in legal:
         raise ValueError(
             f"{value!r} is not a {kind}; legal: {', '.join(legal)}.{nearest(value, legal)}"
@@ -36,7 +35,6 @@ def one_of(value: Any, kind: str, legal: Iterable[str]) -> str:
 
 
 def choice(kind: str, legal: Iterable[str]) -> Callable[[Any], str]:
-    """Return the check of a name that is one of the legal ones."""
     return lambda value: one_of(value, kind, legal)
 
 
@@ -143,7 +141,6 @@ def shard_name(value: Any) -> str:
 
 
 def truth(value: Any) -> bool:
-    """Return a bool given as such."""
     if not isinstance(value, bool):
         raise ValueError(f"{value!r:.80} is neither true nor false.")
     return value

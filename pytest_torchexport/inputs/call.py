@@ -24,8 +24,6 @@ from pytest_torchexport.inputs.pytrees import (
 
 @dataclass(frozen=True)
 class Call:
-    """One concrete call of ``forward``."""
-
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 

@@ -119,7 +119,6 @@ def infer(*examples: torch.Tensor) -> Domain:
 
 
 def _masks(flat: torch.Tensor, examples: Sequence[torch.Tensor]) -> Domain | None:
-    """Return the domain of examples that are masks, else None."""
     if flat.dtype == torch.bool:
         kept = not all(map(_marks_what_is_left_out, examples))
         domain = Domain(kind="bool", low=0, high=1)

@@ -39,7 +39,6 @@ class Structure:
 
     @property
     def count(self) -> int:
-        """The number of leaves."""
         return 1 if self.kind == "leaf" else sum(child.count for child in self.children)
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
@@ -72,7 +71,6 @@ def flatten(value: Any, path: str = "") -> tuple[list[Leaf], Structure]:
 
 
 def leaves_of(value: Any) -> list[Any]:
-    """Return the leaves alone."""
     return [leaf for _, leaf in flatten(value)[0]]
 
 
@@ -93,7 +91,6 @@ def holders(structure: Structure) -> tuple[type | None, ...]:
 
 
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
-    """Return the pytree with ``function`` applied to each leaf."""
     if isinstance(value, torch.Tensor):
         return function(value)
     leaves, structure = flatten(value)

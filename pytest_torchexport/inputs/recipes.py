@@ -74,7 +74,6 @@ class Literal:
         return f"Literal({self.digest})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return data that JSON can hold."""
         return {
             "dtype": str(self.tensor.dtype).removeprefix("torch."),
             "shape": list(self.tensor.shape),
@@ -145,7 +144,6 @@ class Recipe:
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return data that JSON can hold."""
         leaves = [
             {
                 **dataclasses.asdict(leaf),
@@ -296,7 +294,6 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
 
 
 def _numbers(value: Any) -> str:
-    """Return the first numbers of a literal as text."""
     if not isinstance(value, torch.Tensor):
         return ""
     flat = value.detach().flatten()

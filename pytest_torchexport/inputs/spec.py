@@ -64,7 +64,6 @@ class TensorLeaf:
 
     @property
     def given(self) -> tuple[torch.Tensor, ...]:
-        """Its tensors in the example and in the further recorded calls."""
         return (self.example, *self.recorded)
 
     def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -202,7 +201,6 @@ class InputSpec:
         return Call(args, kwargs)
 
     def numel(self, sizes: Mapping[str, int]) -> int:
-        """Elements of all tensor arguments at these sizes."""
         # In Python's integers: torch's overflow, and a call too large to make would look small.
         return sum(math.prod(leaf.at(sizes)) for leaf in self.tensors)
 

@@ -280,7 +280,6 @@ class NewSizes:
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
     def refused(self, sizes: Mapping[str, int]) -> None:
-        """Record the sizes of a call that is not legal."""
         for name, size in sizes.items():
             alone = sizes == {**self._spec.example_sizes, name: size}
             self._refused[name, size] = alone or self._refused.get((name, size), False)

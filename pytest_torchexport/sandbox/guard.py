@@ -155,7 +155,6 @@ class _Hook:
         self._root = self._join(self._real(home), "")
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        """Raise PermissionError if the event is refused."""
         if event in _NETWORK:
             raise PermissionError(f"{event}: there is no network in the clean process")
         if event in _PROGRAMS:
@@ -181,7 +180,6 @@ class _Hook:
             self.pickled.append(name)
 
     def _changed(self, event: str, args: tuple[Any, ...]) -> Iterator[str]:
-        """Yield the paths that an event changes."""
         if event == "open" and not isinstance(args[0], int):
             mode, flags = args[1], args[2]
             writes = isinstance(flags, int) and bool(flags & self._writing)
@@ -227,7 +225,6 @@ DISK_LIMIT = 256 * 2**20
 
 
 def size_of(directory: Path) -> int:
-    """Return the bytes on the disk of all files below a directory."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

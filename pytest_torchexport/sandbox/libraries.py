@@ -41,8 +41,6 @@ def library_named(name: str) -> Library:
 
 @dataclass
 class Threads:
-    """The number of threads that an artifact may use."""
-
     allowed: int = 1
 
     @property

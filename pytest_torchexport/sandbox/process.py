@@ -235,8 +235,6 @@ def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
 
 
 class _Forked:
-    """A child that a server forked."""
-
     def __init__(self, server: Server, channel: socket.socket, number: int, pid: int) -> None:
         self.channel = channel
         self._server = server

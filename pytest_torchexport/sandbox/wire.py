@@ -38,8 +38,6 @@ _EVERYWHERE = sys.stdlib_module_names | {"torch", "numpy"}
 
 
 class TransferError(TypeError):
-    """A value cannot be sent to the other process."""
-
     own_class: ClassVar[bool]
 
 
@@ -50,8 +48,6 @@ class UnsupportedValue(TransferError):
 
 
 class UnknownClass(TransferError):
-    """The other process does not know the value's class."""
-
     own_class = True
 
 
@@ -60,8 +56,6 @@ class Malformed(ValueError):
 
 
 class Codec(Protocol):
-    """The encoding of tensors and registered classes in one process."""
-
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         """Return a tensor's dtype (torch's name), shape and bytes; None for any other value."""
 
@@ -232,8 +226,6 @@ class Array:
 
 
 class ArrayCodec:
-    """The codec of a server without torch."""
-
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         return (leaf.dtype, leaf.shape, leaf.data) if isinstance(leaf, Array) else None
 

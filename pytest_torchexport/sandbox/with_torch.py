@@ -97,7 +97,6 @@ class WithTorch:
         return {"returned": outcome.value, **after, **placed, **inputs}
 
     def _after(self) -> dict[str, Any]:
-        """Return the tensors after a call; of large ones that are as loaded, their hashes."""
         kept = dict(self._hashes_of_large().items() & self._hashes.items())
         module = _module(self._loaded)
         names = [name for name, _ in named_tensors(module)] if module is not None else []
