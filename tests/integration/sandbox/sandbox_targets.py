@@ -65,10 +65,6 @@ def _object(text):
     return lambda x: object()
 
 
-def _modules(text):
-    return lambda x: x + sum(name in sys.modules for name in text.split())
-
-
 def _environment(text):
     return lambda x: {"home": os.environ.get("HOME"), "secret": os.environ.get("SECRET", "")}
 
@@ -133,10 +129,6 @@ def _says_nonsense(text):
     time.sleep(600)
 
 
-def _no_memory(x):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-
-
 def _no_cuda(x):
     cuda._lost.append("CUDA error: device-side assert triggered")
     raise RuntimeError("CUDA error: device-side assert triggered")
@@ -173,7 +165,6 @@ def _where(text):
 
 
 ADD = Loads(_add)
-ALLOWED = Loads(lambda text: lambda x: x + torch.get_num_threads())
 LAYOUT = Loads(lambda text: lambda x, y: {"strides": list(x.stride()), "x": x})
 CRASH = Loads(_crash)
 CRASH_IN_CALL = Loads(lambda text: lambda x: _crash(text))
@@ -185,7 +176,6 @@ RAISES = Loads(_raises)
 OBJECT = Loads(_object)
 EXITS = Loads(lambda text: sys.exit(3))
 EXITS_AT_ONCE = Loads(lambda text: lambda x: os._exit(3))
-MODULES = Loads(_modules)
 ENVIRONMENT = Loads(_environment)
 TRIES = Loads(_tries)
 ALLOCATES = Loads(lambda text: _allocates)
@@ -193,7 +183,6 @@ PRINTS = Loads(lambda text: _prints)
 NONSENSE = Loads(_says_nonsense)
 LARGE = Loads(lambda text: Large())
 STATEFUL = Loads(lambda text: Stateful())
-NO_MEMORY = Loads(lambda text: _no_memory)
 NO_CUDA = Loads(lambda text: _no_cuda)
 NATIVE_WRITE = Loads(lambda text: lambda x: ctypes.CDLL(None).creat(os.fsencode(text), 0o600))
 WHERE = Loads(_where)

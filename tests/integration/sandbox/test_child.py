@@ -27,11 +27,6 @@ def test_what_serving_imports_is_found_where_the_session_finds_it(load, tmp_path
     assert load("ADD", imports=served, blocked=blocked).problem is None
 
 
-def test_the_test_session_is_not_known_there(load):
-    session = load("MODULES", "conftest test_child in_sandbox specs")
-    assert run(session).value.tolist() == [0, 0]
-
-
 def test_nothing_of_the_users_environment_is_there(load, monkeypatch):
     monkeypatch.setenv("SECRET", "token")
     close()

@@ -7,11 +7,11 @@ import signal
 
 import pytest
 import torch
-from in_sandbox import Own, close, run, where_it_forks
+from in_sandbox import Own, run, where_it_forks
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Returned, TimedOut
-from pytest_torchexport.sandbox import process, wire
+from pytest_torchexport.sandbox import wire
 
 
 def test_an_artifact_runs_there_and_its_values_come_back(ways, load):
@@ -147,19 +147,6 @@ def test_a_child_that_is_killed_between_calls_died(load):
     assert outcome.reason.startswith("it was killed by SIGKILL")
 
 
-def test_a_server_that_cannot_be_started_is_told(load, monkeypatch):
-    close()
-    monkeypatch.setattr(process.tempfile, "mkdtemp", _refuse)
-    problem = load("ADD").problem
-    assert problem.reason == (
-        "the clean process could not be started: [Errno 28] No space left on device"
-    )
-
-
-def _refuse(*args, **kwargs):
-    raise OSError(28, "No space left on device")
-
-
 def test_an_interrupt_in_a_call_ends_its_process_and_nothing_else(load, monkeypatch):
     session, other = load("ADD"), load("ADD")
     with monkeypatch.context() as patched:
@@ -172,9 +159,3 @@ def test_an_interrupt_in_a_call_ends_its_process_and_nothing_else(load, monkeypa
 
 def _interrupted(*args, **kwargs):
     raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_an_artifact_may_use_the_threads_that_serve_it(load, number):
-    outcome = run(load("ALLOWED", threads=number))
-    assert outcome.value.tolist() == [number, number]

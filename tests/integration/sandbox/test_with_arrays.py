@@ -12,7 +12,7 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.sandbox.process import Server
-from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
+from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.formats.onnx_runtime import LOADER_PATH, open_session
 
 onnx = pytest.importorskip("onnx")
@@ -58,13 +58,6 @@ def test_a_healthy_file_prints_nothing_and_leaves_no_identifier(source):
 
 
 FUNCTIONS = "pytest_torchexport.targets.formats.onnx_model"
-
-
-@pytest.mark.parametrize("name", ["external", "problems"])
-def test_a_function_is_called_with_the_path_of_a_file(source, name):
-    with SandboxFunctionCall(f"{FUNCTIONS}:{name}", source, 60.0) as called:
-        assert called.problem is None
-        assert called.value == []
 
 
 def test_a_session_may_use_the_threads_that_serve_it(source, monkeypatch):

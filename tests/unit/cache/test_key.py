@@ -245,10 +245,3 @@ def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path,
         assert installed(RECORD.splitlines()[0]) == before
     finally:
         process.cache_clear()
-
-
-@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "TORCH_X"])
-def test_variables_of_torch_and_its_libraries_count(monkeypatch, name):
-    before = surroundings("cpu")
-    monkeypatch.setenv(name, "1")
-    assert surroundings("cpu") != before

@@ -156,12 +156,6 @@ def test_boundary_sizes_are_zero_and_one_where_legal_and_both_ends_and_the_examp
     assert dim(sizes, example).boundary() == boundary
 
 
-def test_a_dim_describes_itself_for_people():
-    assert dim(range(1, 9), 2).describe() == "1..8"
-    assert dim(range(32, 129, 32), 32).describe() == "32..128 by 32"
-    assert dim((1, 2, 7), 1).describe() == "1, 2, 7"
-
-
 def test_solve_finds_plain_names_and_names_inside_expressions():
     assert solve([(shape("batch 3"), [2, 3])]) == {"batch": 2}
     assert solve([(shape("n 2*n+1"), [4, 9])]) == {"n": 4}

@@ -71,11 +71,6 @@ def test_shapes_name_dims_and_ranges_come_from_dims():
     assert [dim.example for dim in spec.dims.values()] == [2, 32, 64]
 
 
-def test_an_underscore_is_as_in_the_example_and_dots_are_everything_as_in_the_example():
-    spec = spec_of(two, torch.randn(2, 3), torch.randn(2, 4), shapes={"x": "b _", "y": "..."})
-    assert shapes_of(spec) == {"x": "b 3", "y": "2 4"}
-
-
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -155,13 +150,6 @@ def test_dims_with_min_and_max_are_declared():
         assert shapes_of(spec) == {"x": "batch 3", "y": "batch 6"}
         assert sizes_of(spec) == {"batch": range(2, 17)}
         assert spec.dims["batch"].declared
-
-
-def test_what_is_not_mentioned_is_static():
-    batch = Dim("batch", max=8)
-    assert shapes_of(dynamic({"x": {0: batch}, "y": None})) == {"x": "batch 3", "y": "2 6"}
-    assert shapes_of(dynamic({"x": {0: batch}})) == {"x": "batch 3", "y": "2 6"}
-    assert shapes_of(dynamic((None, None))) == {"x": "2 3", "y": "2 6"}
 
 
 def test_derived_dims_keep_their_relation():

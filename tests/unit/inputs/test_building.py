@@ -94,24 +94,6 @@ def test_edits_are_put_at_their_place_modulo_the_size_and_stay_legal():
     assert tensor.tolist() == [[0.0, 0.5, -1.0], [0.0, 1.0, 0.0]]
 
 
-def test_the_example_is_tiled_to_other_sizes():
-    x = torch.arange(6.0).reshape(2, 3)
-    spec = spec_of(one, x)
-    assert make(spec, LeafRecipe(kind="example"), {"batch": 5}).tolist() == [
-        x[i % 2].tolist() for i in range(5)
-    ]
-    assert make(spec, LeafRecipe(kind="example"), {"batch": 1}).tolist() == [x[0].tolist()]
-
-
-def test_elements_come_from_the_drawn_points_and_the_fill():
-    spec = spec_of(one, torch.zeros(2, 4))
-    tensor = make(spec, LeafRecipe(kind="elements", data=[1.5, 2.5, 9.0]))
-    flat = tensor.reshape(-1).tolist()
-    assert set(flat) <= {1.5, 2.5, 9.0}
-    assert flat.count(9.0) == 6
-    assert make(spec, LeafRecipe(kind="elements", data=[4.0])).unique().tolist() == [4.0]
-
-
 def test_layouts_change_strides_and_never_values():
     x = torch.randn(2, 3, 4, 5)
     spec = spec_of(one, x)
@@ -235,17 +217,6 @@ def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
     copied = given.clone()
     assert copied.args[0] is copied.args[1]
     assert not torch.equal(*drawn.args)
-
-
-def test_rows_of_switched_numbers_are_all_kinds_of_masks():
-    spec = spec_of(one, torch.randn(6, 9))
-    (rows,) = build_leaves(spec, plain_recipe(spec, SWITCHED, spec.example_sizes, 0))
-    assert set(rows.flatten().tolist()) == {0.0, 1.0}
-    counts = sorted(int(count) for count in rows.sum(1))
-    assert counts[:2] == [0, 1]
-    assert counts[-2:] == [8, 9]
-    prefixes = [row for row in rows.tolist() if row == sorted(row, reverse=True)]
-    assert any(0 < sum(row) < 9 for row in prefixes)
 
 
 SWITCHES = {

@@ -17,7 +17,6 @@ from pytest_torchexport.inputs.pytrees import (
     describe,
     flatten,
     holders,
-    tree_map,
 )
 
 
@@ -120,17 +119,6 @@ def test_a_class_that_checks_its_parts_ties_them_together():
     packed = pack_sequence([torch.ones(2, 3), torch.ones(1, 3)])
     _, structure = flatten((1, {"a": packed}, Pair(2, 3), namedtuple("nt", "a")(4)))  # noqa: PYI024
     assert holders(structure) == (None, *[PackedSequence] * 4, None, None, None)
-
-
-def test_registered_nodes_come_back_with_their_context():
-    back = round_trip(Registered([1], 2, "name"))
-    assert (back.first, back.second, back.name) == ([1], 2, "name")
-
-
-def test_tree_map_keeps_containers():
-    mapped = tree_map(lambda leaf: leaf + 1, {"a": (1, [2]), "b": Output(3, 4)})
-    assert mapped == {"a": (2, [3]), "b": Output(4, 5)}
-    assert tree_map(lambda leaf: leaf + 1, torch.zeros(1)).item() == 1
 
 
 @pytest.mark.parametrize(

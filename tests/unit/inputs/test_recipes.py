@@ -19,7 +19,6 @@ from pytest_torchexport.inputs.recipes import (
     Recipe,
     describe_recipe,
     example_recipe,
-    with_leaves,
 )
 
 
@@ -108,15 +107,3 @@ def test_a_literal_survives_json_bit_by_bit(name):
 def test_what_is_no_literal_is_a_value_error(data):
     with pytest.raises(ValueError):
         Literal.from_dict(data)
-
-
-def test_a_literal_is_described_by_its_numbers():
-    spec = spec_of(one, torch.randn(4))
-    texts = {}
-    for numbers in ([1.0, 2.0], [3.0] * 4, list(range(10))):
-        recipe = with_leaves(example_recipe(spec), {0: torch.tensor(numbers, dtype=torch.float32)})
-        recipe = Recipe(sizes={"batch": len(numbers)}, leaves=recipe.leaves)
-        texts[len(numbers)] = describe_recipe(spec, recipe, build(spec, recipe))
-    assert texts[2] == "x=float32[2] of 1, 2"
-    assert texts[4] == "x=float32[4] all 3"
-    assert texts[10] == "x=float32[10] of 0, 1, 2, 3, 4, 5, 6, 7, ..."

@@ -77,17 +77,6 @@ def test_a_size_shrinks_to_the_smallest_that_fails(threshold):
     assert found.leaves[0].kind == "zeros"
 
 
-def test_every_leaf_shrinks_on_its_own():
-    spec = spec_of(lambda x, y, n: x, torch.randn(2), torch.randn(2), 1, values={"n": [1, 5]})
-    recipe = Recipe(
-        sizes={"batch": 4},
-        leaves=(BUSY, LeafRecipe(kind="normal"), LeafRecipe(kind="value", data=5)),
-        seed=3,
-    )
-    found = shrink(spec, recipe, lambda r: r.leaves[1].kind == "normal")
-    assert [leaf.kind for leaf in found.leaves] == ["zeros", "normal", "example"]
-
-
 @pytest.mark.parametrize("kind", ["zeros", "example", "elements", "ramp"])
 def test_no_candidate_is_asked_twice_and_asking_ends(kind):
     spec = one(dims={"batch": (1, 4000)})

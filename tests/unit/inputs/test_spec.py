@@ -133,10 +133,3 @@ def test_map_and_filter_that_are_wrong_are_spec_errors(options, parts):
         build(spec, example_recipe(spec))
     for part in parts:
         assert part in str(caught.value)
-
-
-def test_a_dim_can_be_narrowed():
-    spec = spec_of(lambda x: x, torch.ones(2, 3))
-    narrow = spec.narrow("batch", range(2, 4))
-    assert narrow.dims["batch"].sizes == range(2, 4)
-    assert spec.dims["batch"].sizes == range(1, 5)
