@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from slow import slow
 
 pytestmark = slow
@@ -14,41 +13,25 @@ pytestmark = slow
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "branches.py"
 
 
-@pytest.fixture(scope="module")
-def printed() -> list[str]:
-    command = [sys.executable, str(SCRIPT), "--rows", "prompt prefix", "--seeds", "0,1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_search_finds_what_normal_numbers_do_not() -> None:
+    done = run("--rows", "prompt prefix", "--seeds", "0,1")
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def test_the_table_has_a_row_per_way(printed: list[str]) -> None:
-    head, _, *rows = (cells(line) for line in printed if line.startswith("|"))
-    assert head == [
-        "way",
-        "outcomes at 50",
-        "outcomes at 200",
-        "beyond the example's",
-        "modules complete at 200",
-        "ms per call",
-    ]
-    assert [row[0] for row in rows] == ["plain random", "plain Hypothesis", "search"]
-    assert all(len(row) == len(head) for row in rows)
-
-
-def test_the_search_finds_what_normal_numbers_do_not(printed: list[str]) -> None:
-    by_way = {cells(line)[0]: cells(line)[1:] for line in printed if line.startswith("|")}
-    assert by_way["plain random"][1] == "50.0% (50.0%)"  # only those of the example
-    assert by_way["search"][1] == "100.0% (100.0%)"
-    assert printed[-1] == "nothing"
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert head[1:4] == ["outcomes at 50", "outcomes at 200", "beyond the example's"]
+    found = {way: cells for way, *cells in rows}
+    assert found.keys() == {"plain random", "plain Hypothesis", "search"}
+    assert found["plain random"][1] == "50.0% (50.0%)"  # only those of the example
+    assert found["search"][1] == "100.0% (100.0%)"
+    assert done.stdout.endswith("nothing\n")
 
 
 def test_a_name_that_no_model_has_is_an_error() -> None:
-    command = [sys.executable, str(SCRIPT), "--rows", "no such model"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run("--rows", "no such model")
     assert done.returncode != 0
     assert "'no such model'" in done.stderr

@@ -63,16 +63,14 @@ def test_a_verdict_that_changed_is_told_with_its_fields(compare):
 
 
 def test_fields_that_are_not_asked_for_do_not_count(compare):
-    status, printed = compare(PASSED, replace(PASSED, where=None), "--fields", "status")
-    assert (status, printed) == (0, "\n1 items in both, 0 differences\n")
+    assert compare(PASSED, replace(PASSED, where=None), "--fields", "status")[0] == 0
 
 
 def test_of_golden_verdicts_class_owner_line_and_cause_count(compare):
     blamed = replace(PASSED, subject="Other", diagnosis=Diagnosis(owner="capture"))
     status, printed = compare(PASSED, blamed, "--golden")
-    assert status == 1
+    assert (status, printed.count("zoo/net/trace")) == (1, 1)
     assert "zoo/net/trace  owner\n    - None\n    + capture" in printed
-    assert "1 items in both, 1 differences" in printed
 
 
 def test_a_dump_goes_on_where_it_ended_and_keeps_to_its_shard(script, tmp_path):

@@ -14,7 +14,7 @@ import zoo
 from slow import EVERYTHING
 from torch import Tensor, nn
 from untouched import changed, facts_of
-from zoo.blaming import judged
+from zoo.row import Blame
 
 import pytest_torchexport
 from pytest_torchexport.config import names
@@ -103,10 +103,8 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     blame = row.blamed(target) if target in row.blames() else None
     # A refusal is explained where it is raised, which takes no time.
     if (explained or expected == "ExportRefused") and blame is not None:
-        legal = {"right"} if blame.known else {"right", "unknown"}
-        assert set(judged(verdict, blame).values()) <= legal, (
-            f"{judged(verdict, blame)}\n{_text_of(verdict)}"
-        )
+        named, legal = _judged(verdict, blame), {"right"} if blame.known else {"right", "unknown"}
+        assert set(named.values()) <= legal, f"{named}\n{_text_of(verdict)}"
     if verdict.status == "passed":
         otherwise = [text for text in verdict.cautions if text.startswith(OTHERWISE)]
         for stated, warnings in ((row.weak, verdict.ineffective), (row.otherwise, otherwise)):
@@ -114,6 +112,23 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
             warning = "; ".join(warnings)
             assert words in warning, _text_of(verdict)
             assert bool(words) == bool(warning), _text_of(verdict)
+
+
+def _judged(verdict: Any, blame: Blame) -> dict[str, str]:
+    """Return for the owner, the line and the cause if the report names the right one."""
+    found = verdict.diagnosis
+    kinds = [cause.kind for cause in found.causes]
+    return {
+        "owner": _named(found.owner or "", blame.owner, equal=True),
+        "line": _named(str(verdict.where or ""), blame.line, equal=False),
+        "cause": _named(", ".join(kinds), blame.cause, equal=True),
+    }
+
+
+def _named(named: str, wanted: str, *, equal: bool) -> str:
+    if named == wanted or (wanted and not equal and wanted in named):
+        return "right"
+    return "wrong" if named else "unknown"
 
 
 def _known(verdict: Any) -> list[str]:

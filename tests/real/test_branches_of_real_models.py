@@ -28,22 +28,9 @@ TEXT = {
 }
 
 
-@pytest.fixture(scope="module")
-def transformers():
+def library(name):
     stub_torchvision()
-    return pytest.importorskip("transformers", reason="needs transformers")
-
-
-@pytest.fixture(scope="module")
-def timm():
-    stub_torchvision()
-    return pytest.importorskip("timm", reason="needs timm")
-
-
-@pytest.fixture(scope="module")
-def torchvision():
-    stub_torchvision()
-    return pytest.importorskip("torchvision", reason="needs torchvision")
+    return pytest.importorskip(name, reason=f"needs {name}")
 
 
 def traced(model, args=(), kwargs=None, **options):
@@ -59,7 +46,8 @@ def ids():
 
 
 @slow
-def test_branches_inside_a_library_model_are_explored_without_a_warning(transformers):
+def test_branches_inside_a_library_model_are_explored_without_a_warning():
+    transformers = library("transformers")
     model = transformers.BertModel(transformers.BertConfig(**TINY))
     verdict = traced(model, (), ids(), **TEXT)
     assert verdict.status == "passed", verdict.reason
@@ -69,7 +57,8 @@ def test_branches_inside_a_library_model_are_explored_without_a_warning(transfor
 
 
 @slow
-def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
+def test_rotary_embeddings_that_grow_beyond_the_trained_length():
+    transformers = library("transformers")
     config = transformers.LlamaConfig(
         **{**TINY, "max_position_embeddings": 16},
         num_key_value_heads=1,
@@ -82,25 +71,9 @@ def test_rotary_embeddings_that_grow_beyond_the_trained_length(transformers):
 
 
 @slow
-def test_a_scan_written_as_a_loop_is_frozen_at_its_length(transformers):
-    config = transformers.MambaConfig(
-        vocab_size=32,
-        hidden_size=8,
-        state_size=4,
-        num_hidden_layers=1,
-        use_cache=False,
-        time_step_rank=4,
-    )
-    options = {**TEXT, "dims": {"batch": (1, 2), "sequence": (1, 9)}}
-    verdict = traced(transformers.MambaModel(config), (), ids(), **options)
-    assert verdict.failure == "BranchFrozen", verdict.reason
-    assert "for index in range(seq_len)" in verdict.where.text
-
-
-@slow
-def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
+def test_position_embeddings_that_are_resampled_for_other_sizes():
     """The verdict names the branch on the number of tokens, not one that runs only on its side."""
-    model = timm.create_model(
+    model = library("timm").create_model(
         "vit_tiny_patch16_224", num_classes=4, img_size=32, depth=1, dynamic_img_size=True
     )
     verdict = traced(
@@ -114,10 +87,14 @@ def test_position_embeddings_that_are_resampled_for_other_sizes(timm):
 
 
 @slow
-def test_flags_of_a_network_with_auxiliary_heads_depend_on_no_input(torchvision):
-    model = torchvision.models.get_model(
-        "googlenet", num_classes=4, aux_logits=True, init_weights=False, transform_input=True
-    ).eval()
+def test_flags_of_a_network_with_auxiliary_heads_depend_on_no_input():
+    model = (
+        library("torchvision")
+        .models.get_model(
+            "googlenet", num_classes=4, aux_logits=True, init_weights=False, transform_input=True
+        )
+        .eval()
+    )
     calibrate(model, (torch.randn(8, 3, 32, 32),))
     verdict = traced(model, (torch.randn(2, 3, 32, 32),), dims={"batch": (1, 2)})
     assert verdict.status == "passed", verdict.reason

@@ -301,18 +301,6 @@ def matthews() -> nn.Module:
     return CallsWithTwo(binary_matthews_corrcoef, validate_args=False)
 
 
-@row(
-    call(torch.tensor([0.2, 0.3, 0.5, 0.4]), truth[:4]),
-    call(torch.tensor([0.2, 0.3, 0.5, 0.4]), truth[:4] * 0),
-    call(torch.tensor([0.2, 0.3]), labels(0, 1)),
-    **scored,
-)
-def reciprocal_rank() -> nn.Module:
-    from torchmetrics.functional.retrieval import retrieval_reciprocal_rank
-
-    return CallsWithTwo(retrieval_reciprocal_rank, top_k=3)
-
-
 mask = coins(6, 6)
 
 
