@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import hypothesis
 import torch
 import zoo
+from common import table
 from real.models import stub_torchvision
 
 from pytest_torchexport.config.options import parse_check_options
@@ -253,50 +255,39 @@ def run(
 
 # -- the table -------------------------------------------------------------------------------------
 
-HEAD = (
-    "way",
-    *(f"outcomes at {budget}" for budget in BUDGETS),
-    "beyond the example's",
-    f"modules complete at {BUDGETS[-1]}",
-    "ms per call",
-)
 
-
-def table(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
+def table_of(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
     """Return a Markdown table: per way the mean of its seeds and, in brackets, the least."""
-    rows = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
-    ways = dict.fromkeys(way for way, *_ in records)
-    rows += [_row_of(way, found, seeds, records) for way in ways]
-    return "\n".join(rows)
-
-
-def _row_of(way: str, found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
-    def shares(budget: int, share: Callable[[list[Reached]], float]) -> str:
-        each = [share(records[way, seed, budget]) for seed in seeds]
-        return f"{statistics.mean(each):.1%} ({min(each):.1%})"
-
-    def outcomes(reached: list[Reached]) -> float:
-        wanted = sum(len(model.wanted) for model in found)
-        return 1 - sum(len(item.missed) for item in reached) / wanted
-
-    def beyond(reached: list[Reached]) -> float:
-        wanted = sum(len(model.wanted - model.example) for model in found)
-        return 1 - sum(len(item.missed) for item in reached) / wanted
-
-    def complete(reached: list[Reached]) -> float:
-        return sum(not item.missed for item in reached) / len(reached)
-
     last = BUDGETS[-1]
-    cost = statistics.median(
-        1000 * item.seconds_per_call for seed in seeds for item in records[way, seed, last]
-    )
-    cells = [
-        *(shares(budget, outcomes) for budget in BUDGETS),
-        shares(last, beyond),
-        shares(last, complete),
-        f"{cost:.2f}",
+    rows: list[Sequence[object]] = [
+        (
+            "way",
+            *(f"outcomes at {budget}" for budget in BUDGETS),
+            "beyond the example's",
+            f"modules complete at {last}",
+            "ms per call",
+        )
     ]
-    return f"| {way} | {' | '.join(cells)} |"
+    for way in dict.fromkeys(way for way, *_ in records):
+
+        def shares(budget: int, share: Callable[[list[Reached]], float], way: str = way) -> str:
+            each = [share(records[way, seed, budget]) for seed in seeds]
+            return f"{statistics.mean(each):.1%} ({min(each):.1%})"
+
+        cost = statistics.median(
+            1000 * item.seconds_per_call for seed in seeds for item in records[way, seed, last]
+        )
+        cells = [shares(budget, partial(_reached, found, beyond=False)) for budget in BUDGETS]
+        cells.append(shares(last, partial(_reached, found, beyond=True)))
+        cells.append(shares(last, lambda of: sum(not each.missed for each in of) / len(of)))
+        rows.append([way, *cells, f"{cost:.2f}"])
+    return table(*rows)
+
+
+def _reached(found: Sequence[Model], reached: list[Reached], *, beyond: bool) -> float:
+    """Return the share of outcomes that were reached; ``beyond`` leaves out the example's."""
+    wanted = sum(len(model.wanted - model.example if beyond else model.wanted) for model in found)
+    return 1 - sum(len(item.missed) for item in reached) / wanted
 
 
 def misses(found: Sequence[Model], seeds: Sequence[int], records: Records) -> Iterator[str]:
@@ -328,22 +319,17 @@ def main() -> None:
         with quiet("cpu"), warnings.catch_warnings():
             found = list(models(each for each in rows() if arguments.rows in each[0].name))
             records = run(found, seeds, ways, lambda name: print(name, file=sys.__stderr__))
-        if found:
-            printed = True
-            print_records(name, found, seeds, records)
+        if not found:
+            continue
+        printed = True
+        outcomes = sum(len(model.wanted) for model in found)
+        print(f"\n## {name}: {len(found)} modules, {outcomes} outcomes, seeds {seeds}\n")
+        print(table_of(found, seeds, records))
+        if "search" in ways:
+            print(f"\nNot reached by the search in {BUDGETS[-1]} calls:\n")
+            print("\n".join(misses(found, seeds, records)) or "nothing")
     if not printed:
         parser.error(f"no model that branches has {arguments.rows!r} in its name")
-
-
-def print_records(
-    name: str, found: Sequence[Model], seeds: Sequence[int], records: Records
-) -> None:
-    outcomes = sum(len(model.wanted) for model in found)
-    print(f"\n## {name}: {len(found)} modules, {outcomes} outcomes, seeds {seeds}\n")
-    print(table(found, seeds, records))
-    if any(way == "search" for way, *_ in records):
-        print(f"\nNot reached by the search in {BUDGETS[-1]} calls:\n")
-        print("\n".join(misses(found, seeds, records)) or "nothing")
 
 
 if __name__ == "__main__":

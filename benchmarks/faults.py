@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import common
 import torch
-from common import Record, by_target, found_of_counted, healthy_table, table
+from common import Record, by_target, far, found_of_counted, healthy_table, table
 from networks import EXAMPLE, FAULTS, RANGES, Network, draw
 from torch import Tensor, nn
 from torch.export import Dim
@@ -34,7 +34,6 @@ from torch.export import Dim
 from pytest_torchexport import check_export
 
 CALLS = 20
-TIMES_OWN_ERROR = 100
 SCALES = (1.0, 1.0, 0.3, 0.1, 3.0)
 IN_A_ROW = 3
 
@@ -113,21 +112,9 @@ def _differ(
     if faulty is None:
         return True
     return any(
-        mine.keys() != other.keys() or any(_far(mine[k], other[k], true[k]) for k in mine)
+        mine.keys() != other.keys() or any(far(mine[k], other[k], true[k]) for k in mine)
         for mine, other, true in zip(healthy, faulty, exact, strict=True)
     )
-
-
-def _far(mine: Tensor, other: Tensor, true: Tensor) -> bool:
-    if mine.shape != other.shape or mine.dtype != other.dtype:
-        return True
-    if not torch.equal(mine.isnan(), other.isnan()):
-        return True
-    off = (mine.double() - other.double()).abs().nan_to_num(0.0, float("inf")).max()
-    # An output may happen to be exact; assume an error of half a unit in the last place at least.
-    least = float(torch.finfo(mine.dtype).eps / 2 * true.abs().nan_to_num(0.0).max())
-    own = max(float((mine.double() - true).abs().nan_to_num(0.0).max()), least)
-    return float(off) > TIMES_OWN_ERROR * own
 
 
 def exported(network: Network, module: nn.Module, target: str) -> Callable[..., Any]:

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
 import torch
 import zoo
-from common import Record, by_target, found_of_counted, healthy_table, table
+from common import Record, by_target, far, found_of_counted, healthy_table, table
 from torch import Tensor, nn
 from zoo.domains import Inputs, Region
 
@@ -49,7 +49,7 @@ BASES: dict[str, Target] = {"trace": trace.TARGET, "export": export.TARGET, "onn
 MOST_VOLUME, VOLUME_CALLS = 1e-3, 3000
 # A difference on uniform calls is relative to eager; that on a witness is far beyond rounding.
 RELATIVE, ABSOLUTE, WITNESS_RELATIVE = 1e-4, 1e-5, 1e-3
-TIMES_OWN_ERROR, BY_HAND_CALLS = 100, 300
+BY_HAND_CALLS = 300
 
 Key = tuple[str, str]
 
@@ -179,10 +179,7 @@ def _far(net: nn.Module, artifact: Callable[..., Tensor], call: Inputs) -> bool:
     wide = tuple(x.double() if x.is_floating_point() else x for x in call)
     with doubles_by_default():
         exact = _run(copy.deepcopy(net).double(), wide)
-    own = (eager.double() - exact).abs().nan_to_num().max()
-    least = torch.finfo(eager.dtype).eps * exact.abs().nan_to_num().max()
-    off = (other.double() - eager.double()).abs().nan_to_num(torch.inf).max()
-    return bool(off > TIMES_OWN_ERROR * torch.maximum(own, least))
+    return far(eager, other, exact)
 
 
 # -- a model with the plugin -----------------------------------------------------------------------
