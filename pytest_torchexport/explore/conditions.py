@@ -50,7 +50,6 @@ class Condition:
 
     @property
     def loops(self) -> bool:
-        """Return True if the outcomes are numbers of iterations."""
         return self.kind == "for"
 
     @property
@@ -100,7 +99,6 @@ class Path:
     loops: dict[ConditionKey, list[int]] = field(default_factory=dict)
 
     def taken(self) -> dict[tuple[ConditionKey, ConditionOutcome], int]:
-        """Return how often each outcome was taken."""
         counts: dict[tuple[ConditionKey, ConditionOutcome], int] = {}
         for event in self.events:
             if event.key in self.loops:
@@ -123,7 +121,6 @@ class Path:
         return {key: tuple(marks) for key, marks in found.items()}
 
     def decisions(self) -> tuple[tuple[ConditionKey, ConditionOutcome], ...]:
-        """Return the outcomes in order; equal for calls that ran the same code."""
         return tuple((event.key, event.outcome) for event in self.events)
 
 
@@ -144,7 +141,6 @@ def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
 
 
 def _farthest(path: Path, key: ConditionKey) -> float:
-    """Return the largest distance of a condition on a path; nan if it has none."""
     known = [event.distance for event in path.events if event.key == key]
     return max((far for far in known if far is not None), default=math.nan)
 
@@ -184,7 +180,6 @@ def event_of(
 
 
 def _largest(compared: Sequence[Any]) -> float:
-    """Return the largest finite absolute value among the operands."""
     sizes = [0.0]
     for item in compared:
         if isinstance(item, Tensor):

@@ -121,7 +121,6 @@ class Side:
         return Base(recipe, far) if math.isfinite(far) else None
 
     def probe(self, base: Base, goal: Reach) -> Probe | None:
-        """Probe a call, once."""
         if self._probed is None or self._probed[0] != (base.recipe, goal):
             call = build(self.spec, base.recipe)
             self.calls += 1
@@ -159,7 +158,6 @@ class Side:
         return sorted(left, key=lambda key: left[key].relative)
 
     def equalities(self) -> frozenset[Key]:
-        """Return the thresholds at which numbers are equal."""
         return frozenset(
             key
             for key in self.nearest

@@ -257,7 +257,6 @@ def slopes(spec: InputSpec, probe: Probe) -> bool:
 
 
 def legal(leaf: Any, values: Tensor) -> Tensor:
-    """Clamp values to the range of a float leaf."""
     return values.nan_to_num(0.0).clamp(*range_of(leaf))
 
 
@@ -404,7 +403,6 @@ def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
 
 
 def domain_of(spec: InputSpec, index: int) -> Domain:
-    """Return the domain of a leaf that is a tensor."""
     return cast(TensorLeaf, spec.leaves[index]).domain
 
 
@@ -520,7 +518,6 @@ def _smallest(slopes: Tensor, most: Tensor) -> Tensor:
 
 
 def is_view(operand: Any, given: Tensor) -> bool:
-    """Return True if a tensor is another one, or a view of it."""
     if not isinstance(operand, Tensor) or not given.numel():
         return False
     if operand.layout != torch.strided or given.layout != torch.strided:

@@ -81,7 +81,6 @@ class Observed:
 
     @property
     def conditions(self) -> Mapping[ConditionId, Condition]:
-        """Return every condition that may be evaluated, by its id."""
         return self.recorder.conditions
 
     def branches(self) -> bool:
@@ -90,11 +89,9 @@ class Observed:
 
     @property
     def module(self) -> torch.nn.Module | None:
-        """Return the copy of the module that is run."""
         return self._subject.module
 
     def installed(self) -> AbstractContextManager[None]:
-        """Install the rewritten code for the duration of the block; calls are made inside."""
         return self.code.installed()
 
     def run(self, call: Call, deadline: float = float("inf")) -> Path | None:
@@ -162,7 +159,6 @@ class Observed:
         return listener.found
 
     def _observe(self, call: Call) -> Outcome:
-        """Call the subject, and record the conditions that it evaluates."""
         return observe(
             self._function,
             call,
@@ -172,7 +168,6 @@ class Observed:
         )
 
     def _recorded(self, function: Callable[[], Any]) -> Any:
-        """Call a function, and record the conditions that it evaluates."""
         self.recorder.start(self._names)
         try:
             with self.recorder.mode:
@@ -196,7 +191,6 @@ class Observed:
             self._begin()
 
     def _begin(self) -> None:
-        """Take a fresh copy of the module."""
         self._subject = self._eager.pristine.copy()
         function = self._subject.function
         self._function = answering(function, self._answers) if self._answers else function

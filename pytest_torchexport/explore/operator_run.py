@@ -83,12 +83,10 @@ class Near:
 
     @property
     def size(self) -> float:
-        """Return the size of the numbers that are compared."""
         return max(self.scale, abs(self.bound or 0.0))
 
     @property
     def relative(self) -> float:
-        """Return the distance in parts of the size."""
         return abs(self.missing) / max(self.size, 1e-30)
 
 
@@ -199,7 +197,6 @@ class Recorded:
     ran: bool = False
 
     def operator(self, operation: Operation) -> Any:
-        """Look at the operands, and run the operator."""
         name, number = operation.name, operation.number
         if not name or not operation.args:
             return operation.run()
@@ -219,13 +216,11 @@ class Recorded:
         return result
 
     def returned(self, value: Any) -> None:
-        """Look at what the side returned."""
         for number, leaf in enumerate(leaves_of(value)):
             if is_float(leaf):
                 self._compare(OUTPUT, "", number, leaf)
 
     def _compare(self, source: str, of: str, number: int, operand: Any) -> None:
-        """Compare an operand with the further bounds."""
         for threshold in beyond(operand, self.bounds):
             self._saw(Key(source, of, number, threshold.side, threshold.name), threshold)
 

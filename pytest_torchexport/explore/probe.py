@@ -58,7 +58,6 @@ class _Sloped(torch.autograd.Function):
 
 
 def _sloped(value: Tensor, source: Tensor) -> Tensor:
-    """Return the numbers of ``value`` with the gradient of ``source``."""
     found: Tensor = _Sloped.apply(value.detach(), source)  # type: ignore[no-untyped-call]
     return found
 
@@ -138,7 +137,6 @@ class Differentiable:
 
     @property
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """The tensors that forward gets, None for other arguments."""
         return tuple(item if isinstance(item, Tensor) else None for item in self.given)
 
     def gradients(
@@ -198,7 +196,6 @@ class ProbeListener:
         )
 
     def _gaps(self, distances: Sequence[Tensor]) -> Iterator[Gap]:
-        """Yield those distances that depend on the inputs."""
         for far in distances:
             gradients = self._gradients(far)
             if gradients:
@@ -243,7 +240,6 @@ class Gap:
 
     @staticmethod
     def together(gaps: Iterable[Gap]) -> dict[int, Tensor]:
-        """Return the slopes of the sum."""
         found: dict[int, Tensor] = {}
         for gap in gaps:
             for index, gradient in gap.gradients.items():

@@ -78,7 +78,6 @@ Provenance = Compared | Combined | Reduced | Uncompared | Computed
 
 
 def _table() -> Mapping[Any, str]:
-    """Return the plain name of each function of torch that is remembered."""
     kinds = ("comparison", "logic", "truths", "closeness", "inspection", "read")
     return {
         **functions_of(of_kind(*kinds)),
@@ -105,7 +104,6 @@ class ProvenanceMode(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Remember nothing of what the block computes."""
         names, self._names = self._names, {}
         try:
             yield
@@ -133,7 +131,6 @@ class ProvenanceMode(TorchFunctionMode):
             self.is_disabled = outer
 
     def forget(self) -> None:
-        """Drop what is known of the previous call."""
         self.raised = False
         self._numbers.clear()
 
@@ -186,7 +183,6 @@ class ProvenanceMode(TorchFunctionMode):
         return Computed(last, missing) if last is not None else None
 
     def last(self) -> Provenance | None:
-        """Return what the latest number was read from."""
         return self._numbers[-1][1] if self._numbers else None
 
 
@@ -328,7 +324,6 @@ def is_order(provenance: Any) -> bool:
 
 
 def operands_of(provenance: Any) -> list[Any]:
-    """Return the values that a condition compares in the end."""
     if isinstance(provenance, Compared):
         return [provenance.left, provenance.right]
     if isinstance(provenance, Combined):

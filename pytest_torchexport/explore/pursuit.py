@@ -107,7 +107,6 @@ class Pursuit:
         self._stuck: Base | None = None
 
     def make(self, names: Iterable[str]) -> Iterator[None]:
-        """Make the moves of these names, call by call."""
         for name in names:
             yield from MOVES[name].make(self)
 

@@ -114,7 +114,6 @@ class ConditionRecorder:
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
-        """Record nothing from now on."""
         for key in list(self._kept):  # of comparisons that ended with ``a < b``
             if key[0] == self._thread:
                 del self._kept[key]
@@ -161,7 +160,6 @@ class ConditionRecorder:
     def _recorded(
         self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any
     ) -> tuple[bool, Any]:
-        """Record a comparison. Return its truth, and what it returned."""
         found = OPERATORS[sign](left, right)
         if self._thread != threading.get_ident():
             return bool(found), found
@@ -229,7 +227,6 @@ class ConditionRecorder:
         return value
 
     def kept(self, own_id: ConditionId) -> Any:
-        """Return what the condition before has kept."""
         return self._kept.pop((threading.get_ident(), id(sys._getframe(1)), own_id))
 
     def mark(self, own_id: ConditionId, outcome: bool, owner: Any = None) -> None:
@@ -312,12 +309,10 @@ class ConditionRecorder:
     # -- the module whose forward runs ----------------------------------------------------------
 
     def enter(self, module: Any, args: Any) -> None:
-        """Note that a module's forward begins; a forward pre-hook."""
         if self._thread == threading.get_ident():
             self._modules.append(self._names.get(id(module), ""))
 
     def leave(self, module: Any, args: Any, output: Any) -> None:
-        """Note that a module's forward ended; a forward hook, also called if forward raised."""
         if self._thread == threading.get_ident() and self._modules:
             self._modules.pop()
 
@@ -390,5 +385,4 @@ def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:
 
 
 def _by_number(sign: str, left: Any, right: Any) -> bool:
-    """Return True if a comparison is one of two numbers."""
     return sign in _SIGNS and isinstance(left, (int, float)) and isinstance(right, (int, float))

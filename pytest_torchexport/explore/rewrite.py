@@ -50,7 +50,6 @@ def readers_in(tree: ast.AST) -> frozenset[str]:
 
 
 def _returned(function: ast.FunctionDef) -> list[ast.expr]:
-    """Return the expressions that a function, or one nested in it, returns."""
     returns = (item for item in ast.walk(function) if isinstance(item, ast.Return))
     return [item.value for item in returns if item.value is not None]
 
@@ -81,7 +80,6 @@ def _without_facts(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_rank(node: ast.AST) -> bool:
-    """Return True for ``len(x.shape)``."""
     return (
         isinstance(node, ast.Call)
         and _last_name(node.func) == "len"
@@ -182,7 +180,6 @@ class _Rewriter(ast.NodeTransformer):
     # -- scopes ---------------------------------------------------------------------------------
 
     def visit(self, node: ast.AST) -> Any:
-        """Visit any node, and remember the line of the statement around it."""
         if isinstance(node, ast.stmt):
             self._statement = node.lineno
         return super().visit(node)

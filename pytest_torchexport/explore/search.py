@@ -66,7 +66,6 @@ class Found:
 
 
 def found_on(recipe: Recipe, path: Path, *, searched: bool = False) -> Found:
-    """Return the call with its path."""
     return Found(recipe, path.decisions(), frozenset(path.taken()), searched)
 
 
@@ -204,7 +203,6 @@ class Trials:
             self.seen[key].counts[outcome] += count
 
     def near(self, recipe: Recipe, goal: Goal) -> Base | None:
-        """Run a call; return the place on its path where it came nearest to an outcome."""
         path = self.run(recipe)
         return self.base_on(recipe, path, goal) if path is not None else None
 
@@ -260,7 +258,6 @@ class Trials:
                         yield key, outcome
 
     def done(self, goal: Goal) -> bool:
-        """Return True if a call took the outcome."""
         key, outcome = goal
         return outcome in self.seen[key].counts
 
@@ -296,7 +293,6 @@ class Trials:
         return Base(recipe, missing, path=path)
 
     def bases(self, goal: Goal) -> list[Base]:
-        """Return the calls that came nearest to an outcome, the nearest first."""
         return self._bases.get(goal, [])
 
     def first(self, goal: Goal) -> Base | None:
@@ -465,7 +461,6 @@ class Search:
                 return
 
     def _moves(self, goal: Goal, pursuit: Pursuit, *, last: bool) -> Iterator[str]:
-        """Yield the names of the moves towards an outcome."""
         on_tensors = self._trials.seen[goal[0]].on_tensors
         yield from ("write", *(() if on_tensors else SIZES), *BY_VALUE)
         if on_tensors:

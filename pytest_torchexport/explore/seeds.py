@@ -54,7 +54,6 @@ def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Reci
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
-    """Return the recipe with this scale of its normal numbers."""
     leaves = tuple(
         dataclasses.replace(leaf, scale=scale) if leaf.kind == "normal" else leaf
         for leaf in recipe.leaves
@@ -249,6 +248,5 @@ def _numbers(value: Any, depth: int) -> Iterator[Any]:
 
 
 def _elements(tensor: torch.Tensor) -> Iterator[Any]:
-    """Yield the numbers of a small dense tensor."""
     if is_plain(tensor) and tensor.numel() <= MAX_NUMEL and not tensor.is_complex():
         yield from tensor.detach().flatten().tolist()

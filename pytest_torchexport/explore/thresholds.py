@@ -67,7 +67,6 @@ class Threshold:
     place: int = 0
 
     def missing_at(self, place: int | None) -> float:
-        """Return how far the element at a position is from it; None is the nearest one."""
         if place is None or self.far is None:
             return self.missing
         return float(self.far.reshape(-1)[place])

@@ -427,14 +427,12 @@ def _directly_nested(code: types.CodeType) -> list[types.CodeType]:
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Yield the code and all that are nested in it."""
     yield code
     for item in _directly_nested(code):
         yield from _nested(item)
 
 
 def _branches(code: types.CodeType) -> bool:
-    """Return True if a code, or one nested in it, has a jump."""
     return any(
         instruction.opcode in _JUMPS
         for item in _nested(code)
@@ -479,7 +477,6 @@ class InstrumentedCode:
 
     @property
     def constants(self) -> Iterator[Any]:
-        """Yield the constants in the functions that have a twin."""
         for function, _ in self._twins:
             yield from constants_in(function.__code__)
 
