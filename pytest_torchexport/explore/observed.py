@@ -20,7 +20,6 @@ from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.conditions import (
     Condition,
     ConditionId,
-    ConditionKey,
     ConditionOutcome,
     Path,
 )
@@ -107,7 +106,10 @@ class Observed:
         if isinstance(outcome, TimedOut):
             raise TimeLimitExceeded  # the item's limit: an observed call has none of its own
         self._endless = self.recorder.cut
-        self._loops = self._loops or any(map(self._may_not_end, self.recorder.path.marks()))
+        self._loops = self._loops or any(
+            condition.kind == "while" or (condition.loops and _ENDLESS.search(condition.text))
+            for condition in (self.conditions[own_id] for own_id, _ in self.recorder.path.marks())
+        )
         self._look_for_drift(self.recorder.path)
         return None if isinstance(outcome, Raised) else self.recorder.path
 
@@ -194,9 +196,6 @@ class Observed:
         self._subject = self._eager.pristine.copy()
         function = self._subject.function
         self._function = answering(function, self._answers) if self._answers else function
-        self._look_at_state()
-
-    def _look_at_state(self) -> None:
         module = self._subject.module
         self._state = State(module, thorough=self._eager.stateful)
         self._before = fingerprint(self._root())
@@ -250,9 +249,3 @@ class Observed:
         finally:
             self.recorder.seconds = math.inf
         return not self._endless
-
-    def _may_not_end(self, key: ConditionKey) -> bool:
-        condition = self.conditions[key[0]]
-        return condition.kind == "while" or bool(
-            condition.loops and _ENDLESS.search(condition.text)
-        )

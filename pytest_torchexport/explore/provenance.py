@@ -28,6 +28,7 @@ REMEMBERED = 64
 SHARED = 257
 _ATTRIBUTE = "_torchexport_provenance"
 _OPERANDS = ("input", "self", "other")
+_REMEMBERED_KINDS = ("comparison", "logic", "truths", "closeness", "inspection", "read")
 # Python's questions to a tensor, beside the operators that give it numbers.
 _ASKED = ("tolist", "__bool__", "__int__", "__float__", "__index__")
 
@@ -77,14 +78,6 @@ class Computed:
 Provenance = Compared | Combined | Reduced | Uncompared | Computed
 
 
-def _table() -> Mapping[Any, str]:
-    kinds = ("comparison", "logic", "truths", "closeness", "inspection", "read")
-    return {
-        **functions_of(of_kind(*kinds)),
-        **{getattr(Tensor, name): name for name in _ASKED},
-    }
-
-
 class ProvenanceMode(TorchFunctionMode):
     """Remembers the comparisons of a block, on the tensors that they return.
 
@@ -94,12 +87,14 @@ class ProvenanceMode(TorchFunctionMode):
 
     def __init__(self, on_truth: Callable[[bool], None]) -> None:
         super().__init__()
-        self._names = _table()
+        # The plain names of the functions of torch that are remembered.
+        self._names: Mapping[Any, str] = {
+            **functions_of(of_kind(*_REMEMBERED_KINDS)),
+            **{getattr(Tensor, name): name for name in _ASKED},
+        }
         self._on_truth = on_truth
         # Whether an operation raised; forward may have caught the error.
         self.raised = False
-        # Whether what runs now is not forward's.
-        self.is_disabled = False
         self._numbers: list[tuple[object, Provenance]] = []
 
     @contextmanager
@@ -116,19 +111,15 @@ class ProvenanceMode(TorchFunctionMode):
 
         Meant for arithmetic that is not forward's. If another mode is on top, pauses instead.
         """
-        outer, self.is_disabled = self.is_disabled, True
-        try:
-            if innermost_function_mode() is not self:
-                with self.paused():
-                    yield
-                return
-            self.__exit__(None, None, None)
-            try:
+        if innermost_function_mode() is not self:
+            with self.paused():
                 yield
-            finally:
-                self.__enter__()
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
         finally:
-            self.is_disabled = outer
+            self.__enter__()
 
     def forget(self) -> None:
         self.raised = False
@@ -213,12 +204,9 @@ def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:
     if "closeness" not in row_of(name).kinds:
         return provenance_of(args[0])
-    if row_of(name).symbol == "==":
-        return _equal(*args)
-    return Reduced("all", _close(*args, **kwargs))
-
-
-def _equal(left: Tensor, right: Tensor) -> Provenance:
+    if row_of(name).symbol != "==":
+        return Reduced("all", _close(*args, **kwargs))
+    left, right = args
     same = left.shape == right.shape
     return Reduced("all", Compared("==", left, right)) if same else Uncompared(False)
 
@@ -235,9 +223,8 @@ def _of_condition(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
     if "comparison" in row.kinds and len(args) == 2:
         return Compared(row.symbol, args[0], args[1])
     if "logic" in row.kinds:
-        return (
-            Combined(row.symbol, tuple(map(provenance_of, args))) if row.symbol != "xor" else None
-        )
+        parts = tuple(map(provenance_of, args))
+        return Combined(row.symbol, parts) if row.symbol != "xor" else None
     if "truths" in row.kinds:
         return _reduction(row.symbol, *args, **kwargs)
     if "inspection" in row.kinds:

@@ -14,7 +14,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -23,11 +23,11 @@ from pytest_torchexport.explore.conditions import (
     Condition,
     ConditionId,
     ConditionKey,
-    ConditionOutcome,
     Event,
     Path,
     event_of,
 )
+from pytest_torchexport.explore.probe import ProbeListener
 from pytest_torchexport.explore.provenance import (
     Compared,
     Provenance,
@@ -69,15 +69,6 @@ class Endless(BaseException):
     """
 
 
-class ConditionListener(Protocol):
-    """Receives each condition of a call as it is evaluated."""
-
-    def evaluated(
-        self, position: int, provenance: Provenance | None, outcome: ConditionOutcome
-    ) -> None:
-        """Take the condition at this position of the path, and its outcome."""
-
-
 class ConditionRecorder:
     """Records the path of a call. It stands in the rewritten code as a constant."""
 
@@ -86,7 +77,7 @@ class ConditionRecorder:
         self.path = Path()
         # A call is cut after so many seconds of the processor, and at this time of the clock.
         self.seconds = self.deadline = math.inf
-        self.listener: ConditionListener | None = None
+        self.listener: ProbeListener | None = None
         self.mode = ProvenanceMode(self._truth_read)
         # Codes without source: a condition shows when a tensor is asked for its truth in them. In
         # torch.nn too, whose code is not rewritten.
@@ -168,7 +159,7 @@ class ConditionRecorder:
         provenance: Provenance | None
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
-        elif not _by_number(sign, left, right):
+        elif sign not in _SIGNS or not all(isinstance(it, (int, float)) for it in (left, right)):
             provenance = self.mode.computed(sequence_distance(left, right)) if read else None
         else:
             provenance = self._of_numbers(sign, left, right, read)
@@ -234,8 +225,11 @@ class ConditionRecorder:
         if self._thread != threading.get_ident():
             return
         key = (own_id, self._module_of(owner))
-        if outcome:
-            self._revise(key)
+        if outcome:  # a handler: that this ``try`` raised nothing was told before
+            events = self.path.events
+            told = (n for n in range(len(events) - 1, -1, -1) if events[n].key == key)
+            if (last := next(told, None)) is not None:
+                del events[last]
         self._add(Event(key, outcome))
 
     def each(
@@ -263,22 +257,14 @@ class ConditionRecorder:
             yield item
         self._add(Event(key, False))
 
-    def _revise(self, key: ConditionKey) -> None:
-        """Remove the provisional "no exception" event of this ``try``."""
-        for position in range(len(self.path.events) - 1, -1, -1):
-            if self.path.events[position].key == key:
-                del self.path.events[position]
-                return
-
     def _of_numbers(self, sign: str, left: Any, right: Any, read: int) -> Compared:
         return Compared(
             sign, self._tensor(left, bool(read & 1)), self._tensor(right, bool(read & 2))
         )
 
-    def _tensor(self, value: Any, read: bool) -> Any:
+    def _tensor(self, value: float, read: bool) -> Any:
         """Return the tensor that a Python number was read from, or the number itself."""
-        number = isinstance(value, (int, float))
-        provenance = self.mode.of_number(value, read) if number else None
+        provenance = self.mode.of_number(value, read)
         return provenance.value if isinstance(provenance, Uncompared) else value
 
     def _evaluated(
@@ -330,18 +316,15 @@ class ConditionRecorder:
         """Record that a tensor was asked for its truth in code without source, or in torch.nn's."""
         if self._thread != threading.get_ident():
             return
-        asking = sys._getframe(3)  # below two frames of the mode
-        frame = _of_a_layer(asking) or self._without_source(asking)
+        asking: types.FrameType | None = sys._getframe(3)  # below two frames of the mode
+        frame = _of_a_layer(asking)
+        if frame is None and self.coarse:
+            frame = asking
+            while frame is not None and frame.f_code not in self.coarse:
+                frame = frame.f_back
         if frame is not None:
             key = (self._coarse_condition(frame), self._module_of(None))
             self._evaluated(key, outcome, self.mode.last(), ())
-
-    def _without_source(self, frame: types.FrameType | None) -> types.FrameType | None:
-        if not self.coarse:
-            return None
-        while frame is not None and frame.f_code not in self.coarse:
-            frame = frame.f_back
-        return frame
 
     def _coarse_condition(self, frame: types.FrameType) -> ConditionId:
         code, line = frame.f_code, frame.f_lineno
@@ -382,7 +365,3 @@ def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:
             return frame
         frame = frame.f_back
     return None
-
-
-def _by_number(sign: str, left: Any, right: Any) -> bool:
-    return sign in _SIGNS and isinstance(left, (int, float)) and isinstance(right, (int, float))

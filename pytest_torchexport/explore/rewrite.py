@@ -36,7 +36,15 @@ PASSES = 2
 def readers_in(tree: ast.AST) -> frozenset[str]:
     """Return ``READERS`` and the file's functions that return what a reader returns."""
     functions = [item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)]
-    returned = {function: _returned(function) for function in functions}
+    returned = {
+        # Also what a function nested in it returns.
+        function: [
+            item.value
+            for item in ast.walk(function)
+            if isinstance(item, ast.Return) and item.value is not None
+        ]
+        for function in functions
+    }
     readers = READERS
     for _ in range(PASSES):
         readers |= {
@@ -47,11 +55,6 @@ def readers_in(tree: ast.AST) -> frozenset[str]:
             if any(reads_tensor(value, names, readers) for value in values)
         }
     return readers
-
-
-def _returned(function: ast.FunctionDef) -> list[ast.expr]:
-    returns = (item for item in ast.walk(function) if isinstance(item, ast.Return))
-    return [item.value for item in returns if item.value is not None]
 
 
 def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> bool:
@@ -72,19 +75,16 @@ def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> boo
 def _without_facts(node: ast.AST) -> Iterator[ast.AST]:
     """Yield a node and those below it, but none of ``x.dtype``, ``len(x.shape)``, ``x is None``."""
     is_fact = isinstance(node, ast.Attribute) and node.attr in FACTS
-    if is_fact or _is_rank(node) or is_none_test(node):
-        return
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _without_facts(child)
-
-
-def _is_rank(node: ast.AST) -> bool:
-    return (
+    is_rank = (
         isinstance(node, ast.Call)
         and _last_name(node.func) == "len"
         and any(isinstance(item, ast.Attribute) and item.attr == "shape" for item in node.args)
     )
+    if is_fact or is_rank or is_none_test(node):
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _without_facts(child)
 
 
 def is_none_test(node: ast.AST) -> bool:
@@ -318,12 +318,14 @@ class _Rewriter(ast.NodeTransformer):
 
         Also which of two numbers ``max`` or ``min`` returns, and if ``get`` finds a key.
         """
-        if self._inside and _tests_each(node):
+        name = _last_name(node.func)
+        each = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp)
+        if self._inside and each and isinstance(node.func, ast.Name) and name in ("any", "all"):
             generator: Any = node.args[0]
             generator.generators = [self.visit(item) for item in generator.generators]
             generator.elt = self._test(generator.elt, "expression", (False, False))
             return node
-        predicate = node.args[0] if node.args and _is_cond(node.func) else None
+        predicate = node.args[0] if node.args and name == "cond" else None
         decides = self._inside and not node.keywords and _may_decide(node)
         read = self._reads(*node.args) if decides else ast.Constant(0)
         node = self.generic_visit(node)  # type: ignore[assignment]
@@ -528,12 +530,6 @@ def _only_raises(body: Sequence[ast.stmt]) -> bool:
     return bool(body) and isinstance(body[-1], ast.Raise)
 
 
-def _tests_each(node: ast.Call) -> bool:
-    """Return True for ``any(...)`` and ``all(...)`` of a generator expression."""
-    tests = isinstance(node.func, ast.Name) and node.func.id in ("any", "all")
-    return tests and len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp)
-
-
 def _may_decide(node: ast.Call) -> bool:
     """Return True for ``max(a, b)``, ``min(a, b)``, ``d.get(a)`` and ``d.get(a, b)``."""
     if any(isinstance(item, ast.Starred) for item in node.args):
@@ -542,9 +538,3 @@ def _may_decide(node: ast.Call) -> bool:
         return node.func.id in ("max", "min") and len(node.args) == 2
     is_get = isinstance(node.func, ast.Attribute) and node.func.attr == "get"
     return is_get and len(node.args) in (1, 2)
-
-
-def _is_cond(function: ast.expr) -> bool:
-    if isinstance(function, ast.Name):
-        return function.id == "cond"
-    return isinstance(function, ast.Attribute) and function.attr == "cond"

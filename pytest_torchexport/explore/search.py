@@ -435,7 +435,13 @@ class Search:
             for goal in goals
             if self._rounds.get(goal, 0) < (1 if self._is_doubtful(goal) else ROUNDS)
         ]
-        return min(left, key=self._turn, default=None)
+
+        def turn(goal: Goal) -> int:
+            measured = any(math.isfinite(base.far) for base in self._trials.bases(goal))
+            waits = ROUNDS if self._is_doubtful(goal) else 0
+            return self._rounds.get(goal, 0) + waits + (not measured)
+
+        return min(left, key=turn, default=None)
 
     def _is_doubtful(self, goal: Goal) -> bool:
         """Return True if nothing shows that the condition depends on the input.
@@ -444,11 +450,6 @@ class Search:
         Calls at random for one of these are as good for the others.
         """
         return self._trials.seen[goal[0]].constant
-
-    def _turn(self, goal: Goal) -> int:
-        measured = any(math.isfinite(base.far) for base in self._trials.bases(goal))
-        waits = ROUNDS if self._is_doubtful(goal) else 0
-        return self._rounds.get(goal, 0) + waits + (not measured)
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
         """Make all moves towards an outcome once, until a call takes it."""
