@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,11 +23,6 @@ from pytest_torchexport.inputs.recipes import (
 from pytest_torchexport.inputs.spec import InputSpec, ValueLeaf
 from pytest_torchexport.inputs.strategies import special_recipes
 
-# Seeds that set two Python arguments, and those that set two sizes.
-MAX_PAIRS = 24
-# Sizes of one dim for which one of another is looked for.
-MAX_SIZES = 1024
-
 
 def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Yield diverse calls: those that the test made, fills, listed values, sizes."""
@@ -39,16 +33,13 @@ def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Re
     yield from special_recipes(spec, seed)
     yield from _listed(spec, seed)
     yield from _sizes(spec, constants, seed)
-    yield from itertools.islice(sized_together(spec, constants, seed), MAX_PAIRS)
-    yield from itertools.islice(_paired(spec, seed), MAX_PAIRS)
 
 
 def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls that a condition may need: other scales, equal inputs, the code's constants."""
+    """Yield calls that a condition may need: other scales, the code's constants."""
     example = spec.example_sizes
     for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
         yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
-    yield from _tied(spec, seed)
     for number in constants:
         yield from _filled(spec, number, seed)
 
@@ -64,26 +55,10 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
 def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Yield each listed value of a Python argument, or the ends of its range."""
     base = example_recipe(spec)
-    for index, values in _choices(spec).items():
-        for value in values:
-            yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
-
-
-def _paired(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield pairs of two Python arguments' values: conditions on both may be nested."""
-    base = example_recipe(spec)
-    for pair in itertools.combinations(_choices(spec).items(), 2):
-        (first, some), (second, others) = pair
-        for one, other in itertools.product(some, others):
-            yield dataclasses.replace(with_leaves(base, {first: one, second: other}), seed=seed)
-
-
-def _choices(spec: InputSpec) -> dict[int, Sequence[Any]]:
-    return {
-        index: leaf.values
-        for index, leaf in enumerate(spec.leaves)
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple))
-    }
+    for index, leaf in enumerate(spec.leaves):
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
+                yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
 
 
 def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
@@ -108,58 +83,6 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
         yield from at(name, sorted(near))
 
 
-def sized_together(spec: InputSpec, numbers: Iterable[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls of two sizes whose product, a multiple of it, sum or difference is a number.
-
-    The sizes that are nearest to the example's are chosen. The number may also be that of the
-    elements of a tensor, whose fixed sizes are divided out.
-    """
-    example = spec.example_sizes
-    fixed = {
-        math.prod(axis.evaluate({}) for axis in leaf.shape if not axis.names)
-        for leaf in spec.tensors
-    }
-    seen = []
-    for number in (int(n) for n in numbers if 1 < n < math.inf and n == int(n)):
-        parts = dict.fromkeys([number, *(number // part for part in fixed if 0 < part <= number)])
-        for part, (one, other) in itertools.product(parts, itertools.combinations(spec.dims, 2)):
-            for relation in _RELATIONS:
-                sizes = {**example, **_related(spec, one, other, partial(relation, part))}
-                if sizes != example and sizes not in seen:
-                    seen.append(sizes)
-                    yield plain_recipe(spec, "normal", sizes, seed)
-
-
-# The size that has a relation of a number with another size; None if there is none.
-_RELATIONS: tuple[Callable[[int, int], int | None], ...] = (
-    lambda number, size: None if not size or number % size else number // size,
-    lambda number, size: number - size,
-    lambda number, size: size + number,
-    lambda number, size: size - number,
-    lambda number, size: number // math.gcd(size, number) if size % number else None,
-)
-
-
-def _related(
-    spec: InputSpec, one: str, other: str, of: Callable[[int], int | None]
-) -> dict[str, int]:
-    """Return the sizes of two dims, the nearest to the example's: a size, and ``of`` that size.
-
-    Empty if there are none.
-    """
-    first, second = spec.dims[one], spec.dims[other]
-    legal = (
-        {one: size, other: fitting}
-        for size in first.sizes[:MAX_SIZES]
-        if (fitting := of(size)) is not None and fitting in second.sizes
-    )
-    return min(
-        legal,
-        key=lambda sizes: abs(sizes[one] - first.example) + abs(sizes[other] - second.example),
-        default={},
-    )
-
-
 def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
     """Yield all tensors filled with a constant, half filled with it, and filled with a bit more."""
     example = spec.example_sizes
@@ -169,10 +92,9 @@ def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
         values = {}
         for index, leaf in enumerate(spec.leaves):
             if built is not None and may_change(leaf) and _holds(leaf, value):
-                tensor = built[index].detach().clone()
-                flat = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
+                flat = built[index].detach().clone().reshape(-1)
                 flat[: max(1, int(share * flat.numel()))] = value
-                values[index] = flat.reshape(tensor.shape)
+                values[index] = flat.reshape(built[index].shape)
         if values:
             yield with_leaves(base, values)
 
@@ -182,20 +104,6 @@ def _holds(leaf: Any, value: float) -> bool:
         return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
     low, high = leaf.domain.low or 0, leaf.domain.high or 0
     return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
-
-
-def _tied(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield calls in which two inputs of one shape are equal, and in which they are opposite."""
-    example = spec.example_sizes
-    base = plain_recipe(spec, "normal", example, seed)
-    built = build_leaves(spec, base)
-    tensors = [i for i, leaf in enumerate(spec.leaves) if may_change(leaf)]
-    for first, second in itertools.pairwise(tensors):
-        if built is None or built[first].shape != built[second].shape:
-            continue
-        yield with_leaves(base, {second: built[first].detach().clone()})
-        if spec.leaves[first].domain.kind == "float":  # type: ignore[union-attr]
-            yield with_leaves(base, {second: -built[first].detach()})
 
 
 # A container or tensor with more numbers is a table and not a threshold.

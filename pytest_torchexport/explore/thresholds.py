@@ -50,8 +50,7 @@ class Threshold:
     if the call has an element there. ``pull`` returns the operands with
     the directions that take the element there. ``operand`` is compared with ``other``, and
     ``scale`` is its largest absolute value. ``far`` is how far each element is from it, if it
-    belongs to elements, and ``place`` the position of this one; ``pull`` then also takes the
-    position of another one.
+    belongs to elements; ``pull`` then also takes the position of another one.
     """
 
     side: str
@@ -64,7 +63,6 @@ class Threshold:
     name: str = ""
     other: Any = None
     far: Tensor | None = None
-    place: int = 0
 
     def missing_at(self, place: int | None) -> float:
         if place is None or self.far is None:
@@ -163,7 +161,6 @@ def _against(
             operand=operand,
             other=bound,
             far=far,
-            place=nearest,
         )
 
 

@@ -205,5 +205,5 @@ def test_each_number_of_a_table_is_a_bound():
 
 def test_the_element_that_is_closest_to_a_further_bound_is_meant():
     operand = torch.tensor([2.5, 9.0, -9.0])
-    found = {(item.side, item.name): (item.place, item.missing) for item in beyond(operand, [3.0])}
-    assert found == {("above", "3"): (0, 0.5), ("below", "3"): (0, -0.5)}
+    found = {(item.side, item.name): item.missing for item in beyond(operand, [3.0])}
+    assert found == {("above", "3"): 0.5, ("below", "3"): -0.5}
