@@ -1,7 +1,7 @@
 """Search for calls within the input spec that take each outcome of each condition.
 
 First come diverse seeds. Then each outcome that no call took is a goal, pursued from the call with
-the smallest branch distance and from others.
+the smallest branch distance.
 """
 
 from __future__ import annotations
@@ -30,22 +30,18 @@ from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.pursuit import Base, Pursuit
 from pytest_torchexport.explore.seeds import constants_of
 from pytest_torchexport.inputs.building import build
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
 # The share of the budget that seeds may use.
 SEED_SHARE = 0.3
-# How often each outcome is pursued.
-ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
 BY_VALUE = ("descend", "swap", "repeat", "descend")
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
-# Calls per outcome that the search may start from.
-BASES = 3
 # Of a condition that fewer calls evaluated it is not known whether it depends on the input.
 FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
@@ -143,8 +139,8 @@ class Trials:
         self._observed = observed
         self._before_call = before_call
         self._paths: set[object] = set()
-        self._bases: dict[Goal, list[Base]] = {}
-        self._first: dict[Goal, Base] = {}
+        # The call that came nearest to each outcome that it did not take.
+        self.bases: dict[Goal, Base] = {}
         self._probed: tuple[object, Probe | None] | None = None
         self._unsteady: frozenset[ConditionKey] = frozenset()
 
@@ -220,17 +216,8 @@ class Trials:
         return self._probed[1]
 
     def _keep_base(self, goal: Goal, base: Base) -> None:
-        kept = self._bases.setdefault(goal, [])
-        self._first.setdefault(goal, base)
-        if len(kept) == BASES and not base.far < kept[-1].far:
-            return
-        same = next((known for known in kept if known.recipe is base.recipe), None)
-        if same is None:
-            kept.append(base)
-        elif base.far < same.far:
-            kept[kept.index(same)] = base
-        kept.sort(key=lambda known: known.far)
-        del kept[BASES:]
+        if base.far < self.bases.setdefault(goal, base).far:
+            self.bases[goal] = base
 
     def _keep(self, recipe: Recipe, path: Path) -> None:
         """Add a call to the corpus if its path or one of its outcomes is new or rare."""
@@ -292,13 +279,6 @@ class Trials:
                     return replace(base, far=base.far / (1 + base.far))
         return Base(recipe, missing, path=path)
 
-    def bases(self, goal: Goal) -> list[Base]:
-        return self._bases.get(goal, [])
-
-    def first(self, goal: Goal) -> Base | None:
-        """Return the first call that got to the condition and did not take the outcome."""
-        return self._first.get(goal)
-
 
 @dataclass(frozen=True)
 class Explored:
@@ -354,10 +334,9 @@ class Search:
         self._rng = random.Random(seed)
         self._constants = constants_of(observed.code.constants, observed.module)
         self._trials = Trials(spec, observed, before_call)
-        self._rounds: dict[Goal, int] = {}
-        self._used: dict[Goal, list[Recipe]] = {}
-        # How often calls at random were made for conditions that may not depend on the input.
-        self._at_random = 0
+        self._pursued: set[Goal] = set()
+        # Whether calls at random were made for a condition that may not depend on the input.
+        self._at_random = False
         self._seeded = False
 
     def run(self, progress: Callable[[int, int], None]) -> Explored:
@@ -414,7 +393,7 @@ class Search:
         self._seeded = True
 
     def _pursue(self) -> Iterator[None]:
-        """Pursue each outcome that is still open, in up to ``ROUNDS`` rounds; then mutate calls."""
+        """Pursue each outcome that is still open; then mutate calls."""
         trials = self._trials
         trials.searching = True
         while (goal := self._next()) is not None:
@@ -424,22 +403,15 @@ class Search:
             yield
 
     def _next(self) -> Goal | None:
-        """Return the open outcome that was pursued least; None if none has a round left.
+        """Return an open outcome that was not yet pursued; None if there is none.
 
         Those whose condition was the same on several calls come last: most of them are of the
-        configuration, and no input changes them. One to which no call has a distance waits a round.
+        configuration, and no input changes them. So do those to which no call has a distance.
         """
-        goals = self._trials.open(doubtful=True)
-        left = [
-            goal
-            for goal in goals
-            if self._rounds.get(goal, 0) < (1 if self._is_doubtful(goal) else ROUNDS)
-        ]
+        left = [goal for goal in self._trials.open(doubtful=True) if goal not in self._pursued]
 
-        def turn(goal: Goal) -> int:
-            measured = any(math.isfinite(base.far) for base in self._trials.bases(goal))
-            waits = ROUNDS if self._is_doubtful(goal) else 0
-            return self._rounds.get(goal, 0) + waits + (not measured)
+        def turn(goal: Goal) -> tuple[bool, bool]:
+            return self._is_doubtful(goal), not math.isfinite(self._trials.bases[goal].far)
 
         return min(left, key=turn, default=None)
 
@@ -452,40 +424,24 @@ class Search:
         return self._trials.seen[goal[0]].constant
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
-        """Make all moves towards an outcome once, until a call takes it."""
-        number = self._rounds[goal] = self._rounds.get(goal, 0) + 1
-        base = self._start(goal)
+        """Make all moves towards an outcome, until a call takes it."""
+        self._pursued.add(goal)
+        base = self._trials.bases[goal]
         pursuit = Pursuit(self._trials, goal, base, rng=self._rng, constants=self._constants)
-        for _ in pursuit.make(self._moves(goal, pursuit, last=number == ROUNDS)):
+        for _ in pursuit.make(self._moves(goal)):
             yield
             if self._trials.done(goal):
                 return
 
-    def _moves(self, goal: Goal, pursuit: Pursuit, *, last: bool) -> Iterator[str]:
+    def _moves(self, goal: Goal) -> Iterator[str]:
         on_tensors = self._trials.seen[goal[0]].on_tensors
         yield from ("write", *(() if on_tensors else SIZES), *BY_VALUE)
         if on_tensors:
             yield "size"
         doubtful = self._is_doubtful(goal)
-        if doubtful and self._at_random >= ROUNDS:
-            return
-        self._at_random += doubtful
-        probe = self._trials.probe(pursuit.base, goal)
-        if last or probe is None or not probe.demands:
+        if not (doubtful and self._at_random):
+            self._at_random |= doubtful
             yield "climb"
-
-    def _start(self, goal: Goal) -> Base:
-        """Return a call not yet started from: the nearest, the first that got there, a new one."""
-        known, first = self._trials.bases(goal), self._trials.first(goal)
-        for base in (*known[:1], *([first] if first is not None else []), *known[1:]):
-            used = self._used.setdefault(goal, [])
-            if all(base.recipe is not recipe for recipe in used):
-                used.append(base.recipe)
-                return base
-        seed = self._seed + self._trials.spent
-        recipe = plain_recipe(self._spec, "normal", self._spec.example_sizes, seed)
-        path = self._trials.run(recipe)
-        return self._trials.base_on(recipe, path, goal) if path is not None else Base(self._any())
 
     def _any(self) -> Recipe:
         corpus = self._trials.corpus
@@ -493,8 +449,8 @@ class Search:
 
     def _below(self, goal: Goal) -> bool:
         """Return True if only a size below the minimum could take the outcome."""
-        seen, bases = self._trials.seen[goal[0]], self._trials.bases(goal)
+        seen, base = self._trials.seen[goal[0]], self._trials.bases[goal]
         dims = [self._spec.dims[name] for name in seen.steers & self._spec.dims.keys()]
-        if not dims or seen.on_values or not bases or not math.isfinite(bases[0].far):
+        if not dims or seen.on_values or not math.isfinite(base.far):
             return False
-        return all(bases[0].recipe.sizes.get(dim.name, dim.example) == dim.low for dim in dims)
+        return all(base.recipe.sizes.get(dim.name, dim.example) == dim.low for dim in dims)
