@@ -30,12 +30,14 @@ from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.pursuit import Base, Pursuit
 from pytest_torchexport.explore.seeds import constants_of
 from pytest_torchexport.inputs.building import build
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 
 # The share of the budget that seeds may use.
 SEED_SHARE = 0.3
+# How often each outcome is pursued: from the nearest call, then from new ones.
+ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
 BY_VALUE = ("descend", "swap", "repeat", "descend")
@@ -334,7 +336,7 @@ class Search:
         self._rng = random.Random(seed)
         self._constants = constants_of(observed.code.constants, observed.module)
         self._trials = Trials(spec, observed, before_call)
-        self._pursued: set[Goal] = set()
+        self._rounds: Counter[Goal] = Counter()
         # Whether calls at random were made for a condition that may not depend on the input.
         self._at_random = False
         self._seeded = False
@@ -403,16 +405,21 @@ class Search:
             yield
 
     def _next(self) -> Goal | None:
-        """Return an open outcome that was not yet pursued; None if there is none.
+        """Return the open outcome that was pursued least; None if none has a round left.
 
         Those whose condition was the same on several calls come last: most of them are of the
-        configuration, and no input changes them. So do those to which no call has a distance.
+        configuration, and no input changes them. One to which no call has a distance waits a round.
         """
-        left = [goal for goal in self._trials.open(doubtful=True) if goal not in self._pursued]
 
-        def turn(goal: Goal) -> tuple[bool, bool]:
-            return self._is_doubtful(goal), not math.isfinite(self._trials.bases[goal].far)
+        def turn(goal: Goal) -> tuple[bool, int]:
+            measured = math.isfinite(self._trials.bases[goal].far)
+            return self._is_doubtful(goal), self._rounds[goal] + (not measured)
 
+        left = (
+            goal
+            for goal in self._trials.open(doubtful=True)
+            if self._rounds[goal] < (1 if self._is_doubtful(goal) else ROUNDS)
+        )
         return min(left, key=turn, default=None)
 
     def _is_doubtful(self, goal: Goal) -> bool:
@@ -425,8 +432,12 @@ class Search:
 
     def _pursue_one(self, goal: Goal) -> Iterator[None]:
         """Make all moves towards an outcome, until a call takes it."""
-        self._pursued.add(goal)
+        self._rounds[goal] += 1
         base = self._trials.bases[goal]
+        if self._rounds[goal] > 1:
+            seed = self._seed + self._trials.spent
+            new = plain_recipe(self._spec, "normal", self._spec.example_sizes, seed)
+            base = self._trials.near(new, goal) or base
         pursuit = Pursuit(self._trials, goal, base, rng=self._rng, constants=self._constants)
         for _ in pursuit.make(self._moves(goal)):
             yield
