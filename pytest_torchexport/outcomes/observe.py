@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import Structure, clone, is_plain, leaves_of
+from pytest_torchexport.inputs.pytrees import Structure, clone, is_plain
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
@@ -42,11 +42,6 @@ class Returned:
     inputs: Call
     changed: tuple[str, ...] = ()
     rebuilt: tuple[str, ...] = ()
-
-    def tensors(self) -> Iterator[torch.Tensor]:
-        """Yield the tensors that were returned, and those of the inputs."""
-        yield from (leaf for leaf in leaves_of(self.value) if isinstance(leaf, torch.Tensor))
-        yield from self.inputs.tensors()
 
 
 @dataclass(frozen=True)
