@@ -71,7 +71,6 @@ class Examination:
     aside: bool = False
 
     def is_about(self, case: Case, failure: Failure) -> bool:
-        """Return True if it may find out something about a failure."""
         library = targets.get(case.plan.target).traits.library
         if not isinstance(failure, self.failures) or self.library not in ("", library):
             return False
@@ -115,28 +114,20 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
     if not seconds or cuda.lost():
         return NOTHING
     rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))
-    budget = Budget(seconds)
+    end = time.monotonic() + seconds
+
+    def left() -> float:
+        """Return the seconds that an examination which begins now may take; 0 if none are left."""
+        return max(min(SHARE * seconds, end - time.monotonic()), 0.0)
+
     activity = case.log.activity
     with case.log.timed("diagnosis"), case.deadline.paused(), without_warnings():
-        known = _diagnosed(rows, scene, budget)
+        known = _diagnosed(rows, scene, left)
     case.log.activity = activity
     return known
 
 
-class Budget:
-    """The seconds that are left for a diagnosis, and for one examination of it."""
-
-    def __init__(self, seconds: float) -> None:
-        """Begin now."""
-        self._row = SHARE * seconds
-        self._end = time.monotonic() + seconds
-
-    def for_a_row(self) -> float:
-        """Return the seconds that an examination which begins now may take; 0 if none are left."""
-        return max(min(self._row, self._end - time.monotonic()), 0.0)
-
-
-def _diagnosed(rows: tuple[Examination, ...], scene: Scene, budget: Budget) -> Diagnosis:
+def _diagnosed(rows: tuple[Examination, ...], scene: Scene, left: Callable[[], float]) -> Diagnosis:
     """Run the rows in a fork, if possible, and those after a row that ended it in another one."""
     case, known = scene.case, NOTHING
     # An artifact in the clean process is not run here.
@@ -145,9 +136,9 @@ def _diagnosed(rows: tuple[Examination, ...], scene: Scene, budget: Budget) -> D
         row.examine()  # imported here once, and not in each fork
     try:
         while rows:
-            todo = partial(_examined_each, rows, scene, known, budget)
+            todo = partial(_examined_each, rows, scene, known, left)
             case.plan.progress(f"diagnosis: {rows[0].name}")
-            for found in each_in_fork(todo, budget.for_a_row() + GRACE) if forks else todo():
+            for found in each_in_fork(todo, left() + GRACE) if forks else todo():
                 known = _without(rows[0], found, known) if isinstance(found, Death) else found
                 rows = rows[1:]
                 if rows:
@@ -159,11 +150,10 @@ def _diagnosed(rows: tuple[Examination, ...], scene: Scene, budget: Budget) -> D
 
 
 def _examined_each(
-    rows: Sequence[Examination], scene: Scene, known: Diagnosis, budget: Budget
+    rows: Sequence[Examination], scene: Scene, known: Diagnosis, left: Callable[[], float]
 ) -> Iterator[Diagnosis]:
-    """Yield what is known after each row."""
     for row in rows:
-        seconds = max(budget.for_a_row(), row.least)
+        seconds = max(left(), row.least)
         try:
             if not seconds:
                 known = _without(row, "no time left", known)
@@ -191,5 +181,4 @@ def _examined(row: Examination, scene: Scene, known: Diagnosis) -> Diagnosis:
 
 
 def _without(row: Examination, why: object, known: Diagnosis) -> Diagnosis:
-    """Return what is known if a row is left out."""
     return dataclasses.replace(known, not_examined=(*known.not_examined, f"{row.name}: {why}"))

@@ -166,7 +166,6 @@ def described(
 
 
 def _beside(sizes: Sequence[int], some: Sequence[int]) -> Iterator[int]:
-    """Yield the legal sizes next to some."""
     for size in some:
         index = bisect_left(sizes, size)
         yield from (sizes[i] for i in (index - 1, index + 1) if 0 <= i < len(sizes))

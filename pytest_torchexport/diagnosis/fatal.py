@@ -18,12 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import fx
 
 from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.interventions import SAME, smallest
 from pytest_torchexport.diagnosis.remedies import words_of
-from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of, program_of
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of
 from pytest_torchexport.eager.queries import Query, answering, queries
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import machine
@@ -58,7 +59,6 @@ class LastStep:
     """
 
     def __init__(self) -> None:
-        """Make room for it."""
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
 
     @contextmanager
@@ -227,9 +227,10 @@ def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised
 
 
 def _artifact(scene: Scene) -> Any:
-    """Return the program of a case, or its artifact, if that is none of torch.export's."""
-    program = program_of(scene.case.artifact)
-    return scene.case.artifact if program is None else _Nodes(program.module(check_guards=False))
+    artifact = scene.case.artifact
+    if isinstance(artifact.program, torch.export.ExportedProgram):
+        return _Nodes(artifact.program.module(check_guards=False))
+    return artifact
 
 
 class _Nodes(fx.Interpreter):

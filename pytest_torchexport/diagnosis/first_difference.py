@@ -162,13 +162,7 @@ class _Search:
                 pairs += [(i + 1 + one, j + 1 + other) for one, other in more]
         return {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
 
-    @cached_property
-    def twins(self) -> Mapping[int, int]:
-        """Eager's step for each step of the artifact that both have."""
-        return {other: one for one, other in self.pairs.items()}
-
     def found(self) -> Introduced | None:
-        """Return the place, the clearest first."""
         unclear: list[Introduced] = []
         for number, twin in self.pairs.items():
             apart = self._gap(number, twin)
@@ -293,8 +287,9 @@ class _Search:
         self, left: Collection[int], right: Collection[int], step: Step | None
     ) -> Introduced | None:
         """Return the operators without a twin that end in these steps; ``step`` uses them."""
+        twins = {*self.pairs.values()}
         wanted = _behind(self.eager.steps, [n for n in left if n not in self.pairs], self.pairs)
-        found = _behind(self.artifact.steps, [n for n in right if n not in self.twins], self.twins)
+        found = _behind(self.artifact.steps, [n for n in right if n not in twins], twins)
         one = [self.eager.steps[n] for n in sorted(wanted)]
         other = [self.artifact.steps[n] for n in sorted(found)]
         if not one and not other:
@@ -344,11 +339,11 @@ class _Search:
             found = self._between(left, right, last)
             if found is not None:
                 return found
-        if raised is None or raised in self.twins:
+        if raised is None or raised in self.pairs.values():
             return None
         # The artifact's last operator has no twin in eager.
         step = self.artifact.steps[raised]
-        behind = sorted(_behind(self.artifact.steps, [raised], self.twins))
+        behind = sorted(_behind(self.artifact.steps, [raised], self.pairs.values()))
         structural = Structural(
             kind="extra",
             operator=step.operator_name,

@@ -80,7 +80,6 @@ class OnnxModels:
         return self._run_with(lambda: TensorFile(model.path, device, optimizations), model, call)
 
     def run_reference(self, model: OnnxModel, call: Call) -> Outcome:
-        """Return the outcome of a call by onnx.reference."""
         return self._run_with(lambda: ReferenceFile(model.path), model, call)
 
     def _run_with(self, opened: Callable[[], Any], model: OnnxModel, call: Call) -> Outcome:

@@ -147,16 +147,11 @@ def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
     if not stage.agrees:
         return stage
     # forward may seed torch itself, with this number: another one tells.
-    other = runner.run(call, seed + 1)
-    return Stage(name=name, agrees=_is_eagers_with(scene, call, seed + 1, other))
-
-
-def _is_eagers_with(scene: Scene, call: Call, seed: int, outcome: Outcome) -> bool:
-    """Return True if an outcome is that of eager with another seed."""
-    device = scene.case.plan.device
-    subject = scene.case.reference.pristine.copy().to(device)
-    own = observe(subject.function, call.to(device), seed=seed, grad_mode=subject.grad_mode)
-    return not isinstance(own, Returned) or not scene.differences(call, own, outcome)
+    other, device = runner.run(call, seed + 1), case.plan.device
+    subject = case.reference.pristine.copy().to(device)
+    own = observe(subject.function, call.to(device), seed=seed + 1, grad_mode=subject.grad_mode)
+    agrees = not isinstance(own, Returned) or not scene.differences(call, own, other)
+    return Stage(name=name, agrees=agrees)
 
 
 # -- the optimizer to blame ------------------------------------------------------------------------
@@ -198,28 +193,16 @@ def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
     ``is_right`` tells it with these disabled. In their order, the first is searched with which the
     model becomes wrong: disabling an earlier one may only keep it from matching.
     """
-    optimizers = [*onnx_optimizers()]
-    if not is_right(optimizers):
+    # Of an optimizer that is a list of rules, each rule.
+    names = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
+    if not is_right(names):
         return None  # the table lacks it
-    name, later = _first_wrong(optimizers, (), is_right)
-    rules = onnx_optimizers()[name]
-    if rules and is_right((*rules, *later)):
-        name, _ = _first_wrong(rules, later, is_right)
-    return name if is_right([name]) else None
-
-
-def _first_wrong(
-    names: Sequence[str], always: Sequence[str], is_right: Callable[[Sequence[str]], bool]
-) -> tuple[str, Sequence[str]]:
-    """Return the first name that must be enabled, with those before it, for a wrong result.
-
-    Beside it the names after it. Those of ``always`` are disabled in each trial.
-    """
     right, wrong = 0, len(names)
     while wrong - right > 1:
         enabled = (right + wrong) // 2
-        if is_right((*always, *names[enabled:])):
+        if is_right(names[enabled:]):
             right = enabled
         else:
             wrong = enabled
-    return names[wrong - 1], names[wrong:]
+    name = names[wrong - 1]
+    return name if is_right([name]) else None

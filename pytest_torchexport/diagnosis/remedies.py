@@ -156,7 +156,6 @@ def _size_of(call: ast.Call) -> ast.expr | None:
 
 
 def _is_size(node: ast.expr) -> bool:
-    """Return True for ``x.shape[0]`` and ``x.size(0)``."""
     inner = node.value if isinstance(node, ast.Subscript) else node
     inner = inner.func if isinstance(inner, ast.Call) else inner
     return isinstance(inner, ast.Attribute) and inner.attr in ("shape", "size")

@@ -18,7 +18,7 @@ import torch
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import NOT_RUN, smallest
-from pytest_torchexport.diagnosis.scene import CAPTURED, Beside, Row, Scene
+from pytest_torchexport.diagnosis.scene import CAPTURED, Row, Scene
 from pytest_torchexport.diagnosis.traced_numbers import (
     decides_alone,
     outcome_with,
@@ -133,7 +133,6 @@ class Facts:
 
     @cached_property
     def changes(self) -> Changes:
-        """The changes that the failing call makes."""
         return self.changed_by(self.scene.call or self.case.spec.example)
 
     def changed_by(self, call: Call) -> Changes:
@@ -438,7 +437,10 @@ def baked_draw(facts: Facts) -> Cause | None:
 
 def frozen_numbers(facts: Facts) -> Cause | None:
     """Return the lines whose numbers, if they are those of the export, make eager do the same."""
-    case, beside = facts.case, _beside_trace(facts)
+    case = facts.case
+    if CAPTURED.get(facts.target) != "trace" or case.foreign:
+        return None
+    beside = facts.scene.beside_captured if facts.is_onnx else facts.scene.beside
     if beside is None:
         return None
     own, there = read_numbers(case, case.call_to_export()), read_numbers(case, beside.call)
@@ -460,13 +462,6 @@ def frozen_numbers(facts: Facts) -> Cause | None:
             decides = all(decides_alone(own[line]) for line in enough)
             return _of_numbers(facts, beside.call, enough, decides=decides)
     return None
-
-
-def _beside_trace(facts: Facts) -> Beside | None:
-    """Return the failing call of what torch traced, if the artifact is a trace or made of one."""
-    if CAPTURED.get(facts.target) != "trace" or facts.case.foreign:
-        return None
-    return facts.scene.beside_captured if facts.is_onnx else facts.scene.beside
 
 
 def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool) -> Cause:

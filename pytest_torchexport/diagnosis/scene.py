@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
-import torch
 from torch import fx
 
 from pytest_torchexport.checks.state import LENGTH
@@ -32,7 +31,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Place
-from pytest_torchexport.results.failures import Failure, SpecError, StateDiffers
+from pytest_torchexport.results.failures import Failure, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.targets.formats.facts import line_of_fx
@@ -139,14 +138,6 @@ class Scene:
         # The case's judge knows eager's rounding on the failing call, which takes many runs.
         return judge.take_over(case.judge)
 
-    def agrees(self, recipe: Recipe | None = None, judge: Judge | None = None) -> bool:
-        """Return True if a call is legal and does not fail; without one, the failing call."""
-        try:
-            found = (judge or self.judge()).call(recipe or self.recipe, counted=False)
-        except SpecError:
-            return False
-        return found is not None and found.failure is None
-
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""
         return self._judge.differences([call], expected, actual)
@@ -166,7 +157,6 @@ class Beside:
         self._row = judge.in_a_row([call] * self.times)
 
     def subject(self) -> Subject:
-        """Return a copy of the subject on the item's device."""
         return self.scene.case.reference.pristine.copy().to(self.plan.device)
 
     def run(
@@ -204,14 +194,6 @@ class Beside:
             return False
         tolerance = self.scene.case.judge.tolerance
         return self.times == 1 or not carried_differences(tensors, carried, tolerance)
-
-
-def program_of(artifact: Artifact) -> torch.export.ExportedProgram | None:
-    """Return the program that an artifact is or was made from; None if there is none."""
-    for program in (artifact.program, getattr(artifact.program, "exported_program", None)):
-        if isinstance(program, torch.export.ExportedProgram):
-            return program
-    return None
 
 
 def place_of(node: fx.Node) -> Place:

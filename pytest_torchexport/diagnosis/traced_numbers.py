@@ -83,7 +83,6 @@ def decides_alone(read: list[Any]) -> bool:
 
 
 def same(one: list[Any], other: list[Any]) -> bool:
-    """Return True if a line read the same twice."""
     if any(isinstance(value, np.ndarray) for value in (*one, *other)):
         return len(one) == len(other) and all(map(np.array_equal, one, other))
     return not compare_values(one, other, Tolerance(0.0, 0.0))
@@ -147,7 +146,6 @@ def _handled(read: Replace) -> Iterator[None]:
 
 
 def _line_that_reads(frame: FrameType | None) -> SourceLine | None:
-    """Return the user's line that reads a number; None if none does."""
     while frame is not None and not _has_owner(frame.f_code.co_filename):
         frame = frame.f_back
     return source_line(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None

@@ -48,26 +48,6 @@ def test_two_dims_that_have_to_be_equal_are_one_line():
     assert failure_text(found).count("ok only where") == 1
 
 
-def test_two_frozen_dims_need_not_be_equal():
-    def forward(x):
-        return x + float(x.shape[1]) + 2.0 * float(x.shape[2])
-
-    _, lines = sizes_of(forward, torch.ones(2, 3, 3), shapes={"x": "batch h w"})
-    assert [line.partition(" (")[0] for line in lines] == [
-        "h: ok only at 3, the example's",
-        "w: ok only at 3, the example's",
-    ]
-
-
-def test_a_call_that_fails_at_every_size_has_no_sizes():
-    def forward(x, flag=[]):  # noqa: B006 - what makes the artifact differ
-        flag.append(0)
-        return x + len(flag)
-
-    found = check_export(forward, (torch.ones(3, 4),), target="trace", max_examples=5)
-    assert found.diagnosis.sizes == ()
-
-
 def test_a_failure_that_values_decide_has_no_sizes():
     def forward(x):
         return x * 2 if float(x.sum()) > 1 else x

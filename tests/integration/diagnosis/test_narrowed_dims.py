@@ -50,14 +50,6 @@ def test_the_condition_is_named_that_the_artifact_fails_for(target, line):
     assert "export once for each side" in cause.remedy
 
 
-def test_the_steps_that_an_artifact_takes_are_declared_as_a_range():
-    def forward(x):
-        return x * 2 if x.shape[0] % 2 == 0 else x
-
-    _, cause = narrowed(forward, rows=4, target="onnx")
-    assert 'dims={"batch": range(2, 9, 2)}; else export once' in cause.remedy
-
-
 def test_tied_dims_get_no_range():
     def forward(x):
         return x * 2 if x.shape[0] < x.shape[1] else x

@@ -55,9 +55,7 @@ BY_VALUE = [
         "x.sum() > 0 and x.max() > 1",
         "if (\n    x.sum() > 0  # a sum\n    and x.max() > 1\n):\n    return -x",
     ),
-    ("if", "x.max() > 2", "if x.shape[0] > 99:\n    return x\nelif x.max() > 2:\n    return -x"),
     ("if", "bool(x.sum() > 0)", "match bool(x.sum() > 0):\n    case True:\n        return -x"),
-    ("if", "row.sum() > 0", "x = torch.stack([row for row in x if row.sum() > 0])"),
     ("if", "int(x.sum() > 0)", "x = [torch.relu, torch.neg][int(x.sum() > 0)](x)"),
     ("while", "x.norm() > 1", "while x.norm() > 1:\n    x = x / 2"),
     ("for", "range(int(x.sum()))", "for i in range(int(x.sum())):\n    x = x + i"),
@@ -69,12 +67,6 @@ BY_VALUE = [
 BY_SIZE = [
     ("guard", "x.shape[0] > 4", SIZE, "if x.shape[0] > 4:\n    return -x"),
     ("frozen size", "int(x.shape[0])", STATIC, "x = sum(x[i] for i in range(int(x.shape[0])))"),
-    (
-        "frozen size",
-        "int(x.shape[0])",
-        STATIC,
-        "n = int(x.shape[0]) if not self.training else x.shape[0]\nx = x * [*range(n)][-1]",
-    ),
     (
         "guard",
         "the operations of forward take fewer sizes than are declared",

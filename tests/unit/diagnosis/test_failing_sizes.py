@@ -76,8 +76,6 @@ def test_a_range_of_sizes_is_found():
     ("legal", "fails"),
     [
         (range(1, 65), lambda n: n in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)),
-        (range(1, 65), lambda n: n in (2, 7)),
-        (range(8), lambda n: n in (3, 5, 6)),
         # No size at all fails, or every one.
         (range(1, 65), lambda n: n > 0),
         (range(1, 65), lambda n: n < 0),
@@ -89,23 +87,14 @@ def test_without_a_simple_rule_there_is_none(legal, fails):
     assert described(legal, (4,), fails)[1] is None
 
 
-def test_few_legal_sizes_are_enough_if_all_were_run():
-    assert described((2, 5), (2,), lambda n: n == 5)[1] == SizePattern(
-        kind="only", numbers=(2,), fails=False
-    )
-
-
 @pytest.mark.parametrize(
     ("kind", "numbers", "fails", "words"),
     [
         ("only", (2,), False, "ok only at 2, the example's"),
-        ("only", (1,), True, "fails only at 1"),
         ("from", (5,), True, "fails from 5 up"),
         ("up to", (4,), True, "fails up to 4"),
-        ("between", (3, 6), True, "fails from 3 to 6"),
         ("between", (3, 6), False, "ok only from 3 to 6"),
         ("steps", (2, 1), True, "fails at odd sizes"),
-        ("steps", (2, 0), True, "fails at even sizes"),
         ("steps", (4, 0), False, "ok only at multiples of 4"),
         ("steps", (4, 1), True, "fails at sizes 4n+1"),
     ],

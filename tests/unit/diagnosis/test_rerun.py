@@ -52,7 +52,6 @@ def test_a_call_is_read_as_it_was(tmp_path):
     [
         torch.tensor([]),
         torch.tensor(3),
-        torch.tensor([True, False]),
         torch.tensor([1 + 2j]).conj(),
         torch.arange(12.0).reshape(3, 4)[1:, ::2],
     ],
