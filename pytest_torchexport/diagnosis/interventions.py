@@ -8,7 +8,7 @@ that ask, is made with the fewest of them that are enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -148,7 +148,7 @@ def _answers_of_the_export(beside: Beside) -> Explained | None:
                 text=f"{' and '.join(said)} on {target}: with this answer eager returns what "
                 f"{beside.words}",
                 remedy=SAME,
-                details=tuple(_asked_at(enough)),
+                details=tuple(query.asked_at for query in enough[:SHOWN]),
                 where=enough[0].where,
             )
             return cause, None if all(query.of_torch for query in enough) else "model"
@@ -184,18 +184,10 @@ def _without_gradients(beside: Beside) -> Explained | None:
         text=f"the test calls eager with gradients, and the artifact runs without: {served.value} "
         f"eager returns what {beside.words}",
         remedy=f"make the test's call {served.value} if the model is served so",
-        details=tuple(_asked_at(enough)),
+        details=tuple(query.asked_at for query in enough[:SHOWN]),
         where=enough[0].where if enough else None,
     )
     return cause, None
-
-
-def _asked_at(asked: Sequence[Query]) -> Iterator[str]:
-    """Yield the places that ask, each with its callers."""
-    for query in asked[:SHOWN]:
-        yield query.asked_at
-    if len(asked) > SHOWN:
-        yield f"asked at {len(asked) - SHOWN} more places"
 
 
 # In this order: the failing call, then how it is run.

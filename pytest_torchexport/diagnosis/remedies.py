@@ -105,14 +105,6 @@ def _is_lookup(node: ast.AST) -> bool:
     return isinstance(node, ast.Subscript) or getattr(called, "attr", "") == "get"
 
 
-def with_a_write(text: str) -> str:
-    """Return ``self.last.copy_(x)`` for ``self.last = x``; nothing for another statement."""
-    node = _statement(text)
-    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
-        return ""
-    return f"{ast.unparse(node.targets[0])}.copy_({ast.unparse(node.value)})"
-
-
 def _statement(text: str) -> ast.stmt | None:
     code, _, _ = text.partition("  # ")
     try:

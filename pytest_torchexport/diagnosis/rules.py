@@ -250,8 +250,6 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     ]
     if not buffers:
         return None
-    where = facts.changes.changed[buffers[0]]
-    line = remedies.with_a_write(where.text) if where is not None else ""
     does = (
         "the trace leaves the old one there"
         if facts.target == "trace"
@@ -260,10 +258,8 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     return Cause(
         kind="replaced buffer",
         text=f"forward puts a new tensor in place of {buffers[0]}: {does}",
-        remedy=f"write into it: {line}"
-        if line and facts.target == "trace"
-        else "make the buffer in __init__, large enough, and only write into it in forward",
-        where=where,
+        remedy="make the buffer in __init__, large enough, and only copy_ into it in forward",
+        where=facts.changes.changed[buffers[0]],
     )
 
 
