@@ -131,14 +131,6 @@ def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):
     assert {*late.values()} == {"no time left"}
 
 
-def test_an_examination_may_not_take_the_time_of_the_others(verdict, monkeypatch):
-    monkeypatch.setattr(diagnose, "SHARE", 0.01)
-    monkeypatch.setattr(rules, "examine", named("seen"))
-    found = verdict(without_end)
-    assert "interventions on eager: no return within 0.1 s" in found.diagnosis.not_examined
-    assert "no time left" not in str(found.diagnosis.not_examined)
-
-
 def test_the_examination_that_runs_is_shown():
     shown = []
     options = Options(checks=("parity",), max_examples=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
@@ -26,14 +25,6 @@ class Together(nn.Module):
     def forward(self, x):
         x = x + 1 if torch.jit.is_tracing() else x
         return x * 3 if torch.jit.is_tracing() else x
-
-
-class Baked(nn.Module):
-    """Its question changes nothing; the trace is wrong for another reason."""
-
-    def forward(self, x):
-        y = x + x if torch.jit.is_tracing() else x * 2
-        return y * float(x.sum())
 
 
 class Shorter(nn.Module):
@@ -71,12 +62,6 @@ def test_a_question_is_the_cause_of_what_torch_captured_though_the_file_returns_
 def test_questions_that_only_together_are_the_cause_are_all_named():
     (cause,) = diagnosis_of(Together()).causes
     assert len(cause.details) == 2
-
-
-@pytest.mark.parametrize("target", ["trace", "onnx_legacy"])
-def test_a_question_beside_the_cause_is_not_named(target):
-    (cause,) = diagnosis_of(Baked(), target=target).causes
-    assert cause.kind == "baked value"
 
 
 class Silent(nn.Module):

@@ -40,11 +40,6 @@ class PadsAndPools(nn.Module):
         return F.max_pool2d(y, 2) * 2
 
 
-class Freezes(nn.Module):
-    def forward(self, x):
-        return x * int(x.shape[0])
-
-
 NEGATIVE = -torch.arange(1.0, 33.0).view(1, 2, 4, 4)
 
 
@@ -95,13 +90,6 @@ def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
     assert cause.text == "ONNX Runtime's Pad_Fusion: without it, eager and artifact agree"
     assert cause.remedy == 'ort.InferenceSession(..., disabled_optimizers=["Pad_Fusion"])'
     assert found.place.operator == "aten.max_pool2d"
-
-
-def test_what_a_trace_froze_is_named_on_its_exporter_too(diagnosed):
-    found = diagnosed(Freezes(), torch.ones(3, 2), target="onnx_legacy")
-    assert (found.owner, found.causes[0].kind) == ("model", "frozen size")
-    assert found.stages[0].name == "artifact"
-    assert agreement(found) == [False, False, False]
 
 
 def test_an_isolated_item_runs_no_file_in_this_process(diagnosed, monkeypatch):
