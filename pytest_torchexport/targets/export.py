@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled, without_names
+from pytest_torchexport.inputs.dynamic_shapes import without_names
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
 from pytest_torchexport.targets.exporter_parts import (
     EXPORTING,
-    REFUSES,
     Capturable,
-    forget_earlier_exports,
-    respelled,
+    exported,
 )
 from pytest_torchexport.targets.formats import exported_program
 
@@ -48,52 +44,32 @@ class Export:
             return NotApplicable("torch.export does not take TorchScript")
         extra = options.pop("extra_files", {})
         subject = Capturable.of(module, example, spec)
-        first: Exception | None = None
-        earlier: list[str] = []
-        for shapes in dynamic_shapes(spec, example, subject.signature):
-            forget_earlier_exports()
-            try:
-                program = torch.export.export(
-                    subject.module,
-                    example.args,
-                    dict(example.kwargs),
-                    dynamic_shapes=without_names(shapes),
-                    **options,
-                )
-            except Exception as error:
-                first = first or error
-                if not is_about_dims(error):
-                    break
-                earlier.append(REFUSES.format(shapes=spelled(shapes)))
-            else:
-                made = _artifact(program, extra, subject.notes, respelled(earlier, shapes))
-                return replace(made, dynamic_shapes=shapes)
-            finally:
-                forget_earlier_exports()
-        assert first is not None
-        raise first
+
+        def export(shapes: Any) -> torch.export.ExportedProgram:
+            return torch.export.export(
+                subject.module,
+                example.args,
+                dict(example.kwargs),
+                dynamic_shapes=without_names(shapes),
+                **options,
+            )
+
+        made = exported(export, subject, example, spec)
+        called = made.program.module()
+        return DirectArtifact(
+            program=made.program,
+            module=called,
+            run=called,
+            write=lambda path: exported_program.save(made.program, path, extra),
+            filename=exported_program.FILENAME,
+            dynamic_shapes=made.dynamic_shapes,
+            facts=exported_program.ExportedProgramFacts(
+                program=made.program, notes=made.notes, cautions=made.cautions
+            ),
+        )
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         return exported_program.load(path, device)
-
-
-def _artifact(
-    program: torch.export.ExportedProgram,
-    extra_files: Mapping[str, str | bytes],
-    notes: tuple[str, ...],
-    cautions: tuple[str, ...],
-) -> DirectArtifact:
-    module = program.module()
-    return DirectArtifact(
-        program=program,
-        module=module,
-        run=module,
-        write=lambda path: exported_program.save(program, path, extra_files),
-        filename=exported_program.FILENAME,
-        facts=exported_program.ExportedProgramFacts(
-            program=program, notes=notes, cautions=cautions
-        ),
-    )
 
 
 TARGET = Export()

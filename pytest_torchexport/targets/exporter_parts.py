@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.dynamic_shapes import spelled
+from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.pytrees import Structure, describe, flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 from pytest_torchexport.targets.formats import torchscript
@@ -91,19 +92,10 @@ def artifact_fields(program: Any, extra_files: Mapping[str, str | bytes]) -> dic
 # -- on top of torch.export ------------------------------------------------------------------------
 
 EXPORTING = {"torch.compiler.is_compiling": True, "torch.compiler.is_exporting": True}
-REFUSES = "the exporter refuses dynamic_shapes={shapes}"
-FREEZES = "with dynamic_shapes={shapes} the exporter silently makes a dim static that varies"
-
-
-def respelled(earlier: Sequence[str], shapes: Any) -> tuple[str, ...]:
-    """Return what to know if the dims had to be written in another way than the usual one.
-
-    ``earlier`` says what became of the ways tried before ``shapes``.
-    """
-    if not earlier:
-        return ()
-    use = f"exported with dynamic_shapes={spelled(shapes)}: write them so in your export script too"
-    return (f"{'; '.join(earlier)}; {use}",)
+FROZEN = (
+    "the exporter silently made a dim static that varies ({dims}): forward makes a Python number "
+    "of a size (int(x.shape[0]), a loop, a fixed view); the target export names the line"
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +124,60 @@ class Capturable:
             "dynamic shapes for **kwargs"
         )
         return cls(named, signature_of(named), (note,))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A program, the dims as they were given to its exporter, notes and cautions."""
+
+    program: Any
+    dynamic_shapes: Any
+    notes: tuple[str, ...]
+    cautions: tuple[str, ...] = ()
+
+
+def exported(
+    export: Callable[[Any], Any],
+    subject: Capturable,
+    example: Call,
+    spec: InputSpec,
+    frozen: Callable[[Any], Sequence[str]] = lambda _: (),
+) -> Exported:
+    """Export with each spelling of the dims until one keeps them; else the first program made.
+
+    ``export`` is given the dims; ``frozen`` returns those that a program has made static. Raises
+    the exporter's first exception if no spelling gives a program.
+    """
+    first: Exception | None = None
+    narrowed: Exported | None = None
+    earlier: list[str] = []
+    for shapes in dynamic_shapes(spec, example, subject.signature):
+        forget_earlier_exports()
+        try:
+            program = export(shapes)
+        except Exception as error:
+            first = first or error
+            if not is_about_dims(error):
+                break
+            earlier.append(f"the exporter refuses dynamic_shapes={spelled(shapes)}")
+            continue
+        finally:
+            forget_earlier_exports()
+        static = frozen(program) if shapes is not None else ()
+        if not static:
+            use = f"exported with dynamic_shapes={spelled(shapes)}: write them so in your export"
+            told = (f"{'; '.join(earlier)}; {use} script too",) if earlier else ()
+            return Exported(program, shapes, subject.notes, told)
+        note = FROZEN.format(dims=", ".join(static))
+        narrowed = narrowed or Exported(program, shapes, (*subject.notes, note))
+        earlier.append(
+            f"with dynamic_shapes={spelled(shapes)} the exporter silently makes a dim static that "
+            "varies"
+        )
+    if narrowed is None:
+        assert first is not None
+        raise first
+    return narrowed
 
 
 def forget_earlier_exports() -> None:

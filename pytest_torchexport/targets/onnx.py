@@ -13,23 +13,19 @@ from typing import Any
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, SymIntArgument
 
-from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.messages import is_about_dims
 from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.exporter_parts import (
     EXPORTING,
-    FREEZES,
-    REFUSES,
     Capturable,
+    Exported,
     OnnxArtifact,
     OnnxOutputs,
     Output,
-    forget_earlier_exports,
-    respelled,
+    exported,
 )
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
@@ -47,10 +43,6 @@ from pytest_torchexport.torch_private.memory import kept_shared
 from pytest_torchexport.torch_private.structures import unflatten
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-FROZEN = (
-    "the exporter silently made a dim static that varies ({dims}): forward makes a Python number "
-    "of a size (int(x.shape[0]), a loop, a fixed view); the target export names the line"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,38 +101,22 @@ class Onnx:
             )
         external = bool(options.pop("external_data", True))
         subject = Capturable.of(module, example, spec)
-        first: Exception | None = None
-        narrowed: Callable[[], OnnxArtifact] | None = None
-        earlier: list[str] = []
-        for shapes in dynamic_shapes(spec, example, subject.signature):
-            try:
-                with captures() as captured:
-                    program = _export(subject.module, example, shapes, options)
-            except Exception as error:
-                first = first or error
-                if not is_about_dims(error):
-                    break
-                earlier.append(REFUSES.format(shapes=spelled(shapes)))
-                continue
-            made = partial(_artifact, program, captured, shapes, device_of(example), external)
-            frozen = _frozen_dims(program, spec) if shapes is not None else ()
-            if not frozen:
-                return made(subject.notes, respelled(earlier, shapes))
-            if narrowed is None:
-                note = FROZEN.format(dims=", ".join(frozen))
-                narrowed = partial(made, (*subject.notes, note))
-            earlier.append(FREEZES.format(shapes=spelled(shapes)))
-        if narrowed is None:
-            assert first is not None
-            raise first
-        return narrowed()
+
+        def export(shapes: Any) -> tuple[Any, list[SizeFacts]]:
+            with captures() as captured:
+                return _export(subject.module, example, shapes, options), captured
+
+        def frozen(made: tuple[Any, list[SizeFacts]]) -> Sequence[str]:
+            return _frozen_dims(made[0], spec)
+
+        made = exported(export, subject, example, spec, frozen)
+        return _artifact(made, device_of(example), external_data=external)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         return TensorFile(path, device)
 
 
 def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
-    forget_earlier_exports()
     args, kwargs = example.args, dict(example.kwargs)
     if not kwargs and args and isinstance(args[-1], dict):
         # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
@@ -157,7 +133,6 @@ def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[s
                 **options,
             )
     finally:
-        forget_earlier_exports()
         forget_onnx_matches()
 
 
@@ -193,15 +168,8 @@ def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _artifact(
-    program: Any,
-    captured: list[SizeFacts],
-    shapes: Any,
-    device: str,
-    external_data: bool,
-    notes: tuple[str, ...],
-    cautions: tuple[str, ...] = (),
-) -> OnnxArtifact:
+def _artifact(made: Exported, device: str, *, external_data: bool) -> OnnxArtifact:
+    program, captured = made.program
     write = partial(_write, program, external_data=external_data)
     with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
         write(Path(directory))
@@ -228,10 +196,14 @@ def _artifact(
             for item in _user_inputs(program)
             if isinstance(item.arg, ConstantArgument) and item.arg.value is not None
         ),
-        dynamic_shapes=shapes,
+        dynamic_shapes=made.dynamic_shapes,
         unoptimized={"optimize": False},
         facts=OnnxProgramFacts(
-            model=lambda: model, program=program, captured=captured, notes=notes, cautions=cautions
+            model=lambda: model,
+            program=program,
+            captured=captured,
+            notes=made.notes,
+            cautions=made.cautions,
         ),
     )
 

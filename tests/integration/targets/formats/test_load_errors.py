@@ -59,15 +59,6 @@ class Python(torch.autograd.Function):
         return x * 5
 
 
-class Plain(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(3, 3)
-
-    def forward(self, x):
-        return self.fc(x)
-
-
 def module(function):
     return type("Net", (nn.Module,), {"forward": function, "__module__": __name__})().eval()
 
@@ -88,24 +79,19 @@ import torch, torch._dynamo
 warnings.simplefilter("ignore")
 found = {}
 for path in sys.argv[1:]:
-    with tempfile.NamedTemporaryFile() as answer, tempfile.NamedTemporaryFile() as log:
+    with tempfile.NamedTemporaryFile("w+") as answer, tempfile.NamedTemporaryFile("w+") as log:
         child = os.fork()
         if child == 0:
             os.dup2(log.fileno(), 2)
-            said = None
             try:
-                if path.endswith(".pt2"):
-                    torch.export.load(path)
-                else:
-                    torch.jit.load(path, map_location="cpu")
+                torch.export.load(path) if path.endswith(".pt2") else torch.jit.load(path)
             except Exception as error:
-                said = [type(error).__name__, str(error)]
-            with open(answer.name, "w") as file:
-                json.dump(said, file)
+                json.dump([type(error).__name__, str(error)], answer)
+            answer.flush()
             os._exit(0)
         os.waitpid(child, 0)
-        said = json.load(open(answer.name))
-        found[path] = said and [said[0], said[1] + "\\n" + open(log.name).read()]
+        kind, text = json.loads(open(answer.name).read() or '[null, ""]')
+        found[path] = kind and [kind, text + "\\n" + open(log.name).read()]
 print(json.dumps(found))
 """
 EXAMPLE = (torch.ones(2, 3),)
@@ -135,7 +121,7 @@ def save_export(module, path, args=EXAMPLE):
 def files(shiplib, tmp_path_factory):
     """The artifacts, by name."""
     home = tmp_path_factory.mktemp("artifacts")
-    plain = shiplib.Plain()
+    plain = torch.nn.Linear(3, 3)
     save_trace(plain, home / "good.pt")
     save_export(plain, home / "good.pt2")
     save_trace(shiplib.DOUBLE, home / "double.pt")
