@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 import threading
@@ -156,23 +155,6 @@ def test_a_helper_is_told_under_the_module_that_called_it():
     assert [name for _, _, name in told(found, ones(1, 1))] == ["0", "0", "2", "2"]
 
 
-def test_decorated_partial_and_imported_functions_are_told():
-    def doubled(function):
-        @functools.wraps(function)
-        def inner(x, **more):
-            return function(x, **more) if x[0] > 0 else x
-
-        return inner
-
-    @doubled
-    @torch.no_grad()
-    def last(x, limit):
-        return x if x[0] > limit else -x
-
-    found = observed_of(functools.partial(last, limit=1), ones(1))
-    assert told(found, ones(2)) == [("x[0] > 0", True, ""), ("x[0] > limit", True, "")]
-
-
 def test_a_layer_that_asks_a_tensor_has_a_condition():
     mask = torch.full((3, 3), -torch.inf).triu(1)
     layer = nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 8, batch_first=True), 1).eval()
@@ -195,17 +177,6 @@ def test_code_without_source_is_told_by_the_truths_of_tensors():
     (condition,) = found.conditions.values()
     assert condition.coarse
     assert condition.line == 2
-
-
-def test_a_call_that_eager_refuses_has_no_path():
-    def refuses(x):
-        if x.sum() > 0:
-            raise ValueError
-        return x
-
-    found = observed_of(refuses, ones(-1))
-    assert told(found, ones(1)) is None
-    assert told(found, ones(-1)) == [("x.sum() > 0", False, "")]
 
 
 def test_each_call_begins_where_the_first_began():
@@ -252,21 +223,6 @@ def test_in_a_row_each_call_begins_where_the_one_before_ended():
     # Above 0 for good, and further with every call; after the fourth call above 3 too.
     assert still == [[], [], ["calls > 3"], ["calls > 3"], []]
     assert told(net, ones(1, 2))[0] == ("calls > 3", False, "")
-
-
-class Span:
-    def __init__(self, x):
-        self.high = x.max() if x.numel() else 0.0
-
-
-class SpanInside(nn.Module):
-    def forward(self, x):
-        return x * Span(x).high
-
-
-def test_what_forward_makes_decides_under_forward():
-    found = observed_of(SpanInside(), ones(1, 2))
-    assert [condition.text for condition in found.conditions.values()] == ["x.numel()"]
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------
@@ -328,29 +284,6 @@ def test_everything_is_as_it_was_where_forward_raises(error):
         ("x.max() > self.limit", False, "inner"),
         ("x[0] > 5", False, ""),
     ]
-
-
-def test_two_that_watch_the_same_code_do_not_mix():
-    net = Net()
-    first, second, before = (
-        observed_of(net, ones(1)),
-        observed_of(net, ones(1)),
-        state_of_the_world(net),
-    )
-    with first.installed():
-        assert len(told(second, ones(3))) == 8
-        assert len(told(first, ones(3))) == 8
-    assert state_of_the_world(net) == before
-
-
-def test_the_users_module_is_not_the_one_that_runs():
-    net = Net()
-    found = observed_of(net, ones(1))
-    assert found.module is not net
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    told(found, ones(3))
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert all(item.requires_grad for item in net.parameters())
 
 
 def test_outputs_and_gradients_are_those_of_unobserved_eager():
@@ -521,20 +454,6 @@ def test_a_probe_does_not_touch_the_call_the_module_or_grad_mode():
     assert not found.module.frozen.requires_grad
     assert found.module.weight.grad is None
     assert found.recorder.listener is None
-
-
-def test_a_probe_of_whole_numbers_has_no_gradient():
-    def f(ids):
-        return ids if ids.sum() == 7 else ids + 1
-
-    call = Call((torch.tensor([1, 2]),), {})
-    probe = probed(observed_of(f, *call.args), call, 0, True)
-    assert (probe.missing, probe.gradients) == (4.0, {})
-
-
-def test_a_probe_that_does_not_arrive_is_none():
-    call = Call((ones(1),), {})
-    assert probed(observed_of(helper, *call.args), call, 7, True) is None
 
 
 class Unsloped(torch.autograd.Function):

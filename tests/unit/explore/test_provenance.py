@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 from watched import X, Y, behind, watched
@@ -283,16 +283,6 @@ def test_a_violation_of_equal_and_allclose_has_the_right_sign(function, wanted):
     check()
 
 
-@QUICK
-@given(ENTRIES, st.booleans())
-def test_a_number_is_true_where_it_is_not_zero(value, wanted):
-    assume(value != 0)
-    missing = violation(Uncompared(torch.tensor(value)), wanted)
-    assert (float(missing) <= 0) == wanted
-    assert float(violation(Uncompared(value), wanted)) == float(missing)
-    assert float(violation(Uncompared(True), wanted)) * (1 if wanted else -1) < 0
-
-
 def test_what_has_no_number_has_no_violation():
     for provenance in (
         Compared("==", "a", "b"),
@@ -308,41 +298,6 @@ def test_what_has_no_number_has_no_violation():
     ):
         assert violation(provenance, True) is None
     assert violation(Combined("and", (Uncompared(None), Uncompared(None))), True) is None
-
-
-def test_integers_far_apart_stay_apart():
-    big = torch.tensor(2**40)
-    assert float(violation(Compared("==", big, 2**40 + 1), True)) == 1.0
-    assert float(violation(Compared("<", torch.tensor(3, dtype=torch.uint8), 1), True)) == 2.0
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-@pytest.mark.parametrize("sign", [">", ">=", "<", "<=", "==", "!="])
-def test_a_newton_step_takes_a_linear_condition_to_the_other_side(sign, wanted):
-    weight = torch.tensor([2.0, -1.0, 0.5])
-    made = {
-        ">": lambda s: s > 0.7,
-        ">=": lambda s: s >= 0.7,
-        "<": lambda s: s < 0.7,
-        "<=": lambda s: s <= 0.7,
-        "==": lambda s: s == 0.7,
-        "!=": lambda s: s != 0.7,
-    }[sign]
-    for start in (torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-4.0, 0.3, 1.0])):
-        x = start.double().requires_grad_()
-        condition, _ = watched(lambda x=x: made((x * weight).sum()))
-        if bool(condition) == wanted:
-            continue
-        missing = violation(provenance_of(condition), wanted)
-        assert float(missing.detach()) > 0
-        (slope,) = torch.autograd.grad(missing, x)
-        exact = sign in ("==", "!=")
-        step = float(missing.detach()) * (1.0 if exact else 1.001) / float(slope.square().sum())
-        moved = (x.detach() - step * slope) * weight
-        truth = torch.isclose(moved.sum(), torch.tensor(0.7).double()) if exact else None
-        if sign == "!=":
-            truth = not truth
-        assert bool(made(moved.sum()) if truth is None else truth) == wanted
 
 
 NUMBERS = (0.0, -1.5, 2.5, float("inf"), 3, 2**53 + 1, True)

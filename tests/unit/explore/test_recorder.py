@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -176,13 +175,6 @@ def test_a_loop_tells_its_rounds(recorder, rounds, outcome):
     assert told(recorder) == [(2, True)] * rounds + [(2, False)]
 
 
-def test_loops_within_loops_are_counted_apart(recorder):
-    for n in (0, 1, 3):
-        list(recorder.each(2, range(n)))
-    assert recorder.path.loops == {(2, ""): [0, 1, 3]}
-    assert {outcome for _, outcome in recorder.path.taken()} == {NONE, ONCE, MORE}
-
-
 def test_a_handler_takes_back_that_its_try_ended_well(recorder):
     recorder.mark(4, False)
     recorder.truth(1, 1, 0)
@@ -265,9 +257,3 @@ def test_what_is_done_quickly_is_not_endless(recorder):
     recorder._started += 1000.0
     ask(recorder, 3, MAX_ROUNDS * 2)
     assert len(told(recorder)) == MAX_ROUNDS * 2
-
-
-def test_a_deadline_that_has_passed_is_endless(recorder):
-    recorder.deadline = time.perf_counter() - 1
-    with pytest.raises(Endless):
-        recorder.truth(1, 1, 0)

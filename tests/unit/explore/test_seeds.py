@@ -111,11 +111,6 @@ def test_small_buffers_and_parameters_are_looked_into():
     assert constants_of([], module) == (4.5, 50256)
 
 
-def test_what_torch_keeps_for_itself_is_left_out():
-    assert constants_of([], nn.Sequential(nn.Conv2d(8, 16, 5, bias=False), nn.Dropout(0.3))) == ()
-    assert constants_of([], Holder(_private=77)) == ()
-
-
 def test_what_holds_itself_comes_to_an_end():
     config = Config(limit=6)
     config.own = config

@@ -193,16 +193,6 @@ def test_operands_without_numbers_have_no_threshold(x):
     assert near(lambda x: x == 1, x) == {}
 
 
-def test_each_number_of_a_table_is_a_bound():
-    found = near(lambda x: x > torch.tensor([0.0, 2.5, 3.0]))
-    bounds = {
-        key.name: item.bound
-        for key, item in found.items()
-        if key.side == "above" and "[" in key.name
-    }
-    assert bounds == {"[0]": 0.0, "[1]": 2.5, "[2]": 3.0}
-
-
 def test_the_element_that_is_closest_to_a_further_bound_is_meant():
     operand = torch.tensor([2.5, 9.0, -9.0])
     found = {(item.side, item.name): item.missing for item in beyond(operand, [3.0])}

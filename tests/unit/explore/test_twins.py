@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 import textwrap
-import types
 import warnings
 
 import hypothesis
@@ -21,7 +20,6 @@ from pytest_torchexport.explore.twins import (
     mentions,
     owner_of,
     twins_of,
-    with_recorder,
 )
 from pytest_torchexport.outcomes.subject import Subject
 
@@ -140,20 +138,6 @@ def test_methods_that_nothing_mentions_are_left_out(package):
     found = names(net.Net())
     assert {"Inner.forward", "Inner._step", "Net.forward"} <= set(found)
     assert not {"Inner.export", "Net.report"} & set(found)
-
-
-def test_hooks_and_parametrizations_are_found():
-    def hook(module, args):
-        return args
-
-    class Double(nn.Module):
-        def forward(self, w):
-            return w * 2
-
-    layer = nn.Linear(2, 2)
-    layer.register_forward_pre_hook(hook)
-    nn.utils.parametrize.register_parametrization(layer, "weight", Double())
-    assert {"hook", "Double.forward"} <= set(names(layer))
 
 
 def test_no_code_of_the_users_runs():
@@ -414,25 +398,3 @@ def test_a_function_keeps_what_can_be_asked_of_its_code(tmp_path):
             assert getattr(code, f"co_{name}") == getattr(twin, f"co_{name}")
         for name in ("varnames", "freevars", "filename", "firstlineno", "cellvars"):
             assert getattr(code, f"co_{name}") == getattr(twin, f"co_{name}")
-
-
-def test_the_recorder_is_put_into_inner_functions_too(tmp_path):
-    found = program(
-        tmp_path,
-        "def f(x):\n    return [(lambda z: z or 1)(y) for y in range(2) if y > x]\n",
-    )
-    (twin,) = found.file_twins.twins.values()
-
-    def constants(code):
-        for item in code.co_consts:
-            yield from constants(item) if isinstance(item, types.CodeType) else [item]
-
-    def functions(code):
-        inner = [item for item in code.co_consts if isinstance(item, types.CodeType)]
-        return 1 + sum(map(functions, inner))
-
-    placed_in = list(constants(with_recorder(twin, found.recorder)))
-    assert not any(isinstance(item, str) and "torchexport" in item for item in placed_in)
-    # Python 3.11 makes a function of the comprehension too.
-    assert sum(item is found.recorder for item in placed_in) == functions(twin) >= 2
-    assert not any(item is found.recorder for item in constants(twin))
