@@ -1,18 +1,19 @@
-"""A pytest item while its modules are checked: its plans, its seed, its stored calls, its verdicts.
+"""A pytest item while its modules are checked: its plans, seed, stored calls, verdicts and files.
 
 Separate from the collection of items: a suite that does not use the plugin does not load this file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,14 +26,21 @@ from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.outcomes.limits import before_termination
 from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, expected, name_of_test
-from pytest_torchexport.plugin.kept import directory_name, kept_in, retained, tidy
+from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, name_of_test
 from pytest_torchexport.plugin.replay import Replay
 from pytest_torchexport.plugin.terminal import Progress
 from pytest_torchexport.results import manifest
+from pytest_torchexport.results.json import HALF
+from pytest_torchexport.results.json import OF_A_FAILURE as MARK
 from pytest_torchexport.results.verdict import Verdict
 
 _RUN_NAME: pytest.StashKey[str] = pytest.StashKey()
+# Below pytest's rootdir.
+KEPT = ".torchexport"
+# File systems take names of up to 255 bytes.
+MAX_NAME = 120
+# The name of the run that has written a directory, in it.
+RUN = "run"
 
 
 class ActiveItem:
@@ -80,11 +88,19 @@ class ActiveItem:
     def plan(self, variant: Variant) -> Plan:
         """Return the plan for one target and device."""
         config, nodeid = self._item.config, self._item.nodeid
+        settings, ship = self._configuration.settings, ""
+        if settings.ship:  # a directory of the item's own
+            directory = _shipped_by(self._item, settings)
+            ship = str(directory if variant.id in nodeid else directory / variant.id)
+        ignored = config.getoption("runxfail", default=False)
+        # A unittest method is one item for all targets.
+        kept = kept_in(config.rootpath, nodeid)
+        kept = kept if variant.id in nodeid else kept / variant.id
         plan = Plan(
             target=variant.target,
             device=variant.device,
             options=of_a_check(variant.options),
-            settings=self._settings(variant),
+            settings=dataclasses.replace(settings, ship=ship),
             named=variant.named,
             seed=seed_of(config, name_of_test(self._item)),
             max_examples=self._configuration.exact_max_examples,
@@ -92,15 +108,15 @@ class ActiveItem:
             corpus=CacheCorpus(_cache(config), nodeid),
             progress=self._progress,
             root=config.rootpath,
-            keep=_kept_for(config.rootpath, nodeid, variant) if retained(config) else None,
+            keep=kept if retained(config) else None,
             nodeid=nodeid,
-            expects=() if config.getoption("runxfail", default=False) else expected(variant),
-            workers=_workers(config),
+            expects=() if ignored else tuple(cls for cls, _ in variant.xfail),
+            workers=int(getattr(config, "workerinput", {}).get("workercount", 1)),
             plugins=_plugins(config),
         )
         if self._replay is None:
             return plan
-        settings = dataclasses.replace(plan.settings, cache="")
+        settings = dataclasses.replace(plan.settings, cache="", ship="")
         return dataclasses.replace(
             plan,
             settings=settings,
@@ -108,16 +124,6 @@ class ActiveItem:
             corpus=self._replay.corpus(nodeid),
             keep=None,
         )
-
-    def _settings(self, variant: Variant) -> Settings:
-        """Return the settings, with a directory of the item's own for what it ships."""
-        settings = self._configuration.settings
-        if not settings.ship:
-            return settings
-        nodeid = self._item.nodeid
-        directory = _shipped_by(self._item, settings)
-        own = directory if variant.id in nodeid else directory / variant.id
-        return dataclasses.replace(settings, ship="" if self._replay is not None else str(own))
 
     def shipping(self, plan: Plan, subject: Any) -> Plan:
         """Return the plan with a directory for the files of one subject, if they are shipped."""
@@ -141,7 +147,7 @@ class ActiveItem:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def active(
     item: pytest.Item, configuration: Configuration, replay: Replay | None = None
 ) -> Iterator[ActiveItem]:
@@ -152,7 +158,11 @@ def active(
     if replay is None:
         shutil.rmtree(kept_in(item.config.rootpath, item.nodeid), ignore_errors=True)
         if configuration.settings.ship:
-            _remove_shipped(_shipped_by(item, configuration.settings))
+            # Also of subjects that it has no more; a unittest method's lie one folder below.
+            directory = _shipped_by(item, configuration.settings)
+            for pattern in (f"*/{manifest.NAME}", f"*/*/{manifest.NAME}"):
+                for mark in list(directory.glob(pattern)):
+                    shutil.rmtree(mark.parent, ignore_errors=True)
     marker = CrashMarker(_cache(item.config), item.nodeid)
     progress = Progress(item.config)
     marker.begin()
@@ -166,24 +176,6 @@ def active(
 
 def _shipped_by(item: pytest.Item, settings: Settings) -> Path:
     return item.config.rootpath / settings.ship / directory_name(item.nodeid)
-
-
-def _remove_shipped(directory: Path) -> None:
-    """Remove what an earlier run of the item shipped, also of subjects that it has no more."""
-    for pattern in (f"*/{manifest.NAME}", f"*/*/{manifest.NAME}"):  # the latter: of unittest
-        for mark in list(directory.glob(pattern)):
-            shutil.rmtree(mark.parent, ignore_errors=True)
-
-
-def _kept_for(root: Path, nodeid: str, variant: Variant) -> Path:
-    directory = kept_in(root, nodeid)
-    # A unittest method is one item for all targets.
-    return directory if variant.id in nodeid else directory / variant.id
-
-
-def _workers(config: pytest.Config) -> int:
-    """Return how many processes of pytest-xdist run items; 1 without it."""
-    return int(getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def _plugins(config: pytest.Config) -> tuple[str, ...]:
@@ -245,3 +237,69 @@ class CacheCorpus(Corpus):
 
     def _path(self, key: str, shared: bool) -> str:
         return f"torchexport/{'branches' if shared else self._name}-{key}"
+
+
+# -- the directory for the files of failures: nothing for git, nothing old -------------------------
+
+
+def kept_in(root: Path, nodeid: str) -> Path:
+    """Return the directory for the files of a test's failures."""
+    return root / KEPT / directory_name(nodeid)
+
+
+def directory_name(nodeid: str) -> str:
+    """Return a name for a test's directory, which no other test has."""
+    name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
+    short = name.encode()[:MAX_NAME].decode(errors="ignore")
+    # A checksum tells apart names that differ only in other characters, or only at their ends.
+    plain = re.fullmatch(r"[\w./]*(::\w+)*(\[[\w-]*\])?", nodeid)
+    checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
+    return f"{short}{checksum}"
+
+
+def retained(config: pytest.Config) -> int:
+    """Return of how many runs the failures are kept: as many as pytest keeps ``tmp_path`` of."""
+    try:
+        never = config.getini("tmp_path_retention_policy") == "none"
+        return 0 if never else int(config.getini("tmp_path_retention_count"))
+    except ValueError:  # -p no:tmpdir
+        return 3
+
+
+def tidy(directory: Path, run: str, count: int) -> None:
+    """Note that an item's directory is of this run, and remove those of runs before the last ones.
+
+    A directory has a mark when it is whole. Nothing else is removed: it
+    may be a person's. Other processes may do the same, and what cannot be written or removed stays.
+    """
+    with contextlib.suppress(OSError):
+        # As pytest does for its cache: the files are for a person, not for the repository.
+        (directory.parent / ".gitignore").write_text("*\n")
+        (directory / RUN).write_text(run)
+        for old in _of_older_runs(directory.parent, count):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _of_older_runs(directory: Path, count: int) -> Iterator[Path]:
+    places: dict[Path, tuple[str, float]] = {}
+    for place in directory.iterdir():
+        with contextlib.suppress(OSError):
+            if not place.is_symlink() and _is_ours(place):
+                note = place / RUN
+                run = note.read_text() if note.is_file() else ""
+                places[place] = run, place.stat().st_mtime
+    ends: dict[str, float] = {}
+    for run, written in places.values():
+        ends[run] = max(written, ends.get(run, 0.0)) if run else 0.0
+    kept = sorted(ends, key=ends.__getitem__, reverse=True)[:count]
+    oldest = min((ends[run] for run in kept), default=0.0)
+    for place, (run, written) in places.items():
+        # Without a run, a process has not yet written all, or was killed meanwhile.
+        if run not in kept if run else written < oldest:
+            yield place
+
+
+def _is_ours(place: Path) -> bool:
+    """Return True for an item's directory; a unittest method's has one for each target."""
+    marks = (place / MARK, *place.glob(f"*/{MARK}"))
+    return place.name.startswith(HALF) or any(mark.is_file() for mark in marks)

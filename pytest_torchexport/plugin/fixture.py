@@ -83,39 +83,10 @@ class TorchExport:
             pytest.skip(str(reason))
 
 
-def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
-    """Check every module that a test body called, on each plan; raise once, when all have run."""
-    numbered = _numbered(recorder.recordings)
-    ways = Counter(id(recording.module) for recording, _ in numbered)
-    verdicts = [
-        _noted(
-            verdict_on(recording, item.shipping(plan, recording.module)),
-            recorded,
-            ways[id(recording.module)],
-        )
-        for plan in plans
-        for recording, recorded in numbered
-    ]
-    if recorder.uncopied:
-        names = list(recorder.uncopied)
-        text = UNCOPIED.format(modules=", ".join(names))
-        verdicts = [
-            dataclasses.replace(verdict, cautions=(*verdict.cautions, text)) for verdict in verdicts
-        ] or [_without_calls(plan, names[0], text) for plan in plans]
-    # An inherited marker also reaches tests that call no module: that is no failure.
-    if not verdicts and (item.has_own_marker or plans[0].settings.strict):
-        verdicts = [_failed(plan, "body", Ineffective(NO_MODULE)) for plan in plans]
-    for verdict in verdicts:
-        item.add(verdict)
-    raise_for(verdicts, item)
-
-
 NO_MODULE = (
     "the test's body calls no torch.nn.Module: there is nothing to export. Call the module in the "
     "body (net(x), not net.forward(x)), or request the torchexport fixture"
 )
-
-
 APART = (
     "the test calls this module in {ways} ways (other dtypes, numbers of axes, containers or "
     "Python values); each has an export of its own, which was not run on the calls of another"
@@ -130,30 +101,46 @@ REQUEST = "Request the torchexport fixture: torchexport.check(net.{method}, ...)
 INSIDE = "only {part} was checked, which {name}, {place}, calls: that method itself was not. {step}"
 
 
-def _numbered(recordings: Sequence[Recording]) -> list[tuple[Recording, Recorded]]:
-    """Return each recording with its number among those of its class."""
+def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
+    """Check every module that a test body called, on each plan; raise once, when all have run."""
+    recordings = recorder.recordings
     counts = Counter(type(recording.module) for recording in recordings)
-    numbers: Counter[type] = Counter()
-    pairs = []
-    for recording in recordings:
-        cls = type(recording.module)
-        numbers[cls] += 1
-        call = recording.calls[0].describe() if recording.calls else "unknown arguments"
-        recorded = Recorded(number=numbers[cls], count=counts[cls], call=call, where=recording.line)
-        pairs.append((recording, recorded))
-    return pairs
-
-
-def _noted(verdict: Verdict, recorded: Recorded, ways: int) -> Verdict:
-    """Return the verdict with its number, and a note if its module has others."""
-    apart = (APART.format(ways=ways),) if ways > 1 else ()
-    return dataclasses.replace(verdict, recorded=recorded, notes=(*verdict.notes, *apart))
+    ways = Counter(id(recording.module) for recording in recordings)
+    verdicts = []
+    for plan in plans:
+        numbers: Counter[type] = Counter()
+        for recording in recordings:
+            cls = type(recording.module)
+            numbers[cls] += 1
+            verdict = verdict_on(recording, item.shipping(plan, recording.module))
+            recorded = Recorded(
+                number=numbers[cls],
+                count=counts[cls],
+                call=recording.calls[0].describe() if recording.calls else "unknown arguments",
+                where=recording.line,
+            )
+            several = ways[id(recording.module)]
+            apart = (APART.format(ways=several),) if several > 1 else ()
+            notes = (*verdict.notes, *apart)
+            verdicts.append(dataclasses.replace(verdict, recorded=recorded, notes=notes))
+    if recorder.uncopied:
+        names = list(recorder.uncopied)
+        text = UNCOPIED.format(modules=", ".join(names))
+        verdicts = [
+            dataclasses.replace(verdict, cautions=(*verdict.cautions, text)) for verdict in verdicts
+        ] or [_unchecked(plan, names[0], text) for plan in plans]
+    # An inherited marker also reaches tests that call no module: that is no failure.
+    if not verdicts and (item.has_own_marker or plans[0].settings.strict):
+        verdicts = [_unchecked(plan, "body", Ineffective(NO_MODULE)) for plan in plans]
+    for verdict in verdicts:
+        item.add(verdict)
+    raise_for(verdicts, item)
 
 
 def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     """Check a recorded module on a plan."""
     if recording.problem is not None:
-        return _failed(plan, type(recording.module).__name__, recording.problem)
+        return _unchecked(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():
         verdict = engine.check(recording.module, recording.calls, plan, is_copy=True)
     if recording.autocast:
@@ -175,31 +162,20 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     if plan.settings.strict:
         if plan.settings.ship:
             artifact_files.clear(plan.settings.ship)
-        return _failed(plan, verdict.subject, Ineffective(text))
+        return _unchecked(plan, verdict.subject, Ineffective(text))
     return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
 
 
-def _without_calls(plan: Plan, subject: str, reason: str) -> Verdict:
-    if plan.settings.strict:
-        return _failed(plan, subject, Ineffective(reason))
+def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:
+    """Return a failure, or for a text a skip, which is a failure under strict."""
+    failure = Ineffective(why) if isinstance(why, str) and plan.settings.strict else why
     return Verdict(
         subject=subject,
         target=plan.target,
         device=plan.device,
-        status="skipped",
-        reason=reason,
-        seed=plan.seed,
-    )
-
-
-def _failed(plan: Plan, subject: str, failure: Failure) -> Verdict:
-    return Verdict(
-        subject=subject,
-        target=plan.target,
-        device=plan.device,
-        status="failed",
-        failure=type(failure).__name__,
-        reason=str(failure),
+        status="skipped" if isinstance(failure, str) else "failed",
+        failure=None if isinstance(failure, str) else type(failure).__name__,
+        reason=str(why),
         seed=plan.seed,
     )
 

@@ -5,7 +5,7 @@ pytest loads this file at every start: what a marker needs is imported once ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -36,6 +36,13 @@ class Variant(NamedTuple):
     def id(self) -> str:
         """``trace-cpu``, or ``trace-cuda1``: some tools end a node id at a colon."""
         return f"{self.target}-{self.device.replace(':', '')}"
+
+    @property
+    def xfail(self) -> list[tuple[type[Failure], str]]:
+        """The failure that the marker expects here, with the reason; none without one."""
+        entries = self.options.xfail or {}
+        keys = (f"{self.target}-{self.device}", self.target)
+        return [entries[key] for key in keys if key in entries][:1]
 
 
 def variant_of(item: pytest.Item) -> Variant | None:
@@ -105,31 +112,16 @@ def default_devices() -> tuple[str, ...]:
     return ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
 
 
-def parameters(of_test: Sequence[Variant]) -> list[Any]:
-    """Return parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
-    return [pytest.param(variant, id=variant.id, marks=_xfails(variant)) for variant in of_test]
-
-
-def expected(variant: Variant) -> tuple[type[Failure], ...]:
-    """Return the class of failure that the marker's ``xfail`` expects; nothing without one."""
-    entry = _xfail(variant)
-    return (entry[0],) if entry is not None else ()
-
-
-def _xfail(variant: Variant) -> tuple[type[Failure], str] | None:
-    entries = variant.options.xfail or {}
-    keys = (f"{variant.target}-{variant.device}", variant.target)
-    return next((entries[key] for key in keys if key in entries), None)
-
-
-def _xfails(variant: Variant) -> list[pytest.MarkDecorator]:
-    entry = _xfail(variant)
-    if entry is None:
-        return []
-    cls, reason = entry
-    return [
-        pytest.mark.xfail(strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected")
-    ]
+def parameters(of_test: Sequence[Variant]) -> Iterator[Any]:
+    """Yield parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
+    for variant in of_test:
+        marks = [
+            pytest.mark.xfail(
+                strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected"
+            )
+            for cls, reason in variant.xfail
+        ]
+        yield pytest.param(variant, id=variant.id, marks=marks)
 
 
 def select_shard(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:

@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +29,18 @@ from pytest_torchexport.plugin.items import (
     is_marked,
     options_of,
     parameters,
+    select_shard,
     variant_of,
     variants,
 )
-from pytest_torchexport.plugin.same_failure import SameFailures, failure_key
+from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.capture import CallRecorder
     from pytest_torchexport.plugin.fixture import TorchExport
     from pytest_torchexport.plugin.known import KnownFailures
     from pytest_torchexport.plugin.replay import Replay
-    from pytest_torchexport.results.verdict import ItemResult
+    from pytest_torchexport.results.verdict import ItemResult, KnownMatch
 
 # While items run, the reports are written again only after so many times the time that it took. A
 # run that is killed keeps its verdicts.
@@ -51,22 +51,9 @@ COMPLETE = (
     pytest.ExitCode.TESTS_FAILED,
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
-# The attribute of a pytest report that has the fields of Carried, through xdist too.
+# The attribute of a pytest report with an item's result as plain data, through xdist too, and
+# (``same``) what items of one test have in common that fail for the same reason.
 ATTRIBUTE = "torchexport"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Carried:
-    """The results of an item that its report carries to the controller, as plain data.
-
-    ``same``: what items of one test have in common that fail for the same reason.
-    """
-
-    target: str
-    device: str
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
-    known: list[Any] = field(default_factory=list)
-    same: str = ""
 
 
 class Run:
@@ -93,10 +80,15 @@ class Run:
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
 
+    def pytest_report_header(self) -> str | None:
+        active = self.configuration.active
+        return f"torchexport: {' '.join(active)}" if active else None
+
     # -- collection --------------------------------------------------------------------------------
 
-    def generate(self, metafunc: pytest.Metafunc) -> None:
-        """Parametrize a test that is marked or requests the fixture."""
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make one item per target and device of a test that is marked or requests the fixture."""
         requested = FIXTURE in metafunc.fixturenames
         if not requested and not is_marked(metafunc.definition):
             return
@@ -110,22 +102,26 @@ class Run:
             metafunc.fixturenames.append(FIXTURE)
         metafunc.parametrize(FIXTURE, parameters(of_test), indirect=True)
 
-    def select(self, items: list[pytest.Item]) -> None:
-        """Keep the items of a replay, if this run is one."""
-        if self.replay is not None:
-            self.replay.select(self.config, items)
-
-    def refuse_markers(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Raise UsageError for a marker that made no items, so that none is ignored.
 
         A marker inside ``pytest.param`` comes too late to make items. A ``unittest`` method makes
-        none, so its marker has not been checked yet.
+        none, so its marker has not been checked yet. Keep the items of a replay, if this run is
+        one.
         """
         for item in items:
             if not isinstance(item, pytest.Function) or not is_marked(item):
                 continue
             if is_unittest(item):
-                _check_marker_of_method(item)
+                try:
+                    options = options_of(item)
+                except pytest.Collector.CollectError as error:
+                    raise pytest.UsageError(str(error)) from None
+                if options is not None and options.xfail:
+                    raise pytest.UsageError(
+                        f"{item.nodeid}: xfail: a unittest method is one item for all targets; use "
+                        "unittest.expectedFailure, or a plain test function"
+                    )
             all_own = [mark for mark in item.own_markers if mark.name == MARKER]
             on_function = [m for m in getattr(item.obj, "pytestmark", []) if m.name == MARKER]
             if len(all_own) > len(on_function):
@@ -133,6 +129,15 @@ class Run:
                     f"{item.nodeid}: a torchexport marker inside pytest.param(marks=...) comes too "
                     "late to make items; put it on the test function"
                 )
+        if self.replay is not None:
+            self.replay.select(self.config, items)
+
+    @pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)
+    def pytest_torchexport_shard(self, items: list[pytest.Item]) -> None:
+        """Keep the tests of this shard, of those that -m, -k and others have left."""
+        part, parts = map(int, self.configuration.settings.shard.split("/"))
+        if parts > 1:
+            select_shard(self.config, items, part, parts)
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -145,19 +150,21 @@ class Run:
         with active(item, self.configuration, self.replay) as active_item:
             yield TorchExport(active_item.plan(variant), active_item)
 
-    def around_body(self, item: pytest.Function) -> Generator[None, Any, Any]:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
         """Record a marked body that does not use the fixture, then check the modules it called."""
-        variant = variant_of(item)
-        if variant is None or FIXTURE in item.funcargs:
+        variant = variant_of(pyfuncitem)
+        if variant is None or FIXTURE in pyfuncitem.funcargs:
             return (yield)
         from pytest_torchexport.plugin.capture import CallRecorder
 
-        with CallRecorder(item.obj) as recorder:
+        with CallRecorder(pyfuncitem.obj) as recorder:
             result = yield
-        self._check(item, recorder, [variant])
+        self._check(pyfuncitem, recorder, [variant])
         return result
 
-    def around_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Wrap a marked ``unittest`` method so that all targets run after its body.
 
         Afterwards, note in the item's properties that it has no verdict.
@@ -217,38 +224,42 @@ class Run:
 
     # -- reporting ---------------------------------------------------------------------------------
 
-    def finish_report(
-        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
-    ) -> None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put the verdicts on the report, and the failure's own text in place of a traceback."""
+        report = yield
         variant = variant_of(item)
         if variant is None and not self._of_method(item):
-            return
+            return report
         raised = call.excinfo.value if call.excinfo is not None else None
         verdicts = item.stash.get(VERDICTS, []) if call.when == "call" else []
         if call.when == "call" and raised is not None and report.outcome == "failed":
             report.longrepr = failure_text_of(raised) or report.longrepr
+        from pytest_torchexport.results.plain import plain
+        from pytest_torchexport.results.verdict import ItemResult, why_skipped
+
         of_body = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
-        carried = Carried(
+        same = failure_key(report, verdicts, whole=of_body and call.when == "call")
+        known: list[KnownMatch] = []
+        if verdicts and self._known is not None:
+            ours = raised is not None and is_of_verdicts(raised)
+            known = self._known.judge(report, verdicts, ours=ours)
+        result = ItemResult(
+            report.nodeid,
+            outcome="",  # known when the report is collected
+            verdicts=tuple(verdicts),
             target=variant.target if variant is not None else "",
             device=variant.device if variant is not None else "",
-            verdicts=[verdict.as_dict() for verdict in verdicts],
-            same=failure_key(report, verdicts, whole=of_body and call.when == "call"),
+            known=tuple(known),
         )
-        if verdicts and self._known is not None:
-            from pytest_torchexport.results.plain import plain
-
-            ours = raised is not None and is_of_verdicts(raised)
-            matches = self._known.judge(report, verdicts, ours=ours)
-            known = [plain(match) for match in matches]
-            carried = dataclasses.replace(carried, known=known)
-        setattr(report, ATTRIBUTE, dataclasses.asdict(carried))
-        if verdicts and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
-            from pytest_torchexport.results.verdict import why_skipped
-
-            if reason := why_skipped(verdicts):
-                path, line, _ = item.reportinfo()
-                report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
+        setattr(report, ATTRIBUTE, {"result": plain(result), "same": same})
+        is_skip = report.outcome == "skipped" and not hasattr(report, "wasxfail")
+        if is_skip and (reason := why_skipped(verdicts)):
+            path, line, _ = item.reportinfo()
+            report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {reason}")
+        return report
 
     def pytest_sessionstart(self) -> None:
         """Write reports without verdicts: that of an earlier run is not to be taken for this one.
@@ -286,53 +297,36 @@ class Run:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
         """Collect the results of items (on the controller: of all workers)."""
-        self._collect(report)
+        if not isinstance(report, pytest.SubtestReport):  # the item's own report follows
+            given = getattr(report, ATTRIBUTE, None)
+            started = self._running.pop(report.nodeid, None)
+            if report.when != "teardown" and (given is not None or started is not None):
+                self._collect(report, given, started)
         yield
 
-    def _collect(self, report: pytest.TestReport) -> None:
-        if isinstance(report, pytest.SubtestReport):
-            return  # the item's own report follows
-        given = getattr(report, ATTRIBUTE, None)
-        started = self._running.pop(report.nodeid, None)
-        if report.when == "teardown" or (given is None and started is None):
-            return
-        if given is not None:
-            carried = Carried(**given)
-        else:  # xdist's own report of an item whose worker died
-            assert started is not None
-            carried = Carried(target=started.target, device=started.device)
-        from pytest_torchexport.plugin.terminal import color
+    def _collect(
+        self, report: pytest.TestReport, given: dict[str, Any] | None, started: ItemResult | None
+    ) -> None:
+        """``given`` is None in xdist's own report of an item whose worker died."""
         from pytest_torchexport.results.plain import made
-        from pytest_torchexport.results.verdict import (
-            ItemResult,
-            KnownMatch,
-            Verdict,
-            without_variant,
-        )
+        from pytest_torchexport.results.verdict import Entry, ItemResult
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
-        verdicts = tuple(map(Verdict.from_dict, carried.verdicts))
-        result = ItemResult(
-            report.nodeid,
-            _outcome(report),
-            verdicts,
-            target=carried.target,
-            device=carried.device,
-            reason="" if verdicts else _reason(report),
-            known=tuple(made(KnownMatch, match) for match in carried.known),
+        result = made(ItemResult, given["result"]) if given is not None else started
+        assert result is not None
+        result = dataclasses.replace(
+            result,
+            outcome=_outcome(report),
+            reason="" if result.verdicts else _reason(report),
         )
-        if report.failed and carried.same:
-            column = f"{result.target}-{result.device}"
-            test = without_variant(report.nodeid, column)
-            self._same.note(report, test, column, carried.same)
+        if report.failed and given is not None and given["same"]:
+            entry = Entry(result, None)
+            self._same.note(report, entry.test, entry.column, given["same"])
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
         else:
             self.results.append(result)
-        self._write_now_and_then()
-
-    def _write_now_and_then(self) -> None:
         start = time.monotonic()
         if self._reports_here() and start >= self._write_from:
             # What cannot be written now is an error when the run ends.
@@ -454,18 +448,6 @@ def is_unittest(item: pytest.Function) -> bool:
 
     cls = item.parent.obj if isinstance(item.parent, pytest.Class) else None
     return isinstance(cls, type) and issubclass(cls, unittest.TestCase)
-
-
-def _check_marker_of_method(item: pytest.Function) -> None:
-    try:
-        options = options_of(item)
-    except pytest.Collector.CollectError as error:
-        raise pytest.UsageError(str(error)) from None
-    if options is not None and options.xfail:
-        raise pytest.UsageError(
-            f"{item.nodeid}: xfail: a unittest method is one item for all targets; use "
-            "unittest.expectedFailure, or a plain test function"
-        )
 
 
 def failure_text_of(error: BaseException) -> str | None:

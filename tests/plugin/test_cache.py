@@ -90,11 +90,3 @@ def test_a_change_of_a_plugin_that_pytest_loads_checks_again(suite, run, pyteste
         pytester.makepyfile(kept_plugin=f"LEVEL = {level}")
         result = run("-p", "kept_plugin")
         result.stdout.fnmatch_lines([f"unchanged: {unchanged} of 1 *"])
-
-
-def test_a_place_where_nothing_can_be_written_is_told_before_the_run(suite, run, pytester):
-    suite(SUITE, fakes=False)
-    (pytester.path / "file").write_text("")
-    result = run("--torchexport-cache=file")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: torchexport_cache: 'file*"])

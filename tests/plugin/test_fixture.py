@@ -157,20 +157,6 @@ def test_an_item_may_check_several_subjects(suite, run, text_of):
     assert "subject  Wide (all 2) on liar-cpu: " in text
 
 
-def test_a_skip_of_one_subject_does_not_end_the_item(suite, run):
-    suite(
-        "@pytest.mark.torchexport('picky')\n"
-        "def test_fixture(torchexport, x):\n"
-        "    torchexport.check(Net(), x)\n"
-        "@pytest.mark.torchexport('picky')\n"
-        "def test_captured(x):\n"
-        "    Net()(x)\n"
-    )
-    result = run("-rs")
-    result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(["*not applicable: only for functions*"])
-
-
 def test_check_artifact_judges_what_another_script_wrote(suite, run):
     suite(
         "from pytest_torchexport import OutputsDiffer\n"

@@ -267,21 +267,6 @@ def test_with_xdist_it_is_the_same_and_nothing_is_left_behind(
     assert left_behind(own_tmp) == []
 
 
-@slow
-def test_output_without_end_is_a_limit_too(suite, run, verdicts):
-    body, limits = only("Chatters", torchexport_time_limit="40")
-    suite(body, fakes=False, **limits)
-    run(REPORT).assert_outcomes(failed=1)
-    verdict = verdicts()["test_net"]
-    assert verdict.failure == "ArtifactCrashed"
-    assert verdict.reason == (
-        "it was killed by SIGXFSZ (it wrote a file of more than 64 MB, or more than 256 MB in all)"
-    )
-    assert "a line of a log that nobody has asked for" in verdict.output
-    assert len(verdict.output) < 10_000
-    assert "x=float32[" in verdict.call
-
-
 OPS = """
 import os, signal, time, torch
 
@@ -339,17 +324,6 @@ def test_however_it_ends_it_is_told(suite, run, pytester, verdicts, what, said):
     assert found["test_after"].status == "passed"
 
 
-@slow
-def test_a_loop_in_the_middle_of_parity_is_told_with_its_call(suite, run, verdicts):
-    body, limits = only("Hangs", torchexport_time_limit="15")
-    suite(body, fakes=False, **limits)
-    run(REPORT, "--torchexport-isolate").assert_outcomes(failed=1)
-    verdict = verdicts()["test_net"]
-    assert (verdict.failure, verdict.isolated) == ("ArtifactHung", True)
-    assert verdict.call.startswith("x=float32[3, 3]")
-    assert "for ever" in verdict.output
-
-
 # -- how it is asked for ---------------------------------------------------------------------------
 
 
@@ -375,25 +349,6 @@ def test_isolation_is_asked_for_by_flag_or_ini(suite, run, verdicts, flags, ini,
     verdict = verdicts()["test_net"]
     assert verdict.isolated == isolated
     assert any("(torchexport_isolate)" in note for note in verdict.notes) == isolated
-
-
-def test_where_only_parity_is_checked_isolation_does_not_judge_the_round_trip(
-    suite, run, pytester, verdicts
-):
-    pytester.makepyfile(rude_ops=OPS)
-    suite(
-        "import rude_ops\n"
-        "class Acts(nn.Module):\n"
-        "    def forward(self, x): return torch.ops.rude_ops.act(x, 'abort')\n"
-        "@pytest.mark.torchexport('trace', checks=['parity'])\n"
-        "def test_net(): Acts()(torch.ones(2, 3))\n",
-        fakes=False,
-    )
-    run(REPORT, "--torchexport-isolate").assert_outcomes(passed=1)
-    verdict = verdicts()["test_net"]
-    assert not verdict.isolated
-    (said,) = (note for note in verdict.notes if note.startswith("not isolated: "))
-    assert "Unknown builtin op: rude_ops::act" in said
 
 
 # -- after a crash of the session ------------------------------------------------------------------
@@ -454,36 +409,6 @@ def test_a_run_that_is_cancelled_marks_no_item(suite, run_apart, pytester):
     assert run_apart().ret == -signal.SIGTERM
     marks = pytester.path / ".pytest_cache" / "d" / "torchexport-running"
     assert list(marks.iterdir()) == []
-
-
-@slow
-def test_an_item_that_killed_its_worker_is_isolated_in_the_next_session(
-    suite, run_apart, pytester, verdicts, own_tmp
-):
-    suite(NET, fakes=False)
-    pytester.makeconftest(KILLER.replace("SIGNAL", "SIGKILL"))
-    (pytester.path / "armed").touch()
-    crashed = run_apart("-n", "1", REPORT)
-    crashed.assert_outcomes(failed=1, passed=1)
-    crashed.stdout.fnmatch_lines(["*worker 'gw0' crashed while running*test_net*"])
-    assert left_behind(own_tmp) == []
-    run_apart("-n", "1", REPORT).assert_outcomes(passed=2)
-    assert verdicts()["test_net"].isolated
-    assert not verdicts()["test_other"].isolated
-
-
-@slow
-def test_without_a_cache_nothing_is_remembered_and_nothing_breaks(
-    suite, run_apart, pytester, verdicts
-):
-    suite(NET, fakes=False)
-    pytester.makeconftest(KILLER.replace("SIGNAL", "SIGKILL"))
-    armed = pytester.path / "armed"
-    armed.touch()
-    assert run_apart("-p", "no:cacheprovider").ret == -signal.SIGKILL
-    armed.unlink()
-    run_apart("-p", "no:cacheprovider", REPORT).assert_outcomes(passed=2)
-    assert not any(verdict.isolated for verdict in verdicts().values())
 
 
 # -- interrupted -----------------------------------------------------------------------------------
@@ -552,10 +477,3 @@ def test_whoever_ends_the_session_ends_all_of_it(suite, pytester, own_tmp, where
     assert left_behind(own_tmp) == []
     if sent == signal.SIGINT:
         assert "KeyboardInterrupt" in said
-
-
-@slow
-def test_after_the_first_failure_nothing_is_left_behind(suite, run_apart, own_tmp):
-    suite(SUITE, fakes=False, **LIMITS)
-    run_apart("-x").assert_outcomes(failed=1)
-    assert left_behind(own_tmp) == []

@@ -33,21 +33,6 @@ def test_a_marked_test_becomes_an_item_per_target_with_the_users_parameters_afte
     assert result.ret == 0
 
 
-def test_the_user_parametrization_wins_over_nothing_and_collects_in_any_order(suite, run):
-    suite(
-        "@pytest.mark.torchexport('mirror', 'trace')\n"
-        "@pytest.mark.parametrize('n', [1, 2], ids=['one', 'two'])\n"
-        "class TestBoth:\n"
-        "    @pytest.mark.parametrize('m', [3])\n"
-        "    def test_net(self, n, m): Net()(torch.randn(n, m))\n"
-    )
-    assert sorted(ids(run("--collect-only", "-q"))) == sorted(
-        f"test_it.py::TestBoth::test_net[{target}-cpu-3-{name}]"
-        for target in ("mirror", "trace")
-        for name in ("one", "two")
-    )
-
-
 MARKS = """
 pytestmark = pytest.mark.torchexport('trace', 'mirror', mode='train')
 
@@ -108,21 +93,6 @@ def test_a_body_without_calls_fails_with_its_own_marker_and_passes_with_an_inher
     strict.stdout.fnmatch_lines(["*Ineffective*"])
 
 
-def test_targets_none_gives_the_plain_items_back(suite, run):
-    suite(
-        "@pytest.mark.torchexport\n"
-        "def test_marked(x): Net()(x)\n"
-        "@pytest.mark.torchexport('liar')\n"
-        "def test_named(x): Net()(x)\n"
-        "def test_fixture(torchexport, x): torchexport.check(Net(), x)\n"
-    )
-    result = run("--torchexport-targets", "none", "-v", "-rs")
-    result.assert_outcomes(passed=2, skipped=1)
-    result.stdout.fnmatch_lines(
-        ["*::test_marked PASSED*", "*::test_named PASSED*", "*leaves no target for this test*"]
-    )
-
-
 def test_flags_only_narrow(suite, run):
     suite(
         "@pytest.mark.torchexport('trace', 'mirror', devices=['cpu', 'cuda'])\n"
@@ -136,11 +106,6 @@ def test_flags_only_narrow(suite, run):
     assert ids(narrowed) == ["test_it.py::test_net[mirror-cpu]", "test_it.py::test_other"]
     devices = run("--collect-only", "-q", "--torchexport-devices=cuda", "-k", "test_net")
     assert ids(devices) == ["test_it.py::test_net[trace-cuda]", "test_it.py::test_net[mirror-cuda]"]
-
-
-def test_ids_of_a_numbered_device_have_no_colon(suite, run):
-    suite("@pytest.mark.torchexport('mirror', devices='cuda:1')\ndef test_net(x): Net()(x)\n")
-    assert ids(run("--collect-only", "-q")) == ["test_it.py::test_net[mirror-cuda1]"]
 
 
 @pytest.mark.parametrize("where", ["marker", "ini", "flag"])
@@ -192,26 +157,6 @@ def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_skipped(suite,
     assert "name the targets you ship" not in text_of(result)
 
 
-def test_an_unnamed_refusal_is_skipped_with_torchs_reason_and_the_hint(suite, run):
-    suite(
-        "class Odd(nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return eval('x + 1')\n"
-        "@pytest.mark.torchexport\n"
-        "def test_net(x): Odd()(x)\n"
-        "@pytest.mark.torchexport('script')\n"
-        "def test_named(x): Odd()(x)\n",
-    )
-    result = run("-rs", "-k", "script")
-    result.assert_outcomes(failed=1, skipped=1)
-    result.stdout.fnmatch_lines(
-        [
-            "SKIPPED*script refused the module: *eval*",
-        ]
-    )
-    result.stdout.fnmatch_lines(["*name the targets you ship*then a refusal is a failure*"])
-
-
 def test_an_item_of_which_only_a_part_was_judged_is_no_pass(suite, run):
     """As where a constructor calls its own backbone, and the model is refused."""
     suite(
@@ -230,18 +175,6 @@ def test_an_item_of_which_only_a_part_was_judged_is_no_pass(suite, run):
     result.stdout.fnmatch_lines(
         ["SKIPPED*1 of 2 not judged: Odd: script refused the module: *eval*"]
     )
-
-
-def test_targets_that_the_ini_names_are_red(suite, run):
-    suite(
-        "class Odd(nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        return eval('x + 1')\n"
-        "@pytest.mark.torchexport\n"
-        "def test_net(x): Odd()(x)\n",
-        torchexport_targets="trace script export onnx",
-    )
-    run("-k", "script").assert_outcomes(failed=1)
 
 
 XFAIL = """
@@ -369,39 +302,6 @@ def test_one_of_several_modules_of_a_class_is_named_and_a_refusal_of_all_is_said
     assert "test_one_fails[raiser-cpu] Net (3rd of 3): passed" in text
 
 
-def test_a_module_that_is_called_with_two_dtypes_is_exported_for_each(suite, run):
-    suite(
-        "@pytest.mark.torchexport('mirror')\n"
-        "def test_both(x):\n"
-        "    double = nn.Threshold(0.5, 1)\n"
-        "    double(x)\n"
-        "    double(x.long())\n"
-    )
-    result = run("-v")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*Threshold (1st of 2): passed",
-            "*called with float32[[]2, 3]: *",
-            "*the test calls this module in 2 ways*",
-            "*Threshold (2nd of 2): passed",
-            "*called with int64[[]2, 3]: *",
-            "*the test calls this module in 2 ways*",
-        ]
-    )
-
-
-def test_a_marked_unittest_class_marks_its_methods(suite, run):
-    suite(
-        "import unittest\n"
-        "@pytest.mark.torchexport('liar')\n"
-        "class TestNets(unittest.TestCase):\n"
-        "    def test_one(self): Net()(torch.zeros(2, 3))\n"
-        "    def test_nothing(self): pass\n"
-    )
-    run().assert_outcomes(passed=1, failed=1)
-
-
 def test_a_marker_inside_pytest_param_is_a_usage_error(suite, run, text_of):
     suite(
         "@pytest.mark.parametrize('n', [1, pytest.param(2, marks=pytest.mark.torchexport)])\n"
@@ -439,31 +339,6 @@ def test_a_wrong_marker_stops_collection_with_a_message_and_no_frames(
         assert frame not in text
 
 
-def test_a_wrong_marker_on_a_unittest_method_stops_collection_too(suite, run, text_of):
-    suite(
-        "import unittest\n"
-        "class TestNets(unittest.TestCase):\n"
-        "    @pytest.mark.torchexport('onx')\n"
-        "    def test_one(self): Net()(torch.zeros(2, 3))\n"
-    )
-    result = run()
-    assert result.ret in (2, 4)
-    text = text_of(result)
-    assert "'onx' is not a target" in text
-    for frame in ("items.py", "run.py", "plugin/__init__.py", "Traceback"):
-        assert frame not in text
-
-
-def test_a_marker_on_a_fixture_request_is_not_captured_twice(suite, run):
-    suite(
-        "@pytest.mark.torchexport('liar')\n"
-        "def test_net(torchexport, x):\n"
-        "    Net()(x)\n"
-        "    assert torchexport.target == 'liar'\n"
-    )
-    run().assert_outcomes(passed=1)
-
-
 def test_skips_and_failures_of_the_body_come_first(suite, run):
     suite(
         "@pytest.mark.torchexport('liar')\n"
@@ -497,37 +372,6 @@ def test_a_body_that_calls_forward_itself_is_told_to_call_the_module(suite, run)
     result = run()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*net(x) instead of net.forward(x)*"])
-
-
-RAISES_AT_ONCE = """
-class Scaled(nn.Module):
-    def forward(self, x, mask=None):
-        return x if mask is None else x * mask
-
-{mark}
-def test_lstm(): nn.LSTM(3, 2, batch_first=True).eval()(torch.randn(2, 5, 3))
-
-{mark}
-def test_mask(): Scaled()(torch.randn(2, 3), mask=None)
-"""
-
-
-def test_a_default_target_whose_artifact_raises_on_the_example_is_skipped_as_a_refusal(suite, run):
-    suite(RAISES_AT_ONCE.format(mark="@pytest.mark.torchexport"), fakes=False)
-    result = run("-k", "script")
-    result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(
-        [
-            "skip: *test_lstm*: script made an artifact that raises on the example itself: *forward*",
-            "skip: *test_mask*: script made an artifact that raises on the example itself: *None*",
-            "name the targets you ship*",
-        ]
-    )
-
-
-def test_a_named_target_whose_artifact_raises_on_the_example_fails(suite, run):
-    suite(RAISES_AT_ONCE.format(mark="@pytest.mark.torchexport('script')"), fakes=False)
-    run().assert_outcomes(failed=2)
 
 
 ENCODES = """

@@ -151,16 +151,6 @@ def test_what_did_not_run_is_kept(suite, run, known, pytester, left_out):
     assert known() == before
 
 
-@pytest.mark.parametrize("body", ["pytest.skip('not today')", "pass", "assert False"])
-def test_what_was_not_judged_is_kept(suite, run, known, body):
-    suite(SUITE)
-    run(*CREATE)
-    before = known()
-    suite(SUITE.replace("torchexport.check(Net(), x)", body))
-    run(TIGHTEN)
-    assert known() == before
-
-
 def test_an_entry_of_a_test_that_is_gone_is_named_and_kept(suite, run, text_of, known, pytester):
     suite(SUITE)
     run(*CREATE)
@@ -187,13 +177,6 @@ def test_a_file_that_is_wrong_is_refused_and_left_as_it_is(suite, run, text_of, 
         assert f"{FILE}: entry 1: unknown key 'raeson', did you mean 'reason'?" in shown
         assert "Traceback" not in shown
     assert path.read_text() == text
-
-
-def test_create_without_a_reason_is_a_usage_error(suite, run, text_of):
-    suite(SUITE)
-    result = run("--torchexport-known=create")
-    assert result.ret == 4
-    assert "--torchexport-known-reason='...'" in text_of(result)
 
 
 @slow

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from pytest_torchexport.config import tested
-
 LIAR = """
 @pytest.mark.torchexport('liar', 'mirror')
 def test_net(x): Net()(x)
@@ -42,16 +40,6 @@ def test_the_text_of_a_failure(suite, run, text_of):
     ):
         assert frame not in text
     assert all("\x1b" not in line for line in result.outlines)
-
-
-def test_the_header_is_there_only_when_something_is_set(suite, run):
-    suite(LIAR)
-    plain = run("--collect-only")
-    plain.stdout.no_fnmatch_line("torchexport:*")
-    flagged = run("--collect-only", "--torchexport-targets=trace", "--torchexport-max-examples=3")
-    flagged.stdout.fnmatch_lines(["torchexport: targets=trace max-examples=3"])
-    suite(LIAR, torchexport_mode="train")
-    run("--collect-only").stdout.fnmatch_lines(["torchexport: mode=train"])
 
 
 TABLE = """
@@ -112,66 +100,6 @@ def test_quiet_has_no_table_and_an_unrelated_run_neither(suite, run):
     run("-k", "test_plain").stdout.no_fnmatch_line("*= torchexport =*")
 
 
-def test_strict_names_the_versions_on_which_the_plugin_is_untested(suite, run, monkeypatch):
-    suite("@pytest.mark.torchexport('mirror')\ndef test_net(x): Net()(x)\n")
-    monkeypatch.setattr(tested, "runs", tuple)
-    result = run("--torchexport-strict")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["untested: torch * with Python 3.*; tested: nothing"])
-    monkeypatch.setattr(tested, "untested", lambda *_: "")
-    run("--torchexport-strict").stdout.no_fnmatch_line("untested: *")
-
-
-def test_verbose_says_what_a_verdict_rests_on(suite, run):
-    suite(
-        "@pytest.mark.torchexport('mirror')\n"
-        "def test_net(torchexport, x):\n"
-        "    torchexport.check(Net(), x)\n"
-        "@pytest.mark.torchexport('trace')\n"
-        "def test_scaled(torchexport, x):\n"
-        "    torchexport.check(lambda x, n: x * n, x, 3)\n"
-    )
-    result = run("-v")
-    result.stdout.fnmatch_lines(
-        [
-            "test_it.py::test_net[[]mirror-cpu] Net: passed",
-            "  calls    1 example, * boundary, * drawn*; worst |difference| 0",
-            "  sizes    batch: 1, 2, 3, 4",
-            "  assumed  dim 0 of x is 'batch', 1..4",
-            "  note     *",
-            "  time     *export * s*",
-            "test_it.py::test_scaled[[]trace-cpu] *lambda*: passed",
-            "  baked    n*",
-        ]
-    )
-
-
-def test_real_targets_say_where_and_why(suite, run):
-    suite(
-        "class Branch(nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        if x.sum() > 0:\n"
-        "            return x + 1\n"
-        "        return x - 1\n"
-        "@pytest.mark.torchexport('trace', 'export')\n"
-        "def test_net(): Branch()(torch.ones(2, 3))\n"
-    )
-    result = run()
-    result.assert_outcomes(failed=2)
-    result.stdout.fnmatch_lines(
-        [
-            "BranchFrozen: if x.sum() > 0 (test_it.py:*)",
-            "  subject  Branch on trace-cpu: *",
-            "ExportRefused: *",
-            "  subject  Branch on export-cpu: the exporter refused the module",
-            "*where *test_it.py:*if x.sum() > 0:*",
-            "*cause *an if asks x.sum() > 0, *",
-            "*remedy *torch.where(pred, a, b)*",
-            "*reason *data-dependent*",
-        ]
-    )
-
-
 def test_a_python_traceback_of_the_users_own_is_kept(suite, run):
     suite(
         "@pytest.mark.torchexport('mirror')\n"
@@ -196,14 +124,6 @@ def test_the_short_summary_has_the_first_line_alone_in_ci_too(suite, run, text_o
         assert "subject  Net on liar-cpu" in text
     (line,) = [each for each in run("--tb=line").outlines if "OutputsDiffer" in each][:1]
     assert line.endswith("OutputsDiffer: output: 2 of 2 elements of float32[1, 2] differ")
-
-
-def test_colors_are_written_only_where_pytest_writes_them(suite, run):
-    suite(LIAR)
-    plain, colored = run("--color=no"), run("--color=yes")
-    assert "\x1b" not in str(plain.stdout)
-    assert "\x1b[36m  rerun    \x1b[0m" in str(colored.stdout)
-    colored.stdout.fnmatch_lines(["*[[]31mOutputsDiffer: output: *"])
 
 
 def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):

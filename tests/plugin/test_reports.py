@@ -82,25 +82,6 @@ def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart,
     assert "torchexport" in properties(pytester)["test_net[liar-cpu]"]
 
 
-def test_values_that_json_does_not_have_do_not_end_the_run(suite, run, pytester):
-    suite(
-        "def cast(x, dtype): return x.to(dtype) + (x.shape[0] == 1)\n"
-        "@pytest.mark.torchexport('liarcast', values={'dtype': [torch.float64, torch.float32]})\n"
-        "def test_net(torchexport, x):\n"
-        "    torchexport.check(cast, x, torch.float64)\n"
-    )
-    conftest = pytester.path / "conftest.py"
-    conftest.write_text(
-        conftest.read_text()
-        + "\nregister_target('liarcast', FakeTarget(lambda f: lambda x, dtype: f(x, dtype) + 1))\n"
-    )
-    result = run("--torchexport-report=json:report.json")
-    result.assert_outcomes(failed=1)
-    assert result.ret == 1
-    (item,) = json.loads((pytester.path / "report.json").read_text())["items"]
-    assert item["verdicts"][0]["failure"] == "OutputsDiffer"
-
-
 @pytest.mark.parametrize("path", ["test_it.py/report.json", "pipe"])
 def test_a_report_that_cannot_be_written_is_a_usage_error_before_the_first_test(
     suite, run, text_of, pytester, path
@@ -138,18 +119,6 @@ def test_a_format_of_a_conftest_is_written_beside_json(suite, run, pytester):
     check_document(json.loads((pytester.path / "out.json").read_text()))
 
 
-def test_a_format_that_raises_is_a_usage_error_and_the_other_reports_are_written(
-    suite, run, text_of, pytester
-):
-    suite("def test_plain(): pass\n")
-    conftest = pytester.path / "conftest.py"
-    conftest.write_text(TOY_FORMAT + "FORMATS['bad'] = lambda results: 1 / 0\n")
-    result = run("--torchexport-report=bad:out.txt", "--torchexport-report=json:out.json")
-    assert result.ret == 4
-    assert "--torchexport-report: the report format 'bad' of conftest raised ZeroDivisionError: division by zero" in text_of(result)  # fmt: skip
-    assert json.loads((pytester.path / "out.json").read_text())["items"] == []
-
-
 def properties(pytester):
     root = ET.parse(pytester.path / "junit.xml").getroot()
     return {
@@ -171,14 +140,6 @@ def test_junit_has_the_verdicts_and_the_text(suite, run, pytester):
     assert "2 of 2 elements of" in text
     assert "not applicable: only for functions" in text
     assert "run.py" not in text
-
-
-def test_last_failed_runs_only_the_target_that_failed(suite, run):
-    suite(SUITE)
-    run().assert_outcomes(passed=3, failed=1, skipped=1)
-    again = run("--lf", "-v")
-    again.assert_outcomes(failed=1)
-    again.stdout.fnmatch_lines(["*test_net[[]liar-cpu] FAILED*"])
 
 
 def test_collect_only_loads_no_model_and_writes_no_verdict(suite, run, pytester):
@@ -227,43 +188,6 @@ def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, ru
     run("--cache-clear").assert_outcomes(passed=1)
 
 
-@slow
-def test_a_spoiled_cache_is_ignored(suite, run, pytester):
-    suite(SUITE)
-    run()
-    stored = list((pytester.path / ".pytest_cache").rglob("torchexport/*"))
-    assert stored
-    for path in stored:
-        for garbage in (
-            '[1, {}, {"leaves": 3}]',
-            "{}",
-            "not json",
-            '[{"leaves": [], "sizes": {}}]',
-        ):
-            path.write_text(garbage)
-            run("-k", "liar").assert_outcomes(failed=1)
-
-
-def test_the_self_test_shows_which_seeded_bugs_would_be_caught(suite, run):
-    suite(
-        "@pytest.mark.torchexport('trace')\n"
-        "def test_net(): nn.Linear(3, 2)(torch.randn(2, 3))\n"
-        "@pytest.mark.torchexport('trace', rtol=0.5, atol=0.5)\n"
-        "def test_loose(): nn.Linear(3, 2)(torch.randn(2, 3))\n"
-    )
-    result = run("--torchexport-self-test")
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(
-        [
-            "self-test: * of 8 seeded bugs would be caught",
-            "missed: *::test_loose*: perturbed weight: * calls agree",
-        ]
-    )
-    assert "self-test" not in run().stdout.str()
-    strict = run("--torchexport-self-test", "--torchexport-strict")
-    strict.assert_outcomes(passed=1, failed=1)
-
-
 # -- runs that do not come to their end ------------------------------------------------------------
 
 ENDS = """
@@ -307,18 +231,6 @@ def test_a_run_that_is_killed_keeps_its_verdicts_and_is_not_complete(
     ]
 
 
-@slow
-def test_a_run_that_is_interrupted_has_its_summary_and_all_its_reports(suite, run_apart, pytester):
-    suite(ENDS.replace("SIGNAL", "SIGINT"))
-    result = run_apart("--torchexport-report=markdown:report.md", "--torchexport-report=github:-")
-    assert result.ret == 2
-    result.stdout.fnmatch_lines(
-        ["*= torchexport =*", "::warning title=torchexport::The run did not come to its end."]
-    )
-    text = (pytester.path / "report.md").read_text()
-    assert text.startswith("**torchexport: 2 passed**\n\nThe run did not come to its end")
-
-
 STOPS = """
 @pytest.mark.torchexport('mirror')
 def test_first(x): Net()(x)
@@ -338,17 +250,6 @@ def test_a_run_that_a_failed_test_stops_is_not_complete(suite, run, pytester, fl
     assert document["complete"] is complete
     assert (len(document["items"]) == 2) is complete
     assert [item["outcome"] for item in document["items"]][:1] == ["passed"]
-
-
-def test_a_run_that_is_killed_before_its_first_verdict_leaves_no_report_of_an_earlier_one(
-    suite, run_apart, pytester
-):
-    suite("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    report = pytester.path / "report.json"
-    report.write_text("the report of an earlier run")
-    run_apart("--torchexport-report=json:report.json")
-    assert json.loads(report.read_text())["items"] == []
-    assert json.loads(report.read_text())["complete"] is False
 
 
 # -- items with subtests ---------------------------------------------------------------------------
@@ -458,15 +359,6 @@ def test_items_without_a_verdict_are_in_the_report_with_their_reason(suite, run,
     junit = properties(pytester)
     assert junit["test_body[mirror-cpu]"] == {"torchexport": "mirror-cpu no verdict"}
     assert junit["test_method"] == {"torchexport": "no verdict"}
-
-
-def test_an_item_that_ends_pytest_is_in_the_report_as_running(suite, run_apart, pytester):
-    suite(NO_VERDICT.replace("END", "os._exit(3)"))
-    # Alone: later items may start too soon after the last time that the report was written.
-    assert run_apart("-k", "ends", "--torchexport-report=json:report.json").ret == 3
-    complete, found = described(pytester)
-    assert not complete
-    assert found == {"test_ends[mirror-cpu]": ("running", "mirror", "cpu", "")}
 
 
 @slow

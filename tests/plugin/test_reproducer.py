@@ -8,9 +8,6 @@ import os
 import pytest
 import torch
 from fresh import fresh
-from slow import slow
-
-from pytest_torchexport.diagnosis import reproducer
 
 BODY = """
 class Scaled(nn.Module):
@@ -104,46 +101,6 @@ def test_a_path_that_cannot_be_replayed_is_a_usage_error(suite, run, pytester):
         result.stderr.fnmatch_lines([f"*--torchexport-replay: *{said}*"])
 
 
-def test_the_next_run_replaces_them(suite, run, pytester):
-    suite(ONE, fakes=False)
-    run()
-    (before,) = directories(pytester)
-    (before / "of the last run").write_text("")
-    run()
-    assert directories(pytester) == [before]
-    assert not (before / "of the last run").exists()
-    suite(ONE.replace("float(x.max())", "x.max()"), fakes=False)
-    run().assert_outcomes(passed=1)
-    assert directories(pytester) == []
-
-
-def test_as_for_tmp_path_a_count_of_zero_keeps_nothing(suite, run, pytester, text_of):
-    suite(ONE, fakes=False)
-    result = run("-o", "tmp_path_retention_count=0")
-    result.assert_outcomes(failed=1)
-    assert not (pytester.path / ".torchexport").exists()
-    assert "script " not in text_of(result)
-
-
-def test_an_artifact_that_is_too_large_is_left_out_with_a_note(
-    suite, run, pytester, text_of, monkeypatch
-):
-    monkeypatch.setattr(reproducer, "MOST_MEGABYTES", 1)
-    large = ONE.replace(
-        "forward(self, x):",
-        "__init__(self): super().__init__(); self.w = nn.Parameter(torch.ones(2**19))\n    def forward(self, x):",
-    )
-    suite(large, fakes=False)
-    result = run("-v")
-    assert "not kept of this failure: the artifact: it takes 2 MB, more than 1" in text_of(result)
-    (directory,) = directories(pytester)
-    assert sorted(path.name for path in directory.iterdir()) == [
-        "call.npz",
-        "graph.txt",
-        "verdict.json",
-    ]
-
-
 @pytest.mark.skipif(os.name != "posix", reason="a file in the place of a directory")
 def test_a_directory_that_cannot_be_written_is_a_note(suite, run, pytester, text_of):
     suite(ONE, fakes=False)
@@ -152,16 +109,6 @@ def test_a_directory_that_cannot_be_written_is_a_note(suite, run, pytester, text
     result.assert_outcomes(failed=1)
     assert "subject  Scaled on trace-cpu: outputs differ from eager" in text_of(result)
     assert "not kept of this failure: any file in" in text_of(result)
-
-
-@slow
-def test_with_xdist_each_worker_writes_its_own(suite, run_apart, pytester):
-    suite(BODY, fakes=False)
-    run_apart("-n", "2").assert_outcomes(failed=3)
-    assert len(directories(pytester)) == 3
-    assert not [
-        path for path in (pytester.path / ".torchexport").iterdir() if path.name.startswith(".half")
-    ]
 
 
 def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester):

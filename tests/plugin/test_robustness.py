@@ -10,7 +10,7 @@ from pytest_torchexport.config import names
 
 FORWARDS = """
 import random, warnings
-from pytest_torchexport import NotRepeatable, SpecError
+from pytest_torchexport import SpecError
 
 BEFORE = {}
 
@@ -66,14 +66,6 @@ def test_nothing(torchexport, x):
     with pytest.raises(SpecError, match='forward returns no tensor'):
         torchexport.check(Nothing(), x)
 
-class Random(nn.Module):
-    def forward(self, x):
-        return x + torch.rand_like(x) + random.random()
-
-@pytest.mark.torchexport('mirror')
-def test_random_but_faithful(torchexport, x):
-    torchexport.check(Random(), x)
-
 class Counts(nn.Module):
     def __init__(self):
         super().__init__()
@@ -90,28 +82,11 @@ def test_state_starts_afresh_for_every_call(torchexport, x):
     torchexport.check(net, x)
     assert (net.count.item(), net.calls) == (0, 0)
 
-CLOCK = iter(range(10**9))
-
-class Unrepeatable(nn.Module):
-    def forward(self, x):
-        return x + next(CLOCK)
-
-@pytest.mark.torchexport('mirror')
-def test_unrepeatable(torchexport, x):
-    with pytest.raises(NotRepeatable):
-        torchexport.check(Unrepeatable(), x)
-
 class Fussy(nn.Module):
     def forward(self, x):
         if len(x) != 2:
             raise ValueError('only two rows')
         return x
-
-@pytest.mark.torchexport('mirror')
-def test_eager_refuses_what_was_only_assumed(torchexport, x):
-    verdict = torchexport.check(Fussy(), x)
-    assert verdict.status == 'passed'
-    assert any('eager accepts batch = 2 only' in note for note in verdict.notes)
 
 @pytest.mark.torchexport('mirror', dims={'batch': (1, 4)})
 def test_eager_refuses_what_was_declared(torchexport, x):
@@ -129,26 +104,13 @@ class Warns(nn.Module):
 def test_warnings_are_in_the_verdict(torchexport, x):
     assert any('deprecated thing' in text for text in torchexport.check(Warns(), x).warnings)
 
-class Uncopyable(nn.Module):
-    def forward(self, x): return x
-    def __deepcopy__(self, memo): raise TypeError('mine alone')
-
-@pytest.mark.torchexport('mirror')
-def test_uncopyable(torchexport, x):
-    with pytest.raises(SpecError, match='cannot be copied .TypeError: mine alone'):
-        torchexport.check(Uncopyable(), x)
-
-@pytest.mark.torchexport('mirror')
-def test_filter_that_refuses_everything(torchexport, x):
-    with pytest.raises(AssertionError, match="filter refuses the example itself"):
-        torchexport.using(filter=lambda x: False).check(Net(), x)
 """
 
 
 def test_forwards_that_misbehave_leave_no_trace(suite, run):
     suite(FORWARDS)
     result = run("-v")
-    result.assert_outcomes(passed=13)
+    result.assert_outcomes(passed=8)
 
 
 def test_where_hardly_any_call_is_legal_the_item_fails(suite, run):
@@ -262,29 +224,3 @@ def test_eager_that_never_ends_is_interrupted(suite, run):
     result = run()
     result.assert_outcomes(passed=1, failed=1)
     assert result.ret == 1
-
-
-def test_a_while_that_never_ends_is_no_legal_call(suite, run):
-    suite(
-        "class Spin(nn.Module):\n"
-        "    def forward(self, x):\n"
-        "        while len(x) == 4: pass\n"
-        "        return x\n"
-        "@pytest.mark.torchexport('mirror')\n"
-        "def test_spin(x): Spin()(x)\n",
-    )
-    result = run("-v")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*eager accepts batch <= 3*"])
-
-
-def test_property_based_tests_may_be_marked_too(suite, run):
-    suite(
-        "from hypothesis import given, settings, strategies as st\n"
-        "@pytest.mark.torchexport('mirror', 'liar')\n"
-        "@settings(max_examples=3, deadline=None)\n"
-        "@given(st.integers(2, 4))\n"
-        "def test_net(n):\n"
-        "    Net()(torch.zeros(n, 3))\n"
-    )
-    run().assert_outcomes(passed=1, failed=1)

@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from slow import slow
 
 from pytest_torchexport.results.verdict import Verdict
 
@@ -53,14 +52,6 @@ def custom(suite, library):
         suite(CUSTOM.replace("team_ops", name), fakes=False, **ini)
 
     return write
-
-
-def test_the_setting_is_written_as_in_the_configuration_file(custom, run, pytester):
-    custom("team_ops_toml")
-    (pytester.path / "tox.ini").unlink()
-    pytester.makepyprojecttoml("[tool.pytest.ini_options]\n")
-    said = '*set torchexport_runtime_imports = ["team_ops_toml"]'
-    run().stdout.fnmatch_lines([said.replace("[", "[[]")])
 
 
 @pytest.mark.parametrize("flags", [(), ("--torchexport-isolate",)], ids=["", "isolated"])
@@ -169,77 +160,3 @@ def test_what_follows_its_inputs_passes_and_says_what_was_not_checked(
     strict = run(REPORT, "--torchexport-strict")
     strict.assert_outcomes(failed=4)
     assert {verdict.failure for verdict in verdicts().values()} == {"Ineffective"}
-
-
-# -- what goes wrong on the way --------------------------------------------------------------------
-
-HALF = """
-from pytest_torchexport.targets.base import DirectArtifact
-
-def save(self, directory):
-    (directory / "model.pt").write_bytes(b"half")
-    raise OSError(28, "No space left on device")
-
-DirectArtifact.save = save
-"""
-TWO = """
-@pytest.mark.torchexport('trace')
-def test_net(): nn.Linear(3, 2)(torch.randn(2, 3))
-
-@pytest.mark.torchexport('onnx')
-def test_after(): nn.Linear(3, 2)(torch.randn(2, 3))
-"""
-
-
-@slow
-def test_a_disk_that_is_full_is_told_and_the_run_goes_on(suite, run_apart, pytester, text_of):
-    suite(TWO, fakes=False)
-    pytester.makeconftest(HALF)
-    result = run_apart()
-    result.assert_outcomes(failed=1, passed=1)
-    text = text_of(result)
-    assert "Ineffective: on this machine the disk is full: OSError: [Errno 28]" in text
-    assert "next step: TMPDIR must name a directory that has space" in text
-    assert "please report it" not in text
-
-
-OWN = """
-from typing import Tuple
-
-class Own(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.scale = torch.full((3,), 2.0)
-
-    def __deepcopy__(self, memo):
-        return type(self)().train(self.training)
-
-    @torch.jit.export
-    def __getstate__(self) -> Tuple[torch.Tensor, bool]:
-        return self.scale * 1.5, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: Tuple[torch.Tensor, bool]) -> None:
-        self.scale = state[0]
-        self.training = state[1]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.scale
-
-@pytest.mark.torchexport('script')
-def test_net(): Own()(torch.randn(2, 3))
-"""
-
-
-def test_the_report_and_the_terminal_say_where_the_file_is(suite, run, pytester, verdicts, text_of):
-    suite(OWN, fakes=False)
-    result = run(REPORT)
-    result.assert_outcomes(failed=1)
-    verdict = verdicts()["script"]
-    assert verdict.failure == "RoundTripDiffers"
-    assert verdict.kept == ".torchexport/test_it.py-test_net-script-cpu/model.pt"
-    assert f"kept     {verdict.kept}" in text_of(result)
-    loaded = torch.jit.load(pytester.path / verdict.kept)
-    assert torch.equal(loaded(torch.ones(3)), torch.full((3,), 3.0))
-    run(REPORT, "-k", "nothing")
-    assert (pytester.path / verdict.kept).is_file()

@@ -98,14 +98,6 @@ def test_an_interrupt_while_tests_run_names_what_was_called(suite, run):
     ]
 
 
-def test_a_path_that_is_not_there_is_an_error_of_pytest_alone(suite, run, text_of):
-    suite(SUITE)
-    result = run("--torchexport-survey", "missing.py")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "file or directory not found: missing.py" in text_of(result)
-    assert "torchexport survey" not in text_of(result)
-
-
 def test_what_has_no_time_left_is_said(suite, run, monkeypatch):
     monkeypatch.setattr(survey, "SECONDS", 0.5)
     suite(SUITE)

@@ -68,10 +68,6 @@ def begun_elsewhere(cache):
             other.kill()
 
 
-def test_an_item_that_was_never_run_has_not_died(cache):
-    assert not CrashMarker(cache, NODE).why_isolated
-
-
 def run(cache):
     """Run the item in this session; return why it was isolated."""
     running = CrashMarker(cache, NODE)
@@ -105,23 +101,12 @@ def test_an_item_that_another_session_runs_now_has_not_died(cache):
     assert DIED in CrashMarker(cache, NODE).why_isolated
 
 
-def test_a_run_that_ended_isolates_the_item_for_good(cache):
-    with begun_elsewhere(cache):
-        pass
-    assert all(DIED in run(cache) for _ in range(4))
-
-
 def test_an_empty_mark_is_one_of_a_run_that_ended(cache):
     with begun_elsewhere(cache):
         pass
     (mark,) = marks(cache)
     mark.write_text("")
     assert run(cache) == DIED
-
-
-def test_without_a_cache_nothing_is_remembered():
-    assert not run(None)
-    assert not run(None)
 
 
 def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):

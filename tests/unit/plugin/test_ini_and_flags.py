@@ -111,15 +111,6 @@ def test_every_setting_has_a_wrong_value_above():
     assert {row.name for row in TABLE} == {name for name, _, _ in WRONG_INI}
 
 
-def test_every_setting_says_what_it_is_and_what_is_legal():
-    for row in TABLE:
-        assert row.help.endswith(".")
-        assert row.legal
-        assert row.ini == f"torchexport_{row.name}"
-        assert row.option.startswith("--torchexport-")
-        assert "_" not in row.option
-
-
 def test_the_nearest_name_is_offered_only_where_one_is_near():
     assert nearest("onx", ["onnx", "trace"]) == " Did you mean 'onnx'?"
     assert nearest("zzz", ["onnx"]) == ""

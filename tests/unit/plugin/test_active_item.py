@@ -1,11 +1,11 @@
-"""plugin/kept.py: the directories of items, and what is removed from among them."""
+"""plugin/active_item.py: the directories of items, and what is removed from among them."""
 
 import os
 import time
 
 import pytest
 
-from pytest_torchexport.plugin.kept import kept_in, retained, tidy
+from pytest_torchexport.plugin.active_item import kept_in, retained, tidy
 from pytest_torchexport.results.json import HALF
 
 NAMES = [
