@@ -5,7 +5,7 @@ pytest loads this file at every start: what a marker needs is imported once ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -112,8 +112,9 @@ def default_devices() -> tuple[str, ...]:
     return ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
 
 
-def parameters(of_test: Sequence[Variant]) -> Iterator[Any]:
-    """Yield parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
+def parameters(of_test: Sequence[Variant]) -> list[Any]:
+    """Return parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
+    values = []
     for variant in of_test:
         marks = [
             pytest.mark.xfail(
@@ -121,7 +122,8 @@ def parameters(of_test: Sequence[Variant]) -> Iterator[Any]:
             )
             for cls, reason in variant.xfail
         ]
-        yield pytest.param(variant, id=variant.id, marks=marks)
+        values.append(pytest.param(variant, id=variant.id, marks=marks))
+    return values
 
 
 def select_shard(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
