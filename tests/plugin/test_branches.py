@@ -30,10 +30,3 @@ def test_too_little_branch_coverage_fails_by_flag_and_by_ini(suite, run):
     suite(GATED, torchexport_min_branch_coverage="80")
     run().assert_outcomes(failed=1)
     run("--torchexport-min-branch-coverage", "75").assert_outcomes(passed=1)
-
-
-def test_the_check_can_be_left_out(suite, run):
-    suite(GATED.replace("'script'", "'script', checks=['parity']"))
-    result = run("-v", "--torchexport-min-branch-coverage", "80")
-    result.assert_outcomes(passed=1)
-    assert "branches " not in text_of(result)

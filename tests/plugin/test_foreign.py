@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from slow import slow
 
 SUITE = """
 @pytest.fixture
@@ -99,62 +98,3 @@ def test_a_file_is_skipped_where_it_does_not_belong(judged):
     result, text = judged(TRACED, "'trace', 'script', 'export', 'onnx'")
     result.assert_outcomes(passed=2, skipped=2)
     assert "not applicable: a .pt file is judged by trace and script" in text
-
-
-def test_the_limits_are_those_of_the_settings(judged):
-    result, text = judged(built("boast_pt"), "'script'", torchexport_memory_limit=2500)
-    result.assert_outcomes(failed=1)
-    assert "exhausted its memory limit of 2500 MB (torchexport_memory_limit)" in text
-
-
-USES_IT = """
-import foreign_ops
-
-class Doubles(nn.Module):
-    def forward(self, x):
-        return torch.ops.foreign_ops.double(x) + 1
-
-@pytest.mark.torchexport('export')
-def test_file(torchexport, tmp_path, x):
-    model = Doubles().eval()
-    shapes = ({0: torch.export.Dim('b')},)
-    torch.export.save(torch.export.export(model, (x,), dynamic_shapes=shapes), tmp_path / 'net.pt2')
-    torchexport.check_artifact(tmp_path / 'net.pt2', model, x)
-"""
-
-
-@pytest.mark.parametrize("declared", [pytest.param(True, marks=slow), False])
-def test_a_custom_operator_is_there_where_it_is_declared(
-    library, suite, run_apart, text_of, declared
-):
-    ini = {"torchexport_runtime_imports": "foreign_ops"} if declared else {}
-    suite(USES_IT, **ini)
-    library("foreign_ops")
-    result = run_apart()
-    text = text_of(result)
-    result.assert_outcomes(**{"passed" if declared else "failed": 1})
-    if not declared:
-        assert "foreign_ops::double is registered at foreign_ops.py" in text
-        assert "add foreign_ops to torchexport_runtime_imports" in text
-
-
-@pytest.mark.parametrize("declared", [False, True])
-def test_a_script_that_declares_no_size_dynamic_is_told(suite, run, text_of, declared):
-    shapes = "{'input': {0: torch.export.Dim('batch', max=8)}}" if declared else "None"
-    suite(
-        f"""
-@pytest.mark.torchexport("export")
-def test_file(torchexport, tmp_path):
-    net, x = nn.Linear(3, 2).eval(), torch.randn(2, 3)
-    program = torch.export.export(net, (x,), dynamic_shapes={shapes})
-    torch.export.save(program, tmp_path / "net.pt2")
-    torchexport.check_artifact(tmp_path / "net.pt2", net, x)
-""",
-        fakes=False,
-        torchexport_max_examples=2,
-    )
-    result = run("--show-capture=no")
-    result.assert_outcomes(passed=declared, failed=not declared)
-    text = text_of(result)
-    assert ("most likely did not declare it dynamic" in text) is not declared
-    assert ("give dynamic_shapes to the exporter" in text) is not declared

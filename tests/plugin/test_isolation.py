@@ -249,24 +249,6 @@ def _is_kept(path):
     assert "-> Tensor:" in torch.jit.load(path).code
 
 
-@slow
-def test_with_xdist_it_is_the_same_and_nothing_is_left_behind(
-    suite, run_apart, pytester, verdicts, own_tmp
-):
-    suite(SUITE, fakes=False, **LIMITS)
-    result = run_apart("-n", "2", "--torchexport-isolate", REPORT)
-    result.assert_outcomes(failed=4, passed=1)
-    found = verdicts()
-    assert all(verdict.isolated for verdict in found.values())
-    assert found["test_after"].status == "passed"
-    assert found["test_reads"].reason == "it was killed by SIGSEGV"
-    assert found["test_hangs"].failure == "ArtifactHung"
-    assert found["test_hangs"].call.startswith("x=float32[3, 3]")
-    for name in ("test_reads", "test_reads_at_once", "test_allocates", "test_hangs"):
-        _is_kept(pytester.path / found[name].kept)
-    assert left_behind(own_tmp) == []
-
-
 OPS = """
 import os, signal, time, torch
 

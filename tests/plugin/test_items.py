@@ -271,37 +271,6 @@ def test_unittest_methods_run_all_targets_after_the_body(suite, run, text_of):
     assert row.split()[1:] == ["ok", "FAILED", "FAILED"]
 
 
-SEVERAL = """
-import unittest
-
-@pytest.mark.torchexport('raiser', shapes={'x': '...'})
-def test_one_fails():
-    for rows in (1, 3, 2):
-        Net()(torch.ones(rows, 3))
-
-@pytest.mark.torchexport('refuser')
-class TestNets(unittest.TestCase):
-    def test_all_are_refused(self):
-        for rows in (1, 3, 2):
-            with self.subTest(rows=rows):
-                Net()(torch.ones(rows, 3))
-"""
-
-
-def test_one_of_several_modules_of_a_class_is_named_and_a_refusal_of_all_is_said_once(
-    suite, run, text_of
-):
-    suite(SEVERAL)
-    result = run("-v")
-    text = text_of(result)
-    assert "subject  Net (2nd of 3) on raiser-cpu: " in text
-    line = "2nd of 3 recorded Net, called with float32[3, 3]: test_it.py:10  Net()(torch.ones(rows"
-    assert f"  subject  {line}" in text
-    assert text.count("subject  Net (all 3) on refuser-cpu: ") == 1
-    assert text.count("reason   ValueError: no such operator: frobnicate") == 1
-    assert "test_one_fails[raiser-cpu] Net (3rd of 3): passed" in text
-
-
 def test_a_marker_inside_pytest_param_is_a_usage_error(suite, run, text_of):
     suite(
         "@pytest.mark.parametrize('n', [1, pytest.param(2, marks=pytest.mark.torchexport)])\n"
@@ -404,10 +373,3 @@ def test_a_method_whose_layers_alone_were_checked_is_named_with_the_next_step(
     result.assert_outcomes(passed=1)
     words = f"only Linear was checked, which Auto.{called}, test_it.py:*"
     result.stdout.fnmatch_lines([f"warn: *{words} itself was not. {step}"])
-
-
-def test_a_method_whose_layers_alone_were_checked_fails_under_strict(suite, run):
-    suite(ENCODES.replace("CALLED", "encode"))
-    result = run("--torchexport-strict")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*only Linear was checked, which Auto.encode*"])

@@ -133,24 +133,6 @@ def test_in_ci_the_files_are_written_for_somebody_to_commit_and_the_items_stay_r
     assert known() == {}
 
 
-@pytest.mark.parametrize(
-    "left_out",
-    [
-        ["-k", "mirror"],
-        ["--torchexport-targets=mirror"],
-        ["--runxfail"],
-        ["--ignore=test_it.py"],
-    ],
-)
-def test_what_did_not_run_is_kept(suite, run, known, pytester, left_out):
-    suite(SUITE)
-    run(*CREATE)
-    before = known()
-    replaced_target(pytester, "module")
-    run(TIGHTEN, *left_out)
-    assert known() == before
-
-
 def test_an_entry_of_a_test_that_is_gone_is_named_and_kept(suite, run, text_of, known, pytester):
     suite(SUITE)
     run(*CREATE)

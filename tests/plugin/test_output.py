@@ -74,26 +74,6 @@ def test_the_table_at_the_end_is_tests_by_targets(suite, run):
     )
 
 
-def test_the_summary_says_what_ok_does_not_cover(suite, run, pytester):
-    suite(
-        "pytestmark = pytest.mark.torchexport('mirror')\n"
-        "def test_net(x): Net()(x)\n"
-        "def test_idle(): pass\n"
-        "def test_exports(torchexport, x): torchexport.export(Net(), x)\n"
-    )
-    result = run("--torchexport-report=json:found.json")
-    result.stdout.fnmatch_lines(
-        [
-            "not covered: only batch varied in 1 of 1 item: say which others do with shapes=",
-            "not covered: no float left the example's scale in 1 of 1 item: say which are legal with values=",
-            "not covered: 2 items checked nothing (test_idle, test_exports)",
-        ]
-    )
-    items = json.loads((pytester.path / "found.json").read_text())["items"]
-    left_out = [item["verdicts"][0]["uncovered"] for item in items if item["verdicts"]]
-    assert left_out == [{"fixed_sizes": True, "open_dims": [], "same_scale": True, "tied": []}]
-
-
 def test_quiet_has_no_table_and_an_unrelated_run_neither(suite, run):
     suite(TABLE)
     run("-q").stdout.no_fnmatch_line("*= torchexport =*")
@@ -185,18 +165,3 @@ def test_a_failure_that_no_target_is_to_blame_for_is_printed_once(suite, run, te
     reported = json.loads((pytester.path / "report.json").read_text())["items"]
     assert len(reported) == 10
     assert (pytester.path / "report.xml").read_text().count("too small") >= 4
-
-
-def test_failures_of_one_test_that_may_depend_on_the_target_are_printed_each(suite, run, text_of):
-    suite("""
-@pytest.mark.torchexport('mirror', 'liar')
-def test_own(torchexport):
-    assert torchexport.target == 'none'
-
-@pytest.mark.torchexport('raiser', 'liar')
-def test_targets(): Net()(torch.zeros(2, 3))
-""")
-    result = run()
-    result.assert_outcomes(failed=4)
-    assert "above" not in text_of(result)
-    assert "the same on" not in text_of(result)

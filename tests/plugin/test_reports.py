@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import metadata
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -96,29 +95,6 @@ def test_a_report_that_cannot_be_written_is_a_usage_error_before_the_first_test(
     assert "1 passed" not in text
 
 
-TOY_FORMAT = """
-from pytest_torchexport.results.reports import FORMATS
-
-def count(results):
-    verdicts = [verdict for result in results.items for verdict in result.verdicts]
-    failed = sum(verdict.status == "failed" for verdict in verdicts)
-    return f"{failed} of {len(verdicts)} verdicts failed on torch {results.environment['torch']}"
-
-FORMATS["toy"] = count
-"""
-
-
-def test_a_format_of_a_conftest_is_written_beside_json(suite, run, pytester):
-    suite(SUITE)
-    conftest = pytester.path / "conftest.py"
-    conftest.write_text(conftest.read_text() + TOY_FORMAT)
-    run("--torchexport-report=toy:out.txt", "--torchexport-report=json:out.json")
-    assert (
-        pytester.path / "out.txt"
-    ).read_text() == f"1 of 5 verdicts failed on torch {metadata.version('torch')}"
-    check_document(json.loads((pytester.path / "out.json").read_text()))
-
-
 def properties(pytester):
     root = ET.parse(pytester.path / "junit.xml").getroot()
     return {
@@ -140,14 +116,6 @@ def test_junit_has_the_verdicts_and_the_text(suite, run, pytester):
     assert "2 of 2 elements of" in text
     assert "not applicable: only for functions" in text
     assert "run.py" not in text
-
-
-def test_collect_only_loads_no_model_and_writes_no_verdict(suite, run, pytester):
-    suite(SUITE)
-    result = run("--collect-only", "--torchexport-report=json:report.json")
-    assert result.ret == 0
-    result.stdout.no_fnmatch_line("*= torchexport =*")
-    assert json.loads((pytester.path / "report.json").read_text())["items"] == []
 
 
 def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, run, pytester):
@@ -229,27 +197,6 @@ def test_a_run_that_is_killed_keeps_its_verdicts_and_is_not_complete(
         "test_first[mirror-cpu]",
         "test_second[mirror-cpu]",
     ]
-
-
-STOPS = """
-@pytest.mark.torchexport('mirror')
-def test_first(x): Net()(x)
-
-def test_plain(): assert False
-
-@pytest.mark.torchexport('mirror')
-def test_last(x): Net()(x)
-"""
-
-
-@pytest.mark.parametrize(("flags", "complete"), [((), True), (("-x",), False)], ids=str)
-def test_a_run_that_a_failed_test_stops_is_not_complete(suite, run, pytester, flags, complete):
-    suite(STOPS)
-    run("--torchexport-report=json:report.json", *flags)
-    document = json.loads((pytester.path / "report.json").read_text())
-    assert document["complete"] is complete
-    assert (len(document["items"]) == 2) is complete
-    assert [item["outcome"] for item in document["items"]][:1] == ["passed"]
 
 
 # -- items with subtests ---------------------------------------------------------------------------

@@ -127,34 +127,3 @@ def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester)
     (verdict,) = json.loads(report.read_text())["items"][0]["verdicts"]
     assert [cause["kind"] for cause in verdict["diagnosis"]["causes"]] == ["baked value"]
     assert len(directories(pytester)) == 1
-
-
-ELSEWHERE = """
-class Scaled(nn.Module):
-    def forward(self, x): return x * 2
-
-class Other(nn.Module):
-    def forward(self, x): return x * 3
-
-@pytest.mark.torchexport('trace')
-def test_file(torchexport, tmp_path):
-    path = tmp_path / 'net.pt'
-    if {there}:
-        torch.jit.trace(Other(), torch.ones(2, 3)).save(str(path))
-    torchexport.check_artifact(path, Scaled(), torch.ones(2, 3))
-"""
-
-
-@pytest.mark.parametrize(("there", "call"), [(True, ["call.npz"]), (False, [])])
-def test_of_a_file_from_elsewhere_the_call_is_kept_and_no_script(
-    suite, run, pytester, text_of, there, call
-):
-    suite(ELSEWHERE.format(there=there), fakes=False)
-    result = run("-v")
-    result.assert_outcomes(failed=1)
-    assert "not kept of this failure" not in text_of(result)
-    (directory,) = directories(pytester)
-    assert sorted(path.name for path in directory.iterdir()) == [
-        *call,
-        "verdict.json",
-    ]

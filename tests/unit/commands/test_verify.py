@@ -75,18 +75,6 @@ def test_sizes_that_were_not_verified_are_refused(call):
     assert status == 1
 
 
-def test_a_verdict_that_is_no_pass_is_refused(call):
-    status, out, _ = call(status="failed")
-    assert (status, out) == (1, "shipped: model.pt: its verdict is 'failed'\n")
-
-
-def test_sizes_of_several_dims_without_the_flag_show_how_they_are_given(call):
-    status, _, err = call("--sizes=batch=1..8", "heads=64")
-    assert status == 2
-    assert "verify [-h] DIR [--sizes NAME=LOW..HIGH] [--sizes ...]" in err
-    assert call("--sizes=batch=1..8", "--sizes=batch=16")[0] == 0
-
-
 def test_a_manifest_that_is_missing_or_cannot_be_read_is_status_2(call):
     status, out, err = call(text="{")
     assert (status, out) == (2, "")

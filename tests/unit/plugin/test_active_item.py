@@ -55,13 +55,6 @@ def test_the_failures_of_the_last_runs_are_kept(tmp_path):
     assert (tmp_path / ".torchexport" / ".gitignore").read_text() == "*\n"
 
 
-@pytest.mark.parametrize("there", ["nothing", "a file"])
-def test_a_directory_that_cannot_be_tidied_is_no_error(tmp_path, there):
-    if there == "a file":
-        (tmp_path / ".torchexport").write_text("")
-    tidy(kept_in(tmp_path, "a"), "1", 3)
-
-
 @pytest.mark.parametrize(
     ("ini", "flags", "count"),
     [

@@ -101,14 +101,6 @@ def test_an_item_that_another_session_runs_now_has_not_died(cache):
     assert DIED in CrashMarker(cache, NODE).why_isolated
 
 
-def test_an_empty_mark_is_one_of_a_run_that_ended(cache):
-    with begun_elsewhere(cache):
-        pass
-    (mark,) = marks(cache)
-    mark.write_text("")
-    assert run(cache) == DIED
-
-
 def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):
     def mkdir(name):
         raise PermissionError(name)
@@ -116,15 +108,3 @@ def test_a_cache_that_cannot_be_written_to_is_none(cache, monkeypatch):
     monkeypatch.setattr(cache, "mkdir", mkdir)
     assert not run(cache)
     assert not run(cache)
-
-
-def test_a_cache_that_is_full_or_cleared_meanwhile_is_no_error(cache):
-    running = CrashMarker(cache, NODE)
-    running.begin()
-    (mark,) = marks(cache)
-    mark.unlink()
-    mark.parent.rmdir()
-    running.begin()
-    running.end()
-    running.end()
-    assert marks(cache) == []

@@ -8,7 +8,6 @@ import pytest
 from wrong_settings import WRONG_INI
 
 from pytest_torchexport.config.settings import TABLE, Settings
-from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.plugin import ini_and_flags
 
 
@@ -109,10 +108,3 @@ def test_a_wrong_flag_is_a_usage_error_with_what_is_legal(config_of, flag, parts
 
 def test_every_setting_has_a_wrong_value_above():
     assert {row.name for row in TABLE} == {name for name, _, _ in WRONG_INI}
-
-
-def test_the_nearest_name_is_offered_only_where_one_is_near():
-    assert nearest("onx", ["onnx", "trace"]) == " Did you mean 'onnx'?"
-    assert nearest("zzz", ["onnx"]) == ""
-    assert nearest(3, ["onnx"]) == ""
-    assert nearest("x", []) == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sample import SAMPLE, failed, item, known_and_fixed, recorded, run_of, verdict
+from sample import SAMPLE, failed, item, known_and_fixed, run_of, verdict
 
 from pytest_torchexport.results.changes import causes, delta
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
@@ -30,15 +30,6 @@ def test_one_line_that_fails_several_items_is_one_cause_and_the_largest_comes_fi
         ["a[trace-cpu]", "b[onnx-cpu]"],
         ["c[trace-cpu]"],
     ]
-
-
-def test_failures_of_which_nothing_is_known_are_grouped_only_if_they_say_the_same():
-    unknown = {"where": None, "diagnosis": Diagnosis(), "failure": "OutputsDiffer", "reason": ""}
-    items = [
-        item(name, failed(subject=subject, **unknown))
-        for name, subject in [("a", "Net"), ("b", "Net"), ("c", "Other")]
-    ]
-    assert grouped(*items) == [["a[trace-cpu]", "b[trace-cpu]"], ["c[trace-cpu]"]]
 
 
 def test_a_known_defect_of_another_package_is_one_cause():
@@ -104,15 +95,6 @@ def test_another_failure_says_what_it_was():
     assert kinds([FAILED], [item("a", failed(where=SourceLine("net.py", 12, "if x.any():")))]) == [
         "other failure"
     ]
-
-
-def test_one_module_that_is_not_called_any_more_is_not_checked():
-    both = item("a", verdict(recorded=recorded(1)), verdict(recorded=recorded(2)), outcome="passed")
-    one = item("a", verdict(recorded=recorded(1)))
-    assert lines([both], [one]) == [
-        "not checked: a[trace-cpu] Net (2nd of 2): passed before; not called any more"
-    ]
-    assert kinds([both], [BODY]) == ["new failure"]
 
 
 def test_two_equal_runs_have_no_change():

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pytest_torchexport.results import html
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import ItemResult, RunResults
 
 
@@ -120,26 +119,6 @@ def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
 
 
 # -- what it says ------------------------------------------------------------------------------------
-
-
-def test_an_item_says_every_line_of_its_report_in_the_same_order():
-    for number, item in enumerate(sample_run.ITEMS, 1):
-        for verdict in item.verdicts:
-            if verdict.status != "failed" or "evil" in item.nodeid or verdict.recorded:
-                continue
-            text, at = " ".join(PARSED.texts[f"i{number}"].split()), 0
-            for line in failure_text(verdict, item.nodeid).splitlines():
-                words = " ".join(line[11:].split()) if line.startswith("  ") else line
-                assert words in text[at:], words
-                at = text.index(words, at) + len(words)
-
-
-def test_a_cause_of_many_items_names_some_and_counts_the_others():
-    items = [sample_run.item(f"t.py::test_{n}[trace-cpu]", sample_run.FROZEN) for n in range(30)]
-    shown = html.render(run_of(*items)).partition("class=causes")[2].partition("</details>")[0]
-    assert "1 cause of failures" in shown
-    assert shown.count("<a ") == html.MAX_LINKS
-    assert f"and {30 - html.MAX_LINKS} more" in shown
 
 
 def test_what_changed_since_an_earlier_run_comes_first_and_leads_to_its_items():

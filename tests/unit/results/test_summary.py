@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_torchexport.results.summary import NAME_TARGETS, not_covered_lines, summary_lines, table
-from pytest_torchexport.results.verdict import ItemResult, Recorded, SeededBug, Uncovered, Verdict
+from pytest_torchexport.results.summary import NAME_TARGETS, not_covered_lines, summary_lines
+from pytest_torchexport.results.verdict import ItemResult, SeededBug, Uncovered, Verdict
 
 
 def verdict(target="trace", status="passed", device="cpu", **fields):
@@ -12,33 +12,6 @@ def verdict(target="trace", status="passed", device="cpu", **fields):
 
 def result(nodeid, *verdicts, outcome=None):
     return ItemResult(nodeid, outcome or verdicts[0].status, verdicts)
-
-
-def test_rows_are_tests_and_columns_are_variants():
-    results = [
-        result("t.py::test_a[trace-cpu-1]", verdict()),
-        result("t.py::test_a[1-script-cuda1]", verdict("script", device="cuda:1")),
-        result("t.py::test_b[trace-cpu]", verdict(status="failed"), outcome="xfailed"),
-    ]
-    assert table(results) == (
-        {
-            "t.py::test_a[1]": {"trace-cpu": "passed", "script-cuda:1": "passed"},
-            "t.py::test_b": {"trace-cpu": "xfailed"},
-        },
-        ["trace-cpu", "script-cuda:1"],
-    )
-
-
-def test_a_reason_of_one_of_several_recorded_modules_names_it():
-    def numbered(number, **fields):
-        recorded = Recorded(number=number, count=2, call="float32[2]", where=None)
-        return verdict(recorded=recorded, **fields)
-
-    weak = [numbered(1), numbered(2, ineffective=("constant output",))]
-    both = [numbered(number, cautions=("eager returns nan",)) for number in (1, 2)]
-    lines = list(summary_lines([result("t.py::a", *weak), result("t.py::b", *both)]))
-    assert "warn: t.py::a Net (2nd of 2): constant output" in lines
-    assert "warn: t.py::b: eager returns nan" in lines
 
 
 def test_a_refusal_by_a_target_that_nobody_named_says_how_to_make_it_a_failure():
