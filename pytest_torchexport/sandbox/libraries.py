@@ -41,6 +41,8 @@ def library_named(name: str) -> Library:
 
 @dataclass
 class Threads:
+    """How many threads an artifact may use; with more than one it runs as it is served."""
+
     allowed: int = 1
 
     @property
@@ -49,7 +51,6 @@ class Threads:
 
 
 THREADS = Threads()
-
 
 _LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
 # A requirement begins with a name:
@@ -64,9 +65,10 @@ def library_directories() -> tuple[str, ...]:
     What they require is included. Other packages in such a directory become importable too: they
     were installed beside torch.
     """
-    usual = {os.path.realpath(path) for path in (*site.getsitepackages(), *_own())}
-    found: dict[str, None] = {}
-    known, names = set(_LIBRARIES), list(_LIBRARIES)
+    own = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    usual = {os.path.realpath(path) for path in (*site.getsitepackages(), *own)}
+    directories: dict[str, None] = {}
+    names = [*_LIBRARIES]  # grows by what they require
     for name in names:
         try:
             distribution = metadata.distribution(name)
@@ -75,14 +77,9 @@ def library_directories() -> tuple[str, ...]:
         directory = os.path.realpath(str(distribution.locate_file("")))
         if directory in usual:
             continue  # and so is what it requires, which the same installer put there
-        found.setdefault(directory)
+        directories.setdefault(directory)
         for requirement in distribution.requires or ():
             required = _NAME.match(requirement)
-            if required is not None and "extra ==" not in requirement and required[0] not in known:
-                known.add(required[0])
+            if required is not None and "extra ==" not in requirement and required[0] not in names:
                 names.append(required[0])
-    return tuple(found)
-
-
-def _own() -> tuple[str, ...]:
-    return sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
+    return tuple(directories)
