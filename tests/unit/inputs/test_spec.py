@@ -63,19 +63,6 @@ def test_a_call_that_does_not_fit_the_signature_is_a_spec_error():
         spec_of(model, torch.randn(2))
 
 
-def test_the_call_is_rebuilt_from_its_leaves():
-    spec = model_spec()
-    call = build(spec, example_recipe(spec))
-    assert call is not None
-    assert list(call.kwargs) == ["batch", "scale"]
-    assert call.kwargs["scale"] == 2.0
-    assert isinstance(call.args[1], list)
-    flat = [leaf for _, leaf in spec.flatten(call)]
-    wanted = [leaf for _, leaf in spec.flatten(spec.example)]
-    for left, right in zip(flat, wanted, strict=True):
-        assert left is right or torch.equal(torch.as_tensor(left), torch.as_tensor(right))
-
-
 def test_what_is_assumed_is_said_in_sentences():
     spec = spec_of(
         lambda ids, x, n, name, nothing: x,
