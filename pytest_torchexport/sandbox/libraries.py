@@ -41,7 +41,7 @@ def library_named(name: str) -> Library:
 
 @dataclass
 class Threads:
-    """How many threads an artifact may use; with more than one it runs as it is served."""
+    """The number of threads that an artifact may use. With several it runs as it is served."""
 
     allowed: int = 1
 
