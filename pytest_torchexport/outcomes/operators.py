@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -47,15 +46,14 @@ def dispatched(handle: Handle) -> Iterator[None]:
 class Operation:
     """One operator that is about to run, and its arguments.
 
-    ``number`` counts those of its name in a run, and ``ordinal`` all, both from 1. ``where``: the
-    user's line, if somebody looked.
+    ``number`` counts those of its name in a run, from 1. ``where``: the user's line, if somebody
+    looked.
     """
 
     func: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     number: int = 0
-    ordinal: int = 0
     where: SourceLine | None = None
 
     def run(self) -> Any:
@@ -123,10 +121,9 @@ class Operation:
 def operations(run: Callable[[Operation], Any]) -> AbstractContextManager[None]:
     """Replace each operator of the block by ``run(operation)``, numbered from 1 by its name."""
     counts: Counter[str] = Counter()
-    ordinals = itertools.count(1)
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operation = Operation(func, args, kwargs, ordinal=next(ordinals))
+        operation = Operation(func, args, kwargs)
         counts[operation.name] += 1
         operation.number = counts[operation.name]
         return run(operation)

@@ -141,8 +141,7 @@ class Step:
 
     ``name``: ``view`` for ``aten::view`` and ``aten::view_``. ``arguments`` are its arguments by
     name, with a Source for each tensor. ``sources`` are the numbers of the steps that they come
-    from. ``results`` are what was kept of its results; empty if it raised. ``ordinal``: which
-    operator of the run it is, counted from 1, with those that are no steps.
+    from. ``results`` are what was kept of its results; empty if it raised.
 
     ``where`` is the user's line, ``via`` the library's Python function that called the operator
     (``dropout``), ``module`` the path of the submodule that ran. ``draws``: it drew random numbers.
@@ -155,7 +154,6 @@ class Step:
     arguments: Mapping[str, Any]
     sources: frozenset[int]
     results: tuple[Any, ...]
-    ordinal: int = 0
     where: SourceLine | None = None
     via: str = ""
     module: str = ""
@@ -322,7 +320,6 @@ class _Recorder:
             operator=operation.func,
             arguments=arguments,
             sources=frozenset(_steps_in(arguments)),
-            ordinal=operation.ordinal,
             where=operation.where,
             via=via,
             module=self._stack[-1] if self._stack else "",
