@@ -13,8 +13,7 @@ import shutil
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from pytest_torchexport.outcomes.observe import (
     raised,
 )
 from pytest_torchexport.outcomes.subject import unique_weight_of
-from pytest_torchexport.outcomes.texts import SHOWN, few, text_of
+from pytest_torchexport.outcomes.texts import SHOWN, text_of
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.failures import (
     ArtifactTooLarge,
@@ -51,33 +50,19 @@ from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
 from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.load_errors import remedy_of
-from pytest_torchexport.torch_private.memory import memory_of
 
 # The bytes that the program itself may take, beside its weights.
 PROGRAM = 2**20
-# Of the bytes of all names of weights, so many are in a file that stores each name.
-NEARLY = 0.9
 # Parts of the files that take a smaller share of them are not named.
 SMALL = 0.01
 NO_FILE = (
     "the size was not limited: no file was made (for that, round_trip has to be among the checks, "
     "and the clean process has to know the target)"
 )
-TIED = "likely reason: weights that share memory are stored once per name"
-TIED_REMEDY = (
-    "next step: make them one Parameter (b.weight = a.weight, not b.weight.data = ...), which "
-    "exporters store once; or serve the file as it is and raise the limit"
-)
-OTHER = (
-    (
-        "likely reason: the program stores tensors that are no parameters or buffers (constants "
-        "that forward makes, or that the export computed), loops that were unrolled, or weights in "
-        "a wider dtype"
-    ),
-    (
-        "next step: look at the largest parts; make constants inside forward from their sizes, or "
-        "register them as buffers"
-    ),
+NEXT = (
+    "next step: store each weight once (b.weight = a.weight, not b.weight.data = ...), make "
+    "constants inside forward from their sizes, or register them as buffers; or serve the file as "
+    "it is and raise the limit"
 )
 # A function reaches its weights in ways that are not known here.
 NO_MODULE = "the size was not limited: the subject is a function, and its weights are not known"
@@ -115,30 +100,22 @@ def save(case: Case) -> Case | None:
 
 
 def _moved(case: Case) -> SavedArtifact:
-    with ExitStack() as stack:
-        there = _directory(case, stack)
+    there = artifact_directory(case.plan.target)
+    try:
         path = _saved(case, there)
         home = artifact_directory(case.plan.target)
         for file in there.iterdir():
             file.rename(home / file.name)
-        return _artifact_at(case, home / path.name)
-
-
-def _artifact_at(case: Case, path: Path) -> SavedArtifact:
+    finally:
+        shutil.rmtree(there, ignore_errors=True)
     return SavedArtifact(
-        path=path,
+        path=home / path.name,
         plan=case.plan,
         blocked=case.blocked,
         thorough=case.reference.stateful,
         fresh=case.reference.fresh_each_call and is_scripted(case.artifact.module),
         gradients=case.reference.served is GradMode.GRAD,
     )
-
-
-def _directory(case: Case, stack: ExitStack) -> Path:
-    directory = artifact_directory(case.plan.target)
-    stack.callback(shutil.rmtree, directory, ignore_errors=True)
-    return directory
 
 
 def _saved(case: Case, directory: Path) -> Path:
@@ -150,7 +127,13 @@ def _saved(case: Case, directory: Path) -> Path:
             raise
         except Exception as error:
             machine.raise_fault(error)
-            raise _not_saved(error, directory) from None
+            reason, left = raised(error), ", ".join(_below(directory))
+            details = (f"and leaves {left} behind, half-written",) if left else ()
+            raise LoadFailed(
+                f"cannot be saved: {reason}",
+                details=(*remedy_of(reason.type, text_of(error)).lines, *details),
+                where=reason.where,
+            ) from None
     if isinstance(path, Path) and path.parent == directory and path.exists():
         return path
     wrote = ", ".join(_below(directory)) or "nothing"
@@ -160,18 +143,10 @@ def _saved(case: Case, directory: Path) -> Path:
     )
 
 
-def _not_saved(error: Exception, directory: Path) -> LoadFailed:
-    reason = raised(error)
-    left = ", ".join(_below(directory))
-    details = (f"and leaves {left} behind, half-written",) if left else ()
-    lines = (*remedy_of(reason.type, text_of(error)).lines, *details)
-    return LoadFailed(f"cannot be saved: {reason}", details=lines, where=reason.where)
-
-
-def _below(directory: Path) -> dict[str, Path]:
-    """Return all files below a directory by their relative names."""
+def _below(directory: Path) -> list[str]:
+    """Return the relative names of all files below a directory."""
     found = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    return {path.relative_to(directory).as_posix(): path for path in found}
+    return [path.relative_to(directory).as_posix() for path in found]
 
 
 def load(case: Case) -> Case | None:
@@ -189,7 +164,12 @@ def load(case: Case) -> Case | None:
             if session.problem is not None:
                 raise_not_loaded(session.problem, session.printed(), case.blocked)
             case = dataclasses.replace(case, saved=dataclasses.replace(case.saved, session=session))
-            _judge_file(case, session.found)
+            if pickled := session.found.get("pickled", ()):
+                case.log.note(
+                    f"the file holds pickles that name {', '.join(pickled)}: loading it runs code "
+                    "of these"
+                )
+            raise_if_unsound(session.found.get("problems", ()))
         except Ineffective:
             raise  # the machine's fault, which no skip of a later step is to hide
         except Failure as failure:
@@ -205,15 +185,6 @@ def _not_isolated(case: Case, failure: Failure) -> None:
     if case.plan.checks("round_trip") or not isinstance(failure, LoadFailed):
         raise failure
     case.log.note(f"not isolated: {failure}")
-
-
-def _judge_file(case: Case, found: Mapping[str, Any]) -> None:
-    pickled = found.get("pickled", ())
-    if pickled:
-        case.log.note(
-            f"the file holds pickles that name {', '.join(pickled)}: loading it runs code of these"
-        )
-    raise_if_unsound(found.get("problems", ()))
 
 
 # -- size ------------------------------------------------------------------------------------------
@@ -250,11 +221,7 @@ def require(case: Case) -> None:
         )
         raise ArtifactTooLarge(
             f"its files take {size}; the limit is {bytes_text(limit)}",
-            details=(
-                allowed,
-                *_largest(module, case.directory, size.files),
-                *_likely(module, size),
-            ),
+            details=(allowed, *_largest(module, case.directory, size.files), NEXT),
         )
 
 
@@ -267,7 +234,10 @@ def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Ite
     large = [key for key in found if bytes_of[key] > SMALL * files]
     most = sorted(large, key=bytes_of.__getitem__, reverse=True)[:SHOWN]
     own: dict[tuple[int, int], str] = {}
-    for name, tensor in _named(module):
+    for name, tensor in (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ):
         size = tensor.numel() * tensor.itemsize
         if is_plain(tensor) and any(size == key[0] for key in most):
             # The legacy ONNX exporter stores the weights of linear layers transposed.
@@ -293,35 +263,6 @@ def _stored_parts(directory: Path) -> Iterator[tuple[str, int, int]]:
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
                     yield entry.filename.partition("/")[2], entry.file_size, entry.CRC
-
-
-def _likely(module: torch.nn.Module, size: ArtifactSize) -> tuple[str, str]:
-    """Return the likely reason, and what to do."""
-    tied = [names for names in _names_by_memory(module) if len(names) > 1]
-    if not tied or size.files < NEARLY * _weight_by_name(module):
-        return OTHER
-    most = max(tied, key=len)
-    return f"{TIED}: {few(most)}", TIED_REMEDY
-
-
-def _names_by_memory(module: torch.nn.Module) -> list[list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
-    for name, tensor in _named(module):
-        memory = memory_of(tensor) if is_plain(tensor) else 0
-        if memory:  # empty tensors share none
-            found[memory].append(name)
-    return list(found.values())
-
-
-def _weight_by_name(module: torch.nn.Module) -> int:
-    return sum(tensor.numel() * tensor.itemsize for _, tensor in _named(module))
-
-
-def _named(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
 
 
 NOT_SHIPPED = (
@@ -360,19 +301,15 @@ def ship(case: Case) -> None:
         shutil.copytree(
             case.saved.path.parent, half, ignore=shutil.ignore_patterns("*.output"), symlinks=True
         )
-        half.chmod(0o777 & ~_umask())  # the directory that was copied is its owner's alone
+        mask = os.umask(0o022)
+        os.umask(mask)
+        half.chmod(0o777 & ~mask)  # the directory that was copied is its owner's alone
         judged = _manifest(case, half)
         write(half / manifest.NAME, manifest.render(judged))
         half.rename(place)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _manifest(case: Case, directory: Path) -> manifest.Manifest:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NoReturn
 
 import torch
 
@@ -21,7 +19,6 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.building import build, build_leaves, readable
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
-from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.judge.branch_table import (
     BranchResults,
@@ -37,7 +34,6 @@ from pytest_torchexport.judge.case import Case, explained
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
-from pytest_torchexport.targets.base import Artifact
 
 # Calls of the search for branches: so many, or so many per drawn call for a more thorough run. It
 # ends earlier if every outcome was taken.
@@ -64,7 +60,13 @@ def explore(case: Case) -> Case | None:
     if observed is None or not observed.branches():
         return None
     log, plan = case.log, case.plan
-    _note_what_is_not_followed(case, observed)
+    for name in observed.code.unread:
+        log.note(f"no source of {name}: of its conditions only those on tensors are seen")
+    for name in plan.settings.follow:
+        if name not in sys.modules:
+            log.note(f"torchexport_follow: nothing has imported {name}")
+    if not observed.code.complete:
+        log.note("forward leads to more functions than are followed: not all branches are known")
     with log.timed("explore"), log.during(Activity.EAGER):
         explored = _search(case, observed)
         if observed.drifted():
@@ -80,12 +82,11 @@ def explore(case: Case) -> Case | None:
             "looked for (torchexport_max_examples gives calls and time)"
         )
     plan.corpus.store(case.key, _kept(explored), shared=True)
-    artifact = case.artifact.facts.branches()
     found = BranchResults(
         spec=case.spec,
         observed=observed,
         explored=explored,
-        artifact=artifact,
+        artifact=case.artifact.facts.branches(),
     )
     return dataclasses.replace(case, branches=found)
 
@@ -118,17 +119,6 @@ def explore_artifact(case: Case) -> Case | None:
         corpus = _search(case, observed).corpus
     more = (found.recipe for found in corpus if any(key[0] in alone for key, _ in found.taken))
     return dataclasses.replace(case, branches=dataclasses.replace(branches, more=tuple(more)))
-
-
-def _note_what_is_not_followed(case: Case, observed: Observed) -> None:
-    note = case.log.note
-    for name in observed.code.unread:
-        note(f"no source of {name}: of its conditions only those on tensors are seen")
-    for name in case.plan.settings.follow:
-        if name not in sys.modules:
-            note(f"torchexport_follow: nothing has imported {name}")
-    if not observed.code.complete:
-        note("forward leads to more functions than are followed: not all branches are known")
 
 
 def _search(case: Case, observed: Observed) -> Explored:
@@ -168,81 +158,48 @@ def _kept(explored: Explored) -> list[dict[str, object]]:
 def attribute(case: Case) -> None:
     """Raise BranchFrozen if a branch is to blame for the failing calls.
 
-    Otherwise put the failing call first that is to be explained: the first on the example's own
-    path.
+    Otherwise put the failing call first that is to be explained: the first that no branch is to
+    blame for.
     """
-    branches = case.branches
-    if not isinstance(branches, BranchResults) or not case.log.failed:
+    branches, log = case.branches, case.log
+    if not isinstance(branches, BranchResults) or not log.failed:
         return
-    case.log.branches = branches.table()
-    with case.log.during(Activity.EAGER):  # observed calls; the judge says when the artifact runs
-        recipe, failure, goal = _to_explain(case, branches)
-        if goal is None:
-            case.log.failed.insert(0, (recipe, failure))
-            return
-        fault = Fault(case, branches, goal)
-        failure = explained(case, recipe, failure, as_well=fault.takes_the_same_turn)
-        raise fault.failure(failure)
+    log.branches = branches.table()
+    with log.during(Activity.EAGER):  # observed calls; the judge says when the artifact runs
+        blamed: list[tuple[Recipe, Failure, Goal]] = []
+        for recipe, failure in log.failed:
+            goal = _blamed(case, branches, recipe, failure, first=not blamed)
+            if goal is None:
+                log.failed.insert(0, (recipe, failure))
+                return
+            blamed.append((recipe, failure, goal))
+        recipe, failure, goal = blamed[0]
+        _raise_blamed(case, branches, goal, recipe, failure)
 
 
-def _to_explain(case: Case, branches: BranchResults) -> tuple[Recipe, Failure, Goal | None]:
-    """Return the failing call to explain, its failure, and the condition's outcome to blame.
+def _blamed(
+    case: Case, branches: BranchResults, recipe: Recipe, failure: Failure, *, first: bool
+) -> Goal | None:
+    """Return the outcome that a failing call is the fault of; None if it is of no branch.
 
-    It is the first call that no branch is to blame for; else the first, with its branch.
+    The ``first`` one is proved: an artifact that is exported at another call on the same path takes
+    the branch, and if it fails on the failing call too, a value was baked in.
     """
-    blamed: list[tuple[Recipe, Failure, Goal]] = []
-    conditions = branches.explored.conditions
-    loops = {key for key in branches.explored.seen if conditions[key[0]].loops}
-    for recipe, failure in case.log.failed:
-        found = branches.found(recipe)
-        if found is None or not may_be_frozen(failure):
-            return recipe, failure, None
-        goal = guilty(branches.example, found, branches.tried, loops)
-        if goal is None or not (blamed or _explains(case, branches, recipe, found)):
-            return recipe, failure, None
-        blamed.append((recipe, failure, goal))
-    return _on_the_examples_path(case, branches, blamed[0][0]) or blamed[0]
-
-
-def _on_the_examples_path(
-    case: Case, branches: BranchResults, recipe: Recipe
-) -> tuple[Recipe, Failure, None] | None:
-    """Return the example's values at the failing call's sizes, if they fail on its path."""
-    other = example_recipe(case.spec, recipe.sizes)
-    path = branches.path(other)
-    if path is None or path.decisions() != branches.example.decisions:
+    found = branches.found(recipe) if may_be_frozen(failure) else None
+    if found is None:
         return None
-    failure = case.judge.quietly(other)
-    return (other, failure, None) if failure is not None else None
-
-
-def _explains(case: Case, branches: BranchResults, failing: Recipe, found: Found) -> bool:
-    """Return True if the branch explains the failure.
-
-    That is so if an artifact exported at another call on the same path agrees on this call. Else a
-    value was baked in, and no condition is to blame.
-    """
-    other = _passing_twin(branches, failing, found) or _on_the_verge(branches, failing, found)
-    second = _exported_at(case, branches, other) if other is not None else None
-    if isinstance(second, str | None):
-        return True  # nothing speaks against it
-    return case.failure_of(second, failing) is None
-
-
-def _passing_twin(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
-    """Return a call on the same path on which the artifact is right.
-
-    Its sizes are the same, because an exporter may bake in sizes behind a branch as well.
-    """
-    passing = (item.found for item in branches.tried if not item.failed)
-    return next(
-        (
-            twin.recipe
-            for twin in passing
-            if twin.decisions == found.decisions and twin.recipe.sizes == failing.sizes
-        ),
-        None,
-    )
+    seen, conditions = branches.explored.seen, branches.explored.conditions
+    loops = {key for key in seen if conditions[key[0]].loops}
+    goal = guilty(branches.example, found, branches.tried, loops)
+    if goal is None or not first:
+        return goal
+    verge = _on_the_verge(branches, recipe, found)
+    call = build(case.spec, verge) if verge is not None else None
+    # torch.jit.trace does not survive an operation that raises: see CRASHES_ON_CAUGHT_ERRORS.
+    if call is None or branches.observed.catches:
+        return goal
+    second = case.exported_or_refused(call)
+    return goal if isinstance(second, str) or case.failure_of(second, recipe) is None else None
 
 
 def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
@@ -250,14 +207,12 @@ def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Rec
 
     None if no float lies between the two calls.
     """
-    far = build_leaves(branches.spec, failing)
-    near = build_leaves(branches.spec, example_recipe(branches.spec, failing.sizes))
-    if far is None or near is None:
-        return None
+    far = build_leaves(branches.spec, failing) or []
+    near = build_leaves(branches.spec, example_recipe(branches.spec, failing.sizes)) or []
     floats = [
         index
-        for index, leaf in enumerate(far)
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+        for index, (one, other) in enumerate(zip(near, far, strict=False))
+        if all(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() for leaf in (one, other))
     ]
     taken, missed, verge = 1.0, 0.0, None
     for _ in range(HALVINGS if floats else 0):
@@ -272,71 +227,35 @@ def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Rec
     return verge
 
 
-def _exported_at(case: Case, branches: BranchResults, recipe: Recipe) -> Artifact | str | None:
-    """Return the artifact made at another call.
+def _raise_blamed(
+    case: Case, branches: BranchResults, goal: Goal, recipe: Recipe, failure: Failure
+) -> NoReturn:
+    """Raise BranchFrozen for the smallest call with the same outcome.
 
-    If the exporter refuses, return its reason; if it is not asked, None.
+    The failure itself if the artifact has a branch there.
     """
-    call: Call | None = build(case.spec, recipe)
-    # torch.jit.trace does not survive an operation that raises: see CRASHES_ON_CAUGHT_ERRORS.
-    if call is None or branches.path(recipe) is None or branches.observed.catches:
-        return None
-    return case.exported_or_refused(call)
+    key, _ = goal
+    condition = branches.explored.conditions[key[0]]
+    example = branches.path(branches.example.recipe)
+    rounds = example.loops.get(key) if example is not None else None
 
-
-@dataclass(frozen=True)
-class Fault:
-    """The outcome of a condition that failing calls take, and the artifact does not."""
-
-    case: Case
-    branches: BranchResults
-    goal: Goal
-
-    def takes_the_same_turn(self, recipe: Recipe) -> bool:
+    def takes_the_same_turn(candidate: Recipe) -> bool:
         """Return True if a call takes the same outcome, clear of the condition's threshold."""
-        path = self.branches.path(recipe)
+        path = branches.path(candidate)
         if path is None:
             return False
-        key, _ = self.goal
-        if self.branches.explored.conditions[key[0]].loops:
-            return path.loops.get(key) != self._rounds
-        events = [event for event in path.events if (event.key, event.outcome) == self.goal]
+        if condition.loops:
+            return path.loops.get(key) != rounds
+        events = [event for event in path.events if (event.key, event.outcome) == goal]
         return bool(events) and not any(event.margin < CLEAR for event in events)
 
-    @cached_property
-    def _rounds(self) -> list[int] | None:
-        """The number of iterations of the loop at fault on the example."""
-        path = self.branches.path(self.branches.example.recipe)
-        return path.loops.get(self.goal[0]) if path is not None else None
-
-    def failure(self, failure: Failure) -> Failure:
-        """Return BranchFrozen for the shrunk call's failure if the artifact has no branch there."""
-        branches, log = self.branches, self.case.log
-        condition = branches.explored.conditions[self.goal[0][0]]
-        log.branches = branches.table(self.goal)
-        if branches.has_branch(self.goal[0][0]) is not False:
-            return failure
-        recipe = log.shrunk.recipe if log.shrunk is not None else branches.example.recipe
-        way = branches.found(recipe) or branches.example
-        return frozen(
-            failure,
-            condition,
-            self.goal,
-            (branches.example, way),
-            tuple(_proof(self.case, branches, recipe)),
-        )
-
-
-def _proof(case: Case, branches: BranchResults, recipe: Recipe) -> Iterator[str]:
-    """Yield what a second trace shows, made at the failing call."""
-    scripts = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-    second = None
-    if isinstance(case.artifact.program, scripts):
-        second = _exported_at(case, branches, recipe)
-    if isinstance(second, str):
-        yield f"exported at this call it is refused: {second}"
-    elif second is not None and case.failure_of(second, recipe) is None:
-        yield "exported at this call, it agrees with eager"
+    failure = explained(case, recipe, failure, as_well=takes_the_same_turn)
+    case.log.branches = branches.table(goal)
+    if branches.has_branch(key[0]) is not False:
+        raise failure
+    shrunk = case.log.shrunk
+    way = branches.found(shrunk.recipe if shrunk is not None else recipe) or branches.example
+    raise frozen(failure, condition, goal, (branches.example, way))
 
 
 # -- which branches a pass covers ------------------------------------------------------------------

@@ -9,6 +9,7 @@ does not have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,6 @@ from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.results.failures import DimsNarrowed, Failure
 from pytest_torchexport.targets.formats.sizes import Sizes, Suspicion
 
-# How many parts of a larger call are tried at the example's sizes.
-WINDOWS = 8
 # How much of an expression a report shows, in characters.
 READ = 160
 # A legal call at the given sizes, of which it returns the failure.
@@ -92,12 +91,18 @@ def _audit_inputs(case: Case) -> None:
         return
     tried: list[Recipe] = []
 
+    exported = {dim.name: EXPORTED_AT for dim in specialized_dims(case.spec)}
+
     def witness(sizes: Sizes) -> Failure | None:
-        normal = plain_recipe(case.spec, "normal", case.spec.all_sizes(sizes), case.plan.seed)
-        for recipe in (normal, example_recipe(case.spec, sizes)):
-            failure = case.judge.quietly(recipe)
-            if failure is not None and not _fails_elsewhere(case, recipe):
-                tried.append(recipe)
+        """Return the failure of a call that the same values do not have at the export's sizes."""
+
+        def normal(sizes: Sizes) -> Recipe:
+            return plain_recipe(case.spec, "normal", case.spec.all_sizes(sizes), case.plan.seed)
+
+        for make in (normal, partial(example_recipe, case.spec)):
+            failure = case.judge.quietly(make(sizes))
+            if failure is not None and case.judge.quietly(make(exported)) is None:
+                tried.append(make(sizes))
                 return failure
         return None
 
@@ -115,32 +120,15 @@ def _audit_inputs(case: Case) -> None:
             raise
 
 
-def _fails_elsewhere(case: Case, recipe: Recipe) -> bool:
-    """Return True if a call's values also fail at the sizes that the artifact was exported at.
-
-    Then the values are at fault, and not the sizes.
-    """
-    found = case.accepted.call(recipe)
-    if found is None:
-        return False
-    tried = case.spec.all_sizes(found.recipe.sizes)
-    sizes = case.spec.example_sizes
-    if tried == sizes:
-        sizes |= {dim.name: EXPORTED_AT for dim in specialized_dims(case.spec)}
-    windows = max(-(-tried[name] // max(size, 1)) for name, size in sizes.items())
-    return any(
-        case.judge.fails(case.spec.resized(found.call, sizes, window * max(sizes.values())))
-        for window in range(min(windows, WINDOWS))
-    )
-
-
 def check(suspicions: Sequence[Suspicion], witness: Witness, spec: InputSpec) -> None:
     """Raise DimsNarrowed for the first suspicion that a call confirms."""
     for suspicion in suspicions:
         confirmed = next(_failing(suspicion.sizes, witness), None)
         if confirmed is None:
             continue
-        why = f"the program says {_cut(suspicion.text)}: {suspicion.why}"
+        # Expressions of shifted windows can be pages long.
+        said = suspicion.text if len(suspicion.text) <= READ else f"{suspicion.text[:READ]}..."
+        why = f"the program says {said}: {suspicion.why}"
         if suspicion.is_torchs_minimum:
             within = next(_failing(suspicion.taken, witness), None)
             if within is not None and not isinstance(within[1], DimsNarrowed):
@@ -177,8 +165,3 @@ def _narrowed(
 
 def _at(sizes: Sizes) -> str:
     return ", ".join(f"{name} = {size}" for name, size in sizes.items())
-
-
-def _cut(text: str) -> str:
-    """Cut an expression of sizes: expressions of shifted windows can be pages long."""
-    return text if len(text) <= READ else f"{text[:READ]}..."

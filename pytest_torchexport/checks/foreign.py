@@ -18,7 +18,6 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.runner import (
     InSandbox,
-    Runner,
     artifact_directory,
     function_called,
     opened,
@@ -31,7 +30,7 @@ from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returne
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxSession, Source
-from pytest_torchexport.targets.base import Artifact, DirectArtifact, NotApplicable
+from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.exporter_parts import EagerValue, packed
 from pytest_torchexport.targets.formats.facts import Branches, ProgramFacts
 from pytest_torchexport.targets.formats.load_errors import remedy_of
@@ -48,47 +47,35 @@ UNCONFINED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adopted:
-    """An artifact from elsewhere, what calls it, and the directory of its files, if it has any."""
-
-    artifact: Artifact
-    runner: Runner
-    directory: Path | None = None
-
-
 def take(prepared: Prepared, made: Any) -> Case:
-    """Take an artifact that somebody else made: a path, or a callable."""
+    """Take an artifact that somebody else made: a path, or a callable.
+
+    Raises SpecError if it is neither; LoadFailed if the file does not load, ArtifactCrashed if it
+    kills its process, ArtifactHung if it does not return.
+    """
     prepared.plan.progress("export")
     example = prepared.reference.on_cpu(prepared.spec.example)
     if not isinstance(example, Returned):
         raise SpecError(f"eager does not return from the example: {example}")
     try:
-        adopted = adopt(made, prepared, example)
+        if not isinstance(made, (str, os.PathLike)):
+            artifact = foreign_callable(made)
+            return Case.of(prepared, artifact, prepared.runner_of(artifact))
+        # Not resolved: in a cache of models, only the link has the model's name.
+        path, signature = Path(made).absolute(), prepared.reference.pristine.signature()
+        file = foreign_file(path, prepared.plan.target, example, prepared.spec, signature)
+        if isinstance(file, NotApplicable):
+            return Case.of(prepared, file)
+        return _opened(prepared, file, example)
     except OSError as error:
         raise LoadFailed(f"check_artifact: {error}") from None
     except ValueError as error:
         raise SpecError(f"check_artifact: {error}") from None
-    if isinstance(adopted, NotApplicable):
-        return Case.of(prepared, adopted)
-    return Case.of(prepared, adopted.artifact, adopted.runner, adopted.directory)
 
 
-def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApplicable:
-    """Return the artifact for a path or a callable. ``example`` is eager's outcome of the example.
-
-    Raises OSError or ValueError if it is neither; LoadFailed if the file does not load,
-    ArtifactCrashed if it kills its process, ArtifactHung if it does not return.
-    """
-    if not isinstance(thing, (str, os.PathLike)):
-        artifact = foreign_callable(thing)
-        return Adopted(artifact=artifact, runner=prepared.runner_of(artifact))
+def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
+    """Copy a file and load it in the clean process. ``example`` is eager's outcome of it."""
     plan = prepared.plan
-    # Not resolved: in a cache of models, only the link has the model's name.
-    path, signature = Path(thing).absolute(), prepared.reference.pristine.signature()
-    file = foreign_file(path, plan.target, example, prepared.spec, signature)
-    if isinstance(file, NotApplicable):
-        return file
     directory = artifact_directory(plan.target)
     prepared.resources.callback(shutil.rmtree, directory, ignore_errors=True)
     source = source_of(
@@ -100,16 +87,18 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
         fresh=prepared.reference.fresh_each_call,
         gradients=prepared.reference.served is GradMode.GRAD,
     )
-    _copy(file, source, plan)
+    shutil.copyfile(file.program, source.path)
+    if file.target in FLAT:  # with its sidecars, as whoever serves it moves them too
+        for name in _texts(SIDECARS, source, plan):
+            sidecar, copy = _beside(file.program, name), source.home / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(sidecar, copy)
     session = prepared.resources.enter_context(opened(source, plan))
     if session.problem is not None:
         _raise_not_loaded(session, source, plan)
     raise_if_unsound(session.found.get("problems", ()))
-    checked = _checked(
-        dataclasses.replace(
-            file, found=session.found, notes=() if session.confined else (UNCONFINED,)
-        )
-    )
+    notes = () if session.confined else (UNCONFINED,)
+    checked = _checked(dataclasses.replace(file, found=session.found, notes=notes))
     prepared.log.assumed += tuple(
         Assumption(kind="argument", text=f"{name} is {value!r}, forward's default", path=name)
         for name, value in checked.filled_in(prepared.spec.example).items()
@@ -121,8 +110,7 @@ def adopt(thing: Any, prepared: Prepared, example: Returned) -> Adopted | NotApp
         session=session,
     )
     prepared.resources.callback(runner.close)
-    adopted = Adopted(artifact=checked, runner=runner, directory=directory)
-    return _untransferable(runner, plan, example) or adopted
+    return Case.of(prepared, _untransferable(runner, plan, example) or checked, runner, directory)
 
 
 def _untransferable(runner: InSandbox, plan: Plan, example: Returned) -> NotApplicable | None:
@@ -148,7 +136,6 @@ def _checked(file: ForeignFile) -> ForeignFile:
     """
     try:
         file.facts.branches()
-        file.facts.signature()
         file.facts.outputs()
         file.facts.suspicions(file.spec, file.spec.example)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -191,21 +178,6 @@ def _texts(function: str, source: Source, plan: Plan) -> Sequence[str]:
 # -- the files beside it ---------------------------------------------------------------------------
 
 
-def _copy(file: ForeignFile, source: Source, plan: Plan) -> None:
-    """Copy it with its sidecars, as whoever serves it moves them too."""
-    shutil.copyfile(file.program, source.path)
-    if file.target in FLAT:
-        for name in _texts(SIDECARS, source, plan):
-            _copy_sidecar(file.program, name, source.home)
-
-
-def _copy_sidecar(path: Path, name: str, directory: Path) -> None:
-    sidecar = _beside(path, name)
-    copy = directory / name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(sidecar, copy)
-
-
 def _beside(path: Path, name: str) -> Path:
     """Return the sidecar of that name. Raises LoadFailed if it is no file beside the model.
 
@@ -243,16 +215,6 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     ".onnx": ("onnx", "onnx_legacy"),
 }
 FLAT = ("onnx", "onnx_legacy")
-KINDS = {
-    kind.name: kind
-    for kind in (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.VAR_KEYWORD,
-    )
-}
 # A default of these types is an input of a file of the legacy exporter; None is left out.
 NUMBERS = (bool, int, float)
 Number: TypeAlias = bool | int | float
@@ -370,21 +332,6 @@ class ForeignFacts(ProgramFacts):
     """The facts that the clean process found in a file."""
 
     file: ForeignFile
-
-    def signature(self) -> inspect.Signature | None:
-        """Return the arguments of a program of torch's."""
-        plain = self.file.found.get("arguments")
-        if plain is None:
-            return None
-        parameters = [
-            inspect.Parameter(
-                name,
-                KINDS[kind],
-                default=None if optional else inspect.Parameter.empty,
-            )
-            for name, kind, optional in plain
-        ]
-        return inspect.Signature(parameters)
 
     def inputs(self) -> tuple[str, ...]:
         """Return the names of an ONNX file's inputs."""

@@ -11,10 +11,8 @@ target and the artifact raises on the example itself.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
-from inspect import Parameter
 from typing import NoReturn
 
 import hypothesis
@@ -26,7 +24,6 @@ from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.inputs.building import readable
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
-from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
     boundary_recipes,
@@ -39,10 +36,8 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runner import is_scripted
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, State
-from pytest_torchexport.outcomes.subject import signature_of
-from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, Failure, SpecError
+from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, SpecError
 
-_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 # An artifact's first run may differ from its later ones; TorchScript's also at other sizes:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
@@ -96,46 +91,10 @@ def explain(case: Case) -> None:
         case.refused(f"made an artifact that raises on the example itself: {failure}")
     if case.log.failed:
         recipe, failure = case.log.failed[0]
-        if case.foreign and isinstance(failure, ArtifactRaised):
-            _raise_if_called_otherwise(case, failure)
         # Beyond the example's path another fault may show.
         with case.log.during(Activity.EAGER):  # the judge says when the artifact runs
             beside = case.branches.beside_example(recipe)
             raise explained(case, recipe, failure, as_well=beside)
-
-
-def _raise_if_called_otherwise(case: Case, failure: Failure) -> None:
-    """Raise ArtifactRaised with the names of both sides if a file takes other arguments."""
-    made = case.artifact
-    known = made.facts.signature()
-    if known is None and callable(made.program):
-        known = signature_of(made.program)
-    text = known and _refused(case.reference.pristine.signature(), known, case.spec.example)
-    if text:
-        raise ArtifactRaised(
-            f"the artifact cannot be called as eager is: {text}",
-            details=(
-                " ".join(str(failure).split()),
-                "remedy: export it with forward's arguments, given as eager is given them",
-            ),
-        )
-
-
-def _refused(eager: inspect.Signature | None, program: inspect.Signature, call: Call) -> str:
-    """Return a sentence if a program cannot be called as eager is, else nothing."""
-    try:
-        program.bind(*call.args, **call.kwargs)
-    except TypeError:
-        given = [*_positions(eager, len(call.args)), *(f"{name}=" for name in call.kwargs)]
-        return f"it takes {program}, and eager is called with ({', '.join(given)})"
-    return ""
-
-
-def _positions(eager: inspect.Signature | None, count: int) -> list[str]:
-    """Return forward's names of the first arguments; a number for each that has none."""
-    parameters = eager.parameters.items() if eager is not None else ()
-    names = [name for name, item in parameters if item.kind in _BY_POSITION]
-    return [*names, *(f"argument {n + 1}" for n in range(len(names), count))][:count]
 
 
 def _every(case: Case) -> None:
@@ -155,11 +114,7 @@ def _every(case: Case) -> None:
     if case.plan.checks("parity"):
         _draw(case)
         if not case.log.failed:
-            _search(case)
-
-
-def _search(case: Case) -> None:
-    _explicit(case, "searched", searched(case), repeats=1)
+            _explicit(case, "searched", searched(case), repeats=1)
 
 
 def _raise_for_the_example(case: Case) -> NoReturn:
@@ -240,8 +195,10 @@ def _stop_if_more_tell_nothing(case: Case) -> None:
     if _is_deadly(case):
         case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
         raise _Enough
-    if _all_fail(case):
-        raise _Enough
+    calls = case.log.calls
+    ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
+    if calls["failed"] == ran >= ALL_FAILING:
+        raise _Enough  # no call has passed: more would tell nothing about the failure
 
 
 def _half_is_over(case: Case) -> bool:
@@ -252,13 +209,6 @@ def _is_deadly(case: Case) -> bool:
     """Return True if enough calls have crashed the artifact or made it hang."""
     deaths = [failure for _, failure in case.log.failed if isinstance(failure, DEADLY)]
     return len(deaths) >= DEADLY_CALLS
-
-
-def _all_fail(case: Case) -> bool:
-    """Return True if no call has passed, of enough: more would tell nothing about the failure."""
-    calls = case.log.calls
-    ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
-    return calls["failed"] == ran >= ALL_FAILING
 
 
 def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
@@ -288,7 +238,7 @@ def searched(case: Case) -> Sequence[Recipe]:
     reference, seed = case.reference, case.plan.seed
     if reference.may_not_end():
         return ()  # a call with other numbers may be one that does not
-    subject = reference.pristine.copy()
+    subject, observed = reference.pristine.copy(), case.observed
     eager = OperatorRuns(
         fresh=lambda: (
             (reference.pristine.copy() if reference.fresh_each_call else subject).function
@@ -302,18 +252,13 @@ def searched(case: Case) -> Sequence[Recipe]:
         eager,
         _of_artifact(case) or _as_exported(case, eager),
         bounds=case.artifact.facts.bounds(),
-        straight=_is_straight(case),
+        # Every call of eager runs the same operators, as far as its code tells.
+        straight=observed is not None and (not observed.branches() or case.branches.straight),
         seed=seed,
         before_call=case.log.try_call,
     )
     with case.log.timed("search"), case.log.during(Activity.EAGER):
         return search.run()
-
-
-def _is_straight(case: Case) -> bool:
-    """Return True if every call of eager runs the same operators, as far as its code tells."""
-    observed = case.observed
-    return observed is not None and (not observed.branches() or case.branches.straight)
 
 
 def _of_artifact(case: Case) -> OperatorRuns | None:

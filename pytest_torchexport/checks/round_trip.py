@@ -22,8 +22,8 @@ from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runner import (
     InSandbox,
-    LoadedArtifact,
     SavedArtifact,
+    call_loaded,
 )
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import (
@@ -70,10 +70,10 @@ def run_example(case: Case) -> Case | None:
     saved = case.saved
     if saved is None or saved.session is None:
         return None
-    loaded = _loaded(case, saved.session)
+    session = saved.session
     case.log.trying = example_recipe(case.spec)
     if case.plan.why_isolated:
-        outcome, _ = _call_there(case, loaded, case.spec.example)
+        outcome, _ = _call_there(case, session, case.spec.example)
         if isinstance(outcome, NotTransferable):
             case.log.note(f"not isolated: {outcome}")
             return None
@@ -81,10 +81,10 @@ def run_example(case: Case) -> Case | None:
             return _crashed(case, saved, [case.spec.example], outcome, case.plan.why_isolated)
         return _isolated(case, saved, case.plan.why_isolated)
     with case.log.timed("round trip"):
-        return _first_runs(case, saved, loaded)
+        return _first_runs(case, saved, session)
 
 
-def _first_runs(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Case:
+def _first_runs(case: Case, saved: SavedArtifact, session: SandboxSession) -> Case:
     calls = [case.spec.example] * FIRST_RUNS
     with interrupted_after(case.deadline.left):
         eager = [outcome for outcome, _ in case.reference.in_a_row(calls)]
@@ -92,7 +92,7 @@ def _first_runs(case: Case, saved: SavedArtifact, loaded: LoadedArtifact) -> Cas
     survived = next((n for n, o in enumerate(eager) if not isinstance(o, Returned)), len(eager))
     runs: list[State] = []
     for number, call in enumerate(calls[:survived]):
-        found = _call_there(case, loaded, call, anew=not number, state=True)
+        found = _call_there(case, session, call, anew=not number, state=True)
         if isinstance(found[0], Crashed):
             return _crashed(
                 case, saved, calls[: number + 1], found[0], KILLED.format("the example")
@@ -109,7 +109,7 @@ def run_others(case: Case) -> Case | None:
     saved = case.saved
     if saved is None or saved.session is None or case.runner.isolated:
         return None
-    loaded, tried = _loaded(case, saved.session), case.log.trying
+    session, tried = saved.session, case.log.trying
     recipes = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
     made: list[tuple[ReferenceCall, Outcome]] = []
     with case.log.timed("round trip"):
@@ -125,7 +125,7 @@ def run_others(case: Case) -> Case | None:
             found = case.accepted.call(recipe)
             if found is None:
                 continue
-            there, _ = _call_there(case, loaded, found.call)
+            there, _ = _call_there(case, session, found.call)
             if isinstance(there, Crashed):
                 case = _crashed(case, saved, [found.call], there, KILLED.format("another call"))
                 break
@@ -204,20 +204,18 @@ def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what
         case.log.note(note)
 
 
-def _loaded(case: Case, session: SandboxSession) -> LoadedArtifact:
-    return LoadedArtifact(session=session, artifact=case.artifact)
-
-
 def _call_there(
-    case: Case, loaded: LoadedArtifact, call: Call, *, anew: bool = True, state: bool = False
+    case: Case, session: SandboxSession, call: Call, *, anew: bool = True, state: bool = False
 ) -> State:
     """Return the loaded artifact's outcome of a call, and its state. Raises ArtifactHung."""
     seed, limit = case.plan.seed, case.call_limit()
     with case.log.during(Activity.ARTIFACT):
-        outcome, tensors = loaded.run(call, seed=seed, limit=limit, anew=anew, state=state)
+        outcome, tensors = call_loaded(
+            session, case.artifact, call, seed=seed, limit=limit, anew=anew, state=state
+        )
     if isinstance(outcome, TimedOut):
         case.log.shrunk = attempt(case)
-        raise ArtifactHung(f"the loaded artifact: {outcome}", output=loaded.session.printed())
+        raise ArtifactHung(f"the loaded artifact: {outcome}", output=session.printed())
     return outcome, tensors
 
 

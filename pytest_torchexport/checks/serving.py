@@ -7,9 +7,8 @@ RoundTripDiffers, which is held back for the end if it is about a device.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import torch
 
@@ -21,7 +20,7 @@ from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import failure_of
 from pytest_torchexport.judge.log import ItemLog, Shrunk
-from pytest_torchexport.judge.runner import InSandbox, LoadedArtifact
+from pytest_torchexport.judge.runner import InSandbox, call_loaded
 from pytest_torchexport.outcomes.compare import largest_error
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -73,23 +72,14 @@ def serve(case: Case) -> None:
         case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
         if tied and not moved_by:
             case.log.hold(_tied(device, tied))
-        raised = _on_meta(case)
-        if raised:
+        if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
+            continue  # ONNX Runtime has no meta device, which every machine has
+        outcome = _outcome_on(case, "meta", case.spec.example)
+        raised = about_devices(outcome.message) if isinstance(outcome, Raised) else None
+        if raised:  # else it may still: some operators take on meta what they refuse on a GPU
             case.log.hold(
                 RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {raised}")
             )
-
-
-def _on_meta(case: Case) -> str | None:
-    """Return what a copy of the artifact on ``meta``, which every machine has, raises about
-    devices.
-
-    None is no proof: some operations accept on ``meta`` what they refuse on a GPU.
-    """
-    if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
-        return None  # ONNX Runtime has no such device
-    outcome = _outcome_on(case, "meta", case.spec.example)
-    return about_devices(outcome.message) if isinstance(outcome, Raised) else None
 
 
 def _call_on(case: Case, device: str) -> None:
@@ -106,19 +96,18 @@ def _call_on(case: Case, device: str) -> None:
     expected = case.reference.on_device(example, case.reference.on_cpu(example))
     if not isinstance(expected, Returned):
         return
-    expected, outcome = _on_cpu(expected), _on_cpu(outcome)
+    expected, outcome = (  # the two were made on different devices
+        dataclasses.replace(
+            it, value=Call((it.value,)).to("cpu").args[0], inputs=it.inputs.to("cpu")
+        )
+        for it in (expected, outcome)
+    )
     # A log of its own: another device rounds differently, and has another random stream.
     random_paths = case.random_paths | case.reference.random
     judge = case.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
         case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
-
-
-def _on_cpu(outcome: Returned) -> Returned:
-    """Return the same outcome on the CPU: the two were made on different devices."""
-    (value,) = Call((outcome.value,)).to("cpu").args
-    return dataclasses.replace(outcome, value=value, inputs=outcome.inputs.to("cpu"))
 
 
 def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
@@ -128,9 +117,8 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
     with case.log.timed("round trip"), case.saved.open(device) as session:
         if session.problem is not None:
             return session.problem
-        loaded = LoadedArtifact(session=session, artifact=case.artifact)
-        outcome, _ = loaded.run(call, seed=case.plan.seed, limit=case.call_limit())
-        return outcome
+        seed, limit = case.plan.seed, case.call_limit()
+        return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
 
 
 def _tied(device: str, tied: list[BakedDevice]) -> RoundTripDiffers:
@@ -160,34 +148,6 @@ CALLS = 6
 SHARE = 0.75
 
 
-@dataclass
-class _Repeats:
-    """The distance between the results of repeated calls."""
-
-    calls: int = 0
-    changed: int = 0
-    most: int = 1
-    largest: float = 0.0
-
-    def saw(self, outcomes: Sequence[Outcome]) -> None:
-        returned = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
-        self.calls += 1
-        self.changed += len(returned) > 1
-        self.most = max(self.most, len(returned))
-        for other in returned[1:]:
-            self.largest = max(self.largest, largest_error(returned[0], other) or 0.0)
-
-    def warning(self, threads: int) -> str:
-        """Return a sentence if a result changed, else nothing."""
-        if not self.changed:
-            return ""
-        return (
-            f"with {threads} threads, {REPEATS} repeats of one call gave up to {self.most} "
-            f"different results (on {self.changed} of {self.calls} calls); the largest difference "
-            f"is {self.largest:.2g}"
-        )
-
-
 def repeat(case: Case) -> None:
     """Repeat calls with the threads that serve the artifact; raise what differs from eager."""
     threads = case.plan.settings.threads
@@ -195,22 +155,27 @@ def repeat(case: Case) -> None:
     if runner is None:
         case.log.note(f"not repeated with {threads} threads: there is no file to load")
         return
-    seen = _Repeats()
+    calls, changed, largest = 0, 0, 0.0
     with case.log.timed("served"), closing(runner):
         for recipe, call, expected in _calls(case):
-            if seen.calls and case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
-                case.log.note(f"only {seen.calls} calls were repeated with {threads} threads")
+            if calls and case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
+                case.log.note(f"only {calls} calls were repeated with {threads} threads")
                 break
             case.log.trying = recipe
             outcomes = _repeated(case, runner, call)
             if isinstance(outcomes[-1], NotTransferable):
                 case.log.note(f"not repeated with {threads} threads: {outcomes[-1]}")
                 break
-            seen.saw(outcomes)
             for outcome in outcomes:
                 _judge(case, recipe, call, expected, outcome)
-    if warning := seen.warning(threads):
-        case.log.caution(warning)
+            values = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
+            calls, changed = calls + 1, changed + (len(values) > 1)
+            largest = max([largest, *(largest_error(values[0], it) or 0.0 for it in values[1:])])
+    if changed:
+        case.log.caution(
+            f"with {threads} threads, {REPEATS} repeats of one call gave different results (on "
+            f"{changed} of {calls} calls); the largest difference is {largest:.2g}"
+        )
 
 
 def _served(case: Case, threads: int) -> InSandbox | None:

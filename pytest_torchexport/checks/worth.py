@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import Parameter
 from typing import Any
 
 import torch
 
-from pytest_torchexport.config.named_dims import Dim, Expr
+from pytest_torchexport.config.named_dims import Expr
 from pytest_torchexport.eager.batch_axes import SEQUENCE
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
@@ -18,14 +19,13 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.coverage import uncovered, weighed
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.rounding import Doubt
-from pytest_torchexport.judge.runner import AsFunction, Runnable
+from pytest_torchexport.judge.runner import Runner
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
-from pytest_torchexport.results.verdict import Difference, SeededBug, SeededBugKind
+from pytest_torchexport.results.verdict import SeededBug, SeededBugKind, SeededBugResult
 
 
 def weigh(case: Case) -> None:
@@ -45,8 +45,6 @@ def weigh(case: Case) -> None:
     )
     for text in log.outputs.partial():
         log.note(text)
-    for doubt, found in case.judge.doubted():
-        log.caution(_doubted(doubt, found))
     if text := _reordered(case):
         log.caution(text)
     log.uncovered = uncovered(
@@ -87,16 +85,6 @@ def require(case: Case) -> None:
         raise CannotJudge(unjudged)
 
 
-def _doubted(doubt: Doubt, found: Difference) -> str:
-    many = found.in_own_errors
-    times = f" and {many:.0f} times eager's own error" if many else ""
-    return (
-        f"{found.path} differs by {found.max_abs:.2g}, {doubt.units:.0f} units in the last place "
-        f"of its largest element{times}: within the tolerance, but no rounding; give rtol and "
-        "atol if it must not differ"
-    )
-
-
 def weigh_sequence(case: Case) -> None:
     """Log a warning if the artifact does not take another length of a sequence, as eager does."""
     accepted = case.accepted.at_any_length()
@@ -120,6 +108,8 @@ def weigh_sequence(case: Case) -> None:
             return
 
 
+# -- seeded bugs -----------------------------------------------------------------------------------
+
 # How far a seeded bug moves the weights: the error of a weight stored in eight bits.
 WEIGHT_NOISE = 0.01
 # How many weights are tried until the output depends on one.
@@ -128,39 +118,29 @@ WEIGHTS = 20
 SECONDS_EACH = 20.0
 SHARE_EACH = 0.1
 
-Run = Callable[[Call], Any]
-Sabotage = Callable[[Call, Run], Any]
+Run = Callable[[Call], Outcome]
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """An artifact with a bug in it."""
+class _Bug:
+    """A bug, and how the artifact runs with it; or why there is no such artifact."""
 
-    inner: Runnable
-    sabotage: Sabotage
+    kind: SeededBugKind
+    run: Run | str
+    dim: str = ""
 
-    @property
-    def module(self) -> Any:
-        return self.inner.module
-
-    @property
-    def native_loops(self) -> bool:
-        return self.inner.native_loops
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.sabotage(Call(args, kwargs), lambda call: self.inner(*call.args, **call.kwargs))
+    def result(self, result: SeededBugResult, explanation: str) -> SeededBug:
+        return SeededBug(kind=self.kind, dim=self.dim, result=result, explanation=explanation)
 
 
-@dataclass(frozen=True)
-class _Eager:
-    """A copy of the subject with other weights, in place of the artifact."""
+class _Mutant(Runner):
+    """Runs an artifact with a bug in it."""
 
-    function: Callable[..., Any]
-    module: Any
-    native_loops: bool = False
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+    def run(self, call: Call, seed: int) -> Outcome:
+        return self._run(call)
 
 
 def seed_bugs(case: Case) -> None:
@@ -169,34 +149,25 @@ def seed_bugs(case: Case) -> None:
     Raises Ineffective under strict if one is missed. Has time limits of its own: a bug
     with which the artifact does not return does not apply.
     """
+    log, calls = case.log, case.log.ran
     case.plan.progress("self-test")
     example = case.reference.on_cpu(case.spec.example)
-    calls = case.log.ran
     # The calls of control_flow alone are made to take branches: they show no size, weight or cast.
     if not isinstance(example, Returned) or not calls or not case.plan.checks("parity"):
-        case.log.self_test.append(_not_applicable("every bug", "the check parity made no calls"))
+        every = _Bug("every bug", "")
+        log.self_test.append(every.result("does not apply", "the check parity made no calls"))
         return
-    with case.log.timed("self-test"):
-        for bug in _bugs(case, example):
-            case.log.self_test.append(_tried(case, bug, calls))
-    missed = [bug.name for bug in case.log.self_test if bug.result == "missed"]
+    with log.timed("self-test"):
+        log.self_test += (_tried(case, bug, calls) for bug in _bugs(case, example))
+    missed = [bug.name for bug in log.self_test if bug.result == "missed"]
     if missed and case.plan.settings.strict:
         raise Ineffective(f"self-test: this item would miss a {', a '.join(missed)}")
 
 
-@dataclass(frozen=True)
-class _Bug:
-    """A bug, and the artifact with it; or why there is no such artifact."""
-
-    kind: SeededBugKind
-    mutant: Runnable | str
-    dim: str = ""
-
-
 def _tried(case: Case, bug: _Bug, calls: Sequence[tuple[str, Recipe]]) -> SeededBug:
-    if isinstance(bug.mutant, str):
-        return _not_applicable(bug.kind, bug.mutant, bug.dim)
-    judge = case.judge_of(case.runner_of(bug.mutant), ItemLog())
+    if isinstance(bug.run, str):
+        return bug.result("does not apply", bug.run)
+    judge = case.judge_of(_Mutant(bug.run), ItemLog())
     try:
         with interrupted_after(_seconds(case)):
             for number, (origin, recipe) in enumerate(calls, start=1):
@@ -204,136 +175,118 @@ def _tried(case: Case, bug: _Bug, calls: Sequence[tuple[str, Recipe]]) -> Seeded
                 if failure is not None:
                     name = type(failure).__name__
                     why = f"call {number} of {len(calls)} ({origin}), {name}"
-                    return SeededBug(kind=bug.kind, dim=bug.dim, result="caught", explanation=why)
+                    return bug.result("caught", why)
     except TimeLimitExceeded:
-        return _not_applicable(bug.kind, f"no answer within {_seconds(case):g} s", bug.dim)
-    why = f"{len(calls)} calls agree"
-    return SeededBug(kind=bug.kind, dim=bug.dim, result="missed", explanation=why)
-
-
-def _not_applicable(kind: SeededBugKind, why: str, dim: str = "") -> SeededBug:
-    return SeededBug(kind=kind, dim=dim, result="does not apply", explanation=why)
+        return bug.result("does not apply", f"no answer within {_seconds(case):g} s")
+    return bug.result("missed", f"{len(calls)} calls agree")
 
 
 def _bugs(case: Case, example: Returned) -> Iterator[_Bug]:
-    spec = case.spec
-    # In the sandbox an artifact is called through its runner.
-    isolated = case.runner.isolated
-    artifact: Runnable = AsFunction(case.runner, case.plan.seed) if isolated else case.artifact
+    spec, outputs = case.spec, example.value
+
+    def run(call: Call) -> Outcome:
+        return case.runner.run(call, case.plan.seed)
+
+    def then(change: Callable[[Any], Any], where: Callable[[Call], bool] = lambda _: True) -> Run:
+        """Return the artifact with its value changed."""
+
+        def changed(call: Call) -> Outcome:
+            outcome = run(call)
+            if not isinstance(outcome, Returned) or not where(call):
+                return outcome
+            return dataclasses.replace(outcome, value=change(outcome.value))
+
+        return changed
+
+    def of_sizes(sizes: dict[str, int], call: Call) -> Outcome:
+        """Take these sizes for constants, as exporters do with the example's."""
+        return run(spec.resized(call, sizes))
+
     if not spec.dims:
         yield _Bug("frozen size", "no size varies")
     for name, dim in spec.dims.items():
         one = len(dim.sizes) == 1
-        mutant = "only one size was declared" if one else Mutant(artifact, _frozen(spec, dim))
-        yield _Bug("frozen size", mutant, dim=name)
+        frozen = partial(of_sizes, {name: dim.example})
+        yield _Bug("frozen size", "only one size was declared" if one else frozen, dim=name)
     yield _Bug("perturbed weight", _perturbed(case, example))
-    yield _Bug("dropped output", _dropped(artifact, example.value))
-    yield _Bug("cast to half", _cast(artifact, example.value))
-    yield _Bug("swapped branch", _branch(artifact, spec))
+    several = isinstance(outputs, (tuple, list, Mapping)) and len(outputs) > 1
+    why = "there is only one output, or a container of a class of its own"
+    yield _Bug("dropped output", then(_without_last) if several else why)
+    halved = partial(tree_map, _through_half)
+    loses = compare_values(outputs, halved(outputs), Tolerance())
+    yield _Bug("cast to half", then(halved) if loses else "half precision holds the output")
+    other_side = _other_side(spec)
+    if other_side is None:
+        yield _Bug("swapped branch", "no input holds numbers")
+    else:
+        yield _Bug("swapped branch", then(partial(tree_map, _otherwise), other_side))
 
 
-def _dropped(artifact: Runnable, outputs: Any) -> Runnable | str:
-    if isinstance(outputs, (tuple, list, Mapping)) and len(outputs) > 1:
-        return Mutant(artifact, lambda call, run: _without_last(run(call)))
-    return "there is only one output, or a container of a class of its own"
-
-
-def _cast(artifact: Runnable, outputs: Any) -> Runnable | str:
-    if compare_values(outputs, tree_map(_through_half, outputs), Tolerance()):
-        return Mutant(artifact, lambda call, run: tree_map(_through_half, run(call)))
-    return "half precision holds the output"
-
-
-def _frozen(spec: InputSpec, dim: Dim) -> Sabotage:
-    """Return the bug of an exporter that took the example's size for a constant."""
-    return lambda call, run: run(spec.resized(call, {dim.name: dim.example}))
-
-
-def _perturbed(case: Case, example: Returned) -> Runnable | str:
+def _perturbed(case: Case, example: Returned) -> Run | str:
     """Return eager with noise on the first weight that the example's output depends on."""
-    names = [name for name, _ in _floats(case.reference.pristine)]
+
+    def floats(subject: Subject) -> dict[str, torch.nn.Parameter]:
+        named = subject.module.named_parameters() if subject.module is not None else ()
+        return {name: each for name, each in named if each.is_floating_point() and each.numel()}
+
+    names = list(floats(case.reference.pristine))
     if not names:
         return "there are no weights"
     for name in names[:WEIGHTS]:
         subject = case.reference.pristine.copy()
-        weight = dict(_floats(subject))[name]
+        weight = floats(subject)[name]
         noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
         size = weight.detach().abs()
         # A weight of zeros is moved as one of ones would be.
         size = size.clamp(min=float(size.mean()) or 1.0)
         with torch.no_grad():
             weight.copy_(weight + WEIGHT_NOISE * noise * size)
-        outcome = _quickly(subject, case)
-        if outcome is None:
+        run = partial(observe, subject.function, seed=case.plan.seed, grad_mode=subject.grad_mode)
+        try:
+            with interrupted_after(_seconds(case)):
+                outcome = run(case.spec.example)
+        except TimeLimitExceeded:
             return "forward does not return with other weights"
         if isinstance(outcome, Returned) and compare_values(
             example.value, outcome.value, Tolerance()
         ):
-            return _Eager(subject.to(case.plan.device).function, subject.module)
+            subject.to(case.plan.device)
+            return lambda call: run(call.to(case.plan.device))
     return "no weight matters to the example"
-
-
-def _quickly(subject: Subject, case: Case) -> Outcome | None:
-    try:
-        with interrupted_after(_seconds(case)):
-            return observe(
-                subject.function,
-                case.spec.example,
-                seed=case.plan.seed,
-                grad_mode=subject.grad_mode,
-            )
-    except TimeLimitExceeded:
-        return None
 
 
 def _seconds(case: Case) -> float:
     return min(SECONDS_EACH, SHARE_EACH * case.plan.settings.time_limit)
 
 
-def _floats(subject: Subject) -> list[tuple[str, torch.nn.Parameter]]:
-    named = subject.module.named_parameters() if subject.module is not None else ()
-    return [
-        (name, weight) for name, weight in named if weight.is_floating_point() and weight.numel()
-    ]
-
-
 def _without_last(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(list(value.items())[:-1])
-    return tuple(value)[:-1]
+    return dict(list(value.items())[:-1]) if isinstance(value, Mapping) else tuple(value)[:-1]
 
 
 def _through_half(leaf: Any) -> Any:
-    if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32:
-        return leaf.half().float()
-    return leaf
-
-
-def _branch(artifact: Runnable, spec: InputSpec) -> Runnable | str:
-    """Return the artifact with a frozen branch on its first numeric input."""
-    leaf = next((item for item in spec.tensors if item.dtype != torch.bool), None)
-    if leaf is None or not leaf.example.numel() or leaf.dtype.is_complex:
-        return "no input holds numbers"
-    low, high, path = leaf.domain.low, leaf.domain.high, leaf.path
-    middle = (float(low) + float(high)) / 2 if low is not None and high is not None else 0.0
-
-    def above(call: Call) -> bool:
-        return float(dict(spec.flatten(call))[path].double().mean()) > middle
-
-    return Mutant(artifact, _swapped(spec, above))
-
-
-def _swapped(spec: InputSpec, predicate: Callable[[Call], bool]) -> Sabotage:
-    taken = predicate(spec.example)
-
-    def sabotage(call: Call, run: Run) -> Any:
-        value = run(call)
-        return value if predicate(call) == taken else tree_map(_otherwise, value)
-
-    return sabotage
+    halves = isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32
+    return leaf.half().float() if halves else leaf
 
 
 def _otherwise(leaf: Any) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
     return ~leaf if leaf.dtype == torch.bool else leaf + 1
+
+
+def _other_side(spec: InputSpec) -> Callable[[Call], bool] | None:
+    """Return whether a call is on another side of a branch on the first numbers than the example.
+
+    None if no input holds numbers.
+    """
+    leaf = next((item for item in spec.tensors if item.dtype != torch.bool), None)
+    if leaf is None or not leaf.example.numel() or leaf.dtype.is_complex:
+        return None
+    low, high, path = leaf.domain.low, leaf.domain.high, leaf.path
+    middle = (float(low) + float(high)) / 2 if low is not None and high is not None else 0.0
+
+    def above(call: Call) -> bool:
+        return float(dict(spec.flatten(call))[path].double().mean()) > middle
+
+    taken = above(spec.example)
+    return lambda call: above(call) != taken

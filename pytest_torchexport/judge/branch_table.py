@@ -138,7 +138,6 @@ def frozen(
     condition: Condition,
     goal: Goal,
     ways: tuple[Found, Found],
-    proof: Sequence[str],
 ) -> BranchFrozen:
     """Return BranchFrozen for a failure whose branch is known.
 
@@ -158,7 +157,7 @@ def frozen(
     )
     return BranchFrozen(
         frozen_as,
-        details=(f"so {symptom}", *failure.details, *proof),
+        details=(f"so {symptom}", *failure.details),
         where=place(condition),
         differences=failure.differences,
     )

@@ -106,7 +106,10 @@ class Order:
         if bool(repeated.any()) or not bool(inside.all()):
             return None
         there, here = (self.operand.gather(self.dim, each).double() for each in (found, own))
-        return found if is_near(there, here, _digits(self.operand)) else None
+        # Equal numbers agree in half of their digits, whatever was rounded.
+        floats = self.operand.is_floating_point()
+        digits = torch.finfo(self.operand.dtype).eps ** 0.5 if floats else 0.0
+        return found if is_near(there, here, digits) else None
 
     @property
     def own(self) -> Tensor:
@@ -149,11 +152,12 @@ class Decisions:
                 return operation.run()
             name, number = operation.name, operation.number
             self.ran.add(name)
-            if narrows(operation.func, operation.args, operation.kwargs):
+            if narrows(operation):
                 self.casts.add(name)
-            if _jumps(operation):
+            decides = _decides(operation)
+            if operation.floats and (name not in _SMOOTH or (decides and name not in _POOLING)):
                 self.jumps.add(name)
-            if _decides(operation):
+            if decides:
                 for place, tensor in enumerate(operation.floats):
                     if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
                         self.operands[name, number, place] = tensor.detach().clone()
@@ -178,12 +182,6 @@ def _decides(operation: Operation) -> bool:
     if operation.name in _DECIDING or operation.name in _POOLING:
         return True
     return "division" in kinds and operation.argument("rounding_mode") is not None
-
-
-def _jumps(operation: Operation) -> bool:
-    name = operation.name
-    may = name not in _SMOOTH or (name not in _POOLING and _decides(operation))
-    return may and bool(operation.floats)
 
 
 class Places:
@@ -367,11 +365,6 @@ def _alike(value: Tensor | None, operand: Tensor) -> bool:
         return False
     left, right = ([size for size in each.shape if size != 1] for each in (value, operand))
     return left == right
-
-
-def _digits(operand: Tensor) -> float:
-    """Return half of an operand's digits: equal numbers are so near, whatever was rounded."""
-    return float(torch.finfo(operand.dtype).eps ** 0.5) if operand.is_floating_point() else 0.0
 
 
 def is_near(value: Tensor, operand: Tensor, near: float = NEAR) -> bool:

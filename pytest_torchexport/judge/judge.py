@@ -6,7 +6,7 @@ Parity, the audit of sizes, the shrinker and the self-test all ask this.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_torchexport import targets
@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_reci
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
-from pytest_torchexport.judge.rounding import TIE, Calibration, Doubt
+from pytest_torchexport.judge.rounding import TIE, Calibration
 from pytest_torchexport.judge.runner import Runner
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values, largest_error
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
@@ -231,16 +231,6 @@ class Judge:
             return None
         return judgment.failure if judgment is not None else None
 
-    def fails(self, call: Call) -> bool:
-        """Return True if the artifact differs from eager on a call; False if eager refuses it."""
-        outcome = self._reference.on_cpu(call)
-        expected = (
-            self._reference.on_device(call, outcome) if isinstance(outcome, Returned) else outcome
-        )
-        return isinstance(expected, Returned) and bool(
-            self.differences([call], expected, self.run(call))
-        )
-
     def run(self, call: Call, seed: int | None = None) -> Outcome:
         with self._log.during(Activity.ARTIFACT):
             seed = self._plan.seed if seed is None else seed
@@ -291,8 +281,6 @@ class Judge:
                 if ties and not judged.proved:
                     self._log.caution(f"{', '.join(ties)}: {NOT_PROVED}")
                 differences = judged.bugs
-            elif len(calls) == 1 and not self.tolerance.given:
-                self._log.doubts.saw(calls[0], leaves_after(expected, {}), leaves_after(actual, {}))
         return [self._named(item) for item in differences]
 
     def _usual(self) -> list[Call]:
@@ -304,13 +292,6 @@ class Judge:
         except SpecError:
             found = None
         return [*calls, found.call] if found is not None else calls
-
-    def doubted(self) -> Iterator[tuple[Doubt, Difference]]:
-        """Yield the largest differences that are within the tolerance, and are no rounding."""
-        with self._log.during(Activity.EAGER):
-            for doubt, found in self._log.doubts.judged(self._calibration):
-                if found.path not in self.random_paths:
-                    yield doubt, self._named(found)
 
     def _in_time(self, outcome: Outcome) -> Outcome:
         """Raise TimeLimitExceeded if a call in this process hung, which used up the item's time."""

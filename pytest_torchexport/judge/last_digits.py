@@ -26,20 +26,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pytest_torchexport.outcomes.operator_table import of_kind, row_of
+from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.operators import (
-    argument_of,
-    dispatched,
+    Operation,
     floats_of,
     is_float,
-    name_of,
+    operations,
     with_floats,
     written_to,
 )
 from pytest_torchexport.torch_private.dispatcher import (
     aten_of_prim,
     decomposition_of,
-    is_operator,
     schema_of,
 )
 
@@ -49,93 +47,91 @@ LOOKED_AT = 1_000_000
 _EXACT, _SUMS = of_kind("exact"), of_kind("sums")
 
 
-def rounds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def rounds(operation: Operation) -> bool:
     """Return True if the operator computes with floats, and may have to round its results."""
-    if name_of(func) in _EXACT or func.is_view or not floats_of((args, kwargs)):
+    if operation.name in _EXACT or operation.func.is_view or not operation.floats:
         return False
     # Attention without dropout draws nothing.
-    draws = torch.Tag.nondeterministic_seeded in func.tags
-    return not draws or argument_of(func, args, kwargs, "dropout_p") == 0.0
+    return not operation.may_draw or operation.argument("dropout_p") == 0.0
 
 
-def adds(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def adds(operation: Operation) -> bool:
     """Return True if the operator may add up more than two numbers."""
-    if not is_operator(func) or torch.Tag.pointwise in func.tags:
+    if not operation.name or torch.Tag.pointwise in operation.func.tags:
         return False
-    return rounds(func, args, kwargs)
+    return rounds(operation)
 
 
-def adds_exactly(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Return True if the operator is exact whenever all its partial sums are.
-
-    True for sums of products, and for a mean if its number of terms is a power of two.
-    """
-    name = name_of(func)
-    if row_of(name).sum != "mean":
-        return name in _SUMS
-    tensor, dims = args[0], argument_of(func, args, kwargs, "dim")
-    count = math.prod(tensor.shape[axis] for axis in axes_of(tensor, dims) or ())
-    return bool(count > 0 and count & (count - 1) == 0)
-
-
-def exact_elements(
-    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> list[torch.Tensor] | None:
+def exact_elements(operation: Operation) -> list[torch.Tensor] | None:
     """Return per float output a mask of the elements that needed no rounding; None if unknown.
 
     These are the elements whose result in float64 is a number of the dtype. For a sum, the result
     of the terms' absolute values must be one as well: if terms cancel, few digits are left of any
     sum, whatever was rounded on the way.
     """
-    narrow = {tensor.dtype for tensor in floats_of((args, kwargs))}
-    if torch.float64 in narrow or torch.complex128 in narrow:
-        return None
-    if sum(tensor.numel() for tensor in floats_of((args, kwargs))) > LOOKED_AT:
+    floats = operation.floats
+    narrow = {tensor.dtype for tensor in floats}
+    if narrow & {torch.float64, torch.complex128} or sum(t.numel() for t in floats) > LOOKED_AT:
         return None
     dtype = functools.reduce(torch.promote_types, narrow)
-    ways = [(args, kwargs)]
-    if torch.Tag.pointwise not in func.tags:
-        named = {name: with_floats(torch.abs, value) for name, value in kwargs.items()}
-        ways.append((tuple(with_floats(torch.abs, arg) for arg in args), named))
+    ways = [operation]
+    if torch.Tag.pointwise not in operation.func.tags:
+        ways.append(_with_floats(operation, torch.abs))
+
+    def holds(wide: torch.Tensor) -> torch.Tensor:
+        narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
+        return narrow.to(wide.dtype) == wide
+
     masks = []
-    for given in ways:
-        wide = in_float64(func, *given)
+    for way in ways:
+        wide = in_float64(way)
         if wide is None:
             return None
-        masks.append([_holds(dtype, tensor) for tensor in floats_of(wide)])
+        masks.append([holds(tensor) for tensor in floats_of(wide)])
     return [functools.reduce(torch.logical_and, each) for each in zip(*masks, strict=True)]
 
 
-def _holds(dtype: torch.dtype, wide: torch.Tensor) -> torch.Tensor:
-    narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
-    return narrow.to(wide.dtype) == wide
+def _with_floats(
+    operation: Operation,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    but: frozenset[str] = frozenset(),
+) -> Operation:
+    """Return the operator with its float arguments replaced, ``but`` those of these names."""
+    names = [item.name for item in schema_of(operation.func).arguments]
+    args = tuple(
+        arg if name in but else with_floats(function, arg)
+        for name, arg in zip(names, operation.args, strict=False)
+    )
+    kwargs = {
+        name: value if name in but else with_floats(function, value)
+        for name, value in operation.kwargs.items()
+    }
+    return Operation(operation.func, args, kwargs)
 
 
-def in_float64(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def in_float64(operation: Operation) -> Any:
     """Return an operator's result on float64; None if it has no kernel for it."""
 
     def widen(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
     try:
-        return func(
-            *(with_floats(widen, arg) for arg in args),
-            **{name: with_floats(widen, value) for name, value in kwargs.items()},
-        )
+        return _with_floats(operation, widen).run()
     except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
         return None
 
 
-def casts_float(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    cast = "cast" in row_of(name_of(func)).kinds
-    dtype = argument_of(func, args, kwargs, "dtype") if cast else None
-    real = dtype is not None and dtype.is_floating_point and is_float(args[0])
-    return bool(real and args[0].is_floating_point())
+def casts_float(operation: Operation) -> bool:
+    if "cast" not in operation.row.kinds or not operation.operand.is_floating_point():
+        return False
+    dtype = operation.argument("dtype")
+    return dtype is not None and dtype.is_floating_point and is_float(operation.operand)
 
 
-def narrows(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    casts = casts_float(func, args, kwargs)
-    return casts and bool(kwargs["dtype"].itemsize < args[0].dtype.itemsize)
+def narrows(operation: Operation) -> bool:
+    """Return True for a cast to a narrower float."""
+    given = operation.operand
+    return casts_float(operation) and operation.argument("dtype").itemsize < given.dtype.itemsize
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
@@ -152,6 +148,8 @@ def axes_of(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
     return tuple(axis % tensor.dim() for axis in dims) or tuple(range(tensor.dim()))
 
 
+# -- other orders of summation ---------------------------------------------------------------------
+
 # Matrices with more multiplications are not multiplied step by step: it would take seconds.
 MOST_PRODUCTS = 100_000_000
 # Products that are held at a time.
@@ -166,62 +164,65 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
     running sum has one. ONNX Runtime adds so; torch adds pairwise or in double precision. Of ``n``
     equal terms the last digits go one way: the error grows with ``n``, and no scattered run shows
     it.
-    """
-    return dispatched(_Sequential(lanes).operator)
-
-
-def in_double() -> AbstractContextManager[None]:
-    """Add up sums in double precision, and round each once."""
-    return dispatched(_summed_in_double)
-
-
-class _Sequential:
-    """Compute sums with single additions.
 
     An operator that ``_FORMULAS`` does not know is taken apart, as torch does it for torch.compile
     and torch.export: the sums of a loss or a normalization are among its parts.
     """
+    # Operators that are being taken apart. One that occurs among its own parts runs as it is.
+    opened: set[Any] = set()
 
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
-        # Operators that are being taken apart. One that occurs among its own parts runs as it is.
-        self._open: set[Any] = set()
-
-    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def operator(operation: Operation) -> Any:
+        func, args, kwargs = operation.func, operation.args, operation.kwargs
         of_prim = aten_of_prim(func)
         if of_prim is not None:
-            with dispatched(self.operator):
+            with operations(operator):
                 return of_prim(*args, **kwargs)
-        found = self._one_by_one(func, args, kwargs) if is_operator(func) else None
-        return filled(func(*args, **kwargs), found)
+        # Before the operator itself, which may write to its arguments.
+        found = one_by_one(operation) if operation.name else None
+        return filled(operation.run(), found)
 
-    def _one_by_one(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def one_by_one(operation: Operation) -> Any:
         """Return the results of an operator; None if nothing is known about its sums."""
-        if any(tensor.is_complex() for tensor in floats_of((args, kwargs))):
+        func = operation.func
+        if any(tensor.is_complex() for tensor in operation.floats):
             return None
-        if row_of(name_of(func)).sum:
-            return by_rule(func, args, kwargs, self._lanes) if is_float(args[0]) else None
+        if operation.row.sum:
+            return by_rule(operation, lanes) if is_float(operation.operand) else None
         parts = decomposition_of(func)
-        if parts is None or func in self._open or not adds(func, args, kwargs):
+        if parts is None or func in opened or not adds(operation):
             return None
         if written_to(func):  # once, by the operator itself
-            args = with_floats(torch.clone, args)
-            kwargs = {name: with_floats(torch.clone, value) for name, value in kwargs.items()}
-        self._open.add(func)
+            operation = _with_floats(operation, torch.clone)
+        opened.add(func)
         try:
-            with dispatched(self.operator):
-                return parts(*args, **kwargs)
+            with operations(operator):
+                return parts(*operation.args, **operation.kwargs)
         except Exception:  # parts are written for compilers, and raise anything on a rare argument
             return None
         finally:
-            self._open.discard(func)
+            opened.discard(func)
+
+    return operations(operator)
 
 
-def by_rule(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], lanes: int) -> Any:
+def in_double() -> AbstractContextManager[None]:
+    """Add up sums in double precision, and round each once."""
+
+    def operator(operation: Operation) -> Any:
+        plain = operation.run()
+        if adds(operation) and not written_to(operation.func):
+            for tensor, found in zip(
+                floats_of(plain), floats_of(in_float64(operation)), strict=False
+            ):
+                tensor.copy_(found)
+        return plain
+
+    return operations(operator)
+
+
+def by_rule(operation: Operation, lanes: int) -> Any:
     """Return an operator's results as ``_FORMULAS`` has them; None if it cannot."""
-    schema = schema_of(func)
-    given = {item.name: argument_of(func, args, kwargs, item.name) for item in schema.arguments}
-    return _FORMULAS[row_of(name_of(func)).sum](**given, lanes=lanes)
+    return _FORMULAS[operation.row.sum](**dict(operation.arguments), lanes=lanes)
 
 
 def filled(plain: Any, found: Any) -> Any:
@@ -229,15 +230,6 @@ def filled(plain: Any, found: Any) -> Any:
     for tensor, other in zip(floats_of(plain), floats_of(found), strict=False):
         if tensor.numel() == other.numel():
             tensor.copy_(other.reshape(tensor.shape))
-    return plain
-
-
-def _summed_in_double(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    plain = func(*args, **kwargs)
-    if adds(func, args, kwargs) and not written_to(func):
-        wide = floats_of(in_float64(func, args, kwargs))
-        for tensor, found in zip(floats_of(plain), wide, strict=False):
-            tensor.copy_(found)
     return plain
 
 
@@ -361,6 +353,8 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+# -- scattered results -----------------------------------------------------------------------------
+
 # Results are moved by a random multiple of the epsilon, up to this: a kernel that is right to
 # the last place is off by a half, and the runs must reach beyond what others are off by.
 REACH = 1.5
@@ -388,24 +382,18 @@ def scattered(
     Record in ``ties`` if an operator met equal numbers. ``casts``: also what is cast to a narrower
     float.
     """
-    return dispatched(_Scatter(seed, ties if ties is not None else Ties(), casts).operator)
+    return operations(_Scatter(seed, ties if ties is not None else Ties(), casts).operator)
 
 
 def uncast() -> AbstractContextManager[None]:
     """Leave all floats in float64 that are cast to another one within the block."""
 
-    def operator(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if is_operator(func) and casts_float(func, args, kwargs):
-            kwargs = {**kwargs, "dtype": torch.float64}
-        return func(*args, **kwargs)
+    def operator(operation: Operation) -> Any:
+        if operation.name and casts_float(operation):
+            return operation.func(*operation.args, **{**operation.kwargs, "dtype": torch.float64})
+        return operation.run()
 
-    return dispatched(operator)
-
-
-def _has_ties(tensor: torch.Tensor, dim: int) -> bool:
-    values = tensor.sort(dim).values.double()
-    near = TIED * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
-    return bool((values.diff(dim=dim) <= near * values.abs().amax(dim, keepdim=True)).any())
+    return operations(operator)
 
 
 class _Scatter:
@@ -416,80 +404,78 @@ class _Scatter:
         self._generator = torch.Generator().manual_seed(seed)
         self._alike = seed % 2 == 0
 
-    def operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not is_operator(func):
-            return func(*args, **kwargs)  # torch.cond and other higher-order operators
-        name = name_of(func)
-        if name in ORDERING and not argument_of(func, args, kwargs, "stable"):
-            return self._ordered(func, args, kwargs)
-        if self._casts and narrows(func, args, kwargs):
-            result = func(*args, **kwargs)
-            exact = result.double() == args[0].double()
-            return torch.where(exact, result, self._move(result))
-        if not rounds(func, args, kwargs):
-            return func(*args, **kwargs)
-        if name in FUSED:
-            plain = func(*args, **kwargs)
-            with dispatched(self.operator):
-                return filled(plain, by_rule(func, args, kwargs, lanes=1))
-        return self._rounded(func, args, kwargs)
+    def operator(self, operation: Operation) -> Any:
+        if not operation.name:
+            return operation.run()  # torch.cond and other higher-order operators
+        if operation.name in ORDERING and not operation.argument("stable"):
+            return self._ordered(operation)
+        if self._casts and narrows(operation):
+            result = operation.run()
+            return torch.where(
+                result.double() == operation.operand.double(), result, self._move(result)
+            )
+        if not rounds(operation):
+            return operation.run()
+        if operation.name in FUSED:
+            plain = operation.run()
+            with operations(self.operator):
+                return filled(plain, by_rule(operation, lanes=1))
+        if torch.Tag.pointwise in operation.func.tags:
+            exact = exact_elements(operation)
+            return self._scattered(operation.run(), exact, plain=None)
+        return self._sum(operation)
 
-    def _rounded(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        sums = torch.Tag.pointwise not in func.tags
-        written = written_to(func)
+    def _sum(self, operation: Operation) -> Any:
+        """Run an operator that may add up: its terms are moved too."""
+        written = written_to(operation.func)
         # An operator that sums and writes cannot be run twice to learn its exact result.
-        known = not sums or (not written and adds_exactly(func, args, kwargs))
-        exact = exact_elements(func, args, kwargs) if known else None
+        exact = None if written or not _adds_exactly(operation) else exact_elements(operation)
         plain = None
-        if sums:
-            if exact is not None and any(bool(mask.any()) for mask in exact):
-                plain = floats_of(func(*args, **kwargs))
-            of_terms = self._transformed if name_of(func) in FOURIER else self._of_moved_terms
-            result = of_terms(func, args, kwargs)
-            if not floats_of(result) and not written:
-                # An index, a count or a Python number: the operator picks or compares.
-                return func(*args, **kwargs)
+        if exact is not None and any(bool(mask.any()) for mask in exact):
+            plain = floats_of(operation.run())
+        if operation.name in FOURIER:
+            result = self._transformed(operation)
         else:
-            result = func(*args, **kwargs)
+            result = _with_floats(operation, self._move_term, but=written).run()
+        if not floats_of(result) and not written:
+            # An index, a count or a Python number: the operator picks or compares.
+            return operation.run()
+        return self._scattered(result, exact, plain)
+
+    def _scattered(
+        self, result: Any, exact: list[torch.Tensor] | None, plain: list[torch.Tensor] | None
+    ) -> Any:
+        """Move what was rounded; the ``exact`` elements stay as they are, or are the ``plain``."""
         outputs = floats_of(result)
         for index, tensor in enumerate(outputs):
-            scattered = self._move(tensor)
+            moved = self._move(tensor)
             if exact is not None and len(exact) == len(outputs):
-                kept = tensor if plain is None else plain[index]
-                scattered = torch.where(exact[index], kept, scattered)
-            tensor.copy_(scattered)
+                moved = torch.where(exact[index], plain[index] if plain else tensor, moved)
+            tensor.copy_(moved)
         return result
 
-    def _transformed(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _transformed(self, operation: Operation) -> Any:
         """Run a Fourier transform as another algorithm may round it, with its own factors.
 
         The error of a result does not depend on its size: it is about epsilon times the logarithm
         of the number of terms times their norm, in any direction (N. J. Higham, Accuracy and
         Stability of Numerical Algorithms, 24.1).
         """
-        terms, *rest = args
-        axes = {axis % terms.dim() for axis in argument_of(func, args, kwargs, "dim")}
+        terms, *rest = operation.args
+        axes = {axis % terms.dim() for axis in operation.argument("dim")}
         steps = math.log2(max(math.prod(terms.shape[axis] for axis in axes), 2))
+
+        def of_errors() -> Any:
+            return operation.func(self._error(terms), *rest, **operation.kwargs)
+
         # The transform of the errors alone: beside the terms, most would be rounded away.
-        moved = func(*args, **kwargs) + steps * func(self._error(terms), *rest, **kwargs)
+        moved = operation.run() + steps * of_errors()
         if terms.is_complex():
             return moved
-        turned = func(self._error(terms), *rest, **kwargs)
+        turned = of_errors()
         # Of real terms, the sum itself: its factors are all one, in any algorithm.
         turned[tuple(0 if axis in axes else slice(None) for axis in range(terms.dim()))] = 0.0
         return moved + 1j * steps * turned
-
-    def _of_moved_terms(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        written = written_to(func)
-        moved = tuple(
-            arg if item.name in written else with_floats(self._move_term, arg)
-            for item, arg in zip(schema_of(func).arguments, args, strict=False)
-        )
-        named = {
-            name: value if name in written else with_floats(self._move_term, value)
-            for name, value in kwargs.items()
-        }
-        return func(*moved, **named)
 
     def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
         """Move a term of a sum, except in half precision, where only the sum is rounded."""
@@ -508,27 +494,45 @@ class _Scatter:
         # An infinite term, as of a mask that is added, would become nan.
         return torch.where(tensor.isfinite(), tensor * shift.to(tensor.device), 0.0)
 
-    def _ordered(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _ordered(self, operation: Operation) -> Any:
         """Run an operator on its input in another order; return indices into the given order."""
-        tensor = args[0]
-        dim = argument_of(func, args, kwargs, "dim")
+        func, (tensor, *rest) = operation.func, operation.args
+        dim = operation.argument("dim")
         if dim is None or not tensor.dim():
-            return func(*args, **kwargs)
-        self._ties.met = self._ties.met or _has_ties(tensor, dim)
+            return operation.run()
+        values = tensor.sort(dim).values.double()
+        near = TIED * torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+        largest = values.abs().amax(dim, keepdim=True)
+        self._ties.met |= bool((values.diff(dim=dim) <= near * largest).any())
         # Kernels order all rows by one rule, or each row in its own way.
         shape = [1] * tensor.dim() if self._alike else list(tensor.shape)
         shape[dim] = tensor.shape[dim]
         keys = torch.rand(shape, generator=self._generator).to(tensor.device)
         order = keys.argsort(dim).expand_as(tensor)
         given = tensor.gather(dim, order)
-        if name_of(func) in BY_RANK:
+        by_rank = operation.name in BY_RANK
+        if by_rank:
             # The kernel itself would take any of equal numbers, of distinct ones it takes those
             # that come last in this order.
             given = torch.argsort(given, dim=dim, stable=True).argsort(dim)
-        values, places = func(given, *args[1:], **kwargs)
+        values, places = func(given, *rest, **operation.kwargs)
         dropped = places.dim() < tensor.dim()
         found = order.gather(dim, places.unsqueeze(dim) if dropped else places)
-        if name_of(func) in BY_RANK:
+        if by_rank:
             values = tensor.gather(dim, found)
             values = values.squeeze(dim) if dropped else values
         return values, found.squeeze(dim) if dropped else found
+
+
+def _adds_exactly(operation: Operation) -> bool:
+    """Return True if the operator is exact whenever all its partial sums are.
+
+    True for sums of products, and for a mean if its number of terms is a power of two.
+    """
+    if operation.row.sum != "mean":
+        return operation.name in _SUMS
+    tensor = operation.operand
+    count = math.prod(
+        tensor.shape[axis] for axis in axes_of(tensor, operation.argument("dim")) or ()
+    )
+    return bool(count > 0 and count & (count - 1) == 0)

@@ -11,7 +11,6 @@ from enum import Enum
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.coverage import Covered, OutputActivity
-from pytest_torchexport.judge.rounding import Doubts
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
@@ -79,10 +78,10 @@ class ItemLog:
 
     ``calls`` counts calls by origin; ``covered`` is what they reached, ``uncovered`` what they left
     out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
-    calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls,
-    ``doubts`` the largest differences within the tolerance. ``held`` are failures that are raised
-    only if no other step raises one. ``row`` are the calls whose last one failed, if these are
-    other ones than a single recipe says; none if the state at the start did.
+    calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
+    ``held`` are failures that are raised only if no other step raises one. ``row`` are the calls
+    whose last one failed, if these are other ones than a single recipe says; none if the state at
+    the start did.
     """
 
     assumed: tuple[Assumption, ...] = ()
@@ -104,7 +103,6 @@ class ItemLog:
     self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
     outputs: OutputActivity = field(default_factory=lambda: OutputActivity(Tolerance()))
-    doubts: Doubts = field(default_factory=Doubts)
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
     row: Sequence[Call] | None = None
@@ -146,7 +144,6 @@ class ItemLog:
         self.max_error = None
         self.covered = Covered()
         self.outputs = OutputActivity(self.outputs.tolerance)
-        self.doubts = Doubts()
 
     @contextmanager
     def during(self, activity: Activity) -> Iterator[None]:

@@ -101,8 +101,9 @@ class Runs:
             not self.cut
             and self.held is held
             and list(self.paths) == list(paths)
-            and _same_calls(self.calls, calls)
-            and _agree([expected], [self.expected], paths)  # not what a changed eager returned
+            and len(self.calls) == len(calls)
+            and all(map(_same_call, self.calls, calls))
+            and not _parted([expected], [self.expected], paths)  # what a changed eager returned
         )
 
 
@@ -167,7 +168,7 @@ class OtherRuns:
         """Return the run in float64 without casts to other floats, and runs that cast otherwise."""
         exact = self._in_float64(calls, paths, rounding=uncast)
         roundings = [partial(scattered, number, casts=True) for number in range(MANY)]
-        return exact, self._under(roundings, [calls], paths, NOTHING_HELD) if exact else []
+        return exact, self._under(roundings, calls, paths, NOTHING_HELD) if exact else []
 
     def _repeats(
         self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
@@ -182,25 +183,19 @@ class OtherRuns:
         before = torch.get_rng_state()
         plain = self._run(self._copy("cpu"), calls, nullcontext, paths)
         draws = not torch.equal(before, torch.get_rng_state())
-        if self.device != "cpu" or _agree(plain, [expected], paths):
+        if self.device != "cpu" or not _parted(plain, [expected], paths):
             return True, draws
         one, other = (self._run(self._subject.copy(), calls, nullcontext, paths) for _ in range(2))
         parted = _parted(one, other, paths)
         if parted:
-            raise self._not_repeatable(calls, parted)
+            found = examine(self._subject, calls[-1], self._seed)
+            raise NotRepeatable(
+                found.unrepeatable or "calls on equal inputs, from equal state and seed, differ",
+                details=found.uninitialized,
+                where=found.where,
+                differences=tuple(parted),
+            )
         return False, draws
-
-    def _not_repeatable(
-        self, calls: Sequence[Call], differences: Sequence[Difference]
-    ) -> NotRepeatable:
-        """Return the failure, with the first operation that differs if it is found."""
-        found = examine(self._subject, calls[-1], self._seed)
-        return NotRepeatable(
-            found.unrepeatable or "calls on equal inputs, from equal state and seed, differ",
-            details=found.uninitialized,
-            where=found.where,
-            differences=tuple(differences),
-        )
 
     def _references(
         self, calls: Sequence[Call], paths: Sequence[str], ties: Ties, truth: Leaves, held: Held
@@ -213,19 +208,17 @@ class OtherRuns:
         strided = any(
             is_plain(t) and not t.is_contiguous() for call in calls for t in call.tensors()
         )
-        ways = [calls]
-        if strided and truth:
-            ways = [self._contiguous(calls, paths, truth), calls]
+        packed = self._contiguous(calls, paths, truth) if strided and truth else calls
         scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, in_double, *scatters[:FEW]]
-        yield [*self._under(first, ways, paths, held), *self._noise(calls, paths)]
+        yield [*self._under(first, packed, paths, held, calls), *self._noise(calls, paths)]
         if self._may_go_on():
             lanes: list[Rounding] = [partial(sequential, number) for number in LANES]
-            yield self._under([*lanes, *scatters[FEW:]], ways, paths, held)
+            yield self._under([*lanes, *scatters[FEW:]], packed, paths, held, calls)
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
-            yield self._under(more, ways, paths, held)
-        yield self._under(held.replays(MULTIPLE), [calls], paths, NOTHING_HELD)
+            yield self._under(more, packed, paths, held, calls)
+        yield self._under(held.replays(MULTIPLE), calls, paths, NOTHING_HELD)
 
     def _in_float64(
         self,
@@ -241,17 +234,17 @@ class OtherRuns:
     def _under(
         self,
         roundings: Sequence[Rounding],
-        ways: Sequence[Sequence[Call]],
+        calls: Sequence[Call],
         paths: Sequence[str],
         held: Held,
+        others: Sequence[Call] | None = None,
     ) -> list[Leaves]:
-        """Run the calls under each rounding, given in one of these ways in turn."""
+        """Run the calls under each rounding; every second time the ``others``, if there are any."""
+        ways = itertools.cycle([calls, others or calls])
         return [
             leaves
-            for rounding, given in zip(roundings, itertools.cycle(ways), strict=False)
-            for leaves in self._run(
-                self._copy("cpu"), given, partial(_holding, held, rounding), paths
-            )
+            for each, given in zip(roundings, ways, strict=False)
+            for leaves in self._run(self._copy("cpu"), given, partial(_holding, held, each), paths)
         ]
 
     def _contiguous(
@@ -261,9 +254,13 @@ class OtherRuns:
 
         Forward may write to a strided input where it writes to a copy of a contiguous one.
         """
-        packed = [Call(_packed(call.args), _packed(dict(call.kwargs))) for call in calls]
-        found = self._in_float64(packed, paths)
-        return packed if found and _agree(found, [truth], paths) else calls
+
+        def packed(value: Any) -> Any:
+            return tree_map(lambda leaf: leaf.contiguous() if is_plain(leaf) else leaf, value)
+
+        others = [Call(packed(call.args), packed(dict(call.kwargs))) for call in calls]
+        found = self._in_float64(others, paths)
+        return others if found and not _parted(found, [truth], paths) else calls
 
     def _noise(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
         if self.device == "cpu":
@@ -311,11 +308,6 @@ def _holding(held: Held, *roundings: Rounding) -> Iterator[None]:
         yield
 
 
-def _agree(left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]) -> bool:
-    """Return True if two runs that both returned gave the same."""
-    return not _parted(left, right, paths)
-
-
 def _parted(
     left: Sequence[Leaves], right: Sequence[Leaves], paths: Sequence[str]
 ) -> list[Difference]:
@@ -330,10 +322,6 @@ def _parted(
 
 # Equal ones are the same to a forward.
 _PLAIN = (bool, int, float, complex, str, bytes)
-
-
-def _same_calls(left: Sequence[Call], right: Sequence[Call]) -> bool:
-    return len(left) == len(right) and all(map(_same_call, left, right))
 
 
 def _same_call(one: Call, other: Call) -> bool:
@@ -365,10 +353,3 @@ def _double(value: Any) -> Any:
         return leaf.to(torch.complex128) if leaf.is_complex() else leaf
 
     return tree_map(widen, value)
-
-
-def _packed(value: Any) -> Any:
-    def contiguous(leaf: Any) -> Any:
-        return leaf.contiguous() if is_plain(leaf) else leaf
-
-    return tree_map(contiguous, value)

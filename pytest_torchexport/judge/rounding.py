@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Final
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See, is_near
 from pytest_torchexport.judge.last_digits import Ties
@@ -20,7 +20,6 @@ from pytest_torchexport.outcomes.compare import (
     as_tensor,
     compare_values,
     dense,
-    largest_of,
     number_difference,
 )
 from pytest_torchexport.outcomes.observe import Outcome, Returned
@@ -39,9 +38,9 @@ OTHER_QUESTION = 64.0
 # From this share of the output's own spread on, eager's error is as large as what it computes.
 DROWNED = 0.1
 
-# A difference so many times as large as eager's own error in ENOUGH of its other runs is a bug: the
+# A difference so many times as large as eager's own error in its first other runs is a bug: the
 # further runs would have to be as many times further off than these.
-FAR, ENOUGH = 1000.0, 4
+FAR = 1000.0
 
 BUG: Final = "bug"
 ROUNDING: Final = "rounding"
@@ -73,33 +72,41 @@ def like(other: Any, wanted: Any) -> torch.Tensor | None:
 
 def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> Difference:
     """Return the difference with its cause and eager's own error at the worst element."""
-    wanted, found = plain_tensor(wanted), plain_tensor(found)
+    tensor, found = plain_tensor(wanted), plain_tensor(found)
     unknown = not seen.others and seen.truth is None
-    if wanted is None or found is None or unknown:
+    if tensor is None or found is None or unknown:
         return difference
-    if not (wanted.is_floating_point() or wanted.is_complex()):
-        whole: DifferenceCause = TIE if _falls_elsewhere(seen.others, wanted, found) else BUG
-        return dataclasses.replace(difference, cause=whole)
-    eps = torch.finfo(wanted.dtype).eps
-    wide = torch.complex128 if wanted.is_complex() else torch.float64
-    tensor, wanted, found = wanted, wanted.to(wide), found.to(wide)
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        falls = _falls_elsewhere(seen.others, tensor, found)
+        return dataclasses.replace(difference, cause=TIE if falls else BUG)
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    wanted, found = tensor.to(wide), found.to(wide)
     allowed = _allowed(difference, wanted)
-    own = _own_error(seen, wanted, allowed, eps)
-    gap = (found - wanted).abs()
-    # Infinity is neither close to anything nor a scale.
-    finite = torch.isfinite(wanted) & torch.isfinite(found)
-    within = finite & (gap <= allowed + MULTIPLE * own)
-    within |= _are_equal(wanted, found)
+    own = _own_error(seen, wanted, allowed, torch.finfo(tensor.dtype).eps)
+    within = _is_within(wanted, found, allowed + MULTIPLE * own)
     # One rounding error is divided by another, or a sum is next to the largest number.
-    undefined = _is_finite_by_chance(seen.others, wanted) & ~within
-    undefined &= ~_is_cut_off(seen.others, wanted, found, torch.finfo(tensor.dtype).max)
-    cause: DifferenceCause = BUG
+    finite = torch.stack([run.isfinite() for run in (*seen.others, wanted)])
+    undefined = finite.any(0) & ~finite.all(0) & ~within
+    # The largest number stands for infinity where something begins or ends with it: no rounding
+    # makes it, unless one of eager's own is near.
+    largest = torch.finfo(tensor.dtype).max
+    sizes = torch.stack([run.abs().double() for run in (*seen.others, wanted)])
+    near = (sizes.isfinite() & (sizes >= largest / 2)).any(0)
+    undefined &= (found.abs() != largest) | near
     if bool((within | undefined).all()):
         drowned = _drowned(own, wanted) or bool(undefined.any())
-        cause = TIE if seen.ties.met else AMBIGUOUS if drowned else ROUNDING
-    else:
-        difference = _at_the_worst(difference, tensor, wanted, found, ~(within | undefined))
-    return _with(difference, own, cause)
+        return _with(difference, own, TIE if seen.ties.met else AMBIGUOUS if drowned else ROUNDING)
+    # Described by the worst of the elements that nothing explains.
+    bounds = difference.rtol or 0.0, difference.atol or 0.0
+    bad = ~(within | undefined)
+    worst = number_difference(difference.path, tensor, wanted, found, bad, bounds)
+    worst = dataclasses.replace(
+        worst,
+        kind=difference.kind,
+        what=difference.what,
+        mismatched=difference.mismatched or 0,
+    )
+    return _with(worst, own, BUG)
 
 
 def as_without_casts(
@@ -123,30 +130,14 @@ def as_without_casts(
         return difference
     wanted, found, truth = wanted.double(), found.double(), truth.double()
     allowed = _allowed(difference, wanted)
-    moved = torch.stack([_finite((wanted - run.double()).abs()) for run in others]).amax(dim=0)
-    own, gap = _pooled(moved, wanted.abs()), (found - wanted).abs()
+    own = _pooled(_furthest(others, wanted), wanted.abs())
     # A runtime may keep some of the casts, where eager's own error is none by chance.
     near = (found - truth).abs() <= torch.maximum((wanted - truth).abs(), own)
-    within = near & (gap <= allowed + MULTIPLE * own)
-    within = (within | (gap <= allowed)) & wanted.isfinite()
-    within |= _are_equal(wanted, found)
+    within = near & _is_within(wanted, found, allowed + MULTIPLE * own)
+    within |= _is_within(wanted, found, allowed)
     if _drowned(own, wanted) or not bool(within.all()):
         return difference
     return _with(difference, own, ROUNDING)
-
-
-def _allowed(difference: Difference, wanted: torch.Tensor) -> torch.Tensor:
-    return (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
-
-
-def _are_equal(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    return (wanted == found) | (wanted.isnan() & found.isnan())
-
-
-def _with(difference: Difference, own: torch.Tensor, cause: DifferenceCause) -> Difference:
-    """Return the difference with its cause and eager's own error at its element."""
-    error = float(own[difference.index].max()) if difference.index is not None else None
-    return dataclasses.replace(difference, own_error=error, cause=cause)
 
 
 def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -> bool:
@@ -155,80 +146,55 @@ def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -
     It is FAR times as large as what eager's error, in any element, and the tolerance allow.
     """
     wanted, found = plain_tensor(wanted), plain_tensor(found)
-    if (
-        wanted is None
-        or found is None
-        or not wanted.is_floating_point()
-        or len(seen.others) < ENOUGH
-    ):
+    if wanted is None or found is None or not (wanted.is_floating_point() and seen.others):
         return False
-    runs = [run.double() for run in (*seen.others, wanted, found)]
-    if not all(bool(run.isfinite().all()) for run in runs):
-        return False
-    numbers = wanted.double()
-    own = max(float((numbers - run).abs().max()) for run in runs[:-1])
-    allowed = (difference.atol or 0.0) + (difference.rtol or 0.0) * float(numbers.abs().max())
-    return float((found.double() - numbers).abs().max()) > FAR * max(allowed, own)
+    numbers, runs = wanted.double(), [run.double() for run in seen.others]
+    # What is no number, in any of them, may be another order of a sum.
+    own = float(torch.stack([(numbers - run).abs().max() for run in runs]).max())
+    gap = float((found.double() - numbers).abs().max())
+    limit = FAR * (own + float(_allowed(difference, numbers).max()))
+    return math.isfinite(gap) and gap > limit
 
 
-def _at_the_worst(
-    difference: Difference,
-    tensor: torch.Tensor,
-    wanted: torch.Tensor,
-    found: torch.Tensor,
-    bad: torch.Tensor,
-) -> Difference:
-    """Return the same difference, described by the worst of the elements that nothing explains.
+def _allowed(difference: Difference, wanted: torch.Tensor) -> torch.Tensor:
+    return (difference.atol or 0.0) + (difference.rtol or 0.0) * wanted.abs()
 
-    ``tensor`` has the output's own dtype.
-    """
-    allowed = difference.rtol or 0.0, difference.atol or 0.0
-    other = number_difference(difference.path, tensor, wanted, found, bad, allowed)
-    return dataclasses.replace(
-        other,
-        kind=difference.kind,
-        what=difference.what,
-        mismatched=difference.mismatched or 0,
-    )
+
+def _is_within(wanted: torch.Tensor, found: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    """Return per element whether both are alike; infinity is close to nothing, and no scale."""
+    finite = torch.isfinite(wanted) & torch.isfinite(found)
+    alike = (wanted == found) | (wanted.isnan() & found.isnan())
+    return alike | (finite & ((found - wanted).abs() <= limit))
+
+
+def _with(difference: Difference, own: torch.Tensor, cause: DifferenceCause) -> Difference:
+    """Return the difference with its cause and eager's own error at its element."""
+    error = float(own[difference.index].max()) if difference.index is not None else None
+    return dataclasses.replace(difference, own_error=error, cause=cause)
 
 
 def _own_error(seen: Seen, wanted: torch.Tensor, allowed: torch.Tensor, eps: float) -> torch.Tensor:
     """Return per element how far eager's other runs are from this one."""
 
     def furthest(runs: Sequence[torch.Tensor]) -> torch.Tensor:
-        gaps = torch.stack([_finite((wanted - run.to(wanted.dtype)).abs()) for run in runs])
-        own = gaps.amax(dim=0)
+        own = _furthest(runs, wanted)
         # A tie may pick any of its values, however rarely it did so in a dozen runs.
         tied = seen.ties.met and bool((own > allowed + DROWNED * wanted.abs()).any())
         return own.max().expand_as(own) if tied else _among_equals(own, wanted.abs(), eps)
 
-    if seen.truth is None:
-        return furthest(seen.others)
-    if not seen.others:
-        return furthest([seen.truth])
+    if seen.truth is None or not seen.others:
+        return furthest([run for run in (*seen.others, seen.truth) if run is not None])
     own = furthest(seen.others)
-    truth = _finite((wanted - seen.truth.to(wanted.dtype)).abs())
+    truth = _furthest([seen.truth], wanted)
     if bool((truth > OTHER_QUESTION * own + allowed.nan_to_num(posinf=0.0)).any()):
         return own
     return furthest([*seen.others, seen.truth])
 
 
-def _is_finite_by_chance(runs: Sequence[torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
-    """Return per element whether it is a number in some of eager's runs and none in others."""
-    finite = torch.stack([torch.isfinite(run) for run in (*runs, wanted)])
-    return finite.any(0) & ~finite.all(0)
-
-
-def _is_cut_off(
-    runs: Sequence[torch.Tensor], wanted: torch.Tensor, found: torch.Tensor, largest: float
-) -> torch.Tensor:
-    """Return per element whether it is the largest finite number, and none of eager's is near.
-
-    That number stands for infinity where something begins or ends with it: no rounding makes it.
-    """
-    sizes = torch.stack([run.abs().to(torch.float64) for run in (*runs, wanted)])
-    near = (sizes.isfinite() & (sizes >= largest / 2)).any(0)
-    return (found.abs() == largest) & ~near
+def _furthest(runs: Sequence[torch.Tensor], wanted: torch.Tensor) -> torch.Tensor:
+    """Return per element the largest finite distance of some runs from this one."""
+    gaps = torch.stack([(wanted - run.to(wanted.dtype)).abs() for run in runs])
+    return torch.where(gaps.isfinite(), gaps, 0.0).amax(dim=0)
 
 
 def _falls_elsewhere(
@@ -267,19 +233,11 @@ def _pooled(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     return largest[reach].reshape(error.shape)
 
 
-def _finite(error: torch.Tensor) -> torch.Tensor:
-    return torch.where(torch.isfinite(error), error, torch.zeros_like(error))
-
-
 # An item that has so many failures is red whatever becomes of another call.
 WEIGHED = 5
 
 # Runs a call on the artifact, and shows the values in it; None if it cannot.
 Shown = Callable[[Call, See], Outcome | None]
-
-
-def _shows_nothing(call: Call, see: See) -> None:
-    """Show no values of an artifact."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +267,7 @@ class Calibration:
         self,
         runs: OtherRuns,
         *,
-        shown: Shown = _shows_nothing,
+        shown: Shown = lambda *_: None,
         usual: Callable[[], Sequence[Call]] = tuple,
         leaves_out_casts: bool = False,
     ) -> None:
@@ -342,39 +300,27 @@ class Calibration:
         difference that is far beyond eager's error in them, if nothing in the call jumps; with
         ``WEIGHED``, in any case.
         """
-        bugs = [item for item in differences if item.total is None]
-        asked = [item for item in differences if item.total is not None]
-        if bugs or not asked:
+        if not differences or any(item.total is None for item in differences):
             return Judged(list(differences), [])
         single = len(calls) == 1 and self._runs.device == "cpu"
         decisions = self._decisions(calls[0]) if single else None
-        held = self._held(calls[0], decisions, asked, actual) if decisions else NOTHING_HELD
-        smooth = decisions is not None and decisions.smooth
-        quick = known >= WEIGHED or (known > 0 and smooth)
-        found = self._judged(asked, calls, expected, actual, held, quick=quick)
+        held = self._held(calls[0], decisions, differences, actual) if decisions else NOTHING_HELD
+        quick = known >= WEIGHED or (known > 0 and decisions is not None and decisions.smooth)
+        found = self._judged(differences, calls, expected, actual, held, quick=quick)
         if not (self._leaves_out_casts and decisions and decisions.casts and found.bugs):
             return found
-        more = self._uncast(found.bugs, calls, expected, actual)
+        exact, others = self._runs.without_casts(calls, [bug.path for bug in found.bugs])
+        more = Judged.of(
+            as_without_casts(
+                bug,
+                next(iter(_at(bug.path, exact, expected)), None),
+                _at(bug.path, others, expected),
+                expected[bug.path],
+                actual[bug.path],
+            )
+            for bug in found.bugs
+        )
         return Judged(more.bugs, [*found.explained, *more.explained], found.proved)
-
-    def _uncast(
-        self,
-        bugs: Sequence[Difference],
-        calls: Sequence[Call],
-        expected: Leaves,
-        actual: Leaves,
-    ) -> Judged:
-        """Sort differences by what eager returns if its casts to narrower floats are left out."""
-        exact, others = self._runs.without_casts(calls, [item.path for item in bugs])
-
-        def judged(bug: Difference) -> Difference:
-            wanted, path = expected[bug.path], bug.path
-            truth = like(exact[0].get(path), wanted) if exact else None
-            runs = [like(leaves.get(path), wanted) for leaves in others]
-            known = [run for run in runs if run is not None]
-            return as_without_casts(bug, truth, known, wanted, actual[path])
-
-        return Judged.of(map(judged, bugs))
 
     def _judged(
         self,
@@ -399,14 +345,17 @@ class Calibration:
             for path in paths
         }
         found, made = Judged(list(asked), []), []
+
+        def about(item: Difference) -> tuple[Difference, Seen, Any, Any]:
+            path = item.path
+            return item, seen[path], expected.get(path), actual.get(path)
+
         for batch in runs.batches():
             made += batch
-            for leaves in batch:
-                for path in paths:
-                    other = like(leaves.get(path), expected[path])
-                    seen[path].others += [other] if other is not None else []
-            found = _sort(asked, seen, expected, actual)
-            if not found.bugs or (quick and _are_far_beyond(found.bugs, seen, expected, actual)):
+            for path in paths:
+                seen[path].others += _at(path, batch, expected)
+            found = Judged.of(with_cause(*about(item)) for item in asked)
+            if not found.bugs or (quick and all(is_far_beyond(*about(bug)) for bug in found.bugs)):
                 break
         if len(held.orders) > 1 and not any(_is_like(leaves, actual) for leaves in made):
             # Each output may be of one of the orders, but not all of the same.
@@ -453,6 +402,12 @@ class Calibration:
         return decisions
 
 
+def _at(path: str, runs: Sequence[Leaves], expected: Leaves) -> list[torch.Tensor]:
+    """Return one output of some runs, where it can be compared with what eager returned."""
+    found = (like(leaves.get(path), expected[path]) for leaves in runs)
+    return [tensor for tensor in found if tensor is not None]
+
+
 def _is_like(leaves: Leaves, actual: Leaves) -> bool:
     """Return True if a run of eager gives what the artifact does, but for rounding."""
     pairs = (
@@ -463,98 +418,3 @@ def _is_like(leaves: Leaves, actual: Leaves) -> bool:
         for made, found in pairs
         if made is not None and found is not None
     )
-
-
-def _are_far_beyond(
-    bugs: Sequence[Difference], seen: Mapping[str, Seen], expected: Leaves, actual: Leaves
-) -> bool:
-    return bool(bugs) and all(
-        is_far_beyond(bug, seen[bug.path], expected.get(bug.path), actual.get(bug.path))
-        for bug in bugs
-    )
-
-
-def _sort(
-    differences: Sequence[Difference],
-    seen: Mapping[str, Seen],
-    expected: Leaves,
-    actual: Leaves,
-) -> Judged:
-    return Judged.of(
-        with_cause(item, seen[item.path], expected.get(item.path), actual.get(item.path))
-        for item in differences
-    )
-
-
-# From so many units in the last place of an output's largest element on, a difference is doubted.
-# On healthy artifacts none was larger than four, beyond eager's own error (same-numbers.md).
-UNITS = 32.0
-# So many outputs are judged at the end of an item.
-MOST = 3
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """The call on which an output was furthest off, and what was returned.
-
-    ``units``: how far, in units in the last place of ``largest``.
-    """
-
-    units: float
-    largest: float
-    call: Call
-    expected: torch.Tensor
-    actual: torch.Tensor
-
-
-@dataclass
-class Doubts:
-    """The largest differences so far that are within the tolerance, by output.
-
-    In units of the output's largest element on this call or on the first one: a sigmoid that is
-    next to zero on one call is not off by more than on the others.
-    """
-
-    _first: dict[str, float] = field(default_factory=dict)
-    _worst: dict[str, Doubt] = field(default_factory=dict)
-
-    def saw(self, call: Call, expected: Leaves, actual: Leaves) -> None:
-        """Keep the outputs of a call that are further off than on the calls before."""
-        for path, left in expected.items():
-            right: Any = actual.get(path)
-            if not _comparable(left, right):
-                continue
-            if path not in self._first:
-                self._first[path] = largest_of(left)
-            if torch.equal(left, right):
-                continue
-            largest = max(self._first[path], largest_of(left))
-            unit = torch.finfo(left.dtype).eps * largest
-            gap = (right.detach().double() - left.detach().double()).abs().nan_to_num(0.0, 0.0, 0.0)
-            units = float(gap.max()) / unit if unit else 0.0
-            if units > max(UNITS, self._worst[path].units if path in self._worst else 0.0):
-                self._worst[path] = Doubt(units, largest, call, left, right)
-
-    def judged(self, calibration: Calibration) -> Iterator[tuple[Doubt, Difference]]:
-        """Yield the differences that are no rounding."""
-        largest = sorted(self._worst.items(), key=lambda item: -item[1].units)
-        for path, doubt in largest[:MOST]:
-            atol = UNITS * torch.finfo(doubt.expected.dtype).eps * doubt.largest
-            found = compare_values(doubt.expected, doubt.actual, Tolerance(0.0, atol), path)
-            leaves = {path: doubt.expected}, {path: doubt.actual}
-            for bug in calibration.judge(found, [doubt.call], *leaves).bugs:
-                yield doubt, bug
-
-
-def _comparable(left: Any, right: Any) -> bool:
-    """Return True for two tensors of real floats that have one shape."""
-    plain = (
-        is_plain(left)
-        and is_plain(right)
-        and (left.shape, left.dtype)
-        == (
-            right.shape,
-            right.dtype,
-        )
-    )
-    return plain and left.is_floating_point() and left.numel() > 0

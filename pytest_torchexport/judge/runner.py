@@ -80,18 +80,10 @@ def warm_up(target: str) -> None:
     """Have the sandbox ready by the time there is a file to load. Does not wait."""
     loader = loader_of(target)
     if loader is not None:
-        preload = (*_own_modules(loader), *targets.get(target).traits.preload)
-        sandbox.warm_up(loader.library, preload)
-
-
-def _own_modules(loader: Loader) -> tuple[str, ...]:
-    """Return the modules of this package that hold the loader's functions.
-
-    A module of another package is imported by each child: it may change its whole process.
-    """
-    own = f"{__package__.partition('.')[0]}."
-    modules = {path.partition(":")[0] for path in (loader.load, loader.read)}
-    return tuple(sorted(name for name in modules if name.startswith(own)))
+        modules = {path.partition(":")[0] for path in (loader.load, loader.read)}
+        # A module of another package is imported by each child: it may change its whole process.
+        own = sorted(name for name in modules if name.startswith("pytest_torchexport."))
+        sandbox.warm_up(loader.library, (*own, *targets.get(target).traits.preload))
 
 
 def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:
@@ -168,7 +160,11 @@ def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> 
         raise ArtifactHung(f"while it was loaded: {problem}", output=printed)
     if not isinstance(problem, Raised):
         raise LoadFailed(str(problem), output=printed)
-    wanted = [name for name in blocked if _names(problem.message, name)]
+    # As a package, a part of it or its operators; not as a path or a file.
+    begins, ends = r"(?:(?<![\w./\\-])|(?<=ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
+    wanted = [
+        name for name in blocked if re.search(begins + re.escape(name) + ends, problem.message)
+    ]
     gone = (f"not importable there: {', '.join(wanted)}",) if wanted else ()
     remedy = remedy_of(problem.type, problem.message)
     raise LoadFailed(
@@ -178,15 +174,6 @@ def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> 
         output=printed,
         imports=remedy.imports,
     )
-
-
-def _names(text: str, package: str) -> bool:
-    """Return True if a text names a package, a part of it or its operators.
-
-    Paths and files of that name do not count.
-    """
-    begins, ends = r"(?:(?<![\w./\\-])|(?<=ops\.))", r"(?![\w/\\-]|\.(?:pt2?|pth|onnx)\b)"
-    return re.search(begins + re.escape(package) + ends, text) is not None
 
 
 def raise_if_unsound(problems: Sequence[str]) -> None:
@@ -272,33 +259,34 @@ class Runnable(Protocol):
         """Run it."""
 
 
-class Runner(Protocol):
-    """One way to call an artifact."""
+class Runner:
+    """One way to call an artifact. ``isolated``: calls are made in the sandbox."""
 
-    @property
-    def isolated(self) -> bool:
-        """True if calls are made in the sandbox."""
+    isolated = False
 
     def run(self, call: Call, seed: int) -> Outcome:
         """Return the outcome of the call, made from the state as exported."""
+        return self.in_a_row([call], seed)[0][0]
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         """Return each call's outcome and state; a call starts where the one before ended."""
+        raise NotImplementedError
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
         """Run the call, and show the values in the artifact; None if they cannot be seen."""
+        return None
 
     def tensors(self) -> Tensors:
         """Return the parameters and buffers that the artifact starts with, by name."""
+        raise NotImplementedError
 
     def printed(self) -> str:
         """Return the end of what the artifact printed in the sandbox."""
+        return ""
 
 
-class InProcess:
+class InProcess(Runner):
     """Call an artifact in this process."""
-
-    isolated = False
 
     def __init__(
         self,
@@ -337,17 +325,20 @@ class InProcess:
             return None  # it runs in another thread
         observed = partial(observe, call=call, seed=seed, grad_mode=self._grad_mode)
         if isinstance(artifact, ShowsValues):
-            outcome = observed(partial(_shown, artifact, see))
+            shows = artifact
+            outcome = observed(lambda *args, **kwargs: shows.show(Call(args, kwargs), see))
         else:
-            outcome = observed(artifact, run=partial(_seen, see))
+
+            def run(go: Callable[[], Any]) -> Any:
+                with seen(see):
+                    return go()
+
+            outcome = observed(artifact, run=run)
         self._state.restore()
         return outcome
 
     def tensors(self) -> Tensors:
         return tensors_of(self._pristine.module)
-
-    def printed(self) -> str:
-        return ""
 
     def _artifact(self) -> Runnable:
         return copy.deepcopy(self._pristine) if self._fresh_each_call else self._pristine
@@ -361,50 +352,47 @@ class InProcess:
         return observe(artifact, call, seed=seed, grad_mode=self._grad_mode, run=run)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedArtifact:
-    """An artifact that a session of the sandbox has loaded."""
+def call_loaded(
+    session: SandboxSession,
+    artifact: Artifact,
+    call: Call,
+    *,
+    seed: int,
+    limit: float,
+    anew: bool = True,
+    state: bool = False,
+) -> tuple[Outcome, Tensors]:
+    """Call an artifact that a session has loaded. Return the outcome as eager would give it.
 
-    session: SandboxSession
-    artifact: Artifact
-
-    def run(
-        self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
-    ) -> tuple[Outcome, Tensors]:
-        """Return the outcome of a call as eager would give it, and the state after it if ``state``.
-
-        The returned value is unpacked; its inputs are those of ``call``. ``limit`` is in seconds;
-        ``anew``: the call starts from the state as loaded.
-        """
-        own = call.to("cpu")
-        try:
-            packed = self.artifact.pack_inputs(own)
-        except Exception as error:
-            return raised(error), {}
-        module = self.artifact.module
-        known = state and isinstance(module, torch.nn.Module)
-        like = dict(named_tensors(module)) if known else {}
-        outcome, tensors = self.session.run(
-            packed, seed=seed, limit=limit, anew=anew, state=state, like=like
-        )
-        if not isinstance(outcome, Returned):
-            return outcome, tensors
-        try:
-            value = self.artifact.unpack_outputs(outcome.value)
-        except Exception as error:
-            return raised(error), tensors
-        return Returned(value, _inputs_after(own, packed, outcome.inputs)), tensors
-
-
-class OpenSession(Protocol):
-    """Starts a session that has an artifact loaded."""
-
-    def __call__(self, *, threads: int) -> SandboxSession:
-        """Start one that may use so many threads."""
+    And the state after it if ``state``. The returned value is unpacked; its inputs are those of
+    ``call``. ``limit`` is in seconds; ``anew``: the call starts from the state as loaded.
+    """
+    own = call.to("cpu")
+    try:
+        packed = artifact.pack_inputs(own)
+    except Exception as error:
+        return raised(error), {}
+    module = artifact.module
+    known = state and isinstance(module, torch.nn.Module)
+    like = dict(named_tensors(module)) if known else {}
+    outcome, tensors = session.run(
+        packed, seed=seed, limit=limit, anew=anew, state=state, like=like
+    )
+    if not isinstance(outcome, Returned):
+        return outcome, tensors
+    try:
+        value = artifact.unpack_outputs(outcome.value)
+    except Exception as error:
+        return raised(error), tensors
+    # ``packed`` holds the call's own tensors, and the outcome the same inputs in the same order.
+    pairs = zip(packed.tensors(), outcome.inputs.tensors(), strict=True)
+    left = {id(before): after for before, after in pairs}
+    args, kwargs = tree_map(lambda leaf: left.get(id(leaf), leaf), (own.args, dict(own.kwargs)))
+    return Returned(value, Call(args, kwargs)), tensors
 
 
 @dataclass
-class InSandbox:
+class InSandbox(Runner):
     """Call an artifact in the clean process: loaded once, and loaded again after each crash.
 
     ``open`` starts a session that has it loaded and may use ``threads``; ``left`` returns the
@@ -412,7 +400,7 @@ class InSandbox:
     """
 
     artifact: Artifact
-    open: OpenSession
+    open: Callable[..., SandboxSession]
     left: Callable[[], float]
     threads: int = 1
     session: SandboxSession | None = field(default=None, repr=False)
@@ -424,10 +412,6 @@ class InSandbox:
 
     def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
         return self._row(calls, seed, state=True)
-
-    def show(self, call: Call, seed: int, see: See) -> Outcome | None:
-        """Return None: what happens in the other process is not seen."""
-        return None
 
     def tensors(self) -> Tensors:
         return self._opened().tensors(self.left())
@@ -458,10 +442,13 @@ class InSandbox:
             if found and isinstance(found[-1][0], (Crashed, TimedOut)):
                 found.append(found[-1])  # the process is gone, and the state with it
                 continue
-            session = self._opened()
-            loaded = LoadedArtifact(session=session, artifact=self.artifact)
-            limit = self.left()
-            found.append(loaded.run(call, seed=seed, limit=limit, anew=not found, state=state))
+            session, limit = self._opened(), self.left()
+            anew = not found
+            found.append(
+                call_loaded(
+                    session, self.artifact, call, seed=seed, limit=limit, anew=anew, state=state
+                )
+            )
         return found
 
     def _opened(self) -> SandboxSession:
@@ -470,48 +457,5 @@ class InSandbox:
         return self.session
 
 
-class SandboxRaised(RuntimeError):
-    """Raised by ``AsFunction`` if the artifact did not return."""
-
-
-@dataclass(frozen=True)
-class AsFunction:
-    """A runner as a plain function."""
-
-    runner: Runner
-    seed: int
-    module: Any = None
-    native_loops: bool = False
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it. Raises SandboxRaised if it does not return."""
-        outcome = self.runner.run(Call(args, kwargs), self.seed)
-        if not isinstance(outcome, Returned):
-            raise SandboxRaised(str(outcome))
-        return outcome.value
-
-
-def _seen(see: See, go: Callable[[], Any]) -> Any:
-    with seen(see):
-        return go()
-
-
-def _shown(artifact: ShowsValues, see: See, *args: Any, **kwargs: Any) -> Any:
-    return artifact.show(Call(args, kwargs), see)
-
-
 def is_scripted(module: Any) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
-
-
-def _inputs_after(call: Call, packed: Call, after: Call) -> Call:
-    """Return the call with its inputs as they were left.
-
-    ``packed`` holds the call's own tensors, and ``after`` the same inputs in the same order.
-    """
-    left = {id(a): b for a, b in zip(packed.tensors(), after.tensors(), strict=True)}
-
-    def own(leaf: Any) -> Any:
-        return left.get(id(leaf), leaf)
-
-    return Call(tree_map(own, call.args), tree_map(own, dict(call.kwargs)))

@@ -34,12 +34,6 @@ def unflatten(leaves: Sequence[Any], structure: Any) -> Any:
     return torch_pytree.tree_unflatten(list(leaves), structure)
 
 
-def parts_of_structure(structure: Any) -> list[Any]:
-    """Return the structures of a container's items."""
-    parts = getattr(structure, "children", None)  # a method in newer versions of torch
-    return list(structure.children_specs if parts is None else parts())
-
-
 def text_of_structure(structure: Any) -> str | None:
     """Return a structure as text; None if a class of it is registered without a name."""
     import torch.utils._pytree as torch_pytree

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import shutil
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from pytest_torchexport.targets.formats.facts import (
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.torch_private.dispatcher import is_higher_order
 from pytest_torchexport.torch_private.memory import kept_shared
-from pytest_torchexport.torch_private.structures import parts_of_structure
 
 FILENAME = "model.pt2"
 SCRIPT = "artifact = torch.export.load(path).module()\n"
@@ -38,24 +36,6 @@ class ExportedProgramFacts(ProgramFacts):
     """The facts of an ExportedProgram."""
 
     program: torch.export.ExportedProgram
-
-    def signature(self) -> inspect.Signature | None:
-        """Return its arguments: each by position or by name, as it was in the call of the export.
-
-        A name that the call gave by position is forward's own.
-        """
-        root = self.program.module_call_graph[0].signature
-        names = list(getattr(root, "forward_arg_names", None) or ())
-        args, kwargs = parts_of_structure(self.program.call_spec.in_spec)
-        if len(names) != args.num_children + kwargs.num_children:
-            return None
-        by_position, by_name = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY
-        return inspect.Signature(
-            [
-                inspect.Parameter(name, by_position if number < args.num_children else by_name)
-                for number, name in enumerate(names)
-            ]
-        )
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         return suspicions(spec, SizeFacts.captured(self.program))

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_torchexport.results.source_line import SourceLine, source_line
 
 if TYPE_CHECKING:
-    import inspect
-
     from pytest_torchexport.inputs.spec import Call, InputSpec
     from pytest_torchexport.targets.formats.sizes import Suspicion
 
@@ -40,10 +38,6 @@ class ProgramFacts:
 
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
-
-    def signature(self) -> inspect.Signature | None:
-        """Return the arguments that the program takes and how; None if it cannot tell."""
-        return None
 
     def inputs(self) -> tuple[str, ...]:
         """Return the names of its inputs in their order, if it takes them by name or in order."""
@@ -79,16 +73,8 @@ class ProgramFacts:
         Of a foreign file, which no artifact at hand states the facts of; finding them takes as long
         as loading does.
         """
-        if not foreign:
-            return {}
-        found: dict[str, Any] = {}
-        signature, branches = self.signature(), self.branches()
-        if signature is not None:
-            found["arguments"] = [
-                [item.name, item.kind.name, item.default is not item.empty]
-                for item in signature.parameters.values()
-            ]
-        return found if branches is None else {**found, "branches": branches.as_plain()}
+        branches = self.branches() if foreign else None
+        return {} if branches is None else {"branches": branches.as_plain()}
 
 
 # -- devices ---------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ private in torch is looked up, and a test says if it is gone.
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 
 from pytest_torchexport.outcomes.operator_table import OPERATORS, row_of
-from pytest_torchexport.outcomes.subject import signature_of
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats.facts import (
     EFFECTS,
@@ -58,9 +56,6 @@ class TorchScriptFacts(ProgramFacts):
     """The facts of a ScriptModule or ScriptFunction."""
 
     program: Any
-
-    def signature(self) -> inspect.Signature | None:
-        return signature_of(self.program)
 
     def branches(self) -> Branches:
         """Return its ``prim::If`` and ``prim::Loop``.

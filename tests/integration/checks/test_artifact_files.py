@@ -67,8 +67,7 @@ def test_a_file_that_stores_one_weight_by_each_name_is_too_large():
     assert verdict.size.ratio > 3.9
     assert "4.01 MiB, 4.01 times the weights (1 MiB); the limit is 2.5 MiB" in verdict.reason
     assert verdict.details[1].endswith("of the files: layers.0.weight: 1 MiB, stored 4 times")
-    assert "layers.0.weight, layers.1.weight, layers.2.weight and 1 more" in verdict.details[2]
-    assert "b.weight = a.weight" in verdict.details[3]
+    assert "b.weight = a.weight" in verdict.details[2]
 
 
 @pytest.mark.parametrize(
@@ -80,18 +79,6 @@ def test_the_report_names_a_large_constant(target, name):
     line = verdict.details[1]
     assert line.startswith(f"the largest parts of the files: {name}")
     assert line.endswith(" (no parameter or buffer has these bytes): 2 MiB")
-
-
-@pytest.mark.parametrize("target", ["script", "export", "onnx_legacy"])
-def test_the_report_names_a_large_weight_as_the_module_does(target):
-    verdict = checked(Chained("one parameter"), target, max_size_ratio=1e-6)
-    assert verdict.details[1] == "the largest parts of the files: layers.0.weight: 1 MiB"
-
-
-def test_buffers_without_elements_share_no_memory():
-    verdict = checked(Constant(), target="trace", max_size_ratio=1.5)
-    assert verdict.failure == "ArtifactTooLarge"
-    assert verdict.details[2:] == artifact_files.OTHER
 
 
 def test_a_file_that_stores_it_once_passes():

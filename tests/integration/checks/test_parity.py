@@ -57,21 +57,6 @@ def test_a_failure_at_every_size_is_not_blamed_on_a_size():
     assert found.failure == "OutputsDiffer"
 
 
-class Sampled(nn.Module):
-    """A trace keeps the number, and the side that the example takes."""
-
-    def forward(self, x):
-        kept = int((x > 0).sum()) + 1
-        return x * 0 if kept == 1 else x + kept
-
-
-def test_a_call_on_the_examples_path_is_shrunk_on_that_path():
-    found = verdict_of(Sampled(), X(6))
-    assert found.failure == "OutputsDiffer"
-    assert "zeros" not in found.call
-    assert [cause.kind for cause in found.diagnosis.causes] == ["baked value"]
-
-
 def test_nan_at_a_declared_size_is_a_difference():
     class Mean(nn.Module):
         def forward(self, x):
@@ -148,61 +133,3 @@ def test_eager_runs_once_for_each_call_that_is_drawn(monkeypatch):
         return len(runs)
 
     assert count(15) - count(5) == 10
-
-
-@pytest.mark.parametrize(("target", "times"), [("script", 3), ("export", 1)])
-def test_torchscript_alone_is_run_again_at_the_ends_of_a_range(monkeypatch, target, times):
-    asked = {}
-
-    def trial(case, origin, recipe, repeats):
-        asked.setdefault(origin, set()).add(repeats)
-        return TRIAL(case, origin, recipe, repeats)
-
-    monkeypatch.setattr(parity, "_trial", trial)
-    verdict = check_export(
-        nn.Linear(3, 2), (X(2, 3),), target=target, checks="parity", max_examples=2
-    )
-    assert verdict.status == "passed", verdict
-    assert asked == {"example": {3}, "boundary": {times}, "drawn": {1}, "searched": {1}}
-
-
-class Configured(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.twice = True
-
-    def forward(self, x):
-        return torch.relu(x) * 2 if self.twice else x
-
-
-class Gated(nn.Module):
-    def forward(self, x):
-        return torch.relu(x) if x.sum() > 100 else torch.tanh(x)
-
-
-class Sized(nn.Module):
-    def forward(self, x):
-        return torch.relu(x) if len(x) > 2 else torch.tanh(x)
-
-
-@pytest.mark.parametrize(
-    ("net", "checks", "straight"),
-    [
-        (nn.ReLU(), ["parity", "control_flow"], True),
-        (Configured(), ["parity", "control_flow"], True),
-        (Gated(), ["parity", "control_flow"], False),
-        (Sized(), ["parity", "control_flow"], False),
-        (nn.ReLU(), ["parity"], False),
-    ],
-    ids=["no condition", "of the configuration", "on values", "on a size", "not followed"],
-)
-def test_code_is_straight_if_no_condition_depends_on_the_input(monkeypatch, net, checks, straight):
-    said, search = [], parity.DifferenceSearch
-
-    def made(*args, **kwargs):
-        said.append(kwargs["straight"])
-        return search(*args, **kwargs)
-
-    monkeypatch.setattr(parity, "DifferenceSearch", made)
-    check_export(net, (X(4, 3),), target="script", checks=checks, max_examples=2)
-    assert said == [straight]

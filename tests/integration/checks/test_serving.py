@@ -10,10 +10,6 @@ from torch import Tensor, nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import serving
-from pytest_torchexport.config.options import parse_options
-from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.config.settings import settings_from
-from pytest_torchexport.engine import check_artifact
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned
 
@@ -48,19 +44,6 @@ def test_an_artifact_that_differs_with_many_threads_fails_as_usual():
     assert checked(Summed(), "trace", MANY, threads=3, shapes={"x": "..."}).status == "passed"
 
 
-def test_a_file_from_elsewhere_is_served_with_its_threads_too(tmp_path):
-    path = tmp_path / "model.pt"
-    torch.jit.save(torch.jit.trace(Summed(), MANY), path)
-    for threads, failure in ((1, None), (3, "OutputsDiffer")):
-        plan = Plan(
-            target="trace",
-            device="cpu",
-            options=parse_options((), {"max_examples": 2, **EXACTLY}),
-            settings=settings_from({"threads": threads}),
-        )
-        assert check_artifact(path, Summed(), Call((MANY,)), plan).failure == failure
-
-
 @pytest.mark.parametrize("target", ["trace", "onnx"])
 def test_an_artifact_that_is_right_with_many_threads_passes(target):
     verdict = checked(Doubled(), target, threads=2)
@@ -77,18 +60,6 @@ def test_without_a_file_there_is_nothing_to_repeat():
 
 def returned(*numbers):
     return Returned(torch.tensor(numbers), Call())
-
-
-def test_results_that_change_are_counted_with_their_largest_difference():
-    seen = serving._Repeats()
-    seen.saw([returned(1.0, 2.0)])
-    assert seen.warning(4) == ""
-    seen.saw([returned(1.0, 2.0), returned(1.0, 2.5), returned(0.5, 4.0)])
-    seen.saw([returned(1.0), returned(1.25)])
-    assert seen.warning(4) == (
-        "with 4 threads, 10 repeats of one call gave up to 3 different results (on 2 of 3 calls); "
-        "the largest difference is 2"
-    )
 
 
 def test_repeats_differ_by_their_bits():

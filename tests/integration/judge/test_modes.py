@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.judge import modes
 from pytest_torchexport.outcomes import grad_mode
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -82,15 +81,6 @@ def test_a_tensor_that_is_asked_if_it_is_of_inference_mode_is_a_warning():
     assert warnings(Inside(2.0)) == ()
 
 
-def test_inference_mode_is_left_on_trial_if_the_call_is_made_in_it():
-    class Inside(nn.Module):
-        def forward(self, x):
-            return x * 3 if torch.is_inference_mode_enabled() else x * 2
-
-    (text,) = warnings(Inside(), torch.inference_mode)
-    assert "something else under torch.no_grad() than under torch.inference_mode()" in text
-
-
 def test_more_threads_that_change_only_rounding_are_no_warning():
     class Chunks(nn.Module):
         def forward(self, x):
@@ -110,26 +100,3 @@ def test_a_module_that_does_not_ask_is_run_in_the_mode_of_the_call_but_once(monk
     monkeypatch.setattr(grad_mode.GradMode, "entered", counted)
     assert warnings(nn.Linear(3, 3)) == ()
     assert grad_mode.GradMode.INFERENCE not in entered
-
-
-def test_few_calls_are_tried_if_only_torchs_own_code_asks(monkeypatch):
-    tried, differs = [], modes.OtherModes._differs
-
-    def counted(self, found, way):
-        tried.append(found)
-        return differs(self, found, way)
-
-    monkeypatch.setattr(modes.OtherModes, "_differs", counted)
-
-    def count(net, x):
-        tried.clear()
-        verdict = check_export(net, (x,), target="trace", checks="parity", max_examples=40)
-        assert verdict.status == "passed", verdict
-        return len({id(found) for found in tried}), sum(verdict.calls.values())
-
-    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
-    found, calls = count(layer, torch.randn(2, 3, 4))
-    assert found == modes.FOR_TORCH < calls
-    found, calls = count(Asks("gradients", 2.0), X)
-    # One that is drawn may be one of those at the ends of the range.
-    assert modes.FOR_TORCH < calls - 5 < found

@@ -65,27 +65,6 @@ def test_a_comparison_of_operands_that_differ_in_their_last_digits_is_a_tie():
     assert causes(reaches_one, just_below, SATURATED) == ["tie"]
 
 
-def test_the_last_of_equal_scores_is_no_tie():
-    def first(x):
-        return torch.sigmoid(x).argmax(1)
-
-    def last(x):
-        return 2 - torch.sigmoid(x).flip(1).argmax(1)
-
-    assert causes(first, last, SATURATED) == ["bug"]
-
-
-def test_another_floor_division_is_no_tie():
-    def divided(x):
-        return torch.floor_divide(x * 0.3, 0.1)
-
-    def floored(x):
-        return torch.floor(x * 0.3 / 0.1)
-
-    whole = torch.arange(-6.0, 6.0).reshape(4, 3)
-    assert causes(divided, floored, whole) == ["bug"]
-
-
 def test_another_gate_is_no_rounding_of_what_it_lets_through():
     def at_least(x):
         y = torch.sigmoid(x)
@@ -168,27 +147,6 @@ def test_pooling_picks_any_of_values_that_differ_in_their_last_digits_only():
     assert causes(picked, last_of_equals, image, usual=usual) == ["bug"]
 
 
-def test_an_operand_is_found_without_its_axis_of_size_one():
-    decisions = Decisions()
-    with decisions.recorded():
-        torch.nn.functional.max_pool1d(ROW[None], 3, return_indices=True)
-    assert decisions.operands["max_pool2d_with_indices", 1, 0].shape == (1, 2, 1, 3)
-    places = Places()
-    places.learn(decisions, lambda see: (see("there", ROW[None]), see("turned", ROW.t())))
-    assert places.names() == {"there"}
-    held = places.held(decisions, {"there": ROW[None]})
-    assert held.operands["max_pool2d_with_indices", 1, 0].same.all()
-
-
-def test_a_value_of_another_dtype_is_no_operand():
-    decisions = Decisions()
-    with decisions.recorded():
-        ROW.bfloat16()
-    places = Places()
-    places.learn(decisions, lambda see: (see("wide", ROW), see("narrow", ROW.bfloat16())))
-    assert places.names() == {"wide"}
-
-
 def test_a_value_that_the_artifact_does_not_have_is_left_to_rounding():
     def reaches_one(x):
         return torch.sigmoid(x) >= 1.0
@@ -216,15 +174,6 @@ def test_operands_are_found_where_the_artifact_has_about_the_same_numbers():
     held = places.held(decisions, values)
     assert held.operands["floor", 1, 0].same.tolist() == [[False, True, True], [True, True, True]]
     assert places.held(decisions, {}).operands == {}
-
-
-def test_what_is_decided_on_zeros_alone_teaches_nothing():
-    decisions = Decisions()
-    with decisions.recorded():
-        torch.floor(torch.zeros(2, 3))
-    places = Places()
-    places.learn(decisions, lambda see: see("zeros", torch.zeros(2, 3)))
-    assert places.names() == frozenset()
 
 
 def test_casts_to_narrower_floats_decide_and_those_to_wider_ones_do_not():

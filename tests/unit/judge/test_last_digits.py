@@ -15,13 +15,9 @@ from pytest_torchexport.judge.last_digits import Ties, in_double, scattered, seq
 
 ROUNDED = {
     "product": lambda x: x * 3,
-    "quotient": lambda x: x / 3,
-    "exponential": torch.exp,
     "sum": lambda x: x.sum(1),
     "product of matrices": lambda x: x @ x.T,
-    "softmax": lambda x: x.softmax(1),
     "convolution": lambda x: F.conv1d(x[:, None], torch.tensor([[[0.3, 0.7]]])),
-    "norm": lambda x: F.layer_norm(x, (5,)),
     "in place": lambda x: x.clone().mul_(3),
     "half": lambda x: x.half() * 3,
     "mean that comes out even": lambda x: (x * 0 + torch.arange(5)).mean(1),
@@ -30,27 +26,19 @@ ROUNDED = {
         @ torch.tensor([1 + 2**-12, -1 - 2**-11, 0, 0, 0])
     ),
     "spectrum": torch.fft.rfft,
-    "spectrum there and back": lambda x: torch.fft.irfft(torch.fft.rfft(x), 5),
     # Exact zeros, as torch computes them: another algorithm has other factors.
     "spectrum of equal numbers": lambda x: torch.fft.rfft(torch.ones_like(x))[:, 1:],
     "complex": lambda x: torch.complex(x, x) * (1.1 + 0.3j),
 }
 KEPT = {
-    "moved data": lambda x: torch.cat([x.T.flip(0), x.T], 1)[1:, ::2].reshape(-1),
     "doubled": lambda x: x * 2,
     "compared": lambda x: (x > x.roll(1, 0)).float(),
-    "picked": lambda x: x.max(1).values,
     "rounded by floor": torch.floor,
-    "rectified": F.relu,
     "clamped": lambda x: x.clamp(-0.5, 0.5),
-    "looked up": lambda x: x[torch.tensor([2, 0])],
     "counted": lambda x: (x > 0).float().sum(1),
     "place of the largest": lambda x: x.argmax(1),
-    "a number for Python": lambda x: torch.tensor(x[0, 0].item()),
     "whole numbers": lambda x: (x * 100).round() @ torch.ones(5),
-    "zeros": lambda x: (x * 0) @ torch.ones(5),
     "imaginary part of a sum": lambda x: torch.fft.rfft(x)[:, 0].imag,
-    "imaginary part of a sum over two axes": lambda x: torch.fft.rfft2(x)[0, 0].imag,
 }
 
 
@@ -97,26 +85,6 @@ def test_the_random_stream_of_the_forward_is_not_touched():
     plain = drops()
     with scattered(1):
         assert torch.equal(drops(), plain)
-
-
-def test_the_users_tensors_are_not_written_to():
-    layer = nn.Linear(5, 3)
-    x = rand(4, 5)
-    before = x.clone(), layer.weight.detach().clone()
-    scatter(layer, x, runs=2)
-    assert torch.equal(x, before[0])
-    assert torch.equal(layer.weight, before[1])
-
-
-def test_running_statistics_are_updated_once():
-    def after(mode):
-        norm = nn.BatchNorm1d(5)
-        with mode:
-            norm(rand(4, 5))
-        return norm.running_mean
-
-    plain = after(contextlib.nullcontext())
-    assert torch.allclose(after(scattered(0)), plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -170,25 +138,14 @@ def test_sums_in_lanes():
 
 NORMS = {
     "variance": lambda x: x.var((0, 2)),
-    "deviation": lambda x: x.std(1, correction=0),
     "variance and mean": lambda x: torch.var_mean(x, 2)[0],
     "layer norm": nn.LayerNorm([5, 6]),
-    "group norm": nn.GroupNorm(2, 4),
     "batch norm": nn.BatchNorm1d(4),
-    "instance norm": nn.InstanceNorm1d(4, affine=True),
-    "plain mean": torch.mean,
-    "length": lambda x: x.norm(dim=1),
-    "sum of sizes": lambda x: torch.linalg.vector_norm(x, 1, (0, 2)),
     "product of matrices": lambda x: x[0] @ x[1].T,
     "product of batches": lambda x: x @ x.transpose(1, 2),
-    "products with a vector": lambda x: (x[0] @ x[0, 0]) * torch.dot(x[0, 0], x[1, 1]),
     "logarithm of exponentials": lambda x: x.logsumexp((0, 2)),
-    "shares": lambda x: x.softmax(1) + x.log_softmax(2),
-    "linear layer": nn.Linear(6, 2),
     "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
-    "squared error": lambda x: F.mse_loss(x, x.flip(0)),
     "cross entropy": lambda x: F.cross_entropy(x[0], torch.arange(5)),
-    "norm by root mean square": lambda x: F.rms_norm(x, [6]),
     "distance": lambda x: F.pairwise_distance(x[0], x[1]),
     "sum of what is a number": lambda x: torch.where(x > 1, torch.nan, x).nansum(1),
     "pooled": lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
@@ -250,14 +207,6 @@ def test_products_too_many_to_make_one_by_one_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(last_digits, "_one_by_one", None)
     with sequential():
         assert torch.equal(left @ right, plain)
-
-
-def test_products_are_added_up_in_pieces_as_at_once(monkeypatch):
-    left, right = rand(3, 4, 50), rand(3, 50, 2)
-    with sequential():
-        at_once = left @ right
-        monkeypatch.setattr(last_digits, "PRODUCTS_HELD", 7 * 24)
-        assert torch.equal(left @ right, at_once)
 
 
 @pytest.mark.parametrize("name", NORMS)

@@ -12,14 +12,10 @@ from torch import nn
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.rounding import (
-    ENOUGH,
-    FAR,
     MULTIPLE,
     WEIGHED,
     Calibration,
-    Doubts,
     Seen,
-    is_far_beyond,
     with_cause,
 )
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values
@@ -140,15 +136,12 @@ NUMBERS = CALL.args[0]
 HALF = torch.linspace(0.1, 1.0, 20).half()
 INSIDE = Call((torch.linspace(0.1, 0.9, 50),))
 SIGNS = of(-1.0, 0.5, 2.0)
-NORM = nn.LayerNorm(1024).bfloat16()
 # Eager, its call, what the artifact makes of eager's result, and the cause of the difference.
 CASES = {
     "eager's own error": (cancelling, CALL, lambda _: NUMBERS.clone(), "rounding"),
-    "beyond it": (cancelling, CALL, lambda y: y + 0.1, "bug"),
     "an exact computation": (lambda x: x * 2, CALL, lambda y: y + 1e-3, "bug"),
     "nan for a number": (cancelling, CALL, changed(3, math.nan), "bug"),
     "infinity for a number": (cancelling, CALL, changed(3, math.inf), "bug"),
-    "the other infinity": (torch.log, of(0.0, 1.0), torch.abs, "bug"),
     "a number for infinity": (torch.log, of(0.0, 1.0), lambda y: y.clamp(min=-3e38), "bug"),
     "a number beside infinity": (lambda x: x * 10, of(1e38, 1.0), changed(1, 11.0), "bug"),
     # float32 has no 1e8 + 1: there the sum is below the threshold, in float64 above it.
@@ -159,9 +152,7 @@ CASES = {
         "tie",
     ),
     "an index": (lambda x: x.argmax().reshape(1), CALL, lambda y: y - 1, "bug"),
-    "a bool": (lambda x: x > 0.5, of(0.2, 0.9), torch.logical_not, "bug"),
     "no run in float64": (only_in_float32, CALL, lambda _: NUMBERS.clone(), "rounding"),
-    "beyond the scattered runs": (only_in_float32, CALL, lambda y: y + 0.1, "bug"),
     "chaos": (chaotic, INSIDE, lambda y: y.flip(0), "ambiguous"),
     "a stable element beside chaos": (beside_a_chaotic_one, CALL, changed(-1, 3.01), "bug"),
     "equal scores": (
@@ -172,8 +163,6 @@ CASES = {
     ),
     "equal inputs": (lambda x: x.argmax(1), Call((torch.ones(2, 6),)), lambda y: y + 5, "bug"),
     "on a half": (lambda x: x.round().long(), of(0.5, 1.5, 2.5), lambda y: y + 1, "bug"),
-    "on a threshold": (lambda x: (x > 0.5).long(), of(0.5, 1.5), torch.ones_like, "bug"),
-    "a count": (lambda x: x.sum(0).long(), of(1.0, 1.0, 1.0), lambda y: y - 1, "bug"),
     "a large integer": (scaled, CALL, lambda y: y + 1, "tie"),
     "a large integer, far off": (scaled, CALL, lambda y: y + 10**6, "bug"),
     "log of one plus x": (
@@ -188,29 +177,16 @@ CASES = {
         lambda _: HALF.clone(),
         "ambiguous",
     ),
-    "beyond half precision": (lambda x: x + 1000 - 1000, Call((HALF,)), lambda y: y + 5, "bug"),
     "complex": (
         cancelling,
         Call((torch.complex(NUMBERS, NUMBERS),)),
         lambda _: torch.complex(NUMBERS, NUMBERS),
         "rounding",
     ),
-    "beyond complex": (
-        cancelling,
-        Call((torch.complex(NUMBERS, NUMBERS),)),
-        lambda y: y + 1,
-        "bug",
-    ),
     "the dtype's epsilon": (
         lambda x: torch.log(x.relu() + torch.finfo(x.dtype).eps),
         SIGNS,
         lambda y: y.clamp(min=-13.8),
-        "bug",
-    ),
-    "the dtype's smallest number": (
-        lambda x: x.masked_fill(x < 0, torch.finfo(x.dtype).min),
-        SIGNS,
-        lambda y: y.clamp(min=-1e4),
         "bug",
     ),
     "a mean in half precision": (
@@ -223,12 +199,6 @@ CASES = {
         lambda x: x.mean().round(),
         of(1.0, 1.0, 0.0, 4.0),
         lambda y: y + 1,
-        "bug",
-    ),
-    "a norm in half precision": (
-        NORM,
-        Call(((rand(2, 1024) + 1).bfloat16(),)),
-        lambda y: y * 1.05,
         "bug",
     ),
 }
@@ -259,14 +229,11 @@ ORDERS = {
         lambda x: x.sum(1),
         lambda x: running(x.reshape(24, -1))[:, -1].reshape(3, 8).sum(1),
     ),
-    "mean": (lambda x: x.mean(1), lambda x: running(x)[:, -1] / x.shape[1]),
-    "sum of all": (lambda x: x.sum(), lambda x: running(x.reshape(1, -1))[0, -1]),
     "cumsum": (lambda x: x.cumsum(1), running),
     "logsumexp": (
         lambda x: x.logsumexp(1),
         lambda x: running((x - x.max()).exp())[:, -1].log() + x.max(),
     ),
-    "norm": (lambda x: x.norm(dim=1), lambda x: running(x * x)[:, -1].sqrt()),
     "walk": (
         lambda x: (x - x.mean(1, keepdim=True)).cumsum(1),
         lambda x: running(x - running(x)[:, -1:] / x.shape[1]),
@@ -276,8 +243,6 @@ ORDERS = {
 WRONG = {
     "half precision": (lambda x: x.mean(1), lambda x: x.half().mean(1).float()),
     "another divisor": (lambda x: x.mean(1), lambda x: x.sum(1) / 58_000),
-    "without the first half": (lambda x: x.sum(1), lambda x: x[:, 30_000:].sum(1)),
-    "of another row": (lambda x: x.cumsum(1), lambda x: x.roll(1, 0).cumsum(1)),
     "sizes": (lambda x: x.norm(dim=1), lambda x: x.abs().sum(1).sqrt()),
 }
 
@@ -351,16 +316,6 @@ def test_a_long_sum_does_not_excuse_an_element_that_does_not_depend_on_it():
     call = Call((LONG["equal"], torch.linspace(900.0, 1000.0, 3)))
     (difference,) = kept(lambda x, y: torch.cat([x.sum(1), y * 3]), call, wrong)
     assert difference.index == (4,)
-
-
-def test_equal_inputs_leave_topk_in_any_order_and_what_is_gathered_by_it():
-    call = Call((torch.ones(6), torch.arange(6.0)))
-
-    def boxes(scores, boxes):
-        return boxes[scores.topk(2).indices]
-
-    assert causes(boxes, call, lambda value: torch.tensor([4.0, 1.0]))
-    assert len(kept(boxes, call, lambda value: torch.tensor([4.5, 1.0]) + 90)) == 1
 
 
 def test_the_users_module_stays_in_float32():
@@ -458,21 +413,11 @@ def test_what_no_rounding_can_explain_is_judged_by_a_few_runs():
     most, jumped = runs_of(lambda x: torch.sigmoid(x.floor()), lambda value: value + 1.0)
     assert [item.cause for item in jumped] == ["bug"]
     assert most >= more
-    # A verdict is never told by a few.
+    # A verdict is never told by a few, and what is no number may be another order of a sum.
     assert runs_of(torch.sigmoid, lambda value: value + 1.0, known=0)[0] == more
-
-
-def test_further_failures_of_a_red_item_are_judged_by_a_few_runs():
-    def jumps(x):
-        return torch.sigmoid(x.floor())
-
-    most, _ = runs_of(jumps, lambda value: value + 1.0, known=WEIGHED - 1)
-    few, found = runs_of(jumps, lambda value: value + 1.0, known=WEIGHED)
-    assert [item.cause for item in found] == ["bug"]
-    assert few < most
-    near, found = runs_of(jumps, lambda value: value + 1e-4, known=WEIGHED)
-    assert [item.cause for item in found] == ["bug"]
-    assert near == most
+    assert runs_of(torch.sigmoid, lambda value: value / 0)[0] == more
+    # So many failures are a red item, whatever becomes of another one.
+    assert runs_of(lambda x: torch.sigmoid(x.floor()), lambda y: y + 1.0, known=WEIGHED)[0] < most
 
 
 def in_half(x):
@@ -564,78 +509,3 @@ def test_a_number_that_some_runs_do_not_have_decides_nothing():
     infinite = torch.tensor([1.0, 2.0, math.inf])
     assert caused(EAGER, infinite, infinite).cause == "ambiguous"
     assert caused(EAGER, infinite, EAGER).cause == "bug"
-
-
-def beyond(found, *others):
-    (difference,) = compare_values(EAGER, found, Tolerance(0.0, 0.0))
-    return is_far_beyond(difference, Seen(others=list(others)), EAGER, found)
-
-
-def test_no_further_run_explains_what_is_far_beyond_the_error_of_enough_runs():
-    runs = [EAGER + OWN] * ENOUGH
-    assert beyond(EAGER + 2 * FAR * OWN, *runs)
-    assert not beyond(EAGER + FAR / 2 * OWN, *runs)
-    assert not beyond(EAGER + 2 * FAR * OWN, *runs[1:])  # too few
-    assert not beyond(EAGER + 2 * FAR * OWN, *runs[1:], EAGER + 99 * OWN)
-
-
-@pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_what_is_no_number_may_be_another_order_of_a_sum(value):
-    runs = [EAGER] * ENOUGH
-    assert not beyond(torch.tensor([1.0, 2.0, value]), *runs)
-    assert not beyond(EAGER + 99.0, *runs[1:], torch.tensor([1.0, 2.0, value]))
-
-
-X = torch.linspace(-1.0, 1.0, 50)
-
-
-def doubted(eager, artifact, *inputs):
-    """Return the doubts about an artifact that returned these values, on calls in a row."""
-    doubts = Doubts()
-    for x in inputs:
-        left, right = eager(x), artifact(x)
-        assert compare_values(left, right, Tolerance()) == [], "the table must pass first"
-        doubts.saw(Call((x,)), {"output": left}, {"output": right})
-    return list(doubts.judged(Calibration(OtherRuns(Subject.of(eager), 0))))
-
-
-def shares(x):
-    return (x * 3).softmax(0) * 1e-3
-
-
-def test_half_precision_within_an_output_of_small_numbers_is_doubted():
-    ((doubt, found),) = doubted(shares, lambda x: (x * 3).half().float().softmax(0) * 1e-3, X)
-    assert doubt.units > 1000
-    assert found.in_own_errors > 100
-    assert found.max_abs < 1e-5
-
-
-def test_eagers_own_error_is_not_doubted():
-    def cancelling(x):
-        return ((x + 1e4) - 1e4) * 1e-4
-
-    assert doubted(cancelling, lambda x: x * 1e-4, X) == []
-    assert doubted(shares, lambda x: shares(x) * (1 + 1e-6), X) == []
-
-
-def test_the_largest_of_several_differences_is_judged():
-    def off(x):
-        return shares(x) * (1 + 1e-4 * float(x[0]))
-
-    ((_, found),) = doubted(shares, off, X, X * 0.1, X * 2)
-    assert found.max_rel > 1e-4 * 1.9
-
-
-def test_an_output_that_is_small_on_one_call_is_measured_on_the_first_one():
-    def tail(x):
-        return torch.sigmoid(x) + 5e-8
-
-    assert doubted(torch.sigmoid, tail, X, X - 17) == []
-    assert len(doubted(torch.sigmoid, tail, X - 17)) == 1
-
-
-def test_integers_and_tensors_of_other_shapes_are_left_to_the_comparison():
-    doubts = Doubts()
-    doubts.saw(Call(), {"a": torch.ones(2), "b": torch.ones(2)}, {"a": torch.zeros(3)})
-    doubts.saw(Call(), {"a": torch.ones(2).long(), "b": 1.0}, {"a": torch.zeros(2).long(), "b": 2})
-    assert list(doubts.judged(Calibration(OtherRuns(Subject.of(shares), 0)))) == []

@@ -13,12 +13,10 @@ from pytest_torchexport import targets
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import runner
 from pytest_torchexport.judge.runner import (
-    AsFunction,
     InProcess,
     InSandbox,
-    LoadedArtifact,
     Loader,
-    SandboxRaised,
+    call_loaded,
 )
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.sandbox import session
@@ -125,17 +123,13 @@ def returned(value, *left):
     return Returned(value, Call(left or (X,)))
 
 
-def loaded(session, artifact):
-    return LoadedArtifact(session=session, artifact=artifact)
-
-
 # -- loaded ----------------------------------------------------------------------------------------
 
 
 def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     session = Session([returned(X * 2, X + 1)])
     call = Call((), {"given": {"x": X}})
-    outcome, state = loaded(session, Artifact()).run(call, seed=0, limit=1.0)
+    outcome, state = call_loaded(session, Artifact(), call, seed=0, limit=1.0)
     assert isinstance(outcome, Returned)
     assert outcome.value[0].tolist() == [2, 4]
     assert outcome.inputs.kwargs["given"]["x"].tolist() == [2, 3]
@@ -153,7 +147,7 @@ def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     ],
 )
 def test_what_did_not_return_is_handed_on(outcome):
-    found, _ = loaded(Session([outcome]), Artifact()).run(Call((X,)), seed=0, limit=1.0)
+    found, _ = call_loaded(Session([outcome]), Artifact(), Call((X,)), seed=0, limit=1.0)
     assert found is outcome
 
 
@@ -164,7 +158,7 @@ def test_a_translation_that_raises_is_an_outcome(method):
 
     artifact = Artifact()
     setattr(artifact, method, fails)
-    found, _ = loaded(Session([returned(X)]), artifact).run(Call((X,)), seed=0, limit=1.0)
+    found, _ = call_loaded(Session([returned(X)]), artifact, Call((X,)), seed=0, limit=1.0)
     assert isinstance(found, Raised)
     assert (found.type, found.message) == ("TypeError", "not this kind")
 
@@ -217,15 +211,6 @@ def test_a_death_in_a_row_ends_the_row():
     found = isolated(first, second).in_a_row([Call((X,))] * 4, 0)
     assert [type(outcome) for outcome, _ in found] == [Returned, Crashed, Crashed, Crashed]
     assert second.calls == []
-
-
-def test_a_runner_can_be_called_like_a_function():
-    session = Session([returned(X * 2), Crashed("it was killed by SIGSEGV")])
-    function = AsFunction(isolated(session), seed=7)
-    assert function(X)[0].tolist() == [2, 4]
-    assert session.calls[0][1] == 7
-    with pytest.raises(SandboxRaised, match="it was killed by SIGSEGV"):
-        function(X)
 
 
 def test_what_it_printed_is_known_after_its_process_has_ended():

@@ -53,20 +53,3 @@ def test_a_program_is_moved_if_its_inputs_are_elsewhere(tmp_path, monkeypatch, h
 def test_a_program_that_is_there_keeps_what_it_makes_on_other_devices(tmp_path):
     here, elsewhere = exported_program.load(saved(tmp_path, "cpu"), "cpu")(torch.ones(2, 3))
     assert (here.device.type, elsewhere.device.type) == ("cpu", "meta")
-
-
-class Keywords(nn.Module):
-    def forward(self, x, y=None, *, z):
-        return x + (z if y is None else y)
-
-
-def test_a_program_takes_arguments_only_as_they_were_given():
-    one = torch.ones(2)
-    for args, kwargs, said in (
-        ((one,), {"z": one}, "(x, /, *, z)"),
-        ((one, one), {"z": one}, "(x, y, /, *, z)"),
-        ((), {"z": one, "x": one}, "(*, z, x)"),
-    ):
-        program = torch.export.export(Keywords(), args, kwargs)
-        facts = exported_program.ExportedProgramFacts(program=program)
-        assert str(facts.signature()) == said
