@@ -59,11 +59,18 @@ def prepare(
     ``foreign``: somebody else made the artifact.
     """
     plan.progress("eager")
-    _raise_if_unavailable(plan)
+    reason = unusable_device(plan.device) or targets.get(plan.target).unavailable(plan.device)
+    if reason:
+        text = f"unavailable: {reason}"
+        raise Ineffective(text) if plan.settings.strict else CannotJudge(text, "unavailable")
     _raise_if_without_numbers(subject, given)
-    _start_clean_process(plan, foreign=foreign)
+    if foreign or plan.checks("round_trip") or plan.why_isolated:
+        warm_up(plan.target)  # without waiting, so that it is ready when a file is to be loaded
     eager = partial(log.during, Activity.EAGER)
     given = [call.to("cpu") for call in given]
+    # The packages of the model's source, which the clean process does not have.
+    allowed = {name.partition(".")[0] for name in plan.settings.runtime_imports}
+    own = {*subject.packages(), *local_packages(plan.root or Path.cwd())}
     with log.timed("eager"), eager():
         reference = Reference(subject, plan, log.note, given[0], running=eager)
         spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
@@ -85,21 +92,13 @@ def prepare(
             observed=observed,
             log=log,
             deadline=deadline,
-            blocked=_blocked(subject, plan),
+            blocked=tuple(sorted(own - allowed)),
             resources=resources,
         )
         log.assumed = prepared.spec.assumed
         _rehearse(prepared)
         log.assumed = prepared.spec.assumed
     return prepared
-
-
-def _raise_if_unavailable(plan: Plan) -> None:
-    reason = unusable_device(plan.device) or targets.get(plan.target).unavailable(plan.device)
-    if reason and plan.settings.strict:
-        raise Ineffective(f"unavailable: {reason}")
-    if reason:
-        raise CannotJudge(f"unavailable: {reason}", "unavailable")
 
 
 def _raise_if_without_numbers(subject: Subject, given: Sequence[Call]) -> None:
@@ -118,20 +117,6 @@ def _raise_if_without_numbers(subject: Subject, given: Sequence[Call]) -> None:
             "the module has parameters on the meta device, which have no numbers: load its weights "
             "before the call"
         )
-
-
-def _start_clean_process(plan: Plan, *, foreign: bool) -> None:
-    """Start the clean process without waiting, so that it is ready when a file is to be loaded."""
-    wanted = foreign or plan.checks("round_trip") or bool(plan.why_isolated)
-    if wanted:
-        warm_up(plan.target)
-
-
-def _blocked(subject: Subject, plan: Plan) -> tuple[str, ...]:
-    """Return the packages of the model's source, which the clean process does not have."""
-    allowed = {name.partition(".")[0] for name in plan.settings.runtime_imports}
-    own = {*subject.packages(), *local_packages(plan.root or Path.cwd())}
-    return tuple(sorted(own - allowed))
 
 
 def _rehearse(prepared: Prepared) -> None:
@@ -164,7 +149,17 @@ def export(prepared: Prepared) -> Case:
             f"exported at size {EXPORTED_AT} of {names}: exporters freeze sizes 0 and 1"
         )
     with prepared.log.during(Activity.EXPORTER):
-        _raise_if_fatal(prepared, example)
+        # A forward that catches exceptions may kill the interpreter while it is exported.
+        fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
+        observed = prepared.observed
+        # On the CPU: CUDA cannot be used in a fork of a process that has initialized it.
+        if (
+            fatal
+            and observed is not None
+            and observed.example_catches
+            and not survived(lambda: prepared.exported(example, device="cpu"), TRYING_SECONDS)
+        ):
+            raise ExportRefused(fatal)
         try:
             with prepared.log.timed("export"):
                 artifact = prepared.exported(example)
@@ -176,17 +171,6 @@ def export(prepared: Prepared) -> Case:
             cuda.raise_if_lost()
             _refuse(prepared, error)
     return Case.of(prepared, artifact)
-
-
-def _raise_if_fatal(prepared: Prepared, example: Call) -> None:
-    """Raise ExportRefused if exporting a forward that catches exceptions kills the interpreter."""
-    observed = prepared.observed
-    fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
-    if not fatal or observed is None or not observed.example_catches:
-        return
-    # On the CPU: CUDA cannot be used in a fork of a process that has initialized it.
-    if not survived(lambda: prepared.exported(example, device="cpu"), TRYING_SECONDS):
-        raise ExportRefused(fatal)
 
 
 def _refuse(prepared: Prepared, error: Exception) -> NoReturn:

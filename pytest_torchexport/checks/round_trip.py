@@ -159,8 +159,18 @@ def compare(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     with case.log.timed("round trip"):
-        _compare_example(case, saved)
-        _compare_others(case, saved.others)
+        calls = [case.spec.example] * len(saved.first_runs)
+        pairs = zip(case.judge.in_a_row(calls), saved.first_runs, strict=True)
+        for number, (ours, theirs) in enumerate(pairs, start=1):
+            _compare(case, calls[:number], ours, theirs, f"run {number} after loading")
+        for found, there in saved.others:
+            if case.log.held:
+                break
+            case.log.trying = found.recipe
+            here = case.judge.run(found.call)
+            sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
+            what = f"a call at {sizes or 'the example'} after loading"
+            _compare(case, [found.call], (here, {}), (there, {}), what)
     returned = all(isinstance(outcome, Returned) for outcome, _ in saved.first_runs)
     if case.artifact.native_loops and saved.first_runs and returned and not case.log.held:
         case = _isolated(
@@ -168,24 +178,6 @@ def compare(case: Case) -> Case | None:
         )
     # Their memory is not needed any more.
     return dataclasses.replace(case, saved=dataclasses.replace(saved, others=()))
-
-
-def _compare_example(case: Case, saved: SavedArtifact) -> None:
-    calls = [case.spec.example] * len(saved.first_runs)
-    here = case.judge.in_a_row(calls)
-    for number, (ours, theirs) in enumerate(zip(here, saved.first_runs, strict=True), start=1):
-        _compare(case, calls[:number], ours, theirs, f"run {number} after loading")
-
-
-def _compare_others(case: Case, others: Sequence[tuple[ReferenceCall, Outcome]]) -> None:
-    for found, there in others:
-        if case.log.held:
-            return
-        case.log.trying = found.recipe
-        here = case.judge.run(found.call)
-        sizes = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
-        what = f"a call at {sizes or 'the example'} after loading"
-        _compare(case, [found.call], (here, {}), (there, {}), what)
 
 
 def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport.explore.conditions import Path
 from pytest_torchexport.explore.search import Goal
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
@@ -86,20 +85,15 @@ def check_rows(case: Case) -> None:
     with case.log.timed("state"):
         with case.log.during(Activity.EAGER):
             row = case.branches.row(LENGTH, LONGEST)
-        for calls in rows(case, max(LENGTH, _last_news(row))):
+        # The row ends at the last call that took an outcome for the first time.
+        known: set[Goal] = set()
+        length = LENGTH
+        for number, path in enumerate(row, start=1):
+            length = length if known.issuperset(path.taken()) else max(LENGTH, number)
+            known |= set(path.taken())
+        for calls in rows(case, length):
             _check_row(case, calls)
     case.log.ineffective += case.branches.unsettled(row)
-
-
-def _last_news(row: Sequence[Path]) -> int:
-    """Return the number of the last call in a row that took an outcome for the first time."""
-    known: set[Goal] = set()
-    last = 0
-    for number, path in enumerate(row, start=1):
-        taken = set(path.taken())
-        last = last if taken <= known else number
-        known |= taken
-    return last
 
 
 def rows(case: Case, length: int) -> list[list[Call]]:

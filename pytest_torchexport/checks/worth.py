@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,7 +25,7 @@ from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_af
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import CannotJudge, Ineffective
-from pytest_torchexport.results.verdict import SeededBug, SeededBugKind, SeededBugResult
+from pytest_torchexport.results.verdict import SeededBug, SeededBugKind
 
 
 def weigh(case: Case) -> None:
@@ -129,7 +129,9 @@ class _Bug:
     run: Run | str
     dim: str = ""
 
-    def result(self, result: SeededBugResult, explanation: str) -> SeededBug:
+    def result(
+        self, result: Literal["caught", "missed", "does not apply"], explanation: str
+    ) -> SeededBug:
         return SeededBug(kind=self.kind, dim=self.dim, result=result, explanation=explanation)
 
 

@@ -7,7 +7,7 @@ from passing ones. A call that fails on the example's own path is not the fault 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -84,10 +84,13 @@ def guilty(
     taken = dict.fromkeys(failing.decisions)
     suspects = [goal for goal in taken if goal in new and goal[0] in met]
     if not suspects:
-        parting = _parting(example, failing)
-        if parting is None:
+        # A loop that ran another number of times, or a condition in one of its rounds. Paths that
+        # part at no condition: a number that was baked in chose another module.
+        pairs = zip(example.decisions, failing.decisions, strict=False)
+        left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
+        if left is None or right is None or left[0] != right[0]:
             return None
-        suspects = [parting]
+        suspects = [right]
     rounds = [goal for goal in taken if goal[0] in loops and goal[1]]
     # Fewer rounds than on the example are another outcome than more.
     ways = {goal: way for goal in rounds if (way := _more(failing, example, goal))}
@@ -95,9 +98,7 @@ def guilty(
     failures = sum(item.failed for item in tried)
 
     def has(found: Found, goal: Goal) -> bool:
-        if goal in ways:
-            return _more(found, example, goal) == ways[goal]
-        return goal in found.taken
+        return _more(found, example, goal) == ways[goal] if goal in ways else goal in found.taken
 
     def tells(goal: Goal) -> float:
         having = [item.failed for item in tried if has(item.found, goal)]
@@ -117,19 +118,7 @@ def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
     return {key for found in right for key, _ in found.decisions}
 
 
-def _parting(example: Found, failing: Found) -> Goal | None:
-    """Return the loop that two paths with the same outcomes ran a different number of times.
-
-    Or the condition inside it that came out otherwise in one of its rounds. None if they part at no
-    condition: a number that was baked in chose another module.
-    """
-    pairs = zip(example.decisions, failing.decisions, strict=False)
-    left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
-    return right if left is not None and right is not None and left[0] == right[0] else None
-
-
 def may_be_frozen(failure: Failure) -> bool:
-    """Return True if a failure may be caused by a frozen branch."""
     return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
 
 
@@ -146,10 +135,11 @@ def frozen(
     """
     there, here = (way.decisions.count((goal[0], True)) for way in ways)
     symptom = " ".join(str(failure).split()) or failure.title
+    often = "once" if there == 1 else f"{there} times", "once" if here == 1 else f"{here} times"
     frozen_as = (
         (
-            f"the artifact always goes round {_times(there)}, as on the example; "
-            f"eager {_times(here)} on the call below"
+            f"the artifact always goes round {often[0]}, as on the example; "
+            f"eager {often[1]} on the call below"
         )
         if condition.kind in ("for", "while") and there != here
         else f"the artifact has no branch for {condition.text}, and eager takes {goal[1]} on the "
@@ -161,10 +151,6 @@ def frozen(
         where=place(condition),
         differences=failure.differences,
     )
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
 
 
 def table(
@@ -180,71 +166,49 @@ def table(
     ``declared`` are the dims whose sizes the user declared.
     """
     passed = {goal for item in tried if not item.failed for goal in item.found.taken}
-    failed = {goal for item in tried if item.failed for goal in item.found.taken} - passed
+    failed = {goal for item in tried if item.failed for goal in item.found.taken}
     met = _met(example, tried)
-    wrong = {goal for goal in failed - example.taken if goal[0] in met}
+    wrong = {goal for goal in failed - passed - example.taken if goal[0] in met}
     if culprit is not None and explored.conditions[culprit[0][0]].loops:
         # The loop may have run four times instead of three: both are the outcome "2+ iterations".
-        wrong |= {
-            goal
-            for item in tried
-            if item.failed
-            for goal in item.found.taken
-            if goal[0] == culprit[0]
-        }
+        wrong |= {goal for goal in failed if goal[0] == culprit[0]}
     elif culprit is not None:
         wrong.add(culprit)
-    statuses = _Statuses(explored, artifact, passed, wrong, example, declared)
-    return tuple(_branch(key, seen, statuses) for key, seen in explored.seen.items())
 
-
-@dataclass(frozen=True)
-class _Statuses:
-    """The facts that decide the status of an outcome."""
-
-    explored: Explored
-    artifact: Branches | None
-    passed: set[Goal]
-    wrong: set[Goal]
-    example: Found
-    declared: frozenset[str]
-
-    def of(self, key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> BranchStatus:
+    def status(key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> BranchStatus:
         goal = (key, outcome)
-        if goal in self.wrong:
+        if goal in wrong:
             return DIVERGES
         if not seen.varies:
             # A search that was cut short among its seeds cannot tell a flag from a size that it did
             # not reach.
-            cut_short = self.explored.stopped and not self.explored.seeded
-            return UNDECIDED if cut_short else CONSTANT
+            return UNDECIDED if explored.stopped and not explored.seeded else CONSTANT
         if outcome not in seen.counts:
-            declares = bool(seen.steers) and seen.steers <= self.declared
-            return OUTSIDE if declares or goal in self.explored.below else UNREACHED
-        if goal not in self.passed:
+            declares = bool(seen.steers) and seen.steers <= declared
+            return OUTSIDE if declares or goal in explored.below else UNREACHED
+        if goal not in passed:
             return UNDECIDED
-        inside = has_branch(self.artifact, self.explored.conditions[key[0]])
-        return EQUAL if inside is False and goal not in self.example.taken else VERIFIED
+        inside = has_branch(artifact, explored.conditions[key[0]])
+        return EQUAL if inside is False and goal not in example.taken else VERIFIED
 
+    def row(key: ConditionKey, seen: Seen) -> Branch:
+        condition = explored.conditions[key[0]]
+        raised = tuple(outcome for outcome in seen.counts if outcome in condition.raises)
+        outcomes: tuple[ConditionOutcome, ...] = (*condition.outcomes, *raised)
+        return Branch(
+            where=SourceLine(short_path(condition.file), condition.line),
+            statement=condition.statement,
+            text=condition.text,
+            module=key[1],
+            kind=condition.kind,
+            on_values=seen.on_values,
+            counts={str(outcome): count for outcome, count in seen.counts.items()},
+            status={str(outcome): status(key, seen, outcome) for outcome in outcomes}
+            | {str(outcome): RAISES for outcome in condition.raises if outcome not in seen.counts},
+            in_artifact=has_branch(artifact, condition),
+        )
 
-def _branch(key: ConditionKey, seen: Seen, statuses: _Statuses) -> Branch:
-    condition = statuses.explored.conditions[key[0]]
-    outcomes: tuple[ConditionOutcome, ...] = (
-        *condition.outcomes,
-        *(o for o in seen.counts if o in condition.raises),
-    )
-    return Branch(
-        where=SourceLine(short_path(condition.file), condition.line),
-        statement=condition.statement,
-        text=condition.text,
-        module=key[1],
-        kind=condition.kind,
-        on_values=seen.on_values,
-        counts={str(outcome): count for outcome, count in seen.counts.items()},
-        status={str(outcome): statuses.of(key, seen, outcome) for outcome in outcomes}
-        | {str(outcome): RAISES for outcome in condition.raises if outcome not in seen.counts},
-        in_artifact=has_branch(statuses.artifact, condition),
-    )
+    return tuple(row(key, seen) for key, seen in explored.seen.items())
 
 
 def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
@@ -267,27 +231,6 @@ def unreached(branches: Iterable[Branch]) -> Iterator[str]:
                     f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch "
                     "there: that outcome is not verified"
                 )
-
-
-def unsettled(
-    goals: Iterable[Goal],
-    conditions: Mapping[ConditionId, Condition],
-    artifact: Branches | None,
-    *,
-    length: int,
-) -> Iterator[str]:
-    """Yield, in sentences, the outcomes that a longer row of calls than ``length`` might take.
-
-    Not those of loops, nor those for which the artifact has a branch.
-    """
-    for key, outcome in goals:
-        condition = conditions[key[0]]
-        if not condition.loops and has_branch(artifact, condition) is False:
-            yield (
-                f"{str(place(condition)).rstrip(':')}: it depends on what forward changes, and no "
-                f"call in a row of {length} made it {outcome}: the artifact has no branch there, "
-                "and that outcome is not verified"
-            )
 
 
 def enough(coverage: float | None, wanted: float, branches: Sequence[Branch]) -> None:
@@ -409,16 +352,24 @@ class BranchResults:
         with self.observed.installed():
             return self.observed.in_a_row(self.spec.example, most, goes_on)
 
-    def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
+    def unsettled(self, row: Sequence[Path]) -> Iterator[str]:
+        """Yield, in sentences, the outcomes that a longer row of calls might take.
+
+        Not those of loops, nor those for which the artifact has a branch.
+        """
         taken = {goal for path in row for goal in path.taken()}
         seen = self.explored.seen
-        open_goals = [
-            (key, outcome)
-            for key in self._moving(row)
-            for outcome in self.observed.conditions[key[0]].outcomes
-            if (key, outcome) not in taken and outcome not in seen.get(key, Seen()).counts
-        ]
-        return unsettled(open_goals, self.observed.conditions, self.artifact, length=len(row))
+        for key in self._moving(row):
+            condition = self.observed.conditions[key[0]]
+            if condition.loops or has_branch(self.artifact, condition) is not False:
+                continue
+            for outcome in condition.outcomes:
+                if (key, outcome) not in taken and outcome not in seen.get(key, Seen()).counts:
+                    yield (
+                        f"{str(place(condition)).rstrip(':')}: it depends on what forward changes, "
+                        f"and no call in a row of {len(row)} made it {outcome}: the artifact has "
+                        "no branch there, and that outcome is not verified"
+                    )
 
     def _moving(self, row: Sequence[Path]) -> list[ConditionKey]:
         own, conditions = self.observed.code.is_of_model, self.observed.conditions

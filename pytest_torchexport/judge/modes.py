@@ -80,20 +80,34 @@ class OtherModes:
             modes = GradMode.NO_GRAD, GradMode.INFERENCE
             pair = modes[::-1] if usual is GradMode.INFERENCE else modes
             ways.append(_in(INFERENCE_MODE, *pair))
-        ways += (_with_threads(number, usual) for number in NUMBERS_OF_THREADS)
+        ways += (
+            _Way(
+                THREADS,
+                f"eager returns something else if torch.get_num_threads() is {number} than with "
+                "the one thread of this check: the artifact has what eager returned during the "
+                "export",
+                usual,
+                usual,
+                {THREADS: number},
+            )
+            for number in NUMBERS_OF_THREADS
+        )
         return [way for way in ways if way.name in (GRAD_MODE, *self._asked)]
 
     def compare(self, found: ReferenceCall) -> None:
         """Run a call of eager in each way that is left, and warn of the first other result."""
         for way in tuple(self.left):
             if way in self.left and self._differs(found, way):
-                self._log.caution("; ".join((way.text, *self._where(way.name, found.call))))
+                # The place that asks on the call, or else one that may ask.
+                places = self._asked | _places(self._queries(found.call))
+                self._log.caution("; ".join(filter(None, (way.text, places.get(way.name)))))
                 self.left[:] = [other for other in self.left if other.name != way.name]
         self._compared += 1
         if self._compared == 1:
             self.left[:] = [way for way in self.left if way.name in self._asked]
-        if self._compared == FOR_TORCH:
-            self.left[:] = [way for way in self.left if way.name not in self._asked_by_torch]
+        if self._compared == FOR_TORCH:  # for the rest nothing but torch's own code asks
+            others = {query.name for query in self._of_example if not query.of_torch}
+            self.left[:] = [way for way in self.left if way.name in {*self._mentioned, *others}]
 
     def _differs(self, found: ReferenceCall, way: _Way) -> bool:
         """Return True if eager returns or raises otherwise; nan is taken for no answer."""
@@ -110,15 +124,9 @@ class OtherModes:
         return any(item.expected != "nan" for item in differences)
 
     @cached_property
-    def _asked(self) -> Mapping[str, str]:
+    def _asked(self) -> dict[str, str]:
         """The names that code asks on the example or mentions, each with a place in words."""
         return _places(self._of_example) | self._mentioned
-
-    @cached_property
-    def _asked_by_torch(self) -> frozenset[str]:
-        """Those for which only torch's own code asks."""
-        others = {query.name for query in self._of_example if not query.of_torch}
-        return frozenset({*self._asked} - {*self._mentioned} - others)
 
     @cached_property
     def _mentioned(self) -> dict[str, str]:
@@ -134,11 +142,6 @@ class OtherModes:
         with self._log.during(Activity.EAGER):
             return queries(self._reference.pristine, call, self._seed, NAMES)
 
-    def _where(self, name: str, call: Call) -> tuple[str, ...]:
-        """Return the place that asks on a call, or else the one that may ask; none if none."""
-        place = _places(self._queries(call)).get(name) or self._asked.get(name)
-        return (place,) if place else ()
-
 
 def _places(found: Iterable[Query]) -> dict[str, str]:
     """Return the names that code asks, each with the first place in words, torch's last."""
@@ -153,15 +156,4 @@ def _in(name: str, usual: GradMode, other: GradMode) -> _Way:
         f"exported {other.value}, make the test's call so too",
         usual,
         other,
-    )
-
-
-def _with_threads(number: int, usual: GradMode) -> _Way:
-    return _Way(
-        THREADS,
-        f"eager returns something else if torch.get_num_threads() is {number} than with the one "
-        "thread of this check: the artifact has what eager returned during the export",
-        usual,
-        usual,
-        {THREADS: number},
     )
