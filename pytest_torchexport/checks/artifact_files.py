@@ -144,7 +144,6 @@ def _saved(case: Case, directory: Path) -> Path:
 
 
 def _below(directory: Path) -> list[str]:
-    """Return the relative names of all files below a directory."""
     found = (path for path in sorted(directory.rglob("*")) if path.is_file())
     return [path.relative_to(directory).as_posix() for path in found]
 
@@ -289,7 +288,6 @@ def clear(ship: str) -> None:
 
 
 def ship(case: Case) -> None:
-    """Ship the files: every step before this one has passed."""
     if case.saved is None:
         case.log.caution(NOT_SHIPPED)
         return

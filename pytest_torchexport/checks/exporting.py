@@ -102,7 +102,6 @@ def prepare(
 
 
 def _raise_if_without_numbers(subject: Subject, given: Sequence[Call]) -> None:
-    """Raise CannotJudge for tensors that have no numbers or no sizes of their own."""
     arguments = [tensor for call in given for tensor in call.tensors()]
     if any(tensor.is_nested for tensor in arguments):
         raise CannotJudge(
@@ -139,7 +138,6 @@ TRYING_SECONDS = 60.0
 
 
 def export(prepared: Prepared) -> Case:
-    """Export a copy of the subject."""
     prepared.plan.progress("export")
     example = prepared.call_to_export()
     if example is not prepared.spec.example:

@@ -245,7 +245,6 @@ class ForeignFile:
     notes: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise NeverHere."""
         raise NeverHere("a file that this run did not make is called in a clean process only")
 
     def save(self, directory: Path) -> Path:
@@ -263,7 +262,6 @@ class ForeignFile:
         return packed(paths, [values[path] for path in paths.values()])
 
     def _uneven(self, values: Mapping[str, Any]) -> str:
-        """Return that there is not a value for each input, and the next step."""
         names = self.found["names"]
         absent = [name for name in names if name in self.spec.parameters and name not in values]
         return (
@@ -284,7 +282,6 @@ class ForeignFile:
 
     @property
     def facts(self) -> ForeignFacts:
-        """The facts that the clean process found in it."""
         return ForeignFacts(file=self, notes=self.notes)
 
     def values(self, call: Call) -> dict[str, Any]:
@@ -334,11 +331,9 @@ class ForeignFacts(ProgramFacts):
     file: ForeignFile
 
     def inputs(self) -> tuple[str, ...]:
-        """Return the names of an ONNX file's inputs."""
         return tuple(self.file.found.get("names", ()))
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Return what the file's own sizes make doubtful."""
         found = self.file.found
         if self.file.target in FLAT:
             shapes = dict(zip(found["names"], found["shapes"], strict=True))
@@ -350,11 +345,9 @@ class ForeignFacts(ProgramFacts):
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
 
     def outputs(self) -> tuple[tuple[int | None, ...], ...]:
-        """Return the sizes that an ONNX file declares for its outputs."""
         return tuple(map(tuple, self.file.found.get("outputs", ())))
 
     def branches(self) -> Branches | None:
-        """Return the branches and loops that the file still has."""
         plain = self.file.found.get("branches")
         return Branches.from_plain(plain) if plain is not None else None
 

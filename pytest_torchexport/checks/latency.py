@@ -129,7 +129,6 @@ class Empty(torch.nn.Module):
         e: Tensor | None = None,
         f: Tensor | None = None,
     ) -> Tensor:
-        """Return the first input."""
         return a
 
 

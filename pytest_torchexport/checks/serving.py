@@ -190,7 +190,6 @@ def _served(case: Case, threads: int) -> InSandbox | None:
 
 
 def _calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
-    """Yield the example and large boundary calls, with eager's outcomes."""
     boundary = sorted(
         boundary_recipes(case.spec, case.plan.seed),
         key=lambda recipe: -case.spec.numel(case.spec.all_sizes(recipe.sizes)),
@@ -215,7 +214,6 @@ def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:
 
 
 def _judge(case: Case, recipe: Recipe, call: Call, expected: Returned, outcome: Outcome) -> None:
-    """Raise the failure of an outcome that differs from eager."""
     # On CUDA, eager's noise is then that of the user's own precision.
     with users_precision():
         differences = case.judge.differences([call], expected, outcome)

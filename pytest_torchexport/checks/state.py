@@ -189,12 +189,10 @@ def not_carried(eager: Tensors, changed: Tensors, artifact: Tensors) -> list[str
 
 
 def _split(tensors: Tensors, names: Container[str]) -> tuple[Tensors, Tensors]:
-    """Return the tensors under other names, and those under these."""
     others = {name: tensor for name, tensor in tensors.items() if name not in names}
     return others, {name: tensor for name, tensor in tensors.items() if name in names}
 
 
 def _of_caches(what: str, differences: Sequence[Difference]) -> str:
-    """Return the note on caches that differ although the outputs agree."""
     names = ", ".join(dict.fromkeys(item.path for item in differences))
     return f"{what} {names} (persistent=False); no output shows it"

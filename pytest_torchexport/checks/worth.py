@@ -190,7 +190,6 @@ def _bugs(case: Case, example: Returned) -> Iterator[_Bug]:
         return case.runner.run(call, case.plan.seed)
 
     def then(change: Callable[[Any], Any], where: Callable[[Call], bool] = lambda _: True) -> Run:
-        """Return the artifact with its value changed."""
 
         def changed(call: Call) -> Outcome:
             outcome = run(call)

@@ -379,7 +379,6 @@ class BranchResults:
         self.tried.clear()
 
     def book(self, recipe: Recipe, *, failed: bool) -> None:
-        """Remember the result of a call if its path is known, or if it failed."""
         corpus = self.explored.corpus
         found = next((known for known in corpus if known.recipe == recipe), None)
         if found is None and failed:

@@ -86,12 +86,10 @@ class Prepared:
 
     @property
     def frozen_sizes(self) -> tuple[Dim, ...]:
-        """Return the varying dims whose example size the target's exporter would freeze."""
         freezes = targets.get(self.plan.target).traits.specializes_0_1
         return tuple(specialized_dims(self.spec)) if freezes else ()
 
     def call_limit(self) -> float:
-        """Return the seconds that a call may take in the sandbox."""
         return self.deadline.for_a_call(self.plan.call_limit)
 
     def refused(self, reason: str) -> None:
@@ -197,7 +195,6 @@ class Prepared:
     def judge_of(
         self, runner: Runner, log: ItemLog, random_paths: frozenset[str] = frozenset()
     ) -> Judge:
-        """Return a judge of another artifact, with a log of its own."""
         return Judge(
             runner,
             plan=self.plan,

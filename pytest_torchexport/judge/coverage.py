@@ -243,7 +243,6 @@ def _is_far(item: LeafRecipe, domain: Domain) -> bool:
 
 
 def _open_dims(spec: InputSpec, facts: ProgramFacts) -> tuple[str, ...]:
-    """Return the dims that have an assumed range and that the artifact takes at any size."""
     if type(facts) is ProgramFacts:
         return ()  # it says nothing of itself
     wide = {

@@ -42,8 +42,7 @@ from pytest_torchexport.outcomes.operators import Operation, operations, with_fl
 # Operators that jump, and that do not round before they do. ``_decides`` adds casts to integers and
 # narrower floats, and poolings, whose indices jump. A quantization divides first, and a runtime may
 # multiply by the reciprocal instead: equal operands do not mean that it must decide alike.
-_DECIDING, _SMOOTH = of_kind("decides"), of_kind("smooth")
-_POOLING, _PLACED = of_kind("pooling"), of_kind("places")
+_DECIDING, _POOLING = of_kind("decides"), of_kind("pooling")
 # Values that differ by less than this part of the largest element may be the same value, rounded
 # otherwise: more than any rounding that calibration excuses, less than two values on usual calls.
 NEAR = 1e-2
@@ -116,7 +115,6 @@ class Order:
         return self._along(self.places)
 
     def _along(self, places: Tensor) -> Tensor:
-        """Return places with their dim, which ``kthvalue``, ``median`` and ``mode`` drop."""
         return places if places.dim() == self.operand.dim() else places.unsqueeze(self.dim)
 
     def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,35 +127,21 @@ class Order:
 class Decisions:
     """The operands on which eager decides in one call, and the orders that it chooses.
 
-    ``jumps`` are the operators whose result may jump if rounding moves an operand, ``casts`` those
-    to narrower floats; ``ran`` are all.
+    ``casts`` are the operators that cast to narrower floats.
     """
 
     operands: dict[Operand, Tensor] = field(default_factory=dict)
     orders: dict[Operator, Order] = field(default_factory=dict)
-    jumps: set[str] = field(default_factory=set)
     casts: set[str] = field(default_factory=set)
-    ran: set[str] = field(default_factory=set)
-
-    @property
-    def smooth(self) -> bool:
-        """True if nothing jumps. The indices of a pooling do, if they pick other values."""
-        picks = self.ran & _POOLING and self.ran & _PLACED
-        return not (self.jumps or picks)
 
     def recorded(self) -> AbstractContextManager[None]:
         def record(operation: Operation) -> Any:
             if not operation.name:
-                self.jumps.add(str(operation.func))
                 return operation.run()
             name, number = operation.name, operation.number
-            self.ran.add(name)
             if narrows(operation):
                 self.casts.add(name)
-            decides = _decides(operation)
-            if operation.floats and (name not in _SMOOTH or (decides and name not in _POOLING)):
-                self.jumps.add(name)
-            if decides:
+            if _decides(operation):
                 for place, tensor in enumerate(operation.floats):
                     if 0 < tensor.numel() <= MOST_ELEMENTS and not tensor.is_complex():
                         self.operands[name, number, place] = tensor.detach().clone()

@@ -53,7 +53,6 @@ Lines = Mapping[StateRef, SourceLine]
 def carried_differences(
     eager: Mapping[str, Any], artifact: Mapping[str, Any], tolerance: Tolerance
 ) -> list[Difference]:
-    """Return the differences of the tensors that both sides have under one name."""
     return [
         difference
         for name in eager
@@ -63,7 +62,6 @@ def carried_differences(
 
 
 def input_after_the_call(path: str) -> str:
-    """Return the path of a difference in an input that a call changes."""
     return f"input {path} after the call"
 
 
@@ -224,7 +222,6 @@ class Judge:
         return Judgment(found, None)
 
     def quietly(self, recipe: Recipe) -> Failure | None:
-        """Return the failure of a call that is tried only to explain another, or None."""
         try:
             judgment = self.call(recipe, counted=False)
         except SpecError:

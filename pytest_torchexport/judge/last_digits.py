@@ -56,7 +56,6 @@ def rounds(operation: Operation) -> bool:
 
 
 def adds(operation: Operation) -> bool:
-    """Return True if the operator may add up more than two numbers."""
     if not operation.name or torch.Tag.pointwise in operation.func.tags:
         return False
     return rounds(operation)
@@ -129,7 +128,6 @@ def casts_float(operation: Operation) -> bool:
 
 
 def narrows(operation: Operation) -> bool:
-    """Return True for a cast to a narrower float."""
     given = operation.operand
     return casts_float(operation) and operation.argument("dtype").itemsize < given.dtype.itemsize
 
@@ -206,7 +204,6 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
 
 
 def in_double() -> AbstractContextManager[None]:
-    """Add up sums in double precision, and round each once."""
 
     def operator(operation: Operation) -> Any:
         plain = operation.run()

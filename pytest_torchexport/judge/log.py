@@ -108,7 +108,6 @@ class ItemLog:
     row: Sequence[Call] | None = None
 
     def diagnosis_seconds(self, *, wanted: bool) -> float:
-        """Return the seconds that a diagnosis may take."""
         return max(DIAGNOSIS, TIMES_EXPORT * self.seconds.get("export", 0.0)) if wanted else 0.0
 
     def note(self, text: str) -> None:
@@ -137,7 +136,6 @@ class ItemLog:
                 self.explained[item.path, item.cause] = item
 
     def forget_calls(self) -> None:
-        """Drop everything that calls have shown."""
         self.calls = dict.fromkeys(ORIGINS, 0)
         for kept in (self.explained, self.ran, self.failed):
             kept.clear()

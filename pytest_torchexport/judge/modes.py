@@ -110,7 +110,6 @@ class OtherModes:
             self.left[:] = [way for way in self.left if way.name in {*self._mentioned, *others}]
 
     def _differs(self, found: ReferenceCall, way: _Way) -> bool:
-        """Return True if eager returns or raises otherwise; nan is taken for no answer."""
         run, call = self._reference.on_cpu, found.call
         expected: Outcome = found.outcome
         if way.usual is not self._reference.pristine.grad_mode:

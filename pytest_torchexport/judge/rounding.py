@@ -71,7 +71,6 @@ def like(other: Any, wanted: Any) -> torch.Tensor | None:
 
 
 def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> Difference:
-    """Return the difference with its cause and eager's own error at the worst element."""
     tensor, found = plain_tensor(wanted), plain_tensor(found)
     unknown = not seen.others and seen.truth is None
     if tensor is None or found is None or unknown:
@@ -141,7 +140,7 @@ def as_without_casts(
 
 
 def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -> bool:
-    """Return True if no further run can explain a difference, unless something in forward jumps.
+    """Return True if hardly any further run can explain a difference.
 
     It is FAR times as large as what eager's error, in any element, and the tolerance allow.
     """
@@ -168,7 +167,6 @@ def _is_within(wanted: torch.Tensor, found: torch.Tensor, limit: torch.Tensor) -
 
 
 def _with(difference: Difference, own: torch.Tensor, cause: DifferenceCause) -> Difference:
-    """Return the difference with its cause and eager's own error at its element."""
     error = float(own[difference.index].max()) if difference.index is not None else None
     return dataclasses.replace(difference, own_error=error, cause=cause)
 
@@ -233,8 +231,8 @@ def _pooled(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     return largest[reach].reshape(error.shape)
 
 
-# An item that has so many failures is red whatever becomes of another call.
-WEIGHED = 5
+# An item that has so many failures is red whatever becomes of another call. Chosen, not measured.
+WEIGHED = 3
 
 # Runs a call on the artifact, and shows the values in it; None if it cannot.
 Shown = Callable[[Call, See], Outcome | None]
@@ -253,7 +251,6 @@ class Judged:
 
     @classmethod
     def of(cls, differences: Iterable[Difference]) -> Judged:
-        """Sort differences by whether their cause explains them."""
         found = cls([], [])
         for item in differences:
             (found.bugs if item.cause in ("", BUG) else found.explained).append(item)
@@ -281,7 +278,6 @@ class Calibration:
         self._leaves_out_casts = leaves_out_casts
 
     def take_over(self, other: Calibration) -> None:
-        """Use the runs of eager that another one made last: of the same subject, from its seed."""
         self._runs.take_over(other._runs)
 
     def judge(
@@ -296,17 +292,15 @@ class Calibration:
         """Sort the differences after the last of ``calls``, made in a row from the pristine state.
 
         Only differences of numbers can be explained, and only by runs of eager that return.
-        ``known``: the failures that the item has already. With one, a few runs are enough for a
-        difference that is far beyond eager's error in them, if nothing in the call jumps; with
-        ``WEIGHED``, in any case.
+        ``known``: the failures that the item has already. With ``WEIGHED`` of them, a few runs are
+        enough for a difference that is far beyond eager's error in them.
         """
         if not differences or any(item.total is None for item in differences):
             return Judged(list(differences), [])
         single = len(calls) == 1 and self._runs.device == "cpu"
         decisions = self._decisions(calls[0]) if single else None
         held = self._held(calls[0], decisions, differences, actual) if decisions else NOTHING_HELD
-        quick = known >= WEIGHED or (known > 0 and decisions is not None and decisions.smooth)
-        found = self._judged(differences, calls, expected, actual, held, quick=quick)
+        found = self._judged(differences, calls, expected, actual, held, known >= WEIGHED)
         if not (self._leaves_out_casts and decisions and decisions.casts and found.bugs):
             return found
         exact, others = self._runs.without_casts(calls, [bug.path for bug in found.bugs])
@@ -329,7 +323,6 @@ class Calibration:
         expected: Leaves,
         actual: Leaves,
         held: Held,
-        *,
         quick: bool,
     ) -> Judged:
         """Sort differences of numbers; ``held`` are operands of eager's decisions.
@@ -390,7 +383,6 @@ class Calibration:
 
     @cached_property
     def _places(self) -> Places:
-        """The places at which the artifact has the operands of eager's decisions."""
         places = Places()
         for call in self._usual():
             places.learn(self._decisions(call), partial(self._shown, call))

@@ -177,7 +177,6 @@ def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> 
 
 
 def raise_if_unsound(problems: Sequence[str]) -> None:
-    """Raise LoadFailed if something is wrong with the file itself."""
     if problems:
         raise LoadFailed(problems[0], details=tuple(problems[1:]))
 
@@ -209,7 +208,6 @@ class SavedArtifact:
         return self.open_file(self.path, device, threads)
 
     def open_file(self, path: Path, device: str | None = None, threads: int = 1) -> SandboxSession:
-        """Load a file of the same artifact."""
         cuda.release()
         source = source_of(
             self.plan,

@@ -22,7 +22,6 @@ KINDS: Mapping[str, str] = {
     "fourier": "transforms, with an error that does not depend on the size of a result",
     "fused": "rounds once, where other implementations round each of their steps",
     # -- decisions --
-    "smooth": "its result moves a little if rounding moves its floats a little",
     "decides": "jumps, and rounds nothing before it does: equal operands mean an equal result",
     "step": "piecewise constant: its gradient is zero almost everywhere",
     "comparison": "compares element by element; ``symbol`` says how",
@@ -159,7 +158,7 @@ _COMPARING = (
     _row("bitwise_xor", "logic", "__xor__", symbol="xor"),
     _row("any", "truths reduction", symbol="any"),
     _row("all", "truths reduction", symbol="all"),
-    _row("where", "exact smooth"),
+    _row("where", "exact"),
     _row("isnan", "inspection", onnx="IsNaN"),
     _row("isinf", "inspection"),
     _row("isfinite", "inspection exact"),
@@ -179,11 +178,11 @@ _COMPARING = (
     _row("sgn", "exact step decides", bounds=(0.0,)),
     _row("heaviside", "exact step decides", bounds=(0.0,)),
     _row("floor_divide", "exact step division decides", "__floordiv__"),
-    _row("div", "smooth division"),
+    _row("div", "division"),
     _row("true_divide", same_as="div"),
     _row("remainder fmod", "division remainder decides", onnx="Mod"),
     # A cast decides if it is to whole numbers, or to narrower floats.
-    _row("_to_copy", "exact smooth cast", _CASTS, onnx="Cast"),
+    _row("_to_copy", "exact cast", _CASTS, onnx="Cast"),
     _row("bucketize", "exact bucketing decides", table="boundaries"),
     _row("searchsorted", "bucketing decides", table="sorted_sequence", operand=1),
     _row("atan2", "angle"),
@@ -220,13 +219,13 @@ _ORDERING = (
         """
         adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
         """,
-        "exact smooth pooling",
+        "exact pooling",
     ),
     _row("adaptive_max_pool1d fractional_max_pool2d max_pool1d max_pool2d max_pool3d", "exact"),
 )
 
 # Elementwise functions that compute something else on the two sides of a number.
-_CLAMPS = "exact smooth clamp"
+_CLAMPS = "exact clamp"
 _BOUNDED = (
     _row("clamp", _CLAMPS, bounds=("min", "max"), onnx="Clip"),
     _row("clip", "clamp", bounds=("min", "max")),
@@ -234,41 +233,33 @@ _BOUNDED = (
     _row("clamp_max", _CLAMPS, bounds=("max",), same_as="clamp"),
     _row("hardtanh", _CLAMPS, bounds=("min_val", "max_val")),
     _row("threshold", "exact clamp", bounds=("threshold",)),
-    _row("maximum", "exact smooth extremum", bounds=("other",), onnx="Max"),
-    _row("minimum", "exact smooth extremum", bounds=("other",), onnx="Min"),
+    _row("maximum", "exact extremum", bounds=("other",), onnx="Max"),
+    _row("minimum", "exact extremum", bounds=("other",), onnx="Min"),
     _row("fmax fmin", "exact extremum", bounds=("other",)),
-    _row("relu", "exact smooth", bounds=(0.0,)),
-    _row("gelu silu", "smooth"),
-    _row("elu", "smooth", bounds=(0.0,)),
-    _row("leaky_relu prelu", "smooth", bounds=(0.0,)),
-    _row("hardswish hardsigmoid", "smooth", bounds=(3.0, -3.0)),
+    _row("relu", "exact", bounds=(0.0,)),
+    _row("elu", bounds=(0.0,)),
+    _row("leaky_relu prelu", bounds=(0.0,)),
+    _row("hardswish hardsigmoid", bounds=(3.0, -3.0)),
     _row("hardshrink softshrink", bounds=("lambd", "-lambd")),
-    _row("softplus", "smooth", bounds=("threshold/beta",)),
+    _row("softplus", bounds=("threshold/beta",)),
     # From here on a sigmoid or a tanh is 1 in float32, and runtimes return 0 or -1 on the other
     # side: https://github.com/microsoft/onnxruntime/blob/v1.22.0/onnxruntime/core/mlas/lib/logistic.cpp
-    _row("sigmoid", "smooth", bounds=(18.0, -18.0)),
-    _row("tanh", "smooth", bounds=(9.1, -9.1)),
-    _row("log_sigmoid_forward", "smooth", bounds=(18.0, -18.0)),
+    _row("sigmoid", bounds=(18.0, -18.0)),
+    _row("tanh", bounds=(9.1, -9.1)),
+    _row("log_sigmoid_forward", bounds=(18.0, -18.0)),
     _row("binary_cross_entropy_with_logits", bounds=(18.0, -18.0)),
-    _row("sqrt rsqrt log reciprocal log1p expm1", "smooth near_zero"),
+    _row("sqrt rsqrt log reciprocal log1p expm1", "near_zero"),
     _row("log2 log10", "near_zero"),
-    _row("exp cosh", "smooth exponential", exponents=("self",)),
+    _row("exp cosh", "exponential", exponents=("self",)),
     _row("sinh", "exponential", exponents=("self",)),
     _row("exp2", "exponential", exponents=("self",), base=2.0),
-    _row("logaddexp", "smooth exponential", exponents=("self", "other")),
+    _row("logaddexp", "exponential", exponents=("self", "other")),
     _row("logaddexp2", "exponential", exponents=("self", "other"), base=2.0),
-    _row("add", "smooth addition", symbol="+"),
-    _row("sub rsub", "smooth addition", symbol="-"),
-    _row("native_layer_norm native_group_norm", "smooth normalization"),
-    _row("abs neg", "exact smooth"),
+    _row("add", "addition", symbol="+"),
+    _row("sub rsub", "addition", symbol="-"),
+    _row("native_layer_norm native_group_norm", "normalization"),
+    _row("abs neg", "exact"),
     _row("copysign nan_to_num positive glu_backward", "exact"),
-    _row(
-        """
-        addcdiv addcmul celu cos erf glu lerp mish mul pow sin _fused_sdp_choice
-        _native_batch_norm_legit _native_batch_norm_legit_no_training native_batch_norm
-        """,
-        "smooth",
-    ),
     _row(
         """
         _fake_quantize_per_tensor_affine_cachemask_tensor_qparams
@@ -283,62 +274,45 @@ _BOUNDED = (
 # A mean, a variance or a softmax may look exact by chance, and another kernel still computes it
 # differently: these do not count as sums of products.
 _SUMMING = (
-    _row("sum", "smooth sums reduction", sum="sum"),
-    _row("mean", "smooth reduction", sum="mean"),
-    _row("cumsum", "smooth sums", sum="running"),
-    _row("_softmax", "smooth"),
-    _row("_log_softmax", "smooth"),
+    _row("sum", "sums reduction", sum="sum"),
+    _row("mean", "reduction", sum="mean"),
+    _row("cumsum", "sums", sum="running"),
     # Mean and variance have formulas because torch's own parts of them import torch._dynamo, which
     # takes seconds; attention, because torch takes it apart in float32 alone.
-    _row("var", "smooth", sum="variance"),
-    _row("var_mean", "smooth", sum="variance_and_mean"),
-    _row("_scaled_dot_product_flash_attention_for_cpu", "smooth fused", sum="attention"),
-    _row("mm", "smooth sums", sum="product"),
-    _row("addmm", "smooth sums"),
-    _row("linear", "smooth sums"),
-    _row("bmm", "smooth sums", sum="product"),
-    _row("addbmm addmv addr baddbmm convolution dot index_add matmul mv", "smooth sums"),
+    _row("var", sum="variance"),
+    _row("var_mean", sum="variance_and_mean"),
+    _row("_scaled_dot_product_flash_attention_for_cpu", "fused", sum="attention"),
+    _row("mm", "sums", sum="product"),
+    _row("addmm", "sums"),
+    _row("linear", "sums"),
+    _row("bmm", "sums", sum="product"),
+    _row("addbmm addmv addr baddbmm convolution dot index_add matmul mv", "sums"),
     _row("_convolution", same_as="convolution"),
     _row("nansum trace vdot", "sums"),
-    _row("scatter_add", "smooth sums places"),
-    _row("index_put", "smooth sums places", elsewhere=1),
+    _row("scatter_add", "sums places"),
+    _row("index_put", "sums places", elsewhere=1),
     _row("_index_put_impl", elsewhere=1),
     _row("_fft_c2c _fft_c2r _fft_r2c", "fourier"),
     _row("lstm gru rnn_tanh rnn_relu", "recurrent"),
-    _row(
-        """
-        _adaptive_avg_pool2d _adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d
-        linalg_vector_norm logsumexp mkldnn_rnn_layer std upsample_bicubic2d upsample_bilinear2d
-        upsample_linear1d upsample_trilinear3d
-        """,
-        "smooth",
-    ),
 )
 
 # What moves elements, and computes nothing.
 _MOVING = (
-    _row(
-        """
-        view permute transpose t select squeeze unsqueeze expand diagonal unfold split
-        split_with_sizes unbind
-        """,
-        "smooth",
-    ),
-    _row("slice", "smooth range"),
-    _row("detach", "smooth passes_on writes_no_numbers"),
+    _row("slice", "range"),
+    _row("detach", "passes_on writes_no_numbers"),
     _row("lift", "passes_on"),
     _row("requires_grad", "writes_no_numbers"),
-    _row("alias lift_fresh", "exact smooth passes_on"),
+    _row("alias lift_fresh", "exact passes_on"),
     _row("reshape", same_as="view"),
-    _row("_reshape_alias _unsafe_view", "exact smooth", same_as="view"),
-    _row("flip roll repeat cat stack tril triu", "exact smooth"),
-    _row("index", "exact smooth places", elsewhere=1),
-    _row("index_select", "exact smooth places"),
-    _row("embedding", "exact smooth"),
+    _row("_reshape_alias _unsafe_view", "exact", same_as="view"),
+    _row("flip roll repeat cat stack tril triu", "exact"),
+    _row("index", "exact places", elsewhere=1),
+    _row("index_select", "exact places"),
+    _row("embedding", "exact"),
     _row("take", "exact"),
-    _row("gather scatter", "exact smooth places"),
+    _row("gather scatter", "exact places"),
     _row("lift_fresh_copy", "exact", same_as="clone"),
-    _row("copy", "exact smooth copies", elsewhere=1),
+    _row("copy", "exact copies", elsewhere=1),
     _row(
         """
         clone constant_pad_nd fill full_like im2col masked_fill new_full new_ones new_zeros
@@ -346,7 +320,7 @@ _MOVING = (
         replication_pad2d replication_pad3d slice_scatter upsample_nearest1d upsample_nearest2d
         upsample_nearest3d zero zeros_like
         """,
-        "exact smooth",
+        "exact",
     ),
     _row(
         """
@@ -362,7 +336,7 @@ _MOVING = (
 # What reads no numbers, draws random ones, or is about sizes and devices.
 _OTHER = (
     _row("empty empty_strided resize", "exact uninitialized"),
-    _row("empty_like new_empty", "exact smooth uninitialized"),
+    _row("empty_like new_empty", "exact uninitialized"),
     _row("empty_permuted new_empty_strided", "uninitialized"),
     _row("bernoulli dropout", "exact training"),
     _row("native_dropout", "training"),

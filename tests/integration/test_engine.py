@@ -12,7 +12,6 @@ import pytest
 import torch
 from slow import slow
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
 
 from pytest_torchexport import SpecError, check_export, engine, register_target
 from pytest_torchexport.checks import exporting
@@ -61,18 +60,6 @@ class Drifts(nn.Module):
 
 
 EXAMPLE = (torch.full((2, 3), 0.5),)
-
-
-@pytest.mark.parametrize("checks", [("control_flow",), ("parity", "control_flow")])
-def test_a_frozen_branch_fails_with_control_flow_alone_and_beside_parity(checks):
-    verdict = check_export(Frozen(), EXAMPLE, target="trace", checks=checks)
-    assert verdict.failure == "BranchFrozen"
-    assert "if x.sum() > 0:" in str(verdict.where)
-    assert verdict.calls["explored"] >= 1
-    assert {status for branch in verdict.branches for status in branch.status.values()} == {
-        "verified",
-        "diverges",
-    }
 
 
 @pytest.mark.parametrize(("rows", "call"), [(1, "float32[2, 3] as in the"), (2, "float32[4, 3] ")])
@@ -195,32 +182,6 @@ def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
 
 
 # -- the user's own module -------------------------------------------------------------------------
-
-
-class PreparesItself(nn.Module):
-    """As audio models do it: torch.jit.script calls ``__prepare_scriptable__`` on what it is given,
-    and removing a parametrization changes the class of the convolution."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = parametrizations.weight_norm(nn.Conv1d(3, 4, 2))
-
-    def __prepare_scriptable__(self):
-        if parametrize.is_parametrized(self.conv):
-            parametrize.remove_parametrizations(self.conv, "weight")
-        return self
-
-    def forward(self, x):
-        return self.conv(x)
-
-
-def test_an_exporter_that_prepares_the_module_leaves_the_users_alone():
-    net, x = PreparesItself().eval(), torch.randn(2, 3, 7)
-    expected = net(x)
-    verdict = check_export(net, (x,), target="script", max_examples=3)
-    assert verdict.status == "passed", verdict.reason
-    assert verdict.ineffective == ()
-    torch.testing.assert_close(net(x), expected)
 
 
 class Remembers(nn.Module):

@@ -20,7 +20,6 @@ from slow import slow
 from torch import nn
 from versions import CALL_DEPTH, INSTALLED, NEGATIVE_LATE
 
-import pytest_torchexport
 from pytest_torchexport import engine
 from pytest_torchexport.checks.foreign import SUFFIXES, foreign_file
 from pytest_torchexport.config.options import Options
@@ -31,7 +30,6 @@ from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import answers, kernel
-from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 from tests import hostile
 from tests.hostile import MARKER, scripted, truncated
 
@@ -473,20 +471,6 @@ def test_a_cache_of_models_may_be_links(tmp_path):
     assert judge(tmp_path / "snapshot" / "model.onnx", linear(), X).status == "passed"
 
 
-class Complex(nn.Module):
-    def forward(self, z):
-        return z * (1 + 2j)
-
-
-def test_complex_numbers_are_pairs_in_onnx(tmp_path):
-    z, path = torch.complex(X, X), tmp_path / "model.onnx"
-    torch.onnx.export(
-        Complex().eval(), (z,), str(path), dynamo=True, dynamic_shapes=({0: B},), verbose=False
-    )
-    verdict = judge(path, Complex().eval(), z)
-    assert verdict.status == "passed", text(verdict)
-
-
 class Tensors(nn.Module):
     def forward(self, x):
         return x * 2, x.shape[0]
@@ -626,13 +610,6 @@ def test_names_that_do_not_come_out_even(any_path):
     ):
         file.pack_inputs(Call((A, C)))
     assert file.facts.suspicions(file.spec, Call((A, C))) == ()
-
-
-def test_a_number_is_no_value_of_an_input_with_axes(any_path):
-    shapes = [[None, 3], [None, 3], [None, 3]]
-    _, file = file_of(["a", "b", "mask"], Flagged(), Call((A, C)), shapes)
-    with pytest.raises(TypeError, match=r"takes 3 inputs \(a, b, mask\), the call has 2 tensors"):
-        file.pack_inputs(Call((A, C)))
 
 
 class Optional(nn.Module):
@@ -843,12 +820,3 @@ def test_an_onnx_file_that_declares_the_examples_size_for_an_output_is_narrowed(
     assert found.failure == "DimsNarrowed"
     assert found.reason.startswith("axis 0 of output[1] is declared as 4 and has 1 at batch = 1")
     assert judge(sized(tmp_path / "open.onnx", "batch", None), Negative(), X).status == "passed"
-
-
-def test_a_static_size_that_the_exporter_declares_for_an_output_is_a_note(monkeypatch):
-    monkeypatch.setattr(OnnxModelFacts, "outputs", lambda _: ((4, 3), (None, 3)))
-    found = pytest_torchexport.check_export(
-        Negative(), (X,), target="onnx", checks=["dims"], max_examples=1
-    )
-    assert found.status == "passed"
-    assert any(note.startswith("axis 0 of output[0] is declared as 4") for note in found.notes)

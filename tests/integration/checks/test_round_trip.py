@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
@@ -23,7 +22,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.sandbox import process, session, wire
-from pytest_torchexport.sandbox.libraries import LIBRARIES, library_named
+from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import Server
 from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.base import DirectArtifact
@@ -389,13 +388,6 @@ def test_a_server_that_cannot_be_started_is_told(monkeypatch, no_server):
     failed(check(), "Ineffective", "no memory is left", "Cannot allocate memory", "next step")
 
 
-def test_a_home_that_somebody_cleaned_away_is_made_again():
-    check()
-    for home in homes():
-        subprocess.run(["rm", "-rf", home], check=True)
-    assert check().status == "passed"
-
-
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small disk"
 )
@@ -488,14 +480,3 @@ def test_an_answer_that_is_none_is_told(monkeypatch, target, number, failure):
 
     monkeypatch.setattr(session.wire, "receive", receive)
     failed(check(target), failure, "a malformed answer (ValueError: nonsense)")
-
-
-@pytest.mark.skipif(not process.FORKS, reason="there is no server where there is no fork")
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_a_server_that_was_killed_between_items_is_started_again(library):
-    target = "trace" if library == "torch" else "onnx"
-    check(target)
-    server = Server.of(LIBRARIES[library])
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(server._process.pid, signal.SIGKILL)
-    assert check(target).status == "passed"

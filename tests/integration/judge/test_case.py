@@ -125,15 +125,6 @@ def test_an_artifact_runs_with_gradients_where_eager_cannot_do_without(isolate):
     assert any("the artifact runs with gradients too" in note for note in verdict.notes)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_pass_says_if_eager_alone_depends_on_the_mode(mode):
-    with mode():
-        verdict = check_export(Asks(), X, target="trace", max_examples=3)
-    assert verdict.status == "passed", verdict
-    warned = any("something else under torch.no_grad()" in text for text in verdict.cautions)
-    assert warned == (mode is torch.enable_grad)
-
-
 def test_nothing_runs_under_the_callers_autocast_and_that_is_said():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         verdict = check_export(nn.Linear(4, 4), X, target="script", max_examples=3)

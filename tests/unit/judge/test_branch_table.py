@@ -12,7 +12,6 @@ from pytest_torchexport.judge.branch_table import (
     DIVERGES,
     EQUAL,
     RAISES,
-    UNDECIDED,
     UNREACHED,
     VERIFIED,
     Tried,
@@ -75,10 +74,6 @@ def failed(*decisions):
 # -- guilty ------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_guilty_on_the_examples_own_path():
-    assert guilty(EXAMPLE, EXAMPLE, [failed((A, True), (B, True))]) is None
-
-
 def test_the_only_other_turn_is_guilty():
     failing = found((A, True), (B, False))
     assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) == (B, False)
@@ -99,18 +94,6 @@ def test_of_two_turns_the_one_that_passing_calls_never_took_is_guilty():
         failed((A, False), (B, True)),
     ]
     assert guilty(EXAMPLE, failing, mirrored) == (A, False)
-
-
-def test_a_condition_that_passing_calls_came_to_may_be_guilty():
-    """The outer branch is equal on both sides; the inner one is not."""
-    failing = found((A, False), (C, True))
-    spectrum = [Tried(failing, failed=True), passed((A, False), (C, False))]
-    assert guilty(EXAMPLE, failing, spectrum) == (C, True)
-
-
-def test_paths_that_part_at_different_conditions_have_no_guilty_one():
-    failing = found((A, True), (C, True))
-    assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) is None
 
 
 @pytest.mark.parametrize(("rounds", "more"), [(3, True), (1, False)])
@@ -236,21 +219,11 @@ def test_an_outcome_that_passes_without_a_branch_is_frozen_but_equal():
     assert unknown.in_artifact is None
 
 
-def test_an_outcome_that_only_failing_calls_took_diverges():
-    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), failed((A, False))])
-    assert row.status == {"True": VERIFIED, "False": DIVERGES}
-
-
 def test_an_outcome_that_some_call_passed_with_does_not_diverge_unless_it_is_the_culprit():
     calls = [failed((A, False), (B, False)), passed((A, False), (B, True))]
     known = seen({True: 3, False: 2})
     assert statuses(known, calls).status["False"] == EQUAL
     assert statuses(known, calls, culprit=(A, False)).status["False"] == DIVERGES
-
-
-def test_an_outcome_of_calls_that_nobody_judged_is_not_verified():
-    row = statuses(seen({True: 3, False: 1}), [])
-    assert row.status == {"True": UNDECIDED, "False": UNDECIDED}
 
 
 def test_an_outcome_that_only_raises_is_no_aim():
@@ -333,8 +306,3 @@ def test_too_little_coverage_is_ineffective_with_the_list():
         "net.py:10  if x > 0 in blocks.1: False unreached",
         "net.py:10  if x > 0: True unreached",
     )
-
-
-@pytest.mark.parametrize(("coverage", "wanted"), [(None, 100.0), (50.0, 50.0), (80.0, 0.0)])
-def test_enough_coverage_is_enough(coverage, wanted):
-    enough(coverage, wanted, [branch({"True": UNREACHED})])

@@ -65,18 +65,6 @@ def test_a_comparison_of_operands_that_differ_in_their_last_digits_is_a_tie():
     assert causes(reaches_one, just_below, SATURATED) == ["tie"]
 
 
-def test_another_gate_is_no_rounding_of_what_it_lets_through():
-    def at_least(x):
-        y = torch.sigmoid(x)
-        return torch.where(y >= 1.0, y * 3, -y)
-
-    def beyond(x):
-        y = torch.sigmoid(x)
-        return torch.where(y > 1.0, y * 3, -y)
-
-    assert causes(at_least, beyond, SATURATED) == ["bug"]
-
-
 def test_eager_is_run_on_the_artifacts_own_digits_where_no_other_run_of_it_falls_so():
     def cells(x):
         return (torch.sigmoid(x) * 6.0).floor().long()
@@ -176,13 +164,6 @@ def test_operands_are_found_where_the_artifact_has_about_the_same_numbers():
     assert places.held(decisions, {}).operands == {}
 
 
-def test_casts_to_narrower_floats_decide_and_those_to_wider_ones_do_not():
-    decisions = Decisions()
-    with decisions.recorded():
-        ROW.half().float().bfloat16().double().float()
-    assert list(decisions.operands) == [("_to_copy", 1, 0), ("_to_copy", 3, 0), ("_to_copy", 5, 0)]
-
-
 def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
     decisions = Decisions()
     with decisions.recorded():
@@ -196,53 +177,6 @@ def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
         ("floor", 1, 0),
         ("_to_copy", 3, 0),
     ]
-
-
-@pytest.mark.parametrize(
-    ("function", "jumps"),
-    [
-        (lambda x: torch.softmax(x @ x.t(), -1).relu().mean(), set()),
-        (lambda x: torch.nn.functional.max_pool2d(x[None, None], 2), set()),
-        (lambda x: x.div(2.0, rounding_mode="floor"), {"div"}),
-        (lambda x: x.to(torch.int32), {"_to_copy"}),
-        (lambda x: x.half(), {"_to_copy"}),
-        (lambda x: x.double(), set()),
-        (lambda x: x.sort(-1).values, {"sort"}),
-        (lambda x: x.atan2(x), {"atan2"}),
-        (lambda x: x if x.sum() > 0 else -x, {"gt"}),
-        (lambda x: torch.arange(3) // 2 + x.shape[0], set()),  # no floats are rounded
-    ],
-    ids=[
-        "attention",
-        "pool",
-        "floor",
-        "cast",
-        "narrowed",
-        "widened",
-        "sort",
-        "angle",
-        "if",
-        "integers",
-    ],
-)
-def test_what_may_jump_if_rounding_moves_it(function, jumps):
-    decisions = Decisions()
-    with decisions.recorded():
-        function(torch.linspace(-1.0, 1.0, 16).reshape(4, 4))
-    assert decisions.jumps == jumps
-
-
-def test_the_indices_of_a_pooling_jump_only_if_they_pick_values():
-    def unpooled(x):
-        pooled, places = torch.nn.functional.max_pool2d(x[None, None], 2, return_indices=True)
-        return x.flatten().gather(0, places.flatten()) + pooled.flatten()
-
-    image = torch.linspace(-1.0, 1.0, 16).reshape(4, 4)
-    for function, smooth in ((unpooled, False), (lambda x: x.relu().flatten().cumsum(0), True)):
-        decisions = Decisions()
-        with decisions.recorded():
-            function(image)
-        assert decisions.smooth is smooth
 
 
 # Of which two and three are equal.

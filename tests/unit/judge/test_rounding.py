@@ -62,23 +62,6 @@ def rand(*shape):
 CALL = Call((torch.linspace(0.1, 1.0, 50),))
 
 
-def test_other_kinds_than_values_are_never_explained():
-    assert len(kept(lambda x: x, CALL, lambda value: value[:3])) == 1
-    assert len(kept(lambda x: x, CALL, lambda value: (value,))) == 1
-
-
-def test_tensors_that_forward_makes_of_numbers_have_the_dtype_of_the_run():
-    seen = set()
-
-    def forward(x):
-        made = torch.where(x > 0, 1.0, -1.0)
-        seen.add((x.dtype, made.dtype))
-        return cancelling(x) * made
-
-    kept(forward, CALL, lambda value: value + 1)
-    assert seen == {(torch.float32,) * 2, (torch.float64,) * 2}
-
-
 def test_where_no_other_run_returns_nothing_is_explained():
     calls = iter(range(100))
 
@@ -289,33 +272,11 @@ def test_the_largest_number_for_an_infinity_is_never_rounding():
     assert abs(float(difference.actual)) == pytest.approx(largest)
 
 
-def test_a_sum_next_to_the_largest_number_may_be_finite():
-    largest = torch.finfo(torch.float32).max
-    call = Call((torch.tensor([[largest / 2, largest / 2, largest * 6e-8]]),))
-
-    def summed(x):
-        return x.sum(1)
-
-    assert torch.isinf(summed(*call.args)).all()
-    assert causes(summed, call, lambda value: value.clamp(max=largest)) == ["ambiguous"]
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_a_bug_in_a_long_reduction_is_kept(name):
     function, other = WRONG[name]
     x = LONG["positive"] + torch.tensor([[0.0], [1.0], [2.0]])
     assert len(kept(function, Call((x,)), lambda value: other(x))) == 1
-
-
-def test_a_long_sum_does_not_excuse_an_element_that_does_not_depend_on_it():
-    def wrong(value):
-        value = value.clone()
-        value[4] += 0.1
-        return value
-
-    call = Call((LONG["equal"], torch.linspace(900.0, 1000.0, 3)))
-    (difference,) = kept(lambda x, y: torch.cat([x.sum(1), y * 3]), call, wrong)
-    assert difference.index == (4,)
 
 
 def test_the_users_module_stays_in_float32():
@@ -392,7 +353,7 @@ def test_the_report_tells_the_element_that_nothing_explains():
     assert bug.in_own_errors > 1000
 
 
-def runs_of(function, actual, *, known=1):
+def runs_of(function, actual, *, known=WEIGHED):
     """Return how often eager is run to judge what ``actual`` returns, and the bugs."""
     made = []
 
@@ -409,15 +370,9 @@ def test_what_no_rounding_can_explain_is_judged_by_a_few_runs():
     more, near = runs_of(torch.sigmoid, lambda value: value + 1e-4)
     assert [item.cause for item in (*far, *near)] == ["bug", "bug"]
     assert few < more
-    # A jump may be rare: more runs look for it.
-    most, jumped = runs_of(lambda x: torch.sigmoid(x.floor()), lambda value: value + 1.0)
-    assert [item.cause for item in jumped] == ["bug"]
-    assert most >= more
     # A verdict is never told by a few, and what is no number may be another order of a sum.
     assert runs_of(torch.sigmoid, lambda value: value + 1.0, known=0)[0] == more
     assert runs_of(torch.sigmoid, lambda value: value / 0)[0] == more
-    # So many failures are a red item, whatever becomes of another one.
-    assert runs_of(lambda x: torch.sigmoid(x.floor()), lambda y: y + 1.0, known=WEIGHED)[0] < most
 
 
 def in_half(x):
@@ -462,11 +417,6 @@ def test_another_result_than_that_without_eagers_casts_is_kept(name):
     assert len(judged_of_runtime(function, CALL, other).bugs) == 1
 
 
-def test_infinity_from_a_cast_is_never_rounding():
-    call = Call((torch.tensor([1.1, 30_000.0]),))
-    assert len(judged_of_runtime(in_half, call, lambda x: x * 3).bugs) == 1
-
-
 EAGER = torch.tensor([1.0, 2.0, 3.0])
 # Eager's error on each element.
 OWN = 2.0**-10
@@ -492,20 +442,3 @@ def test_the_run_in_float64_counts_unless_it_computes_something_else():
 def test_nothing_is_known_without_a_run():
     found = caused(EAGER, EAGER + OWN)
     assert (found.cause, found.own_error) == ("", None)
-
-
-def test_an_integer_that_no_run_has_otherwise_is_a_bug():
-    two, three = torch.tensor([2, 5]), torch.tensor([3, 5])
-    assert caused(two, three, three).cause == "tie"
-    assert caused(two, three, two).cause == "bug"
-    assert caused(two, torch.tensor([3, 6]), three).cause == "bug"
-
-
-def test_an_error_as_large_as_the_output_decides_nothing():
-    assert caused(EAGER, EAGER * 1.5, EAGER * 2).cause == "ambiguous"
-
-
-def test_a_number_that_some_runs_do_not_have_decides_nothing():
-    infinite = torch.tensor([1.0, 2.0, math.inf])
-    assert caused(EAGER, infinite, infinite).cause == "ambiguous"
-    assert caused(EAGER, infinite, EAGER).cause == "bug"

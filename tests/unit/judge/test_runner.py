@@ -46,11 +46,6 @@ def test_the_server_imports_our_loader_once(preloaded, target, library, loads, r
     assert set(preloaded[library]) == {f"pytest_torchexport.{loads}", f"pytest_torchexport.{reads}"}
 
 
-def test_the_server_imports_what_a_target_names_as_slow(preloaded):
-    runner.warm_up("export")
-    assert set(targets.get("export").traits.preload) < set(preloaded["torch"])
-
-
 def test_a_loader_of_another_package_is_imported_by_each_child(preloaded, monkeypatch):
     loader = Loader("theirs.files:load", "theirs.files:read", "torch")
     monkeypatch.setattr(runner, "loader_of", lambda _: loader)
@@ -166,15 +161,6 @@ def test_a_translation_that_raises_is_an_outcome(method):
 # -- isolated --------------------------------------------------------------------------------------
 
 
-def test_one_process_serves_all_calls():
-    session = Session([returned(X), returned(X), returned(X)])
-    artifact = isolated(session)
-    for _ in range(3):
-        assert isinstance(artifact.run(Call((X,)), 0), Returned)
-    assert [anew for _, _, anew, _ in session.calls] == [True] * 3
-    assert session.limits == [3.0] * 3
-
-
 @pytest.mark.parametrize("end", [Crashed("gone"), TimedOut(3.0)], ids=["died", "hung"])
 def test_after_each_death_there_is_a_new_process(end):
     first, second = Session([returned(X), end]), Session([returned(X)])
@@ -192,11 +178,6 @@ def test_calls_of_a_process_that_something_else_killed_are_made_once_more():
     found = isolated(first, second).in_a_row([Call((X,))] * 2, 0)
     assert [outcome.value[0].tolist() for outcome, _ in found] == [[1, 2], [2, 3]]
     assert [anew for _, _, anew, _ in second.calls] == [True, False]
-
-
-def test_calls_of_a_process_that_is_killed_each_time_died():
-    artifact = isolated(Session([KILLED]), Session([KILLED]))
-    assert artifact.run(Call((X,)), 0) == KILLED
 
 
 def test_calls_in_a_row_go_on_from_each_other():
@@ -222,10 +203,6 @@ def test_what_it_printed_is_known_after_its_process_has_ended():
     artifact.close()
     assert session.over
     assert artifact.printed() == "said in 1 calls"
-
-
-def test_its_tensors_are_those_that_were_loaded():
-    assert isolated(Session([], {"parameter w": X})).tensors() == {"parameter w": X}
 
 
 # -- in this process -------------------------------------------------------------------------------
