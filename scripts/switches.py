@@ -200,6 +200,18 @@ SWITCHES: tuple[Switch, ...] = (
         ("zoo/half attention/onnx",),
     ),
     Switch(
+        "casts that a runtime leaves out",
+        "judge.rounding:as_without_casts",
+        lambda _: lambda difference, *_: difference,
+        ("zoo/a product in half/onnx",),
+    ),
+    Switch(
+        "contiguous inputs",
+        "judge.other_runs:OtherRuns._contiguous",
+        lambda _: lambda _self, calls, *_: calls,
+        ("zoo/half attention, strided/onnx",),
+    ),
+    Switch(
         "orders agree as a whole",
         "judge.rounding:_is_like",
         returns(True),

@@ -138,7 +138,7 @@ HOSTILE = [
     (hostile.external_missing, "LoadFailed", "is not beside it: move both files together"),
     (hostile.external_truncated, "LoadFailed", UNREADABLE),
     (hostile.external_offset_beyond, "LoadFailed", UNREADABLE),
-    (hostile.external_length_negative, "LoadFailed", UNREADABLE),
+    (hostile.external_length_negative, "LoadFailed", "Failed to parse value"),
     # No such file.
     *((truncated(hostile.healthy_pt, kept), "LoadFailed", CUT) for kept in (0.5, 0.999)),
     *((truncated(hostile.healthy_pt2, kept), "LoadFailed", CUT) for kept in (0.5, 0.999)),
