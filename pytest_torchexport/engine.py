@@ -349,7 +349,11 @@ def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
 
 def _run(step: Step, case: Case) -> Case:
     """Run one step if it is asked for. Return the case for the next step."""
-    if not _asked_for(step, case.plan):
+    plan, given, default = case.plan, case.plan.settings, DEFAULTS
+    if step.settings and all(getattr(given, n) == getattr(default, n) for n in step.settings):
+        return case
+    asked = not step.checks or any(map(plan.checks, step.checks))
+    if not asked and not (step.or_isolated and plan.why_isolated):
         return case
     module, _, function = step.run.partition(":")
     run = getattr(importlib.import_module(f"pytest_torchexport.checks.{module}"), function)
@@ -357,14 +361,6 @@ def _run(step: Step, case: Case) -> Case:
         return run(case) or case
     with interrupted_after(case.deadline.left):
         return run(case) or case
-
-
-def _asked_for(step: Step, plan: Plan) -> bool:
-    given, default = plan.settings, DEFAULTS
-    if step.settings and all(getattr(given, n) == getattr(default, n) for n in step.settings):
-        return False
-    asked = not step.checks or any(map(plan.checks, step.checks))
-    return asked or (step.or_isolated and bool(plan.why_isolated))
 
 
 def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
@@ -428,6 +424,9 @@ def _failed(
     expected = isinstance(failure, item.plan.expects)
     diagnosis = NOTHING if expected else _diagnosed(case, failure, prepared)
     shrunk = item.log.shrunk
+    # The line at which tracing made a constant, if there is one and it may be the cause.
+    lines = list(item.output.traced)
+    baked = lines[0] if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
     verdict = _described(
         item,
         case,
@@ -435,7 +434,7 @@ def _failed(
         failure=type(failure).__name__,
         reason=printable(str(failure)),
         details=tuple(map(printable, failure.details)),
-        where=_where(failure, diagnosis) or _baked_at(item, failure),
+        where=_where(failure, diagnosis) or baked,
         differences=failure.differences,
         output=failure.output or printed,
         recipe=shrunk.recipe.as_dict() if shrunk else None,
@@ -463,12 +462,6 @@ def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:
     lines = (diagnosis.where, failure.where)
     one, other = lines[::-1] if isinstance(failure, BranchFrozen) else lines
     return one or other
-
-
-def _baked_at(item: _Item, failure: Failure) -> SourceLine | None:
-    """Return the line at which tracing made a constant, if there is one and it may be the cause."""
-    lines = item.output.traced
-    return next(iter(lines)) if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
 
 
 def _printed(case: Case | None) -> str:

@@ -62,17 +62,6 @@ def rand(*shape):
 CALL = Call((torch.linspace(0.1, 1.0, 50),))
 
 
-def test_where_no_other_run_returns_nothing_is_explained():
-    calls = iter(range(100))
-
-    def once(x):
-        if next(calls):
-            raise RuntimeError("not again")
-        return cancelling(x)
-
-    assert len(kept(once, CALL, lambda value: CALL.args[0].clone())) == 1
-
-
 def test_the_cause_is_told_with_the_error_in_units_of_eagers_own():
     (difference,) = judged(cancelling, CALL, lambda value: CALL.args[0].clone()).explained
     assert difference.cause == "rounding"
@@ -240,15 +229,6 @@ def test_other_orders_of_a_long_reduction_are_rounding(name, terms):
             "rounding",
             "ambiguous",
         }
-
-
-def test_equal_terms_that_a_register_adds_in_its_lanes_are_rounding():
-    """One running sum is off by 1e-4 here, and eight of them by 8e-4."""
-    terms = torch.full((1, 60_000), 1.8336832e-4)
-    lanes = running(terms.reshape(-1, 8).T)[:, -1]
-    assert set(causes(lambda x: x.sum(1), Call((terms,)), lambda value: lanes.sum(0, True))) == {
-        "rounding"
-    }
 
 
 def test_a_rounding_error_divided_by_another_may_be_infinite():
