@@ -38,6 +38,8 @@ SeededBugKind = Literal[
     "every bug",
 ]
 
+SeededBugResult = Literal["caught", "missed", "does not apply"]
+
 DifferenceKind = Literal[
     "structure", "dtype", "shape", "device", "values", "state", "raised", "hung", "crashed"
 ]
@@ -129,7 +131,7 @@ class SeededBug:
 
     kind: SeededBugKind
     dim: str = ""
-    result: Literal["caught", "missed", "does not apply"]
+    result: SeededBugResult
     explanation: str
 
     @property
