@@ -243,6 +243,12 @@ SWITCHES: tuple[Switch, ...] = (
         ("zoo/threshold in single/trace", "zoo/a narrow band/trace"),
     ),
     Switch(
+        "sweeps of a number",
+        "explore.difference:DifferenceSearch._sweep",
+        returns(None),
+        ("zoo/two digits of one number/trace", "zoo/a narrow band/trace"),
+    ),
+    Switch(
         "state at the start",
         "checks.state:check_start",
         returns(None),

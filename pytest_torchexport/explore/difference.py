@@ -19,12 +19,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore import moves
+from pytest_torchexport.explore import moves, sweep
 from pytest_torchexport.explore.operator_run import Key, Merge, Near, OperatorRuns, Reach, Recorded
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import Base, Pursuit
 from pytest_torchexport.explore.seeds import scaled
-from pytest_torchexport.explore.thresholds import AT, COMPARING, CONSTANT, LARGEST_EPSILON, STATED
+from pytest_torchexport.explore.thresholds import (
+    AT,
+    BUCKETING,
+    COMPARING,
+    CONSTANT,
+    LARGEST_EPSILON,
+    STATED,
+)
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.recipes import (
     SWITCHED,
@@ -240,6 +247,7 @@ class DifferenceSearch:
             own = sorted(side.own, key=lambda key: (side.nearest[key][0].relative, key))
             self._pursue(side, self._goals(side, own, together=True), DIFFERENT)
         self._pursue(self._eager, self._goals(self._eager, common), COMMON)
+        self._sweep()
         return self._kept
 
     # -- goals ------------------------------------------------------------------------------------
@@ -353,6 +361,32 @@ class DifferenceSearch:
             self._kept.append(recipe)
 
     # -- other calls ------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Keep calls with values, of one number or of all, that operators take as few others."""
+        deciding = {*COMPARING, *BUCKETING}
+        if not any(key.source in deciding for side in self._sides for key in side.nearest):
+            return
+        smallest = {name: max(1, dim.low) for name, dim in self._spec.dims.items()}
+        base = plain_recipe(self._spec, "normal", smallest, self._seed)
+        call, leaves = build(self._spec, base), build_leaves(self._spec, base)
+        for index, leaf in enumerate(self._spec.leaves):
+            if call is None or leaves is None or not isinstance(leaf, TensorLeaf):
+                continue
+            built = leaves[index]
+            if not moves.may_change(leaf) or leaf.domain.choices or not built.numel():
+                continue
+            values = sweep.values_of(leaf, numel=built.numel(), seed=self._seed)
+            one = self._seed % built.numel()
+            for place in (slice(one, one + 1), slice(None)):
+                sides = [
+                    sweep.groups(side.runs, self._spec, call, leaf.path, place, values)
+                    for side in self._sides
+                ]
+                for each in sweep.rare([side for side in sides if side is not None]):
+                    changed = built.clone()
+                    changed.reshape(-1)[place] = values[each]
+                    self._keep(with_leaves(base, {index: changed}))
 
     def _merging(self) -> Iterator[Recipe]:
         """Yield calls of numbers that only one side makes equal, or that a wide type may."""

@@ -6,7 +6,8 @@ Separate because only operators have schemas, overloads, kernels and decompositi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CellType, FunctionType
 from typing import Any
 
@@ -127,3 +128,22 @@ def dispatch_mode(handle: Handle) -> Any:
             return handle(func, args, kwargs or {})
 
     return Mode()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def only_in_batches() -> Iterator[None]:
+    """Let ``torch.func.vmap`` raise RuntimeError for an operator that takes no batch.
+
+    Else it would run the operator once for each element, and write a warning past Python's.
+    """
+    functorch = getattr(torch._C, "_functorch", None)
+    allow = getattr(functorch, "_set_vmap_fallback_enabled", None)
+    if allow is None:
+        yield
+        return
+    before = functorch._is_vmap_fallback_enabled()  # type: ignore[union-attr]
+    allow(False)
+    try:
+        yield
+    finally:
+        allow(before)

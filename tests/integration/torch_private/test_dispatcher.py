@@ -5,6 +5,7 @@ A test that fails here means that torch has changed: the docstring of the room s
 
 from typing import Any
 
+import pytest
 import torch
 
 from pytest_torchexport.torch_private.dispatcher import (
@@ -14,6 +15,7 @@ from pytest_torchexport.torch_private.dispatcher import (
     is_higher_order,
     is_operator,
     kernels_of,
+    only_in_batches,
     overloads_of,
     python_definition,
     registered_at,
@@ -102,3 +104,14 @@ def test_a_dispatch_mode_sees_the_operators_of_its_block():
     with dispatch_mode(handle):
         torch.zeros(2) + 1
     assert seen == ["aten.zeros.default", "aten.add.Tensor"]
+
+
+def test_an_operator_without_a_batching_rule_raises_in_batches():
+    table, offsets = torch.ones(4, 2), torch.tensor([0])
+
+    def bag(index: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding_bag(index[None], table, offsets)
+
+    with only_in_batches(), pytest.raises(RuntimeError):
+        torch.func.vmap(bag)(torch.arange(3))
+    assert torch._C._functorch._is_vmap_fallback_enabled()

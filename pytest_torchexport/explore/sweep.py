@@ -1,0 +1,168 @@
+"""Sweep a number of a call through its values, and run a program on all of them at once.
+
+Beside a tensor of the run that depends on the number there is a batch, a tensor for each value:
+each operator also runs on the batches, by ``torch.func.vmap``. Values for which all comparisons
+come out alike are a group. Few random calls are in a group of few values, or in one that eager
+takes for a part of a larger group and the artifact does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pytest_torchexport.explore.operator_run import OperatorRuns
+from pytest_torchexport.explore.thresholds import BUCKETING
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.operators import Operation, operations, tensors_among
+from pytest_torchexport.torch_private.dispatcher import only_in_batches
+
+# The values of a float.
+FLOATS = 2**16
+# Floats without a bound are swept so many times the example's root mean square to either side.
+SCALES = 4.0
+# The elements that an operator makes for all values, at most, and all operators: half a second.
+BY_OPERATOR, IN_ALL = 2**23, 2**26
+# Values of groups with a larger share of them are drawn anyway.
+RARE = 0.01
+# Groups of which a call is made.
+GROUPS = 8
+
+
+def values_of(leaf: TensorLeaf, *, numel: int, seed: int) -> Tensor:
+    """Return values of a number of a leaf with ``numel``: all integers, if they are not many."""
+    domain, most = leaf.domain, BY_OPERATOR // numel
+    if domain.kind == "int":
+        low, high = int(domain.low or 0), int(domain.high or 0)
+        if high - low < most:
+            return torch.arange(low, high + 1).to(leaf.dtype)
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(low, high, (most,), generator=generator).to(leaf.dtype)
+    far = SCALES * domain.scale
+    least = -far if domain.low is None else domain.low
+    largest = far if domain.high is None else domain.high
+    count = min(FLOATS, most)
+    return torch.linspace(least, largest, count, dtype=torch.float64).to(leaf.dtype)
+
+
+def rare(sides: Sequence[Tensor]) -> list[int]:
+    """Return a position of each rare group, of what the sides group differently first.
+
+    Each side is the group of each value, int64[values].
+    """
+    joint = torch.zeros_like(sides[0])
+    least = torch.full(joint.shape, math.inf, dtype=torch.float64)
+    for side in sides:
+        _, group, count = torch.unique(side, return_inverse=True, return_counts=True)
+        least = least.minimum(count[group].double())
+        joint = joint * len(side) + group
+    _, group, count = torch.unique(joint, return_inverse=True, return_counts=True)
+    first = torch.empty_like(count).scatter_(0, group.flip(0), torch.arange(len(joint)).flip(0))
+    share = (count / least[first]).tolist()
+    order = sorted(range(len(count)), key=lambda each: (share[each], int(count[each])))
+    return [int(first[each]) for each in order if count[each] <= RARE * len(joint)][:GROUPS]
+
+
+def groups(
+    runs: OperatorRuns, spec: InputSpec, call: Call, path: str, place: slice, values: Tensor
+) -> Tensor | None:
+    """Return the group of each value, int64[values], as the elements ``place`` of a leaf.
+
+    None if the program raises, or the call has no such leaf.
+    """
+    made_of: dict[int, Tensor] = {}  # by id, and so kept alive
+    steps: list[tuple[Operation, Any]] = []
+    function = runs.fresh()
+
+    def follow(operation: Operation) -> Any:
+        result = operation.run()
+        if any(id(tensor) in made_of for tensor in tensors_among(_given(operation))):
+            steps.append((operation, result))
+            made_of.update({id(tensor): tensor for tensor in tensors_among([result])})
+        return result
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        leaf = dict(spec.flatten(Call(args, kwargs)))[path]
+        made_of[id(leaf)] = leaf
+        with operations(follow):
+            return function(*args, **kwargs)
+
+    outcome = observe(run, call, seed=runs.seed, grad_mode=runs.grad_mode)
+    runs.done()
+    if not isinstance(outcome, Returned):
+        return None
+    leaf = next(iter(made_of.values()))
+    batch = leaf.detach().reshape(1, -1).repeat(len(values), 1)
+    batch[:, place] = values.unsqueeze(1)
+    batches = _Batches({id(leaf): batch.reshape(-1, *leaf.shape)}, torch.zeros_like(values).long())
+    # Not within the run: functorch's batches are above the dispatch mode.
+    with only_in_batches(), torch.no_grad():
+        for operation, result in steps:
+            batches.follow(operation, result)
+    return batches.groups
+
+
+def _given(operation: Operation) -> list[Any]:
+    return [operation.args, list(operation.kwargs.values())]
+
+
+@dataclass
+class _Batches:
+    """The batches of a run's tensors, by the tensors' ids, and the group of each value."""
+
+    held: dict[int, Tensor]
+    groups: Tensor
+    left: int = IN_ALL
+
+    def follow(self, operation: Operation, result: Any) -> None:
+        """Run an operator on the batches, if it takes them."""
+        given = list(tensors_among(_given(operation)))
+        written = [id(tensor) for tensor in tensors_among(operation.written)]
+        elements = len(self.groups) * sum(each.numel() for each in tensors_among([result]))
+        if not any(id(tensor) in self.held for tensor in given):
+            return
+        if elements <= min(BY_OPERATOR, self.left) and all(each in self.held for each in written):
+            self.left -= elements
+            try:
+                self._run(operation, given, result)
+            except (RuntimeError, ValueError):  # an operator that takes no batch
+                pass
+            else:
+                return
+        for each in written:
+            self.held.pop(each, None)
+
+    def _run(self, operation: Operation, given: list[Tensor], result: Any) -> None:
+        def run(*tensors: Tensor) -> Any:
+            args, kwargs = _replaced((operation.args, dict(operation.kwargs)), iter(tensors))
+            return operation.func(*args, **kwargs)
+
+        made = torch.func.vmap(
+            run,
+            in_dims=tuple(0 if id(tensor) in self.held else None for tensor in given),
+            randomness="same",
+        )(*(self.held.get(id(tensor), tensor) for tensor in given))
+        for tensor, batch in zip(tensors_among([result]), tensors_among([made]), strict=True):
+            self.held[id(tensor)] = batch
+            if tensor.dtype == torch.bool or operation.name in BUCKETING:
+                outcomes = batch.reshape(len(self.groups), -1).long()
+                generator = torch.Generator().manual_seed(operation.ordinal)
+                factors = torch.randint(2**62, (outcomes.shape[1],), generator=generator)
+                self.groups += (outcomes * factors).sum(1)
+
+
+def _replaced(value: Any, others: Iterator[Tensor]) -> Any:
+    """Return an operator's arguments with the next of the others in place of each tensor."""
+    if isinstance(value, Tensor):
+        return next(others)
+    if isinstance(value, dict):
+        return {key: _replaced(item, others) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replaced(item, others) for item in value)
+    return value
