@@ -152,7 +152,7 @@ class _Batches:
             self.held[id(tensor)] = batch
             if tensor.dtype == torch.bool or operation.name in BUCKETING:
                 outcomes = batch.reshape(len(self.groups), -1).long()
-                generator = torch.Generator().manual_seed(operation.ordinal)
+                generator = torch.Generator().manual_seed(self.left)  # another for each
                 factors = torch.randint(2**62, (outcomes.shape[1],), generator=generator)
                 self.groups += (outcomes * factors).sum(1)
 
