@@ -288,6 +288,7 @@ def clear(ship: str) -> None:
 
 
 def ship(case: Case) -> None:
+    """Write the files that were loaded, with a manifest, to be deployed."""
     if case.saved is None:
         case.log.caution(NOT_SHIPPED)
         return

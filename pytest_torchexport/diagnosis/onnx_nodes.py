@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -53,8 +54,15 @@ def _first_difference(
     runner_of(whole).run(call, seed)
     for node in whole.differing()[:MOST]:
         alone = _Replay(module, {node.name: inside.values[node.name]})
-        if not scene.is_eagers(runner_of(alone).run(call, seed)):
-            return node
+        if scene.is_eagers(runner_of(alone).run(call, seed)):
+            continue
+        for missing in whole.missing_before(node):
+            for given in missing.all_input_nodes:
+                without = _Replay(module, inside.values, {missing.name: given})
+                runner_of(without).run(call, seed)
+                if node not in without.differing():
+                    return missing  # the other run left it out
+        return node
     if inside.raised_at is not None:
         # As the metadata of an ONNX node says.
         name = fx_name(inside.raised_at)
@@ -65,13 +73,20 @@ def _first_difference(
 class _Replay(fx.Interpreter):
     """An ExportedProgram as an artifact, run on the values that another run has of its nodes.
 
-    ``own`` are torch's values of these nodes, of operands of the other run.
+    ``own`` are torch's values of these nodes, of operands of the other run. ``left_out`` are nodes
+    that return one of their inputs, by name.
     """
 
     native_loops = False
 
-    def __init__(self, module: fx.GraphModule, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        values: Mapping[str, Any],
+        left_out: Mapping[str, fx.Node] = MappingProxyType({}),
+    ) -> None:
         super().__init__(module)
+        self._left_out = left_out
         one_value = (torch.Tensor, torch.SymInt, torch.SymFloat, int)
         self.values = {
             node.name: _in_torchs_form(node, values[node.name])
@@ -85,6 +100,8 @@ class _Replay(fx.Interpreter):
         return self.run(*Call(args, kwargs).leaves())
 
     def run_node(self, n: fx.Node) -> Any:
+        if n.name in self._left_out:
+            return self.env[self._left_out[n.name]]
         if n.name not in self.values:
             return super().run_node(n)
         with contextlib.suppress(Exception):  # operands that torch does not take
@@ -101,6 +118,17 @@ class _Replay(fx.Interpreter):
         }
         apart = [node for node in gaps if gaps[node]]
         return sorted(apart, key=lambda node: gaps[node] <= ROUNDING)
+
+    def missing_before(self, node: fx.Node) -> list[fx.Node]:
+        """Return the nodes that lead to one and of which the other run has no value."""
+        missing: dict[fx.Node, None] = {}
+        waiting = list(node.all_input_nodes)
+        while waiting:
+            one = waiting.pop()
+            if one.op == "call_function" and one.name not in self.values and one not in missing:
+                missing[one] = None
+                waiting += one.all_input_nodes
+        return list(missing)
 
     def missing_output(self) -> fx.Node | None:
         """Return the only node that the program returns and the other run does not have.
