@@ -23,12 +23,12 @@ from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.inputs.building import readable
+from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
     boundary_recipes,
     examples,
-    for_each,
     recipes,
 )
 from pytest_torchexport.judge.case import DEADLY, Case, explained

@@ -226,11 +226,10 @@ def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[flo
 
 def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
     """Return a user's strategy with ``taken`` called on each value, and some of its values."""
-    # Targets import this file, and the clean process them: it has no Hypothesis.
-    from pytest_torchexport.inputs import strategies
+    from pytest_torchexport.inputs import drawing
 
-    values = strategies.given_by_the_user(strategy, path, taken)
-    return values, strategies.some(values, path, SOME)
+    values = drawing.given_by_the_user(strategy, path, taken)
+    return values, drawing.some(values, path, SOME)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:

@@ -23,6 +23,7 @@ from pytest_torchexport.inputs.domains import (
     numbers_of,
     of_argument,
 )
+from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
     KINDS,
     Edit,
@@ -32,7 +33,6 @@ from pytest_torchexport.inputs.recipes import (
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     boundary_recipes,
-    for_each,
     recipes,
 )
 from pytest_torchexport.results.failures import SpecError

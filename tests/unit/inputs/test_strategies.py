@@ -17,6 +17,7 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
     EXTENTS,
     LeafRecipe,
@@ -32,7 +33,6 @@ from pytest_torchexport.inputs.strategies import (
     NewSizes,
     boundary_recipes,
     examples,
-    for_each,
     has_varied_values,
     recipes,
     within_memory,

@@ -1,0 +1,90 @@
+"""Draw values of Hypothesis strategies: ours, and those that the user gives in ``values``.
+
+Targets import ``domains``, and the clean process them; it has no Hypothesis. So ``domains`` imports
+this file where a strategy is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import hypothesis
+from hypothesis import errors
+from hypothesis import strategies as st
+
+from pytest_torchexport.results.failures import SpecError, ends_the_test
+
+_Value = TypeVar("_Value")
+
+
+def for_each(
+    strategy: st.SearchStrategy[_Value],
+    function: Callable[[_Value], None],
+    *,
+    seed: int,
+    most: int,
+) -> None:
+    """Call a function with up to ``most`` values, the same ones for the same seed.
+
+    Raises what the function raises, and hypothesis.errors.Unsatisfiable if there is no value.
+    """
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=most,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+        verbosity=hypothesis.Verbosity.quiet,
+        backend="hypothesis",
+    )
+    @hypothesis.given(strategy)
+    def drawn(value: _Value) -> None:
+        function(value)
+
+    drawn()
+
+
+def given_by_the_user(
+    strategy: st.SearchStrategy[Any], path: str, taken: Callable[[Any], Any]
+) -> st.SearchStrategy[Any]:
+    """Return the strategy in ``values`` of a leaf, with ``taken`` called on each value.
+
+    Drawing raises SpecError if the strategy raises; ``taken`` may.
+    """
+
+    @st.composite
+    def values(draw: st.DrawFn) -> Any:
+        try:
+            value = draw(strategy)
+        except errors.UnsatisfiedAssumption:
+            raise
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            raise SpecError(
+                f"values: the strategy of {path!r} raised {type(error).__name__}: {error}"
+            ) from error
+        return taken(value)
+
+    return values()
+
+
+def some(strategy: st.SearchStrategy[Any], path: str, most: int) -> list[Any]:
+    """Return some different values of a strategy in ``values``, the same ones each time.
+
+    Raises SpecError if it gives none.
+    """
+    different: dict[str, Any] = {}
+    try:
+        for_each(strategy, lambda value: different.update({repr(value): value}), seed=0, most=most)
+    except errors.Unsatisfiable:
+        raise SpecError(f"values: the strategy of {path!r} gives no value") from None
+    except errors.HypothesisException as error:
+        raise SpecError(
+            f"values: the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
+        ) from error
+    return list(different.values())
