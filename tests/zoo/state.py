@@ -294,15 +294,15 @@ class RotaryTable(nn.Module):
         super().__init__()
         frequencies = 1.0 / (100 ** (torch.arange(0, 4, 2).float() / 4))
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.register_buffer("table", self.rows(size), persistent=False)
+        self.register_buffer("table", self.made(size), persistent=False)
 
-    def rows(self, size: int) -> Tensor:
+    def made(self, size: int) -> Tensor:
         return torch.outer(torch.arange(size).float(), self.frequencies).cos()
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[1]
         if self.table.shape[0] < size:
-            self.table = self.rows(size)  # here
+            self.table = self.made(size)  # here
         table = self.table[:size]
         return x * torch.cat([table, table], -1)
 
