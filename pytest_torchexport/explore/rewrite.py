@@ -3,7 +3,7 @@
 The source is rewritten, instead of tracing lines, because this shows both operands of a condition
 (also Python numbers), the parts of a condition, and conditions that share a line. It needs nothing
 of the interpreter that coverage.py or a debugger may hold. It is cheap: a forward of 3 ms took 1.04
-times as long, and 1.14 times with ``sys.settrace`` (docs/decisions/002-rewriting.md).
+times as long, and 1.14 times with ``sys.settrace`` (docs/decisions.md).
 
 Only the wanted functions are changed, and the rest of the file stays around them. So closures,
 ``super()``, private names and line numbers stay the same.

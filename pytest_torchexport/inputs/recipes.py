@@ -2,7 +2,7 @@
 
 A recipe (a kind, a scale, a seed, and at most three edits of single elements) is JSON, prints on a
 line, and shrinks to something a person can read. Drawing elements fails beyond a few thousand of
-them, and a bare seed shrinks to noise (docs/decisions/003-recipes.md). Separate from the
+them, and a bare seed shrinks to noise (docs/decisions.md). Separate from the
 Hypothesis strategy, because stored, boundary and shrunk calls are recipes too.
 """
 

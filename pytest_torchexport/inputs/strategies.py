@@ -1,6 +1,6 @@
 """Draw calls: the input spec as a Hypothesis strategy of recipes, led to sizes that are new.
 
-Hypothesis draws recipes and sizes, never elements (docs/decisions/003-recipes.md), from one seed,
+Hypothesis draws recipes and sizes, never elements (docs/decisions.md), from one seed,
 with nothing stored and nothing shrunk. Of the profile of the user's suite only the number of
 examples counts. The boundary recipes are always run.
 """
