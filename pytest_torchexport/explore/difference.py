@@ -33,6 +33,7 @@ from pytest_torchexport.explore.thresholds import (
     STATED,
 )
 from pytest_torchexport.inputs.building import build, build_leaves
+from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.recipes import (
     SWITCHED,
     Recipe,
@@ -374,7 +375,10 @@ class DifferenceSearch:
             if call is None or leaves is None or not isinstance(leaf, TensorLeaf):
                 continue
             built = leaves[index]
-            if not moves.may_change(leaf) or leaf.domain.choices or not built.numel():
+            domain = leaf.domain
+            fixed = domain.choices or domain.rows_keep is not None or leaf.index is not None
+            numbers = domain.kind in ("int", "float") and is_plain(built) and built.numel()
+            if fixed or not numbers or not moves.may_change(leaf):
                 continue
             values = sweep.values_of(leaf, numel=built.numel(), seed=self._seed)
             one = self._seed % built.numel()
@@ -384,7 +388,7 @@ class DifferenceSearch:
                     for side in self._sides
                 ]
                 for each in sweep.rare([side for side in sides if side is not None]):
-                    changed = built.clone()
+                    changed = built.clone(memory_format=torch.contiguous_format)
                     changed.reshape(-1)[place] = values[each]
                     self._keep(with_leaves(base, {index: changed}))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.explore.thresholds import BUCKETING
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.operators import Operation, operations, tensors_among
 from pytest_torchexport.torch_private.dispatcher import only_in_batches
@@ -54,8 +55,10 @@ def values_of(leaf: TensorLeaf, *, numel: int, seed: int) -> Tensor:
 def rare(sides: Sequence[Tensor]) -> list[int]:
     """Return a position of each rare group, of what the sides group differently first.
 
-    Each side is the group of each value, int64[values].
+    Each side is the group of each value, int64[values]; there is none of a program that raised.
     """
+    if not sides:
+        return []
     joint = torch.zeros_like(sides[0])
     least = torch.full(joint.shape, math.inf, dtype=torch.float64)
     for side in sides:
@@ -82,7 +85,8 @@ def groups(
 
     def follow(operation: Operation) -> Any:
         result = operation.run()
-        if any(id(tensor) in made_of for tensor in tensors_among(_given(operation))):
+        depends = any(id(tensor) in made_of for tensor in tensors_among(_given(operation)))
+        if depends and operation.name:  # torch.cond has no schema, and takes functions
             steps.append((operation, result))
             made_of.update({id(tensor): tensor for tensor in tensors_among([result])})
         return result
@@ -131,7 +135,9 @@ class _Batches:
             self.left -= elements
             try:
                 self._run(operation, given, result)
-            except (RuntimeError, ValueError):  # an operator that takes no batch
+            except TimeLimitExceeded:
+                raise
+            except Exception:  # noqa: S110  # it takes no batch: of many classes in functorch
                 pass
             else:
                 return

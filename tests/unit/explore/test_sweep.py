@@ -60,11 +60,22 @@ def test_an_operator_that_takes_no_batch_ends_the_batches_of_its_results():
     assert groups_of(lambda x: torch.unique(x) > 3).unique().tolist() == [0]
 
 
+def test_the_batches_end_at_torch_cond():
+    def chooses(x):
+        y = torch.cond(x.max() > 2.5, lambda x: x * 2, lambda x: x.clone(), (x,))
+        return y > 5
+
+    chooses(IDS)  # loads torch._dynamo, whose first call cannot be seen
+    assert len(groups_of(chooses).unique()) == 1  # the larger of the others decides
+    assert len(groups_of(chooses, place=slice(None)).unique()) == 2
+
+
 def test_nothing_is_known_of_a_program_that_raises():
     def refuses(x):
         raise ValueError
 
     assert groups_of(refuses) is None
+    assert sweep.rare([]) == []
 
 
 def test_more_elements_than_are_allowed_are_left_out(monkeypatch):
