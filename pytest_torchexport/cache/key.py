@@ -92,7 +92,7 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
 
 
 def _held_by(module: types.ModuleType | None) -> dict[str, Any]:
-    """Return what a module holds, without tests, fixtures and marks, which no model runs."""
+    """Return a module's globals without tests, fixtures and marks, which no model runs."""
     scope = vars(module) if module is not None else {}
     return {
         name: value
@@ -143,7 +143,7 @@ class Digest(pickle.Pickler):
         return self._hash.hexdigest()
 
     def persistent_id(self, value: Any) -> Any:
-        """Return what stands for a value of which pickle's own form is not the same everywhere.
+        """Return a token for a value of which pickle's own form is not the same everywhere.
 
         If two equal texts or tuples are one object is up to the interpreter, which joins constants.
         The order of a set is another in each process.
@@ -160,7 +160,7 @@ class Digest(pickle.Pickler):
         return None
 
     def reducer_override(self, value: Any) -> Any:
-        """Return what stands for an object: a text that names it, and then what is in it."""
+        """Return an object's form: a text that names it, and then its content."""
         if value is _Named:
             return NotImplemented
         for kinds, reduced in self._forms:
@@ -322,7 +322,7 @@ def _is_of_library(thing: type | types.FunctionType) -> bool:
 
 
 def surroundings(device: str) -> tuple[str, ...]:
-    """Return what a check on a device depends on, besides its subject, calls and options."""
+    """Return the versions and settings that a check on a device depends on."""
     # Of custom operators.
     native = {Path(library).name: library for library in map(str, torch.ops.loaded_libraries)}
     return (
@@ -345,7 +345,7 @@ def _hash_of_file(path: str) -> str:
 
 @functools.cache
 def process() -> tuple[str, ...]:
-    """Return what holds for the life of a process.
+    """Return the versions and settings that no test changes.
 
     Every installed distribution: any of them may be a part of the model, or hook into torch.
     """

@@ -164,7 +164,7 @@ def _is_registered() -> bool:
 
 
 def _around() -> Iterator[Finding]:
-    """Yield what a run depends on beside packages and targets."""
+    """Yield findings about pytest and the machine."""
     off = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     if not _is_registered():
         yield Finding(about="pytest", text="does not know the plugin", step=OURS, lacks=True)

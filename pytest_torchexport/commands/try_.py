@@ -193,7 +193,7 @@ def _names_in(source: str, problem: str) -> set[str]:
 
 
 def _evaluated(source: str, names: Mapping[str, Any], shown: str) -> Any:
-    """Return what an expression of the command line is. Raises CommandError."""
+    """Return the value of an expression of the command line. Raises CommandError."""
     try:
         return eval(source, dict(names))  # noqa: S307 - it is the user's own command line
     except Exception as error:

@@ -103,7 +103,7 @@ EXAMINATIONS = (
 
 
 def diagnose(case: Case, failure: Failure) -> Diagnosis:
-    """Return what can be found out about a failure. It never raises because of an examination."""
+    """Return the diagnosis of a failure. It never raises because of an examination."""
     shrunk = case.log.shrunk
     scene = Scene(
         case=case,

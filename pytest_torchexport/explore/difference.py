@@ -382,12 +382,10 @@ class DifferenceSearch:
                 continue
             values = sweep.values_of(leaf, numel=built.numel(), seed=self._seed)
             one = self._seed % built.numel()
+            sides = [sweep.follow(side.runs, self._spec, call, leaf.path) for side in self._sides]
+            followed = [side for side in sides if side is not None]
             for place in (slice(one, one + 1), slice(None)):
-                sides = [
-                    sweep.groups(side.runs, self._spec, call, leaf.path, place, values)
-                    for side in self._sides
-                ]
-                for each in sweep.rare([side for side in sides if side is not None]):
+                for each in sweep.rare([sweep.groups(run, place, values) for run in followed]):
                     changed = built.clone(memory_format=torch.contiguous_format)
                     changed.reshape(-1)[place] = values[each]
                     self._keep(with_leaves(base, {index: changed}))

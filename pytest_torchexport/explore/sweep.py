@@ -9,7 +9,7 @@ takes for a part of a larger group and the artifact does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.explore.thresholds import BUCKETING
+from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe
@@ -72,18 +73,21 @@ def rare(sides: Sequence[Tensor]) -> list[int]:
     return [int(first[each]) for each in order if count[each] <= RARE * len(joint)][:GROUPS]
 
 
-def groups(
-    runs: OperatorRuns, spec: InputSpec, call: Call, path: str, place: slice, values: Tensor
-) -> Tensor | None:
-    """Return the group of each value, int64[values], as the elements ``place`` of a leaf.
+@dataclass(frozen=True)
+class Followed:
+    """A run: the leaf that is swept, and the operators that depend on it, with their results."""
 
-    None if the program raises, or the call has no such leaf.
-    """
+    leaf: Tensor
+    steps: tuple[tuple[Operation, Any], ...]
+
+
+def follow(runs: OperatorRuns, spec: InputSpec, call: Call, path: str) -> Followed | None:
+    """Run a program and follow a leaf; None if it raises, or the call has no such leaf."""
     made_of: dict[int, Tensor] = {}  # by id, and so kept alive
     steps: list[tuple[Operation, Any]] = []
     function = runs.fresh()
 
-    def follow(operation: Operation) -> Any:
+    def keep(operation: Operation) -> Any:
         result = operation.run()
         depends = any(id(tensor) in made_of for tensor in tensors_among(_given(operation)))
         if depends and operation.name:  # torch.cond has no schema, and takes functions
@@ -94,20 +98,25 @@ def groups(
     def run(*args: Any, **kwargs: Any) -> Any:
         leaf = dict(spec.flatten(Call(args, kwargs)))[path]
         made_of[id(leaf)] = leaf
-        with operations(follow):
+        with operations(keep):
             return function(*args, **kwargs)
 
     outcome = observe(run, call, seed=runs.seed, grad_mode=runs.grad_mode)
     runs.done()
     if not isinstance(outcome, Returned):
         return None
-    leaf = next(iter(made_of.values()))
+    return Followed(next(iter(made_of.values())), tuple(steps))
+
+
+def groups(followed: Followed, place: slice, values: Tensor) -> Tensor:
+    """Return the group of each value, int64[values], as the elements ``place`` of the leaf."""
+    leaf = followed.leaf
     batch = leaf.detach().reshape(1, -1).repeat(len(values), 1)
     batch[:, place] = values.unsqueeze(1)
     batches = _Batches({id(leaf): batch.reshape(-1, *leaf.shape)}, torch.zeros_like(values).long())
     # Not within the run: functorch's batches are above the dispatch mode.
     with only_in_batches(), torch.no_grad():
-        for operation, result in steps:
+        for operation, result in followed.steps:
             batches.follow(operation, result)
     return batches.groups
 
@@ -146,8 +155,12 @@ class _Batches:
 
     def _run(self, operation: Operation, given: list[Tensor], result: Any) -> None:
         def run(*tensors: Tensor) -> Any:
-            args, kwargs = _replaced((operation.args, dict(operation.kwargs)), iter(tensors))
-            return operation.func(*args, **kwargs)
+            others = iter(tensors)
+            args, rest = tree_map(
+                lambda value: next(others) if isinstance(value, Tensor) else value,
+                _given(operation),
+            )
+            return operation.func(*args, **dict(zip(operation.kwargs, rest, strict=True)))
 
         made = torch.func.vmap(
             run,
@@ -161,14 +174,3 @@ class _Batches:
                 generator = torch.Generator().manual_seed(self.left)  # another for each
                 factors = torch.randint(2**62, (outcomes.shape[1],), generator=generator)
                 self.groups += (outcomes * factors).sum(1)
-
-
-def _replaced(value: Any, others: Iterator[Tensor]) -> Any:
-    """Return an operator's arguments with the next of the others in place of each tensor."""
-    if isinstance(value, Tensor):
-        return next(others)
-    if isinstance(value, dict):
-        return {key: _replaced(item, others) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(item, others) for item in value)
-    return value

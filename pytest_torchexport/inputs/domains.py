@@ -53,12 +53,6 @@ class Domain:
     special: tuple[float, ...] = ()
     declared: bool = False
 
-    @property
-    def is_one_value(self) -> bool:
-        """True if no element has another value on any call, as in a mask of ones."""
-        others = self.choices or self.special or self.elements is not None or self.triangle
-        return self.low is not None and self.low == self.high and not others
-
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
         more = f" or {', '.join(f'{number:g}' for number in self.special)}" if self.special else ""

@@ -18,7 +18,8 @@ ALL = torch.arange(10_000)
 def groups_of(function, x=IDS, place=slice(1, 2), values=ALL):
     runs = OperatorRuns(fresh=lambda: function, done=lambda: None, seed=0)
     call = Call((x,))
-    return sweep.groups(runs, spec_of(function, x), call, "x", place, values)
+    followed = sweep.follow(runs, spec_of(function, x), call, "x")
+    return sweep.groups(followed, place, values) if followed is not None else None
 
 
 def several(x):
