@@ -49,6 +49,9 @@ FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
 ROUNDS_OF_LOOPS = (NONE, ONCE, MORE)
+# The goal of a condition with both outcomes on each call, the same ones in the same order: a loop
+# is to go round once more or once less, as an artifact may have its rounds one after the other.
+OTHERWISE = "otherwise"
 
 Goal = tuple[ConditionKey, ConditionOutcome]
 
@@ -89,6 +92,8 @@ class Seen:
     read: bool = False
     # Whether it is a loop that a call left before its end.
     left: bool = False
+    # Its outcomes on a call, in their order: at most two such rows, the second is another one.
+    rows: set[tuple[object, ...]] = field(default_factory=set)
 
     @property
     def constant(self) -> bool:
@@ -99,6 +104,11 @@ class Seen:
     def depends(self) -> bool:
         """Return True if it may depend on the input: it varied, or compares tensors."""
         return self.varies or self.on_tensors
+
+    @property
+    def stays(self) -> bool:
+        """Return True if tensors decided it several times on each call, always in the same way."""
+        return self.on_tensors and len(self.rows) == 1 and len(set(*self.rows)) > 1
 
     @property
     def on_values(self) -> bool:
@@ -180,6 +190,7 @@ class Trials:
 
     def _learn(self, recipe: Recipe, path: Path) -> None:
         sizes = self.spec.all_sizes(recipe.sizes)
+        rows: dict[ConditionKey, list[object]] = {}
         for position, event in enumerate(path.events):
             if event.on_values or event.read:
                 seen = self.seen.setdefault(event.key, Seen())
@@ -188,10 +199,14 @@ class Trials:
             if isinstance(event.outcome, bool):
                 base = Base.at(event, position, recipe, path)
                 self._keep_base((event.key, not event.outcome), base)
+                self._keep_base((event.key, OTHERWISE), base)
+                rows.setdefault(event.key, []).append(event.outcome)
         for key, marks in path.marks().items():
             seen = self.seen.setdefault(key, Seen())
             if key not in self._unsteady:
                 seen.compare(marks, sizes)
+                if len(seen.rows) < 2 and key in rows:
+                    seen.rows.add(tuple(rows[key]))
         for key, lengths in path.loops.items():
             ended = sum(event.key == key and not event.outcome for event in path.events)
             self.seen[key].left |= ended < len(lengths)
@@ -246,9 +261,15 @@ class Trials:
                     if outcome not in seen.counts:
                         yield key, outcome
 
+    def staying(self) -> Iterator[Goal]:
+        for key, seen in self.seen.items():
+            if seen.stays:
+                yield key, OTHERWISE
+
     def done(self, goal: Goal) -> bool:
         key, outcome = goal
-        return outcome in self.seen[key].counts
+        seen = self.seen[key]
+        return not seen.stays if outcome == OTHERWISE else outcome in seen.counts
 
     def base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
         """Return the call as a base: the place on its path where it came nearest to the outcome."""
@@ -417,8 +438,9 @@ class Search:
 
         left = (
             goal
-            for goal in self._trials.open(doubtful=True)
-            if self._rounds[goal] < (1 if self._is_doubtful(goal) else ROUNDS)
+            for goal in (*self._trials.open(doubtful=True), *self._trials.staying())
+            if self._rounds[goal]
+            < (1 if self._is_doubtful(goal) or goal[1] == OTHERWISE else ROUNDS)
         )
         return min(left, key=turn, default=None)
 

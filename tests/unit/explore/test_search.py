@@ -265,6 +265,32 @@ def test_loops_go_round_never_once_and_often():
     assert taken(explored) == {"range(int(lengths[0]))": {NONE, ONCE, MORE}}
 
 
+def adds_up(x):
+    """Three rounds instead of two if the mean is below -27: no ordinary call has that."""
+    total = torch.zeros(())
+    while bool(total < 0.9):
+        total = total + 0.5 + 0.1 * torch.tanh(x.mean() / 50)
+    return x * total
+
+
+def breaks_off(x):
+    """Left in its third round, unless the mean is below -27."""
+    total = torch.zeros(())
+    for _ in range(6):
+        if total > 0.9:
+            break
+        total = total + 0.5 + 0.1 * torch.tanh(x.mean() / 50)
+    return x * total
+
+
+@pytest.mark.parametrize("forward", [adds_up, breaks_off])
+def test_a_loop_goes_round_another_number_of_times_than_on_ordinary_calls(forward):
+    for seed in range(3):
+        explored, _ = search(forward, X, seed=seed)
+        rounds = {len(found.decisions) for found in explored.corpus}
+        assert len(rounds) > 1, seed
+
+
 def adds_up_alone(x):
     total = torch.zeros(())
     while bool(total < 2):
