@@ -18,8 +18,7 @@ import pytest
 
 import pytest_torchexport
 from pytest_torchexport.commands import COMMANDS
-from pytest_torchexport.config import flow
-from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP
+from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP, checks
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.config.settings import TABLE
 from pytest_torchexport.results import diagnosis, reports, verdict
@@ -62,7 +61,7 @@ def public_api():
         "names": {name: described(value) for name, value in names.items()},
         "marker": list(NAMES),
         "targets": list(BUILT_IN),
-        "checks": list(flow.checks()),
+        "checks": list(checks()),
         "settings": [
             {
                 "name": row.name,

@@ -21,7 +21,7 @@ from pytest_torchexport.commands.shell import GREEN, RED, CommandError, parse_di
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
-from pytest_torchexport.config.validate import device_names, nearest, positive_int, target_names
+from pytest_torchexport.config.validate import device_names, nearest, target_names
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users, source_line
 from pytest_torchexport.results.summary import detail_lines, summary_lines
@@ -54,10 +54,10 @@ def main(program: str, arguments: Sequence[str]) -> int:
     try:
         targets = target_names(given.target) if given.target else Settings().targets
         (device,) = device_names([given.device])
-        examples = positive_int(given.max_examples) if given.max_examples is not None else None
         shapes = dict(_parse_shape(text) for text in given.shape)
         dims = dict(parse_dim(text) for text in given.dim)
-        options = parse_check_options({"shapes": shapes or None, "dims": dims or None})
+        declared = {"shapes": shapes or None, "dims": dims or None}
+        options = parse_check_options({**declared, "max_examples": given.max_examples})
     except (SpecError, ValueError) as error:
         raise CommandError(str(error)) from None
     trial = _trial(given.subject, given.input, given.seed)
@@ -73,7 +73,6 @@ def main(program: str, arguments: Sequence[str]) -> int:
             options=options,
             named=bool(given.target),
             seed=given.seed,
-            max_examples=examples,
         )
         if sys.stderr.isatty():  # an export may take a minute
             say([f"checking {target} ..."], sys.stderr)

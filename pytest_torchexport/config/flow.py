@@ -72,8 +72,3 @@ FLOW = (
     Step("branch coverage", "control_flow:require", _BRANCHES, own_time=True),
     Step("files to ship", "artifact_files:ship", settings=("ship",), own_time=True),
 )
-
-
-def checks() -> tuple[str, ...]:
-    """Return the names of the checks: what a marker's ``checks=`` may name."""
-    return tuple(sorted({name for step in FLOW for name in step.checks}))

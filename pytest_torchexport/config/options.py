@@ -16,110 +16,18 @@ from typing import Any
 from pytest_torchexport.config import names as known_names
 from pytest_torchexport.config.named_dims import Shape, parse_shape, parse_sizes
 from pytest_torchexport.config.validate import (
+    MODES,
+    choice,
     device_names,
-    mode_name,
     nearest,
     one_of,
-    positive_int,
     target_names,
+    whole_number,
 )
 from pytest_torchexport.results.failures import Failure, SpecError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The arguments of the marker, ``using`` and ``check_export``; None: not given."""
-
-    targets: tuple[str, ...] | None = None
-    shapes: Mapping[str, Shape | None] | None = None
-    dims: Mapping[str, range | tuple[int, ...]] | None = None
-    dynamic_shapes: Any = None
-    values: Mapping[str, Any] | None = None
-    map: Callable[..., Any] | None = None
-    filter: Callable[..., Any] | None = None
-    devices: tuple[str, ...] | None = None
-    checks: tuple[str, ...] | None = None
-    rtol: float | None = None
-    atol: float | None = None
-    max_examples: int | None = None
-    mode: str | None = None
-    export_options: Mapping[str, Mapping[str, Any]] | None = None
-    xfail: Mapping[str, tuple[type[Failure], str]] | None = None
-
-    def over(self, outer: Options) -> Options:
-        """Return these options, completed by the outer ones. Dicts replace, they do not merge."""
-        given = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
-        }
-        if "shapes" in given or "dims" in given:
-            outer = dataclasses.replace(outer, dynamic_shapes=None)
-        if "dynamic_shapes" in given:
-            outer = dataclasses.replace(outer, shapes=None, dims=None)
-        return dataclasses.replace(outer, **given)
-
-
-NAMES = tuple(field.name for field in dataclasses.fields(Options) if field.name != "targets")
 # Words in ``values``; ``inputs/domains.py`` has their numbers.
 REGIONS = ("nan", "inf", "zero", "denormal", "limits", "edges")
-
-
-def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Options:
-    """Return the arguments, checked. Raises SpecError that names argument and legal values."""
-    for name in arguments:
-        if name in ("target", "targets"):
-            raise SpecError(
-                f"unknown argument {name!r}: targets have no name, and come first, as in "
-                "torchexport('export', 'onnx')"
-            )
-        if name not in NAMES:
-            raise SpecError(
-                f"unknown argument {name!r}; legal: {', '.join(NAMES)}.{nearest(name, NAMES)}"
-            )
-    values: dict[str, Any] = {}
-    if targets:
-        values["targets"] = _checked("targets", target_names, targets)
-    for name, value in arguments.items():
-        if value is not None:
-            values[name] = _checked(name, _PARSERS[name], value)
-    options = Options(**values)
-    _check_together(options)
-    return options
-
-
-def parse_check_options(arguments: Mapping[str, Any]) -> Options:
-    """Return the options of one check. Raises SpecError for options that decide on items too."""
-    for name in ("devices", "xfail"):
-        if name in arguments:
-            raise SpecError(f"{name}: decides which items a test has; give it to the marker")
-    return parse_options((), arguments)
-
-
-def _checked(name: str, parse: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise SpecError(f"{name}: {error}") from None
-    except TypeError:
-        raise SpecError(f"{name}: {value!r:.80} is of a type it does not take") from None
-
-
-def _check_together(options: Options) -> None:
-    if (options.rtol is None) != (options.atol is None):
-        raise SpecError("rtol and atol: give both or neither, as in torch.testing.assert_close")
-    if options.dynamic_shapes is not None and (options.shapes or options.dims):
-        raise SpecError("dynamic_shapes: give it instead of shapes and dims, not beside them")
-    if options.shapes and options.dims:
-        used = {
-            n for shape in options.shapes.values() if shape for axis in shape for n in axis.names
-        }
-        for name in options.dims:
-            if name not in used:
-                raise SpecError(
-                    f"dims: {name!r} occurs in no shape; dims in shapes: "
-                    f"{', '.join(sorted(used)) or 'none'}.{nearest(name, used)}"
-                )
 
 
 def _mapping(value: Any, example: str) -> Mapping[str, Any]:
@@ -237,7 +145,39 @@ def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
     return expected
 
 
-_PARSERS: dict[str, Callable[[Any], Any]] = {
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments of the marker, ``using`` and ``check_export``; None: not given."""
+
+    targets: tuple[str, ...] | None = None
+    shapes: Mapping[str, Shape | None] | None = None
+    dims: Mapping[str, range | tuple[int, ...]] | None = None
+    dynamic_shapes: Any = None
+    values: Mapping[str, Any] | None = None
+    map: Callable[..., Any] | None = None
+    filter: Callable[..., Any] | None = None
+    devices: tuple[str, ...] | None = None
+    checks: tuple[str, ...] | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    max_examples: int | None = None
+    mode: str | None = None
+    export_options: Mapping[str, Mapping[str, Any]] | None = None
+    xfail: Mapping[str, tuple[type[Failure], str]] | None = None
+
+    def over(self, outer: Options) -> Options:
+        """Return these options, completed by the outer ones. Dicts replace, they do not merge."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if "shapes" in given or "dims" in given:
+            outer = dataclasses.replace(outer, dynamic_shapes=None)
+        if "dynamic_shapes" in given:
+            outer = dataclasses.replace(outer, shapes=None, dims=None)
+        return dataclasses.replace(outer, **given)
+
+
+# What an option's value is read with: a function that raises ValueError for what is not legal.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "targets": target_names,
     "shapes": _shapes,
     "dims": _dims,
     "dynamic_shapes": lambda value: value,
@@ -248,13 +188,59 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "checks": _checks,
     "rtol": _tolerance,
     "atol": _tolerance,
-    "max_examples": positive_int,
-    "mode": mode_name,
+    "max_examples": whole_number,
+    "mode": choice("mode", MODES),
     "export_options": _export_options,
     "xfail": _xfail,
 }
+NAMES = tuple(name for name in _READ if name != "targets")
 
 
-def of_a_check(options: Options) -> Options:
-    """Return the options without those that decide on items: targets, devices and xfail."""
-    return dataclasses.replace(options, targets=None, devices=None, xfail=None)
+def parse_options(targets: tuple[Any, ...], arguments: Mapping[str, Any]) -> Options:
+    """Return the arguments, checked. Raises SpecError that names argument and legal values."""
+    for name in arguments:
+        if name in ("target", "targets"):
+            raise SpecError(
+                f"unknown argument {name!r}: targets have no name, and come first, as in "
+                "torchexport('export', 'onnx')"
+            )
+        if name not in NAMES:
+            raise SpecError(
+                f"unknown argument {name!r}; legal: {', '.join(NAMES)}.{nearest(name, NAMES)}"
+            )
+    values: dict[str, Any] = {}
+    for name, value in {"targets": targets or None, **arguments}.items():
+        try:
+            values[name] = None if value is None else _READ[name](value)
+        except ValueError as error:
+            raise SpecError(f"{name}: {error}") from None
+        except TypeError:
+            raise SpecError(f"{name}: {value!r:.80} is of a type it does not take") from None
+    options = Options(**values)
+    _check_together(options)
+    return options
+
+
+def _check_together(options: Options) -> None:
+    if (options.rtol is None) != (options.atol is None):
+        raise SpecError("rtol and atol: give both or neither, as in torch.testing.assert_close")
+    if options.dynamic_shapes is not None and (options.shapes or options.dims):
+        raise SpecError("dynamic_shapes: give it instead of shapes and dims, not beside them")
+    if options.shapes and options.dims:
+        used = {
+            n for shape in options.shapes.values() if shape for axis in shape for n in axis.names
+        }
+        for name in options.dims:
+            if name not in used:
+                raise SpecError(
+                    f"dims: {name!r} occurs in no shape; dims in shapes: "
+                    f"{', '.join(sorted(used)) or 'none'}.{nearest(name, used)}"
+                )
+
+
+def parse_check_options(arguments: Mapping[str, Any]) -> Options:
+    """Return the options of one check. Raises SpecError for options that decide on items too."""
+    for name in ("devices", "xfail"):
+        if name in arguments:
+            raise SpecError(f"{name}: decides which items a test has; give it to the marker")
+    return parse_options((), arguments)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,17 +16,14 @@ from pytest_torchexport.config.validate import (
     MODES,
     choice,
     device_names,
-    followed,
-    mode_name,
     module_names,
     number,
-    positive_int,
     report_specs,
     shard_name,
     target_names,
     text,
-    thread_count,
     truth,
+    whole_number,
 )
 
 # The directory of known failures, in pytest's root directory.
@@ -62,6 +59,21 @@ class Setting:
             return "auto"
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default).lower()
 
+    def checked(self, value: Any, source: str) -> Any:
+        """Return a value as Settings holds it.
+
+        Raises ValueError that names its source (``--torchexport-mode``) and what is legal.
+        """
+        try:
+            if self.kind != "args":
+                return None if value is self.default is None else self.check(value)
+            if isinstance(value, str) or any(not isinstance(item, str) for item in value):
+                raise ValueError(f"{value!r:.80} is not a list of names.")
+            return self.check(value) if value or self.default else ()
+        except (ValueError, TypeError) as error:
+            words = str(error) or f"{value!r:.80} is not legal."
+            raise ValueError(f"{source}: {words} Legal: {self.legal}.") from None
+
     @property
     def ini(self) -> str:
         return f"torchexport_{self.name}"
@@ -74,6 +86,24 @@ class Setting:
 def _row(default: Any, **row: Any) -> Any:
     """Return a field: ``row`` are the fields of its Setting."""
     return dataclasses.field(default=default, metadata=row)
+
+
+def _followed(values: Iterable[str]) -> tuple[str, ...]:
+    names = module_names(values)
+    if any(name.partition(".")[0] == "torch" for name in names):
+        raise ValueError("'torch' cannot be followed: its code runs while a forward is observed.")
+    return names
+
+
+def _threads(value: Any) -> int:
+    # No machine serves with more, and the system refuses to start some ten thousand.
+    if whole_number(value) > 1024:
+        raise ValueError
+    return int(value)
+
+
+def _megabytes(value: Any) -> int | None:
+    return None if value == "auto" else whole_number(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +128,7 @@ class Settings:
     )
     max_examples: int | None = _row(
         None,
-        check=positive_int,
+        check=whole_number,
         legal="a whole number of at least 1",
         help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: "
         "half the max_examples of the Hypothesis profile, so 50; the search for branches takes "
@@ -107,7 +137,7 @@ class Settings:
     )
     min_branch_coverage: float = _row(
         0.0,
-        check=number("a percentage from 0 to 100", lambda value: 0 <= value <= 100),
+        check=number(lambda value: 0 <= value <= 100),
         legal="a percentage from 0 to 100",
         help="Fail an item whose calls took less than this share of the outcomes of the conditions "
         "that its inputs steer: its other outcomes were not compared.",
@@ -115,7 +145,7 @@ class Settings:
     )
     follow: tuple[str, ...] = _row(
         (),
-        check=followed,
+        check=_followed,
         legal="names of modules other than torch",
         help="Packages whose branches are followed too, because your model calls them: besides "
         "your own files, the package of the module's class and the files that define its parts.",
@@ -173,7 +203,7 @@ class Settings:
     )
     time_limit: float = _row(
         300.0,
-        check=number("a positive number of seconds", lambda value: 0 < value < math.inf),
+        check=number(lambda value: 0 < value < math.inf),
         legal="a positive number of seconds",
         help="Seconds for one module on one target, so that none holds up a run. Drawing stops at "
         "half of them. A call of the artifact may take a fifth, at least a minute, at most half; "
@@ -190,7 +220,7 @@ class Settings:
     )
     memory_limit: int | None = _row(
         None,
-        check=lambda value: None if value == "auto" else positive_int(value),
+        check=_megabytes,
         legal="a whole number of megabytes, or auto",
         help="Megabytes that an artifact's process may allocate, if the machine has other work; "
         "more is a failure (ArtifactCrashed). 'auto': three quarters of the memory of this machine "
@@ -199,7 +229,7 @@ class Settings:
     )
     mode: str = _row(
         "eval",
-        check=mode_name,
+        check=choice("mode", MODES),
         legal=", ".join(MODES),
         help="'eval': modules are put into eval mode for the check and restored; 'train': training "
         "mode is meant; 'as-is': a module left in training mode is a failure.",
@@ -215,7 +245,7 @@ class Settings:
     )
     threads: int = _row(
         1,
-        check=thread_count,
+        check=_threads,
         legal="a whole number from 1 to 1024",
         help="Threads that serve your artifacts. If more than 1, calls of an item that passes are "
         "repeated in a clean process with so many, on CUDA with the runtime's own precision "
@@ -234,7 +264,7 @@ class Settings:
     )
     max_size_ratio: float = _row(
         0.0,
-        check=number("a positive number", lambda value: value >= 0),
+        check=number(lambda value: value >= 0),
         legal="a positive number; 0 for no limit",
         help="Fail an item whose artifact holds weights twice: it takes more bytes than this many "
         "times the parameters and buffers of its module (tied ones count once), and 1 MiB for the "
@@ -252,7 +282,7 @@ class Settings:
     )
     max_slowdown: float = _row(
         0.0,
-        check=number("a positive number", lambda value: value >= 0),
+        check=number(lambda value: value >= 0),
         legal="a positive number; inf measures without a limit, 0 does not measure",
         help="Time some calls of each artifact that passes beside eager, with one thread, and fail "
         "an item that takes more than this many times as long, beyond the noise of the machine "
@@ -282,20 +312,4 @@ OF_A_RUN = ("targets", "devices", "report", "known", "known_reason", "shard")
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """Return settings with these values, checked. Raises ValueError that names the setting."""
     rows = {row.name: row for row in TABLE}
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        row = rows[name]
-        try:
-            if value is None and row.default is None:
-                checked[name] = None
-            elif row.kind != "args":
-                checked[name] = row.check(value)
-            elif isinstance(value, str):
-                raise ValueError(f"{value!r} is not a list of names.")
-            elif any(not isinstance(item, str) for item in value):
-                raise ValueError(f"{value!r:.80} holds something else than names.")
-            else:
-                checked[name] = row.check(value) if value or row.default else ()
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{name}: {error} Legal: {row.legal}.") from None
-    return Settings(**checked)
+    return Settings(**{name: rows[name].checked(value, name) for name, value in values.items()})

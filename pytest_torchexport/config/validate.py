@@ -1,6 +1,7 @@
 """Check values that a user gave: names, numbers, devices.
 
-Each check returns the value as settings and options hold it, or raises ValueError.
+Each check returns the value as settings and options hold it, or raises ValueError: without words if
+what is legal says all.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from pytest_torchexport.config import names as known_names
 
 MODES = ("eval", "train", "as-is")
 KNOWN_MODES = ("check", "create", "tighten")
-# No machine serves with more, and the system refuses to start some ten thousand.
-MOST_THREADS = 1024
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
@@ -36,9 +35,6 @@ def one_of(value: Any, kind: str, legal: Iterable[str]) -> str:
 
 def choice(kind: str, legal: Iterable[str]) -> Callable[[Any], str]:
     return lambda value: one_of(value, kind, legal)
-
-
-mode_name = choice("mode", MODES)
 
 
 def _listed(values: Iterable[Any], kind: str, legal: str) -> list[Any]:
@@ -73,79 +69,6 @@ def device_names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def positive_int(value: Any) -> int:
-    """Return an int of at least 1, given as an int or as text."""
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (is_whole or re.fullmatch("[0-9]+", str(value))) or int(value) < 1:
-        raise ValueError(f"{value!r} is not a whole number of at least 1.")
-    return int(value)
-
-
-def thread_count(value: Any) -> int:
-    number = positive_int(value)
-    if number > MOST_THREADS:
-        raise ValueError(f"{number} is more than {MOST_THREADS} threads.")
-    return number
-
-
-def number(words: str, is_legal: Callable[[float], bool]) -> Callable[[Any], float]:
-    """Return the check of a number, given as such or as text. NaN is none."""
-
-    def checked(value: Any) -> float:
-        try:
-            given = float(value)
-        except (TypeError, ValueError):
-            given = math.nan
-        if not is_legal(given):
-            raise ValueError(f"{value!r} is not {words}.")
-        return given
-
-    return checked
-
-
-def text(value: Any) -> str:
-    """Return a text without blanks at its ends; it may not be empty."""
-    if not str(value).strip():
-        raise ValueError("it is empty.")
-    return str(value).strip()
-
-
-def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Return pairs of format and path, from ``FORMAT:PATH``."""
-    from pytest_torchexport.results.reports import formats
-
-    pairs: list[tuple[str, str]] = []
-    for value in values:
-        form, colon, path = value.partition(":")
-        if form not in formats():
-            raise ValueError(
-                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(formats())} "
-                f"(json:torchexport.json).{nearest(form, formats())}"
-            )
-        if not (colon and path):
-            raise ValueError(
-                f"{value!r} is not FORMAT:PATH; write {form}:FILE, or {form}:- to print it."
-            )
-        if any(path == other != "-" for _, other in pairs):
-            raise ValueError(f"two reports have the path {path!r}.")
-        pairs.append((form, path))
-    return tuple(pairs)
-
-
-def shard_name(value: Any) -> str:
-    """Return ``K/N``, with K from 1 to N."""
-    match = re.fullmatch(r"(\d+)/(\d+)", str(value))
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"{value!r:.80} is not a shard.")
-    return str(value)
-
-
-def truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r:.80} is neither true nor false.")
-    return value
-
-
 def module_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return dotted names of modules, also of several in a text with commas."""
     names = tuple(name for value in values for name in value.split(","))
@@ -155,9 +78,62 @@ def module_names(values: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def followed(values: Iterable[str]) -> tuple[str, ...]:
-    """Return names of modules; torch is not legal."""
-    names = module_names(values)
-    if any(name.partition(".")[0] == "torch" for name in names):
-        raise ValueError("'torch' cannot be followed: its code runs while a forward is observed.")
-    return names
+def number(is_legal: Callable[[float], bool]) -> Callable[[Any], float]:
+    """Return the check of a number, given as such or as text. NaN is none."""
+
+    def checked(value: Any) -> float:
+        try:
+            given = float(str(value))
+        except ValueError:
+            given = math.nan
+        if not is_legal(given):
+            raise ValueError
+        return given
+
+    return checked
+
+
+def whole_number(value: Any) -> int:
+    """Return an int of at least 1, given as an int or as text."""
+    if not re.fullmatch("[1-9][0-9]*", str(value)):
+        raise ValueError(f"{value!r} is not a whole number of at least 1.")
+    return int(value)
+
+
+def text(value: Any) -> str:
+    """Return a text without blanks at its ends; it may not be empty."""
+    if not str(value).strip():
+        raise ValueError("it is empty.")
+    return str(value).strip()
+
+
+def truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def shard_name(value: Any) -> str:
+    """Return ``K/N``, with K from 1 to N."""
+    match = re.fullmatch(r"(\d+)/(\d+)", str(value))
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError
+    return str(value)
+
+
+def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of format and path, from ``FORMAT:PATH``."""
+    from pytest_torchexport.results.reports import formats
+
+    pairs: list[tuple[str, str]] = []
+    for value in values:
+        form, _, path = value.partition(":")
+        if form not in formats() or not path:
+            raise ValueError(
+                f"{value!r} is not FORMAT:PATH; legal formats: {', '.join(formats())} "
+                f"(json:torchexport.json, or json:- to print it).{nearest(form, formats())}"
+            )
+        if any(path == other != "-" for _, other in pairs):
+            raise ValueError(f"two reports have the path {path!r}.")
+        pairs.append((form, path))
+    return tuple(pairs)

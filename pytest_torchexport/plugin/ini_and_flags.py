@@ -55,85 +55,63 @@ def add_options(parser: pytest.Parser) -> None:
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
         parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)
+        argument: dict[str, Any] = {"metavar": row.metavar}
         if row.kind == "bool":
-            group.addoption(row.option, action="store_true", default=None, help=row.help)
+            argument = {"action": "store_true"}
         elif row.kind == "args":
-            group.addoption(
-                row.option, action="append", default=None, metavar=row.metavar, help=row.help
-            )
-        else:
-            group.addoption(row.option, default=None, metavar=row.metavar, help=row.help)
+            argument["action"] = "append"
+        group.addoption(row.option, default=None, help=row.help, **argument)
 
 
 def read(config: pytest.Config) -> Configuration:
     """Return the settings of ini file and flags. Raises UsageError that names the option."""
-    values = {row.name: _ini(config, row) for row in TABLE}
-    flags = {row.name: _flag(config, row) for row in TABLE}
-    values |= {
-        name: value for name, value in flags.items() if value is not None and name not in _NARROWING
-    }
-    settings = Settings(**values)
+    ini: dict[str, Any] = {}
+    flags: dict[str, Any] = {}
+    active = []
+    try:
+        for row in TABLE:
+            in_file, flag = _in_file(config, row), config.getoption(row.option)
+            if in_file is not None:
+                ini[row.name] = row.checked(in_file, f"ini option {row.ini}")
+            if flag is not None:
+                flags[row.name] = row.checked(flag, row.option)
+            if (given := in_file if flag is None else flag) is not None:
+                text = ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
+                active.append(f"{row.name.replace('_', '-')}={text}")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    replacing = {name: value for name, value in flags.items() if name not in _NARROWING}
+    settings = Settings(**{**ini, **replacing})
     if settings.known == "create" and not settings.known_reason:
         raise pytest.UsageError(
             "--torchexport-known=create: say why the failures of this run are accepted: "
             "--torchexport-known-reason='...'"
         )
-    surveyed = _surveyed(config, flags["targets"] or settings.targets)
+    only_targets: tuple[str, ...] | None = flags.get("targets")
+    surveyed = None
+    if config.getoption("--torchexport-survey"):
+        if config.getoption("dist", default="no") != "no" or hasattr(config, "workerinput"):
+            raise pytest.UsageError(
+                "--torchexport-survey: a survey checks in one process, when all tests have run; "
+                "run it without -n and --dist"
+            )
+        if config.getoption("--torchexport-replay") is not None:
+            raise pytest.UsageError("--torchexport-survey: not together with --torchexport-replay")
+        surveyed, only_targets = only_targets or settings.targets, ()
     return Configuration(
         settings=settings,
-        targets_named=config.getini("torchexport_targets") is not None,
-        only_targets=flags["targets"] if surveyed is None else (),
-        only_devices=flags["devices"],
-        exact_max_examples=flags["max_examples"],
-        active=_active(config),
+        targets_named="targets" in ini,
+        only_targets=only_targets,
+        only_devices=flags.get("devices"),
+        exact_max_examples=flags.get("max_examples"),
+        active=tuple(active),
         surveyed=surveyed,
     )
 
 
-def _surveyed(config: pytest.Config, targets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the targets of a survey, None if the run is none. Raises UsageError under xdist."""
-    if not config.getoption("--torchexport-survey"):
-        return None
-    if config.getoption("dist", default="no") != "no" or hasattr(config, "workerinput"):
-        raise pytest.UsageError(
-            "--torchexport-survey: a survey checks in one process, when all tests have run; run it "
-            "without -n and --dist"
-        )
-    if config.getoption("--torchexport-replay") is not None:
-        raise pytest.UsageError("--torchexport-survey: not together with --torchexport-replay")
-    return targets
-
-
-def _ini(config: pytest.Config, row: Setting) -> Any:
+def _in_file(config: pytest.Config, row: Setting) -> Any:
+    """Return what the ini file says, None if it says nothing. Raises ValueError that names it."""
     try:
-        value = config.getini(row.ini)
-        if value is None:
-            # Not checked: a list of all targets needs the metadata of every installed package.
-            return row.default
-        if row.kind == "args" and not value and not row.default:
-            return ()
-        return row.check(value)
+        return config.getini(row.ini)
     except (ValueError, TypeError, pytest.UsageError) as error:
-        raise pytest.UsageError(f"ini option {row.ini}: {error} Legal: {row.legal}.") from None
-
-
-def _flag(config: pytest.Config, row: Setting) -> Any:
-    value = config.getoption(row.option)
-    if value is None:
-        return None
-    try:
-        return row.check(value)
-    except ValueError as error:
-        raise pytest.UsageError(f"{row.option}: {error} Legal: {row.legal}.") from None
-
-
-def _active(config: pytest.Config) -> tuple[str, ...]:
-    lines = []
-    for row in TABLE:
-        flag = config.getoption(row.option)
-        value = flag if flag is not None else config.getini(row.ini)
-        if value is None:
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        lines.append(f"{row.name.replace('_', '-')}={text}")
-    return tuple(lines)
+        raise ValueError(f"ini option {row.ini}: {error} Legal: {row.legal}.") from None

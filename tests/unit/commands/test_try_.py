@@ -78,7 +78,7 @@ def test_what_the_command_line_declares_reaches_the_engine_and_the_marker(call):
     assert (tuple(given.args[0].shape), given.args[1]) == ((2, 3), [1, 2])
     assert given.kwargs["scale"] == 0.5
     assert given.kwargs["mask"].dtype == torch.bool
-    assert (plan.named, plan.max_examples, plan.seed) == (True, 7, 3)
+    assert (plan.named, plan.options.max_examples, plan.seed) == (True, 7, 3)
     assert plan.options.dims == {"batch": range(1, 9)}
     assert [axis.text for axis in plan.options.shapes["x"]] == ["batch", "3"]
     assert (

@@ -45,7 +45,6 @@ def test_a_shape_is_read_axis_by_axis(text, expected):
         ("batch a**2", "a**2"),
         ("batch a/2", "a/2"),
         ("-1", "-1"),
-        ("f(x)", "f(x)"),
         ("2*", "2*"),
         ("class", "class"),
         ("__import__('os')", "__import__('os')"),
@@ -79,7 +78,6 @@ def test_an_expression_has_the_value_python_gives_it(text, sizes, value):
         ("a-3", ("a", 1, -3)),
         ("3*(a+1)-a", ("a", 2, 3)),
         ("a*a", None),
-        ("a//2", None),
         ("a+b", None),
         ("4//(a-8)", None),
     ],
@@ -92,10 +90,8 @@ def test_linear_expressions_of_one_dim_are_recognized(text, linear):
     ("value", "sizes"),
     [
         ((1, 4), [1, 2, 3, 4]),
-        (range(32, 129, 32), [32, 64, 96, 128]),
         (range(8, 0, -2), [2, 4, 6, 8]),
         ([7, 2, 2, 1], [1, 2, 7]),
-        ({3, 1}, [1, 3]),
     ],
 )
 def test_sizes_come_from_a_pair_a_range_or_a_list(value, sizes):
@@ -123,9 +119,7 @@ def test_sizes_are_written_as_they_are_read(value, written):
         ((-1, 4), "size -1 is below 0"),
         ((1, 2**62 + 1), r"size 4611686018427387905 is above 2\*\*62; legal are sizes from 0"),
         ([], "holds no size at all"),
-        (5, r"is not \(low, high\), a range, or a list"),
-        ((1, 2, 3), "is not"),
-        ((1.0, 4.0), "is not"),
+        ((1, 2, 3), r"is not \(low, high\), a range, or a list"),
         ((True, 4), "is not"),
         ({"low": 1}, "is not"),
     ],
@@ -144,9 +138,7 @@ def dim(sizes, example):
     ("sizes", "example", "boundary"),
     [
         (range(9), 3, (0, 1, 3, 8)),
-        (range(1, 9), 3, (1, 3, 8)),
         (range(32, 129, 32), 64, (32, 64, 128)),
-        ((1, 2, 7), 2, (1, 2, 7)),
         (range(4, 9), 2, (2, 4, 8)),
     ],
 )
