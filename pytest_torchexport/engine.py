@@ -11,7 +11,7 @@ import importlib
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,13 +88,13 @@ from pytest_torchexport.results.failures import (
     StructureDiffers,
     ends_the_test,
 )
-from pytest_torchexport.results.source_line import SourceLine, short_path
+from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.torch_private.memory import end_sharing
 
-SHOWN_FRAMES = 2
-SHOWN_CHANGES = 3
+# Of frames of a bug, and of changes of the user's module, so many are shown.
+SHOWN = 3
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, RoundTripDiffers)
 # What a value or a size that tracing made a constant may lead to.
@@ -193,9 +193,9 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
         return exporting.export(item.prepare([example])).artifact
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Item:
-    """The parts of an item that exist before anything has run."""
+    """One item: what exists before anything has run, then eager examined, then the artifact."""
 
     subject: Subject
     plan: Plan
@@ -204,10 +204,12 @@ class _Item:
     deadline: Deadline
     resources: ExitStack
     output: CapturedOutput
+    prepared: Prepared | None = None
+    case: Case | None = None
 
     def prepare(self, given: Sequence[Call]) -> Prepared:
         """Examine eager."""
-        return exporting.prepare(
+        self.prepared = exporting.prepare(
             self.subject,
             given,
             self.plan,
@@ -216,6 +218,115 @@ class _Item:
             deadline=self.deadline,
             resources=self.resources,
         )
+        return self.prepared
+
+    def failure_of(self, error: Exception) -> Failure:
+        """Return the failure that stands for an exception."""
+        if isinstance(error, Ineffective):
+            return error
+        if isinstance(error, Failure):
+            # Native code says it when it ends its process. An exception is looked at where it
+            # arises.
+            crashed = isinstance(error, ArtifactCrashed)
+            return (machine.fault_in(error.output) if crashed else None) or error
+        activity = self.log.activity
+        tried = attempted(self.case) if self.case is not None else ()
+        if isinstance(error, cuda.ContextLost):
+            cls = _BLAMED.get(activity, ArtifactCrashed)
+            text = f"{activity.value} made CUDA unusable for the rest of this process: {error}"
+            return cls(text, details=(*tried, LAUNCH_BLOCKING))
+        if isinstance(error, TimeLimitExceeded):
+            # The line at which the time went by.
+            in_python = activity in (Activity.EAGER, Activity.EXPORTER)
+            return self.known_failure() or _BLAMED.get(activity, ArtifactHung)(
+                f"{activity.value} did not return within {self.plan.limit()}",
+                details=tried,
+                where=line_of_most(error.stacks) if in_python else None,
+            )
+        ran_out = machine.fault(error) or machine.out_of_memory(error)
+        if ran_out is not None:
+            return ran_out
+        # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.
+        frames = traceback.format_exception(error)[-1 - SHOWN :]
+        text = f"{type(error).__name__}: {text_of(error)}; please report it with the model"
+        return Failure(text, details=tuple("".join(frames).splitlines()))
+
+    def known_failure(self) -> Failure | None:
+        """Return a failure that was found, and is held back until the steps are done."""
+        held = (each.failure for each in self.log.held)
+        return next(iter([*(failure for _, failure in self.log.failed), *held]), None)
+
+    def failed(self, failure: Failure) -> Verdict:
+        case, shrunk = self.case, self.log.shrunk
+        printed = _printed(case)  # before the files are kept, which ends the process
+        expected = isinstance(failure, self.plan.expects)
+        diagnosis = NOTHING if expected else self._diagnosed(failure)
+        # The line at which tracing made a constant, if there is one and it may be the cause.
+        lines = list(self.output.traced)
+        baked = lines[0] if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
+        # The user's line of the cause may stand before the line that raises.
+        where = diagnosis.where or failure.where
+        if isinstance(failure, BranchFrozen):
+            where = failure.where or diagnosis.where
+        verdict = self.described(
+            status="failed",
+            failure=type(failure).__name__,
+            reason=printable(str(failure)),
+            details=tuple(map(printable, failure.details)),
+            where=where or baked,
+            differences=failure.differences,
+            output=failure.output or printed,
+            recipe=shrunk.recipe.as_dict() if shrunk else None,
+            call=shrunk.text if shrunk else "",
+            shrunk=shrunk is not None and shrunk.searched,
+            imports=failure.imports,
+            diagnosis=diagnosis,
+        )
+        return verdict if expected else write(self.plan, verdict, failure, case or self.prepared)
+
+    def _diagnosed(self, failure: Failure) -> Diagnosis:
+        if failure.diagnosis is not None:
+            return failure.diagnosis
+        if not isinstance(failure, ExportRefused):
+            return diagnose(self.case, failure) if self.case is not None else NOTHING
+        if self.prepared is None or failure.__cause__ is None:
+            return NOTHING
+        called = self.prepared.reference.pristine.function
+        return explained(failure.__cause__, self.plan.target, called)
+
+    def described(self, **fields: Any) -> Verdict:
+        log, case = self.log, self.case
+        return Verdict(
+            subject=self.subject.name,
+            target=self.plan.target,
+            device=self.plan.device,
+            calls=dict(log.calls),
+            reached={name: tuple(sorted(sizes)) for name, sizes in log.covered.sizes.items()},
+            uncovered=log.uncovered,
+            assumed=log.assumed,
+            baked=case.artifact.baked if case is not None else (),
+            notes=tuple(map(printable, log.notes)),
+            warnings=tuple(self.output.warnings),
+            seed=self.plan.seed,
+            seconds=dict(log.seconds),
+            max_error=log.max_error,
+            size=log.size,
+            latency=tuple(log.latency),
+            explained=tuple(log.explained.values()),
+            cautions=tuple(log.cautions),
+            ineffective=tuple(log.ineffective),
+            self_test=tuple(log.self_test),
+            branches=log.branches,
+            isolated=case is not None and case.runner.isolated,
+            **{"output": _printed(case), **fields},
+        )
+
+
+def _printed(case: Case | None) -> str:
+    """Return the end of what the artifact printed in the clean process."""
+    if case is None:
+        return ""
+    return case.runner.printed() or (case.saved.printed() if case.saved is not None else "")
 
 
 @contextmanager
@@ -272,9 +383,10 @@ def _checked(
     inside, _ = unwrapped(thing)
     module = Subject.of(thing).module
     before = reach(inside, values=True, writes=False)
+    started = _started(thing, plan, before, foreign=foreign, is_copy=is_copy, is_lent=not is_copy)
     try:
         # In a function of its own, which leaves no copies in variables.
-        verdict = _in_item(thing, given, plan, make, before, foreign=foreign, is_copy=is_copy)
+        verdict = _verdict(started, given, make)
     finally:
         if weight_of(module) > LARGE_MODULE:
             # Some 50 ms: the collector itself counts objects, not bytes.
@@ -288,22 +400,6 @@ def _checked(
     return _verified(verdict, changed(before.tokens, after))
 
 
-def _in_item(
-    thing: Any,
-    given: Sequence[Call],
-    plan: Plan,
-    make: Make,
-    before: Reached,
-    *,
-    foreign: bool,
-    is_copy: bool,
-) -> Verdict:
-    with _started(
-        thing, plan, before, foreign=foreign, is_copy=is_copy, is_lent=not is_copy
-    ) as item:
-        return _verdict(item, given, make)
-
-
 def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     """Return the verdict; with a warning if the check changed the user's own module.
 
@@ -311,40 +407,43 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     """
     shared = [change for change in changes if change.ref.kind in SHARED]
     if shared:
-        named = ", ".join(map(str, shared[:SHOWN_CHANGES]))
+        named = ", ".join(map(str, shared[:SHOWN]))
         note = f"forward changes {named}, and the check could not put that back"
         verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
     own = [change for change in changes if change.ref.kind not in SHARED]
     if not own:
         return verdict
-    named = ", ".join(map(str, own[:SHOWN_CHANGES]))
+    named = ", ".join(map(str, own[:SHOWN]))
     text = f"checking changed the module that the test has: {named}; please report it"
     if verdict.status == "passed":
         return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
     return dataclasses.replace(verdict, notes=(*verdict.notes, text))
 
 
-def _verdict(item: _Item, given: Sequence[Call], make: Make) -> Verdict:
+def _verdict(started: AbstractContextManager[_Item], given: Sequence[Call], make: Make) -> Verdict:
     """Prepare, export and run every step; return the verdict."""
-    prepared: Prepared | None = None
-    case: Case | None = None
-    try:
-        if item.plan.settings.ship:
-            artifact_files.clear(item.plan.settings.ship)
-        with interrupted_after(item.plan.settings.time_limit):
-            prepared = item.prepare(given)
-            case = make(prepared)
-        for step in FLOW:
-            case = _run(step, case)
-    except CannotJudge as skip:
-        return _described(item, case, status="skipped", skip=skip.kind, reason=printable(str(skip)))
-    except torch.OutOfMemoryError as error:
-        return _out_of_memory(item, case, f"{item.plan.device} is out of memory: {text_of(error)}")
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        return _failed(item, case, _failure_of(error, item, case), prepared)
-    return _described(item, case, status="passed")
+    with started as item:
+        plan = item.plan
+        try:
+            if plan.settings.ship:
+                artifact_files.clear(plan.settings.ship)
+            with interrupted_after(plan.settings.time_limit):
+                item.case = make(item.prepare(given))
+            for step in FLOW:
+                item.case = _run(step, item.case)
+        except CannotJudge as skip:
+            return item.described(status="skipped", skip=skip.kind, reason=printable(str(skip)))
+        except torch.OutOfMemoryError as error:  # a check makes several copies
+            reason = f"{plan.device} is out of memory: {text_of(error)}"
+            known = item.known_failure()
+            if known is not None or plan.settings.strict:
+                return item.failed(known or Ineffective(reason))
+            return item.described(status="skipped", skip="unavailable", reason=printable(reason))
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            return item.failed(item.failure_of(error))
+        return item.described(status="passed")
 
 
 def _run(step: Step, case: Case) -> Case:
@@ -361,139 +460,3 @@ def _run(step: Step, case: Case) -> Case:
         return run(case) or case
     with interrupted_after(case.deadline.left):
         return run(case) or case
-
-
-def _failure_of(error: Exception, item: _Item, case: Case | None) -> Failure:
-    """Return the failure that stands for an exception."""
-    if isinstance(error, Ineffective):
-        return error
-    if isinstance(error, Failure):
-        # Native code says it when it ends its process. An exception is looked at where it arises.
-        crashed = isinstance(error, ArtifactCrashed)
-        return (machine.fault_in(error.output) if crashed else None) or error
-    known = _known_failures(item)
-    activity = item.log.activity
-    if isinstance(error, cuda.ContextLost):
-        cls = _BLAMED.get(activity, ArtifactCrashed)
-        text = f"{activity.value} made CUDA unusable for the rest of this process: {error}"
-        return cls(text, details=(*(attempted(case) if case is not None else ()), LAUNCH_BLOCKING))
-    if isinstance(error, TimeLimitExceeded):
-        if known:
-            return known[0]
-        return _late(error, item, case)
-    described = f"{type(error).__name__}: {text_of(error)}"
-    ran_out = machine.fault(error) or machine.out_of_memory(error)
-    if ran_out is not None:
-        return ran_out
-    # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.
-    frames = traceback.format_exception(error)[-1 - SHOWN_FRAMES :]
-    text = f"{described}; please report it with the model"
-    return Failure(text, details=tuple("".join(frames).splitlines()))
-
-
-def _late(error: TimeLimitExceeded, item: _Item, case: Case | None) -> Failure:
-    """Return the failure if the time of an item is up, with the line at which it went by."""
-    activity = item.log.activity
-    in_python = activity in (Activity.EAGER, Activity.EXPORTER)
-    return _BLAMED.get(activity, ArtifactHung)(
-        f"{activity.value} did not return within {item.plan.limit()}",
-        details=attempted(case) if case is not None else (),
-        where=line_of_most(error.stacks) if in_python else None,
-    )
-
-
-def _known_failures(item: _Item) -> list[Failure]:
-    held = (each.failure for each in item.log.held)
-    return [*(failure for _, failure in item.log.failed), *held]
-
-
-def _out_of_memory(item: _Item, case: Case | None, reason: str) -> Verdict:
-    """Return the verdict if the device has no memory for the check, which makes several copies."""
-    known = _known_failures(item)
-    if known:
-        return _failed(item, case, known[0])
-    if item.plan.settings.strict:
-        return _failed(item, case, Ineffective(reason))
-    return _described(item, case, status="skipped", skip="unavailable", reason=printable(reason))
-
-
-def _failed(
-    item: _Item, case: Case | None, failure: Failure, prepared: Prepared | None = None
-) -> Verdict:
-    printed = _printed(case)  # before the files are kept, which ends the process
-    expected = isinstance(failure, item.plan.expects)
-    diagnosis = NOTHING if expected else _diagnosed(case, failure, prepared)
-    shrunk = item.log.shrunk
-    # The line at which tracing made a constant, if there is one and it may be the cause.
-    lines = list(item.output.traced)
-    baked = lines[0] if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
-    verdict = _described(
-        item,
-        case,
-        status="failed",
-        failure=type(failure).__name__,
-        reason=printable(str(failure)),
-        details=tuple(map(printable, failure.details)),
-        where=_where(failure, diagnosis) or baked,
-        differences=failure.differences,
-        output=failure.output or printed,
-        recipe=shrunk.recipe.as_dict() if shrunk else None,
-        call=shrunk.text if shrunk else "",
-        shrunk=shrunk is not None and shrunk.searched,
-        imports=failure.imports,
-        diagnosis=diagnosis,
-    )
-    return verdict if expected else write(item.plan, verdict, failure, case or prepared)
-
-
-def _diagnosed(case: Case | None, failure: Failure, prepared: Prepared | None) -> Diagnosis:
-    if failure.diagnosis is not None:
-        return failure.diagnosis
-    if isinstance(failure, ExportRefused):
-        if prepared is None or failure.__cause__ is None:
-            return NOTHING
-        called = prepared.reference.pristine.function
-        return explained(failure.__cause__, prepared.plan.target, called)
-    return diagnose(case, failure) if case is not None else NOTHING
-
-
-def _where(failure: Failure, diagnosis: Diagnosis) -> SourceLine | None:
-    """Return the user's line: of the cause, which may stand before the line that raises."""
-    lines = (diagnosis.where, failure.where)
-    one, other = lines[::-1] if isinstance(failure, BranchFrozen) else lines
-    return one or other
-
-
-def _printed(case: Case | None) -> str:
-    """Return the end of what the artifact printed in the clean process."""
-    if case is None:
-        return ""
-    return case.runner.printed() or (case.saved.printed() if case.saved is not None else "")
-
-
-def _described(item: _Item, case: Case | None, **fields: Any) -> Verdict:
-    log = item.log
-    return Verdict(
-        subject=item.subject.name,
-        target=item.plan.target,
-        device=item.plan.device,
-        calls=dict(log.calls),
-        reached={name: tuple(sorted(sizes)) for name, sizes in log.covered.sizes.items()},
-        uncovered=log.uncovered,
-        assumed=log.assumed,
-        baked=case.artifact.baked if case is not None else (),
-        notes=tuple(map(printable, log.notes)),
-        warnings=tuple(item.output.warnings),
-        seed=item.plan.seed,
-        seconds=dict(log.seconds),
-        max_error=log.max_error,
-        size=log.size,
-        latency=tuple(log.latency),
-        explained=tuple(log.explained.values()),
-        cautions=tuple(log.cautions),
-        ineffective=tuple(log.ineffective),
-        self_test=tuple(log.self_test),
-        branches=log.branches,
-        isolated=case is not None and case.runner.isolated,
-        **{"output": _printed(case), **fields},
-    )
