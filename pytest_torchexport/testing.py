@@ -1,6 +1,6 @@
 """For authors of targets: the tests that every target passes, and a target that exports nothing.
 
-Import it from a test file or a conftest. It imports torch when a test runs.
+Import it from a test file or a conftest. It imports torch.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import copy
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+import torch
 
+from pytest_torchexport.config.options import Options
+from pytest_torchexport.inputs.spec import Call, InputSpec, build_spec
+from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets import (
+    Artifact,
     DirectArtifact,
     NotApplicable,
     ProgramFacts,
     Target,
     TargetTraits,
 )
-
-if TYPE_CHECKING:
-    import torch
-
-    from pytest_torchexport.inputs.spec import Call, InputSpec
-    from pytest_torchexport.targets import Artifact
+from pytest_torchexport.torch_private.modules import hooks_of
 
 __all__ = ["FakeTarget", "TargetContract", "export_with"]
 
@@ -60,18 +60,12 @@ class TargetContract:
     @pytest.fixture
     def module(self) -> torch.nn.Module:
         """Return a module that any target can export, in eval mode on the CPU."""
-        import torch
-
         torch.manual_seed(0)
         return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
 
     @pytest.fixture
     def call(self) -> Callable[[int], Call]:
         """Return a call of the module at a batch size, on the CPU. The example has size 2."""
-        import torch
-
-        from pytest_torchexport.inputs.spec import Call
-
         return lambda batch: Call((torch.randn(batch, 4),))
 
     @pytest.fixture
@@ -95,21 +89,17 @@ class TargetContract:
         device: str,
     ) -> None:
         """A call of another batch size returns what eager does, on the target's device."""
-        import torch
-
         own = call(5)
         with torch.no_grad():
             expected = module(*own.args, **own.kwargs)
             moved = own.to(device)
             returned = artifact(*moved.args, **moved.kwargs)
-        torch.testing.assert_close(returned, _on(device, expected))
+        torch.testing.assert_close(returned, Call((expected,)).to(device).args[0])
 
     def test_calling_twice_gives_the_same_and_leaves_the_inputs(
         self, artifact: Artifact, call: Callable[[int], Call], device: str
     ) -> None:
         """A call changes neither the artifact nor its own arguments."""
-        import torch
-
         own = call(3).to(device)
         before = own.clone()
         with torch.no_grad():
@@ -127,10 +117,6 @@ class TargetContract:
         device: str,
     ) -> None:
         """The exporter leaves mode, hooks, gradients and weights of the module as they were."""
-        import torch
-
-        from pytest_torchexport.torch_private.modules import hooks_of
-
         own = copy.deepcopy(module).to(device).train()
         before = {key: value.clone() for key, value in own.state_dict().items()}
         gradients = [parameter.requires_grad for parameter in own.parameters()]
@@ -150,21 +136,18 @@ class TargetContract:
         tmp_path: Path,
     ) -> None:
         """The loaded file takes packed inputs, and unpacked it returns what the artifact does."""
-        import torch
-
         own = call(3).to(device)
         path = artifact.save(tmp_path)
         assert path.parent == tmp_path, "save returns a path in the directory that it is given"
         packed = artifact.pack_inputs(own)
+        with quiet(device):  # what torch warns of its own code is no error
+            loaded = target.load(path, device)
         with torch.no_grad():
-            loaded = load_with(target, path, device)
             returned = artifact.unpack_outputs(loaded(*packed.args, **packed.kwargs))
             torch.testing.assert_close(returned, artifact(*own.args, **own.kwargs), rtol=0, atol=0)
 
     def test_the_artifact_has_a_program_and_no_surprises(self, artifact: Artifact) -> None:
         """A healthy module has no argument that became a constant, and no loop."""
-        import torch
-
         assert artifact.program is not None
         assert isinstance(artifact.facts, ProgramFacts)
         assert artifact.module is None or isinstance(artifact.module, torch.nn.Module)
@@ -185,12 +168,6 @@ def export_with(
 
     ``options`` are the target's ``export_options``.
     """
-    import torch
-
-    from pytest_torchexport.config.options import Options
-    from pytest_torchexport.inputs.spec import build_spec
-    from pytest_torchexport.outcomes.torch_state import quiet
-
     function = module.forward if isinstance(module, torch.nn.Module) else module
     spec = build_spec(inspect.signature(function), [example], Options(), {})
     subject = copy.deepcopy(module) if copied else module
@@ -198,20 +175,6 @@ def export_with(
         subject = subject.to(device)
     with quiet(device), torch.no_grad():
         return target.export(subject, example.to(device), spec, **options)
-
-
-def load_with(target: Target, path: Path, device: str) -> Callable[..., Any]:
-    """Load a saved artifact as an item does: what torch warns of its own code is no error."""
-    from pytest_torchexport.outcomes.torch_state import quiet
-
-    with quiet(device):
-        return target.load(path, device)
-
-
-def _on(device: str, value: Any) -> Any:
-    from pytest_torchexport.inputs.spec import Call
-
-    return Call((value,)).to(device).args[0]
 
 
 class FakeTarget:
@@ -235,8 +198,6 @@ class FakeTarget:
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> DirectArtifact | NotApplicable:
         """Return what ``wrap`` makes of the module."""
-        import torch
-
         run = self.wrap(module, **options)
         if isinstance(run, NotApplicable):
             return run
