@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import os
 import re
 import shutil
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
-from pytest_torchexport.config.options import of_a_check
 from pytest_torchexport.config.plan import Corpus, Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.outcomes.limits import before_termination
-from pytest_torchexport.plugin.crash_marker import CrashMarker
 from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.plugin.items import MARKER, VERDICTS, Variant, name_of_test
-from pytest_torchexport.plugin.replay import Replay
+from pytest_torchexport.plugin.items import VERDICTS, Variant, name_of_test
 from pytest_torchexport.plugin.terminal import Progress
-from pytest_torchexport.results import manifest
+from pytest_torchexport.results import json, manifest
 from pytest_torchexport.results.json import HALF
 from pytest_torchexport.results.json import OF_A_FAILURE as MARK
 from pytest_torchexport.results.verdict import Verdict
@@ -37,10 +35,13 @@ from pytest_torchexport.results.verdict import Verdict
 _RUN_NAME: pytest.StashKey[str] = pytest.StashKey()
 # Below pytest's rootdir.
 KEPT = ".torchexport"
-# File systems take names of up to 255 bytes.
-MAX_NAME = 120
 # The name of the run that has written a directory, in it.
 RUN = "run"
+RUN_ENDED = "a run ended while the item ran"
+REPLAY = "--torchexport-replay"
+
+# The verdicts of stored failures, by the node id of their items.
+Stored = Mapping[str, Sequence[Verdict]]
 
 
 class ActiveItem:
@@ -52,15 +53,14 @@ class ActiveItem:
         configuration: Configuration,
         progress: Progress,
         why_isolated: str,
-        replay: Replay | None = None,
+        replayed: Stored | None,
     ) -> None:
-        self._item = item
+        self.item = item
         self._configuration = configuration
         self._progress = progress
-        self._replay = replay
+        self._why_isolated = why_isolated
+        self._replayed = replayed
         self._shipped: Counter[str] = Counter()  # the subjects of each name
-        isolate = configuration.settings.isolate
-        self._why_isolated = "torchexport_isolate" if isolate else why_isolated
 
     @property
     def nodeid(self) -> str:
@@ -68,61 +68,47 @@ class ActiveItem:
 
         pytest's own is relative to rootdir.
         """
-        _, colons, rest = self._item.nodeid.partition("::")
+        _, colons, rest = self.item.nodeid.partition("::")
         try:
-            path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)
+            path = os.path.relpath(self.item.path, self.item.config.invocation_params.dir)
         except ValueError:  # on another drive
-            path = str(self._item.path)
+            path = str(self.item.path)
         return f"{path}{colons}{rest}"
-
-    @property
-    def is_verbose(self) -> bool:
-        """True if pytest prints everything (``-v``)."""
-        return self._item.config.get_verbosity() > 0
-
-    @property
-    def has_own_marker(self) -> bool:
-        """True if the marker is on the test itself, False if it is inherited."""
-        return any(mark.name == MARKER for mark in self._item.own_markers)
 
     def plan(self, variant: Variant) -> Plan:
         """Return the plan for one target and device."""
-        config, nodeid = self._item.config, self._item.nodeid
-        settings, ship = self._configuration.settings, ""
-        if settings.ship:  # a directory of the item's own
-            directory = _shipped_by(self._item, settings)
-            ship = str(directory if variant.id in nodeid else directory / variant.id)
-        ignored = config.getoption("runxfail", default=False)
+        config, nodeid, settings = self.item.config, self.item.nodeid, self._configuration.settings
         # A unittest method is one item for all targets.
-        kept = kept_in(config.rootpath, nodeid)
-        kept = kept if variant.id in nodeid else kept / variant.id
-        plan = Plan(
+        folder = "" if variant.id in nodeid else variant.id
+        keep: Path | None = kept_in(config.rootpath, nodeid) / folder
+        ship = str(_shipped_by(self.item, settings) / folder) if settings.ship else ""
+        settings = dataclasses.replace(settings, ship=ship)
+        seed: int | None = None
+        corpus: Corpus = CacheCorpus(getattr(config, "cache", None), nodeid)
+        if self._replayed is not None:
+            settings, keep = dataclasses.replace(settings, cache="", ship=""), None
+            stored = self._replayed.get(nodeid, ())
+            seed = next((verdict.seed for verdict in stored), None)
+            corpus = Corpus([verdict.recipe for verdict in stored if verdict.recipe is not None])
+        ignored = config.getoption("runxfail", default=False)
+        return Plan(
             target=variant.target,
             device=variant.device,
-            options=of_a_check(variant.options),
-            settings=dataclasses.replace(settings, ship=ship),
+            # Without those that decide on items.
+            options=dataclasses.replace(variant.options, targets=None, devices=None, xfail=None),
+            settings=settings,
             named=variant.named,
-            seed=seed_of(config, name_of_test(self._item)),
+            seed=seed or seed_of(config, name_of_test(self.item)),
             max_examples=self._configuration.exact_max_examples,
-            why_isolated=self._why_isolated,
-            corpus=CacheCorpus(_cache(config), nodeid),
+            why_isolated="torchexport_isolate" if settings.isolate else self._why_isolated,
+            corpus=corpus,
             progress=self._progress,
             root=config.rootpath,
-            keep=kept if retained(config) else None,
+            keep=keep if retained(config) else None,
             nodeid=nodeid,
             expects=() if ignored else tuple(cls for cls, _ in variant.xfail),
             workers=int(getattr(config, "workerinput", {}).get("workercount", 1)),
             plugins=_plugins(config),
-        )
-        if self._replay is None:
-            return plan
-        settings = dataclasses.replace(plan.settings, cache="", ship="")
-        return dataclasses.replace(
-            plan,
-            settings=settings,
-            seed=self._replay.seed(nodeid) or plan.seed,
-            corpus=self._replay.corpus(nodeid),
-            keep=None,
         )
 
     def shipping(self, plan: Plan, subject: Any) -> Plan:
@@ -137,25 +123,25 @@ class ActiveItem:
 
     def add(self, verdict: Verdict) -> None:
         """Add a verdict to the item, and to its properties in JUnit."""
-        self._item.stash.setdefault(VERDICTS, []).append(verdict)
+        self.item.stash.setdefault(VERDICTS, []).append(verdict)
         if verdict.script or verdict.kept:
-            config = self._item.config
-            directory = kept_in(config.rootpath, self._item.nodeid)
+            config = self.item.config
+            directory = kept_in(config.rootpath, self.item.nodeid)
             tidy(directory, _name_of(config), retained(config))
-        self._item.user_properties.append(
+        self.item.user_properties.append(
             ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
         )
 
 
 @contextlib.contextmanager
 def active(
-    item: pytest.Item, configuration: Configuration, replay: Replay | None = None
+    item: pytest.Item, configuration: Configuration, replayed: Stored | None
 ) -> Iterator[ActiveItem]:
     """Surround all checks of an item: delete what its last failure kept, mark it as running.
 
     A replay deletes nothing.
     """
-    if replay is None:
+    if replayed is None:
         shutil.rmtree(kept_in(item.config.rootpath, item.nodeid), ignore_errors=True)
         if configuration.settings.ship:
             # Also of subjects that it has no more; a unittest method's lie one folder below.
@@ -163,15 +149,12 @@ def active(
             for pattern in (f"*/{manifest.NAME}", f"*/*/{manifest.NAME}"):
                 for mark in list(directory.glob(pattern)):
                     shutil.rmtree(mark.parent, ignore_errors=True)
-    marker = CrashMarker(_cache(item.config), item.nodeid)
     progress = Progress(item.config)
-    marker.begin()
     try:
-        with before_termination(marker.end):
-            yield ActiveItem(item, configuration, progress, marker.why_isolated, replay)
+        with marked(getattr(item.config, "cache", None), item.nodeid) as why_isolated:
+            yield ActiveItem(item, configuration, progress, why_isolated, replayed)
     finally:
         progress.close()
-        marker.end()
 
 
 def _shipped_by(item: pytest.Item, settings: Settings) -> Path:
@@ -208,13 +191,14 @@ def _name_of(config: pytest.Config) -> str:
     return str(getattr(config, "workerinput", {}).get("testrunuid", own))
 
 
-def _cache(config: pytest.Config) -> pytest.Cache | None:
-    """Return pytest's cache, which ``-p no:cacheprovider`` takes away."""
-    return getattr(config, "cache", None)
+# -- calls of earlier runs -------------------------------------------------------------------------
 
 
 class CacheCorpus(Corpus):
-    """Calls in pytest's cache, so that the next run replays them first."""
+    """Calls in pytest's cache, so that the next run replays them first.
+
+    ``cache`` is None with ``-p no:cacheprovider``.
+    """
 
     def __init__(self, cache: pytest.Cache | None, nodeid: str) -> None:
         super().__init__()
@@ -239,6 +223,100 @@ class CacheCorpus(Corpus):
         return f"torchexport/{'branches' if shared else self._name}-{key}"
 
 
+def stored_failures(config: pytest.Config, given: str) -> Stored:
+    """Return the failures below a path, of which ``--torchexport-replay`` runs the tests again.
+
+    Beside ``--lf`` for failures of another machine: a job of CI keeps ``.torchexport``, and its
+    calls and seeds come from there. Raises UsageError that names the flag and the path.
+    """
+    place = Path(config.invocation_params.dir, given)
+    if not place.is_dir():
+        wrong = f"{given} is a file" if place.exists() else f"there is no {given}"
+    else:
+        wrong = f"no {MARK} lies in {given}"
+    stored: dict[str, list[Verdict]] = {}
+    for path in sorted(place.rglob(MARK)):
+        if any(part.startswith(HALF) for part in path.parts):
+            continue
+        try:
+            (item,) = json.read(path.read_text(encoding="utf-8")).items
+            (verdict,) = item.verdicts
+        except (OSError, ValueError) as error:
+            raise pytest.UsageError(
+                f"{REPLAY}: cannot read {path}: {error}. Next step: run the test again, which "
+                "writes its files anew."
+            ) from None
+        if not item.nodeid:
+            raise pytest.UsageError(
+                f"{REPLAY}: {path.parent} was written by check_export without pytest. "
+                f"Next step: python {path.with_name('reproduce.py')}"
+            )
+        stored.setdefault(item.nodeid, []).append(verdict)
+    if not stored:
+        raise pytest.UsageError(
+            f"{REPLAY}: {wrong}. Legal: {KEPT}, or the directory of one failure in it, which a "
+            "failed test writes."
+        )
+    return stored
+
+
+# -- the mark of an item that runs -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def marked(cache: pytest.Cache | None, nodeid: str) -> Iterator[str]:
+    """Mark an item as running; yield why it is to be isolated, or nothing.
+
+    A crash in a call that was not tried in the clean process ends pytest, and must not do so twice.
+    A pass in another process proves nothing about this one, so the mark stays until
+    ``--cache-clear``. It is a file in pytest's cache, locked so that other sessions see that the
+    item runs. Without a cache there is none.
+    """
+    why, mark = "", None
+    if cache is not None:
+        with contextlib.suppress(OSError):  # the cache may be read-only
+            file = cache.mkdir("torchexport-running") / f"{zlib.crc32(nodeid.encode()):08x}"
+            with contextlib.suppress(OSError, ValueError), file.open("r+") as earlier:
+                # An item that another session runs now has not died.
+                why = (earlier.read() or RUN_ENDED) if _locked(earlier) else ""
+            mark = file.open("w")
+            when = dt.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            mark.write(f"{RUN_ENDED} ({when}, process {os.getpid()})")
+            mark.flush()
+            _locked(mark)
+
+    def end() -> None:
+        if mark is not None:
+            with contextlib.suppress(OSError):
+                if why:
+                    file.write_text(why)
+                else:
+                    file.unlink(missing_ok=True)
+            mark.close()
+
+    try:
+        with before_termination(end):
+            yield why
+    finally:
+        end()
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock the file until it is closed or this process ends; False if another process has it.
+
+    A process id would not do: in a container the next session may have the same one.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows two sessions at once are merely careful
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 # -- the directory for the files of failures: nothing for git, nothing old -------------------------
 
 
@@ -250,7 +328,7 @@ def kept_in(root: Path, nodeid: str) -> Path:
 def directory_name(nodeid: str) -> str:
     """Return a name for a test's directory, which no other test has."""
     name = re.sub(r"[^\w.-]+", "-", nodeid).strip("-")
-    short = name.encode()[:MAX_NAME].decode(errors="ignore")
+    short = name.encode()[:120].decode(errors="ignore")  # file systems take names of 255 bytes
     # A checksum tells apart names that differ only in other characters, or only at their ends.
     plain = re.fullmatch(r"[\w./]*(::\w+)*(\[[\w-]*\])?", nodeid)
     checksum = "" if plain and short == name else f"-{zlib.crc32(nodeid.encode()):08x}"
@@ -269,37 +347,29 @@ def retained(config: pytest.Config) -> int:
 def tidy(directory: Path, run: str, count: int) -> None:
     """Note that an item's directory is of this run, and remove those of runs before the last ones.
 
-    A directory has a mark when it is whole. Nothing else is removed: it
-    may be a person's. Other processes may do the same, and what cannot be written or removed stays.
+    A directory has a mark when it is whole. Nothing else is removed: it may be a person's. Other
+    processes may do the same, and what cannot be written or removed stays.
     """
+    places: dict[Path, tuple[str, float]] = {}  # the run of each, and when it was written
     with contextlib.suppress(OSError):
         # As pytest does for its cache: the files are for a person, not for the repository.
         (directory.parent / ".gitignore").write_text("*\n")
         (directory / RUN).write_text(run)
-        for old in _of_older_runs(directory.parent, count):
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _of_older_runs(directory: Path, count: int) -> Iterator[Path]:
-    places: dict[Path, tuple[str, float]] = {}
-    for place in directory.iterdir():
-        with contextlib.suppress(OSError):
-            if not place.is_symlink() and _is_ours(place):
-                note = place / RUN
-                run = note.read_text() if note.is_file() else ""
-                places[place] = run, place.stat().st_mtime
+        for place in directory.parent.iterdir():
+            with contextlib.suppress(OSError):
+                # A unittest method's has a directory for each target.
+                marks = (place / MARK, *place.glob(f"*/{MARK}"))
+                whole = any(mark.is_file() for mark in marks)
+                if not place.is_symlink() and (whole or place.name.startswith(HALF)):
+                    note = place / RUN
+                    of_run = note.read_text() if note.is_file() else ""
+                    places[place] = of_run, place.stat().st_mtime
     ends: dict[str, float] = {}
-    for run, written in places.values():
-        ends[run] = max(written, ends.get(run, 0.0)) if run else 0.0
+    for of_run, written in places.values():
+        ends[of_run] = max(written, ends.get(of_run, 0.0)) if of_run else 0.0
     kept = sorted(ends, key=ends.__getitem__, reverse=True)[:count]
-    oldest = min((ends[run] for run in kept), default=0.0)
-    for place, (run, written) in places.items():
+    oldest = min((ends[of_run] for of_run in kept), default=0.0)
+    for place, (of_run, written) in places.items():
         # Without a run, a process has not yet written all, or was killed meanwhile.
-        if run not in kept if run else written < oldest:
-            yield place
-
-
-def _is_ours(place: Path) -> bool:
-    """Return True for an item's directory; a unittest method's has one for each target."""
-    marks = (place / MARK, *place.glob(f"*/{MARK}"))
-    return place.name.startswith(HALF) or any(mark.is_file() for mark in marks)
+        if of_run not in kept if of_run else written < oldest:
+            shutil.rmtree(place, ignore_errors=True)

@@ -8,7 +8,6 @@ among the running functions.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 import threading
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,8 +47,7 @@ _NOT_SHIPPED = (
 )
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """A method that the test called, of which only a module inside is checked: ``net.encode``."""
 
     name: str
@@ -92,8 +90,8 @@ class CallRecorder:
     """A context manager around a test body that records its module calls.
 
     ``body`` is the test's function, ``wanted`` returns False for a module whose calls are not to be
-    copied. ``recordings``: the modules and their calls. ``left_out``: how many calls were not.
-    ``uncopied``: the classes of the modules that were called with tensors that cannot be copied.
+    copied. ``recordings``: the modules and their calls. ``uncopied``: the classes of the modules
+    that were called with tensors that cannot be copied.
     """
 
     def __init__(
@@ -108,7 +106,6 @@ class CallRecorder:
         self._copies: dict[Any, tuple[torch.nn.Module, Any, SpecError | None]] = {}
         self._local = threading.local()
         self._stack = ExitStack()
-        self.left_out = 0
         self.uncopied: dict[str, None] = {}
 
     @property
@@ -162,7 +159,8 @@ class CallRecorder:
             self._by_key.setdefault(key, Recording(outer, SpecError(CALLS_FORWARD)))
         else:
             try:
-                if _is_transformed(module):
+                # Parameters that were computed for functional_call are none of the user's model.
+                if is_transforming() or not all(each.is_leaf for each in module.parameters()):
                     raise ValueError("tensors inside a transform cannot be copied")
                 key = self._key(module, call)
                 if key is None:
@@ -170,7 +168,6 @@ class CallRecorder:
                 with outside_inference_mode():
                     copied = call.clone()
             except Exception:
-                self.left_out += 1
                 self.uncopied[type(module).__name__] = None
                 return None, None
         recording = self._by_key[key]
@@ -190,7 +187,6 @@ class CallRecorder:
         key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
         if key not in self._by_key:
             if len(self._by_key) >= MAX_SUBJECTS:
-                self.left_out += 1
                 return None
             if identity not in self._copies:
                 copied, problem = own, None
@@ -203,14 +199,6 @@ class CallRecorder:
             _, copied, problem = self._copies[identity]
             self._by_key[key] = Recording(copied, problem, wrappers)
         return key
-
-
-def _is_transformed(module: torch.nn.Module) -> bool:
-    """Return True within grad or vmap, or if functional_call gave the module computed parameters.
-
-    These are no parameters of the user's model, and they cannot be copied.
-    """
-    return is_transforming() or not all(tensor.is_leaf for tensor in module.parameters())
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:
@@ -239,27 +227,16 @@ def _forward_called_itself(frame: FrameType) -> torch.nn.Module | None:
 
 
 def _caller_of(called: torch.nn.Module, frame: FrameType) -> Caller | None:
-    """Return the outermost method of another module around a call of a module; None if none is.
-
-    A forward that an instance was given, as a function or partial, does not have it in front.
-    """
+    """Return the outermost method of another module around a call of a module; None if none is."""
     caller = None
     for each, module in _running(frame):
         code = each.f_code
-        if not is_users(code.co_filename):
-            continue
-        place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
-        for other in each.f_locals.values():
-            own = vars(other).get("forward") if isinstance(other, torch.nn.Module) else None
-            while isinstance(own, functools.partial):
-                own = own.func
-            if own is not None and getattr(_inside_decorators(own), "__code__", None) is code:
-                caller = Caller(f"{type(other).__name__}.forward", place)
-        if module is None or module is called or code.co_name in ("__init__", "forward"):
-            continue
-        method = _inside_decorators(getattr(type(module), code.co_name, None))
-        if method is not None and method.__code__ is code:
-            caller = Caller(f"{type(module).__name__}.{code.co_name}", place)
+        is_other = module is not None and module is not called and is_users(code.co_filename)
+        if is_other and code.co_name not in ("__init__", "forward"):
+            method = _inside_decorators(getattr(type(module), code.co_name, None))
+            if method is not None and method.__code__ is code:
+                place = f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+                caller = Caller(f"{type(module).__name__}.{code.co_name}", place)
     return caller
 
 

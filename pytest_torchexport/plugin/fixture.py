@@ -21,6 +21,7 @@ from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST
 from pytest_torchexport.outcomes.subject import without
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
+from pytest_torchexport.plugin.items import MARKER
 from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
 from pytest_torchexport.results.text import failure_texts
 from pytest_torchexport.results.verdict import Recorded, Verdict, why_skipped
@@ -129,8 +130,9 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
         verdicts = [
             dataclasses.replace(verdict, cautions=(*verdict.cautions, text)) for verdict in verdicts
         ] or [_unchecked(plan, names[0], text) for plan in plans]
+    is_own = any(mark.name == MARKER for mark in item.item.own_markers)
     # An inherited marker also reaches tests that call no module: that is no failure.
-    if not verdicts and (item.has_own_marker or plans[0].settings.strict):
+    if not verdicts and (is_own or plans[0].settings.strict):
         verdicts = [_unchecked(plan, "body", Ineffective(NO_MODULE)) for plan in plans]
     for verdict in verdicts:
         item.add(verdict)
@@ -186,9 +188,10 @@ def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:
     for verdict in verdicts:
         if verdict.status == "failed":
             by_class.setdefault(verdict.failure or "Failure", []).append(verdict)
+    whole = item.item.config.get_verbosity() > 0
     failures = [
         by_name(name)(
-            "\n\n".join(failure_texts(alike, item.nodeid, whole=item.is_verbose)),
+            "\n\n".join(failure_texts(alike, item.nodeid, whole=whole)),
             verdicts=tuple(alike),
         )
         for name, alike in by_class.items()

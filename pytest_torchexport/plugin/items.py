@@ -94,22 +94,18 @@ def variants(options: Options, configuration: Configuration) -> list[Variant]:
     if configuration.only_targets is not None:
         names = tuple(name for name in names if name in configuration.only_targets)
     only = configuration.only_devices
-    devices = options.devices or settings.devices or only or default_devices()
-    if only is not None:
-        devices = tuple(device for device in devices if device in only)
+    devices = options.devices or settings.devices or only
+    if not devices:
+        import torch
+
+        # Not is_available: it initializes the driver, which no fork of this process could use then.
+        devices = ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
     return [
         Variant(name, device, named or bool(configuration.only_targets), options)
         for name in names
         for device in devices
+        if only is None or device in only
     ]
-
-
-def default_devices() -> tuple[str, ...]:
-    """Return cpu, and cuda if torch has one. Imports torch."""
-    import torch
-
-    # Not is_available: it initializes the driver, which no fork of this process could use then.
-    return ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
 
 
 def parameters(of_test: Sequence[Variant]) -> list[Any]:
@@ -124,16 +120,6 @@ def parameters(of_test: Sequence[Variant]) -> list[Any]:
         ]
         values.append(pytest.param(variant, id=variant.id, marks=marks))
     return values
-
-
-def select_shard(config: pytest.Config, items: list[pytest.Item], part: int, parts: int) -> None:
-    """Keep the items of every ``parts``-th test, from the one of number ``part``, counted from 1.
-
-    The tests are sorted by name, so that their order in this run does not count. The items of a
-    test, one per target and device, stay together.
-    """
-    tests = sorted({name_of_test(item) for item in items})
-    keep_only(config, items, set(tests[part - 1 :: parts]), name_of_test)
 
 
 def keep_only(

@@ -6,10 +6,8 @@ too. Each process compares its own items. Under xdist only the controller writes
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any
 import pytest
 
 from pytest_torchexport.config.settings import KNOWN_DIRECTORY
+from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.results.changes import (
     entry_of,
@@ -45,10 +44,6 @@ KEYS = (*REQUIRED[:-1], "at", "reason", "owner", "since", "until", "when")
 DATES = ("since", "until")
 
 
-class KnownFilesError(Exception):
-    """A file of known failures cannot be read. Its text names the file and the next step."""
-
-
 class KnownFailures:
     """The known failures of a run. Raises UsageError for a file that is wrong."""
 
@@ -65,10 +60,7 @@ class KnownFailures:
         self._written: list[str] = []
         # Why ``end`` could not write; an error once the summary is printed.
         self.problem = ""
-        try:
-            self._known = read(self._directory)
-        except KnownFilesError as error:
-            raise pytest.UsageError(f"known failures: {error}") from None
+        self._known = read(self._directory)
 
     def judge(
         self, report: pytest.TestReport, verdicts: Sequence[Verdict], *, ours: bool
@@ -85,10 +77,7 @@ class KnownFailures:
         if report.passed:  # a test may expect a failure itself
             matches = [match for match in matches if match.status == "fixed"]
         if self._mode == "create" and self._accepts:
-            matches = [
-                KnownMatch("created", now=self._entry(match)) if _may_become_known(match) else match
-                for match in matches
-            ]
+            matches = [self._created(match) for match in matches]
         fixed = [match for match in matches if match.status == "fixed"]
         if self._mode == "tighten" and self._accepts:
             fixed = []
@@ -108,8 +97,12 @@ class KnownFailures:
             report.longrepr = "\n".join([str(report.longrepr or ""), *lines])
         return matches
 
-    def _entry(self, match: KnownMatch) -> KnownFailure:
-        return dataclasses.replace(match.now, reason=self._reason, since=self._today)
+    def _created(self, match: KnownMatch) -> KnownMatch:
+        """Accept a new failure; an error of the plugin itself cannot be accepted."""
+        if match.status != "new" or match.now.failure == Failure.__name__:
+            return match
+        entry = dataclasses.replace(match.now, reason=self._reason, since=self._today)
+        return KnownMatch("created", now=entry)
 
     def end(self, results: Sequence[ItemResult]) -> None:
         """Add what is new, or remove what is fixed, as asked. Nothing else is touched."""
@@ -119,18 +112,15 @@ class KnownFailures:
         added: list[KnownFailure] = []
         removed: list[KnownFailure] = []
         if self._mode == "create":
-            added = [
-                self._entry(match)
-                for match in matches
-                if match.status == "created" or _may_become_known(match)
-            ]
+            created = map(self._created, matches)
+            added = [match.now for match in created if match.status == "created"]
         else:  # an item that runs twice may fail once
             occur = {match.known for match in matches if match.status == "known"}
             fixed = [match.now for match in matches if match.status == "fixed"]
             removed = [entry for entry in fixed if entry not in occur]
         try:
             self._written = change(self._directory, added=added, removed=removed)
-        except (KnownFilesError, OSError) as error:
+        except (pytest.UsageError, OSError) as error:
             self.problem = f"known failures: nothing is written: {error}"
 
     def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
@@ -150,11 +140,6 @@ class KnownFailures:
             yield f"written, to be committed: {', '.join(self._written)}"
 
 
-def _may_become_known(match: KnownMatch) -> bool:
-    """Return True for a new failure; an error of the plugin itself cannot be accepted."""
-    return match.status == "new" and match.now.failure != Failure.__name__
-
-
 # -- comparing -------------------------------------------------------------------------------------
 
 
@@ -166,18 +151,16 @@ def compared(
     ``known``: the entries with their files. ``today``: an ISO date.
     """
     matches = []
-    subjects: dict[tuple[str, ...], list[str]] = {}
+    statuses: dict[tuple[str, ...], set[str]] = {}
     for verdict in verdicts:
         now = entry_of(verdict, nodeid)
-        subjects.setdefault(_subject(now), []).append(verdict.status)
+        statuses.setdefault(_subject(now), set()).add(verdict.status)
         if verdict.status == "failed":
-            others = [entry for entry in known if _subject(entry) == _subject(now)]
-            matches.append(_match(now, others, known, today))
-    passed = {subject for subject, statuses in subjects.items() if {*statuses} == {"passed"}}
+            matches.append(_match(now, known, today))
     return matches + [
         KnownMatch("fixed", now=entry, known=entry, file=file)
         for entry, file in known.items()
-        if _subject(entry) in passed and not _unmet(entry)
+        if statuses.get(_subject(entry)) == {"passed"} and not _unmet(entry)
     ]
 
 
@@ -185,16 +168,12 @@ def _subject(entry: KnownFailure) -> tuple[str, ...]:
     return (entry.test, entry.target, entry.device, entry.subject)
 
 
-def _match(
-    now: KnownFailure,
-    others: Iterable[KnownFailure],
-    file_of: Mapping[KnownFailure, str],
-    today: str,
-) -> KnownMatch:
-    """Return the match of a failure with the entries of its subject: the best one."""
+def _match(now: KnownFailure, known: Mapping[KnownFailure, str], today: str) -> KnownMatch:
+    """Return the best match of a failure with the entries of its subject."""
     best = KnownMatch("new", now=now)
-    for entry in others:
-        file = file_of[entry]
+    of_subject = [entry for entry in known if _subject(entry) == _subject(now)]
+    # An entry that has lapsed says more than one of another failure.
+    for entry in sorted(of_subject, key=lambda entry: not is_same(entry, now)):
         if not is_same(entry, now):
             why = f"another failure is known: {entry}"
         elif entry.until and entry.until < today:
@@ -202,10 +181,9 @@ def _match(
         else:
             why = _unmet(entry)
         if not why:
-            return KnownMatch("known", now=now, known=entry, file=file)
-        # An entry that has lapsed says more than one of another failure.
-        if best.known is None or (is_same(entry, now) and not is_same(best.known, now)):
-            best = KnownMatch("new", now=now, known=entry, file=file, why=why)
+            return KnownMatch("known", now=now, known=entry, file=known[entry])
+        if best.known is None:
+            best = KnownMatch("new", now=now, known=entry, file=known[entry], why=why)
     return best
 
 
@@ -236,7 +214,7 @@ def _holds(requirement: str) -> bool:
 def read(directory: Path) -> dict[KnownFailure, str]:
     """Return the entries of all files, with the file's path as one types it.
 
-    Raises KnownFilesError for the first file that is not right in every point.
+    Raises UsageError for the first file that is not right in every point.
     """
     return {
         entry: short_path(str(path))
@@ -250,45 +228,27 @@ def change(
 ) -> list[str]:
     """Add and remove entries; return the files that were written or removed.
 
-    An entry that is added replaces one of the same failure. The files are read again first, under a
-    lock, so that what another process has written stays. Raises KnownFilesError, and changes
-    nothing, if a file is wrong by now; OSError.
+    An entry that is added replaces one of the same failure. The files are read again first: a
+    person may have edited them meanwhile. Raises UsageError, and changes nothing, if a file is
+    wrong by now; OSError.
     """
     added, out = list(added), {entry.identity for entry in [*removed, *added]}
     if not out:
         return []
-    directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
-        before = {path: _entries(path) for path in sorted(directory.rglob("*.toml"))}
-        after = {
-            path: [entry for entry in entries if entry.identity not in out]
-            for path, entries in before.items()
-        }
-        for entry in {entry.identity: entry for entry in added}.values():
-            after.setdefault(directory / file_of(entry.test), []).append(entry)
-        changed = [path for path in after if after[path] != before.get(path)]
-        for path in changed:
-            if after[path]:
-                write(path, render(after[path]))
-            else:
-                path.unlink(missing_ok=True)
+    before = {path: _entries(path) for path in sorted(directory.rglob("*.toml"))}
+    after = {
+        path: [entry for entry in entries if entry.identity not in out]
+        for path, entries in before.items()
+    }
+    for entry in {entry.identity: entry for entry in added}.values():
+        after.setdefault(directory / file_of(entry.test), []).append(entry)
+    changed = [path for path in after if after[path] != before.get(path)]
+    for path in changed:
+        if after[path]:
+            write(path, render(after[path]))
+        else:
+            path.unlink(missing_ok=True)
     return [short_path(str(path)) for path in changed]
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Wait until no other process changes the directory."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def file_of(test: str) -> str:
@@ -311,27 +271,25 @@ def render(entries: Iterable[KnownFailure]) -> str:
 
 
 def _entries(path: Path) -> list[KnownFailure]:
-    shown = short_path(str(path))
+    shown = f"known failures: {short_path(str(path))}"
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:  # another run has just removed its last entry
-        return []
     except (OSError, ValueError) as error:
-        raise KnownFilesError(f"{shown}: {error}; mend it, or restore it with git") from None
+        raise pytest.UsageError(f"{shown}: {error}; mend it, or restore it with git") from None
     if document.get("version") != VERSION:
-        raise KnownFilesError(
+        raise pytest.UsageError(
             f"{shown}: its version is {document.get('version')!r}, this pytest-torchexport reads "
             f"{VERSION}; install the one that has written it, or restore the file with git"
         )
     tables = document.get("failure", [])
     if set(document) - {"version", "failure"} or not isinstance(tables, list):
-        raise KnownFilesError(f"{shown}: it is to have a version and tables [[failure]] alone")
+        raise pytest.UsageError(f"{shown}: it is to have a version and tables [[failure]] alone")
     entries = []
     for number, table in enumerate(tables, 1):
         try:
             entries.append(_entry(table))
         except ValueError as error:
-            raise KnownFilesError(f"{shown}: entry {number}: {error}; mend it") from None
+            raise pytest.UsageError(f"{shown}: entry {number}: {error}; mend it") from None
     return entries
 
 
@@ -357,17 +315,12 @@ def _entry(table: Any) -> KnownFailure:
 def _value(key: str, value: Any) -> Any:
     """Return a value as the entry holds it. Raises ValueError for a wrong key or type."""
     if key not in KEYS:
-        near = difflib.get_close_matches(key, KEYS, n=1)
-        raise ValueError(f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(f"unknown key {key!r}.{nearest(key, KEYS)}")
     if key in DATES:
         if not isinstance(value, dt.date) or isinstance(value, dt.datetime):
             raise ValueError(f"{key!r} is no date; write it like 2030-12-31, without quotes")
         return value.isoformat()
-    if key == "when":
-        texts = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, str) for each in texts):
-            raise ValueError("'when' is no list of texts")
-        return tuple(texts)
-    if not isinstance(value, str):
+    texts = value if key == "when" and isinstance(value, list) else [value]
+    if not all(isinstance(each, str) for each in texts):
         raise ValueError(f"{key!r} is no text")
-    return value
+    return tuple(texts) if key == "when" else value

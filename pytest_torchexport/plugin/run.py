@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import os
 import sys
 import time
@@ -27,19 +29,20 @@ from pytest_torchexport.plugin.items import (
     VERDICTS,
     Variant,
     is_marked,
+    keep_only,
+    name_of_test,
     options_of,
     parameters,
-    select_shard,
     variant_of,
     variants,
 )
 from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key
 
 if TYPE_CHECKING:
-    from pytest_torchexport.plugin.capture import CallRecorder
+    from pytest_torchexport.plugin.active_item import Stored
     from pytest_torchexport.plugin.fixture import TorchExport
     from pytest_torchexport.plugin.known import KnownFailures
-    from pytest_torchexport.plugin.replay import Replay
+    from pytest_torchexport.results.failures import Failure
     from pytest_torchexport.results.verdict import ItemResult, KnownMatch
 
 # While items run, the reports are written again only after so many times the time that it took. A
@@ -64,12 +67,13 @@ class Run:
         self.configuration = configuration
         self.results: list[ItemResult] = []
         self._running: dict[str, ItemResult] = {}
-        self.replay: Replay | None = None
+        # The failures of --torchexport-replay; None without it.
+        self._replayed: Stored | None = None
         given = config.getoption("--torchexport-replay")
         if given is not None:
-            from pytest_torchexport.plugin.replay import Replay
+            from pytest_torchexport.plugin.active_item import stored_failures
 
-            self.replay = Replay(config, given)
+            self._replayed = stored_failures(config, given)
         if configuration.surveyed is not None:
             from pytest_torchexport.plugin.survey import PLUGIN, Survey
 
@@ -129,15 +133,20 @@ class Run:
                     f"{item.nodeid}: a torchexport marker inside pytest.param(marks=...) comes too "
                     "late to make items; put it on the test function"
                 )
-        if self.replay is not None:
-            self.replay.select(self.config, items)
+        if self._replayed is not None:
+            keep_only(self.config, items, self._replayed, lambda item: item.nodeid)
 
     @pytest.hookimpl(specname="pytest_collection_modifyitems", trylast=True)
     def pytest_torchexport_shard(self, items: list[pytest.Item]) -> None:
-        """Keep the tests of this shard, of those that -m, -k and others have left."""
+        """Keep every N-th test from the K-th, of those that -m, -k and others have left.
+
+        They are sorted by name, so that their order in this run does not count. The items of a
+        test, one per target and device, stay together.
+        """
         part, parts = map(int, self.configuration.settings.shard.split("/"))
         if parts > 1:
-            select_shard(self.config, items, part, parts)
+            tests = sorted({name_of_test(item) for item in items})
+            keep_only(self.config, items, {*tests[part - 1 :: parts]}, name_of_test)
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -147,7 +156,7 @@ class Run:
         from pytest_torchexport.plugin.fixture import TorchExport
 
         self._has_checked = True
-        with active(item, self.configuration, self.replay) as active_item:
+        with active(item, self.configuration, self._replayed) as active_item:
             yield TorchExport(active_item.plan(variant), active_item)
 
     @pytest.hookimpl(wrapper=True)
@@ -156,12 +165,8 @@ class Run:
         variant = variant_of(pyfuncitem)
         if variant is None or FIXTURE in pyfuncitem.funcargs:
             return (yield)
-        from pytest_torchexport.plugin.capture import CallRecorder
-
-        with CallRecorder(pyfuncitem.obj) as recorder:
-            result = yield
-        self._check(pyfuncitem, recorder, [variant])
-        return result
+        with self._recorded(pyfuncitem, [variant]):
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -172,7 +177,7 @@ class Run:
         item.stash[VERDICTS] = []  # an item may be run again
         variant, of_method = variant_of(item), self._of_method(item)
         if of_method and isinstance(item, pytest.Function):
-            item.obj = self._wrapped(item, item.obj, of_method)
+            item.obj = self._wrapped(item, of_method)
         try:
             return (yield)
         finally:
@@ -187,39 +192,33 @@ class Run:
         options = options_of(item)
         return variants(options, self.configuration) if options is not None else []
 
-    def _wrapped(
-        self, item: pytest.Function, body: Callable[..., Any], of_method: Sequence[Variant]
-    ) -> Callable[..., Any]:
-        import functools
-        import inspect
-
-        from pytest_torchexport.plugin.capture import CallRecorder
+    def _wrapped(self, item: pytest.Function, of_method: Sequence[Variant]) -> Callable[..., Any]:
+        body = item.obj
 
         @functools.wraps(body)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with CallRecorder(body) as recorder:
-                result = body(*args, **kwargs)
-            self._check(item, recorder, of_method)
-            return result
+            with self._recorded(item, of_method):
+                return body(*args, **kwargs)
 
         @functools.wraps(body)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with CallRecorder(body) as recorder:
-                result = await body(*args, **kwargs)
-            self._check(item, recorder, of_method)
-            return result
+            with self._recorded(item, of_method):
+                return await body(*args, **kwargs)
 
         return awaited if inspect.iscoroutinefunction(body) else wrapped
 
-    def _check(
-        self, item: pytest.Function, recorder: CallRecorder, checked_on: Sequence[Variant]
-    ) -> None:
+    @contextlib.contextmanager
+    def _recorded(self, item: pytest.Function, of_item: Sequence[Variant]) -> Iterator[None]:
+        """Record the modules that the body calls, then check them on all variants."""
         from pytest_torchexport.plugin.active_item import active
+        from pytest_torchexport.plugin.capture import CallRecorder
         from pytest_torchexport.plugin.fixture import check_recorded
 
+        with CallRecorder(item.obj) as recorder:
+            yield
         self._has_checked = True
-        with active(item, self.configuration, self.replay) as active_item:
-            plans = [active_item.plan(variant) for variant in checked_on]
+        with active(item, self.configuration, self._replayed) as active_item:
+            plans = [active_item.plan(variant) for variant in of_item]
             check_recorded(recorder, plans, active_item)
 
     # -- reporting ---------------------------------------------------------------------------------
@@ -234,9 +233,10 @@ class Run:
         if variant is None and not self._of_method(item):
             return report
         raised = call.excinfo.value if call.excinfo is not None else None
+        ours = failures_in(raised)
         verdicts = item.stash.get(VERDICTS, []) if call.when == "call" else []
         if call.when == "call" and raised is not None and report.outcome == "failed":
-            report.longrepr = failure_text_of(raised) or report.longrepr
+            report.longrepr = "\n\n".join(map(str, ours)) or report.longrepr
         from pytest_torchexport.results.plain import plain
         from pytest_torchexport.results.verdict import ItemResult, why_skipped
 
@@ -244,8 +244,8 @@ class Run:
         same = failure_key(report, verdicts, whole=of_body and call.when == "call")
         known: list[KnownMatch] = []
         if verdicts and self._known is not None:
-            ours = raised is not None and is_of_verdicts(raised)
-            known = self._known.judge(report, verdicts, ours=ours)
+            of_verdicts = bool(ours) and all(failure.verdicts for failure in ours)
+            known = self._known.judge(report, verdicts, ours=of_verdicts)
         result = ItemResult(
             report.nodeid,
             outcome="",  # known when the report is collected
@@ -276,23 +276,20 @@ class Run:
             self._known = KnownFailures(self.config, self.configuration)
         if self.config.option.collectonly:
             return
-        self._make_directory("ship")
-        self._make_directory("cache")
+        for name in ("ship", "cache"):
+            given = getattr(self.configuration.settings, name)
+            directory = Path(self.config.rootpath, given)
+            try:
+                if given:
+                    directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"torchexport_{name}: {given!r}: {error.strerror}"
+                ) from None
+            if given and not os.access(directory, os.W_OK):
+                raise pytest.UsageError(f"torchexport_{name}: {given!r} cannot be written")
         if self._reports_here():
             self._write_reports(complete=False)
-
-    def _make_directory(self, setting: str) -> None:
-        """Make the directory that a setting names; raise UsageError if nothing can be written."""
-        given = getattr(self.configuration.settings, setting)
-        if not given:
-            return
-        directory = Path(self.config.rootpath, given)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise pytest.UsageError(f"torchexport_{setting}: {given!r}: {error.strerror}") from None
-        if not os.access(directory, os.W_OK):
-            raise pytest.UsageError(f"torchexport_{setting}: {given!r} cannot be written")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
@@ -338,7 +335,15 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
         if not self.results or self.config.get_verbosity() < 0:
-            for line in self._quiet_lines():
+            # Lines that -q has too; those that are no warnings not with -qq.
+            quiet = list(self._known.quiet_lines()) if self._known is not None else []
+            if self.results and self.config.get_verbosity() == -1:
+                from pytest_torchexport.results.summary import unchanged_lines
+
+                quiet += unchanged_lines(
+                    self.results, cached=bool(self.configuration.settings.cache)
+                )
+            for line in quiet:
                 terminalreporter.write_line(line)
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
@@ -371,15 +376,6 @@ class Run:
         terminalreporter.section("torchexport")
         for line in lines:
             terminalreporter.write_line(line)
-
-    def _quiet_lines(self) -> Iterator[str]:
-        """Yield the lines that ``-q`` has too; those that are no warnings not with ``-qq``."""
-        if self._known is not None:
-            yield from self._known.quiet_lines()
-        if self.results and self.config.get_verbosity() == -1:
-            from pytest_torchexport.results.summary import unchanged_lines
-
-            yield from unchanged_lines(self.results, cached=bool(self.configuration.settings.cache))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
@@ -418,28 +414,22 @@ class Run:
         for name, path in self.configuration.settings.report:
             if path == reports.STDOUT and not is_last:
                 continue
-            place = Path(self.config.invocation_params.dir, path)
             try:
                 text = reports.rendered(name, results)
-                if path == reports.STDOUT:
-                    self._print(text)
+                terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+                if path != reports.STDOUT:
+                    write(Path(self.config.invocation_params.dir, path), text)
+                elif terminal is None:
+                    sys.stdout.write(text)
                 else:
-                    write(place, text)
+                    terminal.ensure_newline()
+                    terminal.write(text)
             except OSError as error:
                 errors.append(f"cannot write {path}: {error.strerror or error}")
             except reports.CannotRender as error:
                 errors.append(str(error))
         if errors:
             raise pytest.UsageError(f"--torchexport-report: {'; '.join(errors)}")
-
-    def _print(self, text: str) -> None:
-        """Print a report below pytest's own output."""
-        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None:
-            sys.stdout.write(text)
-            return
-        reporter.ensure_newline()
-        reporter.write(text)
 
 
 def is_unittest(item: pytest.Function) -> bool:
@@ -450,25 +440,14 @@ def is_unittest(item: pytest.Function) -> bool:
     return isinstance(cls, type) and issubclass(cls, unittest.TestCase)
 
 
-def failure_text_of(error: BaseException) -> str | None:
-    """Return the text of our failures; None if another exception is among them."""
-    from pytest_torchexport.results.failures import Failure
-
-    if isinstance(error, Failure):
-        return str(error)
-    if isinstance(error, ExceptionGroup):
-        texts = [failure_text_of(item) for item in error.exceptions]
-        return None if None in texts else "\n\n".join(filter(None, texts))
-    return None
-
-
-def is_of_verdicts(error: BaseException) -> bool:
-    """Return True if an exception is raised for verdicts, and for nothing else."""
+def failures_in(error: BaseException | None) -> list[Failure]:
+    """Return our failures in an exception; none if another exception is among them."""
     from pytest_torchexport.results.failures import Failure
 
     if isinstance(error, ExceptionGroup):
-        return all(map(is_of_verdicts, error.exceptions))
-    return isinstance(error, Failure) and bool(error.verdicts)
+        inside = [failures_in(each) for each in error.exceptions]
+        return [failure for failures in inside for failure in failures] if all(inside) else []
+    return [error] if isinstance(error, Failure) else []
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -30,8 +30,6 @@ MAX_EXAMPLES = 10
 # Seconds for all classes, as long as somebody waits for a report; for one class on all targets, as
 # many as let 18 slow ones have their turn. An interrupt ends it with what is known so far.
 SECONDS, SECONDS_EACH = 1800.0, 100.0
-# With less time, no target is tried.
-LEAST_SECONDS = 1.0
 # Of the reason of one cell, so many characters.
 MAX_REASON = 200
 
@@ -167,7 +165,7 @@ class Survey:
         verdict = None
         for recording in each.recordings:
             left = until - time.monotonic()
-            if left < LEAST_SECONDS:
+            if left <= 0:
                 return None
             plan = Plan(
                 target=target,

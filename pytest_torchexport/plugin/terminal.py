@@ -132,9 +132,8 @@ class SameFailures:
 
 # -- progress --------------------------------------------------------------------------------------
 
-# No progress is shown for an item that is quicker: most are.
-QUIET_SECONDS = 2.0
-REFRESH_SECONDS = 0.2
+# The words come and change after so long: most items are quicker, and show none.
+REFRESH_SECONDS = 1.0
 # The words stand behind pytest's own line and must fit there.
 MAX_WORDS = 40
 SAVE, RESTORE, ERASE = "\x1b7", "\x1b8", "\x1b[K"
@@ -157,8 +156,7 @@ class Progress:
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         """Report a stage; cheap enough to call for every drawn example."""
         now = time.monotonic()
-        is_early = now - self._start < QUIET_SECONDS or now - self._last < REFRESH_SECONDS
-        if not self._wanted or is_early:
+        if not self._wanted or now - self._last < REFRESH_SECONDS:
             return
         self._last = now
         count = f" {done}/{total}" if total else ""

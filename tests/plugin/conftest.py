@@ -38,7 +38,8 @@ def suite(pytester):
     def write(body, *, fakes=True, **ini):
         if fakes:
             pytester.makeconftest(FAKES)
-        lines = "\n".join(f"{name} = {value}" for name, value in ini.items())
+        ini = {"torchexport_max_examples": 5} | ini
+        lines = "\n".join(f"{name} = {value}" for name, value in ini.items() if value is not None)
         pytester.makeini(f"[pytest]\n{lines}\n")
         head = "import pytest, torch\nfrom torch import nn\n"
         head += "from conftest import Net\n" if fakes else ""

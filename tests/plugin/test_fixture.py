@@ -8,17 +8,17 @@ FIXTURE = """
 import pytest_torchexport
 from pytest_torchexport import ExportRefused, OutputsDiffer, SpecError, Verdict
 
-@pytest.mark.torchexport('mirror', 'trace')
+@pytest.mark.torchexport('mirror')
 def test_check_returns_a_verdict(torchexport, x):
     verdict = torchexport.check(Net(), x)
     assert isinstance(verdict, Verdict)
     assert verdict.status == 'passed'
     assert (verdict.target, verdict.device) == (torchexport.target, torchexport.device)
-    assert torchexport.target in ('mirror', 'trace')
+    assert torchexport.target == 'mirror'
     assert torchexport.device == 'cpu'
     assert verdict.subject == 'Net'
     assert verdict.calls['example'] == 1
-    assert verdict.calls['drawn'] > 10
+    assert verdict.calls['drawn'] == 5
     assert set(verdict.reached['batch']) == {1, 2, 3, 4}
 
 @pytest.mark.torchexport('liar')
@@ -30,7 +30,7 @@ def test_check_raises_its_failure(torchexport, x):
     assert verdict.call.startswith('x=float32[1, 3] zeros')
     assert [(s.dim, s.failing) for s in verdict.diagnosis.sizes] == [('batch', (1,))]
 
-@pytest.mark.torchexport('trace', 'mirror')
+@pytest.mark.torchexport('trace')
 def test_export_gives_the_artifact(torchexport, x):
     net = Net()
     artifact = torchexport.export(net, x)
@@ -68,7 +68,7 @@ def test_using_refuses_what_it_cannot_change(torchexport):
 def add(x, y):
     return x + y
 
-@pytest.mark.torchexport('mirror', 'trace', 'export')
+@pytest.mark.torchexport('mirror')
 def test_functions_and_keywords(torchexport, x):
     assert torchexport.check(add, x, y=x * 2).subject == 'add'
 
@@ -79,7 +79,7 @@ class Pair(nn.Module):
     def forward(self, x): return x
     def encode(self, x): return x @ self.weight
 
-@pytest.mark.torchexport('mirror', 'trace')
+@pytest.mark.torchexport('mirror')
 def test_bound_methods(torchexport, x):
     assert 'encode' in torchexport.check(Pair().encode, x).subject
 
@@ -128,11 +128,13 @@ def test_the_fixture_does_what_it_says(suite, run):
             for name in DEFAULTS
         ]
     )
-    result.assert_outcomes(passed=21 - len(missing), skipped=len(missing))
+    result.assert_outcomes(passed=16 - len(missing), skipped=len(missing))
 
 
 SEVERAL = """
-@pytest.mark.torchexport('liar', 'raiser', 'mirror')
+from pytest_torchexport import OutputsDiffer
+
+@pytest.mark.torchexport('raiser', 'mirror')
 def test_several(torchexport, x):
     torchexport.check(Net(), x)
     torchexport.check(Net(), x * 2)
@@ -145,57 +147,21 @@ def test_captured(x):
     Net()(x)
     Wide()(x)
     Wide()(x[:1])
+
+@pytest.mark.torchexport('trace')
+def test_file(torchexport, x, tmp_path):
+    net, path = Net(), tmp_path / 'net.pt'
+    torch.jit.trace(net, x).save(path)
+    assert torchexport.check_artifact(path, net, x).status == 'passed'
+    with pytest.raises(OutputsDiffer):
+        torchexport.check_artifact(lambda x: net(x) + 1, net, x)
 """
 
 
-def test_an_item_may_check_several_subjects(suite, run, text_of):
+def test_an_item_may_check_several_subjects_and_artifacts_of_others(suite, run, text_of):
     suite(SEVERAL)
     result = run()
-    result.assert_outcomes(passed=1, failed=3)
+    result.assert_outcomes(passed=2, failed=2)
     text = text_of(result)
     assert "subject  Net on liar-cpu: " in text
     assert "subject  Wide (all 2) on liar-cpu: " in text
-
-
-def test_check_artifact_judges_what_another_script_wrote(suite, run):
-    suite(
-        "from pytest_torchexport import OutputsDiffer\n"
-        "@pytest.mark.torchexport('trace')\n"
-        "def test_file(torchexport, x, tmp_path):\n"
-        "    net, path = Net(), tmp_path / 'net.pt'\n"
-        "    torch.jit.trace(net, x).save(path)\n"
-        "    assert torchexport.check_artifact(path, net, x).status == 'passed'\n"
-        "    with pytest.raises(OutputsDiffer):\n"
-        "        torchexport.check_artifact(lambda x: net(x) + 1, net, x)\n"
-    )
-    run().assert_outcomes(passed=1)
-
-
-def test_check_export_works_without_pytest(pytester):
-    pytester.makepyfile(
-        script=(
-            "import torch, pytest_torchexport as pt\n"
-            "class Net(torch.nn.Module):\n"
-            "    def forward(self, x):\n"
-            "        return x * x.shape[0] if torch.jit.is_tracing() else x * 2\n"
-            "verdict = pt.check_export(Net(), (torch.ones(2, 3),), target='trace', max_examples=5)\n"
-            "try:\n"
-            "    pt.raise_for_failure(verdict)\n"
-            "except pt.OutputsDiffer as failure:\n"
-            "    print(str(failure).splitlines()[0])\n"
-            "for bad in ({'target': 'onx'}, {'target': 'trace', 'dim': 1}):\n"
-            "    try:\n"
-            "        pt.check_export(Net(), (torch.ones(2, 3),), **bad)\n"
-            "    except (ValueError, pt.SpecError) as error:\n"
-            "        print(type(error).__name__, error)\n"
-        )
-    )
-    result = pytester.runpython("script.py")
-    result.stdout.fnmatch_lines(
-        [
-            "OutputsDiffer: *torch.jit.is_tracing() is True on trace*",
-            "ValueError 'onx' is not a target; legal: trace, script, export, onnx*",
-            "SpecError unknown argument 'dim'; legal:*",
-        ]
-    )
-    assert result.ret == 0

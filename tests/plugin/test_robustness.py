@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from slow import slow
 
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
 
 FORWARDS = """
-import random, warnings
-from pytest_torchexport import SpecError
-
-BEFORE = {}
+import random
 
 def world():
     return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
@@ -23,16 +19,6 @@ def nothing_changes():
     before = world()
     yield
     assert world() == before
-
-class Raises(nn.Module):
-    def forward(self, x):
-        raise ValueError('not today')
-
-@pytest.mark.torchexport('mirror')
-def test_raises(torchexport, x):
-    with pytest.raises(SpecError, match='eager raises on the example: ValueError: not today') as e:
-        torchexport.check(Raises(), x)
-    assert "raise ValueError('not today')" in str(e.value)
 
 class Prints(nn.Module):
     def forward(self, x):
@@ -57,15 +43,6 @@ def test_rude(torchexport, x):
     verdict = torchexport.check(Rude(), x)
     assert any('default dtype' in note for note in verdict.notes)
 
-class Nothing(nn.Module):
-    def forward(self, x):
-        return None
-
-@pytest.mark.torchexport('mirror')
-def test_nothing(torchexport, x):
-    with pytest.raises(SpecError, match='forward returns no tensor'):
-        torchexport.check(Nothing(), x)
-
 class Counts(nn.Module):
     def __init__(self):
         super().__init__()
@@ -82,35 +59,13 @@ def test_state_starts_afresh_for_every_call(torchexport, x):
     torchexport.check(net, x)
     assert (net.count.item(), net.calls) == (0, 0)
 
-class Fussy(nn.Module):
-    def forward(self, x):
-        if len(x) != 2:
-            raise ValueError('only two rows')
-        return x
-
-@pytest.mark.torchexport('mirror', dims={'batch': (1, 4)})
-def test_eager_refuses_what_was_declared(torchexport, x):
-    with pytest.raises(SpecError, match='eager raises inside the declared range: ValueError') as e:
-        torchexport.check(Fussy(), x)
-    assert 'batch: 1..4' in str(e.value)
-    assert 'only two rows' in str(e.value)
-
-class Warns(nn.Module):
-    def forward(self, x):
-        warnings.warn('deprecated thing')
-        return x
-
-@pytest.mark.torchexport('mirror')
-def test_warnings_are_in_the_verdict(torchexport, x):
-    assert any('deprecated thing' in text for text in torchexport.check(Warns(), x).warnings)
-
 """
 
 
 def test_forwards_that_misbehave_leave_no_trace(suite, run):
     suite(FORWARDS)
     result = run("-v")
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=4)
 
 
 def test_where_hardly_any_call_is_legal_the_item_fails(suite, run):
@@ -173,40 +128,6 @@ def test_a_healthy_module_passes_every_target_with_warnings_as_errors(pytester, 
     missing = [name for name in names.targets() if targets.get(name).unavailable("cpu")]
     result.assert_outcomes(passed=6 - len(missing), skipped=len(missing))
     assert result.ret == 0
-
-
-LOOP = """
-import torch.jit
-
-class Loop(nn.Module):
-    def forward(self, x):
-        if torch.jit.is_scripting():
-            n = 0
-            while n >= 0:
-                n = (n + 1) % 1000
-            return x + n
-        return x + 1
-
-@pytest.mark.torchexport('script', 'trace')
-def test_loop():
-    Loop()(torch.ones(2, 3))
-
-def test_after():
-    assert torch.ones(2).sum() == 2
-"""
-
-
-@slow
-@pytest.mark.parametrize("option", [(), ("-n", "1")], ids=["alone", "xdist"])
-def test_a_loop_that_never_ends_is_a_failure_and_the_run_goes_on(suite, run_apart, text_of, option):
-    suite(LOOP, fakes=False, torchexport_time_limit="5")
-    result = run_apart("-v", *option, timeout=90)
-    result.assert_outcomes(passed=2, failed=1)
-    text = text_of(result)
-    assert "ArtifactHung: " in text
-    assert "torchexport_time_limit" in text
-    assert result.ret == 1
-    assert "Fatal Python error" not in text
 
 
 def test_eager_that_never_ends_is_interrupted(suite, run):

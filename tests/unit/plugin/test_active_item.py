@@ -1,11 +1,17 @@
-"""plugin/active_item.py: the directories of items, and what is removed from among them."""
+"""plugin/active_item.py: the directories of items, what is removed from among them, and the mark of a running item."""
 
 import os
+import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pytest_torchexport.plugin.active_item import kept_in, retained, tidy
+from pytest_torchexport.plugin.active_item import kept_in, marked, retained, tidy
 from pytest_torchexport.results.json import HALF
 
 NAMES = [
@@ -52,13 +58,11 @@ def test_the_failures_of_the_last_runs_are_kept(tmp_path):
     left = {path.name for path in (tmp_path / ".torchexport").iterdir()}
     assert left == {"b", "c", "d", "e", f"{HALF}1", "of a person", "link", ".gitignore"}
     assert elsewhere.is_dir()
-    assert (tmp_path / ".torchexport" / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.parametrize(
     ("ini", "flags", "count"),
     [
-        ("", (), 3),
         ("tmp_path_retention_count = 5", (), 5),
         ("tmp_path_retention_policy = none", (), 0),
         ("", ("-p", "no:tmpdir"), 3),
@@ -67,3 +71,60 @@ def test_the_failures_of_the_last_runs_are_kept(tmp_path):
 def test_as_many_runs_are_kept_as_pytest_keeps_of_tmp_path(pytester, ini, flags, count):
     pytester.makeini(f"[pytest]\n{ini}\n")
     assert retained(pytester.parseconfig(*flags)) == count
+
+
+# -- the mark of an item that runs -----------------------------------------------------------------
+
+NODE = "test_it.py::test_net[trace-cpu]"
+ELSEWHERE = """
+import pathlib, sys, types
+from pytest_torchexport.plugin.active_item import marked
+
+with marked(types.SimpleNamespace(mkdir=lambda name: pathlib.Path(sys.argv[1])), sys.argv[2]):
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+def cache_in(directory):
+    """As much of pytest's cache as is asked for."""
+    return SimpleNamespace(mkdir=lambda _: directory)
+
+
+def why_isolated(directory, nodeid=NODE):
+    """Run the item in this session; return why it was isolated."""
+    with marked(cache_in(directory), nodeid) as why:
+        assert any(Path(directory).iterdir())
+    return why
+
+
+def test_an_item_that_ended_leaves_nothing(tmp_path):
+    assert not why_isolated(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="marks are not locked there")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_an_item_whose_session_is_gone_is_isolated_unless_somebody_cancelled_it(tmp_path, sent):
+    command = [sys.executable, "-c", ELSEWHERE, tmp_path, NODE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline().strip() == b"begun"
+        (mark,) = tmp_path.iterdir()
+        before = mark.read_bytes()
+        assert not why_isolated(tmp_path, f"{NODE}x")  # another item
+        with marked(cache_in(tmp_path), NODE) as why:  # it runs, and has not died
+            assert not why
+        mark.write_bytes(before)
+        other.send_signal(sent)
+        assert other.wait() == -sent
+    expected = rf"a run ended while the item ran \(20\d\d-\d\d-\d\d .*, process {other.pid}\)"
+    for _ in range(2):  # a pass in another process proves nothing
+        assert re.fullmatch(expected if sent == signal.SIGKILL else "", why_isolated(tmp_path))
+
+
+def test_a_cache_that_cannot_be_written_to_is_none():
+    def mkdir(name):
+        raise PermissionError(name)
+
+    with marked(SimpleNamespace(mkdir=mkdir), NODE) as why:
+        assert not why

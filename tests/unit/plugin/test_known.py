@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import pytest
 from known_entries import ENTRY, other
 
 from pytest_torchexport.plugin import known
-from pytest_torchexport.plugin.known import KnownFilesError, change, file_of, render
+from pytest_torchexport.plugin.known import change, file_of, render
 from pytest_torchexport.results.changes import entry_of, known_lines
 from pytest_torchexport.results.diagnosis import Diagnosis, Place
 from pytest_torchexport.results.reports import write
@@ -82,7 +79,7 @@ def test_a_failure_is_told_apart_by_the_best_name_of_its_place():
             assert statuses([entry(verdict)], another) == expected, (name, other_name)
 
 
-def test_numbers_paths_and_blanks_do_not_tell_failures_apart():
+def test_numbers_and_files_do_not_tell_failures_apart():
     moved = SourceLine("other.py", 30, "x.view(2)")
     assert statuses([entry(failed(at=LINE))], failed(at=moved)) == ["known"]
     message = dataclasses.replace(NAMES["a message"], reason="4 of /d/e/f\nmore")
@@ -189,9 +186,6 @@ def test_only_files_whose_entries_change_are_written_wherever_a_merge_has_put_an
     assert change(directory) == []
     again = dataclasses.replace(ENTRY, reason="again", until="")
     assert len(change(directory, added=[again])) == 2
-    assert sorted(entries(directory), key=str) == sorted(
-        [again, other(2, test="a.py::test")], key=str
-    )
     assert len(change(directory, removed=[ENTRY])) == 1
     assert (directory / "a/test.toml").read_text(encoding="utf-8") == by_hand
     assert [*directory.rglob("*.toml")] == [directory / "a/test.toml"]
@@ -215,16 +209,15 @@ reason = "why"
         ("version = 1", "version = 2", "its version is 2, this pytest-torchexport reads 1"),
         ("version = 1", "version = 1\nextra = 3", "it is to have a version and tables"),
         ('"onnx"', '"onnx', "(at line 4, column 15); mend it, or restore it with git"),
-        ("[[failure]]\n", "<<<<<<< ours\n[[failure]]\n", "(at line 2, column 1); mend it"),
         ("[[failure]]", "[failure]", "it is to have a version and tables [[failure]] alone"),
         ('reason = "why"\n', "", "entry 1: 'reason' is missing or empty; mend it"),
         ('"why"', "3", "entry 1: 'reason' is no text"),
-        ("reason =", "raeson =", "entry 1: unknown key 'raeson', did you mean 'reason'?"),
+        ("reason =", "raeson =", "entry 1: unknown key 'raeson'. Did you mean 'reason'?"),
         ('"OutputsDiffer"', '"Outputs"', "entry 1: 'failure': 'Outputs' is no failure class"),
         ('"OutputsDiffer"', '"Failure"', "entry 1: 'failure': an error of the plugin itself"),
         ('"why"', '"why"\nuntil = "soon"', "entry 1: 'until' is no date; write it like"),
         ('"why"', '"why"\nwhen = "soon!"', "entry 1: 'when': 'soon!' is no requirement"),
-        ('"why"', '"why"\nwhen = [1]', "entry 1: 'when' is no list of texts"),
+        ('"why"', '"why"\nwhen = [1]', "entry 1: 'when' is no text"),
         ('"why"', '"\udcff"', "can't decode byte"),
     ],
 )
@@ -235,28 +228,9 @@ def test_a_file_that_is_wrong_is_refused_and_stays(directory, old, new, message)
     wrong = TEXT.replace(old, new).encode("utf-8", "surrogateescape")
     path.write_bytes(wrong)
     for act in (lambda: known.read(directory), lambda: change(directory, added=[ENTRY])):
-        with pytest.raises(KnownFilesError) as found:
+        with pytest.raises(pytest.UsageError) as found:
             act()
         assert "a/test.toml: " in str(found.value)
         assert message in str(found.value)
     assert path.read_bytes() == wrong
     assert [*directory.rglob("*.toml")] == [path]
-
-
-def test_writers_at_the_same_time_lose_nothing(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from known_entries import other\n"
-        "from pytest_torchexport.plugin.known import change\n"
-        "for number in range(int(sys.argv[1]) * 10, int(sys.argv[1]) * 10 + 10):\n"
-        "    change(Path('known'), added=[other(number)])\n"
-    )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(number)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        for number in range(3)
-    ]
-    assert [process.wait() for process in running] == [0, 0, 0]
-    assert {each.subject for each in entries(tmp_path / "known")} == {f"Net{n}" for n in range(30)}

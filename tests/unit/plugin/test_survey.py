@@ -49,14 +49,6 @@ def test_a_parametrized_test_says_how_many_of_its_items_were_checked():
     assert list(survey_lines([one, other], TARGETS))[-1] == f"{marker} (items checked: 2 of 4)"
 
 
-def test_classes_with_one_reason_share_a_line():
-    skipped = [verdict("onnx", "skipped", reason="onnx does not take TorchScript")]
-    scripted = [surveyed(f"N{number}", "t.py::one", verdicts=skipped) for number in range(5)]
-    assert list(survey_lines(scripted, ("onnx",)))[-1] == (
-        "N0, N1, N2 and 2 more on onnx: skip: onnx does not take TorchScript"
-    )
-
-
 def test_a_survey_that_ended_early_or_found_nothing_says_so():
     assert list(survey_lines([], TARGETS)) == ["no test called a module"]
     first, *_ = survey_lines([GOOD], TARGETS, ended="interrupted after 1 of 2 classes")
