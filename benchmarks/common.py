@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,47 +116,6 @@ def found_of_counted(found: list[Record]) -> tuple[int, int]:
     """Return how many faults were found, and how many count."""
     counted = [record for record in found if record.get("counted")]
     return sum(record["found"] for record in counted), len(counted)
-
-
-# -- what a diagnosis names ------------------------------------------------------------------------
-
-RESULTS = ("right", "unknown", "wrong")
-
-
-def result(known: bool, right: bool) -> str:
-    """Return the word for what a report names, if anything."""
-    return "unknown" if not known else "right" if right else "wrong"
-
-
-def blame(
-    description: str | None,
-    judge: Callable[[int, int], list[Record]],
-    by: str,
-    groups: Sequence[str],
-    columns: Mapping[str, str],
-    each: int,
-) -> None:
-    """Judge faults of the networks asked for; print how often a diagnosis names what it has to.
-
-    ``judge`` returns the records of the network of a seed, of at most so many faults of each kind.
-    """
-    arguments = parser(description)
-    arguments.add_argument("--networks", type=int, default=12)
-    arguments.add_argument("--seed", type=int, default=0, help="the first network's")
-    arguments.add_argument("--each", type=int, default=each, help="faults of each kind per network")
-    given = arguments.parse_args()
-    seeds = range(given.seed, given.seed + given.networks)
-    counted = [r for r in records(judge, [(s, given.each) for s in seeds], given) if r["counted"]]
-    how = " / ".join(RESULTS)
-    rows: list[list[object]] = [[by, "counted", *(f"{title} {how}" for title in columns.values())]]
-    for group in (*groups, "all"):
-        own = [record for record in counted if group in (record[by], "all")]
-        cells = (
-            " / ".join(str(sum(record[key] == what for record in own)) for what in RESULTS)
-            for key in columns
-        )
-        rows.append([group, len(own), *cells])
-    print(f"{len(seeds)} networks from seed {given.seed}\n\n{table(*rows)}")
 
 
 # -- torch's exporters by hand ---------------------------------------------------------------------

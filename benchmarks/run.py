@@ -7,7 +7,6 @@ the machine's speed cancels out. Goals are printed and not asserted.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import os
 import resource
@@ -426,80 +425,11 @@ def search(runs: int) -> Iterator[Row]:
         yield f"search for thresholds / item, {len(MODELS)} models, {target}", figure, "<= 15 %"
 
 
-def localize(runs: int) -> Iterator[Row]:
-    """Time the search for the wrong operator of ResNet-18, less one run of each side."""
-    import blame_onnx
-    import torch
-    from real.models import stub_torchvision
-
-    from pytest_torchexport import check_export, register_target
-    from pytest_torchexport.diagnosis import diagnose, first_difference, onnx_nodes
-
-    stub_torchvision()
-    import torchvision
-
-    class Clipped(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            exported = torch.jit.is_tracing() or torch.compiler.is_compiling()
-            return x.clamp(0, 0.5) if exported else x.clamp(0)
-
-    def check(target: str, module: torch.nn.Module) -> None:
-        options = {"checks": ["parity"], "max_examples": 1, "shapes": {"x": "1 3 224 224"}}
-        check_export(module, (torch.randn(1, 3, 224, 224),), target=target, **options)
-
-    def timed(scene: object, known: object, examine: object, took: list[object]) -> object:
-        case, call = scene.case, scene.call
-        runner, subject = case.runner_of(case.artifact), case.reference.pristine.copy()
-        for _ in range(runs):
-            sides = (
-                seconds(lambda: subject.function(*call.args)),
-                seconds(lambda: runner.run(call, case.plan.seed)),
-            )
-            started = time.perf_counter()
-            found = examine(scene, known)
-            whole = time.perf_counter() - started
-            assert found.place is not None, found
-            took.append((whole - sum(sides), sides[0]))
-        return found
-
-    register_target("faulty_onnx", blame_onnx.TARGET)
-    torch_runs = first_difference
-    for target, file in (
-        ("trace", torch_runs),
-        ("export", torch_runs),
-        ("faulty_onnx", onnx_nodes),
-    ):
-        torch.manual_seed(0)
-        module, fault = torchvision.models.resnet18().eval(), contextlib.nullcontext()
-        if target == "faulty_onnx":
-            check(target, module)
-            possible = [
-                f for f in blame_onnx.faults(blame_onnx.TARGET.plain) if f.kind == "left out"
-            ]
-            fault = blame_onnx.fault_in("translation", possible[len(possible) // 2])
-        else:
-            module.layer3[0].relu = Clipped()
-        took: list[tuple[float, float]] = []
-        stand_in = functools.partial(timed, examine=file.examine, took=took)
-        with (
-            fault,
-            torch.no_grad(),
-            mock.patch.object(file, "examine", stand_in),
-            mock.patch.object(diagnose, "can_fork", return_value=False),
-        ):
-            check(target, module)
-        beyond = statistics.median(1000 * beyond for beyond, _ in took)
-        ratio = statistics.median(beyond / eager for beyond, eager in took)
-        name = target.removeprefix("faulty_")
-        figure = f"{beyond:.0f} ms ({ratio:.1f} x eager)"
-        yield f"operator found beyond two runs, ResNet-18, {name}", figure, "<= 150 ms, <= 5 x"
-
-
 ROWS = {
     each.__name__: each
     for each in (
         startup, overhead, whole, marked, cached, observing, explore, search, memory, weights,
-        xdist, localize,
+        xdist,
     )
 }  # fmt: skip
 
