@@ -6,6 +6,8 @@ Everything that is not known is absent; nothing here is a guess.
 
 from __future__ import annotations
 
+import itertools
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,20 +88,19 @@ class SizePattern:
     numbers: tuple[int, ...]
     fails: bool
 
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The lowest and the highest size that the rule names, if these are all in a row."""
+        low = -math.inf if self.kind == "up to" else self.numbers[0]
+        return low, math.inf if self.kind == "from" else self.numbers[-1]
+
     def names(self, size: int) -> bool:
         """Return True if the rule names a size."""
-        first, last = self.numbers[0], self.numbers[-1]
-        match self.kind:
-            case "only":
-                return size == first
-            case "from":
-                return size >= first
-            case "up to":
-                return size <= last
-            case "between":
-                return first <= size <= last
-            case "steps":
-                return size % first == last
+        if self.kind == "steps":
+            step, remainder = self.numbers
+            return size % step == remainder
+        low, high = self._ends
+        return low <= size <= high
 
     def fails_at(self, size: int) -> bool:
         """Return True if the call fails at a size, by this rule."""
@@ -111,22 +112,19 @@ class SizePattern:
         None of them if these are neither in a row nor in equal steps, so that no range has them.
         ``sizes`` are sorted, and may be more than can be walked over.
         """
-        first, last = self.numbers[0], self.numbers[-1]
-        match self.kind, self.fails:
-            case "steps", False if isinstance(sizes, range) and sizes.step == 1:
-                return range(sizes[0] + (last - sizes[0]) % first, sizes[-1] + 1, first)
-            case "steps", True if first == 2:
-                other = SizePattern(kind="steps", numbers=(2, 1 - last), fails=False)
-                return other.taken(sizes)
-            case "steps", _:
+        if self.kind == "steps":
+            step, remainder = self.numbers
+            if self.fails:
+                remainder = 1 - remainder  # the other half of the sizes, if the step is 2
+            if (self.fails and step > 2) or not isinstance(sizes, range) or sizes.step > 1:
                 return ()
-            case (("only" | "between"), False):
-                return sizes[bisect_left(sizes, first) : bisect_right(sizes, last)]
-        if self.kind == "from" or (self.kind == "only" and first == sizes[-1]):
-            return sizes[: bisect_left(sizes, first)]
-        if self.kind == "up to" or (self.kind == "only" and first == sizes[0]):
-            return sizes[bisect_right(sizes, last) :]
-        return ()
+            return range(sizes[0] + (remainder - sizes[0]) % step, sizes[-1] + 1, step)
+        low, high = self._ends
+        first, behind = bisect_left(sizes, low), bisect_right(sizes, high)
+        if not self.fails:
+            return sizes[first:behind]
+        below, above = sizes[:first], sizes[behind:]
+        return () if below and above else below or above
 
     def words(self, example: int) -> str:
         """Return ``fails from 5 up``, or ``ok only at 2, the example's``."""
@@ -168,7 +166,10 @@ class Sizes:
     def __str__(self) -> str:
         """Return ``batch: fails from 4 up (run at 1 to 8, 16; the example's is 2)``."""
         if self.pattern is None:
-            ok, failing = (self._listed(sizes) for sizes in (self.ok, self.failing))
+            ok, failing = (
+                ", ".join(f"{n} (the example's)" if n == self.example else str(n) for n in sizes)
+                for sizes in (self.ok, self.failing)
+            )
             return f"{self.dim}: ok at {ok}; fails at {failing}"
         words = self.pattern.words(self.example)
         if self.equal_to:
@@ -177,22 +178,12 @@ class Sizes:
         own = "" if "the example's" in words else f"; the example's is {self.example}"
         return f"{self.dim}: {words} (run at {run}{own})"
 
-    def _listed(self, sizes: Sequence[int]) -> str:
-        return ", ".join(f"{n} (the example's)" if n == self.example else str(n) for n in sizes)
-
 
 def _runs(sizes: Sequence[int]) -> Iterator[str]:
     """Yield ``1 to 4``, ``8``: sorted sizes, those in a row as one."""
-    start = 0
-    for end, size in enumerate(sizes):
-        if end + 1 < len(sizes) and sizes[end + 1] == size + 1:
-            continue
-        first = sizes[start]
-        if size - first > 1:
-            yield f"{first} to {size}"
-        else:
-            yield from map(str, sizes[start : end + 1])
-        start = end + 1
+    for _, numbered in itertools.groupby(enumerate(sizes), key=lambda pair: pair[1] - pair[0]):
+        row = [size for _, size in numbered]
+        yield f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row))
 
 
 @dataclass(frozen=True, kw_only=True)

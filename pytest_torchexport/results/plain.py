@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -23,70 +24,68 @@ _SCALARS: Mapping[Any, tuple[tuple[type, ...], str]] = {
     float: ((int, float), "a number"),
     bool: ((bool,), "true or false"),
 }
-# The types of a class's fields, which are strings in the source.
+# The types of a class's fields, which are strings in the source; cached, as an item has hundreds.
 _kinds = functools.cache(typing.get_type_hints)
 
 
 def plain(value: Any) -> Any:
-    """Return plain dicts, lists and scalars for a value made of dataclasses, dicts and tuples."""
+    """Return what JSON has for a value made of dataclasses, dicts and tuples.
+
+    Numbers that JSON does not have (nan, inf) become the texts "nan", "inf" and "-inf".
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value
 
 
-def made(cls: type[Data], data: Any, at: str = "") -> Data:
-    """Return the dataclass that ``plain`` made the data from. Unknown keys are left out.
+def made(kind: Any, value: Any, at: str = "") -> Any:
+    """Return the value of a type, such as a dataclass, that ``plain`` made the data from.
 
-    A number that JSON does not have may be its name: ``"nan"``, ``"inf"``, ``"-inf"``. Raises
-    TypeError if a value has another type than its field, or if a field without a default is
-    missing; its text begins with the place, which begins with ``at``: ``verdicts[0].seed: ...``.
+    Unknown keys are left out. A number that JSON does not have is its name: ``"nan"``, ``"inf"``,
+    ``"-inf"``. Raises TypeError if a value has another type than its field, or if a field without a
+    default is missing; its text begins with the place: ``verdicts[0].seed: ...``.
     """
-    if not isinstance(data, Mapping):
-        raise _wrong(data, "an object", at)
-    kinds = _kinds(typing.cast("Any", cls))
-    values = {}
-    for item in dataclasses.fields(typing.cast("Any", cls)):
-        place = f"{at}.{item.name}".removeprefix(".")
-        if item.name in data:
-            values[item.name] = _made(kinds[item.name], data[item.name], place)
-        elif item.default is item.default_factory is dataclasses.MISSING:
-            raise TypeError(f"{place}: it is missing")
-    return cls(**values)
-
-
-def _made(kind: Any, value: Any, at: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return made(typing.cast("type[Any]", kind), value, at)
+        kinds, found = _kinds(kind), _typed(value, (Mapping,), "an object", at)
+        values = {}
+        for item in dataclasses.fields(kind):
+            place = f"{at}.{item.name}".removeprefix(".")
+            if item.name in found:
+                values[item.name] = made(kinds[item.name], found[item.name], place)
+            elif item.default is item.default_factory is dataclasses.MISSING:
+                raise TypeError(f"{place}: it is missing")
+        return kind(**values)
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         (only,) = (each for each in inside if each is not types.NoneType)
-        return None if value is None else _made(only, value, at)
+        return None if value is None else made(only, value, at)
     if origin in (tuple, Sequence):
-        if not isinstance(value, (list, tuple)):
-            raise _wrong(value, "a list", at)
-        return tuple(_made(inside[0], item, f"{at}[{i}]") for i, item in enumerate(value))
+        items = _typed(value, (list, tuple), "a list", at)
+        return tuple(made(inside[0], item, f"{at}[{i}]") for i, item in enumerate(items))
     if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise _wrong(value, "an object", at)
-        return {key: _made(inside[1], item, f"{at}[{key!r}]") for key, item in value.items()}
+        items = _typed(value, (Mapping,), "an object", at)
+        return {key: made(inside[1], item, f"{at}[{key!r}]") for key, item in items.items()}
     if kind is Any:
         return value
     if kind is float and value in NOT_IN_JSON:
         return float(value)
     # Any text for a Literal: a newer version may have written another word.
     allowed, words = _SCALARS[str if origin is typing.Literal else kind]
+    return _typed(value, allowed, words, at)
+
+
+def _typed(value: Any, allowed: tuple[type, ...], words: str, at: str) -> Any:
+    """Return the value. Raises TypeError if it has none of the allowed types."""
     # A bool is an int in Python, and not in JSON.
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise _wrong(value, words, at)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise TypeError(f"{at or 'all of it'}: {value!r:.80} is not {words}")
     return value
-
-
-def _wrong(value: Any, expected: str, at: str) -> TypeError:
-    return TypeError(f"{at or 'all of it'}: {value!r:.80} is not {expected}")
 
 
 # -- documents of ours: JSON with a schema and a version -------------------------------------------
@@ -122,6 +121,7 @@ def document(text: str, schema: str, version: int, otherwise: str) -> dict[str, 
 def made_of(cls: type[Data], found: Mapping[str, Any]) -> Data:
     """Return the dataclass of a document. Raises Unreadable."""
     try:
-        return made(cls, found)
+        data: Data = made(cls, found)
     except TypeError as error:
         raise Unreadable(f"something has changed it: {error}") from None
+    return data

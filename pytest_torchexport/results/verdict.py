@@ -371,13 +371,14 @@ class Verdict:
         return coverage_of(self.branches)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain dicts, lists and scalars, for xdist and JSON."""
+        """Return plain dicts, lists and scalars, for xdist and JSON, which has no nan: "nan"."""
         return {**plain(self), "branch_coverage": self.branch_coverage}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Verdict:
         """Return the verdict that ``as_dict`` made the data from. Unknown keys are left out."""
-        return made(cls, data)
+        verdict: Verdict = made(cls, data)
+        return verdict
 
 
 @dataclass(frozen=True, kw_only=True)
