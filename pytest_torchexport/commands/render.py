@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_torchexport.commands.shell import GREEN, RED, CommandError, encodable, say
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
-from pytest_torchexport.results.changes import WORSE, delta
+from pytest_torchexport.results.changes import WORSE, changes_of, counted
 from pytest_torchexport.results.plain import NotOurs, Unreadable
 from pytest_torchexport.results.summary import SHOWN, summary_lines
 from pytest_torchexport.results.verdict import GREEN as GREEN_OUTCOMES
@@ -83,11 +83,12 @@ def diff(program: str, arguments: Sequence[str]) -> int:
     asked = _asked(given.report)
     old, _ = _read([given.old])
     new, notes = _read([given.new])
-    changed = delta(old, new)
-    if not _write(dataclasses.replace(new, before=old), asked):
-        say([str(changed), *map(str, changed.changes)])
+    new = dataclasses.replace(new, before=old)
+    changes = changes_of(new)
+    if not _write(new, asked):
+        say([counted(changes), *map(str, changes)])
     say(notes, sys.stderr)
-    return RED if changed.of(*WORSE) else GREEN
+    return RED if any(change.kind in WORSE for change in changes) else GREEN
 
 
 def _asked(specs: Sequence[str]) -> tuple[tuple[str, str], ...]:

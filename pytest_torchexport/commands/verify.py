@@ -12,11 +12,9 @@ from pathlib import Path
 from pytest_torchexport.commands.shell import GREEN, RED, CommandError, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
+from pytest_torchexport.results.escaped import on_a_line
 from pytest_torchexport.results.manifest import Manifest
 from pytest_torchexport.results.plain import Unreadable
-
-# Of folders below the given one, so many are named.
-SHOWN = 5
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -58,9 +56,8 @@ def _read(path: Path) -> Manifest:
         return manifest.read(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         below = sorted(str(each.parent) for each in path.parent.rglob(path.name))
-        more = f" (+ {len(below) - SHOWN} more)" if len(below) > SHOWN else ""
         step = (
-            f"name one of {', '.join(below[:SHOWN])}{more}"
+            f"name one of {on_a_line(', '.join(below))}"
             if below
             else "pytest --torchexport-ship=DIR writes one for each artifact"
         )

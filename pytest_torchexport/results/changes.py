@@ -14,7 +14,14 @@ from typing import Any
 
 from pytest_torchexport.results.escaped import in_shell, visible
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.text import Block, failure_text, headline, labelled
+from pytest_torchexport.results.text import (
+    MAX_LINES,
+    Block,
+    failure_text,
+    headline,
+    labelled,
+    short_block,
+)
 from pytest_torchexport.results.verdict import (
     Entry,
     ItemResult,
@@ -30,8 +37,6 @@ from pytest_torchexport.results.verdict import (
 # -- the names of a failure, and the texts about known ones ----------------------------------------
 
 TIGHTEN = "--torchexport-known=tighten"
-# Of one kind, a report has so many lines.
-MAX_LINES = 10
 
 
 def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = "") -> KnownFailure:
@@ -86,27 +91,17 @@ def reason_of(entry: KnownFailure) -> str:
     return f"{entry.reason}{by}{since}"
 
 
-def fixed_headline(matches: Sequence[KnownMatch]) -> str:
-    """Return ``Fixed: OutputsDiffer of Net on onnx-cpu (aten.view) does not occur any more``."""
-    more = f" (and {len(matches) - 1} more)" if len(matches) > 1 else ""
-    return f"Fixed: {matches[0].now} does not occur any more{more}"
-
-
 def fixed_text(matches: Sequence[KnownMatch], nodeids: Iterable[str]) -> str:
     """Return the report of items whose known failures do not occur."""
-    return "\n".join([fixed_headline(matches), "", *labelled(fixed_blocks(matches, nodeids))])
-
-
-def fixed_blocks(matches: Sequence[KnownMatch], nodeids: Iterable[str]) -> Iterator[Block]:
-    """Yield what was known, and what to do."""
+    more = f" (and {len(matches) - 1} more)" if len(matches) > 1 else ""
+    head = f"Fixed: {matches[0].now} does not occur any more{more}"
     lines = [f"{match.file}: {reason_of(match.now)}" for match in matches]
-    more = [f"+ {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-    yield Block("known", [*lines[:MAX_LINES], *more])
     tests = [in_shell(nodeid) for nodeid in dict.fromkeys(nodeids)]
     # A longer command is more than a line: all tests may run then.
     command = " ".join(["pytest", *(tests if len(tests) == 1 else ()), TIGHTEN])
     what = "the entry, or let it" if len(matches) == 1 else "the entries, or let them"
-    yield Block("remedy", [f"remove {what} be removed: {command}"])
+    remedy = Block("remedy", [f"remove {what} be removed: {command}"])
+    return "\n".join([head, "", *labelled([short_block("known", lines), remedy])])
 
 
 def known_blocks(matches: Iterable[KnownMatch]) -> Iterator[Block]:
@@ -156,7 +151,7 @@ class Cause:
         if first.failure is not None:
             return headline(first.failure)
         if first.fixed:
-            return fixed_headline(self._fixed)
+            return self.text.partition("\n")[0]
         if first.outcome == "running":
             return "the process ended while the item ran"
         return f"no verdict: {first.item.reason or 'the test failed beside its checks'}"
@@ -166,14 +161,11 @@ class Cause:
         """The report of the first failure, or of all that is fixed; empty without a verdict."""
         first = self.entries[0]
         if first.fixed:
-            return fixed_text(self._fixed, [entry.item.nodeid for entry in self.entries])
+            matches = [match for entry in self.entries for match in entry.fixed]
+            return fixed_text(matches, [entry.item.nodeid for entry in self.entries])
         if first.failure is None:
             return ""
         return failure_text(first.failure, first.item.nodeid, whole=False)
-
-    @property
-    def _fixed(self) -> list[KnownMatch]:
-        return [match for entry in self.entries for match in entry.fixed]
 
     @property
     def names(self) -> list[str]:
@@ -252,6 +244,7 @@ KINDS = {
 }
 NEW = "new failure"
 WORSE = (NEW, "other failure")
+_ByKey = dict[tuple[str, ...], Entry]
 
 
 @dataclass(frozen=True)
@@ -267,57 +260,42 @@ class Change:
         return ": ".join([self.kind, str(self.entry), *filter(None, ["; ".join(self.details)])])
 
 
-@dataclass(frozen=True)
-class Delta:
-    """The changes from one run to another, the worst first."""
-
-    changes: Sequence[Change]
-
-    def of(self, *kinds: str) -> list[Change]:
-        """Return the changes of these kinds."""
-        return [change for change in self.changes if change.kind in kinds]
-
-    def __str__(self) -> str:
-        """Return ``2 new failures, 1 fixed``."""
-        counts = {kind: len(self.of(kind)) for kind in KINDS}
-        parts = [f"{n} {kind if n == 1 else KINDS[kind]}" for kind, n in counts.items() if n]
-        return ", ".join(parts) or "no change"
+def counted(changes: Iterable[Change]) -> str:
+    """Return ``2 new failures, 1 fixed``."""
+    counts = Counter(change.kind for change in changes)
+    parts = (f"{n} {one if n == 1 else many}" for one, many in KINDS.items() if (n := counts[one]))
+    return ", ".join(parts) or "no change"
 
 
-Key = tuple[str, ...]
-
-
-def delta(old: RunResults, new: RunResults) -> Delta:
-    """Return what is different in the new run."""
-    before, after = _by_key(old.items), _by_key(new.items)
+def changes_of(new: RunResults) -> list[Change]:
+    """Return what is different from the earlier run, the worst first; nothing without one."""
+    if new.before is None:
+        return []
+    before, after = _by_key(new.before.items), _by_key(new.items)
+    # An item without a verdict has no module in its key, and stands for all of them.
     changes = [
         change
         for key, entry in after.items()
-        for change in _changes(before.get(key) or before.get(_of_item(key)), entry)
+        for change in _changes(before.get(key) or before.get((*key[:2], "")), entry)
     ]
     changes += _absent(before, after)
     order = list(KINDS)
-    return Delta(sorted(changes, key=lambda change: order.index(change.kind)))
+    return sorted(changes, key=lambda change: order.index(change.kind))
 
 
-def _by_key(items: Iterable[ItemResult]) -> dict[Key, Entry]:
+def _by_key(items: Iterable[ItemResult]) -> _ByKey:
     """Return the entries by key; of an item that ran twice, those of its last run.
 
     The fixture may check several modules of one class: the second of them has a number in its key.
     """
-    by_key: dict[Key, Entry] = {}
+    by_key: _ByKey = {}
     for item in items:
-        numbers = Counter[Key]()
+        numbers = Counter[tuple[str, ...]]()
         for entry in entries([item]):
             numbers[entry.key] += 1
             number = numbers[entry.key]
             by_key[entry.key if number == 1 else (*entry.key, str(number))] = entry
     return by_key
-
-
-def _of_item(key: Key) -> Key:
-    """Return the key of an item without a verdict, which stands for all of its modules."""
-    return (*key[:2], "")
 
 
 def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:  # noqa: C901 - a case per kind
@@ -381,19 +359,19 @@ def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[str, str]]:
             yield "larger file", f"{bytes_text(now_bytes)}, {bytes_text(was_bytes)} before"
 
 
-def _absent(before: dict[Key, Entry], after: dict[Key, Entry]) -> Iterator[Change]:
+def _absent(before: _ByKey, after: _ByKey) -> Iterator[Change]:
     """Yield what had a result and has none: a module that is not called, or a test that is gone.
 
     The items of a test function that are gone are one change.
     """
-    still = {key[:2] for key in after}
+    still = {key[:2] for key in after}  # an item and its column
     gone: dict[str, list[Entry]] = {}
     for key, entry in before.items():
         if key in after or entry.outcome == "skipped":
             continue
         if key[:2] not in still:
             gone.setdefault(entry.item.nodeid.partition("[")[0], []).append(entry)
-        elif key[2] and _of_item(key) not in after:
+        elif key[2] and (*key[:2], "") not in after:
             yield Change("not checked", entry, (f"{entry.outcome} before", "not called any more"))
     for those in gone.values():
         outcomes = dict.fromkeys(entry.outcome for entry in those)

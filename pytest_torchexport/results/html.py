@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING
 from pytest_torchexport.results import summary
 from pytest_torchexport.results.changes import (
     causes,
-    delta,
-    fixed_blocks,
+    changes_of,
+    counted,
     known_blocks,
-    known_lines,
 )
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.text import Block, details, reports
+from pytest_torchexport.results.text import Block, details, headline, reports
 from pytest_torchexport.results.verdict import ItemResult, RunResults, entries
 
 if TYPE_CHECKING:
@@ -52,15 +51,6 @@ class Article:
     sections: Sequence[tuple[str, Sequence[Block]]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Linked:
-    """A cause of failures, or a change, with the first of the articles that it is about."""
-
-    title: str
-    articles: Sequence[Article]
-    left: int = 0
-
-
 def render(results: RunResults) -> str:
     """Return the HTML text of a run's results."""
     script, style = _text_of("report.js"), _text_of("report.css")
@@ -70,45 +60,33 @@ def render(results: RunResults) -> str:
     for test in rows:
         file, _, name = test.partition("::")
         files.setdefault(file, {})[name or file] = test
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for entry in entries(results.items):
-        outcomes = cells.setdefault((entry.test, entry.column), {})
-        worst = outcomes.get(entry.item.nodeid, entry.shown)
-        outcomes[entry.item.nodeid] = min(worst, entry.shown, key=summary.severity)
+    # Titles with the first of the articles that they are about, and how many are left.
     linked_causes = []
     for cause in causes(entries(results.items)):
         nodeids = list(dict.fromkeys(entry.item.nodeid for entry in cause.entries))
         shown = [articles[nodeid] for nodeid in nodeids[:MAX_LINKS]]
-        left = len(nodeids) - len(shown)
-        linked_causes.append(Linked(title=cause.title, articles=shown, left=left))
-    changed = delta(results.before, results) if results.before is not None else None
-    linked_changes = []
-    for change in changed.changes if changed is not None else ():
-        article = articles.get(change.entry.item.nodeid)
-        title = ": ".join(filter(None, (change.kind, "; ".join(change.details))))
-        linked_changes.append(
-            Linked(title=title, articles=[article])
-            if article is not None
-            else Linked(title=str(change), articles=[])
-        )
+        linked_causes.append((cause.title, shown, len(nodeids) - len(shown)))
+    changes = changes_of(results)
+    linked_changes = [
+        (": ".join(filter(None, (change.kind, "; ".join(change.details)))), [article], 0)
+        if (article := articles.get(change.entry.item.nodeid)) is not None
+        else (str(change), [], 0)
+        for change in changes
+    ]
     counts = Counter(article.outcome for article in articles.values())
     page = _template().render(
         columns=columns,
         files=files,
-        cells=cells,
+        rows=rows,
         articles=articles,
         causes=linked_causes,
-        changed=changed,
+        changed=counted(changes) if results.before is not None else "",
         changes=linked_changes,
         outcomes={name: counts[name] for name in summary.MARKS if counts[name]},
         marks={outcome: mark for outcome, (mark, _) in summary.MARKS.items()},
         complete=results.complete,
         environment=results.environment,
-        remarks=[
-            *known_lines(results.items),
-            *summary.reason_lines(results.items),
-            *summary.not_covered_lines(results.items),
-        ],
+        remarks=list(summary.remarks(results.items)),
         script=script,
         style=style,
         script_hash=_hash(script),
@@ -156,17 +134,14 @@ def _article(number: int, item: ItemResult) -> Article:
 
 def _sections(item: ItemResult) -> Iterator[tuple[str, Sequence[Block]]]:
     """Yield what is known of the failures, then the failures, those that fail alike as one."""
-    fixed = [match for match in item.known if match.status == "fixed"]
-    only_fixed = fixed and len(fixed) == len(item.known)
-    known = fixed_blocks(fixed, [item.nodeid]) if only_fixed else known_blocks(item.known)
-    if blocks := [*known]:
-        yield "", blocks
+    if known := [*known_blocks(item.known)]:
+        yield "", known
     failed = [verdict for verdict in item.verdicts if verdict.status == "failed"]
-    for report in reports(failed, item.nodeid):
-        more = (each for each in details(report.verdicts[0]) if each.label not in IN_THE_REPORT)
-        yield report.headline, [*report.blocks, *more]
+    for first, blocks in reports(failed, item.nodeid):
+        more = (each for each in details(first) if each.label not in IN_THE_REPORT)
+        yield headline(first), [*blocks, *more]
     for verdict in item.verdicts:
         if verdict.status != "failed":
             why = [Block("reason", verdict.reason.splitlines())] if verdict.reason else []
-            headline = f"{verdict.name} on {verdict.target}-{verdict.device}: {verdict.status}"
-            yield headline, [*why, *details(verdict)]
+            title = f"{verdict.name} on {verdict.target}-{verdict.device}: {verdict.status}"
+            yield title, [*why, *details(verdict)]

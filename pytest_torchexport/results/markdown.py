@@ -9,127 +9,101 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.changes import (
     NEW,
     Cause,
     Change,
-    Delta,
     causes,
-    delta,
-    known_lines,
+    changes_of,
+    counted,
 )
 from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line
-from pytest_torchexport.results.summary import (
-    MARKS,
-    not_covered_lines,
-    reason_lines,
-    severity,
-    table,
-)
+from pytest_torchexport.results.summary import MARKS, SHOWN, remarks, severity, table
 from pytest_torchexport.results.verdict import RunResults, entries
 
 # The words of the first line, in their order; any other outcome is named at its end.
 COUNTED = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
 # Of a cause, as many items are named.
 SHOWN_ITEMS = 5
+# GitHub shows so many annotations per step, and drops the others.
+MOST_ANNOTATIONS = 10
+
+# A head, things of which the last ones may be left out, what makes the text of one, and its noun.
+_Section = tuple[str, Sequence[Any], Callable[[Any], str], str]
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A part of the report: a head, and things of which the last ones may be left out.
-
-    ``shown`` makes the text of a thing, and ``noun`` names it.
-    """
-
-    head: str
-    things: Sequence[Any]
-    shown: Callable[[Any], str]
-    noun: str
-
-    def fitted(self, room: int, most: int) -> str:
-        """Return the section with at most so many things, in at most so many bytes of UTF-8."""
-        left = room - _size(self.head) - 100  # for the line that says what was left out
-        kept: list[str] = []
-        for thing in self.things[:most]:
-            text = self.shown(thing)
-            left -= _size(text) + 1
-            if left < 0:
-                break
-            kept.append(text)
-        more = len(self.things) - len(kept)
-        cut = [f"\n+ {more} more {self.noun}{'' if more == 1 else 's'}"] if more else []
-        return "\n".join([self.head, *kept, *cut]).strip("\n")
-
-
-def render(results: RunResults) -> str:
+def render(results: RunResults, room: int = 1024 * 1024 - 1024, most: int = 2000) -> str:
     """Return the report for a step summary, of which GitHub takes 1 MiB, or else nothing."""
-    return _render(results, room=1024 * 1024 - 1024, most=2000)
+    changes = changes_of(results)
+    counts = Counter(item.outcome for item in results.items)
+    names = [*COUNTED, *(name for name in counts if name not in COUNTED)]
+    text = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
+    head = [text or "no item was checked"]
+    if results.before is not None:
+        head = [counted(changes), f"{head[0]}."]
+    head[0] = f"**torchexport: {head[0]}**"
+    if not results.complete:
+        head.append("The run did not come to its end: more items may be missing.")
+    parts = ["\n\n".join(head)]
+    room -= _size(parts[0])
+    for section in _sections(results, changes):
+        # The last sections are short. Those before leave them their room.
+        parts.append(_fitted(section, room // 2, most))
+        room -= _size(parts[-1])
+    versions = ", ".join(f"{name} {version}" for name, version in results.environment.items())
+    ran_with = [f"Run with {code(versions)}"] if versions else []
+    return "\n\n".join([*filter(None, parts), *ran_with]) + "\n"
 
 
 def render_comment(results: RunResults) -> str:
     """Return the report for a comment: at most 65,536 characters, to be read without scrolling."""
-    return _render(results, room=65_000, most=10)
+    return render(results, room=65_000, most=10)
 
 
-def _render(results: RunResults, room: int, most: int) -> str:
-    changed = delta(results.before, results) if results.before is not None else None
-    parts = ["\n\n".join(_head(results, changed))]
-    room -= _size(parts[0])
-    for section in _sections(results, changed):
-        if section.things:
-            # The last sections are short. Those before leave them their room.
-            parts.append(section.fitted(room // 2, most))
-            room -= _size(parts[-1])
-    versions = ", ".join(f"{name} {version}" for name, version in results.environment.items())
-    ran_with = [f"Run with {code(versions)}"] if versions else []
-    return "\n\n".join([*parts, *ran_with]) + "\n"
+def _sections(results: RunResults, changes: Sequence[Change]) -> Iterator[_Section]:
+    yield "### What changed\n", changes, _change, "change"
+    rows, columns = table(results.items, unjudged=True)
+
+    def row(test: str) -> str:
+        cells = (rows[test].get(column) for column in columns)
+        shown = "".join(f" {_cell(each.shown) if each is not None else ''} |" for each in cells)
+        return f"| {code(test)} |{shown}"
+
+    # The worst first; sorted is stable.
+    tests = sorted(rows, key=lambda test: min(severity(each.shown) for each in rows[test].values()))
+    heads = "".join(f" {code(column)} |" for column in columns)
+    yield f"| test |{heads}\n| --- |{' --- |' * len(columns)}", tests, row, "test"
+    grouped = causes(entries(results.items))
+    failed = sum(len(cause.entries) for cause in grouped)
+    of = "" if failed == len(grouped) else f", {len(grouped)} cause{'s' * (len(grouped) > 1)}"
+    yield f"### {failed} failure{'' if failed == 1 else 's'}{of}\n", grouped, _cause, "cause"
+    lines = list(remarks(results.items))
+    yield "### What the table does not say\n", lines, lambda line: f"- {code(line)}", "line"
+
+
+def _fitted(section: _Section, room: int, most: int) -> str:
+    """Return a section with at most so many things, in at most so many bytes; nothing without any.
+
+    What is left out is counted at the end.
+    """
+    head, things, shown, noun = section
+    left = room - _size(head) - 100  # for the line that says what was left out
+    kept: list[str] = []
+    for thing in things[:most]:
+        text = shown(thing)
+        left -= _size(text) + 1
+        if left < 0:
+            break
+        kept.append(text)
+    more = len(things) - len(kept)
+    cut = [f"\n+ {more} more {noun}{'' if more == 1 else 's'}"] if more else []
+    return "\n".join([head, *kept, *cut]).strip("\n") if things else ""
 
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "backslashreplace"))
-
-
-def _head(results: RunResults, changed: Delta | None) -> Iterator[str]:
-    counts = Counter(item.outcome for item in results.items)
-    names = [*COUNTED, *(name for name in counts if name not in COUNTED)]
-    text = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
-    counted = text or "no item was checked"
-    yield f"**torchexport: {counted if changed is None else changed}**"
-    if changed is not None:
-        yield f"{counted}."
-    if not results.complete:
-        yield "The run did not come to its end: more items may be missing."
-
-
-def _sections(results: RunResults, changed: Delta | None) -> Iterator[_Section]:
-    changes = changed.changes if changed is not None else ()
-    yield _Section("### What changed\n", changes, _change, "change")
-    rows, columns = table(results.items, unjudged=True)
-    heads = "".join(f" {code(column)} |" for column in columns)
-
-    def row(test: str) -> str:
-        cells = "".join(f" {_cell(rows[test].get(column, ''))} |" for column in columns)
-        return f"| {code(test)} |{cells}"
-
-    # The worst first; sorted is stable.
-    tests = sorted(rows, key=lambda test: min(map(severity, rows[test].values())))
-    head = f"| test |{heads}\n| --- |{' --- |' * len(columns)}"
-    yield _Section(head, tests, row, "test")
-    grouped = causes(entries(results.items))
-    failed = sum(len(cause.entries) for cause in grouped)
-    of = "" if failed == len(grouped) else f", {len(grouped)} cause{'s' * (len(grouped) > 1)}"
-    head = f"### {failed} failure{'' if failed == 1 else 's'}{of}\n"
-    yield _Section(head, grouped, _cause, "cause")
-    lines = [
-        *known_lines(results.items),
-        *reason_lines(results.items),
-        *not_covered_lines(results.items),
-    ]
-    head = "### What the table does not say\n"
-    yield _Section(head, lines, lambda line: f"- {code(line)}", "line")
 
 
 def _change(change: Change) -> str:
@@ -153,11 +127,6 @@ def _cause(cause: Cause) -> str:
 
 # -- annotations on the user's lines, one per cause ------------------------------------------------
 
-# GitHub shows so many annotations per step, and drops the others.
-MOST_ANNOTATIONS = 10
-# Of a cause, an annotation names as many items.
-ANNOTATED_ITEMS = 3
-
 
 def render_annotations(results: RunResults) -> str:
     """Return the causes as workflow commands of GitHub, one per line; empty if all is green.
@@ -167,9 +136,7 @@ def render_annotations(results: RunResults) -> str:
     lines = []
     if not results.complete:
         lines.append(_command("warning", "torchexport", "The run did not come to its end."))
-    new: set[tuple[str, ...]] = set()
-    if results.before is not None:
-        new = {change.entry.key for change in delta(results.before, results).of(NEW)}
+    new = {change.entry.key for change in changes_of(results) if change.kind == NEW}
     # New ones first, then those with a line, then those of most failures.
     ranked = sorted(
         causes(entries(results.items)),
@@ -180,8 +147,8 @@ def render_annotations(results: RunResults) -> str:
     )
     shown = ranked if len(ranked) <= MOST_ANNOTATIONS else ranked[: MOST_ANNOTATIONS - 1]
     for cause in shown:
-        more = len(cause.names) - ANNOTATED_ITEMS
-        names = [*cause.names[:ANNOTATED_ITEMS], *([f"+ {more} more"] if more > 0 else [])]
+        more = len(cause.names) - SHOWN
+        names = [*cause.names[:SHOWN], *([f"+ {more} more"] if more > 0 else [])]
         message = "\n".join([", ".join(names), *cause.text.splitlines()[1:]])
         place = {"file": cause.test_file} if cause.test_file else {}
         if cause.where is not None:

@@ -9,8 +9,9 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from pytest_torchexport.results.changes import known_lines
 from pytest_torchexport.results.text import details, labelled
-from pytest_torchexport.results.verdict import ItemResult, Verdict, entries
+from pytest_torchexport.results.verdict import Entry, ItemResult, Verdict, entries
 
 # The outcomes and how a table shows them, the worst first: of several items in a cell, it counts.
 MARKS = {
@@ -25,7 +26,6 @@ MARKS = {
 NAME_TARGETS = (
     "name the targets you ship (marker or torchexport_targets): then a refusal is a failure"
 )
-SEED = "the next run takes those of tests that seed torch: random weights are others each time"
 # Of the items of a line that names them all, so many are named.
 SHOWN = 3
 
@@ -52,7 +52,11 @@ def summary_lines(
     """
     rows, columns = table(results)
     if rows:
-        yield from table_lines(rows, columns, style)
+        shown = {
+            test: {column: entry.shown for column, entry in row.items()}
+            for test, row in rows.items()
+        }
+        yield from table_lines(shown, columns, style)
     yield from reason_lines(results)
     yield from _self_test_lines(results)
     if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
@@ -75,19 +79,19 @@ def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
 
 def table(
     results: Iterable[ItemResult], *, unjudged: bool = False
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Return the outcome per test and column (``trace-cpu``), and the columns, as they came.
+) -> tuple[dict[str, dict[str, Entry]], list[str]]:
+    """Return the worst entry per test and column (``trace-cpu``), and the columns, as they came.
 
     ``unjudged``: also of items without a verdict.
     """
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, Entry]] = {}
     columns: dict[str, None] = {}
     for entry in entries(results):
         if entry.column and (unjudged or entry.verdict is not None):
             columns[entry.column] = None
             row = rows.setdefault(entry.test, {})
-            worst = row.get(entry.column, entry.shown)
-            row[entry.column] = min(worst, entry.shown, key=severity)
+            worst = row.get(entry.column, entry)
+            row[entry.column] = min(worst, entry, key=lambda each: severity(each.shown))
     return rows, list(columns)
 
 
@@ -96,35 +100,34 @@ def severity(outcome: str) -> int:
     return [*MARKS, outcome].index(outcome)
 
 
-def mark_of(outcome: str) -> tuple[str, dict[str, bool]]:
-    """Return how a table shows an outcome: the text, and its markup in a terminal."""
-    return MARKS.get(outcome, (outcome, {}))
-
-
 def table_lines(
     rows: Mapping[str, Mapping[str, str]], columns: Sequence[str], style: Style = plain
 ) -> Iterator[str]:
     """Yield the lines of a table whose cells are outcomes, or other words."""
-    width = max([len(test) for test in rows] + [4])
-    marks = {
-        test: [mark_of(row.get(column, "")) for column in columns] for test, row in rows.items()
-    }
-    widths = [
-        max(6, len(column), *(len(row[number][0]) for row in marks.values()))
-        for number, column in enumerate(columns)
-    ]
-    heads = "  ".join(f"{column:<{size}}" for column, size in zip(columns, widths, strict=True))
-    yield f"{'':<{width}}  {heads}".rstrip()
-    for test, row in marks.items():
+    lines: dict[str, list[tuple[str, dict[str, bool]]]] = {"": [(name, {}) for name in columns]}
+    for test, row in rows.items():
+        words = (row.get(column, "") for column in columns)
+        lines[test] = [MARKS.get(word, (word, {})) for word in words]
+    width = max(4, *map(len, lines))
+    cells_of = zip(*lines.values(), strict=True)
+    widths = [max(6, *(len(text) for text, _ in cells)) for cells in cells_of]
+    for test, cells in lines.items():
         # Padded before it is colored: escape codes have no width on the screen.
-        cells = [
-            style(f"{mark:<{size}}", **markup) if mark else " " * size
-            for (mark, markup), size in zip(row, widths, strict=True)
+        shown = [
+            style(f"{text:<{size}}", **markup) if text else " " * size
+            for (text, markup), size in zip(cells, widths, strict=True)
         ]
-        yield f"{test:<{width}}  {'  '.join(cells)}".rstrip()
+        yield f"{test:<{width}}  {'  '.join(shown)}".rstrip()
 
 
 # -- lines -----------------------------------------------------------------------------------------
+
+
+def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield what a table does not say: why failures are expected, skips, what was not covered."""
+    yield from known_lines(results)
+    yield from reason_lines(results)
+    yield from not_covered_lines(results)
 
 
 def reason_lines(results: Iterable[ItemResult]) -> Iterator[str]:
@@ -160,12 +163,15 @@ def _self_test_lines(results: Iterable[ItemResult]) -> Iterator[str]:
         for bug in verdict.self_test
         if bug.result != "does not apply"
     ]
+    missed = [
+        f"missed: {place}: {bug.name}: {bug.explanation}"
+        for place, bug in bugs
+        if bug.result == "missed"
+    ]
     if bugs:
-        caught = sum(bug.result == "caught" for _, bug in bugs)
+        caught = len(bugs) - len(missed)
         yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
-    for place, bug in bugs:
-        if bug.result == "missed":
-            yield f"missed: {place}: {bug.name}: {bug.explanation}"
+    yield from missed
 
 
 def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[str]:
@@ -182,7 +188,10 @@ def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[
         reasons = [verdict.not_kept for verdict in passes if verdict.not_kept]
         why = []
         if len(reasons) < len(passes):
-            why.append(f"{len(passes) - len(reasons)} new or changed since, {SEED}")
+            why.append(
+                f"{len(passes) - len(reasons)} new or changed since, the next run takes those of "
+                "tests that seed torch: random weights are others each time"
+            )
         if reasons:
             more = " (more reasons with -v)" if len(set(reasons)) > 1 else ""
             why.append(f"{len(reasons)} never kept: {reasons[0]}{more}")
@@ -213,10 +222,8 @@ def _import_lines(
 
 # -- what "ok" does not cover ----------------------------------------------------------------------
 
-_Passed = Sequence[tuple[str, Verdict]]
 
-
-def _passed(results: Iterable[ItemResult]) -> _Passed:
+def _passed(results: Iterable[ItemResult]) -> list[tuple[str, Verdict]]:
     return [
         (result.nodeid, verdict)
         for result in results
@@ -225,58 +232,30 @@ def _passed(results: Iterable[ItemResult]) -> _Passed:
     ]
 
 
-def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: C901 - a case per line
     """Yield a line each for sizes, ranges, inputs, values, and tests that called nothing.
 
     Only passed verdicts count, and only what the user did not declare: ``judge/coverage.py`` finds
     it per verdict.
     """
     passed = _passed(results)
-    total = len({nodeid for nodeid, _ in passed})
-    yield from _sizes(passed, total)
-    yield from _ranges(passed)
-    tied = {path: nodeid for nodeid, verdict in passed for path in verdict.uncovered.tied}
-    if tied:
-        yield (
-            f"not covered: {', '.join(tied)} had the batch of the other inputs in "
-            f"{len(set(tied.values()))} of {_items(total)}, eager takes another one: say if it has "
-            "its own with shapes="
-        )
-    scaled = {nodeid for nodeid, verdict in passed if verdict.uncovered.same_scale}
-    if scaled:
-        yield (
-            f"not covered: no float left the example's scale in {len(scaled)} of {_items(total)}: "
-            "say which are legal with values="
-        )
-    idle = [item.nodeid for item in results if not item.verdicts and item.outcome == "passed"]
-    if idle:
-        yield f"not covered: {_items(len(idle))} checked nothing ({_named(idle)})"
-
-
-def _sizes(passed: _Passed, total: int) -> Iterator[str]:
-    """Yield which dims alone varied, for the two commonest sets of them, and where none did."""
+    of = f"of {_items(len({nodeid for nodeid, _ in passed}))}"
+    # Which dims alone varied, for the two commonest sets of them, and where none did.
     varied = {
         nodeid: tuple(name for name, sizes in verdict.reached.items() if len(sizes) > 1)
         for nodeid, verdict in passed
         if verdict.uncovered.fixed_sizes
     }
     groups = Counter(names for names in varied.values() if names).most_common(2)
-    parts = [
-        f"only {' and '.join(names)} varied in {count} of {_items(total)}"
-        for names, count in groups
-    ]
+    parts = [f"only {' and '.join(names)} varied in {count} {of}" for names, count in groups]
     if parts:
         parts[-1] += ": say which others do with shapes="
-    none = [nodeid for nodeid, names in varied.items() if not names]
-    if none:
-        where = f"{len(none)} of {_items(total)} ({_named(none)})"
+    if none := [nodeid for nodeid, names in varied.items() if not names]:
+        where = f"{len(none)} {of} ({_named(none)})"
         parts.append(f"no size varied in {where}: say which do with shapes=")
     if parts:
         yield f"not covered: {'; '.join(parts)}"
-
-
-def _ranges(passed: _Passed) -> Iterator[str]:
-    """Yield the assumed range that most items were run in, of a dim that takes any size."""
+    # The assumed range that most items were run in, of a dim that takes any size.
     run: dict[tuple[str, int, int], set[str]] = {}
     for nodeid, verdict in passed:
         for name in verdict.uncovered.open_dims:
@@ -290,6 +269,20 @@ def _ranges(passed: _Passed) -> Iterator[str]:
             f"not covered: {name} was run at {low}..{high}, the file takes any size in "
             f"{_items(len(most))}{more}: say which with dims="
         )
+    if tied := {path: nodeid for nodeid, verdict in passed for path in verdict.uncovered.tied}:
+        yield (
+            f"not covered: {', '.join(tied)} had the batch of the other inputs in "
+            f"{len(set(tied.values()))} {of}, eager takes another one: say if it has its own with "
+            "shapes="
+        )
+    if scaled := {nodeid for nodeid, verdict in passed if verdict.uncovered.same_scale}:
+        yield (
+            f"not covered: no float left the example's scale in {len(scaled)} {of}: say which are "
+            "legal with values="
+        )
+    idle = [item.nodeid for item in results if not item.verdicts and item.outcome == "passed"]
+    if idle:
+        yield f"not covered: {_items(len(idle))} checked nothing ({_named(idle)})"
 
 
 def _items(count: int) -> str:

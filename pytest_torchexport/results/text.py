@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.failures import (
     BranchFrozen,
@@ -46,15 +45,6 @@ class Block:
     rest: int = 0
 
 
-@dataclass(frozen=True)
-class Report:
-    """The report of failed verdicts of which it says the same, as data: all that is known."""
-
-    verdicts: Sequence[Verdict]
-    headline: str
-    blocks: Sequence[Block]
-
-
 def failure_text(verdict: Verdict, nodeid: str = "", *, whole: bool = True) -> str:
     """Return the report of a failed verdict. ``nodeid`` is what runs its test again.
 
@@ -70,19 +60,18 @@ def failure_texts(
 ) -> list[str]:
     """Return the reports of failed verdicts: one for recorded modules that fail alike."""
     return [
-        "\n".join(
-            [
-                report.headline,
-                "",
-                *labelled(report.blocks if whole else _shortened(report.blocks)),
-            ]
-        )
-        for report in reports(verdicts, nodeid)
+        "\n".join([headline(first), "", *labelled(blocks if whole else _shortened(blocks))])
+        for first, blocks in reports(verdicts, nodeid)
     ]
 
 
-def reports(verdicts: Iterable[Verdict], nodeid: str = "") -> Iterator[Report]:
-    """Yield the reports of failed verdicts as data: one for recorded modules that fail alike."""
+def reports(
+    verdicts: Iterable[Verdict], nodeid: str = ""
+) -> Iterator[tuple[Verdict, Sequence[Block]]]:
+    """Yield all that is known of failed verdicts: once for recorded modules that fail alike.
+
+    With the first of them.
+    """
     groups: dict[Any, list[Verdict]] = {}
     for verdict in verdicts:
         # All that a report says of a failure, beside which module failed.
@@ -92,8 +81,7 @@ def reports(verdicts: Iterable[Verdict], nodeid: str = "") -> Iterator[Report]:
         )
         groups.setdefault(said, []).append(verdict)
     for alike in groups.values():
-        blocks = [block for block in _blocks(alike, nodeid) if block.lines]
-        yield Report(alike, headline(alike[0]), blocks)
+        yield alike[0], [block for block in _blocks(alike, nodeid) if block.lines]
 
 
 def raise_for_failure(verdict: Verdict) -> None:
@@ -141,35 +129,36 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
     if refused:  # what torch says about it comes after what it means
         yield from _diagnosis_blocks(verdict)
-    yield _block("reason", verdict.reason.splitlines(), 0, 4)
+    yield short_block("reason", verdict.reason.splitlines(), 0, 4)
     first, *others = [*_difference_lines(verdict)] or [[]]
     yield Block("differs", first, 1, 2)
     yield Block("", [line for other in others for line in other], 5, 6)
     steps = [line for line in verdict.details if line.startswith(REMEDY)]
-    yield _block("", [line for line in verdict.details if line not in steps], 3, 6)
-    yield _block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
-    if verdict.call:
-        yield Block("call", [f"{verdict.call}{_tally(verdict)}"])
-    yield _block("remedy", [line.removeprefix(REMEDY) for line in steps], 0, 0)
+    yield short_block("", [line for line in verdict.details if line not in steps], 3, 6)
+    yield short_block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
+    call, failed = verdict.call, verdict.calls.get("failed", 0)
+    if call and failed:  # else found before the calls began, or in one that cannot be judged
+        run = sum(n for key, n in verdict.calls.items() if key not in ("failed", "rejected"))
+        call += f"   {'shrunk; ' if verdict.shrunk else ''}{failed} of {run} calls fail"
+    yield Block("call", [call] if call else [])
+    yield short_block("remedy", [line.removeprefix(REMEDY) for line in steps])
     dims = verdict.diagnosis.sizes
     # Of two dims that have to be equal, the first has the line.
     told = [each for i, each in enumerate(dims) if each.equal_to not in {d.dim for d in dims[:i]}]
-    yield _block("sizes", map(str, told), 2, 4)
+    yield short_block("sizes", map(str, told), 2, 4)
     if not refused:
         yield from _diagnosis_blocks(verdict)
     wrong = (branch for branch in verdict.branches if "diverges" in branch.status.values())
-    yield _block("branch", map(_branch_line, wrong), 7, 7)
-    yield _block("baked", [", ".join(verdict.baked)], 4, 4)
-    yield _block("assumed", map(str, verdict.assumed), 3, 5)
-    yield _block("note", (*verdict.cautions, *verdict.notes), 5, 6)
+    yield short_block("branch", map(_branch_line, wrong), 7, 7)
+    yield short_block("baked", [", ".join(verdict.baked)], 4, 4)
+    yield short_block("assumed", map(str, verdict.assumed), 3, 5)
+    yield short_block("note", (*verdict.cautions, *verdict.notes), 5, 6)
     named = verdict.where.place if verdict.where is not None else None
     warned = [line for line in verdict.warnings if named is None or named not in line]
-    yield _block("warned", warned[:3], 6, 7)
-    yield _block("untried", verdict.diagnosis.not_examined, 5, 7)
-    if verdict.script:
-        yield Block("script", [verdict.script])
-    else:
-        yield _block("kept", [verdict.kept], 0, 0)
+    yield short_block("warned", warned[:3], 6, 7)
+    yield short_block("untried", verdict.diagnosis.not_examined, 5, 7)
+    yield short_block("script", [verdict.script])
+    yield short_block("kept", [] if verdict.script else [verdict.kept])
     if nodeid and verdict.seed is not None:
         yield Block("rerun", [f"pytest {in_shell(nodeid)} --hypothesis-seed={verdict.seed}"])
 
@@ -178,31 +167,27 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     """Yield where, why, who is to blame, and what to do: what is known of it."""
     diagnosis = verdict.diagnosis
     where = verdict.where or (diagnosis.place and diagnosis.place.where)
-    yield _block("where", [str(where or "")], 0, 0)
-    yield _block("owner", [_owner_line(diagnosis)], 1, 1)
+    yield short_block("where", [str(where or "")])
+    owner = diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
+    if diagnosis.place is not None:
+        owner = f"{owner or 'unknown'}, in {diagnosis.place}"
+    yield short_block("owner", [owner], 1, 1)
     upstream = [known.remedy for known in diagnosis.known if known.remedy]
     own = [cause.remedy for cause in diagnosis.causes if cause.remedy]
     # What is known upstream may begin with the same words, and say more.
     left = [remedy for remedy in own if not any(more.startswith(remedy) for more in upstream)]
     for cause in diagnosis.causes:
-        yield _block("cause", (cause.text, *cause.details), 0, 4)
+        yield short_block("cause", (cause.text, *cause.details), 0, 4)
         if cause.remedy in left:
-            yield _block("remedy", cause.remedy.splitlines(), 0, 0)
+            yield short_block("remedy", cause.remedy.splitlines())
     looks = (
         f"looks like: {known.text}: {known.issue or 'not reported yet'}, "
         + (f"fixed in {known.fixed_in}" if known.fixed_in else "no release without it is known")
         for known in diagnosis.known
     )
-    yield _block("known", looks, 2, 5)
+    yield short_block("known", looks, 2, 5)
     if left != own or not own:
-        yield _block("remedy", upstream, 0 if own else 1, 5)
-
-
-def _owner_line(diagnosis: Diagnosis) -> str:
-    """Return ``capture, in aten.view in head.pool (AdaptiveAvgPool2d)``, as far as it is known."""
-    if diagnosis.place is None:
-        return diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
-    return f"{diagnosis.owner or 'unknown'}, in {diagnosis.place}"
+        yield short_block("remedy", upstream, 0 if own else 1, 5)
 
 
 def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
@@ -271,18 +256,10 @@ def _condition(branch: Branch) -> str:
     return f"{branch.where}  {branch.statement}{part}{module}"
 
 
-def _block(label: str, lines: Iterable[str], first: int, rest: int) -> Block:
+def short_block(label: str, lines: Iterable[str], first: int = 0, rest: int = 0) -> Block:
     rows = [line.strip() for line in lines if line.strip()]
     more = [f"... and {len(rows) - MAX_LINES} more lines"] if len(rows) > MAX_LINES else []
     return Block(label, [*rows[:MAX_LINES], *more], first, rest)
-
-
-def _tally(verdict: Verdict) -> str:
-    failed = verdict.calls.get("failed", 0)
-    if not failed:
-        return ""  # found before the calls began, or in a call that cannot be judged
-    run = sum(count for key, count in verdict.calls.items() if key not in ("failed", "rejected"))
-    return f"   {'shrunk; ' if verdict.shrunk else ''}{failed} of {run} calls fail"
 
 
 def _difference_lines(verdict: Verdict) -> Iterator[list[str]]:
@@ -316,8 +293,7 @@ def _other(verdict: Verdict) -> str:
 def _side_by_side(item: Difference, verdict: Verdict) -> str:
     """Return ``output: 2 of 6 elements of float32[2, 3] differ``, or both sides."""
     if item.total is not None:
-        count = f"{item.mismatched} of {item.total} elements of {item.what} differ"
-        return f"{item.path}: {count}"
+        return f"{item.path}: {item.mismatched} of {item.total} elements of {item.what} differ"
     what = f" ({item.what})" if item.what else ""
     return f"{item.path}: eager {item.expected}, {_other(verdict)} {item.actual}{what}"
 
@@ -333,8 +309,7 @@ def details(verdict: Verdict) -> Iterator[Block]:
     branches: list[str] = []
     if verdict.branch_coverage is not None:
         taken = f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken"
-        steered = (branch for branch in verdict.branches if branch.steered)
-        branches = [taken, *map(_outcomes_line, steered)]
+        branches = [taken, *(_outcomes_line(each) for each in verdict.branches if each.steered)]
     agrees = {True: "agrees with eager", False: "differs from eager", None: "not run"}
     stages = (
         f"{stage.name}: {agrees[stage.agrees]}{f': {stage.why}' if stage.why else ''}"
@@ -361,19 +336,14 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("time", [", ".join(spent)]),
     ]
     for label, lines in rows:
-        filled = [line for line in lines if line.strip()]
-        if filled:
+        if filled := [line for line in lines if line.strip()]:
             yield Block(label, filled)
 
 
 def _outcomes_line(branch: Branch) -> str:
     """Return ``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
-    outcomes = (
-        f"{outcome} {branch.counts[outcome]}x {status}"
-        if outcome in branch.counts
-        else f"{outcome} {status}"
-        for outcome, status in branch.status.items()
-    )
+    times = {outcome: f" {count}x" for outcome, count in branch.counts.items()}
+    outcomes = (f"{each}{times.get(each, '')} {status}" for each, status in branch.status.items())
     return f"{_condition(branch)}    {', '.join(outcomes)}"
 
 

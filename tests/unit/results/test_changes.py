@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from sample import SAMPLE, failed, item, known_and_fixed, run_of, verdict
 
-from pytest_torchexport.results.changes import causes, delta
+from pytest_torchexport.results.changes import causes, changes_of, counted
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import ArtifactSize, Latency, entries
@@ -58,11 +60,11 @@ def test_what_one_change_fixes_is_one_cause():
 
 
 def lines(old, new):
-    return [*map(str, delta(run_of(*old), run_of(*new)).changes)]
+    return [*map(str, changes_of(run_of(*new, before=run_of(*old))))]
 
 
 def kinds(old, new):
-    return [change.kind for change in delta(run_of(*old), run_of(*new)).changes]
+    return [change.kind for change in changes_of(run_of(*new, before=run_of(*old)))]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,8 @@ def test_another_failure_says_what_it_was():
 
 
 def test_two_equal_runs_have_no_change():
-    found = delta(SAMPLE, SAMPLE)
-    assert (found.changes, str(found)) == ([], "no change")
+    assert changes_of(dataclasses.replace(SAMPLE, before=SAMPLE)) == []
+    assert counted([]) == "no change"
 
 
 def test_an_export_that_takes_much_longer_is_named():

@@ -115,7 +115,7 @@ def test_a_format_of_another_package_that_does_not_work_is_named(name, why):
 
 
 def test_a_bug_of_our_own_is_not_blamed_on_others(monkeypatch):
-    monkeypatch.setattr(markdown, "_head", lambda *_: 1 / 0)
+    monkeypatch.setattr(markdown, "_sections", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reports.rendered("markdown", SAMPLE)
 
