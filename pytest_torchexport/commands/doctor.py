@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from pytest_torchexport import __version__, targets
 from pytest_torchexport.commands.shell import GREEN, RED, say
@@ -18,6 +19,9 @@ from pytest_torchexport.config import names, tested
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results import reports
 from pytest_torchexport.sandbox import kernel
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 PACKAGE = "pytest-torchexport"
 DEVICES = ("cpu", "cuda")
@@ -30,7 +34,7 @@ EXTRA = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), ONNX)
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One line. ``step``: what to do. ``lacks``: something that the defaults need is not there."""
 
@@ -38,11 +42,6 @@ class Finding:
     text: str
     step: str = ""
     lacks: bool = False
-
-    def line(self, width: int) -> str:
-        """Return the line, indented."""
-        step = f"; next step: {self.step}" if self.step else ""
-        return f"  {self.about:<{width}}  {self.text}{step}"
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -54,100 +53,30 @@ def main(program: str, arguments: Sequence[str]) -> int:
         epilog="Exit status: 0 if all default targets can be checked on the CPU; 1 if something "
         "that they need is missing.",
     ).parse_args(arguments)
+    cannot = {device: _unusable(device) for device in DEVICES}
     sections = {
-        "installed": list(_packages()),
-        "devices": list(_devices()),
-        "targets": list(_targets()),
+        "installed": list(_packages(cannot)),
+        "devices": [
+            Finding(device, f"cannot be used: {reason}" if reason else "can be used")
+            for device, reason in cannot.items()
+        ],
+        "targets": list(_targets([device for device in DEVICES if cannot[device] is None])),
         "around": list(_around()),
     }
     findings = [each for those in sections.values() for each in those]
     width = max(len(each.about) for each in findings)
     for name, those in sections.items():
-        say([name, *(each.line(width) for each in those)])
+        say([name])
+        for each in those:
+            step = f"; next step: {each.step}" if each.step else ""
+            say([f"  {each.about:<{width}}  {each.text}{step}"])
     missing = dict.fromkeys(each.about for each in findings if each.lacks)
     said = f"the defaults need: {', '.join(missing)}" if missing else "all defaults can be checked"
     say([said])
     return RED if missing else GREEN
 
 
-def _packages() -> Iterator[Finding]:
-    """Yield each package with its version, and what is wrong with it."""
-    versions = reports.environment()
-    yield Finding(about="python", text=versions["python"])
-    yield Finding(about=PACKAGE, text=__version__)
-    required = _required()
-    for name, install in (NEEDED | EXTRA).items():
-        version = versions.get(name) or versions.get(INSTEAD.get(name, ""))
-        lowest = required.get(name, "")
-        if version is None:
-            yield Finding(about=name, text="not installed", step=install, lacks=True)
-        elif _is_below(version, lowest):
-            text = f"{version} is older than {lowest}"
-            yield Finding(about=name, text=text, step=f"{install} --upgrade", lacks=True)
-        else:
-            yield Finding(about=name, text=version)
-    if "torch" in versions:
-        devices = DEVICES if _no_device("cuda") is None else DEVICES[:1]
-        untested = tested.untested(versions, tested.runs(), devices)
-        plain = "the plugin's own tests have run on these versions"
-        yield Finding(about="versions", text=untested or plain)
-
-
-def _required() -> dict[str, str]:
-    """Return the lowest version of each package; nothing if the plugin runs from its source."""
-    try:
-        from packaging.requirements import Requirement
-
-        lines = metadata.requires(PACKAGE) or ()
-    except (ImportError, metadata.PackageNotFoundError):
-        return {}
-    versions = {}
-    for requirement in map(Requirement, lines):
-        lowest = [each.version for each in requirement.specifier if each.operator == ">="]
-        versions[requirement.name] = lowest[0] if lowest else ""
-    return versions
-
-
-def _is_below(version: str, lowest: str) -> bool:
-    if not lowest:
-        return False
-    from packaging.version import Version  # there, because a lowest version was read with it
-
-    return Version(version) < Version(lowest)
-
-
-def _devices() -> Iterator[Finding]:
-    """Yield each device, and why it cannot be used."""
-    for device in DEVICES:
-        reason = _no_device(device)
-        yield Finding(about=device, text=f"cannot be used: {reason}" if reason else "can be used")
-
-
-def _targets() -> Iterator[Finding]:
-    """Yield each target with the devices on which it can be checked, and why not on others."""
-    usable = [device for device in DEVICES if _no_device(device) is None]
-    defaults = Settings().targets
-    for name in names.targets():
-        cannot = {device: reason for device in usable if (reason := _no_target(name, device))}
-        can = [device for device in usable if device not in cannot]
-        parts = [f"can be checked on {' and '.join(can)}" if can else "cannot be checked"]
-        parts += [f"not on {device}: {reason}" for device, reason in cannot.items()]
-        yield Finding(
-            about=name,
-            text="; ".join(parts if name in defaults else [*parts, "off by default"]),
-            lacks=name in defaults and DEVICES[0] not in can,
-        )
-
-
-def _no_target(name: str, device: str) -> str | None:
-    """Return why a target cannot be checked on a device; None if it can."""
-    try:
-        return targets.get(name).unavailable(device)
-    except Exception as error:
-        return f"it cannot be imported: {type(error).__name__}: {error}"
-
-
-def _no_device(device: str) -> str | None:
+def _unusable(device: str) -> str | None:
     """Return why nothing can be checked on a device; None if it can be used."""
     try:
         from pytest_torchexport.outcomes.subject import unusable_device
@@ -158,28 +87,76 @@ def _no_device(device: str) -> str | None:
     return unusable_device(device)
 
 
-def _is_registered() -> bool:
-    """Return True if pytest finds the plugin among what is installed."""
-    return bool(metadata.entry_points(group="pytest11").select(name="torchexport"))
+def _packages(cannot: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Yield each package with its version, and what is wrong with it."""
+    versions = reports.environment()
+    yield Finding("python", versions["python"])
+    yield Finding(PACKAGE, __version__)
+    required = _required()
+    for name, install in (NEEDED | EXTRA).items():
+        version = versions.get(name) or versions.get(INSTEAD.get(name, ""))
+        if version is None:
+            yield Finding(name, "not installed", step=install, lacks=True)
+        elif name in required and not required[name].contains(version, prereleases=True):
+            text = f"{version} is there, {required[name]} is needed"
+            yield Finding(name, text, step=f"{install} --upgrade", lacks=True)
+        else:
+            yield Finding(name, version)
+    if "torch" in versions:
+        devices = [device for device in DEVICES if cannot[device] is None or device == DEVICES[0]]
+        untested = tested.untested(versions, tested.runs(), devices)
+        plain = "the plugin's own tests have run on these versions"
+        yield Finding("versions", untested or plain)
+
+
+def _required() -> dict[str, SpecifierSet]:
+    """Return the versions of each package that are needed; nothing if it runs from its source."""
+    try:
+        from packaging.requirements import Requirement
+
+        found = map(Requirement, metadata.requires(PACKAGE) or ())
+    except (ImportError, metadata.PackageNotFoundError):
+        return {}
+    return {requirement.name: requirement.specifier for requirement in found}
+
+
+def _targets(devices: Sequence[str]) -> Iterator[Finding]:
+    """Yield each target with the devices on which it can be checked, and why not on others."""
+    defaults = Settings().targets
+    for name in names.targets():
+        cannot = {}
+        for device in devices:
+            try:
+                reason = targets.get(name).unavailable(device)
+            except Exception as error:
+                reason = f"it cannot be imported: {type(error).__name__}: {error}"
+            if reason is not None:
+                cannot[device] = reason
+        can = [device for device in devices if device not in cannot]
+        parts = [f"can be checked on {' and '.join(can)}" if can else "cannot be checked"]
+        parts += [f"not on {device}: {reason}" for device, reason in cannot.items()]
+        yield Finding(
+            name,
+            "; ".join(parts if name in defaults else [*parts, "off by default"]),
+            lacks=name in defaults and DEVICES[0] not in can,
+        )
 
 
 def _around() -> Iterator[Finding]:
     """Yield findings about pytest and the machine."""
-    off = os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    if not _is_registered():
-        yield Finding(about="pytest", text="does not know the plugin", step=OURS, lacks=True)
-    elif off:
+    if not metadata.entry_points(group="pytest11").select(name="torchexport"):
+        yield Finding("pytest", "does not know the plugin", step=OURS, lacks=True)
+    elif os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
         text = "loads no plugin by itself: PYTEST_DISABLE_PLUGIN_AUTOLOAD is set"
-        yield Finding(about="pytest", text=text, step="pytest -p pytest_torchexport.plugin")
+        yield Finding("pytest", text, step="pytest -p pytest_torchexport.plugin")
     else:
-        yield Finding(about="pytest", text="loads the plugin")
+        yield Finding("pytest", "loads the plugin")
     if sys.platform == "linux" and kernel.landlock_version() > 0:
         text = "a file that others made is checked in a process that can reach no other files"
-        yield Finding(about="check_artifact", text=f"{text} (by Linux's Landlock)")
+        yield Finding("check_artifact", f"{text} (by Linux's Landlock)")
     else:
         text = "code in a file that others made can reach all your files: there is no Landlock"
-        step = "check such files in a container"
-        yield Finding(about="check_artifact", text=text, step=step)
+        yield Finding("check_artifact", text, step="check such files in a container")
     if os.environ.get("PYTORCH_JIT") == "0":
         text = "PYTORCH_JIT=0: trace and script make no program"
-        yield Finding(about="torch.jit", text=text, step="unset PYTORCH_JIT", lacks=True)
+        yield Finding("torch.jit", text, step="unset PYTORCH_JIT", lacks=True)

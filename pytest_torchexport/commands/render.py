@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.shell import GREEN, RED, CommandError, encodable, say
+from pytest_torchexport.commands.shell import GREEN, RED, CommandError, add_repeated, encodable, say
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.changes import WORSE, changes_of, counted
@@ -28,13 +28,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
         "its end, or if there are no items; 2 for a wrong argument or a file that cannot be read.",
     )
     parser.add_argument("reports", nargs="+", metavar="REPORT", help="a JSON report, or a folder")
-    parser.add_argument(
-        "--report",
-        action="append",
-        default=[],
-        metavar="FORMAT:PATH",
-        help="write this report; '-' as the path is standard output (repeatable)",
-    )
+    add_repeated(parser, "--report", "FORMAT:PATH", "write this report; '-' is standard output")
     parser.add_argument(
         "--old", metavar="REPORT", help="a JSON report of an earlier run, to compare with"
     )
@@ -72,13 +66,8 @@ def diff(program: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("old", metavar="OLD", help="a JSON report, or a folder of shards")
     parser.add_argument("new", metavar="NEW", help="a JSON report, or a folder of shards")
-    parser.add_argument(
-        "--report",
-        action="append",
-        default=[],
-        metavar="FORMAT:PATH",
-        help="write a report of NEW that compares it with OLD, for example markdown:diff.md",
-    )
+    compares = "write a report of NEW that compares it with OLD, for example markdown:diff.md"
+    add_repeated(parser, "--report", "FORMAT:PATH", compares)
     given = parser.parse_args(arguments)
     asked = _asked(given.report)
     old, _ = _read([given.old])
@@ -137,11 +126,9 @@ def _read(paths: Sequence[str], *, expected: int | None = None) -> tuple[RunResu
             raise CommandError(f"{given}: no *.json file is in this folder")
         for path in inside if folder else [Path(given)]:
             try:
-                read[str(path)] = json.read(path.read_text(encoding="utf-8-sig"))
+                read[str(path)] = json.read(path.read_bytes())
             except OSError as error:
                 raise CommandError(f"{path}: {error.strerror or error}") from None
-            except UnicodeDecodeError:
-                raise CommandError(f"{path}: it is not UTF-8, so it is no report") from None
             except Unreadable as error:
                 if not folder or not isinstance(error, NotOurs):
                     raise CommandError(f"{path}: {error}") from None
@@ -170,7 +157,12 @@ def merged(read: Mapping[str, RunResults]) -> tuple[RunResults, list[str]]:
             if item.nodeid in newest:
                 first, earlier = newest[item.nodeid]
                 twice[item.nodeid] = None
-                if differ := _different(read[first].environment, results.environment):
+                was, now = read[first].environment, results.environment
+                if differ := ", ".join(
+                    f"{package} {was.get(package, 'absent')} and {now.get(package, 'absent')}"
+                    for package in {**was, **now}
+                    if was.get(package) != now.get(package)
+                ):
                     raise CommandError(
                         f"{item.nodeid} is in {first} and in {name}, which were run with different "
                         f"versions ({differ}): render them apart"
@@ -188,7 +180,13 @@ def merged(read: Mapping[str, RunResults]) -> tuple[RunResults, list[str]]:
         environment={package: ", ".join(different) for package, different in versions.items()},
         complete=all(results.complete for results in read.values()),
     )
-    return whole, [*_notes(read, list(twice))]
+    notes = []
+    if twice:
+        names = ", ".join([*[*twice][:SHOWN], *(["..."] if len(twice) > SHOWN else [])])
+        what = "1 item is" if len(twice) == 1 else f"{len(twice)} items are"
+        notes = [f"{what} in several reports, the last result counts: {names}"]
+    ends = (f"{name}: the run did not come to its end" for name in read if not read[name].complete)
+    return whole, [*notes, *ends]
 
 
 def _replaces(item: ItemResult, earlier: ItemResult) -> bool:
@@ -199,24 +197,3 @@ def _replaces(item: ItemResult, earlier: ItemResult) -> bool:
     if "running" in (item.outcome, earlier.outcome):
         return earlier.outcome == "running"
     return bool(item.verdicts) or not earlier.verdicts or item.outcome not in GREEN_OUTCOMES
-
-
-def _different(first: Mapping[str, str], second: Mapping[str, str]) -> str:
-    return ", ".join(
-        f"{name} {first.get(name, 'absent')} and {second.get(name, 'absent')}"
-        for name in dict.fromkeys([*first, *second])
-        if first.get(name) != second.get(name)
-    )
-
-
-def _notes(read: Mapping[str, RunResults], twice: Sequence[str]) -> Iterator[str]:
-    if twice:
-        names = ", ".join([*twice[:SHOWN], *(["..."] if len(twice) > SHOWN else [])])
-        what = "1 item is" if len(twice) == 1 else f"{len(twice)} items are"
-        yield f"{what} in several reports, the last result counts: {names}"
-    first = next(iter(read))
-    for name, results in read.items():
-        if not results.complete:
-            yield f"{name}: the run did not come to its end"
-        if differ := _different(read[first].environment, results.environment):
-            yield f"{first} and {name} have different versions: {differ}"

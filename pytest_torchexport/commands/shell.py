@@ -5,6 +5,7 @@ Separate from the reports, because ``verify`` has to start at once and reads non
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterable
@@ -31,6 +32,13 @@ def encodable(text: str, stream: TextIO) -> str:
     """Return the text with an escape for each character that the stream cannot write."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def add_repeated(parser: argparse.ArgumentParser, name: str, metavar: str, what: str) -> None:
+    """Add an option that may be given several times, and is a list."""
+    parser.add_argument(
+        name, action="append", default=[], metavar=metavar, help=f"{what} (repeatable)"
+    )
 
 
 def parse_dim(text: str) -> tuple[str, range]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_torchexport.commands.shell import GREEN, RED, CommandError, parse_dim, say
+from pytest_torchexport.commands.shell import GREEN, RED, CommandError, add_repeated, parse_dim, say
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -31,7 +31,7 @@ from pytest_torchexport.results.verdict import ItemResult, Verdict
 FORMS = 'legal: package.module:Net, path/to/file.py:Net, "package.module:Net(hidden=8)"'
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Trial:
     """The trial of one subject. ``source``: the expression of Python that makes the subject."""
 
@@ -54,7 +54,12 @@ def main(program: str, arguments: Sequence[str]) -> int:
     try:
         targets = target_names(given.target) if given.target else Settings().targets
         (device,) = device_names([given.device])
-        shapes = dict(_parse_shape(text) for text in given.shape)
+        shapes: dict[str, str] = {}
+        for text in given.shape:
+            name, equals, shape = text.partition("=")
+            if not name or not equals:
+                raise ValueError(f"--shape {text!r} is no shape; legal: 'x=batch 3 height width'")
+            shapes[name.strip()] = shape.strip()
         dims = dict(parse_dim(text) for text in given.dim)
         declared = {"shapes": shapes or None, "dims": dims or None}
         options = parse_check_options({**declared, "max_examples": given.max_examples})
@@ -103,47 +108,22 @@ def _parser(program: str) -> argparse.ArgumentParser:
         metavar="MODULE:NAME",
         help=f"a class, an expression that makes a module, or a function to check; {FORMS}",
     )
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="PYTHON",
-        help="an argument of forward (repeatable), a Python expression: torch.randn(2, 3), or "
-        "mask=torch.ones(2, dtype=torch.bool)",
+    call = (
+        "an argument of forward, a Python expression: torch.randn(2, 3), or "
+        "mask=torch.ones(2, dtype=torch.bool)"
     )
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="NAME=SHAPE",
-        help="dims of an argument, as the marker's shapes: 'x=batch 3 height width' (repeatable)",
-    )
-    parser.add_argument(
-        "--dim",
-        action="append",
-        default=[],
-        metavar="NAME=LOW..HIGH",
-        help="the legal sizes of a dim (repeatable); without --shape the first axis is 'batch'",
-    )
-    parser.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        metavar="NAMES",
-        help=f"targets to check (default: {','.join(Settings().targets)})",
-    )
+    add_repeated(parser, "--input", "PYTHON", call)
+    shape = "dims of an argument, as the marker's shapes: 'x=batch 3 height width'"
+    add_repeated(parser, "--shape", "NAME=SHAPE", shape)
+    dim = "the legal sizes of a dim; without --shape the first axis is 'batch'"
+    add_repeated(parser, "--dim", "NAME=LOW..HIGH", dim)
+    targets = f"targets to check (default: {','.join(Settings().targets)})"
+    add_repeated(parser, "--target", "NAMES", targets)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--max-examples", metavar="N", help="calls to draw per target")
     parser.add_argument("--seed", type=int, default=0, help="of weights and calls (default: 0)")
     parser.add_argument("-v", "--verbose", action="store_true", help="print all details")
     return parser
-
-
-def _parse_shape(text: str) -> tuple[str, str]:
-    name, equals, shape = text.partition("=")
-    if not name or not equals:
-        raise CommandError(f"--shape {text!r} is no shape; legal: 'x=batch 3 height width'")
-    return name.strip(), shape.strip()
 
 
 # -- the subject and its call ----------------------------------------------------------------------
@@ -172,15 +152,8 @@ def _trial(text: str, inputs: Sequence[str], seed: int) -> Trial:
     if not callable(subject):
         raise CommandError(f"{text} is a {type(subject).__name__}, which cannot be called")
     call = f"_({', '.join(inputs)})"
-    made = _evaluated(call, {**names, "_": lambda *args, **kwargs: (args, kwargs)}, "--input")
-    return Trial(
-        subject=subject,
-        source=source,
-        module=module,
-        inputs=inputs,
-        args=made[0],
-        kwargs=made[1],
-    )
+    taken = {**names, "_": lambda *args, **kwargs: (args, kwargs)}
+    return Trial(subject, source, module, inputs, *_evaluated(call, taken, "--input"))
 
 
 def _names_in(source: str, problem: str) -> set[str]:

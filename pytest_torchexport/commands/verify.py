@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.shell import GREEN, RED, CommandError, parse_dim, say
+from pytest_torchexport.commands.shell import GREEN, RED, CommandError, add_repeated, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.escaped import on_a_line
@@ -27,13 +27,8 @@ def main(program: str, arguments: Sequence[str]) -> int:
         "or was added, or if a size was not verified; 2 for a manifest that cannot be read.",
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="the folder of the artifact")
-    parser.add_argument(
-        "--sizes",
-        action="append",
-        default=[],
-        metavar="NAME=LOW..HIGH",
-        help="sizes that it is to serve, for example batch=1..64; once for each dim",
-    )
+    sizes = "sizes of a dim that it is to serve, for example batch=1..64"
+    add_repeated(parser, "--sizes", "NAME=LOW..HIGH", sizes)
     given = parser.parse_args(arguments)
     asked = [parse_dim(text) for text in given.sizes]
     try:
@@ -53,7 +48,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
 
 def _read(path: Path) -> Manifest:
     try:
-        return manifest.read(path.read_text(encoding="utf-8"))
+        return manifest.read(path.read_bytes())
     except FileNotFoundError:
         below = sorted(str(each.parent) for each in path.parent.rglob(path.name))
         step = (
@@ -62,8 +57,6 @@ def _read(path: Path) -> Manifest:
             else "pytest --torchexport-ship=DIR writes one for each artifact"
         )
         raise CommandError(f"{path}: there is none; {step}") from None
-    except UnicodeDecodeError:
-        raise CommandError(f"{path}: it is not UTF-8, so it is no manifest") from None
     except Unreadable as error:
         raise CommandError(f"{path}: {error}") from None
 

@@ -33,7 +33,7 @@ def render(results: RunResults) -> str:
     return json.dumps(found, indent=2, allow_nan=False) + "\n"
 
 
-def read(text: str) -> RunResults:
+def read(text: str | bytes) -> RunResults:
     """Return the results that ``render`` made the text from.
 
     Keys that this version does not know are left out, and those that an older one did not write get

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +75,7 @@ def render(manifest: Manifest) -> str:
     return json.dumps(found | {"seal": _seal(found)}, indent=2) + "\n"
 
 
-def read(text: str) -> Manifest:
+def read(text: str | bytes) -> Manifest:
     """Return the manifest that ``render`` made the text from. Raises Unreadable for others."""
     found = document(text, SCHEMA, VERSION, "it is no manifest of pytest-torchexport")
     seal = found.pop("seal", None)
@@ -92,28 +90,23 @@ def _seal(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def files_in(directory: Path) -> dict[str, File]:
-    """Return all files below a directory but the manifest, by their relative names."""
-    return {name: _file(path) for name, path in _paths(directory, "") if name != NAME}
+def files_in(directory: Path, above: str = "") -> dict[str, File]:
+    """Return all files below a directory but the manifest, by their relative names.
 
-
-def _paths(directory: Path, above: str) -> Iterator[tuple[str, Path]]:
-    with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
-            name = f"{above}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                yield from _paths(Path(entry.path), f"{name}/")
-            else:
-                yield name, Path(entry.path)
-
-
-def _file(path: Path) -> File:
-    """Return the checksum of a file. Raises OSError, also for what is no regular file."""
-    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait
-        raise OSError(f"{path.name} is not a regular file")
-    with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        return File(sha256=digest, size=opened.tell())
+    Raises OSError, also for what is no regular file.
+    """
+    files = {}
+    for path in sorted(directory.iterdir()):
+        name = f"{above}{path.name}"
+        if path.is_dir() and not path.is_symlink():
+            files |= files_in(path, f"{name}/")
+        elif not path.is_file():  # to open a pipe would wait
+            raise OSError(f"{path.name} is not a regular file")
+        elif name != NAME:
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                files[name] = File(sha256=digest, size=opened.tell())
+    return files
 
 
 def differences(manifest: Manifest, there: Mapping[str, File]) -> Iterator[str]:

@@ -99,7 +99,7 @@ class NotOurs(Unreadable):
     """A text is whole, but something else than a document of this plugin."""
 
 
-def document(text: str, schema: str, version: int, otherwise: str) -> dict[str, Any]:
+def document(text: str | bytes, schema: str, version: int, otherwise: str) -> dict[str, Any]:
     """Return the JSON object of a schema and version. ``otherwise``: what to say of another one."""
     try:
         found = json.loads(text)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from pytest_torchexport import targets
 from pytest_torchexport.commands import doctor
@@ -27,12 +29,17 @@ class Lacking:
         return "its package is not installed: pip install it"
 
 
+def found_by_pytest(monkeypatch, names):
+    points = EntryPoints(EntryPoint(name, "its.module", "pytest11") for name in names)
+    monkeypatch.setattr(doctor.metadata, "entry_points", points.select)
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Run the command with these packages and targets, and return its status and its lines."""
     monkeypatch.delenv("PYTORCH_JIT", raising=False)
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
-    monkeypatch.setattr(doctor, "_is_registered", lambda: True)
+    found_by_pytest(monkeypatch, ["torchexport"])
 
     def run(found=ALL, **others):
         monkeypatch.setattr(reports, "environment", lambda: dict(found))
@@ -54,10 +61,14 @@ def test_if_all_is_there_the_status_is_0(call):
 
 def test_a_package_that_is_missing_or_too_old_is_named_with_its_pip_line(call, monkeypatch):
     found = {name: version for name, version in ALL.items() if name != "onnxscript"}
-    monkeypatch.setattr(doctor, "_required", lambda: {"torch": "2.9", "numpy": "1.26"})
+    required = {"torch": SpecifierSet(">=2.9"), "numpy": SpecifierSet(">=1.26")}
+    monkeypatch.setattr(doctor, "_required", lambda: required)
     status, out = call(found | {"torch": "2.8.1"}, onnx=Lacking)
     assert status == 1
-    assert "2.8.1 is older than 2.9; next step: pip install pytest-torchexport --upgrade" in out
+    assert (
+        "2.8.1 is there, >=2.9 is needed; next step: pip install pytest-torchexport --upgrade"
+        in out
+    )
     assert "not installed; next step: pip install 'pytest-torchexport[onnx]'" in out
     assert "cannot be checked; not on cpu: its package is not installed: pip install it" in out
     assert out.endswith("the defaults need: torch, onnxscript, onnx\n")
@@ -77,7 +88,7 @@ def test_surroundings_that_take_the_plugin_or_the_targets_away_are_told(call, mo
     status, out = call()
     assert status == 0
     assert "next step: pytest -p pytest_torchexport.plugin" in out
-    monkeypatch.setattr(doctor, "_is_registered", lambda: False)
+    found_by_pytest(monkeypatch, [])
     monkeypatch.setenv("PYTORCH_JIT", "0")
     monkeypatch.setattr(doctor.kernel, "landlock_version", lambda: -1)
     status, out = call()
