@@ -68,117 +68,86 @@ class Failure(AssertionError):
         self.imports = imports
         self.diagnosis = diagnosis
 
+    def __init_subclass__(cls, *, title: str) -> None:
+        cls.title = title
 
-class SpecError(Failure):
+
+class SpecError(Failure, title="the input spec does not fit the module"):
     """The input spec is wrong, or eager raises inside a range that the user declared."""
 
-    title = "the input spec does not fit the module"
 
-
-class ExportRefused(Failure):
+class ExportRefused(Failure, title="the exporter refused the module"):
     """The exporter refused the module."""
 
-    title = "the exporter refused the module"
 
-
-class ArtifactRaised(Failure):
+class ArtifactRaised(Failure, title="the artifact raises where eager returns"):
     """The artifact raises on a call on which eager returns."""
 
-    title = "the artifact raises where eager returns"
 
-
-class ArtifactCrashed(Failure):
+class ArtifactCrashed(Failure, title="the artifact killed its interpreter"):
     """The artifact killed its interpreter."""
 
-    title = "the artifact killed its interpreter"
 
-
-class ArtifactHung(Failure):
+class ArtifactHung(Failure, title="the artifact did not return within the time limit"):
     """The artifact did not return within the time limit."""
 
-    title = "the artifact did not return within the time limit"
 
-
-class StructureDiffers(Failure):
+class StructureDiffers(Failure, title="the structure of the output differs from eager"):
     """Containers, counts or kinds of outputs differ."""
 
-    title = "the structure of the output differs from eager"
 
-
-class OutputsDiffer(Failure):
+class OutputsDiffer(Failure, title="outputs differ from eager"):
     """Shape, dtype, device or values of an output differ."""
 
-    title = "outputs differ from eager"
 
-
-class StateDiffers(Failure):
+class StateDiffers(Failure, title="state after the call differs from eager"):
     """Buffers, parameters or inputs differ after the call."""
 
-    title = "state after the call differs from eager"
 
-
-class BranchFrozen(Failure):
+class BranchFrozen(Failure, title="a branch is frozen"):
     """The artifact always takes the branch that its example took."""
 
-    title = "a branch is frozen"
 
-
-class DimsNarrowed(Failure):
+class DimsNarrowed(Failure, title="the artifact accepts fewer sizes than were declared"):
     """The artifact accepts fewer sizes than were declared.
 
     Or an ONNX file from elsewhere declares a static size for an output that varies.
     """
 
-    title = "the artifact accepts fewer sizes than were declared"
 
-
-class LoadFailed(Failure):
+class LoadFailed(Failure, title="the artifact does not load in a clean process"):
     """The artifact cannot be saved, or cannot be loaded without the model's source."""
 
-    title = "the artifact does not load in a clean process"
 
-
-class RoundTripDiffers(Failure):
+class RoundTripDiffers(Failure, title="the loaded artifact differs from the one in memory"):
     """The loaded artifact differs from the one that never left memory."""
 
-    title = "the loaded artifact differs from the one in memory"
 
-
-class ArtifactTooLarge(Failure):
+class ArtifactTooLarge(Failure, title="the artifact is too large"):
     """The artifact's files take more bytes than the setting ``max_size_ratio`` allows."""
 
-    title = "the artifact is too large"
 
-
-class ArtifactSlower(Failure):
+class ArtifactSlower(Failure, title="the artifact is slower than eager"):
     """A call of the artifact takes longer than the setting ``max_slowdown`` allows.
 
     Beyond the noise of the machine: interleaved pairs of calls say so.
     """
 
-    title = "the artifact is slower than eager"
 
-
-class NotRepeatable(Failure):
+class NotRepeatable(Failure, title="eager does not agree with itself"):
     """Eager does not agree with itself on the same call and seed."""
 
-    title = "eager does not agree with itself"
 
-
-class TrainingMode(Failure):
+class TrainingMode(Failure, title="the module is in training mode"):
     """A part of the module is left in training mode (``mode="as-is"``)."""
 
-    title = "the module is in training mode"
 
-
-class Ineffective(Failure):
+class Ineffective(Failure, title="nothing was really checked"):
     """Nothing was really checked: a marked test calls no module, or hardly any call is legal.
 
     Under ``--torchexport-strict`` also if the target or device is unavailable, if the calls cannot
     be compared, if a limit that is set could not be applied, or if a pass would mean little.
     """
-
-    title = "nothing was really checked"
 
 
 class CannotJudge(Exception):
