@@ -1,41 +1,50 @@
-"""Small results made by hand, an item of each outcome, for the tests of the reports.
+"""Results made by hand for the tests of reports: small ones, and a whole run with texts that try to break out.
 
-``sample_run.py`` has a whole run for the tests of pages.
+A run has an item of each outcome. What it looks like in each report is in tests/golden.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Place, SizePattern, Sizes
+from hypothesis import strategies as st
+
+from pytest_torchexport.results.diagnosis import (
+    Cause,
+    Diagnosis,
+    Known,
+    Place,
+    SizePattern,
+    Sizes,
+    Stage,
+)
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
-    ArtifactSize,
     Assumption,
     Branch,
     Difference,
     ItemResult,
     KnownFailure,
     KnownMatch,
-    Latency,
     Recorded,
     RunResults,
     SeededBug,
-    Uncovered,
     Verdict,
 )
 
+# It would be markup of Markdown, a command of GitHub, or move a terminal's cursor.
 HOSTILE = "<script>alert(1)</script> `a` | b \\| c ``` \x1b[31m @me [x](http://x) \u202e\n## d ::error::e % , : \udc80 <!-- -->"
-ENVIRONMENT = {"python": "3.11.9", "torch": "2.13.0"}
+ENVIRONMENT = {"python": "3.11.14", "torch": "2.13.0", "onnx": "1.23.2", "pytest": "9.0.1"}
 
 
 def verdict(target="trace", status="passed", **fields):
-    return Verdict(
-        subject=fields.pop("subject", "Net"), target=target, device="cpu", status=status, **fields
-    )
+    fields = {"subject": "Net", "device": "cpu", **fields}
+    return Verdict(target=target, status=status, **fields)
 
 
 def failed(target="trace", *, line=12, cause="frozen branch", **fields):
@@ -48,25 +57,38 @@ def failed(target="trace", *, line=12, cause="frozen branch", **fields):
         "calls": {"example": 1, "drawn": 50, "failed": 13},
         "seed": 1,
         "seconds": {"export": 0.5},
-        "differences": (
-            Difference(kind="values", path="output", expected="1", actual="2", what="float32[2]", mismatched=1, total=2, max_abs=1.0, index=(0,), rtol=0.0, atol=1e-5, own_error=1e-7, cause="bug"),
-        ),
+        "differences": (dataclasses.replace(DIFFERS, path="output"),),
         "diagnosis": Diagnosis(
             owner="model",
             place=Place(operator="aten.mul", module="head (Head)"),
             causes=(Cause(kind=cause, text="Python decides once", remedy="use torch.where"),),
-            sizes=(Sizes(dim="batch", example=2, ok=(2,), failing=(1, 3), pattern=SizePattern(kind="only", numbers=(2,), fails=False)),),
         ),
-    }  # fmt: skip
+    }
     return verdict(target, "failed", **(known | fields))
 
 
-def item(test, *verdicts, outcome=None, target="trace", reason=""):
+def recorded(number, count=2):
+    where = SourceLine("test_net.py", 9, "Net()(x)")
+    return Recorded(number=number, count=count, call="float32[2]", where=where)
+
+
+def twice(found):
+    """The verdicts of two recorded modules of one class."""
+    calls = ((number, f"float32[{number}, 3]") for number in (1, 2))
+    return tuple(
+        dataclasses.replace(found, recorded=Recorded(number=number, count=2, call=call, where=LINE))
+        for number, call in calls
+    )
+
+
+def item(test, *verdicts, outcome=None, target="trace", device="cpu", **fields):
     """An item of a test on the target of its first verdict."""
-    at = verdicts[0].target if verdicts else target
-    name = f"{test}[{at}-cpu]"
+    if verdicts:
+        target, device = verdicts[0].target, verdicts[0].device
+    column = f"{target}-{device}".replace(":", "")
+    name = test if column in test else f"{test}[{column}]"
     how = outcome or (verdicts[0].status if verdicts else "failed")
-    return ItemResult(name, how, tuple(verdicts), target=at, device="cpu", reason=reason)
+    return ItemResult(name, how, tuple(verdicts), target=target, device=device, **fields)
 
 
 def known_and_fixed(test):
@@ -75,136 +97,298 @@ def known_and_fixed(test):
         test=test, target="trace", device="cpu", subject="Net", failure="BranchFrozen", reason="old"
     )
     match = KnownMatch(status="fixed", now=entry, known=entry, file="known/a.toml")
-    return dataclasses.replace(item(test, verdict(), outcome="failed"), known=(match,))
-
-
-def recorded(number, **fields):
-    return Recorded(
-        number=number, count=2, call="float32[2]", where=SourceLine("test_net.py", 9, "Net()(x)")
-    )
+    return item(test, verdict(), outcome="failed", known=(match,))
 
 
 def run_of(*items, complete=True, **fields):
     return RunResults(items=items, environment=ENVIRONMENT, complete=complete, **fields)
 
 
-SAMPLE = run_of(
-    item("test_net.py::test_passed", verdict()),
-    item("test_net.py::test_passed", verdict("onnx", cautions=("eager returns nan",))),
-    item("test_net.py::test_frozen", failed()),
-    item("test_net.py::test_frozen", failed("onnx")),
-    item("test_net.py::test_other", failed(where=SourceLine("/usr/lib/x.py", 3, "y"), cause="baked value")),
-    item("test_net.py::test_known", failed(), outcome="xfailed"),
-    item("test_net.py::test_skipped", verdict("onnx", "skipped", skip="unavailable", reason="unavailable: no onnx")),
-    item("test_net.py::test_body", reason="assert 2 == 3"),
-    item("test_net.py::test_two", verdict(recorded=recorded(1)), failed(recorded=recorded(2)), outcome="failed"),
-    item("test_net.py::test_died", outcome="running"),
-    complete=False,
-)  # fmt: skip
+# -- a whole run -----------------------------------------------------------------------------------
 
-# A verdict with something in each field, and two with little.
-FULL = Verdict(
-    subject="Net",
-    target="onnx",
-    device="cuda:1",
+LINE = SourceLine("src/net/normalize.py", 10, "if x.sum() > 10:")
+PLACE = SourceLine(LINE.file, LINE.line)
+# It would run if any text of a report were taken for code: in a page, an attribute, or a script.
+EVIL_TEXT = "</script><script>window.hurt=1</script><img src=x onerror='window.hurt=2'>\"'&{{7*7}}\x1b[31m\u202e"
+
+SECONDS = {
+    "prepare": 0.31,
+    "export": 1.42,
+    "save": 0.04,
+    "load in the clean process": 0.52,
+    "first calls there": 0.11,
+    "branch search": 0.08,
+    "boundary calls": 0.04,
+    "drawn calls": 0.22,
+    "rows of calls": 0.03,
+}
+CALLS = {"example": 1, "boundary": 7, "explored": 4, "drawn": 41, "searched": 6}
+
+
+def branch(diverges: str = "verified", **fields) -> Branch:
+    return Branch(
+        where=PLACE,
+        statement=LINE.text,
+        text="x.sum() > 10",
+        module="",
+        kind="if",
+        counts={"True": 13, "False": 49},
+        status={"True": diverges, "False": "verified"},
+        on_values=True,
+        in_artifact=False,
+        **fields,
+    )
+
+
+DIFFERS = Difference(
+    kind="values",
+    path="output['scores']",
+    expected="1.666667",
+    actual="2",
+    what="float32[4, 3]",
+    mismatched=12,
+    total=12,
+    max_abs=0.3333,
+    index=(0, 0),
+    rtol=1.3e-6,
+    atol=1e-5,
+    own_error=2.4e-7,
+    cause="bug",
+)
+CHECKED = Verdict(
+    subject="Encoder", target="export", device="cpu", status="passed", seed=1, seconds=SECONDS
+)
+PASSED = dataclasses.replace(
+    CHECKED,
+    calls=CALLS,
+    reached={"batch": (1, 2, 3, 4, 5, 6, 8), "time": (1, 2, 7, 16, 31)},
+    assumed=(
+        Assumption("dim", "dim 0 of x is 'batch', 1 to 8"),
+        Assumption("values", "x holds values of the example's scale", "x"),
+    ),
+    notes=("the exported program takes x only by position",),
+    max_error=2.4e-7,
+    branches=(branch(),),
+)
+ROUNDED = dataclasses.replace(
+    DIFFERS,
+    expected="1.25",
+    actual="1.25001",
+    what="",
+    mismatched=1,
+    max_abs=1e-5,
+    index=(0, 1),
+    own_error=8e-6,
+    cause="rounding",
+)
+WEAK = dataclasses.replace(
+    PASSED,
+    target="script",
+    cautions=("eager returns nan for 3 of 41 drawn calls",),
+    explained=(ROUNDED,),
+)
+FROZEN = dataclasses.replace(
+    CHECKED,
+    subject="Normalize",
+    target="trace",
     status="failed",
-    failure="OutputsDiffer",
-    reason="why",
-    details=("one", "two"),
-    where=SourceLine("net.py", 3, "x"),
-    differences=(
-        Difference(
-            kind="values",
-            path="output['a'][0]",
-            expected="1",
-            actual="2",
-            what="float32[2]",
-            mismatched=1,
-            total=2,
-            max_abs=1.0,
-            max_rel=math.inf,
-            index=(0, 1),
-            rtol=1e-6,
-            atol=0.0,
-            own_error=1e-7,
-        ),
-        Difference(kind="structure", path="output", expected="tuple of 2", actual="Tensor"),
-    ),
-    call="x=float32[2]",
-    recipe=json.loads(
-        json.dumps(
-            Recipe(
-                sizes={"batch": 2}, leaves=(LeafRecipe(kind="zeros", edits=(Edit(1, 2.0),)),)
-            ).as_dict()
-        )
-    ),
+    failure="BranchFrozen",
+    reason=f"{LINE} the artifact has no branch here, and eager takes True on the call below",
+    details=("so outputs differ from eager",),
+    where=LINE,
+    differences=(DIFFERS,),
+    call="x=float32[4, 3] ones",
     shrunk=True,
-    calls={"example": 1, "failed": 3},
-    reached={"batch": (1, 2, 3)},
-    uncovered=Uncovered(fixed_sizes=True, open_dims=("batch",), same_scale=True),
-    assumed=(Assumption("dim", "dim 0 of x is 'batch'"), Assumption("argument", "n stays 5", "n")),
-    baked=("n",),
-    notes=("note",),
-    cautions=("caution",),
-    warnings=("UserWarning: w",),
-    seed=7,
-    seconds={"export": 0.5},
-    max_error=1e-3,
-    size=ArtifactSize(files=3000, weights=2000),
-    latency=(
-        Latency(
-            sizes={"batch": 4},
-            eager=288e-6,
-            artifact=412e-6,
-            ratio=1.43,
-            low=1.38,
-            high=1.51,
-            pairs=30,
-            slower=30,
-            workers=2,
-        ),
-    ),
-    recorded=Recorded(
-        number=2, count=3, call="float32[2]", where=SourceLine("test_net.py", 9, "Net()(x)")
-    ),
-    self_test=(
-        SeededBug(kind="frozen size", dim="batch", result="caught", explanation="call 1 of 2"),
-        SeededBug(kind="cast to half", result="missed", explanation="2 calls agree"),
-    ),
-    branches=(
-        Branch(
-            where=SourceLine("net.py", 3),
-            statement="if x.sum() > 0:",
-            text="x.sum() > 0",
-            module="blocks.0",
-            kind="if",
-            counts={"True": 3},
-            status={"True": "verified", "False": "unreached"},
-            on_values=True,
-            in_artifact=False,
-        ),
-    ),
+    calls={**CALLS, "failed": 13},
+    reached={"batch": (1, 2, 3, 4, 5, 6, 7, 8)},
+    assumed=(Assumption("dim", "dim 0 of x is 'batch', 1 to 8"),),
+    seconds={**SECONDS, "diagnosis": 0.61},
+    max_error=0.3333,
+    branches=(branch("diverges"), branch("unreached")),
+    script="torchexport-failures/test_normalize-trace-cpu/reproduce.py",
     diagnosis=Diagnosis(
-        owner="capture",
-        place=Place(operator="aten.view", where=SourceLine("net.py", 4)),
-        causes=(Cause(kind="frozen size", text="size 2 is a constant"),),
+        owner="model",
+        causes=(
+            Cause(
+                kind="frozen branch",
+                text="Python decides 'x.sum() > 10' once, at the export: the trace has only that side",
+                remedy="compute both sides and choose with torch.where, or compile the function that has it by @torch.jit.script",
+                where=LINE,
+            ),
+        ),
         sizes=(
             Sizes(
                 dim="batch",
                 example=2,
-                ok=(2,),
-                failing=(1, 3),
-                pattern=SizePattern(kind="only", numbers=(2,), fails=False),
+                ok=(1, 2, 3),
+                failing=(4, 5, 6, 7, 8),
+                pattern=SizePattern(kind="from", numbers=(4,), fails=True),
             ),
         ),
     ),
 )
-SKIPPED = Verdict(
-    subject="f",
-    target="script",
+RUNTIME = dataclasses.replace(
+    CHECKED,
+    subject="Angle",
+    target="onnx",
+    status="failed",
+    failure="OutputsDiffer",
+    differences=(
+        dataclasses.replace(
+            DIFFERS,
+            path="output",
+            expected="0",
+            actual="-3.141593",
+            what="float32[2]",
+            mismatched=1,
+            total=2,
+            max_abs=math.pi,
+            index=(1,),
+            own_error=0.0,
+        ),
+    ),
+    call="y=float32[2] zeros, x=float32[2] ones",
+    calls={**CALLS, "failed": 2},
+    reached={"n": (1, 2, 3)},
+    kept="torchexport-failures/test_angle-onnx-cpu/model.onnx",
+    diagnosis=Diagnosis(
+        owner="translation",
+        place=Place(
+            operator="Atan", where=SourceLine("src/net/angle.py", 4, "return torch.atan2(y, x)")
+        ),
+        stages=(
+            Stage(name="ExportedProgram", agrees=True),
+            Stage(name="ExportedProgram", agrees=True),
+            Stage(name="ONNX without the exporter's optimizer, by onnx.reference", agrees=False),
+            Stage(
+                name="ONNX by ONNX Runtime", agrees=None, why="the time for a diagnosis was over"
+            ),
+        ),
+        known=(
+            Known(
+                issue="https://github.com/microsoft/onnxscript/issues/1",
+                text="atan2(0, x) is -pi",
+                fixed_in="onnxscript 0.8",
+                remedy="write torch.angle",
+            ),
+        ),
+    ),
+)
+REFUSED = Verdict(
+    subject="Normalize",
+    target="export",
     device="cpu",
     status="skipped",
     skip="refused",
-    reason="script refused the module",
+    reason="export refused the module: data-dependent condition u0 > 10",
+    seconds={"export": 0.2},
 )
-EMPTY = Verdict(subject="f", target="trace", device="cpu", status="passed")
+EVIL = dataclasses.replace(
+    FROZEN,
+    subject=EVIL_TEXT,
+    reason=EVIL_TEXT,
+    notes=(EVIL_TEXT,),
+    output=EVIL_TEXT,
+    call=EVIL_TEXT,
+    warnings=(EVIL_TEXT,),
+    branches=(
+        dataclasses.replace(
+            branch("diverges"), statement=EVIL_TEXT, text=EVIL_TEXT, module=EVIL_TEXT
+        ),
+    ),
+    seconds={EVIL_TEXT: 1.0},
+    reached={EVIL_TEXT: (1, 2)},
+    script=EVIL_TEXT,
+    differences=(dataclasses.replace(FROZEN.differences[0], path=EVIL_TEXT),),
+    diagnosis=Diagnosis(
+        causes=(Cause(kind="frozen branch", text=EVIL_TEXT, remedy=EVIL_TEXT),),
+        known=(
+            Known(
+                issue="javascript:window.hurt=3",
+                text=EVIL_TEXT,
+                fixed_in=EVIL_TEXT,
+                remedy="https://x.org/'onclick='window.hurt=4",
+            ),
+        ),
+        stages=(Stage(name="eager", agrees=None, why=EVIL_TEXT),),
+        sizes=(dataclasses.replace(FROZEN.diagnosis.sizes[0], dim=EVIL_TEXT),),
+    ),
+    self_test=(
+        SeededBug(kind="frozen size", dim=EVIL_TEXT, result="missed", explanation=EVIL_TEXT),
+    ),
+)
+SHOWN = EVIL_TEXT.replace("\x1b", "<U+001B>").replace("\u202e", "<U+202E>")
+
+
+ITEMS = (
+    item("tests/test_normalize.py::test_normalize", FROZEN),
+    item("tests/test_normalize.py::test_normalize", WEAK),
+    item("tests/test_normalize.py::test_normalize", REFUSED),
+    item("tests/test_normalize.py::test_two", *twice(FROZEN)),
+    item("tests/test_normalize.py::test_two", *twice(PASSED)),
+    item("tests/test_angle.py::TestAngle::test_angle", RUNTIME),
+    item(
+        "tests/test_angle.py::TestAngle::test_angle[onnx-cuda0]",
+        dataclasses.replace(RUNTIME, device="cuda:0"),
+        outcome="xfailed",
+    ),
+    item("tests/test_angle.py::TestAngle::test_angle", PASSED, outcome="xpassed"),
+    item(f"tests/test_evil.py::test_evil[trace-cpu-{EVIL_TEXT}]", EVIL),
+    item("tests/test_body.py::test_body", PASSED, outcome="failed"),
+    item(
+        "tests/test_body.py::test_crash",
+        target="onnx",
+        reason="worker 'gw0' crashed while running 'tests/test_body.py::test_crash[onnx-cpu]'",
+    ),
+    item("tests/test_body.py::test_late", outcome="running"),
+    ItemResult("tests/test_case.py::Case::test_all", "failed", (FROZEN, PASSED, RUNTIME)),
+    ItemResult("tests/test_case.py::Case::test_broken", "failed", (), reason="NameError: nett"),
+)
+RUN = run_of(*ITEMS, complete=False)
+
+# -- any run ---------------------------------------------------------------------------------------
+
+texts = st.text(max_size=4)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=3,
+)
+SCALARS = {
+    str: texts,
+    int: st.integers(),
+    float: st.floats(allow_nan=False),
+    bool: st.booleans(),
+    Any: values,
+}
+
+
+def any_of(kind):
+    """A strategy for a type of the results, with something in each field of a dataclass."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        kinds = typing.get_type_hints(kind)
+        return st.builds(
+            kind, **{each.name: any_of(kinds[each.name]) for each in dataclasses.fields(kind)}
+        )
+    if origin in (types.UnionType, typing.Union):
+        return st.one_of(
+            st.none(), *(any_of(each) for each in inside if each is not types.NoneType)
+        )
+    if origin in (tuple, Sequence):
+        return st.lists(any_of(inside[0]), max_size=1).map(tuple)
+    if origin in (dict, Mapping):
+        return st.dictionaries(texts, any_of(inside[1]), max_size=1)
+    return st.sampled_from(inside) if origin is typing.Literal else SCALARS[kind]
+
+
+runs = st.builds(
+    RunResults,
+    items=st.lists(any_of(ItemResult), max_size=2).map(tuple),
+    environment=st.dictionaries(texts, texts, max_size=2),
+    complete=st.booleans(),
+)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.source_line import (
-    OWNERS,
     SourceLine,
     has_owner,
     innermost,
+    is_models,
+    is_users,
     source_line,
 )
 from pytest_torchexport.torch_private.circumstances import places_of
@@ -176,7 +177,7 @@ def _where(causes: list[BaseException]) -> SourceLine | None:
         for error in causes
         for text in (text_of(error), *getattr(error, "__notes__", []), *places_of(error))
     ]
-    users, models = (_said(said, belongs) for belongs in OWNERS)
+    users, models = (_said(said, belongs) for belongs in (is_users, is_models))
     return users or next(filter(None, map(user_frame, causes)), None) or models
 
 

@@ -39,8 +39,8 @@ from pytest_torchexport.results.verdict import (
 TIGHTEN = "--torchexport-known=tighten"
 
 
-def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = "") -> KnownFailure:
-    """Return the entry for a verdict's failure."""
+def entry_of(verdict: Verdict, nodeid: str) -> KnownFailure:
+    """Return the entry for a verdict's failure, without a reason."""
     test = without_variant(nodeid, f"{verdict.target}-{verdict.device}")
     # People review the files: what does not show, or moves the cursor, is written as its number.
     return KnownFailure(
@@ -50,8 +50,7 @@ def entry_of(verdict: Verdict, nodeid: str, *, reason: str = "", since: str = ""
         subject=visible(verdict.subject),
         failure=verdict.failure or "",
         at=visible(_place_of(verdict)),
-        reason=visible(reason),
-        since=since,
+        reason="",
     )
 
 
@@ -123,11 +122,10 @@ def known_lines(results: Iterable[ItemResult]) -> Iterator[str]:
         for match in result.known:
             if match.is_expected:
                 line = ("xfail", reason_of(match.known or match.now))
-            elif match.known is not None:
-                line = (match.status, f"{match.now}: {match.why or match.file}")
             else:
-                continue
-            items.setdefault(line, {})[result.nodeid] = None
+                line = (match.status, f"{match.now}: {match.why or match.file}")
+            if match.is_expected or match.known is not None:
+                items.setdefault(line, {})[result.nodeid] = None
     for (label, text), (first, *others) in list(items.items())[:MAX_LINES]:
         more = f" (and {len(others)} more)" if others else ""
         yield f"{label}: {first}{more}: {text}"

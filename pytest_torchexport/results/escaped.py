@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
 # Of a name or a message on one line, in characters.
@@ -63,16 +62,12 @@ def html_code(text: str) -> str:
 
 
 def code_block(text: str) -> str:
-    """Return a fenced block for Markdown that shows the lines of the text."""
-    return fenced([visible(line)[:MAX_LINE] for line in text.splitlines()], "text")
-
-
-def fenced(lines: Sequence[str], language: str) -> str:
-    """Return a fenced block for Markdown with the lines, of which none can end it."""
+    """Return a fenced block for Markdown that shows the lines of the text; none can end it."""
+    lines = [visible(line)[:MAX_LINE] for line in text.splitlines()]
     fence = "```"
     while any(fence in line for line in lines):
         fence += "`"
-    return "\n".join([f"{fence}{language}", *lines, fence])
+    return "\n".join([f"{fence}text", *lines, fence])
 
 
 # A path, among other things. Each search begins where a word does: a recipe in base64 is one word

@@ -95,7 +95,7 @@ def files_in(directory: Path, above: str = "") -> dict[str, File]:
 
     Raises OSError, also for what is no regular file.
     """
-    files = {}
+    files: dict[str, File] = {}
     for path in sorted(directory.iterdir()):
         name = f"{above}{path.name}"
         if path.is_dir() and not path.is_symlink():

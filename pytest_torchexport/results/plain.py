@@ -51,7 +51,7 @@ def made(kind: Any, value: Any, at: str = "") -> Any:
     ``"-inf"``. Raises TypeError if a value has another type than its field, or if a field without a
     default is missing; its text begins with the place: ``verdicts[0].seed: ...``.
     """
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         kinds, found = _kinds(kind), _typed(value, (Mapping,), "an object", at)
         values = {}
         for item in dataclasses.fields(kind):

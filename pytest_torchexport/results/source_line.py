@@ -7,7 +7,7 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +75,9 @@ def is_models(path: str) -> bool:
     return bool(library) and within.partition("/")[0].removesuffix(".py") not in NO_MODELS
 
 
-# Whose a line may be, the best first: the user's own, else that of a model from a library.
-OWNERS: tuple[Callable[[str], bool], ...] = (is_users, is_models)
-
-
 def has_owner(path: str) -> bool:
     """Return True if a report may name a line of a file: the user's, or of an installed model."""
-    return any(belongs(path) for belongs in OWNERS)
+    return is_users(path) or is_models(path)
 
 
 def innermost(paths: Iterable[str]) -> int | None:

@@ -168,7 +168,7 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     diagnosis = verdict.diagnosis
     where = verdict.where or (diagnosis.place and diagnosis.place.where)
     yield short_block("where", [str(where or "")])
-    owner = diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
+    owner: str = diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
     if diagnosis.place is not None:
         owner = f"{owner or 'unknown'}, in {diagnosis.place}"
     yield short_block("owner", [owner], 1, 1)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from sample import SAMPLE
+from sample import RUN
 
 from pytest_torchexport import __main__ as program
 from pytest_torchexport.commands import COMMANDS
@@ -31,7 +31,7 @@ def test_anything_else_is_a_usage_error(arguments, capsys):
 
 
 def test_a_command_runs_in_an_interpreter_without_torch_and_pytest(tmp_path):
-    (tmp_path / "a.json").write_text(json.render(SAMPLE))
+    (tmp_path / "a.json").write_text(json.render(RUN))
     code = (
         "import sys, runpy\n"
         "sys.argv = ['x', 'render', 'a.json', '--report=markdown:a.md', '--report=json:b.json']\n"
@@ -43,13 +43,13 @@ def test_a_command_runs_in_an_interpreter_without_torch_and_pytest(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines()[-2:] == ["STATUS 1", "LOADED set()"], done.stderr
-    assert json.read((tmp_path / "b.json").read_text()) == SAMPLE
+    assert json.read((tmp_path / "b.json").read_text()) == RUN
 
 
 @pytest.mark.parametrize("arguments", ["render a.json --report=json:-", "diff a.json a.json"])
 def test_a_command_whose_pipe_is_closed_ends_without_a_word(arguments, tmp_path):
     """``| head``: a long output is cut while it is written, a short one when Python ends."""
-    (tmp_path / "a.json").write_text(json.render(SAMPLE))
+    (tmp_path / "a.json").write_text(json.render(RUN))
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

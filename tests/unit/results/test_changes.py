@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from sample import SAMPLE, failed, item, known_and_fixed, run_of, verdict
+from sample import RUN, failed, item, known_and_fixed, run_of, verdict
 
 from pytest_torchexport.results.changes import causes, changes_of, counted
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
@@ -13,10 +13,8 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import ArtifactSize, Latency, entries
 
 PASSED, FAILED = item("a", verdict()), item("a", failed())
-EXPECTED, SKIPPED = (
-    item("a", failed(), outcome="xfailed"),
-    item("a", verdict(status="skipped", reason="no onnx")),
-)
+EXPECTED = item("a", failed(), outcome="xfailed")
+SKIPPED = item("a", verdict(status="skipped", reason="no onnx"))
 BODY, DIED = item("a", reason="assert False"), item("a", outcome="running")
 
 # -- failures grouped by cause ---------------------------------------------------------------------
@@ -100,7 +98,7 @@ def test_another_failure_says_what_it_was():
 
 
 def test_two_equal_runs_have_no_change():
-    assert changes_of(dataclasses.replace(SAMPLE, before=SAMPLE)) == []
+    assert changes_of(dataclasses.replace(RUN, before=RUN)) == []
     assert counted([]) == "no change"
 
 

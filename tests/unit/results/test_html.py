@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
-import sample_run
+import sample
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,7 +53,7 @@ class Parsed(HTMLParser):
         return [attributes for tag, attributes in self.elements if tag in tags]
 
 
-PAGE = html.render(sample_run.RUN)
+PAGE = html.render(sample.RUN)
 PARSED = Parsed(PAGE)
 
 
@@ -95,15 +95,15 @@ def test_texts_of_others_stay_texts():
         text for name, text in PARSED.texts.items() if "tests/test_evil" in text and name != "main"
     )
     # Each place of the verdict: name, reason, call, notes, cause, branch, stage, self-test, ...
-    assert evil.count(sample_run.SHOWN) >= 20
+    assert evil.count(sample.SHOWN) >= 20
 
 
 @given(st.text(alphabet="<>&'\"/=;:-![]{}%#`\\\n\r\t \0\x1b\u202e\ud800ab", max_size=12))
 def test_no_text_changes_the_elements_of_a_page(text):
-    verdict = dataclasses.replace(sample_run.FROZEN, call=f"x{text}", baked=(f"x{text}",))
-    plain = dataclasses.replace(sample_run.FROZEN, call="x", baked=("x",))
+    verdict = dataclasses.replace(sample.FROZEN, call=f"x{text}", baked=(f"x{text}",))
+    plain = dataclasses.replace(sample.FROZEN, call="x", baked=("x",))
     pages = [
-        Parsed(html.render(run_of(sample_run.item(f"t.py::x{name}", one))))
+        Parsed(html.render(run_of(sample.item(f"t.py::x{name}", one))))
         for name, one in ((text, verdict), ("", plain))
     ]
     changed, same = ([tag for tag, _ in page.elements] for page in pages)
@@ -113,7 +113,7 @@ def test_no_text_changes_the_elements_of_a_page(text):
 
 
 def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
-    parsed = Parsed(f"<main><p>{sample_run.HOSTILE}</p></main>")
+    parsed = Parsed(f"<main><p>{sample.EVIL_TEXT}</p></main>")
     assert len(parsed.all("script")) == 1
     assert parsed.all("img") == [{"src": "x", "onerror": "window.hurt=2"}]
 
@@ -123,14 +123,14 @@ def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
 
 def test_what_changed_since_an_earlier_run_comes_first_and_leads_to_its_items():
     old = run_of(
-        sample_run.item("t.py::a[trace-cpu]", sample_run.FROZEN),
-        sample_run.item("t.py::gone[trace-cpu]", sample_run.FROZEN),
+        sample.item("t.py::a[trace-cpu]", sample.FROZEN),
+        sample.item("t.py::gone[trace-cpu]", sample.FROZEN),
     )
-    fine = dataclasses.replace(sample_run.PASSED, target="trace", subject="Normalize")
-    frozen = dataclasses.replace(sample_run.FROZEN, target="export")
+    fine = dataclasses.replace(sample.PASSED, target="trace", subject="Normalize")
+    frozen = dataclasses.replace(sample.FROZEN, target="export")
     items = (
-        sample_run.item("t.py::a[trace-cpu]", fine),
-        sample_run.item("t.py::b[export-cpu]", frozen),
+        sample.item("t.py::a[trace-cpu]", fine),
+        sample.item("t.py::b[export-cpu]", frozen),
     )
     page = html.render(run_of(*items, before=old))
     text = Parsed(page).texts["main"]
