@@ -26,6 +26,9 @@ NUMBER, SIZE = 3, 2
 """
 
 
+REFUSED = verdict(status="skipped", skip="refused", reason="too new")
+
+
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
     """Run the command on a file; the verdicts are given by target, the calls are kept."""
@@ -106,29 +109,28 @@ def test_a_module_a_file_and_a_function_are_taken_with_their_package(call, tmp_p
     assert "import torch\n" not in out
 
 
-def test_the_marker_names_what_passed(call):
-    skipped = verdict(status="skipped", skip="refused", reason="no")
-    status, out, _, _ = call("tried_net.py:Net", "--input=torch.randn(2)", script=skipped)
-    assert status == 0
-    assert "To paste into a test file (without script: refused):" in out
-    assert '@pytest.mark.torchexport("trace", "export", "onnx")' in out
-    status, out, _, _ = call("tried_net.py:Net", "--input=torch.randn(2)", trace=failed())
-    assert status == 1
-    assert "trace-cpu" in out
-    assert f"(without trace: {failed().failure})" in out
-    red = ("tried_net.py:Net", "--input=torch.randn(2)", "--target=trace,onnx")
-    status, out, _, _ = call(*red, trace=failed(), onnx=failed())
-    assert status == 1
-    assert "(it fails or is skipped now: trace: BranchFrozen, onnx: BranchFrozen)" in out
+@pytest.mark.parametrize(
+    ("verdicts", "status", "remark"),
+    [
+        ({"onnx": REFUSED}, 0, " (without onnx: refused):"),
+        ({"onnx": failed()}, 1, " (without onnx: BranchFrozen):"),
+        ({"trace": failed(), "onnx": REFUSED}, 1, " (it fails or is skipped now: trace: BranchFrozen, onnx: refused):"),
+    ],
+)  # fmt: skip
+def test_the_marker_names_what_passed(call, verdicts, status, remark):
+    net = ("tried_net.py:Net", "--input=torch.randn(2)", "--target=trace,onnx")
+    done, out, _, _ = call(*net, **verdicts)
+    assert done == status
+    assert f"To paste into a test file{remark}" in out
+    named = '"trace", "onnx"' if "trace" in verdicts else '"trace"'
+    assert f"@pytest.mark.torchexport({named})" in out
 
 
 def test_if_nothing_was_judged_it_is_not_green(call):
-    skipped = verdict(status="skipped", skip="unavailable", reason="no onnx")
-    status, out, err, _ = call(
-        "tried_net.py:Net", "--input=torch.randn(2)", "--target=onnx", onnx=skipped
-    )
+    only = ("tried_net.py:Net", "--input=torch.randn(2)", "--target=onnx")
+    status, out, err, _ = call(*only, onnx=REFUSED)
     assert (status, err) == (1, "no target was judged\n")
-    assert "no onnx" in out
+    assert "too new" in out
 
 
 def test_a_wrong_call_is_told_once(call):

@@ -102,35 +102,38 @@ def test_two_equal_runs_have_no_change():
     assert counted([]) == "no change"
 
 
-def test_an_export_that_takes_much_longer_is_named():
-    slow = [item("a", verdict(seconds={"export": n})) for n in (1.0, 2.5, 1.9, 0.1, 0.9)]
-    assert lines([slow[0]], [slow[1]]) == ["slower export: a[trace-cpu]: 2.5 s, 1.0 s before"]
-    assert kinds([slow[0]], [slow[2]]) == []  # not twice
-    assert kinds([slow[3]], [slow[4]]) == []  # nine times, but nobody waits
+def exported(seconds):
+    return {"seconds": {"export": seconds}}
 
 
-def test_files_that_grew_are_named():
-    found = [
-        item("a", verdict(size=ArtifactSize(files=int(files), weights=1000)))
-        for files in (10 * 2**20, 11 * 2**20, 10.4 * 2**20, 1000, 9000)
-    ]
-    assert lines([found[0]], [found[1]]) == ["larger file: a[trace-cpu]: 11 MiB, 10 MiB before"]
-    assert kinds([found[0]], [found[2]]) == kinds([found[3]], [found[4]]) == []
+def saved(mebibytes):
+    return {"size": ArtifactSize(files=int(mebibytes * 2**20), weights=1000)}
 
 
-def timed(ratio, spread=0.05, **fields):
-    found = Latency(sizes={"batch": 4}, eager=1e-3, artifact=ratio * 1e-3, ratio=ratio, low=ratio - spread, high=ratio + spread, pairs=30, slower=30, **fields)  # fmt: skip
-    return item("a", verdict(latency=(found,)))
+def timed(ratio, spread=0.05):
+    found = Latency(sizes={"batch": 4}, eager=1e-3, artifact=ratio * 1e-3, ratio=ratio, low=ratio - spread, high=ratio + spread, pairs=30, slower=30)  # fmt: skip
+    return {"latency": (found,)}
 
 
-def test_an_artifact_that_got_slower_beyond_the_spread_is_named():
-    (line,) = lines([timed(1.0)], [timed(1.5)])
-    assert line.startswith(
-        "slower artifact: a[trace-cpu]: 1.5 times eager (1.45 to 1.55) at batch = 4"
-    )
-    assert line.endswith(", 1 times eager (0.95 to 1.05) before")
-    assert kinds([timed(1.5)], [timed(1.0)]) == kinds([timed(1.0, 0.6)], [timed(1.5)]) == []
-    assert kinds([timed(1.0, 0.01)], [timed(1.05, 0.01)]) == kinds([PASSED], [timed(9.0)]) == []
+@pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        (exported(1.0), exported(2.5), "slower export: a[trace-cpu]: 2.5 s, 1.0 s before"),
+        (exported(1.0), exported(1.9), None),  # not twice
+        (exported(0.1), exported(0.9), None),  # nine times, but nobody waits
+        (saved(10), saved(11), "larger file: a[trace-cpu]: 11 MiB, 10 MiB before"),
+        (saved(10), saved(10.4), None),
+        (saved(0.001), saved(0.009), None),
+        (timed(1.0), timed(1.5), "slower artifact: a[trace-cpu]: 1.5 times eager (1.45 to 1.55) at batch = 4, 1 times eager (0.95 to 1.05) before"),
+        (timed(1.5), timed(1.0), None),
+        (timed(1.0, 0.6), timed(1.5), None),  # within the noise
+        (timed(1.0, 0.01), timed(1.05, 0.01), None),
+        ({}, timed(9.0), None),
+    ],
+)  # fmt: skip
+def test_what_costs_more_than_before_is_named(before, now, change):
+    found = lines([item("a", verdict(**before))], [item("a", verdict(**now))])
+    assert found == ([change] if change else [])
 
 
 def test_the_items_of_a_test_that_is_gone_are_one_change():

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import re
 from collections import Counter
 from html.parser import HTMLParser
 
-import sample
 from hypothesis import given
 from hypothesis import strategies as st
+from sample import EVIL_TEXT, RUN, SHOWN, failed, item, run_of, verdict
 
 from pytest_torchexport.results import html
 from pytest_torchexport.results.escaped import visible
-from pytest_torchexport.results.verdict import ItemResult, RunResults
 
 
 class Parsed(HTMLParser):
@@ -53,12 +51,7 @@ class Parsed(HTMLParser):
         return [attributes for tag, attributes in self.elements if tag in tags]
 
 
-PAGE = html.render(sample.RUN)
-PARSED = Parsed(PAGE)
-
-
-def run_of(*items: ItemResult, **fields) -> RunResults:
-    return RunResults(items=items, environment={}, complete=True, **fields)
+PARSED = Parsed(html.render(RUN))
 
 
 # -- nothing is loaded, and nothing runs but the page's own script -----------------------------------
@@ -95,16 +88,14 @@ def test_texts_of_others_stay_texts():
         text for name, text in PARSED.texts.items() if "tests/test_evil" in text and name != "main"
     )
     # Each place of the verdict: name, reason, call, notes, cause, branch, stage, self-test, ...
-    assert evil.count(sample.SHOWN) >= 20
+    assert evil.count(SHOWN) >= 20
 
 
 @given(st.text(alphabet="<>&'\"/=;:-![]{}%#`\\\n\r\t \0\x1b\u202e\ud800ab", max_size=12))
 def test_no_text_changes_the_elements_of_a_page(text):
-    verdict = dataclasses.replace(sample.FROZEN, call=f"x{text}", baked=(f"x{text}",))
-    plain = dataclasses.replace(sample.FROZEN, call="x", baked=("x",))
     pages = [
-        Parsed(html.render(run_of(sample.item(f"t.py::x{name}", one))))
-        for name, one in ((text, verdict), ("", plain))
+        Parsed(html.render(run_of(item(f"t.py::x{each}", failed(call=f"x{each}")))))
+        for each in (text, "")
     ]
     changed, same = ([tag for tag, _ in page.elements] for page in pages)
     assert changed == same
@@ -113,7 +104,7 @@ def test_no_text_changes_the_elements_of_a_page(text):
 
 
 def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
-    parsed = Parsed(f"<main><p>{sample.EVIL_TEXT}</p></main>")
+    parsed = Parsed(f"<main><p>{EVIL_TEXT}</p></main>")
     assert len(parsed.all("script")) == 1
     assert parsed.all("img") == [{"src": "x", "onerror": "window.hurt=2"}]
 
@@ -122,16 +113,8 @@ def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
 
 
 def test_what_changed_since_an_earlier_run_comes_first_and_leads_to_its_items():
-    old = run_of(
-        sample.item("t.py::a[trace-cpu]", sample.FROZEN),
-        sample.item("t.py::gone[trace-cpu]", sample.FROZEN),
-    )
-    fine = dataclasses.replace(sample.PASSED, target="trace", subject="Normalize")
-    frozen = dataclasses.replace(sample.FROZEN, target="export")
-    items = (
-        sample.item("t.py::a[trace-cpu]", fine),
-        sample.item("t.py::b[export-cpu]", frozen),
-    )
+    old = run_of(item("t.py::a", failed()), item("t.py::gone", failed()))
+    items = item("t.py::a", verdict()), item("t.py::b", failed("export"))
     page = html.render(run_of(*items, before=old))
     text = Parsed(page).texts["main"]
     assert "Since the earlier run: 1 new failure, 1 fixed, 1 gone" in text

@@ -73,9 +73,7 @@ def needy(results): import absent_module
 """
 
 
-@pytest.fixture
-def another_package(tmp_path, monkeypatch):
-    """Install a package that has four formats, of which three do not work."""
+def test_another_package_adds_formats_and_is_named_if_one_does_not_work(tmp_path, monkeypatch):
     (tmp_path / "their_formats.py").write_text(THEIRS)
     info = tmp_path / "their_formats-1.0.dist-info"
     info.mkdir()
@@ -84,30 +82,17 @@ def another_package(tmp_path, monkeypatch):
     points = "\n".join(f"{name} = their_formats:{name}" for name in names)
     (info / "entry_points.txt").write_text(f"[{reports.ENTRY_POINT_GROUP}]\n{points}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    reports._entry_points.cache_clear()
-    yield
-    reports._entry_points.cache_clear()
-
-
-@pytest.mark.usefixtures("another_package")
-def test_another_package_adds_formats():
-    assert set(reports.formats()) == {*reports.FORMATS, "render", "nothing", "broken", "needy"}
+    monkeypatch.setattr(reports, "_entry_points", reports._entry_points.__wrapped__)
+    assert set(reports.formats()) == {*reports.FORMATS, *names}
     assert report_specs(["render:x"]) == (("render", "x"),)
     assert reports.rendered("render", RUN) == "14 items"
-
-
-@pytest.mark.usefixtures("another_package")
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("broken", "'broken' of their_formats:broken raised ZeroDivisionError: division by zero"),
-        ("nothing", "'nothing' of their_formats:nothing returned no text"),
-        ("needy", "'needy' needs absent_module: pip install absent_module"),
-    ],
-)
-def test_a_format_of_another_package_that_does_not_work_is_named(name, why):
-    with pytest.raises(reports.CannotRender, match=why):
-        reports.rendered(name, RUN)
+    for name, why in {
+        "broken": "'broken' of their_formats:broken raised ZeroDivisionError: division by zero",
+        "nothing": "'nothing' of their_formats:nothing returned no text",
+        "needy": "'needy' needs absent_module: pip install absent_module",
+    }.items():
+        with pytest.raises(reports.CannotRender, match=why):
+            reports.rendered(name, RUN)
 
 
 def test_a_bug_of_our_own_is_not_blamed_on_others(monkeypatch):
@@ -126,22 +111,14 @@ def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):
 # -- files -----------------------------------------------------------------------------------------
 
 
-def test_a_file_is_replaced_and_nothing_half_written_stays(tmp_path):
-    path = tmp_path / "deep" / "report.json"
+def test_a_file_is_replaced_through_links_and_nothing_half_written_stays(tmp_path):
+    real, link = tmp_path / "deep" / "report.json", tmp_path / "link.json"
+    link.symlink_to(real)
     for text in ("first", "\udc80"):
-        write(path, text)
-    assert path.read_bytes() == b"\\udc80"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_link_is_kept_and_its_target_is_written(tmp_path):
-    real, link, second = (tmp_path / name for name in ("real.json", "link.json", "second.json"))
-    link.symlink_to("real.json")
-    second.symlink_to(link)
-    for text in ("first", "second"):
-        write(second, text)
-        assert (link.is_symlink(), second.is_symlink()) == (True, True)
-        assert real.read_text() == text
+        write(link, text)
+    assert real.read_bytes() == b"\\udc80"
+    assert link.is_symlink()
+    assert list(real.parent.iterdir()) == [real]
 
 
 @pytest.mark.parametrize(
