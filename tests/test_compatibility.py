@@ -63,17 +63,19 @@ def test_of_the_rows_whose_truth_depends_on_versions_only_what_passed_is_recorde
     assert found[ROW.name] == {"trace": "ExportRefused"}
 
 
-def test_tests_that_were_run_again_count_by_their_last_result(script):
-    again = """<testsuite><testcase classname="examples.test_quickstart" name="test_error"/></testsuite>"""
-    run = script.run_of(report(), ET.fromstring(again))
-    assert run.tests == {"failed": 1, "passed": 4, "skipped": 1, "xfailed": 1}
-    assert run.again == 1
-
-
-def test_a_test_that_is_newer_than_the_run_counts_too_but_not_as_run_again(script):
-    again = """<testsuite><testcase classname="tests.test_docs" name="test_new"/></testsuite>"""
-    run = script.run_of(report(), ET.fromstring(again))
-    assert (run.tests["passed"], run.again) == (4, 0)
+@pytest.mark.parametrize(
+    ("name", "counts", "again"),
+    [
+        ("examples.test_quickstart::test_error", {"failed": 1, "passed": 4}, 1),
+        ("tests.test_docs::test_newer_than_the_run", {"failed": 2, "passed": 4}, 0),
+    ],
+)
+def test_tests_that_were_run_again_count_by_their_last_result(script, name, counts, again):
+    file, _, test = name.partition("::")
+    case = f'<testsuite><testcase classname="{file}" name="{test}"/></testsuite>'
+    run = script.run_of(report(), ET.fromstring(case))
+    assert run.tests == {**counts, "skipped": 1, "xfailed": 1}
+    assert run.again == again
 
 
 def test_a_report_without_tests_is_refused(script):

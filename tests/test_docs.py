@@ -66,16 +66,13 @@ def test_the_readme_example_is_a_region_of_the_quickstart():
     assert shown.strip() == region.strip()
 
 
-def test_the_docs_include_files():
+def test_every_included_file_and_section_exists():
     assert len(includes()) > 10  # fewer: the pattern no longer finds them
-
-
-@pytest.mark.parametrize(("page", "path", "section"), includes())
-def test_every_included_file_and_section_exists(page, path, section):
-    text = read(ROOT / path)
-    if section is not None:
-        assert f"[start:{section}]" in text
-        assert f"[end:{section}]" in text
+    for page, path, section in includes():
+        text = read(ROOT / path)
+        if section is not None:
+            assert f"[start:{section}]" in text, page
+            assert f"[end:{section}]" in text, page
 
 
 def test_every_page_is_in_the_navigation_and_nothing_else():
@@ -152,61 +149,50 @@ OF_TYPE = {
 }
 
 
+WORDS = {
+    "type",
+    "const",
+    "enum",
+    "required",
+    "properties",
+    "additionalProperties",
+    "items",
+    "anyOf",
+    "$ref",
+}
+
+
 def mistakes(value, schema, at="report"):
     """Yield where a value does not follow a schema, by the words of JSON Schema that ours uses."""
-    unknown = set(schema) - {*CHECKED, "$schema", "$defs", "title", "description"}
+    unknown = set(schema) - WORDS - {"$schema", "$defs", "title", "description"}
     assert not unknown, unknown  # else this would pass what it does not understand
-    for word in (each for each in CHECKED if each in schema):
-        found = list(CHECKED[word](value, schema[word], at))
-        yield from found
-        if found and word == "type":
-            return
-
-
-def _of_type(value, name, at):
-    if not isinstance(value, OF_TYPE[name]) or (isinstance(value, bool) and name != "boolean"):
+    if "$ref" in schema:
+        yield from mistakes(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")], at)
+    name = schema.get("type")
+    if name and (
+        not isinstance(value, OF_TYPE[name]) or (isinstance(value, bool) and name != "boolean")
+    ):
         yield f"{at}: {value!r} is no {name}"
-
-
-def _required(value, keys, at):
-    yield from (f"{at}.{key}: missing" for key in keys if key not in value)
-
-
-def _properties(value, schemas, at):
-    for key in schemas.keys() & value:
-        yield from mistakes(value[key], schemas[key], f"{at}.{key}")
-
-
-def _additional(value, schema, at):
-    for key, each in value.items():
-        yield from mistakes(each, schema, f"{at}.{key}")
-
-
-def _items(value, schema, at):
-    for number, each in enumerate(value):
-        yield from mistakes(each, schema, f"{at}[{number}]")
-
-
-def _any_of(value, schemas, at):
-    found = [list(mistakes(value, schema, at)) for schema in schemas]
-    if all(found):
+        return
+    if "const" in schema and value != schema["const"]:
+        yield f"{at}: {value!r} is not {schema['const']!r}"
+    if "enum" in schema and value not in schema["enum"]:
+        yield f"{at}: {value!r} is none of {schema['enum']}"
+    yield from (f"{at}.{key}: missing" for key in schema.get("required", ()) if key not in value)
+    inner = {
+        key: (each, value[key])
+        for key, each in schema.get("properties", {}).items()
+        if key in value
+    }
+    if "additionalProperties" in schema:
+        inner |= {key: (schema["additionalProperties"], each) for key, each in value.items()}
+    for key, (each, part) in inner.items():
+        yield from mistakes(part, each, f"{at}.{key}")
+    for number, each in enumerate(value if "items" in schema else ()):
+        yield from mistakes(each, schema["items"], f"{at}[{number}]")
+    found = [list(mistakes(value, each, at)) for each in schema.get("anyOf", ())]
+    if found and all(found):
         yield max(found, key=lambda each: len(each[0]))[0]
-
-
-# In this order: what has the wrong type is not looked into.
-CHECKED = {
-    "type": _of_type,
-    "const": lambda value, only, at: [] if value == only else [f"{at}: {value!r} is not {only!r}"],
-    "enum": lambda value, of, at: [] if value in of else [f"{at}: {value!r} is none of {of}"],
-    "required": _required,
-    "properties": _properties,
-    "additionalProperties": _additional,
-    "items": _items,
-    "anyOf": _any_of,
-    "$ref": lambda value, name, at: mistakes(
-        value, SCHEMA["$defs"][name.removeprefix("#/$defs/")], at
-    ),
-}
 
 
 @given(runs)
@@ -274,15 +260,14 @@ def test_a_changed_message_is_found_and_rewritten(text, expected):
     assert make_outputs.rewritten(quote, PRINTED) == expected
 
 
-def test_numbers_and_spaces_are_not_compared():
-    quote = make_outputs.Quote(ROOT / "README.md", "pytest", "", "x  FAILED [ 99%]\n")
-    assert make_outputs.missing_line(quote, PRINTED) is None
-
-
-def test_a_quoted_line_that_nothing_is_like_is_not_rewritten():
-    quote = make_outputs.Quote(ROOT / "README.md", "pytest", "", "6789\n")
+def test_numbers_and_spaces_are_not_compared_and_what_nothing_is_like_is_not_rewritten():
+    alike, other = (
+        make_outputs.Quote(ROOT / "README.md", "pytest", "", text)
+        for text in ("x  FAILED [ 99%]\n", "6789\n")
+    )
+    assert make_outputs.missing_line(alike, PRINTED) is None
     with pytest.raises(LookupError, match="by hand"):
-        make_outputs.rewritten(quote, PRINTED)
+        make_outputs.rewritten(other, PRINTED)
 
 
 def test_check_export_runs_without_pytest(tmp_path):
