@@ -219,14 +219,14 @@ SWITCHES: tuple[Switch, ...] = (
     ),
     Switch(
         "the artifact's own orders",
-        "judge.decisions:Places._orders",
-        returns(()),
+        "judge.orders:Places.held",
+        of("judge.orders:Held"),
         ("zoo/corners of two boxes/script", "zoo/masks that overlap/script"),
     ),
     # checks
     Switch(
         "sizes that a program's text shows",
-        "checks.dims:_audit_inputs",
+        "checks.dims:audit",
         returns(None),
         ("zoo/size looked up/onnx",),
     ),

@@ -2,21 +2,16 @@
 
 What a program says of sizes gives only a suspicion: torch's ranges begin at 2 although 0 and 1 run
 well, and a guard may be stricter than the graph under it. Raises DimsNarrowed if a call that eager
-takes confirms a suspicion, or if the file of somebody else declares a size of an output that a call
-does not have.
+takes confirms a suspicion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
-
-import torch
 
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
-from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.judge.case import Case
@@ -33,64 +28,10 @@ Witness = Callable[[Sizes], Failure | None]
 
 def audit(case: Case) -> None:
     """Raise DimsNarrowed if a call shows that the artifact takes fewer sizes than declared."""
-    _audit_inputs(case)
-    _audit_outputs(case)
-
-
-def _audit_outputs(case: Case) -> None:
-    """Raise DimsNarrowed if a file declares another size of an output than a right call has.
-
-    ONNX Runtime does not look at it; other runtimes take memory for it, or refuse the file. An
-    artifact of our own has it from the exporter, so that it is a note.
-    """
-    declared = case.artifact.facts.outputs()
-    if not declared:
-        return
-    for dim in case.spec.dims.values():
-        for size in (dim.low, dim.high):
-            found = case.accepted.call(example_recipe(case.spec, {dim.name: size}))
-            wrong = _other_sizes(declared, found.outcome.value) if found is not None else None
-            if found is None or wrong is None or case.judge.quietly(found.recipe) is not None:
-                continue
-            at = ", ".join(f"{name} = {size}" for name, size in found.recipe.sizes.items())
-            text = f"{wrong} at {at}: the file declares a static size for an output that varies"
-            if case.foreign:
-                raise DimsNarrowed(
-                    text,
-                    details=(
-                        "ONNX Runtime only warns; other runtimes take memory for the declared size",
-                        "remedy: name the axis in dynamic_axes or dynamic_shapes, and export again",
-                    ),
-                )
-            case.log.note(text)
-            return
-
-
-def _other_sizes(declared: Sequence[Sequence[int | None]], value: Any) -> str | None:
-    """Return the first output of eager's that has another size than declared, in words.
-
-    None if there is none, or if the outputs are not as many. A complex tensor has one axis more.
-    """
-    outputs = [
-        (path, leaf) for path, leaf in flatten(value, "output")[0] if isinstance(leaf, torch.Tensor)
-    ]
-    if len(outputs) != len(declared):
-        return None
-    for (path, leaf), sizes in zip(outputs, declared, strict=True):
-        if len(sizes) != leaf.dim() + leaf.is_complex():
-            continue
-        for axis, (actual, size) in enumerate(zip(leaf.shape, sizes, strict=False)):
-            if size is not None and size != actual:
-                return f"axis {axis} of {path} is declared as {size} and has {actual}"
-    return None
-
-
-def _audit_inputs(case: Case) -> None:
     suspicions = case.artifact.facts.suspicions(case.spec, case.spec.example)
     if not suspicions:
         return
     tried: list[Recipe] = []
-
     exported = {dim.name: EXPORTED_AT for dim in specialized_dims(case.spec)}
 
     def witness(sizes: Sizes) -> Failure | None:

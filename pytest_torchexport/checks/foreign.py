@@ -136,7 +136,6 @@ def _checked(file: ForeignFile) -> ForeignFile:
     """
     try:
         file.facts.branches()
-        file.facts.outputs()
         file.facts.suspicions(file.spec, file.spec.example)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise LoadFailed(
@@ -343,9 +342,6 @@ class ForeignFacts(ProgramFacts):
             return suspicions(spec, SizeFacts.of_inputs(own), dropped=True)
         sizes = found.get("sizes")
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
-
-    def outputs(self) -> tuple[tuple[int | None, ...], ...]:
-        return tuple(map(tuple, self.file.found.get("outputs", ())))
 
     def branches(self) -> Branches | None:
         plain = self.file.found.get("branches")

@@ -9,8 +9,8 @@ comparisons, ``floor``, ``max``, sums of small integers. So a value that lies ex
 threshold stays there, and one *near* it may cross it. Equal numbers leave ``sort`` and ``topk`` in
 any order, as documented. ``uncast`` leaves out the casts that a runtime may leave out.
 
-``sequential`` and ``in_double`` add up in another order. Separate from ``rounding``, which compares
-the results: this file is about operators.
+``sequential`` adds up in another order. Separate from ``rounding``, which compares the results:
+this file is about operators.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.operators import (
@@ -150,18 +149,13 @@ def axes_of(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
 
 # Matrices with more multiplications are not multiplied step by step: it would take seconds.
 MOST_PRODUCTS = 100_000_000
-# Products that are held at a time.
-PRODUCTS_HELD = 4_000_000
 
 
-def sequential(lanes: int = 1) -> AbstractContextManager[None]:
+def sequential() -> AbstractContextManager[None]:
     """Add up sums one term after the other, also in means, variances and normalizations.
 
-    In so many lanes, a power of two, as vector registers do: every term is added to the lane that
-    is next in turn, and at last the upper half of the lanes to the lower one, until one is left. A
-    running sum has one. ONNX Runtime adds so; torch adds pairwise or in double precision. Of ``n``
-    equal terms the last digits go one way: the error grows with ``n``, and no scattered run shows
-    it.
+    ONNX Runtime adds so, in a few lanes; torch adds pairwise or in double precision. Of ``n`` equal
+    terms the last digits go one way: the error grows with ``n``, and no scattered run shows it.
 
     An operator that ``_FORMULAS`` does not know is taken apart, as torch does it for torch.compile
     and torch.export: the sums of a loss or a normalization are among its parts.
@@ -185,7 +179,7 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
         if any(tensor.is_complex() for tensor in operation.floats):
             return None
         if operation.row.sum:
-            return by_rule(operation, lanes) if is_float(operation.operand) else None
+            return by_rule(operation) if is_float(operation.operand) else None
         parts = decomposition_of(func)
         if parts is None or func in opened or not adds(operation):
             return None
@@ -203,23 +197,9 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
     return operations(operator)
 
 
-def in_double() -> AbstractContextManager[None]:
-
-    def operator(operation: Operation) -> Any:
-        plain = operation.run()
-        if adds(operation) and not written_to(operation.func):
-            for tensor, found in zip(
-                floats_of(plain), floats_of(in_float64(operation)), strict=False
-            ):
-                tensor.copy_(found)
-        return plain
-
-    return operations(operator)
-
-
-def by_rule(operation: Operation, lanes: int) -> Any:
+def by_rule(operation: Operation) -> Any:
     """Return an operator's results as ``_FORMULAS`` has them; None if it cannot."""
-    return _FORMULAS[operation.row.sum](**dict(operation.arguments), lanes=lanes)
+    return _FORMULAS[operation.row.sum](**dict(operation.arguments))
 
 
 def filled(plain: Any, found: Any) -> Any:
@@ -239,22 +219,16 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
 
 
-def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
     """Return the sum over the axes, which keep size 1: of all their terms in a row."""
     row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
-    row = functional.pad(row, (0, -row.shape[-1] % lanes))
-    row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
-    while row.shape[-1] > 1:
-        row = row[..., : row.shape[-1] // 2] + row[..., row.shape[-1] // 2 :]
-    total = row[..., 0]
+    total = _running(row, -1)[..., -1]
     return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
 
-def _sum(
-    self: torch.Tensor, *, lanes: int, dim: Any = None, dtype: Any = None, **_: Any
-) -> torch.Tensor | None:
+def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
     axes = axes_of(self, dim)
-    return None if axes is None else _one_by_one(widened(self.to(dtype or self.dtype)), axes, lanes)
+    return None if axes is None else _one_by_one(widened(self.to(dtype or self.dtype)), axes)
 
 
 def _mean(self: torch.Tensor, **given: Any) -> torch.Tensor | None:
@@ -269,16 +243,14 @@ def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.
 
 def _var(
     self: torch.Tensor,
-    *,
-    lanes: int,
     dim: Any = None,
     correction: Any = None,
     unbiased: bool = True,
     **_: Any,
 ) -> torch.Tensor | None:
     terms = widened(self)
-    mean = _mean(terms, dim=dim, lanes=lanes)
-    squares = _sum((terms - mean) ** 2, dim=dim, lanes=lanes) if mean is not None else None
+    mean = _mean(terms, dim=dim)
+    squares = _sum((terms - mean) ** 2, dim=dim) if mean is not None else None
     if squares is None:
         return None
     count = self.numel() / squares.numel()
@@ -286,24 +258,19 @@ def _var(
 
 
 def _var_mean(self: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    mean = _mean(self, dim=given["dim"], lanes=given["lanes"])
-    variance = _var(self, **given)
+    mean, variance = _mean(self, dim=given["dim"]), _var(self, **given)
     return (variance, mean) if mean is not None and variance is not None else None
 
 
-def _product(self: torch.Tensor, mat2: torch.Tensor, *, lanes: int, **_: Any) -> Any:
+def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> Any:
     """Multiply matrices, or batches of them, one inner index after the other."""
     inner = self.shape[-1]
     left, right = widened(self), widened(mat2)
     total = torch.zeros_like(left[..., :1] * right[..., :1, :])
     if not inner * total.numel() or inner * total.numel() > MOST_PRODUCTS:
         return None
-    step = max(PRODUCTS_HELD // total.numel(), 1)
-    for start in range(0, inner, step):
-        held = slice(start, start + step)
-        terms = left[..., held].unsqueeze(-1) * right[..., held, :].unsqueeze(-3)
-        terms = torch.cat([total.unsqueeze(-2), terms], -2)
-        total = _one_by_one(terms, [terms.dim() - 2], lanes).squeeze(-2)
+    for index in range(inner):
+        total += left[..., index : index + 1] * right[..., index : index + 1, :]
     return total.to(self.dtype)
 
 
@@ -361,7 +328,7 @@ REACH_HALF = 0.75
 TIED = 8.0
 # Those that may take equal elements in any order, and those that only ask which are larger.
 ORDERING, BY_RANK = of_kind("unordered"), of_kind("by_rank")
-FOURIER, FUSED = of_kind("fourier"), of_kind("fused")
+FUSED = of_kind("fused")
 
 
 @dataclass
@@ -416,7 +383,7 @@ class _Scatter:
         if operation.name in FUSED:
             plain = operation.run()
             with operations(self.operator):
-                return filled(plain, by_rule(operation, lanes=1))
+                return filled(plain, by_rule(operation))
         if torch.Tag.pointwise in operation.func.tags:
             exact = exact_elements(operation)
             return self._scattered(operation.run(), exact, plain=None)
@@ -430,10 +397,7 @@ class _Scatter:
         plain = None
         if exact is not None and any(bool(mask.any()) for mask in exact):
             plain = floats_of(operation.run())
-        if operation.name in FOURIER:
-            result = self._transformed(operation)
-        else:
-            result = _with_floats(operation, self._move_term, but=written).run()
+        result = _with_floats(operation, self._move_term, but=written).run()
         if not floats_of(result) and not written:
             # An index, a count or a Python number: the operator picks or compares.
             return operation.run()
@@ -450,29 +414,6 @@ class _Scatter:
                 moved = torch.where(exact[index], plain[index] if plain else tensor, moved)
             tensor.copy_(moved)
         return result
-
-    def _transformed(self, operation: Operation) -> Any:
-        """Run a Fourier transform as another algorithm may round it, with its own factors.
-
-        The error of a result does not depend on its size: it is about epsilon times the logarithm
-        of the number of terms times their norm, in any direction (N. J. Higham, Accuracy and
-        Stability of Numerical Algorithms, 24.1).
-        """
-        terms, *rest = operation.args
-        axes = {axis % terms.dim() for axis in operation.argument("dim")}
-        steps = math.log2(max(math.prod(terms.shape[axis] for axis in axes), 2))
-
-        def of_errors() -> Any:
-            return operation.func(self._error(terms), *rest, **operation.kwargs)
-
-        # The transform of the errors alone: beside the terms, most would be rounded away.
-        moved = operation.run() + steps * of_errors()
-        if terms.is_complex():
-            return moved
-        turned = of_errors()
-        # Of real terms, the sum itself: its factors are all one, in any algorithm.
-        turned[tuple(0 if axis in axes else slice(None) for axis in range(terms.dim()))] = 0.0
-        return moved + 1j * steps * turned
 
     def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
         """Move a term of a sum, except in half precision, where only the sum is rounded."""

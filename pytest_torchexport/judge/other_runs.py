@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ import torch
 from pytest_torchexport.eager.preflight import examine
 from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.decisions import NOTHING_HELD, Held
-from pytest_torchexport.judge.last_digits import Ties, in_double, scattered, sequential, uncast
+from pytest_torchexport.judge.last_digits import Ties, scattered, sequential, uncast
+from pytest_torchexport.judge.orders import NOTHING_HELD, Block, Held
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import (
     Outcome,
@@ -37,8 +37,6 @@ from pytest_torchexport.results.verdict import Difference
 MULTIPLE = 4.0
 # Scattered runs: a few decide most differences; more are made if those do not explain one.
 FEW, MANY = 2, 12
-# The lanes of vector registers, of the widths that processors have.
-LANES = (4, 8, 16)
 # Still more runs are made for a tie: a value that is rarely picked must occur in one of them.
 MANY_TIED = 60
 # Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
@@ -46,8 +44,6 @@ NOISE_RUNS = 3
 
 # Values after a call, by path: outputs, inputs, parameters and buffers.
 Leaves = Mapping[str, Any]
-# A block in which eager rounds differently.
-Rounding = Callable[[], AbstractContextManager[Any]]
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
@@ -65,8 +61,8 @@ class Runs:
     """Eager's other runs of calls in a row, after which it gave ``expected``.
 
     They give the leaves at ``paths`` alone. ``repeats``: a plain run gave the same. ``truth`` is
-    the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are
-    operands of eager's decisions. ``cut``: a time limit ended a run, and the rest cannot be made.
+    the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are the
+    orders that the artifact chose. ``cut``: a time limit ended a run, and the rest cannot be made.
     """
 
     calls: Sequence[Call]
@@ -96,7 +92,7 @@ class Runs:
     def are_of(
         self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
     ) -> bool:
-        """Return True if these are all runs of equal calls, for the same paths and operands."""
+        """Return True if these are all runs of equal calls, for the same paths and orders."""
         return (
             not self.cut
             and self.held is held
@@ -136,7 +132,7 @@ class OtherRuns:
         """Use the runs that another one made last: of the same subject, from its seed."""
         self._last = other._last
 
-    def under(self, rounding: Rounding, call: Call) -> None:
+    def under(self, rounding: Block, call: Call) -> None:
         self._run(self._copy("cpu"), [call], rounding, [])
 
     def of(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held) -> Runs:
@@ -209,23 +205,22 @@ class OtherRuns:
             is_plain(t) and not t.is_contiguous() for call in calls for t in call.tensors()
         )
         packed = self._contiguous(calls, paths, truth) if strided and truth else calls
-        scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
-        first = [sequential, in_double, *scatters[:FEW]]
+        scatters: list[Block] = [partial(scattered, number, ties) for number in range(MANY)]
+        first = [sequential, *scatters[:FEW]]
         yield [*self._under(first, packed, paths, held, calls), *self._noise(calls, paths)]
         if self._may_go_on():
-            lanes: list[Rounding] = [partial(sequential, number) for number in LANES]
-            yield self._under([*lanes, *scatters[FEW:]], packed, paths, held, calls)
+            yield self._under(scatters[FEW:], packed, paths, held, calls)
         if ties.met and self._may_go_on():
             more = [partial(scattered, number, ties) for number in range(MANY, MANY_TIED)]
             yield self._under(more, packed, paths, held, calls)
-        yield self._under(held.replays(MULTIPLE), calls, paths, NOTHING_HELD)
+        yield self._under(held.replays(), calls, paths, NOTHING_HELD)
 
     def _in_float64(
         self,
         calls: Sequence[Call],
         paths: Sequence[str],
         held: Held = NOTHING_HELD,
-        rounding: Rounding = nullcontext,
+        rounding: Block = nullcontext,
     ) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
         in_float64 = partial(_holding, held, doubles_by_default, rounding)
@@ -233,7 +228,7 @@ class OtherRuns:
 
     def _under(
         self,
-        roundings: Sequence[Rounding],
+        roundings: Sequence[Block],
         calls: Sequence[Call],
         paths: Sequence[str],
         held: Held,
@@ -284,7 +279,7 @@ class OtherRuns:
         return self._copies[where]
 
     def _run(
-        self, subject: Subject, calls: Sequence[Call], rounding: Rounding, paths: Sequence[str]
+        self, subject: Subject, calls: Sequence[Call], rounding: Block, paths: Sequence[str]
     ) -> list[Leaves]:
         def rounded(*args: Any, **kwargs: Any) -> Any:
             with rounding():
@@ -299,8 +294,8 @@ class OtherRuns:
 
 
 @contextmanager
-def _holding(held: Held, *roundings: Rounding) -> Iterator[None]:
-    """Round differently, but put back the operands that are held. Entered last, it acts first."""
+def _holding(held: Held, *roundings: Block) -> Iterator[None]:
+    """Round differently, but choose as is held. Entered last, it acts first."""
     with ExitStack() as entered:
         for rounding in roundings:
             entered.enter_context(rounding())

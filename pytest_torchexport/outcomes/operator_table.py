@@ -19,7 +19,6 @@ KINDS: Mapping[str, str] = {
     # -- rounding --
     "exact": "copies, picks, compares or draws: its float results are never rounded",
     "sums": "adds up products: exact in any order if all partial sums are",
-    "fourier": "transforms, with an error that does not depend on the size of a result",
     "fused": "rounds once, where other implementations round each of their steps",
     # -- decisions --
     "decides": "jumps, and rounds nothing before it does: equal operands mean an equal result",
@@ -40,7 +39,6 @@ KINDS: Mapping[str, str] = {
     "choice": "picks elements by their order; of ``largest`` first, or of smallest",
     "unordered": "may take equal elements in any order",
     "by_rank": "asks only which elements are larger",
-    "pooling": "returns the places of the largest elements beside these",
     # -- sensitive places --
     "near_zero": "infinite or infinitely steep at zero, or its parts cancel there",
     "exponential": "overflows and underflows at the ``exponents`` of a float type",
@@ -217,11 +215,11 @@ _ORDERING = (
     _row("nanmedian aminmax cummax cummin histc unique_consecutive unique_dim _unique2", "exact"),
     _row(
         """
-        adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
+        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d
+        max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
         """,
-        "exact pooling",
+        "exact",
     ),
-    _row("adaptive_max_pool1d fractional_max_pool2d max_pool1d max_pool2d max_pool3d", "exact"),
 )
 
 # Elementwise functions that compute something else on the two sides of a number.
@@ -292,7 +290,6 @@ _SUMMING = (
     _row("scatter_add", "sums places"),
     _row("index_put", "sums places", elsewhere=1),
     _row("_index_put_impl", elsewhere=1),
-    _row("_fft_c2c _fft_c2r _fft_r2c", "fourier"),
     _row("lstm gru rnn_tanh rnn_relu", "recurrent"),
 )
 

@@ -47,10 +47,6 @@ class ProgramFacts:
         """Return the dims that the program may not accept as the spec has them."""
         return ()
 
-    def outputs(self) -> tuple[tuple[int | None, ...], ...]:
-        """Return the sizes that the program declares for its outputs, None for an open one."""
-        return ()
-
     def branches(self) -> Branches | None:
         """Return the branches and loops that the program still has, None if it cannot tell."""
         return None

@@ -793,30 +793,3 @@ def test_a_process_that_says_nonsense_of_its_file_is_told(tmp_path, monkeypatch,
     verdict = judge(path, linear(), X)
     assert verdict.failure == "LoadFailed"
     assert "malformed" in verdict.reason
-
-
-def sized(path, *outputs):
-    """Write an ONNX file of ``y = -x`` that takes any batch and declares this batch of its outputs."""
-    take = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])
-    give = [
-        helper.make_tensor_value_info(f"y{index}", TensorProto.FLOAT, [batch, 3])
-        for index, batch in enumerate(outputs)
-    ]
-    nodes = [helper.make_node("Neg", ["x"], [value.name]) for value in give]
-    graph = helper.make_graph(nodes, "g", [take], give)
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
-    )
-    return path
-
-
-class Negative(nn.Module):
-    def forward(self, x):
-        return -x, -x
-
-
-def test_an_onnx_file_that_declares_the_examples_size_for_an_output_is_narrowed(tmp_path):
-    found = judge(sized(tmp_path / "net.onnx", "batch", 4), Negative(), X)
-    assert found.failure == "DimsNarrowed"
-    assert found.reason.startswith("axis 0 of output[1] is declared as 4 and has 1 at batch = 1")
-    assert judge(sized(tmp_path / "open.onnx", "batch", None), Negative(), X).status == "passed"

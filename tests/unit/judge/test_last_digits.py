@@ -9,7 +9,7 @@ from scattering import EPS, rand, scatter
 from torch import nn
 
 from pytest_torchexport.judge import last_digits
-from pytest_torchexport.judge.last_digits import Ties, in_double, scattered, sequential
+from pytest_torchexport.judge.last_digits import Ties, scattered, sequential
 
 ROUNDED = {
     "product": lambda x: x * 3,
@@ -119,21 +119,6 @@ def test_sums_one_term_after_the_other():
         assert terms.long().sum(2).tolist() == [[0, 0, 0]] * 2
 
 
-def test_sums_in_lanes():
-    terms = rand(3, 21)
-    total = torch.zeros(3, 8)
-    for start in (0, 8, 16):
-        total[:, : min(8, 21 - start)] += terms[:, start : start + 8]
-    # As vector registers add their lanes up: the upper half to the lower one, three times.
-    fours = total[:, :4] + total[:, 4:]
-    twos = fours[:, :2] + fours[:, 2:]
-    row = twos[:, 0] + twos[:, 1]
-    with sequential(8):
-        assert torch.equal(terms.sum(1), row)
-        assert torch.equal(terms.mean(1), row / 21)
-        assert torch.equal(torch.mv(torch.ones(2, 21), terms[0]), row[:1].expand(2))
-
-
 NORMS = {
     "variance": lambda x: x.var((0, 2)),
     "variance and mean": lambda x: torch.var_mean(x, 2)[0],
@@ -197,33 +182,12 @@ def test_products_too_many_to_make_one_by_one_are_left_to_torch(monkeypatch):
         assert torch.equal(left @ right, plain)
 
 
-@pytest.mark.parametrize("name", NORMS)
-def test_sums_in_double_are_the_exact_ones_rounded(name):
-    x = rand(3, 4, 5, 6)[..., 0, :] if "norm" in name and "layer" not in name else rand(3, 5, 6)
-    plain = NORMS[name](x)
-    with in_double():
-        other = NORMS[name](x)
-    torch.testing.assert_close(other, plain)
-    assert other.dtype == plain.dtype
+def test_attention_is_scattered():
+    x = rand(1, 1, 64, 4)
+    assert float(scatter(F.scaled_dot_product_attention, x, x, x).max()) > 0
 
 
-def test_attention_is_scattered_and_summed_in_double_unless_it_drops():
-    x = torch.full((1, 1, 2048, 4), 1.0033620595932007)
-    gaps = scatter(F.scaled_dot_product_attention, x[..., :64, :], x[..., :64, :], x[..., :64, :])
-    assert float(gaps.max()) > 0
-    with in_double():
-        assert float((F.scaled_dot_product_attention(x, x, x) - x).abs().max()) < EPS
-
-    def dropped():
-        torch.manual_seed(0)
-        return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
-
-    plain = dropped()
-    with in_double():
-        torch.testing.assert_close(dropped(), plain)
-
-
-@pytest.mark.parametrize("rounding", [sequential, in_double, lambda: scattered(0, Ties())])
+@pytest.mark.parametrize("rounding", [sequential, lambda: scattered(0, Ties())])
 def test_attention_of_a_row_that_is_all_masked_stays_zero(rounding):
     x = torch.randn(1, 1, 3, 4)
     with rounding():
