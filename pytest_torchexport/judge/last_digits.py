@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.operators import (
@@ -151,11 +152,14 @@ def axes_of(tensor: torch.Tensor, dim: Any) -> tuple[int, ...] | None:
 MOST_PRODUCTS = 100_000_000
 
 
-def sequential() -> AbstractContextManager[None]:
+def sequential(lanes: int = 1) -> AbstractContextManager[None]:
     """Add up sums one term after the other, also in means, variances and normalizations.
 
-    ONNX Runtime adds so, in a few lanes; torch adds pairwise or in double precision. Of ``n`` equal
-    terms the last digits go one way: the error grows with ``n``, and no scattered run shows it.
+    In so many lanes, a power of two, as vector registers do: every term is added to the lane that
+    is next in turn, and at last the upper half of the lanes to the lower one, until one is left. A
+    running sum has one. ONNX Runtime adds so; torch adds pairwise or in double precision. Of ``n``
+    equal terms the last digits go one way: the error grows with ``n``, and no scattered run shows
+    it.
 
     An operator that ``_FORMULAS`` does not know is taken apart, as torch does it for torch.compile
     and torch.export: the sums of a loss or a normalization are among its parts.
@@ -179,7 +183,7 @@ def sequential() -> AbstractContextManager[None]:
         if any(tensor.is_complex() for tensor in operation.floats):
             return None
         if operation.row.sum:
-            return by_rule(operation) if is_float(operation.operand) else None
+            return by_rule(operation, lanes) if is_float(operation.operand) else None
         parts = decomposition_of(func)
         if parts is None or func in opened or not adds(operation):
             return None
@@ -197,9 +201,9 @@ def sequential() -> AbstractContextManager[None]:
     return operations(operator)
 
 
-def by_rule(operation: Operation) -> Any:
+def by_rule(operation: Operation, lanes: int) -> Any:
     """Return an operator's results as ``_FORMULAS`` has them; None if it cannot."""
-    return _FORMULAS[operation.row.sum](**dict(operation.arguments))
+    return _FORMULAS[operation.row.sum](**dict(operation.arguments), lanes=lanes)
 
 
 def filled(plain: Any, found: Any) -> Any:
@@ -219,16 +223,27 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
 
 
-def _one_by_one(terms: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
+def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
     """Return the sum over the axes, which keep size 1: of all their terms in a row."""
     row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
-    total = _running(row, -1)[..., -1]
+    row = functional.pad(row, (0, -row.shape[-1] % lanes))
+    row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
+    total = _folded(row.unbind(-1))
     return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
 
-def _sum(self: torch.Tensor, dim: Any = None, dtype: Any = None, **_: Any) -> torch.Tensor | None:
+def _folded(lanes: Sequence[torch.Tensor]) -> torch.Tensor:
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = [low + high for low, high in zip(lanes[:half], lanes[half:], strict=True)]
+    return lanes[0]
+
+
+def _sum(
+    self: torch.Tensor, *, lanes: int, dim: Any = None, dtype: Any = None, **_: Any
+) -> torch.Tensor | None:
     axes = axes_of(self, dim)
-    return None if axes is None else _one_by_one(widened(self.to(dtype or self.dtype)), axes)
+    return None if axes is None else _one_by_one(widened(self.to(dtype or self.dtype)), axes, lanes)
 
 
 def _mean(self: torch.Tensor, **given: Any) -> torch.Tensor | None:
@@ -243,14 +258,16 @@ def _cumsum(self: torch.Tensor, dim: int, dtype: Any = None, **_: Any) -> torch.
 
 def _var(
     self: torch.Tensor,
+    *,
+    lanes: int,
     dim: Any = None,
     correction: Any = None,
     unbiased: bool = True,
     **_: Any,
 ) -> torch.Tensor | None:
     terms = widened(self)
-    mean = _mean(terms, dim=dim)
-    squares = _sum((terms - mean) ** 2, dim=dim) if mean is not None else None
+    mean = _mean(terms, dim=dim, lanes=lanes)
+    squares = _sum((terms - mean) ** 2, dim=dim, lanes=lanes) if mean is not None else None
     if squares is None:
         return None
     count = self.numel() / squares.numel()
@@ -258,20 +275,22 @@ def _var(
 
 
 def _var_mean(self: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-    mean, variance = _mean(self, dim=given["dim"]), _var(self, **given)
+    mean = _mean(self, dim=given["dim"], lanes=given["lanes"])
+    variance = _var(self, **given)
     return (variance, mean) if mean is not None and variance is not None else None
 
 
-def _product(self: torch.Tensor, mat2: torch.Tensor, **_: Any) -> Any:
+def _product(self: torch.Tensor, mat2: torch.Tensor, *, lanes: int, **_: Any) -> Any:
     """Multiply matrices, or batches of them, one inner index after the other."""
     inner = self.shape[-1]
     left, right = widened(self), widened(mat2)
-    total = torch.zeros_like(left[..., :1] * right[..., :1, :])
-    if not inner * total.numel() or inner * total.numel() > MOST_PRODUCTS:
+    totals = [torch.zeros_like(left[..., :1] * right[..., :1, :]) for _ in range(lanes)]
+    size = inner * totals[0].numel()
+    if not size or size > MOST_PRODUCTS:
         return None
     for index in range(inner):
-        total += left[..., index : index + 1] * right[..., index : index + 1, :]
-    return total.to(self.dtype)
+        totals[index % lanes] += left[..., index : index + 1] * right[..., index : index + 1, :]
+    return _folded(totals).to(self.dtype)
 
 
 def _attention(
@@ -339,14 +358,14 @@ class Ties:
 
 
 def scattered(
-    seed: int, ties: Ties | None = None, *, casts: bool = False
+    seed: int, ties: Ties | None = None, *, casts: bool = False, times: float = 1.0
 ) -> AbstractContextManager[None]:
     """Move each rounded result a little within the block, differently for each seed.
 
     Record in ``ties`` if an operator met equal numbers. ``casts``: also what is cast to a narrower
-    float.
+    float. ``times``: so many times as far.
     """
-    return operations(_Scatter(seed, ties if ties is not None else Ties(), casts).operator)
+    return operations(_Scatter(seed, ties if ties is not None else Ties(), casts, times).operator)
 
 
 def uncast() -> AbstractContextManager[None]:
@@ -363,8 +382,8 @@ def uncast() -> AbstractContextManager[None]:
 class _Scatter:
     """Move rounded results by a random stream of its own."""
 
-    def __init__(self, seed: int, ties: Ties, casts: bool) -> None:
-        self._ties, self._casts = ties, casts
+    def __init__(self, seed: int, ties: Ties, casts: bool, times: float) -> None:
+        self._ties, self._casts, self._times = ties, casts, times
         self._generator = torch.Generator().manual_seed(seed)
         self._alike = seed % 2 == 0
 
@@ -383,7 +402,7 @@ class _Scatter:
         if operation.name in FUSED:
             plain = operation.run()
             with operations(self.operator):
-                return filled(plain, by_rule(operation))
+                return filled(plain, by_rule(operation, lanes=1))
         if torch.Tag.pointwise in operation.func.tags:
             exact = exact_elements(operation)
             return self._scattered(operation.run(), exact, plain=None)
@@ -427,7 +446,7 @@ class _Scatter:
         if tensor.is_complex():
             return torch.complex(self._error(tensor.real), self._error(tensor.imag))
         shift = torch.rand(tensor.shape, generator=self._generator, dtype=torch.float32)
-        reach = REACH if widened(tensor) is tensor else REACH_HALF
+        reach = self._times * (REACH if widened(tensor) is tensor else REACH_HALF)
         shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(tensor.dtype)
         # An infinite term, as of a mask that is added, would become nan.
         return torch.where(tensor.isfinite(), tensor * shift.to(tensor.device), 0.0)

@@ -14,7 +14,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.last_digits import Ties
 from pytest_torchexport.judge.orders import NOTHING_HELD, Choices, Held, Places, See, is_near
-from pytest_torchexport.judge.other_runs import MULTIPLE, Leaves, OtherRuns, leaves_after
+from pytest_torchexport.judge.other_runs import MANY, MULTIPLE, Leaves, OtherRuns, leaves_after
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
     as_tensor,
@@ -339,7 +339,8 @@ class Calibration:
                 with_cause(item, seen[item.path], expected.get(item.path), actual.get(item.path))
                 for item in asked
             )
-            if not found.bugs or (quick and all(map(_is_far_beyond, found.bugs))):
+            enough = quick or len(made) > MANY
+            if not found.bugs or (enough and all(map(_is_far_beyond, found.bugs))):
                 break
         if len(held.ways) > 1 and not any(_is_like(leaves, actual) for leaves in made):
             # Each output may be of one of the orders, but not all of the same.

@@ -119,6 +119,20 @@ def test_sums_one_term_after_the_other():
         assert terms.long().sum(2).tolist() == [[0, 0, 0]] * 2
 
 
+def test_sums_in_lanes():
+    terms = rand(3, 21)
+    total = torch.zeros(3, 8)
+    for start in (0, 8, 16):
+        total[:, : min(8, 21 - start)] += terms[:, start : start + 8]
+    # As vector registers add their lanes up: the upper half to the lower one, three times.
+    fours = total[:, :4] + total[:, 4:]
+    twos = fours[:, :2] + fours[:, 2:]
+    row = twos[:, 0] + twos[:, 1]
+    with sequential(8):
+        assert torch.equal(terms.sum(1), row)
+        assert torch.equal(torch.mv(torch.ones(2, 21), terms[0]), row[:1].expand(2))
+
+
 NORMS = {
     "variance": lambda x: x.var((0, 2)),
     "variance and mean": lambda x: torch.var_mean(x, 2)[0],
