@@ -25,7 +25,6 @@ from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.judge.runner import (
     SavedArtifact,
     artifact_directory,
-    is_scripted,
     loader_of,
     raise_if_unsound,
     raise_not_loaded,
@@ -33,9 +32,7 @@ from pytest_torchexport.judge.runner import (
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import interrupted_after
-from pytest_torchexport.outcomes.observe import (
-    raised,
-)
+from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.outcomes.subject import unique_weight_of
 from pytest_torchexport.outcomes.texts import SHOWN, text_of
 from pytest_torchexport.results import manifest, reports
@@ -113,7 +110,8 @@ def _moved(case: Case) -> SavedArtifact:
         plan=case.plan,
         blocked=case.blocked,
         thorough=case.reference.stateful,
-        fresh=case.reference.fresh_each_call and is_scripted(case.artifact.module),
+        fresh=case.reference.fresh_each_call
+        and isinstance(case.artifact.module, torch.jit.ScriptModule),
         gradients=case.reference.served is GradMode.GRAD,
     )
 

@@ -31,7 +31,7 @@ from pytest_torchexport.judge.branch_table import (
     unreached,
 )
 from pytest_torchexport.judge.case import Case, explained
-from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.log import BEFORE_CALLS, Activity
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
 
@@ -40,8 +40,6 @@ from pytest_torchexport.results.verdict import coverage_of
 EXPLORED, EXPLORED_PER_EXAMPLE = 200, 4
 # Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
 SECONDS_PER_CALL = 0.025
-# The share of the item's time limit that no search takes longer.
-SHARE_OF_TIME = 0.25
 # Numbers in the literals of a search that are kept for the next run.
 MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
@@ -127,7 +125,7 @@ def _search(case: Case, observed: Observed) -> Explored:
     budget = Budget(
         calls=calls,
         seconds=SECONDS_PER_CALL * calls,
-        patience=SHARE_OF_TIME * settings.time_limit,
+        patience=BEFORE_CALLS * settings.time_limit,
     )
     return Search(
         case.spec,

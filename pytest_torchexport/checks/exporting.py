@@ -25,7 +25,7 @@ from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case, Prepared
-from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
+from pytest_torchexport.judge.log import BEFORE_CALLS, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import warm_up
 from pytest_torchexport.outcomes import cuda, machine
 from pytest_torchexport.outcomes.fork import survived
@@ -39,9 +39,6 @@ from pytest_torchexport.results.failures import (
     NotRepeatable,
     ends_the_test,
 )
-
-# Eager's calls before the export stop at this share of the time limit.
-REHEARSAL_SHARE = 0.25
 
 
 def prepare(
@@ -126,7 +123,7 @@ def _rehearse(prepared: Prepared) -> None:
     """
     plan = prepared.plan
     for recipe in boundary_recipes(prepared.spec, plan.seed):
-        if prepared.deadline.elapsed > REHEARSAL_SHARE * plan.settings.time_limit:
+        if prepared.deadline.is_past(BEFORE_CALLS):
             return
         prepared.accepted.rehearse(recipe)
     if prepared.reference.drifted():

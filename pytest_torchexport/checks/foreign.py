@@ -19,17 +19,17 @@ from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.runner import (
     InSandbox,
     artifact_directory,
-    function_called,
     opened,
     raise_if_unsound,
     raise_not_loaded,
     source_of,
+    started,
 )
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.results.verdict import Assumption
-from pytest_torchexport.sandbox.session import SandboxSession, Source
+from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.exporter_parts import EagerValue, packed
 from pytest_torchexport.targets.formats.facts import Branches, ProgramFacts
@@ -167,7 +167,7 @@ def _raise_not_loaded(session: SandboxSession, source: Source, plan: Plan) -> No
 def _texts(function: str, source: Source, plan: Plan) -> Sequence[str]:
     """Return the texts that a function finds in the file; none if it raises."""
     plain = dataclasses.replace(source, device="cpu", blocked=(), imports=())
-    with function_called(function, plain, plan) as called:
+    with started(lambda: SandboxFunctionCall(function, plain, plan.call_limit)) as called:
         if called.problem is not None and not isinstance(called.problem, Raised):
             raise_not_loaded(called.problem, called.printed(), ())
         texts = called.value if isinstance(called.value, list) else []
@@ -400,16 +400,5 @@ def foreign_callable(thing: Callable[..., Any]) -> DirectArtifact:
     """Return the artifact for a callable. Raises ValueError if it is not callable."""
     if not callable(thing):
         raise ValueError(f"{thing!r:.80} is neither a path nor callable")
-
-    def refuse(path: Path) -> None:
-        raise NotImplementedError("a callable has no file")
-
     state = thing if isinstance(thing, torch.nn.Module) else None
-    return DirectArtifact(
-        program=thing,
-        module=state,
-        run=thing,
-        write=refuse,
-        filename="",
-        native_loops=has_loops(thing),
-    )
+    return DirectArtifact(program=thing, module=state, run=thing, native_loops=has_loops(thing))

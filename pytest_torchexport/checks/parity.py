@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 import hypothesis
+import torch
 from hypothesis import errors
 
 from pytest_torchexport import targets
@@ -32,8 +33,7 @@ from pytest_torchexport.inputs.strategies import (
     recipes,
 )
 from pytest_torchexport.judge.case import DEADLY, Case, explained
-from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.judge.runner import is_scripted
+from pytest_torchexport.judge.log import UNTIL_CALLS, Activity
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, State
 from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, SpecError
@@ -41,8 +41,6 @@ from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, Spe
 # An artifact's first run may differ from its later ones; TorchScript's also at other sizes:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
-# Drawing stops at this share of the time limit: the rest is for shrinking and other steps.
-DRAWING_SHARE = 0.5
 # How many failing calls are kept for the next run.
 STORED = 10
 # Drawing stops after this many calls that crash or hang: the artifact is loaded again each time.
@@ -98,7 +96,7 @@ def explain(case: Case) -> None:
 
 
 def _every(case: Case) -> None:
-    case.branches.begin()
+    case.branches.tried.clear()
     if not _trial(case, "example", example_recipe(case.spec), repeats=REPEATS):
         _raise_for_the_example(case)
     if _fails_as_exported(case) and not case.plan.named:
@@ -108,7 +106,7 @@ def _every(case: Case) -> None:
         stored = readable(case.spec, case.plan.corpus.load(case.key))
         _explicit(case, "stored", stored, repeats=1)
         boundary = list(boundary_recipes(case.spec, case.plan.seed))
-        repeats = REPEATS if is_scripted(case.artifact.module) else 1
+        repeats = REPEATS if isinstance(case.artifact.module, torch.jit.ScriptModule) else 1
         _explicit(case, "boundary", boundary, repeats=repeats)
     _explicit(case, "explored", case.branches.recipes, repeats=1)
     if case.plan.checks("parity"):
@@ -144,7 +142,7 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
     for number, recipe in enumerate(items):
         if _is_deadly(case):
             return
-        if number and _half_is_over(case):
+        if number and case.deadline.is_past(UNTIL_CALLS):
             case.log.ineffective.append(
                 f"ran {number} of {len(items)} {origin} calls: half of {case.plan.limit()} was used"
             )
@@ -190,7 +188,7 @@ def _draw(case: Case) -> None:
 
 
 def _stop_if_more_tell_nothing(case: Case) -> None:
-    if _half_is_over(case):
+    if case.deadline.is_past(UNTIL_CALLS):
         raise _OutOfTime
     if _is_deadly(case):
         case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
@@ -199,10 +197,6 @@ def _stop_if_more_tell_nothing(case: Case) -> None:
     ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
     if calls["failed"] == ran >= ALL_FAILING:
         raise _Enough  # no call has passed: more would tell nothing about the failure
-
-
-def _half_is_over(case: Case) -> bool:
-    return case.deadline.elapsed > DRAWING_SHARE * case.plan.settings.time_limit
 
 
 def _is_deadly(case: Case) -> bool:

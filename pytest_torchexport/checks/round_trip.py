@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case, attempt, attempted
 from pytest_torchexport.judge.judge import carried_differences
-from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.log import BEFORE_CALLS, Activity
 from pytest_torchexport.judge.runner import (
     InSandbox,
     SavedArtifact,
@@ -47,8 +47,7 @@ from pytest_torchexport.targets.formats.load_errors import OWN_CLASS, remedy_of
 
 # Calls of the example that are made in a row after loading.
 FIRST_RUNS = 3
-# Calls beyond the example stop at this share of the time limit, and at this number.
-SHARE = 0.25
+# Calls beyond the example.
 CALLS = 24
 # No more bytes of calls are kept until they are made here: twenty calls of a large image model.
 KEPT = 128 * 2**20
@@ -114,7 +113,7 @@ def run_others(case: Case) -> Case | None:
     made: list[tuple[ReferenceCall, Outcome]] = []
     with case.log.timed("round trip"):
         for number, recipe in enumerate(recipes[:CALLS]):
-            late = case.deadline.elapsed > SHARE * case.plan.settings.time_limit
+            late = case.deadline.is_past(BEFORE_CALLS)
             if late or sum(found.nbytes for found, _ in made) > KEPT:
                 left, lack = len(recipes[:CALLS]) - number, "time" if late else "memory"
                 case.log.note(

@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import failure_of
-from pytest_torchexport.judge.log import ItemLog, Shrunk
+from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import InSandbox, call_loaded
 from pytest_torchexport.outcomes.compare import largest_error
 from pytest_torchexport.outcomes.observe import (
@@ -144,8 +144,6 @@ def _listed(tied: list[BakedDevice]) -> str:
 REPEATS = 10
 # The example and the boundary calls of most elements, up to this number.
 CALLS = 6
-# The step stops at this share of the time limit.
-SHARE = 0.75
 
 
 def repeat(case: Case) -> None:
@@ -158,7 +156,7 @@ def repeat(case: Case) -> None:
     calls, changed, largest = 0, 0, 0.0
     with case.log.timed("served"), closing(runner):
         for recipe, call, expected in _calls(case):
-            if calls and case.deadline.elapsed > SHARE * case.plan.settings.time_limit:
+            if calls and case.deadline.is_past(UNTIL_SHRUNK):
                 case.log.note(f"only {calls} calls were repeated with {threads} threads")
                 break
             case.log.trying = recipe

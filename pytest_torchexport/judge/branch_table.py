@@ -266,15 +266,13 @@ class NotExplored:
 
     recipes: Sequence[Recipe] = ()
     straight = False
+    tried: list[Tried] = []  # noqa: RUF012  # nothing is ever added
 
     def row(self, least: int, most: int) -> Sequence[Path]:
         return ()
 
     def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
         return ()
-
-    def begin(self) -> None:
-        """Do nothing."""
 
     def book(self, recipe: Recipe, *, failed: bool) -> None:
         """Do nothing."""
@@ -374,9 +372,6 @@ class BranchResults:
     def _moving(self, row: Sequence[Path]) -> list[ConditionKey]:
         own, conditions = self.observed.code.is_of_model, self.observed.conditions
         return [key for key in moving(row) if own(conditions[key[0]])]
-
-    def begin(self) -> None:
-        self.tried.clear()
 
     def book(self, recipe: Recipe, *, failed: bool) -> None:
         corpus = self.explored.corpus

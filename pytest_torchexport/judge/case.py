@@ -31,7 +31,7 @@ from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.branch_table import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge
-from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
+from pytest_torchexport.judge.log import UNTIL_SHRUNK, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.modes import OtherModes
 from pytest_torchexport.judge.runner import InProcess, Runnable, Runner, SavedArtifact
 from pytest_torchexport.outcomes.grad_mode import GradMode
@@ -338,8 +338,6 @@ def attempted(prepared: Prepared) -> tuple[str, ...]:
     return (f"call: {found.text}",) if found is not None else ()
 
 
-# Shrinking stops at this share of the time limit.
-SHRINKING_SHARE = 0.9
 # After these the artifact is loaded again, which is slow: shrinking gets this further share only.
 DEADLY = (ArtifactCrashed, ArtifactHung)
 DEADLY_SHARE = 0.1
@@ -356,14 +354,14 @@ def explained(
     ``as_well`` is a further condition on that call.
     """
     case.plan.progress("shrinking")
-    share = SHRINKING_SHARE
+    share = UNTIL_SHRUNK
     if isinstance(failure, DEADLY):
-        share = case.deadline.elapsed / case.plan.settings.time_limit + DEADLY_SHARE
+        share = case.deadline.elapsed / case.deadline.seconds + DEADLY_SHARE
     judge = case.judge
 
     def still_fails(candidate: Recipe) -> bool:
         return (
-            case.deadline.elapsed <= share * case.plan.settings.time_limit
+            not case.deadline.is_past(share)
             and type(judge.quietly(candidate)) is type(failure)
             and (as_well is None or as_well(candidate))
         )

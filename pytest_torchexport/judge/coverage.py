@@ -24,7 +24,8 @@ from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 # An item checked hardly anything if eager takes a smaller share of the generated calls than
 # ACCEPTED_SHARE (or hardly any values but the example's, at one size), and fewer different calls
-# than HARDLY_ANY; or if eager refused calls and took no more than TOO_FEW.
+# than HARDLY_ANY; or if eager refused calls and took no more than TOO_FEW. As few calls of the same
+# sizes do not show what an output depends on. Chosen, not measured.
 ACCEPTED_SHARE = 0.1
 HARDLY_ANY = 10
 TOO_FEW = 3
@@ -32,10 +33,6 @@ _HOW_TO_DECLARE = (
     "say which calls are legal: values= for what an input may hold, map= for what ties inputs",
     "together, dims= for sizes; filter= only for what these cannot say",
 )
-# Bytes of a tensor by which a call is distinguished from another.
-DIGESTED = 4096
-# So few calls with other values of the same sizes do not show what an output depends on.
-ENOUGH = 3
 
 
 @dataclass
@@ -52,10 +49,7 @@ class _Leaf:
 
     def saw(self, tensor: torch.Tensor) -> None:
         if tensor.numel() and not self.first.numel():
-            self.first, self.compared = (
-                tensor,
-                0,
-            )  # an empty tensor cannot be compared with the others
+            self.first, self.compared = tensor, 0  # an empty one cannot be compared with the others
         if tensor.shape == self.first.shape:
             self.compared += 1
             self.moved = max(self.moved, _gap(tensor, self.first))
@@ -106,7 +100,7 @@ class OutputActivity:
             yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
             return
         rtol, atol = self.tolerance.of(leaf.dtype, leaf.largest)
-        if leaf.compared <= ENOUGH:
+        if leaf.compared <= TOO_FEW:
             return
         if leaf.largest == 0.0:
             yield f"{path} is zero on every call"
@@ -165,19 +159,17 @@ def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def _digest(leaf: Any) -> Any:
-    """Return a key of an argument: of a tensor, its shape and its first bytes."""
+    """Return a key of an argument: of a tensor, its shape and a sum of its bytes."""
     if not isinstance(leaf, torch.Tensor):
         return repr(leaf)
     if not is_plain(leaf):
         return "as in the example"  # nothing else is generated for it
-    return tuple(leaf.shape), zlib.crc32(bits_of(leaf, DIGESTED))
+    return tuple(leaf.shape), zlib.crc32(bits_of(leaf))
 
 
 # A number that is more than so many times the root mean square of the example's is of another
 # scale.
 FAR = 10.0
-# An artifact that takes a dim of this size takes any.
-ANY_SIZE = 2**31
 
 
 @dataclass
@@ -245,8 +237,9 @@ def _is_far(item: LeafRecipe, domain: Domain) -> bool:
 def _open_dims(spec: InputSpec, facts: ProgramFacts) -> tuple[str, ...]:
     if type(facts) is ProgramFacts:
         return ()  # it says nothing of itself
+    # A file that takes sizes up to that of an index takes any.
     wide = {
-        name: dataclasses.replace(dim, sizes=range(dim.low, ANY_SIZE + 1))
+        name: dataclasses.replace(dim, sizes=range(dim.low, 2**31))
         for name, dim in spec.dims.items()
         if not dim.declared
     }

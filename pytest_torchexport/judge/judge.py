@@ -17,7 +17,7 @@ from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge.log import Activity, ItemLog, Shrunk
+from pytest_torchexport.judge.log import UNTIL_CALLS, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.rounding import TIE, Calibration
 from pytest_torchexport.judge.runner import Runner
@@ -126,9 +126,6 @@ def failure_of(differences: Sequence[Difference], lines: Lines) -> Failure | Non
     return cls(text, where=where, differences=tuple(differences))
 
 
-# From this share of the time limit on, a difference is calibrated with eager's cheapest other runs
-# only.
-CALIBRATING_SHARE = 0.5
 NOT_PROVED = "differs by ties, not proved: the numbers that the artifact decides on are not seen"
 
 
@@ -167,7 +164,7 @@ class Judge:
                 plan.seed,
                 stateful=reference.stateful,
                 device=plan.device,
-                may_go_on=lambda: deadline.elapsed < CALIBRATING_SHARE * plan.settings.time_limit,
+                may_go_on=lambda: not deadline.is_past(UNTIL_CALLS),
             ),
             shown=lambda call, see: runner.show(call, plan.seed, see),
             usual=self._usual,

@@ -28,6 +28,9 @@ from pytest_torchexport.results.verdict import (
 # Seconds that a diagnosis may take, or so many times what the export took if that is longer.
 # Chosen, not measured: a failure may take as long again as an item of the zoo does.
 DIAGNOSIS, TIMES_EXPORT = 10.0, 3.0
+# By these shares of the time limit ends: what comes before the calls; the calls, and what
+# calibrates their differences; shrinking, and repeats in production. The rest is for other steps.
+BEFORE_CALLS, UNTIL_CALLS, UNTIL_SHRUNK = 0.25, 0.5, 0.9
 ORIGINS = (
     "example",
     "recorded",

@@ -105,7 +105,7 @@ class Runs:
             and self.held is held
             and list(self.paths) == list(paths)
             and len(self.calls) == len(calls)
-            and all(map(_same_call, self.calls, calls))
+            and all(map(_is_same, self.calls, calls))
             and not _parted([expected], [self.expected], paths)  # what a changed eager returned
         )
 
@@ -221,7 +221,8 @@ class OtherRuns:
         scatters: list[Block] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, *scatters[:FEW]]
         yield [*self._under(first, packed, paths, held, calls), *self._noise(calls, paths)]
-        more = [partial(sequential, LANES), *scatters[FEW:]] if self._may_go_on() else []
+        more: list[Block] = [partial(sequential, LANES), *scatters[FEW:]]
+        more = more if self._may_go_on() else []
         replays = self._under(held.replays(), calls, paths, NOTHING_HELD)
         yield [*replays, *self._under(more, packed, paths, held, calls)]
         if self._may_go_on():
@@ -341,28 +342,9 @@ def _parted(
     ]
 
 
-# Equal ones are the same to a forward.
-_PLAIN = (bool, int, float, complex, str, bytes)
-
-
-def _same_call(one: Call, other: Call) -> bool:
-    """Return True if eager rounds alike on both: tensors also lie in memory alike."""
-    if one is other:
-        return True
-    left, right = dict(one.flatten()[0]), dict(other.flatten()[0])
-    return left.keys() == right.keys() and all(_same(left[path], right[path]) for path in left)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
-        return one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)
-    return (
-        is_plain(one)
-        and is_plain(other)
-        and (one.dtype, one.device, one.shape) == (other.dtype, other.device, other.shape)
-        and one.stride() == other.stride()
-        and torch.equal(one, other)
-    )
+def _is_same(one: Call, other: Call) -> bool:
+    left, right = ((call.args, dict(call.kwargs)) for call in (one, other))
+    return one is other or not compare_values(left, right, Tolerance(0.0, 0.0))
 
 
 def _double(value: Any) -> Any:

@@ -170,8 +170,13 @@ def _own_error(seen: Seen, wanted: torch.Tensor, allowed: torch.Tensor, eps: flo
     def furthest(runs: Sequence[torch.Tensor]) -> torch.Tensor:
         own = _furthest(runs, wanted)
         # A tie may pick any of its values, however rarely it did so in a dozen runs.
-        tied = seen.ties.met and bool((own > allowed + DROWNED * wanted.abs()).any())
-        return own.max().expand_as(own) if tied else _among_equals(own, wanted.abs(), eps)
+        if seen.ties.met and bool((own > allowed + DROWNED * wanted.abs()).any()):
+            return own.max().expand_as(own)
+        # At least half a unit in the last place: the runs may miss it.
+        size = wanted.abs()
+        least = torch.maximum(own, (0.5 * eps * size).nan_to_num(posinf=0.0))
+        pooled = _pooled(own, size)
+        return torch.where(least > 0, torch.minimum(pooled, SAME_ERROR * least), pooled)
 
     if seen.truth is None or not seen.others:
         return furthest([run for run in (*seen.others, seen.truth) if run is not None])
@@ -205,18 +210,8 @@ def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:
     return bool(finite.numel()) and float(own.max()) >= DROWNED * float(finite.max())
 
 
-def _among_equals(error: torch.Tensor, size: torch.Tensor, eps: float) -> torch.Tensor:
-    """Return per element the largest error of elements that are at most SAME_SIZE times as large.
-
-    It is at most SAME_ERROR times the element's own error, which counts as at least half a unit in
-    the last place: the runs may miss it.
-    """
-    pooled = _pooled(error, size)
-    own = torch.maximum(error, (0.5 * eps * size).nan_to_num(posinf=0.0))
-    return torch.where(own > 0, torch.minimum(pooled, SAME_ERROR * own), pooled)
-
-
 def _pooled(error: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """Return per element the largest error of elements at most SAME_SIZE times as large."""
     flat = size.reshape(-1).nan_to_num()
     order = flat.argsort()
     largest = error.reshape(-1)[order].cummax(dim=0).values

@@ -45,7 +45,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.process import ServerUnavailable
-from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
+from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
@@ -91,7 +91,8 @@ def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> 
 
     ``fields`` are further ones of Source, or replace those of the plan.
     """
-    loader = _known_loader_of(plan.target)
+    loader = loader_of(plan.target)
+    assert loader is not None, f"no process loads files of {plan.target}"
     given = {
         "load": loader.load,
         "read": loader.read,
@@ -110,21 +111,15 @@ def opened(source: Source, plan: Plan) -> SandboxSession:
 
     Raises Ineffective if there was no process for it: that is not the artifact's fault.
     """
-    return _started(lambda: SandboxSession(source, plan.call_limit))
-
-
-def function_called(function: str, source: Source, plan: Plan) -> SandboxFunctionCall:
-    """Call a function of this package (``package.module:name``) in the sandbox, with a file's path.
-
-    Raises Ineffective if there was no process for it.
-    """
-    return _started(lambda: SandboxFunctionCall(function, source, plan.call_limit))
+    return started(lambda: SandboxSession(source, plan.call_limit))
 
 
 def artifact_directory(target: str) -> Path:
     """Return a new directory for one file. Raises Ineffective if there is none to be had."""
+    loader = loader_of(target)
+    assert loader is not None, f"no process loads files of {target}"
     try:
-        return sandbox.artifact_directory(_known_loader_of(target).library)
+        return sandbox.artifact_directory(loader.library)
     except ServerUnavailable as error:
         raise Ineffective(f"{_NO_PROCESS}: {error}") from None
     except OSError as error:
@@ -132,14 +127,11 @@ def artifact_directory(target: str) -> Path:
         raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(machine.PLACE,)) from None
 
 
-def _known_loader_of(target: str) -> Loader:
-    loader = loader_of(target)
-    assert loader is not None, f"no process loads files of {target}"
-    return loader
+def started(start: Callable[[], _Process]) -> _Process:
+    """Return the process; one that something else may have killed is started once more.
 
-
-def _started(start: Callable[[], _Process]) -> _Process:
-    """Return the process; one that something else may have killed is started once more."""
+    Raises Ineffective if there was no process.
+    """
     process = start()
     if killed_from_outside(process.problem):
         process = start()
@@ -205,13 +197,10 @@ class SavedArtifact:
 
         ``threads`` is how many it may use. Raises Ineffective if no process can be started.
         """
-        return self.open_file(self.path, device, threads)
-
-    def open_file(self, path: Path, device: str | None = None, threads: int = 1) -> SandboxSession:
         cuda.release()
         source = source_of(
             self.plan,
-            path,
+            self.path,
             self.blocked,
             device=device or self.plan.device,
             thorough=self.thorough,
@@ -243,18 +232,15 @@ class SavedArtifact:
 
 
 class Runnable(Protocol):
-    """An artifact that can be called in this process."""
+    """An artifact that can be called in this process; its members are those of an Artifact."""
 
     @property
-    def module(self) -> Any:
-        """The module that holds state which calls may change, or None."""
+    def module(self) -> Any: ...
 
     @property
-    def native_loops(self) -> bool:
-        """True if a call may run for ever in code that Python cannot interrupt."""
+    def native_loops(self) -> bool: ...
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Runner:
@@ -302,7 +288,9 @@ class InProcess(Runner):
         self._grad_mode = grad_mode
         self._state = State(artifact.module, thorough=stateful)
         # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
-        self._fresh_each_call = fresh_each_call and is_scripted(artifact.module)
+        self._fresh_each_call = fresh_each_call and isinstance(
+            artifact.module, torch.jit.ScriptModule
+        )
 
     def run(self, call: Call, seed: int) -> Outcome:
         outcome = self._observe(self._artifact(), call, seed)
@@ -453,7 +441,3 @@ class InSandbox(Runner):
         if self.session is None or self.session.over:
             self.session = self.open(threads=self.threads)
         return self.session
-
-
-def is_scripted(module: Any) -> bool:
-    return isinstance(module, torch.jit.ScriptModule)

@@ -68,6 +68,10 @@ class Deadline:
         """Seconds since the item began."""
         return time.monotonic() - self._start
 
+    def is_past(self, share: float) -> bool:
+        """Return True if more than this share of the limit is used up."""
+        return self.elapsed > share * self.seconds
+
     @property
     def left(self) -> float:
         """Seconds until the limit, never below zero."""

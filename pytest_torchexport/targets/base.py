@@ -163,6 +163,10 @@ class Target(Protocol):
         """Load a file that an artifact saved. Called where the model's source does not exist."""
 
 
+def _refuse(path: Path) -> None:
+    raise NotImplementedError("it has no file")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DirectArtifact:
     """An artifact that takes and returns what eager does, and is one file.
@@ -173,8 +177,8 @@ class DirectArtifact:
     program: Any
     module: Any
     run: Callable[..., Any]
-    write: Callable[[Path], object]
-    filename: str
+    write: Callable[[Path], object] = _refuse
+    filename: str = ""
     baked: tuple[str, ...] = ()
     native_loops: bool = False
     facts: ProgramFacts = field(default_factory=ProgramFacts)
