@@ -29,7 +29,7 @@ from hypothesis.strategies import SearchStrategy
 from pytest_torchexport.cache.sources import NoKey, closure, variables
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
-from pytest_torchexport.eager.fingerprint import attributes_of, names_in
+from pytest_torchexport.eager.fingerprint import names_in
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import hash_of, is_plain
 from pytest_torchexport.inputs.strategies import examples
@@ -156,7 +156,13 @@ class Digest(pickle.Pickler):
         if kind is tuple:
             return ["tuple", *value]
         if kind in (set, frozenset):
-            return [kind.__name__, sorted(map(self._apart, value))]
+            digests = []
+            for member in value:
+                inner = Digest()
+                inner.add(member)
+                self.modules |= inner.modules
+                digests.append(inner.digest())
+            return [kind.__name__, sorted(digests)]
         return None
 
     def reducer_override(self, value: Any) -> Any:
@@ -169,13 +175,15 @@ class Digest(pickle.Pickler):
         if is_operator(value):
             return _named(f"operator {value}")
         kernels = kernels_of(value)
-        return self._object(value) if kernels is None else _named(f"operator {value}", kernels)
-
-    def _apart(self, member: Any) -> str:
-        inner = Digest()
-        inner.add(member)
-        self.modules |= inner.modules
-        return inner.digest()
+        if kernels is not None:
+            return _named(f"operator {value}", kernels)
+        memory = getattr(value, "cache_info", None)
+        if memory is None or not hasattr(value, "__wrapped__"):
+            return NotImplemented
+        code = getattr(value.__wrapped__, "__code__", None)
+        if code is not None and memory().currsize and not _READS.isdisjoint(names_in(code)):
+            raise NoKey(f"what {value.__wrapped__.__qualname__} has read and remembers")
+        return _named("remembers", [value.__wrapped__])
 
     def _class(self, cls: type) -> Any:
         self.modules.add(cls.__module__)
@@ -221,23 +229,6 @@ class Digest(pickle.Pickler):
         self.modules.add(module.__name__)
         return _named(f"imported {module.__name__}")
 
-    def _object(self, value: Any) -> Any:
-        kind = type(value)
-        if (memory := getattr(value, "cache_info", None)) and hasattr(value, "__wrapped__"):
-            code = getattr(value.__wrapped__, "__code__", None)
-            if code is not None and memory().currsize and not _READS.isdisjoint(names_in(code)):
-                raise NoKey(f"what {value.__wrapped__.__qualname__} has read and remembers")
-            return _named("remembers", [value.__wrapped__])
-        if _is_of_library(kind) or all(getattr(kind, n) is getattr(object, n) for n in _COPIES):
-            return NotImplemented
-        # A copy of it may lack attributes that a global has.
-        made = value.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
-        attributes = dict(attributes_of(value))
-        if isinstance(made, str):
-            return _named(made, [kind, attributes])
-        function, arguments, state, items, pairs = (*made, None, None, None)[:5]
-        return function, arguments, [kind, state, attributes], items, pairs
-
 
 class _Named:
     """The stand-in of an object in the digest."""
@@ -281,7 +272,6 @@ def _of_strategy(strategy: SearchStrategy[Any]) -> Any:
 
 
 _EMPTY = types.CellType()
-_COPIES = ("__reduce__", "__reduce_ex__", "__getstate__")
 # The names of functions that read a file.
 _READS = frozenset(
     {
@@ -353,10 +343,15 @@ def process() -> tuple[str, ...]:
     own = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         own.update(f"{path.relative_to(root)}:".encode() + path.read_bytes())
-    installed = {
-        f"{package.metadata['Name']}=={package.version} {_files_of(package)}"
-        for package in metadata.distributions()
-    }
+    installed = set()
+    for package in metadata.distributions():
+        # What an installer wrote of its files: the version may stay the same while it is installed
+        # anew, as tox does. Not scripts and notes of the installer, which hold the directory, nor
+        # what it compiled.
+        lines = (package.read_text("RECORD") or "").splitlines()
+        files = [line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line)]
+        digest = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()
+        installed.add(f"{package.metadata['Name']}=={package.version} {digest}")
     return (
         platform.python_version(),
         platform.python_implementation(),
@@ -366,15 +361,3 @@ def process() -> tuple[str, ...]:
         own.hexdigest(),
         *sorted(installed),
     )
-
-
-def _files_of(distribution: metadata.Distribution) -> str:
-    """Return the digest of what an installer wrote of the files of a package.
-
-    The version of a package may stay the same while it is installed anew, as tox does. Empty if no
-    installer wrote a RECORD.
-    """
-    lines = (distribution.read_text("RECORD") or "").splitlines()
-    # Not scripts and notes of the installer, which hold the directory, nor what it compiled.
-    own = (line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line))
-    return hashlib.sha256("\n".join(sorted(own)).encode()).hexdigest() if lines else ""

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,29 +125,39 @@ def _not_imported(name: str, _path: tuple[str, ...]) -> str | None:
 def _parsed(data: bytes, file: str, name: str) -> Source:
     tree = ast.parse(data) if file.endswith(".py") else ast.Module([], [])
     package = name if file == "__init__.py" else name.rpartition(".")[0]
-    around = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     imports: set[str] = set()
     variables: set[str | None] = set()
-    for node in ast.walk(tree):
+    # By node, the text that it is called with, indexed by or compared with.
+    texts: dict[ast.AST, str] = {}
+    for node in ast.walk(tree):  # what a node is in comes before it
         unknown = ""
-        if isinstance(node, ast.Import):
-            imports.update(each.name for each in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            folder = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            base = ".".join(filter(None, (folder, node.module)))
-            imports |= {base, *(f"{base}.{each.name}" for each in node.names)}
-            hidden = {each.name for each in node.names if each.asname} & _FOLLOWED
-            variables |= {None} if hidden & _ENVIRONMENT else set()
-            hidden -= _ENVIRONMENT
-            unknown = f"gives {', '.join(sorted(hidden))} another name" if hidden else ""
-        elif isinstance(node, ast.Name | ast.Attribute) and (used := _followed(node)):
-            text = _text_given_to(node, around)
-            if used in _ENVIRONMENT:
-                variables.add(text if used != "expandvars" else None)
-            elif text is not None and used in _IMPORT:
-                imports.add(importlib.util.resolve_name(text.replace(":", "."), package))
-            elif used != "modules" or not _is_own_or_written(around.get(id(node))):
-                unknown = f"runs or imports what only it knows ({used})"
+        match node:
+            case (
+                ast.Call(func=user, args=[ast.Constant(value=str(text)), *_])
+                | ast.Subscript(value=user, slice=ast.Constant(value=str(text)))
+                | ast.Compare(left=ast.Constant(value=str(text)), comparators=[user])
+            ):
+                texts[user] = text
+                if isinstance(user, ast.Attribute):  # environ.get("X")
+                    texts[user.value] = text
+            case ast.Subscript(value=user, slice=ast.Name(id="__name__")):  # sys.modules[__name__]
+                texts[user] = name
+            case ast.Import():
+                imports.update(each.name for each in node.names)
+            case ast.ImportFrom():
+                folder = package.rsplit(".", node.level - 1)[0] if node.level else ""
+                base = ".".join(filter(None, (folder, node.module)))
+                imports |= {base, *(f"{base}.{each.name}" for each in node.names)}
+                hidden = {each.name for each in node.names if each.asname} & _FOLLOWED
+                unknown = f"gives {', '.join(sorted(hidden))} another name" if hidden else ""
+            case ast.Name() | ast.Attribute() if used := _followed(node):
+                given = texts.get(node)
+                if used in _ENVIRONMENT:
+                    variables.add(given if used != "expandvars" else None)
+                elif given is not None and used in _IMPORT:
+                    imports.add(importlib.util.resolve_name(given.replace(":", "."), package))
+                else:
+                    unknown = f"runs or imports what only it knows ({used})"
         if unknown:
             raise NoKey(f"{file}:{getattr(node, 'lineno', 0)}, which {unknown}")
     return Source(
@@ -160,37 +170,11 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
 
 def _followed(node: ast.Name | ast.Attribute) -> str:
     """Return the name of one of these functions, or of ``sys.modules``; empty for another."""
-    name = node.attr if isinstance(node, ast.Attribute) else node.id
-    if name == "modules":
-        owner = node.value if isinstance(node, ast.Attribute) else None
-        return name if owner is None or getattr(owner, "id", "") == "sys" else ""
-    if name in _RUN_TEXT:
-        # ``net.eval()`` and ``re.compile`` are others.
-        return name if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else ""
-    return name if name in _FOLLOWED else ""
-
-
-def _text_given_to(node: ast.expr, around: Mapping[int, ast.AST]) -> str | None:
-    """Return ``X`` of ``node("X")``, ``node["X"]``, ``node.get("X")`` and ``"X" in node``."""
-    outer = around.get(id(node))
-    if isinstance(outer, ast.Attribute):
-        outer = around.get(id(outer))
-    match outer:
-        case (
-            ast.Call(args=[ast.Constant(value=str(text)), *_])
-            | ast.Subscript(slice=ast.Constant(value=str(text)))
-            | ast.Compare(left=ast.Constant(value=str(text)))
-        ):
-            return text
-    return None
-
-
-def _is_own_or_written(outer: ast.AST | None) -> bool:
-    """Return True for ``sys.modules[__name__]``, and where an entry is set or deleted."""
-    match outer:
-        case (
-            ast.Subscript(slice=ast.Name(id="__name__"))
-            | ast.Subscript(ctx=ast.Store() | ast.Del())
-        ):
-            return True
-    return False
+    if isinstance(node, ast.Name):
+        stored = node.id in _RUN_TEXT and not isinstance(node.ctx, ast.Load)
+        return node.id if node.id in _FOLLOWED and not stored else ""
+    # ``net.eval()``, ``re.compile`` and ``net.modules()`` are others.
+    is_other = node.attr in _RUN_TEXT or (
+        node.attr == "modules" and getattr(node.value, "id", "") != "sys"
+    )
+    return node.attr if node.attr in _FOLLOWED and not is_other else ""

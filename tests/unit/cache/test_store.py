@@ -106,7 +106,6 @@ def edit(name, text):
 CHANGES = {
     "a comment": edit("kept_net", f"{NET}# more"),
     "what it imports": edit("kept_sizes", "SIZE = 2  # of the output"),
-    "the test": edit("test_net", "import kept_net"),
     "a conftest": edit("conftest", "import kept_net"),
 }
 
@@ -123,14 +122,12 @@ def test_a_change_of_a_file_runs_it_again(case, what):
     "fields",
     [
         {"target": "script"},
-        {"max_examples": 7},
         {"why_isolated": "its artifact crashed"},
         {"nodeid": "test_net.py::test_net[2]"},
         {"options": Options(dims={"batch": range(1, 3)})},
-        {"options": Options(map=lambda x: {"x": x})},
         {"settings": Settings(cache="kept", time_limit=7.0)},
     ],
-    ids=["target", "number", "isolation", "item", "dims", "map", "time limit"],
+    ids=["target", "isolation", "item", "dims", "time limit"],
 )
 def test_another_option_or_setting_runs_it_again(case, fields):
     assert case.runs()
@@ -147,17 +144,11 @@ def test_other_weights_and_calls_run_it_again(case):
     assert case.runs(calls=[CALL, CALL])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda patch: patch.setenv("OMP_NUM_THREADS", "7"),
-        lambda patch: patch.setattr(torch, "get_default_dtype", lambda: torch.float64),
-    ],
-    ids=["environment", "dtype"],
-)
-def test_other_surroundings_run_it_again(case, monkeypatch, change):
+def test_other_surroundings_run_it_again(case, monkeypatch):
     assert case.runs()
-    change(monkeypatch)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert case.runs()
+    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
     assert case.runs()
 
 
@@ -175,19 +166,10 @@ def test_what_a_global_of_the_models_file_holds_runs_it_again(case):
     assert "cannot pickle 'generator'" in case.verdict.not_kept
 
 
-@pytest.mark.parametrize("status", ["failed", "skipped"])
-def test_only_a_pass_is_kept(case, status):
-    case.status = status
+def test_only_a_pass_is_kept(case):
+    case.status = "skipped"
     assert case.runs()
     assert case.runs()
-
-
-def test_what_has_no_digest_is_checked_each_time_and_says_why(case):
-    net = case.net()
-    net.stream = (one for one in ())
-    assert case.runs(net)
-    assert case.runs(net)
-    assert "cannot pickle 'generator'" in case.verdict.not_kept
 
 
 def test_a_verdict_on_code_that_reads_a_file_is_not_kept(case, tmp_path):
@@ -221,18 +203,10 @@ def test_a_verdict_comes_back_with_its_day(tmp_path):
     assert (tmp_path / ".gitignore").read_text() == "*\n"
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(path.read_bytes()[:-20]),
-        lambda path: path.write_text("[1]"),
-        lambda path: path.write_text("[" * 100_000),
-    ],
-    ids=["truncated", "no verdict", "too deep"],
-)
-def test_a_damaged_file_is_no_verdict_and_is_replaced(tmp_path, damage):
+@pytest.mark.parametrize("text", ['{"subject', "[1]", "[" * 100_000])
+def test_a_damaged_file_is_no_verdict_and_is_replaced(tmp_path, text):
     put(tmp_path, KEY, verdict())
-    damage(next(tmp_path.glob("??/*.json")))
+    next(tmp_path.glob("??/*.json")).write_text(text)
     assert get(tmp_path, KEY) is None
     put(tmp_path, KEY, verdict())
     assert get(tmp_path, KEY) is not None
@@ -246,9 +220,7 @@ def in_a_thread(read):
 
 READS = {
     "a file": lambda path: path.read_text(),
-    "a descriptor": lambda path: os.close(os.open(path, os.O_RDONLY)),
     "a directory": lambda path: list(path.parent.iterdir()),
-    "a walk": lambda path: list(path.parent.rglob("*")),
     "a database": lambda path: sqlite3.connect(path).close(),
     "a command": lambda path: os.system(f"test -f {path}"),
     "in a thread": lambda path: in_a_thread(path.read_text),
