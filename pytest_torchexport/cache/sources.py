@@ -24,16 +24,16 @@ from pytest_torchexport.results.source_line import is_users
 _IMPORT = frozenset(
     {"import_module", "importorskip", "__import__", "run_module", "resolve_name", "modules"}
 )
-# These run what no import names.
+# These run, or read of the environment, what no name tells.
 _RUN_FILE = frozenset(
     {
         *("spec_from_file_location", "spec_from_loader", "exec_module", "load_module", "run_path"),
         *("SourceFileLoader", "SourcelessFileLoader", "ExtensionFileLoader", "FileFinder"),
-        *("walk_packages", "load_source", "meta_path", "path_hooks"),
+        *("walk_packages", "load_source", "meta_path", "path_hooks", "expandvars"),
     }
 )
 _RUN_TEXT = frozenset({"exec", "eval", "compile", "builtins", "__builtins__"})
-_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
 _FOLLOWED = _IMPORT | _RUN_FILE | _RUN_TEXT | _ENVIRONMENT
 # These give torch a function that code calls by the name of an operator.
 _REGISTER = re.compile(
@@ -153,7 +153,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
             case ast.Name() | ast.Attribute() if used := _followed(node):
                 given = texts.get(node)
                 if used in _ENVIRONMENT:
-                    variables.add(given if used != "expandvars" else None)
+                    variables.add(given)
                 elif given is not None and used in _IMPORT:
                     imports.add(importlib.util.resolve_name(given.replace(":", "."), package))
                 else:
