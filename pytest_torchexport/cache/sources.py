@@ -130,7 +130,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
     # By node, the text that it is called with, indexed by or compared with.
     texts: dict[ast.AST, str] = {}
     for node in ast.walk(tree):  # what a node is in comes before it
-        unknown = ""
+        unknown: set[str] = set()
         match node:
             case (
                 ast.Call(func=user, args=[ast.Constant(value=str(text)), *_])
@@ -148,8 +148,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
                 folder = package.rsplit(".", node.level - 1)[0] if node.level else ""
                 base = ".".join(filter(None, (folder, node.module)))
                 imports |= {base, *(f"{base}.{each.name}" for each in node.names)}
-                hidden = {each.name for each in node.names if each.asname} & _FOLLOWED
-                unknown = f"gives {', '.join(sorted(hidden))} another name" if hidden else ""
+                unknown = {each.name for each in node.names if each.asname} & _FOLLOWED
             case ast.Name() | ast.Attribute() if used := _followed(node):
                 given = texts.get(node)
                 if used in _ENVIRONMENT:
@@ -157,9 +156,12 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
                 elif given is not None and used in _IMPORT:
                     imports.add(importlib.util.resolve_name(given.replace(":", "."), package))
                 else:
-                    unknown = f"runs or imports what only it knows ({used})"
+                    unknown = {used}
         if unknown:
-            raise NoKey(f"{file}:{getattr(node, 'lineno', 0)}, which {unknown}")
+            raise NoKey(
+                f"{file}:{getattr(node, 'lineno', 0)}, which runs or imports what only it knows "
+                f"({', '.join(sorted(unknown))})"
+            )
     return Source(
         digest=hashlib.sha256(data).hexdigest(),
         imports=frozenset(imports),
