@@ -84,7 +84,7 @@ def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
         path = Path(file)
         try:
             sources[name] = _parsed(path.read_bytes(), path.name, name)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, ImportError) as error:
             raise NoKey(f"{path.name}, which cannot be read ({error})") from None
         waiting += _with_packages(sources[name].imports)
     return sources
@@ -145,8 +145,8 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
             case ast.Import():
                 imports.update(each.name for each in node.names)
             case ast.ImportFrom():
-                folder = package.rsplit(".", node.level - 1)[0] if node.level else ""
-                base = ".".join(filter(None, (folder, node.module)))
+                written = "." * node.level + (node.module or "")
+                base = importlib.util.resolve_name(written, package)
                 imports |= {base, *(f"{base}.{each.name}" for each in node.names)}
                 unknown = {each.name for each in node.names if each.asname} & _FOLLOWED
             case ast.Name() | ast.Attribute() if used := _followed(node):
