@@ -137,9 +137,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
                 | ast.Subscript(value=user, slice=ast.Constant(value=str(text)))
                 | ast.Compare(left=ast.Constant(value=str(text)), comparators=[user])
             ):
-                texts[user] = text
-                if isinstance(user, ast.Attribute):  # environ.get("X")
-                    texts[user.value] = text
+                texts[user] = texts[getattr(user, "value", user)] = text  # also environ.get("X")
             case ast.Subscript(value=user, slice=ast.Name(id="__name__")):  # sys.modules[__name__]
                 texts[user] = name
             case ast.Import():
