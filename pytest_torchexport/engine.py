@@ -34,7 +34,6 @@ from pytest_torchexport.eager.fingerprint import (
     Change,
     Reached,
     changed,
-    closed_over,
     fingerprint,
     reach,
 )
@@ -58,7 +57,6 @@ from pytest_torchexport.outcomes.limits import (
     interrupted_after,
     line_of_most,
 )
-from pytest_torchexport.outcomes.observe import untouched
 from pytest_torchexport.outcomes.subject import (
     LARGE_MODULE,
     Subject,
@@ -350,7 +348,6 @@ def _started(
         outside_autocast(),
         quiet(plan.device) as output,
         put_back(reached),
-        untouched(closed_over(thing, reached)),
         ExitStack() as resources,
     ):
         tolerance = Tolerance(plan.options.rtol, plan.options.atol)

@@ -2,13 +2,14 @@
 
 Two fingerprints show what a forward changed. Separate because it walks over other people's objects:
 it reads ``vars()`` and nothing that could run their code, meets cycles, and ends after
-``MAX_NODES``.
+``MAX_NODES``, a tenth of which one container may have.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import dis
 import enum
 import functools
 import inspect
@@ -26,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, builtin_base, is_plain
+from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private.memory import memory_of, times_written
 from pytest_torchexport.torch_private.modules import (
@@ -40,7 +42,6 @@ from pytest_torchexport.torch_private.modules import (
 
 MAX_NODES = 10_000
 MAX_DEPTH = 12
-MAX_ITEMS = 1000
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
 # Immutable types: equal objects are the same.
@@ -137,22 +138,23 @@ class Change(NamedTuple):
 
 @dataclass
 class Reached:
-    """The result of a walk: tokens and tensors by place, the path of each module by its id.
+    """The result of a walk: tokens and tensors by place, modules by path.
 
     ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
     ``state_dict`` pass them by. ``classes``, ``scopes`` (globals, and the names of them that a
-    function mentions), ``cells`` and ``containers`` are the objects that hold the places.
+    function mentions), ``cells`` and ``containers`` are the objects that hold the places, and
+    ``shared`` the tensors that copies of the subject have too.
     """
 
     tokens: dict[StateRef, Any] = field(default_factory=dict)
     tensors: dict[StateRef, torch.Tensor] = field(default_factory=dict)
-    parts: dict[int, str] = field(default_factory=dict)
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
     unregistered: list[str] = field(default_factory=list)
     classes: list[type] = field(default_factory=list)
     scopes: list[tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=list)
     cells: list[types.CellType] = field(default_factory=list)
     containers: list[Any] = field(default_factory=list)
+    shared: list[torch.Tensor] = field(default_factory=list)
 
 
 def fingerprint(thing: Any, *, values: bool = False, writes: bool = True) -> Mapping[StateRef, Any]:
@@ -182,31 +184,16 @@ def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tu
 
 def reach(thing: Any, *, values: bool = False, writes: bool = True) -> Reached:
     """Walk over everything that a module or a function reaches; ``fingerprint`` says how."""
-    walk = _Walk(values, writes)
-    if isinstance(thing, torch.nn.Module):
-        walk.registered = {id(part) for part in thing.modules()}
-        walk.module(thing, "")
-    else:
-        walk.function(thing, 0)
+    walk = _Walk(values, writes, Subject.of(thing).module)
+    walk.function(thing, 0)
     return walk.found
 
 
 def held_tokens(value: Any) -> Mapping[StateRef, Any]:
     """Return a token for each place in a value that an attribute holds, as ``fingerprint`` does."""
-    walk = _Walk(values=True, writes=True)
+    walk = _Walk(values=True, writes=True, root=None)
     walk.value(value, StateRef("attribute"), 0)
     return walk.found.tokens
-
-
-def closed_over(thing: Any, reached: Reached) -> list[torch.nn.Module]:
-    """Return the modules that a function or a module reaches in closures, defaults and globals.
-
-    A copy of it may share them.
-    """
-    if isinstance(thing, types.FunctionType):
-        return list(reached.modules.values())
-    modules = isinstance(thing, torch.nn.Module)
-    return [reached.modules[path] for path in reached.unregistered] if modules else []
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -221,47 +208,44 @@ def _same(left: Any, right: Any) -> bool:
 
 
 class _Held:
-    """A token that compares by identity. Keeps the object alive: its address stays its own."""
+    """A token that compares by identity. Keeps the object alive: its address stays its own.
 
-    __slots__ = ("facts", "thing")
+    ``by_numbers``: an equal tensor in its place is no change, a write to it is.
+    """
 
-    def __init__(self, thing: Any, facts: tuple[Any, ...] = ()) -> None:
+    __slots__ = ("by_numbers", "facts", "thing", "version")
+
+    def __init__(
+        self,
+        thing: Any,
+        facts: tuple[Any, ...] = (),
+        version: int | None = None,
+        *,
+        by_numbers: bool = False,
+    ) -> None:
         self.thing = thing
         self.facts = facts
+        self.version = version
+        self.by_numbers = by_numbers
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and self.thing is other.thing and self.facts == other.facts
+        if not isinstance(other, _Held) or self.facts != other.facts:
+            return False
+        return self.version == other.version if self.thing is other.thing else self.by_numbers
 
     __hash__ = None  # type: ignore[assignment]  # a token is compared, never looked up
 
 
-class _Numbers(_Held):
-    """A token for a tensor's numbers: an equal tensor in its place is no change, a write is."""
-
-    __slots__ = ("version",)
-
-    def __init__(self, thing: torch.Tensor, facts: tuple[Any, ...], version: int | None) -> None:
-        super().__init__(thing, facts)
-        self.version = version
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Numbers) or self.facts != other.facts:
-            return False
-        return self.thing is not other.thing or self.version == other.version
-
-    __hash__ = None
-
-
 class _Walk:
-    def __init__(self, values: bool, writes: bool) -> None:
+    def __init__(self, values: bool, writes: bool, root: torch.nn.Module | None) -> None:
         self.found = Reached()
-        self.registered: set[int] = set()
+        # The modules that a copy of the subject has for itself.
+        self._own = {id(part) for part in root.modules()} if root is not None else set()
         self._values = values
         self._writes = writes
         self._seen: set[int] = set()
         self._kept: list[Any] = []
         self._classes: set[type] = set()
-        self._code: set[types.CodeType] = set()
         self._scopes: set[tuple[int, tuple[str, ...]]] = set()
 
     def full(self) -> bool:
@@ -283,55 +267,41 @@ class _Walk:
     def module(self, module: torch.nn.Module, path: str, depth: int = 0) -> None:
         if self.full() or depth > 2 * MAX_DEPTH or not self.first(module):
             return
-        self.found.parts[id(module)] = path
         self.found.modules[path] = module
         prefix = f"{path}." if path else ""
-        if isinstance(module, torch.jit.ScriptModule):
-            children = self._script(module, path, prefix)
-        else:
-            children = self._eager(module, path, prefix)
-        held = tuple((name, _Held(child)) for name, child in children)
-        self.put(StateRef("submodules", path), held)
-        for name, child in children:
-            if child is not None:
-                self.module(child, f"{prefix}{name}", depth + 1)
-
-    def _eager(self, module: torch.nn.Module, path: str, prefix: str) -> list[tuple[str, Any]]:
-        own = vars(module)
-        tokens = self.found.tokens
-        tokens[StateRef("training flag", path)] = own.get("training")
-        tokens[StateRef("hooks", path)] = hooks_of(module)
+        own, scripted = vars(module), isinstance(module, torch.jit.ScriptModule)
+        training = getattr(module, "training", None) if scripted else own.get("training")
+        self.put(StateRef("training flag", path), training)
+        self.put(StateRef("hooks", path), hooks_of(module))
         # Hooks, and functions in attributes: forward, if it was replaced.
         registers: list[dict[Any, Any]] = [own, *hook_registers(module)]
         for held in [value for register in registers for value in register.values()]:
             if isinstance(held, types.FunctionType):
                 self.code(held, 0)
-        for name, tensor in parameters_of(module).items():
-            self.value(tensor, StateRef("parameter", prefix + name), 0)
-        for name, tensor in buffers_of(module).items():
-            self.value(tensor, StateRef("buffer", prefix + name), 0)
-        for name, value in own.items():
-            if name not in MODULE_FIELDS:
-                self.value(value, StateRef("attribute", prefix + name), 0)
-        if not type(module).__module__.startswith("torch."):
-            self.cls(type(module))
-        return list(children_of(module).items())
-
-    def _script(self, module: Any, path: str, prefix: str) -> list[tuple[str, Any]]:
-        self.put(StateRef("training flag", path), getattr(module, "training", None))
-        parameters = dict(module.named_parameters(recurse=False))
-        buffers = dict(module.named_buffers(recurse=False))
+        parameters, buffers = parameters_of(module), buffers_of(module)
         known = {*parameters, *buffers, *MODULE_FIELDS}
-        attributes = {name: it for name, it in script_attributes(module) if name not in known}
-        held: tuple[tuple[Kind, dict[str, Any]], ...] = (
+        given = script_attributes(module) if scripted else list(own.items())
+        attributes = {name: value for name, value in given if name not in known}
+        places: tuple[tuple[Kind, Mapping[str, Any]], ...] = (
             ("parameter", parameters),
             ("buffer", buffers),
             ("attribute", attributes),
         )
-        for kind, values in held:
+        for kind, values in places:
             for name, value in values.items():
                 self.value(value, StateRef(kind, prefix + name), 0)
-        return list(module.named_children())
+        if id(module) not in self._own:  # copies of the subject have it too
+            self.found.containers += [own, parameters, buffers]
+            tensors = (*parameters.values(), *buffers.values())
+            self.found.shared += [tensor for tensor in tensors if tensor is not None]
+        if not type(module).__module__.startswith("torch."):
+            self.cls(type(module))
+        children = children_of(module)
+        kept = tuple((name, _Held(child)) for name, child in children.items())
+        self.put(StateRef("submodules", path), kept)
+        for name, child in children.items():
+            if child is not None:
+                self.module(child, prefix + name, depth + 1)
 
     def cls(self, cls: type) -> None:
         """Walk over the attributes of a user's class, and the globals that its methods name."""
@@ -350,9 +320,14 @@ class _Walk:
 
     def function(self, thing: Any, depth: int) -> None:
         """Walk over what a function, a partial or a bound method holds."""
-        if depth > MAX_DEPTH or not self.first(thing):
+        if isinstance(thing, types.MethodType) and isinstance(thing.__self__, torch.nn.Module):
+            self.function(thing.__func__, depth + 1)
+            thing = thing.__self__
+        if isinstance(thing, torch.nn.Module):
+            self.module(thing, "")
+        elif depth > MAX_DEPTH or not self.first(thing):
             return
-        if isinstance(thing, functools.partial):
+        elif isinstance(thing, functools.partial):
             self.function(thing.func, depth + 1)
             self.value(thing.args, StateRef("argument"), depth + 1)
             self.value(thing.keywords, StateRef("argument"), depth + 1)
@@ -366,8 +341,6 @@ class _Walk:
                 self.value(value, StateRef("default", name), depth + 1)
             self.value(vars(thing), StateRef("attribute", thing.__name__), depth + 1)
             self.code(thing, depth)
-        elif isinstance(thing, torch.nn.Module):
-            self.module(thing, "")
 
     def closure(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         """Yield the names and values of a function's closure, without those not yet set."""
@@ -388,15 +361,16 @@ class _Walk:
         if not isinstance(function, types.FunctionType) or depth > MAX_DEPTH:
             return
         code = function.__code__
-        if code in self._code or not is_users(code.co_filename):
+        if not is_users(code.co_filename) or not self.first(code):
             return
-        self._code.add(code)
-        self._scope(function.__globals__, names_in(code), depth)
+        self._scope(function.__globals__, globals_in(code), names_in(code), depth)
         self._data("closure", self.closure(function), depth)
         self._data("default", _defaults_of(function), depth)
 
-    def _scope(self, scope: dict[str, Any], names: tuple[str, ...], depth: int) -> None:
-        """Walk over the globals of these names, also those of the user's modules among them."""
+    def _scope(
+        self, scope: dict[str, Any], names: tuple[str, ...], attributes: tuple[str, ...], depth: int
+    ) -> None:
+        """Walk over the globals of these names, and these attributes of the user's modules."""
         if (id(scope), names) in self._scopes or depth > MAX_DEPTH:
             return
         self._scopes.add((id(scope), names))
@@ -405,7 +379,7 @@ class _Walk:
         self._data("global", named.items(), depth)
         for value in named.values():
             if isinstance(value, types.ModuleType) and is_users_module(value):
-                self._scope(vars(value), names, depth + 1)
+                self._scope(vars(value), attributes, attributes, depth + 1)
 
     def _data(self, kind: Kind, items: Iterable[tuple[str, Any]], depth: int) -> None:
         for name, value in items:
@@ -456,24 +430,26 @@ class _Walk:
             self.put(ref, _Held(tensor))  # another name for it
             return
         self.found.tensors.setdefault(ref, tensor)
-        try:
+        if ref.kind in SHARED:
+            self.found.shared.append(tensor)
+        by_numbers = self._values and not isinstance(tensor, torch.nn.Parameter)
+        token = _Held(tensor)
+        with contextlib.suppress(Exception):  # of a subclass
             facts: tuple[Any, ...] = ("nested",)
             if not tensor.is_nested:
                 facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
             version = times_written(tensor)
-            if self._values and not isinstance(tensor, torch.nn.Parameter):
-                counted = version if self._writes else None
-                self.put(ref, _Numbers(tensor, (*facts, _crc(tensor)), counted))
+            if by_numbers:
+                facts = (*facts, _crc(tensor))
+                version = version if self._writes else None
             else:
-                place: tuple[int, int] | None = None
                 with contextlib.suppress(Exception):  # sparse, nested, fake
-                    place = memory_of(tensor), int(tensor.storage_offset())
-                self.put(ref, _Held(tensor, (*facts, version, place)))
-        except Exception:
-            self.put(ref, _Held(tensor))
+                    facts = (*facts, memory_of(tensor), int(tensor.storage_offset()))
+            token = _Held(tensor, facts, version, by_numbers=by_numbers)
+        self.put(ref, token)
 
     def _module_found(self, module: torch.nn.Module, ref: StateRef, depth: int) -> None:
-        if id(module) in self.registered:
+        if id(module) in self._own:
             self.put(ref, _Held(module))
             return
         name = str(ref) if ref.kind in ("argument", "default") else ref.path
@@ -489,20 +465,21 @@ class _Walk:
             self._mapping(value, ref, depth)
         elif (sequence := builtin_base(value, _SEQUENCES)) is not None:
             self.put(ref, (type(value), sequence.__len__(value)))
-            for index, item in enumerate(itertools.islice(sequence.__iter__(value), MAX_ITEMS)):
+            items = itertools.islice(sequence.__iter__(value), MAX_NODES // 10)
+            for index, item in enumerate(items):
                 self.value(item, ref.item(index), depth + 1)
         elif isinstance(value, (set, frozenset)):
-            plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_ITEMS))
+            plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_NODES // 10))
             self.put(ref, frozenset(value) if plain else (type(value), len(value)))
             if not plain:
-                for item in itertools.islice(value, MAX_ITEMS):
+                for item in itertools.islice(value, MAX_NODES // 10):
                     if isinstance(item, torch.nn.Module):
                         self.value(item, ref.item(type(item).__name__), depth + 1)
         else:
             self._object(value, ref, depth)
 
     def _mapping(self, value: Mapping[Any, Any], ref: StateRef, depth: int) -> None:
-        items = list(itertools.islice(value.items(), MAX_ITEMS))
+        items = list(itertools.islice(value.items(), MAX_NODES // 10))
         keys = [key if type(key) in _PLAIN else type(key) for key, _ in items]
         self.put(ref, (type(value), len(value), tuple(keys)))
         for index, (key, item) in enumerate(items):
@@ -539,19 +516,13 @@ def _opaque_token(value: Any) -> Any:
             return (value.shape, str(value.dtype), shown)
         if isinstance(value, (numpy.random.Generator, numpy.random.RandomState)):
             return hash(pickle.dumps(value))
-    if isinstance(value, _OPAQUE) or callable(value) or not _is_open(value):
-        return _Held(value)
-    return None
-
-
-def _is_open(value: Any) -> bool:
-    """Return True for an object that records data; False for a logger, a thread, a lock."""
+    # A logger, a thread or a lock records no data.
     home = (type(value).__module__ or "").partition(".")[0]
-    simple = isinstance(value, types.SimpleNamespace)
-    machinery = home in sys.stdlib_module_names and home != "__main__"
-    if (machinery and not simple) or home in ("torch", "numpy", "builtins"):
-        return simple
-    return hasattr(type(value), "__dictoffset__") and (_has_dict(value) or bool(_slots(value)))
+    machinery = home in sys.stdlib_module_names or home in ("torch", "numpy")
+    machinery = machinery and not isinstance(value, types.SimpleNamespace)
+    if isinstance(value, _OPAQUE) or callable(value) or machinery:
+        return _Held(value)
+    return None if _has_dict(value) or _slots(value) else _Held(value)
 
 
 def _has_dict(value: Any) -> bool:
@@ -604,3 +575,14 @@ def names_in(code: types.CodeType) -> tuple[str, ...]:
     """Return the names that a function's code, and the functions inside it, mention."""
     inner = [name for const in code.co_consts if inspect.iscode(const) for name in names_in(const)]
     return tuple(dict.fromkeys((*code.co_names, *inner)))
+
+
+@functools.lru_cache(maxsize=1024)
+def globals_in(code: types.CodeType) -> tuple[str, ...]:
+    """Return the names that a function's code, and the functions inside it, look up as globals."""
+    steps = (step for step in dis.get_instructions(code) if step.opname in _OF_GLOBALS)
+    inner = (globals_in(const) for const in code.co_consts if inspect.iscode(const))
+    return tuple(dict.fromkeys((*(step.argval for step in steps), *itertools.chain(*inner))))
+
+
+_OF_GLOBALS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME")

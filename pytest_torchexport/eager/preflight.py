@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.eager.fingerprint import Change, Reached, StateRef, changed, reach
-from pytest_torchexport.eager.watch import Fill, Recorded, changed_at, draws_from, watch
+from pytest_torchexport.eager.watch import Fill, changed_at, draws_from, watch
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import machine
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -30,10 +30,9 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
 
 MAX_SENTENCES = 8
-# Lines that leave memory as it is, each of which two more runs are spent on.
-MAX_CANDIDATES = 4
-# Pairs of runs after which a difference that comes and goes is left without a line.
-PAIRS = 3
+# Pairs of runs that are spent on finding a line: one for each line that leaves memory as it is, and
+# as many until a difference that comes and goes shows.
+PAIRS = 4
 
 # Two fillings of uninitialized memory under which whatever reads it differs: nan shows in products
 # with zero, one in comparisons and clamps; as an index both stay in bounds.
@@ -50,7 +49,9 @@ class Findings:
     the paths of the inputs behind ``writes_inputs``, ``written_at`` the lines that write to either,
     as far as they are known.
     ``rebuilt`` are the paths at which containers of the call no longer hold what they held.
-    ``complete`` is False if a run raised or the subject cannot be copied: the rest is unknown then.
+    ``hidden``: copies agree, and calls of one copy do not: it has state in a place that nothing
+    here reaches. ``complete`` is False if a run raised or the subject cannot be copied: the rest is
+    unknown then.
     """
 
     random: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class Findings:
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
     training: tuple[str, ...] = ()
+    hidden: bool = False
     complete: bool = True
 
 
@@ -112,19 +114,29 @@ class _Examination:
         if not isinstance(first, Returned):
             found.complete = False
             return
-        tape, streams = self._watched(start, reached=reached)
+        tape, streams = self._watched(start, names=self.names, reached=reached)
         if not isinstance(tape.outcome, Returned):
             # It fails if it is watched. Without its operators, the rest is still known.
             start = self.subject.copy()
             reached = reach(start.root, values=True)
-            tape, streams = self._watched(start, reached=reached, recorded="nothing")
+            tape, streams = self._watched(
+                start, names=self.names, reached=reached, recorded="nothing"
+            )
         if not isinstance(tape.outcome, Returned):
             found.complete = False
             return
         found.training = _bounded(left_in_training(start.module, reached, tape.trained))
         changes = changed(reached.tokens, reach(start.root, values=True).tokens)
-        draws = _draws(tape.steps, reached.modules)
-        found.random = _bounded([*draws, *self._draws_outside_torch(streams)])
+        # One more run finds the lines that draw from Python's and numpy's global streams.
+        outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []
+        known = {draw.what for draw in outside}
+        found.random = _bounded(
+            [
+                *_draws(tape.steps, reached.modules),
+                *(f"{draw.what}{_in(draw.module)}, {draw.line}" for draw in outside),
+                *(stream for stream in streams if stream not in known),
+            ]
+        )
         self._inputs(tape.steps, tape.outcome)
         self._changes(tape.steps, changes)
         again = self._outcome(self.subject.copy() if found.changed else start)
@@ -134,34 +146,10 @@ class _Examination:
     def _outcome(self, subject: Subject) -> Outcome:
         return observe(subject.function, self.example, seed=self.seed, grad_mode=subject.grad_mode)
 
-    def _watched(
-        self,
-        subject: Subject,
-        *,
-        reached: Reached | None = None,
-        fill: Fill | None = None,
-        recorded: Recorded = "operators",
-    ) -> tuple[Tape, tuple[str, ...]]:
-        return watch(
-            subject,
-            self.example,
-            self.seed,
-            names=self.names,
-            reached=reached,
-            fill=fill,
-            recorded=recorded,
-        )
+    def _watched(self, subject: Subject, **options: Any) -> tuple[Tape, tuple[str, ...]]:
+        return watch(subject, self.example, self.seed, **options)
 
     # -- the watched run ---------------------------------------------------------------------------
-
-    def _draws_outside_torch(self, streams: Sequence[str]) -> list[str]:
-        """Return the draws from Python's and numpy's global streams; one more run finds lines."""
-        draws = draws_from(self.subject, self.example, self.seed, streams) if streams else []
-        known = {draw.what for draw in draws}
-        return [
-            *(f"{draw.what}{_in(draw.module)}, {draw.line}" for draw in draws),
-            *(stream for stream in streams if stream not in known),
-        ]
 
     def _inputs(self, ops: Sequence[Step], outcome: Returned) -> None:
         lines = _first_writes(ops)
@@ -198,12 +186,12 @@ class _Examination:
 
     def _repetition(self, first: Outcome, again: Outcome, watched: Outcome) -> None:
         """Say if eager does not agree with itself."""
-        agree = not _differ(first, again) and not _differ(watched, first)
-        # Else fresh copies decide: a used copy, or watching, may cause a difference.
-        if not agree and any(_differ(first, self._outcome(self.subject.copy())) for _ in range(2)):
-            self._unrepeatable(compare(first, again, Tolerance()))
-
-    def _unrepeatable(self, differences: Sequence[Difference]) -> None:
+        if not _differ(first, again) and not _differ(watched, first):
+            return
+        # Fresh copies decide: a used copy, or watching, may cause a difference.
+        if not any(_differ(first, self._outcome(self.subject.copy())) for _ in range(2)):
+            self.found.hidden = not self.found.changed and _differ(first, again)
+            return
         text = "two calls on equal inputs, from equal state and seed, differ"
         op = self._first_difference()
         if op is not None:
@@ -213,7 +201,8 @@ class _Examination:
         causes = [str(item) for item in self.found.changed if item.ref.kind in shared]
         if causes:
             text += f"; forward changes {', '.join(causes[:3])}, which copies share"
-        self.found.unrepeatable, self.found.differences = text, tuple(differences)
+        self.found.unrepeatable = text
+        self.found.differences = tuple(compare(first, again, Tolerance()))
 
     def _first_difference(self) -> Step | None:
         """Return the first operator whose output differs between two runs."""
@@ -237,7 +226,7 @@ class _Examination:
         if not bare or not self._depends(None):
             return
         lines = list(dict.fromkeys(op.where for op in bare if op.where))
-        guilty = [line for line in lines[:MAX_CANDIDATES] if len(lines) == 1 or self._depends(line)]
+        guilty = [line for line in lines[:PAIRS] if len(lines) == 1 or self._depends(line)]
         named = [op for op in _unique(bare) if op.where in guilty] or bare[:1]
         self.found.uninitialized = _bounded(
             f"{op.in_torch} is never initialized{_at(op)}" for op in named
@@ -336,18 +325,13 @@ def left_in_training(
     """
     if module is None or getattr(module, "training", True):
         return []
-    hidden = {
-        path
-        for path in reached.modules
-        for root in reached.unregistered
-        if path == root or path.startswith(f"{root}.")
-    }
+    hidden = tuple(f"{root}." for root in reached.unregistered)
     return [
         f"{path} ({type(part).__name__}) is still in training mode"
         for path, part in reached.modules.items()
         if (ran is None or path in ran)
         and getattr(part, "training", False)
-        and (path not in hidden or _reads_training_flag(part))
+        and (not f"{path}.".startswith(hidden) or _reads_training_flag(part))
     ]
 
 

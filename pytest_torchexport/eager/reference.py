@@ -213,11 +213,8 @@ class Reference:
             self.served = GradMode.GRAD
             self._note("eager raises without gradients: the artifact runs with gradients too")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
-        varied = self._with_another_seed(example, first)
-        if varied:
-            self._raise_unless_the_seed_alone_decides(example, first)
-            if self.fresh_each_call:
-                varied = self._with_another_seed(example, first)
+        other = self.on_cpu(example, self._plan.seed + 1)
+        varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
         self.random = frozenset(difference.path for difference in varied)
         if self.random:
             drawn = f" ({'; '.join(self.draws)})" if self.draws else ""
@@ -231,25 +228,6 @@ class Reference:
                 raise SpecError(
                     f"eager raises on {device}, and not on the CPU: {there}", where=there.where
                 )
-
-    def _with_another_seed(self, example: Call, first: Returned) -> list[Difference]:
-        return _differences(first, self.on_cpu(example, self._plan.seed + 1), Tolerance())
-
-    def _raise_unless_the_seed_alone_decides(self, example: Call, first: Returned) -> None:
-        """Raise NotRepeatable if outputs vary although seed and state are the same."""
-        exact = Tolerance(0.0, 0.0)
-        if not _differences(first, self.on_cpu(example), exact):
-            return
-        again = self._observe(self.pristine.copy().function, example, seed=self._plan.seed)
-        moved = _differences(first, again, exact)
-        if moved:
-            raise NotRepeatable(
-                "calls on equal inputs, from equal state and seed, drift apart",
-                differences=tuple(moved),
-            )
-        # Copies agree: there is state in a place that no fingerprint reaches.
-        self.stateful = self.fresh_each_call = True
-        self._note("forward changes its module where we do not see it; each call starts anew")
 
     def _heed(self, findings: Findings) -> None:
         """Raise if eager is no reference; else note findings, and choose how to restore state."""
@@ -265,12 +243,15 @@ class Reference:
                 f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant"
             )
         self.draws, self.written_at = findings.random, findings.written_at
-        self.stateful = bool(findings.changed)
-        self.fresh_each_call = any(not item.ref.is_tensor_of_module for item in findings.changed)
+        self.stateful = bool(findings.changed) or findings.hidden
+        in_python = any(not item.ref.is_tensor_of_module for item in findings.changed)
+        self.fresh_each_call = in_python or findings.hidden
         if self.stateful:
             self._begin()
         if not findings.complete:
             self._note("eager could not be watched to the end: not all that it does is known")
+        if findings.hidden:
+            self._note("forward changes its module where we do not see it; each call starts anew")
         if findings.changes:
             self._note(f"forward changes {few(findings.changes, '; ')}; each call starts anew")
         for sentence in findings.writes_inputs:
@@ -330,10 +311,6 @@ class Reference:
             )
         module.eval()
         self._note("put into eval mode for the check")
-
-
-def _differences(first: Returned, again: Outcome, tolerance: Tolerance) -> list[Difference]:
-    return compare(first, again, tolerance) if isinstance(again, Returned) else []
 
 
 def _what(value: object) -> str:

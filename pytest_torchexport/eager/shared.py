@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import operator
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +19,11 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.eager.fingerprint import SHARED, Reached
+from pytest_torchexport.eager.fingerprint import Reached
 from pytest_torchexport.inputs.pytrees import is_plain
-from pytest_torchexport.outcomes.observe import differ
+from pytest_torchexport.outcomes.observe import differ, kept_copy
 
-# Larger tensors, in bytes, are not copied before each item.
+# Larger tensors, in bytes, are not copied before each item; of a parameter, a copy takes no memory.
 LARGEST = 2**24
 _OF_NAMES = (dict, OrderedDict, defaultdict, Counter)
 _CONTAINERS = (*_OF_NAMES, list, set, deque)
@@ -50,7 +49,7 @@ def put_back(reached: Reached) -> Iterator[list[Any]]:
         *itertools.starmap(_scope, reached.scopes),
         *map(_cell, reached.cells),
         *map(_content, reached.containers),
-        *(_numbers(t) for ref, t in reached.tensors.items() if ref.kind in SHARED and _small(t)),
+        *map(_numbers, filter(_has_copy, reached.shared)),
     ]
     with contextlib.ExitStack() as stack:  # runs all of them, also if one raises
         for restore in restores:
@@ -106,11 +105,11 @@ def _cell(cell: types.CellType) -> Restore:
 def _content(container: Any) -> Restore:
     if type(container) not in _CONTAINERS:  # to fill another might run the user's code
         return lambda: None
-    kept = copy.copy(container)
+    kept, before = copy.copy(container), _identities(container)
 
     def restore() -> Any:
         now = copy.copy(container)
-        if not _alike(container, kept):
+        if _identities(container) != before:
             container.clear()
             fill = container.extend if isinstance(container, (list, deque)) else container.update
             fill(kept)
@@ -119,26 +118,22 @@ def _content(container: Any) -> Restore:
     return restore
 
 
-def _alike(left: Any, right: Any) -> bool:
-    """Return True if two containers hold the same objects; nobody's ``__eq__`` is called."""
-    return len(left) == len(right) and all(map(operator.eq, _items(left), _items(right)))
+def _identities(container: Any) -> list[int]:
+    """Return the ``id`` of all in it: nobody's ``__eq__`` is called. Those of a set are sorted."""
+    is_dict = isinstance(container, dict)
+    items = itertools.chain.from_iterable(container.items()) if is_dict else container
+    return sorted(map(id, items)) if isinstance(container, set) else list(map(id, items))
 
 
-def _items(container: Any) -> Iterator[int]:
-    """Return the identities of a container's items; those of a set, which has no order, sorted."""
-    if isinstance(container, set):
-        return iter(sorted(map(id, container)))
-    if isinstance(container, dict):
-        return map(id, itertools.chain.from_iterable(container.items()))
-    return map(id, container)
-
-
-def _small(tensor: torch.Tensor) -> bool:
-    return is_plain(tensor) and not tensor.is_inference() and tensor.nbytes <= LARGEST
+def _has_copy(tensor: torch.Tensor) -> bool:
+    """Return False for what would take too much memory, and for what has no plain numbers."""
+    if not is_plain(tensor) or tensor.is_inference():
+        return False
+    return isinstance(tensor, torch.nn.Parameter) or tensor.nbytes <= LARGEST
 
 
 def _numbers(tensor: torch.Tensor) -> Restore:
-    kept = tensor.detach().clone()
+    kept = kept_copy(tensor)
 
     def restore() -> None:
         # torch refuses to write to an expanded view, or to resize memory that is not its own. If

@@ -14,7 +14,7 @@ import random
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any, Literal, NamedTuple
@@ -85,7 +85,7 @@ def watch(
         yield from reached.tensors.items()
 
     how = How(
-        parts=reached.parts,
+        parts={id(part): path for path, part in reached.modules.items()},
         outside=outside,
         keep=digest if recorded == "digests" else lambda _: None,
         run=Operation.run if fill is None else partial(_filled, fill=fill),
@@ -144,10 +144,7 @@ class Moved(NamedTuple):
 
 
 def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str]) -> list[Moved]:
-    """Run a copy of the subject, and return the user's lines that drew from these streams.
-
-    They are random streams outside torch.
-    """
+    """Return the user's lines that drew from these random streams, which are outside torch."""
 
     def look() -> Mapping[str, Any]:
         return {name: state for name, state in streams().items() if name in watched}
@@ -155,47 +152,46 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
     return _moved(subject, example, seed, lambda _: look)
 
 
+def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
+    """Return the first line of the user's that sets another seed."""
+    moved = _moved(subject, example, seed, lambda _: lambda: {"seed": torch.initial_seed()})
+    return moved[0].line if moved else None
+
+
 def changed_at(
     subject: Subject, example: Call, seed: int, refs: Iterable[StateRef]
 ) -> Mapping[StateRef, SourceLine]:
-    """Run a copy, and return the user's line that first changes each place, or what it holds.
+    """Return the user's line that first changes each place, or what it holds.
 
     Of attributes and buffers of modules, class attributes and globals; without those that no line
     is known to change.
     """
 
     def looking_at(copy: Subject) -> Look:
-        held = {ref: held for ref in refs if (held := _holding(copy, ref)) is not None}
-        return lambda: {ref: held_tokens(read()) for ref, read in held.items()}
+        reached = reach(copy.root)
+        held = {ref: held for ref in refs if (held := _holder(reached, ref)) is not None}
+        return lambda: {ref: held_tokens(_read(*place)) for ref, place in held.items()}
 
-    lines: dict[StateRef, SourceLine] = {}
-    for moved in _moved(subject, example, seed, looking_at):
-        lines.setdefault(moved.what, moved.line)
-    return lines
-
-
-def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
-    """Run a copy under a seed, and return the first line of the user's that sets another one."""
-    moved = _moved(subject, example, seed, lambda _: lambda: {"seed": torch.initial_seed()})
-    return moved[0].line if moved else None
+    moved = _moved(subject, example, seed, looking_at)
+    return {item.what: item.line for item in reversed(moved)}
 
 
-def _holding(subject: Subject, ref: StateRef) -> Callable[[], Any] | None:
-    """Return what reads the attribute or the global in which a place lies."""
+def _holder(reached: Reached, ref: StateRef) -> tuple[Any, str] | None:
+    """Return the module, the class or the globals in which a place lies, and the name there."""
     names = ref.path.partition("[")[0].split(".")
-    reached = reach(subject.root)
+    holders: Iterable[tuple[Any, str]] = ()
     if ref.kind in ("attribute", "buffer"):
-        for count in range(len(names) - 1, -1, -1):
-            part = reached.modules.get(".".join(names[:count]))
-            if part is not None:
-                return lambda: getattr(part, names[count], None)
-    if ref.kind == "class attribute":
-        classes = (cls for cls in reached.classes if cls.__name__ == names[0])
-        return next((lambda cls=cls: getattr(cls, names[1], None) for cls in classes), None)
-    if ref.kind == "global":
-        scopes = (scope for scope, known in reached.scopes if names[0] in known)
-        return next((lambda scope=scope: scope.get(names[0]) for scope in scopes), None)
-    return None
+        paths = ((".".join(names[:count]), names[count]) for count in reversed(range(len(names))))
+        holders = ((reached.modules[path], name) for path, name in paths if path in reached.modules)
+    elif ref.kind == "class attribute":
+        holders = ((cls, names[1]) for cls in reached.classes if cls.__name__ == names[0])
+    elif ref.kind == "global":
+        holders = ((scope, names[0]) for scope, known in reached.scopes if names[0] in known)
+    return next(iter(holders), None)
+
+
+def _read(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
 def _moved(
@@ -203,52 +199,47 @@ def _moved(
 ) -> list[Moved]:
     """Run a copy, and return the user's lines at which what is looked at changed."""
     copy = subject.copy()
+    look = looking_at(copy)
     module = copy.module
     parts = {id(part): path for path, part in module.named_modules()} if module is not None else {}
-    tracer = _LineTracer(looking_at(copy), parts)
+    last: Mapping[Any, Any] = {}
+    # The user's line that runs, and the module that it is in.
+    place: tuple[str, int, str] | None = None
+    events = 0
+    found: dict[Moved, None] = {}
+
+    def check() -> None:
+        """Note for each thing that has moved since the last check the line that ran."""
+        nonlocal last
+        before, last = last, look()
+        for name, state in last.items():
+            if state != before.get(name) and place is not None:
+                filename, number, path = place
+                found[Moved(name, path, source_line(filename, number))] = None
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal place, events
+        if not is_users(frame.f_code.co_filename) or events > MAX_EVENTS:
+            return None
+        events += 1
+        check()
+        back = frame.f_back
+        at = back if event == "return" and back is not None else frame
+        if is_users(at.f_code.co_filename):
+            path = parts.get(id(at.f_locals.get("self")), "")
+            place = (at.f_code.co_filename, at.f_lineno, path)
+        return trace
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        tracer.last = tracer.look()
+        nonlocal last
+        last = look()
         before = sys.gettrace()
-        sys.settrace(tracer)
+        sys.settrace(trace)
         try:
             return copy.function(*args, **kwargs)
         finally:
             sys.settrace(before)
-            tracer.check()
+            check()
 
     observe(run, example, seed=seed, grad_mode=subject.grad_mode)
-    return list(tracer.found)
-
-
-@dataclass
-class _LineTracer:
-    """A trace function that checks at each of the user's lines what the line before it moved."""
-
-    look: Look
-    parts: Mapping[int, str]
-    last: Mapping[Any, Any] = field(default_factory=dict)
-    found: dict[Moved, None] = field(default_factory=dict)
-    _place: tuple[str, int, str] | None = None
-    _events: int = 0
-
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not is_users(frame.f_code.co_filename) or self._events > MAX_EVENTS:
-            return None
-        self._events += 1
-        self.check()
-        back = frame.f_back
-        at = back if event == "return" and back is not None else frame
-        if is_users(at.f_code.co_filename):
-            owner = at.f_locals.get("self")
-            self._place = (at.f_code.co_filename, at.f_lineno, self.parts.get(id(owner), ""))
-        return self
-
-    def check(self) -> None:
-        """Note the last line for each thing that has moved since the last check."""
-        now = self.look()
-        for name, state in now.items():
-            if state != self.last.get(name) and self._place is not None:
-                filename, number, module = self._place
-                self.found[Moved(name, module, source_line(filename, number))] = None
-        self.last = now
+    return list(found)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,17 +228,6 @@ def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
     if left.is_floating_point() and left.dtype.itemsize == 1:
         left, right = left.view(torch.uint8), right.view(torch.uint8)
     return not bool(((left == right) | ((left != left) & (right != right))).all())
-
-
-@contextmanager
-def untouched(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Undo after the block what it did to the tensors of these modules."""
-    states = [State(module, thorough=True) for module in modules]
-    try:
-        yield
-    finally:
-        for state in states:
-            state.restore()
 
 
 def tensors_of(module: Any, only: Container[str] | None = None) -> Tensors:

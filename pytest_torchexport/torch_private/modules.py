@@ -64,7 +64,9 @@ def hook_registers(module: torch.nn.Module) -> list[dict[int, Any]]:
 
 
 def parameters_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
-    """Return a module's own parameters, also those that are None."""
+    """Return a module's own parameters, also those that are None (not of a ScriptModule)."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return dict(module.named_parameters(recurse=False))
     found: Mapping[str, torch.Tensor | None] = vars(module).get("_parameters", {})
     return found
 
