@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from pytest_torchexport.config.named_dims import Expr
-from pytest_torchexport.eager.batch_axes import SEQUENCE
+from pytest_torchexport.eager.accepted import SEQUENCE
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec

@@ -3,13 +3,19 @@
 Assumed sizes and values are the plugin's guess: if eager refuses them, they are left out of the
 domain, and the report says so. If eager refuses what the user declared, the declaration is wrong: a
 SpecError. Integers that index an ``nn.Embedding`` may be any of its rows.
+
+Also by eager: which axes are the batch, as the shapes of one example do not tell. A mask or
+position ids have none. A size may be another's by chance. A state of an RNN has its batch second,
+and so have all inputs of a module that takes the sequence first.
 """
 
 from __future__ import annotations
 
+import bisect
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +23,17 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
-from pytest_torchexport.eager.batch_axes import find_batch
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.building import build
-from pytest_torchexport.inputs.pytrees import leaves_of
+from pytest_torchexport.inputs.axes import BATCH, Group, groups
+from pytest_torchexport.inputs.building import build, build_leaves
+from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.recipes import (
     GIVEN,
     LeafRecipe,
     Recipe,
     describe_recipe,
     example_recipe,
+    plain_recipe,
 )
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
@@ -35,6 +42,13 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.verdict import Assumption
 
+SEQUENCE = "sequence"
+# The batch of an input that has its own.
+OTHER = "other"
+# So many groups of axes are tried.
+MAX_GROUPS = 24
+# Rows whose results differ by less, in parts of the largest, do not depend on each other.
+NOISE = 1e-4
 # If eager refuses the sizes next to the example's, it may take sizes at one of these distances.
 STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 # Of the calls with generated values, eager may take this share by luck: a row of zeros and a one
@@ -43,10 +57,13 @@ BY_LUCK = 0.01
 # Bytes of a call and its outcome that may be kept, of about ten calls.
 SMALL = 2**22
 
+Eager = Callable[[Call], Outcome]
+Outputs = list[Tensor]
 
-def narrow_assumed(
-    spec: InputSpec, eager: Callable[[Call], Outcome], note: Callable[[str], None]
-) -> InputSpec:
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def narrow_assumed(spec: InputSpec, eager: Eager, note: Callable[[str], None]) -> InputSpec:
     """Return the spec with each assumed dim cut down to the sizes that eager takes.
 
     On the example's own values. Tries each end of a range; if eager refuses it, finds the limit by
@@ -61,31 +78,15 @@ def narrow_assumed(
     return spec
 
 
-def _taken(
-    spec: InputSpec,
-    dim: Dim,
-    eager: Callable[[Call], Outcome],
-    others: Sequence[Mapping[str, int]] = ({},),
-) -> range:
-    """Return the sizes of one dim that eager takes on the example's values.
+def _taken(spec: InputSpec, dim: Dim, eager: Eager) -> range:
+    """Return the sizes of one dim that eager takes, all else as in the example.
 
-    With the other dims at each of ``others``, by default as in the example.
+    An interval around the example's size, with a step.
     """
-    return _accepted(
-        dim, lambda size: all(_takes(spec, {**at, dim.name: size}, eager) for at in others)
-    )
 
+    def takes(size: int) -> bool:
+        return _takes(spec, {dim.name: size}, eager)
 
-def _takes(spec: InputSpec, sizes: Mapping[str, int], eager: Callable[[Call], Outcome]) -> bool:
-    """Return True unless eager refuses the example's values at these sizes."""
-    if not within_memory(spec, spec.all_sizes(sizes)):
-        return True
-    call = build(spec, example_recipe(spec, sizes))
-    return call is None or isinstance(eager(call), Returned)
-
-
-def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
-    """Return the sizes around the example's that eager takes: an interval, with a step."""
     for step in STEPS:
         near = [dim.example + way for way in (-step, step) if dim.example + way in dim.sizes]
         # A smaller size alone may be taken for another reason: size 1, because it broadcasts.
@@ -98,19 +99,22 @@ def _accepted(dim: Dim, takes: Callable[[int], bool]) -> range:
     return range(dim.example, dim.example + 1)
 
 
+def _takes(spec: InputSpec, sizes: Mapping[str, int], eager: Eager) -> bool:
+    """Return True unless eager refuses the example's values at these sizes."""
+    if not within_memory(spec, spec.all_sizes(sizes)):
+        return True
+    call = build(spec, example_recipe(spec, sizes))
+    return call is None or isinstance(eager(call), Returned)
+
+
 def _limit(good: int, bound: int, step: int, takes: Callable[[int], bool]) -> int:
     """Return the size that is taken furthest from ``good`` towards ``bound``, in steps."""
     way = step if bound > good else -step
-    taken, refused = 0, abs(bound - good) // step
-    if takes(good + refused * way):
-        return good + refused * way
-    while refused - taken > 1:
-        middle = (taken + refused) // 2
-        if takes(good + middle * way):
-            taken = middle
-        else:
-            refused = middle
-    return good + taken * way
+    count = abs(bound - good) // step
+    if not takes(good + count * way):
+        near = range(1, count)
+        count = bisect.bisect_left(near, True, key=lambda n: not takes(good + n * way))
+    return good + count * way
 
 
 def _interval(dim: Dim, sizes: range) -> str:
@@ -122,6 +126,219 @@ def _interval(dim: Dim, sizes: range) -> str:
     if high == dim.high:
         return f"{dim.name} >= {low}"
     return f"{dim.name} <= {high}" if low == dim.low else f"{low} <= {dim.name} <= {high}"
+
+
+# -- the batch -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """The spec in which the batch varies; ``with_sequence`` the one in which a sequence does too.
+
+    ``with_sequence`` is None if no input takes a sequence first. ``tied``: the inputs whose batch
+    is that of the others only in the example: eager takes one of its own.
+    """
+
+    spec: InputSpec
+    with_sequence: InputSpec | None = None
+    tied: tuple[str, ...] = ()
+
+
+def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) -> Found:
+    """Return the spec in which the axes vary that eager takes for a batch.
+
+    That is the first group of axes that eager takes at another size, and preferably one whose size
+    its outputs follow. The spec is the same if the user said which axes vary.
+    """
+    if not spec.guessed or not spec.dims:
+        return Found(spec)
+    tries = _Tries(spec, eager)
+    rows = tries.first(0)
+    parts = module.modules() if module is not None else ()
+    # As an nn.LSTM has by default.
+    declared = any(getattr(part, "batch_first", None) is False for part in parts)
+    columns = _second(tries, spec, rows, declared=declared)
+    if columns:
+        path = next(path for path, axis in columns.items() if axis)
+        decides = "each row of dim 1 decides its own row of outputs alone"
+        said = Assumption("dim", f"dim 0 of {path} is a sequence: {decides}", path)
+        steps = {path: axis for path, axis in rows.items() if columns.get(path) != axis}
+        both = spec.with_dims({BATCH: columns, SEQUENCE: steps}, said) if steps else None
+        return Found(spec.with_dims({BATCH: columns}, said), both)
+    if rows:
+        return Found(spec.with_dims({BATCH: rows}), tied=tuple(tries.apart(rows)))
+    if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
+        return Found(spec)  # ``accepted`` says that eager takes one size alone
+    text = "no size varies: eager takes no other size of dimension 0; say which do with shapes="
+    return Found(spec.with_dims({}, Assumption("no dim", text)))
+
+
+def _second(tries: _Tries, spec: InputSpec, rows: Group, *, declared: bool) -> Group:
+    """Return the axes of a batch that comes second, after a sequence; none if it comes first.
+
+    ``rows`` are the first axes, if eager takes another size of them. ``declared``: a part of the
+    module says that it takes the sequence first.
+    """
+    first = (leaf for leaf in spec.tensors if leaf.shape and (not rows or leaf.path in rows))
+    leaf = next(first, None)
+    if leaf is None:
+        return {}  # sparse tensors alone, which are never generated
+    dims = leaf.example.dim()
+    tokens = dims == 2 and leaf.domain.kind == "int"
+    if dims < 2 or not (declared or dims == 3 or tokens):
+        return {}
+    if (
+        rows
+        and not declared
+        and (tries.separates(rows) is not False or tries.takes_any_order(rows))
+    ):
+        return {}
+    columns = tries.first(1)
+    return columns if columns and tries.separates(columns) else {}
+
+
+class _Tries:
+    """Calls of eager with groups of axes at other sizes, and with other rows in them."""
+
+    def __init__(self, spec: InputSpec, eager: Eager) -> None:
+        self._spec = spec
+        self._eager = eager
+        self._tensors = spec.free
+        self._example = self._outputs(spec.example)
+
+    def _outputs(self, call: Call | None) -> Outputs | None:
+        """Return eager's output tensors on a call, or None if it does not return."""
+        outcome = self._eager(call) if call is not None else None
+        if not isinstance(outcome, Returned):
+            return None
+        return [leaf.detach() for leaf in leaves_of(outcome.value) if is_plain(leaf)]
+
+    def first(self, axis: int) -> Group:
+        """Return the first group with this axis that eager takes at another size; or none.
+
+        If the outputs follow the size of one of them, return the first of these.
+        """
+        unlike: Group = {}
+        with_axes = [path for path, tensor in self._tensors.items() if tensor.dim()]
+        for group in itertools.islice(groups(self._tensors, axis), MAX_GROUPS):
+            outputs = self._at_another_size(group)
+            if outputs is None:
+                continue
+            all_have_it = all(group.get(path) == axis for path in with_axes)
+            if all_have_it or _shapes(outputs) != _shapes(self._example):
+                return group
+            unlike = unlike or group
+        return unlike
+
+    def _at_another_size(self, group: Group) -> Outputs | None:
+        spec = self._spec.with_dims({BATCH: group})
+        size = spec.dims[BATCH].example
+        for other in dict.fromkeys((2 * size, size + 1, size - 1)):
+            sizes = {BATCH: other}
+            if other > 0 and within_memory(spec, sizes):
+                outputs = self._outputs(build(spec, example_recipe(spec, sizes)))
+                if outputs is not None:
+                    return outputs
+        return None
+
+    def apart(self, group: Group) -> Iterator[str]:
+        """Yield the inputs after the first that eager takes at a size that the others do not have.
+
+        None if the user's ``map`` or ``filter`` says what belongs together. At most MAX_GROUPS
+        inputs are tried: a cache has two for each layer. No size is 1, which broadcasts.
+        """
+        ruled = self._spec.map is not None or self._spec.filter is not None
+        for path in [] if ruled else list(group)[1 : 1 + MAX_GROUPS]:
+            others = {name: axis for name, axis in group.items() if name != path}
+            spec = self._spec.with_dims({BATCH: others, OTHER: {path: group[path]}})
+            size = spec.dims[BATCH].example + 1
+            sizes = {BATCH: size, OTHER: size + 1}
+            if within_memory(spec, sizes) and self._outputs(
+                build(spec, example_recipe(spec, sizes))
+            ):
+                yield path
+
+    def separates(self, group: Group) -> bool | None:
+        """Return True if each row decides the same row of the outputs, and no other.
+
+        None if eager refuses generated values, or if the first row decides nothing.
+        """
+        one, other = self._generated(group, 0), self._generated(group, 1) or []
+
+        def with_first_row(index: int, tensor: Tensor, axis: int) -> Tensor:
+            rest = tensor.narrow(axis, 1, tensor.shape[axis] - 1)
+            return torch.cat([other[index].narrow(axis, 0, 1), rest], dim=axis)
+
+        outputs = self._before_and_after(group, one, with_first_row)
+        every = (_unlike(*pair) for pair in outputs or ())
+        changed = [item for item in every if bool(item.any())]
+        rows = self._rows(group)
+        # For each output, whether one of its axes has all that changed in its first row.
+        return (
+            None
+            if not changed
+            else all(
+                any(
+                    size == rows and not bool(item.narrow(axis, 1, rows - 1).any())
+                    for axis, size in enumerate(item.shape)
+                )
+                for item in changed
+            )
+        )
+
+    def takes_any_order(self, group: Group) -> bool:
+        """Return True if the outputs stay the same or turn with the rows, as for a mean of them."""
+        leaves = self._generated(group, 0)
+        outputs = self._before_and_after(group, leaves, lambda _, leaf, axis: leaf.roll(1, axis))
+        return outputs is not None and all(
+            any(
+                not bool(_unlike(expected, new).any())
+                for expected in (old, *(old.roll(1, axis) for axis in range(old.dim())))
+            )
+            for old, new in outputs
+        )
+
+    def _rows(self, group: Group) -> int:
+        return max(2, self._spec.with_dims({BATCH: group}).dims[BATCH].example)
+
+    def _generated(self, group: Group, seed: int) -> list[Any] | None:
+        spec = self._spec.with_dims({BATCH: group})
+        recipe = plain_recipe(spec, "normal", {BATCH: self._rows(group)}, seed)
+        return build_leaves(spec, recipe)
+
+    def _before_and_after(
+        self,
+        group: Group,
+        leaves: list[Any] | None,
+        change: Callable[[int, Tensor, int], Tensor],
+    ) -> list[tuple[Tensor, Tensor]] | None:
+        """Return eager's outputs on these leaves, and after a change of those of the group."""
+        if leaves is None:
+            return None
+        axes = [group.get(leaf.path) for leaf in self._spec.leaves]
+        changed = [
+            leaf if axis is None else change(index, leaf, axis)
+            for index, (leaf, axis) in enumerate(zip(leaves, axes, strict=True))
+        ]
+        before, after = (self._outputs(self._spec.call(each)) for each in (leaves, changed))
+        if before is None or after is None or _shapes(before) != _shapes(after):
+            return None
+        return list(zip(before, after, strict=True))
+
+
+def _unlike(left: Tensor, right: Tensor) -> Tensor:
+    """Return which elements differ by more than noise."""
+    if not (left.is_floating_point() or left.is_complex()):
+        return left != right
+    noise = NOISE * float(left.abs().nan_to_num(0.0, 0.0, 0.0).max()) if left.numel() else 0.0
+    return ~torch.isclose(left, right, rtol=NOISE, atol=noise, equal_nan=True)
+
+
+def _shapes(outputs: Outputs | None) -> list[torch.Size]:
+    return [output.shape for output in outputs or ()]
+
+
+# -- values ----------------------------------------------------------------------------------------
 
 
 def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
@@ -173,6 +390,9 @@ def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
     return found
 
 
+# -- calls -----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class ReferenceCall:
     """A call that eager takes, the recipe that made it, and eager's outcome on the CPU."""
@@ -188,12 +408,6 @@ class ReferenceCall:
         tensors = [tensor for call in values for tensor in call.tensors()]
         tensors += [leaf for leaf in leaves_of(self.outcome.value) if isinstance(leaf, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _ends(spec: InputSpec) -> tuple[Mapping[str, int], ...]:
-    """Return the sizes of the example, all smallest ones, and all largest ones."""
-    dims = spec.dims.values()
-    return {}, {dim.name: dim.low for dim in dims}, {dim.name: dim.high for dim in dims}
 
 
 class AcceptedCalls:
@@ -300,7 +514,7 @@ class AcceptedCalls:
         declared = self._declared_part(recipe)
         call = build(self.spec, declared) if declared is not None else None
         refused = self._eager.on_cpu(call) if call is not None else None
-        if declared is None or call is None or isinstance(refused, (Returned, type(None))):
+        if declared is None or call is None or refused is None or isinstance(refused, Returned):
             if not self._refused_before:
                 self._refused_before = True
                 what = str(outcome) if isinstance(outcome, Raised) else "no return"
@@ -330,16 +544,15 @@ class AcceptedCalls:
         eager, narrow = self._eager.on_cpu, self.spec
         dims = self.spec.dims.items()
         ranges = [name for name, dim in dims if dim.declared and isinstance(dim.sizes, range)]
-        # First beside the example's sizes of the others, then beside the ends that this found, as
-        # fewer may be taken there.
-        for beside_ends in (False, True):
-            for name in ranges:
-                others = _ends(narrow) if beside_ends else ({},)
-                sizes = _taken(narrow, narrow.dims[name], eager, others)
-                if len(sizes) == 1:
-                    return ""
-                narrow = narrow.narrow(name, sizes)
-        if not all(_takes(narrow, at, eager) for at in _ends(narrow)):
+        for name in ranges:
+            sizes = _taken(narrow, narrow.dims[name], eager)
+            if len(sizes) == 1:
+                return ""
+            narrow = narrow.narrow(name, sizes)
+        # Beside other sizes than the example's, fewer may be taken.
+        low = {name: dim.low for name, dim in narrow.dims.items()}
+        high = {name: dim.high for name, dim in narrow.dims.items()}
+        if not (_takes(narrow, low, eager) and _takes(narrow, high, eager)):
             return ""
         found = ((name, narrow.dims[name].sizes) for name in ranges)
         fewer = {name: sizes for name, sizes in found if sizes != self.spec.dims[name].sizes}

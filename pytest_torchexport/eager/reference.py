@@ -37,7 +37,6 @@ from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.outcomes.texts import SHOWN, few
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import Difference
 
 RETURNS_WITHOUT_GRADIENTS = (
     "remedy: make the test's call under torch.no_grad(): without gradients eager returns"
@@ -129,7 +128,12 @@ class Reference:
         """
         if self.fresh_each_call:
             return False
-        stale = self._state.stale() or self._state.lost or self._weights_moved()
+        stale = self._state.stale() or self._state.lost
+        left, right = self.pristine.module, self._here.module
+        if not stale and left is not None and right is not None:
+            # By value: a write by way of ``.data`` leaves no trace.
+            weights = zip(left.parameters(), right.parameters(), strict=False)
+            stale = any(is_plain(a) and differ(a.detach(), b.detach()) for a, b in weights)
         now = fingerprint(self._here.root)
         changes, self._fingerprint = changed(self._fingerprint, now), now
         moved = [str(item) for item in changes if not item.ref.is_tensor_of_module]
@@ -140,15 +144,6 @@ class Reference:
         self._note(f"forward changes {named} on some calls; each call starts anew")
         self._begin()
         return True
-
-    def _weights_moved(self) -> bool:
-        """Compare the weights by value: a write by way of ``.data`` leaves no trace."""
-        if self.pristine.module is None or self._here.module is None:
-            return False
-        pairs = zip(self.pristine.module.parameters(), self._here.module.parameters(), strict=False)
-        return any(
-            is_plain(left) and differ(left.detach(), right.detach()) for left, right in pairs
-        )
 
     def _begin(self) -> None:
         """Take a fresh copy; of a module that changes, every tensor is compared after each call."""

@@ -2,7 +2,7 @@
 
 The first rule that applies counts: ``dynamic_shapes`` in any form that torch takes, ``shapes``,
 jaxtyping annotations, sizes that differed between recorded calls, and last a guess: the batch.
-Which tensors have a batch axis the shapes alone do not tell; ``eager/batch_axes.py`` asks eager.
+Which tensors have a batch axis the shapes alone do not tell; ``eager/accepted.py`` asks eager.
 """
 
 from __future__ import annotations

@@ -37,23 +37,6 @@ def test_the_sizes_that_eager_takes_are_the_remedy_for_a_wrong_declaration():
     assert 'remedy: eager takes dims={"time": range(8, 41, 4)}' in found.details
 
 
-def test_the_sizes_of_the_remedy_are_taken_together():
-    class Area(nn.Module):
-        def forward(self, x):
-            if x.shape[1] * x.shape[2] < 20:
-                raise ValueError("too small")
-            return x.flatten(1).amax(1)
-
-    options = {"shapes": {"x": "1 high wide"}}
-    found = verdict_of(Area(), X(1, 5, 8), dims={"high": (1, 10), "wide": (1, 10)}, **options)
-    assert found.failure == "SpecError"
-    # 3 by 8 and 5 by 4 are taken, as beside the example, but 3 by 4 is not.
-    dims = {"high": (5, 10), "wide": (4, 10)}
-    assert f"remedy: eager takes dims={dims!r}".replace("'", '"') in found.details
-    followed = verdict_of(Area(), X(1, 5, 8), dims=dims, **options)
-    assert followed.failure != "SpecError"  # eager takes them: the exporter was asked
-
-
 def test_a_declaration_is_not_narrowed_if_the_values_are_wrong():
     class Positive(nn.Module):
         def forward(self, x):

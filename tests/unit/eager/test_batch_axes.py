@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from specs import shapes_of, spec_of
 from torch import nn
 
-from pytest_torchexport.eager.batch_axes import find_batch
+from pytest_torchexport.eager.accepted import find_batch
 from pytest_torchexport.outcomes.observe import observe
 
 
