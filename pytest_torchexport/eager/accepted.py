@@ -263,13 +263,12 @@ class _Tries:
 
         None if eager refuses generated values, or if the first row decides nothing.
         """
-        one, other = self._generated(group, 0), self._generated(group, 1) or []
 
-        def with_first_row(index: int, tensor: Tensor, axis: int) -> Tensor:
-            rest = tensor.narrow(axis, 1, tensor.shape[axis] - 1)
-            return torch.cat([other[index].narrow(axis, 0, 1), rest], dim=axis)
+        def with_first_row(leaf: Tensor, other: Tensor, axis: int) -> Tensor:
+            rest = leaf.narrow(axis, 1, leaf.shape[axis] - 1)
+            return torch.cat([other.narrow(axis, 0, 1), rest], dim=axis)
 
-        outputs = self._before_and_after(group, one, with_first_row)
+        outputs = self._before_and_after(group, with_first_row)
         every = (_unlike(*pair) for pair in outputs or ())
         changed = [item for item in every if bool(item.any())]
         rows = self._rows(group)
@@ -288,8 +287,7 @@ class _Tries:
 
     def takes_any_order(self, group: Group) -> bool:
         """Return True if the outputs stay the same or turn with the rows, as for a mean of them."""
-        leaves = self._generated(group, 0)
-        outputs = self._before_and_after(group, leaves, lambda _, leaf, axis: leaf.roll(1, axis))
+        outputs = self._before_and_after(group, lambda leaf, _, axis: leaf.roll(1, axis))
         return outputs is not None and all(
             any(
                 not bool(_unlike(expected, new).any())
@@ -301,26 +299,25 @@ class _Tries:
     def _rows(self, group: Group) -> int:
         return max(2, self._spec.with_dims({BATCH: group}).dims[BATCH].example)
 
-    def _generated(self, group: Group, seed: int) -> list[Any] | None:
-        spec = self._spec.with_dims({BATCH: group})
-        recipe = plain_recipe(spec, "normal", {BATCH: self._rows(group)}, seed)
-        return build_leaves(spec, recipe)
-
     def _before_and_after(
-        self,
-        group: Group,
-        leaves: list[Any] | None,
-        change: Callable[[int, Tensor, int], Tensor],
+        self, group: Group, change: Callable[[Tensor, Tensor, int], Tensor]
     ) -> list[tuple[Tensor, Tensor]] | None:
-        """Return eager's outputs on these leaves, and after a change of those of the group."""
-        if leaves is None:
+        """Return eager's outputs on generated values, and after a change of those of the group.
+
+        ``change`` is given a tensor, another like it, and the axis.
+        """
+        spec, rows = self._spec.with_dims({BATCH: group}), {BATCH: self._rows(group)}
+        one, other = (
+            build_leaves(spec, plain_recipe(spec, "normal", rows, seed)) for seed in (0, 1)
+        )
+        if one is None or other is None:
             return None
         axes = [group.get(leaf.path) for leaf in self._spec.leaves]
         changed = [
-            leaf if axis is None else change(index, leaf, axis)
-            for index, (leaf, axis) in enumerate(zip(leaves, axes, strict=True))
+            leaf if axis is None else change(leaf, twin, axis)
+            for leaf, twin, axis in zip(one, other, axes, strict=True)
         ]
-        before, after = (self._outputs(self._spec.call(each)) for each in (leaves, changed))
+        before, after = (self._outputs(self._spec.call(each)) for each in (one, changed))
         if before is None or after is None or _shapes(before) != _shapes(after):
             return None
         return list(zip(before, after, strict=True))
@@ -343,10 +340,7 @@ def _shapes(outputs: Outputs | None) -> list[torch.Size]:
 
 def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
     """Return the spec in which integers that index an ``nn.Embedding`` may be any of its rows."""
-    parts = subject.module.modules() if subject.module is not None else ()
-    if not any(isinstance(part, torch.nn.Embedding) for part in parts):
-        return spec
-    rows = _embedded(spec, subject.copy())
+    rows = _embedded(spec, subject)
 
     def widened(leaf: TensorLeaf | ValueLeaf) -> TensorLeaf | ValueLeaf:
         if not isinstance(leaf, TensorLeaf) or leaf.path not in rows or leaf.domain.declared:
@@ -369,8 +363,11 @@ def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
 
 def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
     """Return for each leaf that indexes embeddings on the example the rows of the smallest one."""
+    parts = subject.module.modules() if subject.module is not None else ()
+    if not any(isinstance(part, torch.nn.Embedding) for part in parts):
+        return {}
     integers = {leaf.path: leaf.example for leaf in spec.tensors if leaf.domain.kind == "int"}
-    found: dict[str, int] = {}
+    rows: dict[str, int] = {}
 
     def look(module: Any, args: tuple[Any, ...]) -> None:
         given = args[0] if args else None
@@ -380,14 +377,14 @@ def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
                 and given.shape == example.shape
                 and torch.equal(given.to(example.dtype), example)
             ):
-                found[path] = min(found.get(path, module.num_embeddings), module.num_embeddings)
+                rows[path] = min(rows.get(path, module.num_embeddings), module.num_embeddings)
 
-    assert subject.module is not None
-    for part in subject.module.modules():
+    copied = subject.copy()
+    for part in copied.root.modules():
         if isinstance(part, torch.nn.Embedding):
             part.register_forward_pre_hook(look)
-    observe(subject.function, spec.example, seed=0, grad_mode=subject.grad_mode)
-    return found
+    observe(copied.function, spec.example, seed=0, grad_mode=copied.grad_mode)
+    return rows
 
 
 # -- calls -----------------------------------------------------------------------------------------

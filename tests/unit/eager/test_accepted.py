@@ -1,4 +1,6 @@
-"""eager/accepted.py: wrong declarations, and calls that are kept because several checks make them."""
+"""eager/accepted.py: the batch that eager takes, its sizes, and calls with what it refuses left out."""
+
+# ruff: noqa: ARG005  # the parameters are what a spec reads of a function
 
 from __future__ import annotations
 
@@ -6,19 +8,50 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
+from specs import shapes_of, spec_of
 from torch import nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager import accepted
+from pytest_torchexport.eager.accepted import find_batch, narrow_assumed
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call, build_spec
+from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
 
 
 def X(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def fours(x):
+    if x.shape[0] % 4:
+        raise ValueError("fours only")
+    return x.reshape(x.shape[0] // 4, -1)
+
+
+@pytest.mark.parametrize(
+    ("forward", "sizes"),
+    [
+        (lambda x: x.unfold(0, 3, 1), range(3, 17)),
+        (fours, range(4, 17, 4)),
+        # One row is taken by broadcasting, and is no step.
+        (lambda x: x + torch.ones(8, 3), range(8, 9)),
+    ],
+)
+def test_an_assumed_dim_has_the_sizes_that_eager_takes(forward, sizes):
+    notes = []
+    spec = spec_of(forward, X(8, 3))
+    found = narrow_assumed(spec, lambda call: observe(forward, call, seed=0), notes.append)
+    left = found.dims["batch"].sizes if found.dims else range(8, 9)
+    assert left == sizes
+    assert notes[0].startswith("eager accepts ")
 
 
 def verdict_of(module, *args, target="trace", **options):
@@ -49,6 +82,131 @@ def test_a_declaration_is_not_narrowed_if_the_values_are_wrong():
     assert found.failure == "SpecError"
     assert found.details[-1].startswith("narrow the range")
 
+
+# -- the batch -------------------------------------------------------------------------------------
+
+
+def found(forward, *args, module=None, **options):
+    spec = spec_of(forward, *args, **options)
+    return find_batch(spec, lambda call: observe(forward, call, seed=0), module)
+
+
+def shapes(forward, *args, **options):
+    return shapes_of(found(forward, *args, **options).spec)
+
+
+def causal(size):
+    return torch.full((size, size), -1e9).triu(1)
+
+
+def test_inputs_are_tied_if_eager_takes_a_batch_of_its_own_for_one():
+    def towers(user, item):
+        return user.sum(1), item.sum(1)
+
+    assert found(towers, X(3, 4), X(3, 5)).tied == ("item",)
+    assert found(towers, X(1, 4), X(1, 5)).tied == ("item",)
+    assert found(towers, X(3, 4), X(3, 5), filter=lambda user: True).tied == ()
+    assert found(lambda x, y: x + y, X(3, 4), X(3, 4)).tied == ()
+    assert found(towers, X(3, 4), X(3, 5), shapes={"user": "b 4", "item": "b 5"}).tied == ()
+
+
+# -- tensors without a batch axis ------------------------------------------------------------------
+
+
+def test_a_mask_has_no_batch_axis_also_if_the_batch_is_as_long():
+    def attend(x, mask):
+        return (x @ x.mT + mask).softmax(-1) @ x
+
+    assert shapes(attend, X(4, 4, 3), causal(4)) == {"x": "batch 4 3", "mask": "4 4"}
+    options = {"dims": {"batch": (1, 3)}}
+    spec = found(attend, X(4, 4, 3), causal(4), **options).spec
+    assert (spec.dims["batch"].declared, spec.dims["batch"].high) == (True, 3)
+
+
+def test_a_table_is_no_batch_because_the_outputs_do_not_follow_it():
+    def loss(weight, logits, target):
+        return F.cross_entropy(logits, target, weight, reduction="none")
+
+    expected = {"weight": "3", "logits": "batch 3", "target": "batch"}
+    assert shapes(loss, X(3).abs(), X(3, 3), torch.tensor([0, 2, 1])) == expected
+    look_up = {"table": "9 4", "ids": "batch 5"}
+    ids = torch.arange(10).view(2, 5) % 9
+    assert shapes(lambda table, ids: table[ids], X(9, 4), ids) == look_up
+
+
+def test_where_eager_takes_no_other_size_that_is_said():
+    spec = found(lambda x, y: x.view(4, 3) @ y.view(3, 2), X(4, 3), X(3, 2)).spec
+    assert spec.dims == {}
+    (said,) = (item for item in spec.assumed if item.kind == "no dim")
+    assert str(said).startswith("no size varies")
+
+
+def test_what_the_user_said_stays():
+    assert shapes(lambda x, y: x, X(4, 3), X(3), shapes={"x": "4 n"}) == {"x": "4 n", "y": "3"}
+
+
+# -- sequences first -------------------------------------------------------------------------------
+
+
+def recurrent(batch_first):
+    torch.manual_seed(0)
+    lstm = nn.LSTM(3, 2, batch_first=batch_first)
+    return lstm, lambda x, h, c: lstm(x, (h, c))
+
+
+def test_a_state_has_its_batch_second():
+    lstm, forward = recurrent(batch_first=True)
+    state = torch.zeros(1, 4, 2)
+    assert shapes(forward, X(4, 5, 3), state, state, module=lstm) == {
+        "x": "batch 5 3",
+        "h": "1 batch 2",
+        "c": "1 batch 2",
+    }
+
+
+def test_a_recurrent_layer_takes_the_sequence_first():
+    lstm, forward = recurrent(batch_first=False)
+    state = torch.zeros(1, 5, 2)
+    item = found(forward, X(5, 5, 3), state, state, module=lstm)
+    assert shapes_of(item.spec) == {"x": "5 batch 3", "h": "1 batch 2", "c": "1 batch 2"}
+    assert shapes_of(item.with_sequence)["x"] == "sequence batch 3"
+    assert "dim 0 of x is a sequence" in " ".join(map(str, item.spec.assumed))
+
+
+def test_a_module_that_turns_its_input_takes_the_batch_first():
+    lstm, _ = recurrent(batch_first=False)
+    item = found(lambda x: lstm(x.transpose(0, 1))[0], X(5, 4, 3), module=lstm)
+    assert shapes_of(item.spec) == {"x": "batch 4 3"}
+    assert item.with_sequence is None
+
+
+def test_a_mask_of_the_sequence_does_not_hide_the_batch():
+    layer = nn.MultiheadAttention(4, 2)
+
+    def attend(x, mask):
+        return layer(x, x, x, attn_mask=mask)[0]
+
+    item = found(attend, X(5, 5, 4), causal(5), module=layer)
+    assert shapes_of(item.spec) == {"x": "5 batch 4", "mask": "5 5"}
+    assert item.with_sequence is None  # the mask has its length
+
+
+@pytest.mark.parametrize("forward", [lambda x: x - x.mean(0), lambda x: x.cumsum(1)])
+def test_statistics_of_a_batch_are_no_sequence(forward):
+    assert shapes(forward, X(4, 3, 5)) == {"x": "batch 3 5"}
+
+
+def test_a_module_that_refuses_generated_values_takes_the_batch_first():
+    lstm, _ = recurrent(batch_first=False)
+
+    def picky(x):
+        assert bool((x == 1).all())
+        return lstm(x)[0]
+
+    assert shapes(picky, torch.ones(5, 4, 3), module=lstm) == {"x": "batch 4 3"}
+
+
+# -- calls -----------------------------------------------------------------------------------------
 
 EXAMPLE = Call((torch.ones(2, 3),), {})
 
