@@ -8,7 +8,6 @@ look-alikes, about which there is nothing to say.
 
 from __future__ import annotations
 
-import copy
 import errno
 import functools
 import random
@@ -64,7 +63,7 @@ def module(forward, **attributes):
 
 
 def model(forward):
-    return module(forward, table={"a": 1, "b": 2}, steps=0, noise=torch.rand(4))
+    return module(forward, steps=0)
 
 
 # -- random numbers --------------------------------------------------------------------------------
@@ -85,15 +84,6 @@ def draws_by_python(self, x):
     y = x * 2
     y = y * random.random()  # here
     return y - 1
-
-
-def helper():
-    return random.choice([1.0, 2.0, 3.0])  # here
-
-
-@told("random", "Python's random, ")
-def draws_in_a_helper(self, x):
-    return x * helper()
 
 
 # -- what does not repeat itself -------------------------------------------------------------------
@@ -124,11 +114,6 @@ def test_the_first_operator_that_differs_has_a_line():
 
 
 # -- uninitialized memory --------------------------------------------------------------------------
-
-
-@told("uninitialized", "torch.resize_ is never initialized in block, ")
-def grown(self, x):
-    return x.clone().resize_(20)  # here
 
 
 @told("uninitialized", "torch.empty is never initialized in block, ")
@@ -259,27 +244,13 @@ class Holding(nn.Module):
         return x
 
 
-class Averaged(nn.Module):
-    """Beside the net, a copy of it in training mode, which does not run."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-        self.copies = [copy.deepcopy(net)]
-
-    def forward(self, x):
-        return self.net(x)
-
-
 @pytest.mark.parametrize(
     ("net", "path"),
     [
         (Inner(Stubborn()), "block (Stubborn)"),
-        (Holding(nn.Dropout()), "parts[0] (Dropout)"),
         (Holding(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3))), "parts[0].1 (BatchNorm1d)"),
         (Holding(nn.ReLU(), nn.Linear(4, 4)), None),
         (Holding(nn.Dropout(), hold=nn.ModuleList), None),
-        (Averaged(nn.Dropout()), None),
     ],
 )
 def test_parts_that_eval_did_not_reach_and_that_heed_the_flag_are_told(net, path):
@@ -294,9 +265,6 @@ def test_dropout_that_was_left_in_training_mode_is_told_and_meant_training_is_no
     (told,) = found.random
     assert told.startswith("drop (Dropout, left in training mode) drops at random, ")
     assert found.training == ("drop (Dropout) is still in training mode",)
-    meant = findings(Holding(nn.Dropout(), hold=nn.ModuleList), X, mode="train")
-    assert meant.training == ()
-    assert meant.random[0].startswith("parts.0 (Dropout) drops at random")
 
 
 # -- the rows --------------------------------------------------------------------------------------
@@ -316,28 +284,19 @@ def test_a_forward_has_its_sentence_with_the_line(forward, field, start, end):
 
 HEALTHY = [
     Healthy,
-    lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.ReLU()),
     lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
-    lambda: nn.LSTM(4, 5, batch_first=True),
-    lambda: torch.sin,
     lambda: functools.partial(torch.add, other=2),
     lambda: Healthy().eval().forward,
-    lambda: Holding(nn.ReLU()),
 ]
 HEALTHY_FORWARDS = [
     # draws
     lambda self, x: F.dropout(x, training=self.training) * 1,
-    lambda self, x: F.scaled_dot_product_attention(x, x, x),
-    lambda self, x: self.noise * x,
     lambda self, x: x * random.Random(3).random(),
     # memory
     lambda self, x: torch.baddbmm(torch.empty(1, 3, 3), x, x.transpose(1, 2), beta=0),
-    lambda self, x: torch.cat([torch.empty(1, 0, 4), x], 1),
     written_where_it_is_read,
     # writes
-    lambda self, x: x.clone().relu_(),
     lambda self, x: F.relu(x + 1, inplace=True),
-    lambda self, x: x.detach_() * 2,
 ]
 
 
@@ -356,12 +315,6 @@ def test_there_is_nothing_to_say_about_healthy_models(healthy):
 # -- odd models ------------------------------------------------------------------------------------
 
 
-def test_a_model_that_raises_leaves_what_was_known_by_then():
-    found = findings(Holding(nn.Dropout(), nn.Linear(7, 7)), X, complete=False)
-    assert found.training
-    assert silent(found, "training")
-
-
 def raising(error):
     def forward(self, x):
         raise error
@@ -369,9 +322,8 @@ def raising(error):
     return module(forward)
 
 
-@pytest.mark.parametrize("error", [SystemExit("no"), RuntimeError("no")])
-def test_no_exception_of_a_model_comes_out(error):
-    assert silent(findings(raising(error), X, complete=False))
+def test_no_exception_of_a_model_comes_out():
+    assert silent(findings(raising(SystemExit("no")), X, complete=False))
 
 
 @pytest.mark.parametrize(

@@ -120,16 +120,6 @@ def test_torchs_layers_ask_too_and_its_other_code_does_not_count():
     assert found(nn.Linear(2, 2)) == ()
 
 
-def test_blocks_of_torchs_restore_the_mode_whatever_forward_is_answered():
-    def forward(x):
-        with torch.no_grad():
-            x = x * 2
-        return x if torch.is_grad_enabled() else x * 10
-
-    assert answering(forward, GRAD)(X).tolist() == [20, 20]
-    assert torch.is_grad_enabled()
-
-
 def test_the_functions_are_put_back_if_forward_raises():
     def forward(x):
         torch.jit.is_tracing()

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import random
-import sys
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.eager.watch import Fill, changed_at, seeded_at, streams, watch
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Raised, Returned, observe
+from pytest_torchexport.outcomes.observe import Raised
 from pytest_torchexport.outcomes.subject import Subject
 
 
@@ -26,14 +25,6 @@ def watched(thing, *args, names=None, **options):
 
 def drawn(thing):
     return watch(Subject.of(thing), Call((torch.ones(2),)), 0)[1]
-
-
-def test_without_the_private_module_a_watched_run_is_a_plain_one(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils._python_dispatch", None)
-    found = watched(lambda x: x + 1, torch.ones(2))
-    assert isinstance(found.outcome, Returned)
-    assert found.outcome.value.tolist() == [2, 2]
-    assert found.steps == ()
 
 
 # -- lines and modules -----------------------------------------------------------------------------
@@ -71,27 +62,16 @@ def test_each_operator_has_the_users_innermost_line_and_the_submodule_that_ran()
     assert {op.where for op in stock} == {None}
 
 
-def test_no_hook_stays_behind_and_the_fused_path_of_an_encoder_is_taken():
+def test_no_hook_stays_behind():
     from torch.nn.modules import module as internals
 
     before = len(internals._global_forward_hooks), len(internals._global_forward_pre_hooks)
     net = Net()
     watched(net, torch.ones(2, 3))
     watched(net, "no tensor")  # raises
-    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    names = [str(op.operator) for op in watched(encoder, torch.ones(1, 3, 8)).steps]
-    assert "aten._transformer_encoder_layer_fwd.default" in names
     after = len(internals._global_forward_hooks), len(internals._global_forward_pre_hooks)
     assert after == before
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
-
-
-def test_a_higher_order_operator_is_watched_and_runs_clean_afterwards():
-    def branching(x):
-        return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
-
-    assert isinstance(watched(branching, torch.ones(2)).outcome, Returned)
-    assert isinstance(observe(branching, Call((torch.ones(2),)), seed=0), Returned)
 
 
 def test_a_compiled_function_is_watched_as_it_was_written():
@@ -125,10 +105,8 @@ def test_what_ran_before_an_exception_is_kept_and_ctrl_c_passes_through():
     [
         (lambda x: x + torch.rand(4), ["torch.rand"]),
         (lambda x: F.dropout(x), ["torch.bernoulli_"]),
-        (lambda x: torch.multinomial(x[0].abs(), 1), ["torch.multinomial"]),
         (lambda x: torch.rand(2, generator=torch.Generator()), ["torch.rand"]),
         (lambda x: F.dropout(x, training=False), []),
-        (lambda x: F.scaled_dot_product_attention(x, x, x), []),
         (lambda x: F.rrelu(x, training=False), []),
     ],
 )
@@ -173,20 +151,6 @@ def test_writes_are_told_by_the_name_of_what_is_written_to():
     ]
 
 
-def test_memory_that_was_freed_meanwhile_lends_its_name_to_nobody():
-    class Rebinding(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("state", torch.zeros(1000))
-
-        def forward(self, x):
-            self.state = self.state + 1
-            return torch.ones(1000).mul_(x)
-
-    for _ in range(5):
-        assert not any(op.writes for op in watched(Rebinding(), torch.ones(1)).steps)
-
-
 # -- uninitialized memory and digests --------------------------------------------------------------
 
 
@@ -200,10 +164,8 @@ def test_memory_that_nobody_initialized_is_told():
     ("make", "filled"),
     [
         (lambda x: torch.empty(3), [7.0] * 3),
-        (lambda x: torch.empty_strided((3,), (1,)), [7.0] * 3),
         (lambda x: x.clone().resize_(4), [1, 1, 7, 7]),
         (lambda x: torch.empty(1, dtype=torch.int64), [1]),
-        (lambda x: torch.empty(1, dtype=torch.bool), [True]),
     ],
 )
 def test_such_memory_can_be_filled(make, filled):
@@ -224,12 +186,6 @@ def test_digests_line_two_runs_up():
     other = digests()
     assert one == same
     assert [a == b for a, b in zip(one, other, strict=True)] == [True, False, False]
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64, torch.float8_e5m2])
-def test_digests_read_every_dtype(dtype):
-    found = watched(lambda x: x.to(dtype), torch.ones(2), recorded="digests")
-    assert found.steps[-1].results != (None,)
 
 
 # -- lines at which something moves ----------------------------------------------------------------
@@ -264,7 +220,6 @@ class Moves(nn.Module):
         (StateRef("buffer", "1.offset"), "register_buffer"),
         (StateRef("class attribute", "Moves.count"), "Moves.count += 1"),
         (StateRef("global", "SEEN"), "SEEN.append(x)"),
-        (StateRef("attribute", "1.other"), "None"),
         (StateRef("global", "numbers"), "None"),
     ],
 )
