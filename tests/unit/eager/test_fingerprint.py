@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-import warnings
 from collections import deque
 from types import SimpleNamespace
 
@@ -84,24 +83,6 @@ def test_whatever_changes_is_named(change, name):
     changes = tuple(map(str, changed(before, fingerprint(net, values=True))))
     assert changes[0] == name
     assert len(changes) == 1 or name == "submodules"
-
-
-def test_an_attribute_of_a_script_module_is_named():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.steps = 0
-
-        def forward(self, x):
-            self.steps += 1
-            return x * self.steps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scripted = torch.jit.script(Counting())
-    before = fingerprint(scripted)
-    scripted(torch.ones(1))
-    assert tuple(map(str, changed(before, fingerprint(scripted)))) == ("attribute steps",)
 
 
 def test_a_fingerprint_of_an_untouched_module_does_not_change():
