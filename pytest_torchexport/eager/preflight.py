@@ -45,10 +45,8 @@ class Findings:
 
     ``unrepeatable`` is set if eager does not agree with itself, and ``where`` is the first line at
     which it does not; ``differences`` are those of its outputs. ``uninitialized`` is set if
-    uninitialized memory is the reason. ``changed`` are the places behind ``changes``, ``written``
-    the paths of the inputs behind ``writes_inputs``, ``written_at`` the lines that write to either,
-    as far as they are known.
-    ``rebuilt`` are the paths at which containers of the call no longer hold what they held.
+    uninitialized memory is the reason. ``changed`` are the places behind ``changes``, and
+    ``written_at`` the lines that write to these and to inputs, as far as they are known.
     ``hidden``: copies agree, and calls of one copy do not: it has state in a place that nothing
     here reaches. ``complete`` is False if a run raised or the subject cannot be copied: the rest is
     unknown then.
@@ -60,9 +58,7 @@ class Findings:
     where: SourceLine | None = None
     differences: tuple[Difference, ...] = ()
     writes_inputs: tuple[str, ...] = ()
-    written: tuple[str, ...] = ()
     written_at: Mapping[StateRef, SourceLine] = field(default_factory=dict)
-    rebuilt: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
     training: tuple[str, ...] = ()
@@ -108,7 +104,6 @@ class _Examination:
         """Add what each run shows to ``found``, until one shows that there is no more to learn."""
         found, start = self.found, self.subject.copy()
         reached = reach(start.root, values=True)
-        found.training = _bounded(left_in_training(start.module, reached))
         # Unwatched, because a first call may load torch._dynamo.
         first = self._outcome(self.subject.copy())
         if not isinstance(first, Returned):
@@ -137,8 +132,11 @@ class _Examination:
                 *(stream for stream in streams if stream not in known),
             ]
         )
-        self._inputs(tape.steps, tape.outcome)
-        self._changes(tape.steps, changes)
+        first_writes: dict[StateRef, Step] = {}
+        for op in tape.steps:
+            first_writes |= {ref: op for ref in op.writes if ref not in first_writes}
+        self._inputs(first_writes, tape.outcome)
+        self._changes(first_writes, changes)
         again = self._outcome(self.subject.copy() if found.changed else start)
         self._repetition(first, again, tape.outcome)
         self._memory(tape.steps)
@@ -151,34 +149,31 @@ class _Examination:
 
     # -- the watched run ---------------------------------------------------------------------------
 
-    def _inputs(self, ops: Sequence[Step], outcome: Returned) -> None:
-        lines = _first_writes(ops)
+    def _inputs(self, writes: Mapping[StateRef, Step], outcome: Returned) -> None:
         names = self.names or []
         before, after = self.example.leaves(), outcome.inputs.leaves()
-        written = [ref.path for ref in lines if ref.kind == "input"]
+        written = [ref.path for ref in writes if ref.kind == "input"]
         if len(names) == len(before) == len(after):
             for name, old, new in zip(names, before, after, strict=True):
                 if name not in written and _moved(old, new):
                     written.append(name)
-        self.found.written, self.found.rebuilt = tuple(written), outcome.rebuilt
         self.found.writes_inputs = _bounded(
-            f"writes to {name}{_at(lines.get(StateRef('input', name)))}" for name in written
+            f"writes to {name}{_at(writes.get(StateRef('input', name)))}" for name in written
         )
 
-    def _changes(self, ops: Sequence[Step], changes: Sequence[Change]) -> None:
-        lines = _first_writes(ops)
+    def _changes(self, writes: Mapping[StateRef, Step], changes: Sequence[Change]) -> None:
         seen = {change.ref for change in changes}
         # A write by way of .data leaves no trace in the parameter itself.
-        state = [Change(ref) for ref in lines if ref.kind != "input" and ref not in seen]
+        state = [Change(ref) for ref in writes if ref.kind != "input" and ref not in seen]
         every = (*changes, *state)
-        at = {ref: op.where for ref, op in lines.items()}
-        silent = [item.ref for item in every if item.ref not in lines]
+        at = {ref: op.where for ref, op in writes.items()}
+        silent = [item.ref for item in every if item.ref not in writes]
         if silent:
             at |= changed_at(self.subject, self.example, self.seed, silent)
         self.found.changed = every
         self.found.written_at = {ref: line for ref, line in at.items() if line}
         # All of them: the note shows the first, and counts the others.
-        modules = {ref: op.module for ref, op in lines.items()}
+        modules = {ref: op.module for ref, op in writes.items()}
         said = (f"{i}{_place(modules.get(i.ref, ''), at.get(i.ref))}" for i in every)
         self.found.changes = tuple(dict.fromkeys(said))
 
@@ -285,15 +280,6 @@ def _unique(ops: Sequence[Step]) -> list[Step]:
     return list({(op.operator, op.where, op.module): op for op in reversed(ops)}.values())[::-1]
 
 
-def _first_writes(ops: Sequence[Step]) -> dict[StateRef, Step]:
-    """Return for each place that operators write to the first one that does."""
-    found: dict[StateRef, Step] = {}
-    for op in ops:
-        for ref in op.writes:
-            found.setdefault(ref, op)
-    return found
-
-
 def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
     root = modules.get("")
     evaluating = root is not None and not getattr(root, "training", False)
@@ -316,7 +302,7 @@ def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Itera
 
 
 def left_in_training(
-    module: torch.nn.Module | None, reached: Reached, ran: Collection[str] | None = None
+    module: torch.nn.Module | None, reached: Reached, ran: Collection[str] | None
 ) -> list[str]:
     """Return a sentence for each part still in training mode in a module that is not.
 

@@ -208,6 +208,11 @@ class Reference:
             self.served = GradMode.GRAD
             self._note("eager raises without gradients: the artifact runs with gradients too")
         self._heed(examine(self.pristine, example, self._plan.seed, names))
+        if first.rebuilt:
+            paths = ", ".join(first.rebuilt)
+            self._note(
+                f"forward changes a container that it was given ({paths}); an artifact need not"
+            )
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
         self.random = frozenset(difference.path for difference in varied)
@@ -251,11 +256,6 @@ class Reference:
             self._note(f"forward changes {few(findings.changes, '; ')}; each call starts anew")
         for sentence in findings.writes_inputs:
             self._note(f"forward {sentence}")
-        if findings.rebuilt:
-            paths = ", ".join(findings.rebuilt)
-            self._note(
-                f"forward changes a container that it was given ({paths}); an artifact need not"
-            )
         for sentence in findings.training:
             self._note(sentence)
 

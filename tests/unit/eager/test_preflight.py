@@ -148,7 +148,9 @@ def test_inputs_in_containers_and_keywords_are_named_as_a_user_writes_them():
 
     mask = torch.ones(2, dtype=torch.bool)
     found = findings(Net(), [{"h": torch.ones(2)}], torch.ones(2), torch.ones(2), mask=mask)
-    assert found.written == ("state[0]['h']", "rest[1]", "mask")
+    named = ("state[0]['h']", "rest[1]", "mask")
+    said = zip(found.writes_inputs, named, strict=True)
+    assert all(sentence.startswith(f"writes to {name}, ") for sentence, name in said)
 
 
 # -- changes ---------------------------------------------------------------------------------------
