@@ -380,15 +380,12 @@ class DifferenceSearch:
             numbers = domain.kind in ("int", "float") and is_plain(built) and built.numel()
             if fixed or not numbers or not moves.may_change(leaf):
                 continue
-            values = sweep.values_of(leaf, numel=built.numel(), seed=self._seed)
-            one = self._seed % built.numel()
+            values = sweep.values_of(leaf, numel=built.numel())
             sides = [sweep.follow(side.runs, self._spec, call, leaf.path) for side in self._sides]
-            followed = [side for side in sides if side is not None]
-            for place in (slice(one, one + 1), slice(None)):
-                for each in sweep.rare([sweep.groups(run, place, values) for run in followed]):
-                    changed = built.clone(memory_format=torch.contiguous_format)
-                    changed.reshape(-1)[place] = values[each]
-                    self._keep(with_leaves(base, {index: changed}))
+            programs = [side for side in sides if side is not None]
+            one = self._seed % built.numel()
+            for changed in sweep.leaves(programs, built, values, one) if programs else ():
+                self._keep(with_leaves(base, {index: changed}))
 
     def _merging(self) -> Iterator[Recipe]:
         """Yield calls of numbers that only one side makes equal, or that a wide type may."""

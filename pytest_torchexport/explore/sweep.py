@@ -3,13 +3,14 @@
 Beside a tensor of the run that depends on the number there is a batch, a tensor for each value:
 each operator also runs on the batches, by ``torch.func.vmap``. Values for which all comparisons
 come out alike are a group. Few random calls are in a group of few values, or in one that eager
-takes for a part of a larger group and the artifact does not.
+takes for a part of a larger group and the artifact does not. Between two neighbours of different
+groups more values are tried: what is equal to a bound lies between what is less and what is more.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +36,21 @@ BY_OPERATOR, IN_ALL = 2**23, 2**26
 RARE = 0.01
 # Groups of which a call is made.
 GROUPS = 8
+# Values between two neighbours of different groups, and how often such are added: 64 ** 2 parts of
+# a step of ``FLOATS`` are as fine as float32 is.
+BETWEEN, FINER = 63, 2
+# Integers on either side of one at which a group ends, that one number has beside all others there.
+BESIDE = 512
 
 
-def values_of(leaf: TensorLeaf, *, numel: int, seed: int) -> Tensor:
-    """Return values of a number of a leaf with ``numel``: all integers, if they are not many."""
+def values_of(leaf: TensorLeaf, *, numel: int) -> Tensor:
+    """Return ascending values of a number of a leaf with ``numel``: all integers, if not many."""
     domain, most = leaf.domain, BY_OPERATOR // numel
     if domain.kind == "int":
         low, high = int(domain.low or 0), int(domain.high or 0)
         if high - low < most:
             return torch.arange(low, high + 1).to(leaf.dtype)
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randint(low, high, (most,), generator=generator).to(leaf.dtype)
+        return torch.linspace(low, high, most, dtype=torch.float64).to(leaf.dtype)
     far = SCALES * domain.scale
     least = -far if domain.low is None else domain.low
     largest = far if domain.high is None else domain.high
@@ -53,13 +58,63 @@ def values_of(leaf: TensorLeaf, *, numel: int, seed: int) -> Tensor:
     return torch.linspace(least, largest, count, dtype=torch.float64).to(leaf.dtype)
 
 
-def rare(sides: Sequence[Tensor]) -> list[int]:
+def leaves(
+    programs: Sequence[Followed], leaf: Tensor, values: Tensor, one: int
+) -> Iterator[Tensor]:
+    """Yield the leaf with one of its numbers, or all of them, at values of rare groups.
+
+    Integers have no slopes. Where all of them get to the end of a group, one is moved alone, too: a
+    sum that all of them pass by is met so.
+    """
+    alone, most = slice(one, one + 1), len(values)
+    yield from _through(programs, leaf, alone, values, most)[0]
+    found, ends = _through(programs, leaf, slice(None), values, most)
+    yield from found
+    for end in ends[:GROUPS] if not leaf.is_floating_point() else ():
+        low, high = max(end - BESIDE, int(values[0])), min(end + BESIDE, int(values[-1]))
+        near = torch.arange(low, high + 1).to(leaf.dtype)
+        yield from _through(programs, torch.full_like(leaf, end), alone, near, most)[0]
+
+
+def _through(
+    programs: Sequence[Followed], leaf: Tensor, place: slice, values: Tensor, most: int
+) -> tuple[list[Tensor], list[int]]:
+    """Return the leaf with values of rare groups at a place, and where other groups begin."""
+
+    def grouped(values: Tensor) -> Tensor:
+        return torch.stack([groups(each, leaf, place, values, most) for each in programs])
+
+    sides = grouped(values)
+    for _ in range(FINER):
+        last = (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
+        more = _between(values[last], values[last + 1])
+        if not 0 < len(more) <= most:
+            break
+        values, order = torch.cat([values, more]).sort()
+        sides = torch.cat([sides, grouped(more)], 1)[:, order]
+    last = (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
+    found = []
+    for each in rare(sides):
+        changed = leaf.clone(memory_format=torch.contiguous_format)
+        changed.reshape(-1)[place] = values[each]
+        found.append(changed)
+    return found, values[last].tolist()
+
+
+def _between(low: Tensor, high: Tensor) -> Tensor:
+    """Return values between the pairs of two ascending rows."""
+    parts = torch.arange(1, BETWEEN + 1, dtype=torch.float64) / (BETWEEN + 1)
+    steps = (high.double() - low.double()).unsqueeze(1) * parts
+    made = (low.double().unsqueeze(1) + steps).to(low.dtype)
+    inside = (made > low.unsqueeze(1)) & (made < high.unsqueeze(1))
+    return made[inside]
+
+
+def rare(sides: Tensor) -> list[int]:
     """Return a position of each rare group, of what the sides group differently first.
 
-    Each side is the group of each value, int64[values]; there is none of a program that raised.
+    ``sides`` are the groups of each value in one program or two, int64[programs, values].
     """
-    if not sides:
-        return []
     joint = torch.zeros_like(sides[0])
     least = torch.full(joint.shape, math.inf, dtype=torch.float64)
     for side in sides:
@@ -75,7 +130,10 @@ def rare(sides: Sequence[Tensor]) -> list[int]:
 
 @dataclass(frozen=True)
 class Followed:
-    """A run: the leaf that is swept, and the operators that depend on it, with their results."""
+    """A run: the leaf that is swept, and the operators that depend on it, with their results.
+
+    There is none behind the last one that decides.
+    """
 
     leaf: Tensor
     steps: tuple[tuple[Operation, Any], ...]
@@ -105,20 +163,32 @@ def follow(runs: OperatorRuns, spec: InputSpec, call: Call, path: str) -> Follow
     runs.done()
     if not isinstance(outcome, Returned):
         return None
-    return Followed(next(iter(made_of.values())), tuple(steps))
+    last = max((number for number, step in enumerate(steps) if _decides(*step)), default=-1)
+    return Followed(next(iter(made_of.values())), tuple(steps[: last + 1]))
 
 
-def groups(followed: Followed, place: slice, values: Tensor) -> Tensor:
-    """Return the group of each value, int64[values], as the elements ``place`` of the leaf."""
-    leaf = followed.leaf
+def groups(followed: Followed, leaf: Tensor, place: slice, values: Tensor, most: int) -> Tensor:
+    """Return the group of each value, int64[values], as the elements ``place`` of the leaf.
+
+    Operators are followed that take ``most`` values, so that the groups of several sweeps are of
+    the same operators.
+    """
     batch = leaf.detach().reshape(1, -1).repeat(len(values), 1)
     batch[:, place] = values.unsqueeze(1)
-    batches = _Batches({id(leaf): batch.reshape(-1, *leaf.shape)}, torch.zeros_like(values).long())
+    batches = _Batches(
+        {id(followed.leaf): batch.reshape(-1, *leaf.shape)},
+        torch.zeros_like(values).long(),
+        most,
+    )
     # Not within the run: functorch's batches are above the dispatch mode.
     with only_in_batches(), torch.no_grad():
-        for operation, result in followed.steps:
-            batches.follow(operation, result)
+        for number, (operation, result) in enumerate(followed.steps):
+            batches.follow(number, operation, result)
     return batches.groups
+
+
+def _decides(operation: Operation, result: Any) -> bool:
+    return operation.name in BUCKETING or getattr(result, "dtype", None) == torch.bool
 
 
 def _given(operation: Operation) -> list[Any]:
@@ -131,19 +201,20 @@ class _Batches:
 
     held: dict[int, Tensor]
     groups: Tensor
+    most: int
     left: int = IN_ALL
 
-    def follow(self, operation: Operation, result: Any) -> None:
-        """Run an operator on the batches, if it takes them."""
+    def follow(self, number: int, operation: Operation, result: Any) -> None:
+        """Run an operator, the one with this number, on the batches, if it takes them."""
         given = list(tensors_among(_given(operation)))
         written = [id(tensor) for tensor in tensors_among(operation.written)]
-        elements = len(self.groups) * sum(each.numel() for each in tensors_among([result]))
+        elements = self.most * sum(each.numel() for each in tensors_among([result]))
         if not any(id(tensor) in self.held for tensor in given):
             return
         if elements <= min(BY_OPERATOR, self.left) and all(each in self.held for each in written):
             self.left -= elements
             try:
-                self._run(operation, given, result)
+                self._run(number, operation, given, result)
             except TimeLimitExceeded:
                 raise
             except Exception:  # noqa: S110  # it takes no batch: of many classes in functorch
@@ -153,24 +224,29 @@ class _Batches:
         for each in written:
             self.held.pop(each, None)
 
-    def _run(self, operation: Operation, given: list[Tensor], result: Any) -> None:
+    def _run(self, number: int, operation: Operation, given: list[Tensor], result: Any) -> None:
+        equality = operation.row.symbol in ("==", "!=")
+
         def run(*tensors: Tensor) -> Any:
             others = iter(tensors)
             args, rest = tree_map(
                 lambda value: next(others) if isinstance(value, Tensor) else value,
                 _given(operation),
             )
-            return operation.func(*args, **dict(zip(operation.kwargs, rest, strict=True)))
+            made = operation.func(*args, **dict(zip(operation.kwargs, rest, strict=True)))
+            return (made, torch.gt(*args)) if equality else (made,)
 
-        made = torch.func.vmap(
+        made, *more = torch.func.vmap(
             run,
             in_dims=tuple(0 if id(tensor) in self.held else None for tensor in given),
             randomness="same",
         )(*(self.held.get(id(tensor), tensor) for tensor in given))
         for tensor, batch in zip(tensors_among([result]), tensors_among([made]), strict=True):
             self.held[id(tensor)] = batch
-            if tensor.dtype == torch.bool or operation.name in BUCKETING:
+            if _decides(operation, tensor):
                 outcomes = batch.reshape(len(self.groups), -1).long()
-                generator = torch.Generator().manual_seed(self.left)  # another for each
+                if equality:
+                    outcomes += 2 * more[0].reshape(outcomes.shape)
+                generator = torch.Generator().manual_seed(number)  # other factors for each
                 factors = torch.randint(2**62, (outcomes.shape[1],), generator=generator)
                 self.groups += (outcomes * factors).sum(1)
