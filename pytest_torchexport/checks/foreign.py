@@ -31,11 +31,11 @@ from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecEr
 from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
-from pytest_torchexport.targets.exporter_parts import EagerValue, packed
 from pytest_torchexport.targets.formats.facts import Branches, ProgramFacts
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import has_loops
+from pytest_torchexport.targets.onnx_artifact import OnnxOutputs, packed
 
 # Functions that read an ONNX file without loading it, called in the sandbox: both return texts.
 SIDECARS = "pytest_torchexport.targets.formats.onnx_model:external"
@@ -234,7 +234,7 @@ class ForeignFile:
 
     program: Path
     target: str
-    returned: EagerValue
+    returned: Any
     spec: InputSpec
     defaults: Mapping[str, Number] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
@@ -277,7 +277,7 @@ class ForeignFile:
         """Return eager's pytree of an ONNX file's flat list, if it has as many outputs."""
         if self.target not in FLAT:
             return value
-        return self.returned.outputs(len(value)).unpack(value)
+        return OnnxOutputs.of(self.returned, len(value)).unpack(value)
 
     @property
     def facts(self) -> ForeignFacts:
@@ -378,7 +378,7 @@ def foreign_file(
     return ForeignFile(
         program=path,
         target=target,
-        returned=EagerValue.of(example.value),
+        returned=example.value,
         spec=spec,
         defaults={p.name: p.default for p in parameters if isinstance(p.default, NUMBERS)},
     )

@@ -58,6 +58,8 @@ Examine = Callable[[Scene, Diagnosis], Diagnosis]
 class Examination:
     """A row: its name for a report, the file below ``diagnosis``, the failures it is about.
 
+    ``function``: the one in that file.
+
     ``library``: what runs the files of the targets it is about; empty if it is about all.
     ``least``: the seconds that it may take even if no time is left, because the first thing that it
     looks at costs nothing. ``aside``: it makes the failing call in a process of its own, if at all.
@@ -69,6 +71,7 @@ class Examination:
     library: str = ""
     least: float = 0.0
     aside: bool = False
+    function: str = "examine"
 
     def is_about(self, case: Case, failure: Failure) -> bool:
         library = targets.get(case.plan.target).traits.library
@@ -79,7 +82,7 @@ class Examination:
     def examine(self) -> Examine:
         """Return the function, imported if it was not yet."""
         file = importlib.import_module(f"pytest_torchexport.diagnosis.{self.file}")
-        examine: Examine = file.examine
+        examine: Examine = getattr(file, self.function)
         return examine
 
 
@@ -87,17 +90,21 @@ EXAMINATIONS = (
     Examination(name="operator that ends the call", file="fatal", failures=DEADLY, aside=True),
     Examination(name="interventions on eager", file="interventions", failures=DIFFERS),
     Examination(
-        name="stages to ONNX Runtime", file="onnx_stages", failures=DIFFERS, library=ONNX_RUNTIME
+        name="stages to ONNX Runtime",
+        file="stages",
+        function="examine_onnx",
+        failures=DIFFERS,
+        library=ONNX_RUNTIME,
     ),
     Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
     Examination(name="operators", file="first_difference", failures=UNEXPLAINED),
     Examination(name="causes", file="rules", failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
     Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
     # Many calls, of which a large model makes few in time.
+    Examination(name="sizes", file="sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)),
     Examination(
-        name="sizes", file="failing_sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
+        name="narrowed dims", file="sizes", function="examine_narrowed", failures=(DimsNarrowed,)
     ),
-    Examination(name="narrowed dims", file="narrowed_dims", failures=(DimsNarrowed,)),
     Examination(name="known defects", file="known_defect", failures=UNEXPLAINED),
 )
 

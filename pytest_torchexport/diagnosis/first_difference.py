@@ -25,6 +25,7 @@ from pytest_torchexport.outcomes.compare import compare, dense
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Result, Step, Tape, record
+from pytest_torchexport.outcomes.texts import few
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
 from pytest_torchexport.targets.base import Artifact
@@ -34,12 +35,10 @@ from pytest_torchexport.targets.base import Artifact
 ROUNDING = 64.0
 # Arguments that say how and where a tensor is made, and not which numbers it holds.
 _HOW = frozenset({"layout", "device", "pin_memory", "memory_format", "non_blocking", "generator"})
-# Operators that a report names of a side.
-SHOWN = 4
 # Numbers that Python rounds and torch rounds are the same up to this.
 CLOSE = 1e-6
 NO_NUMBER = object()
-# With more insertions and deletions the two are different programs: only both ends are aligned.
+# With more insertions and deletions the two are different programs: only the begin is aligned.
 MOST = 600
 
 Pairs = list[tuple[int, int]]
@@ -150,8 +149,13 @@ class _Search:
         cut = self.artifact.raised is not None
         wanted = [self.eager.steps[number] for number in self.slices[0]]
         found = [self.artifact.steps[number] for number in self.slices[1]]
-        left, right = ([_anchor(step) for step in side] for side in (wanted, found))
-        anchors = aligned(left, right, right_is_cut=cut)
+
+        def anchor(step: Step) -> tuple[str, ...]:
+            """Return what it has in common with its twin if neither sizes nor weights differ."""
+            outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
+            return (_name(step), _made(step), *(item.name for item in outside))
+
+        anchors = aligned([*map(anchor, wanted)], [*map(anchor, found)], right_is_cut=cut)
         names = tuple([_name(step) for step in side] for side in (wanted, found))
         starts, ends = [(-1, -1), *anchors], [*anchors, (len(wanted), len(found))]
         pairs = list(anchors)
@@ -187,12 +191,19 @@ class _Search:
     def _looked_at(self, number: int, twin: int) -> Introduced | None:
         """Return how the operands of a step differ, or its result on equal ones."""
         given = list(self._operands(number, twin))
-        return (
-            self._constant(given, number)
-            or self._stored(given, number)
+        step = self.eager.steps[number]
+        found = (
+            self._constant(given, step)
+            or self._stored(given, step)
             or self._computed(given)
-            or self._others(given, number)
-            or self._same(number, twin)
+            or self._others(given, step)
+        )
+        return found or _at(
+            step,
+            kind="same",
+            eager=_made(step),
+            artifact=_made(self.artifact.steps[twin]),
+            draws=torch.Tag.nondeterministic_seeded in step.operator.tags,
         )
 
     def _operands(self, number: int, twin: int) -> Iterator[tuple[str, Any, Any]]:
@@ -203,45 +214,32 @@ class _Search:
             if name in right and name not in _HOW:
                 yield from _leaves(name, left[name], right[name])
 
-    def _constant(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
-        step = self.eager.steps[number]
-        for name, left, right in given:
-            one, other = number_of(left), number_of(right)
+    def _constant(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:
+        for name, *sides in given:
+            one, other = map(number_of, sides)
             if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
                 continue
-            real = isinstance(one, (bool, int, float)) and isinstance(other, (bool, int, float))
-            eager, artifact = (
-                f"{value:.6g}" if isinstance(value, float) else str(value) for value in (one, other)
-            )
-            structural = Structural(
-                kind="constant",
-                operator=step.operator_name,
-                eager=eager,
-                artifact=artifact,
-                argument=name,
-                numbers=(float(one), float(other)) if real else (),
-                where=step.where,
-            )
-            return _at(step, structural)
+            texts = (f"{n:.6g}" if isinstance(n, float) else str(n) for n in (one, other))
+            eager, artifact = texts
+            real = all(isinstance(n, (bool, int, float)) for n in (one, other))
+            numbers = (float(one), float(other)) if real else ()
+            told: dict[str, Any] = {"argument": name, "eager": eager, "artifact": artifact, "numbers": numbers}
+            return _at(step, kind="constant", **told)
         return None
 
-    def _stored(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+    def _stored(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:
         """Return the stored operand that is another one, and holds other numbers."""
-        step = self.eager.steps[number]
         for name, left, right in given:
-            if not (isinstance(left, FromOutside) and isinstance(right, FromOutside)):
-                continue
-            if not gap(left.tensor, right.tensor):
-                continue
-            structural = Structural(
-                kind="stored",
-                operator=step.operator_name,
-                eager=left.name or describe(left.tensor),
-                artifact=right.name or describe(right.tensor),
-                argument=name,
-                where=left.where or step.where,
-            )
-            return _at(step, structural)
+            both = isinstance(left, FromOutside) and isinstance(right, FromOutside)
+            if both and gap(left.tensor, right.tensor):
+                return _at(
+                    step,
+                    kind="stored",
+                    argument=name,
+                    eager=left.name or describe(left.tensor),
+                    artifact=right.name or describe(right.tensor),
+                    where=left.where or step.where,
+                )
         return None
 
     def _computed(self, given: Sequence[tuple[str, Any, Any]]) -> Introduced | None:
@@ -249,23 +247,15 @@ class _Search:
         for name, left, right in given:
             if not (isinstance(left, FromStep) and isinstance(right, FromOutside)):
                 continue
-            made = self.eager.steps[left.step]
-            if right.name.startswith("inputs") or self._is_stored(left, right):
-                continue
-            structural = Structural(
-                kind="constant",
-                operator=made.operator_name,
-                eager=made.operator_name,
-                artifact=right.name or describe(right.tensor),
-                argument=name,
-                where=made.where,
-            )
-            return _at(made, structural)
+            if not (right.name.startswith("inputs") or self._is_stored(left, right)):
+                made = self.eager.steps[left.step]
+                stored = right.name or describe(right.tensor)
+                text = made.operator_name
+                return _at(made, kind="constant", argument=name, eager=text, artifact=stored)
         return None
 
-    def _others(self, given: Sequence[tuple[str, Any, Any]], number: int) -> Introduced | None:
+    def _others(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:
         """Return the operators that made the operands on one side alone."""
-        step = self.eager.steps[number]
         apart = [pair for _, *pair in given if not self._is_stored(*pair)]
         left = {item.step for item, _ in apart if isinstance(item, FromStep)}
         right = {item.step for _, item in apart if isinstance(item, FromStep)}
@@ -300,31 +290,19 @@ class _Search:
         if list(map(_name, one)) == list(map(_name, other)):
             # A step without operands may stand elsewhere in the artifact, which alignment misses.
             for number, twin in zip(sorted(wanted), sorted(found), strict=True):
-                constant = self._constant(list(self._operands(number, twin)), number)
+                given = list(self._operands(number, twin))
+                constant = self._constant(given, self.eager.steps[number])
                 if constant is not None:
                     return constant
         at = one[0] if one else step or other[0]
-        structural = Structural(
+        return _at(
+            at,
             kind="other" if one and other else "missing" if one else "extra",
+            is_eagers=bool(one),
             operator=(one or other)[0].operator_name,
             eager=_names(one),
             artifact=_names(other),
-            where=at.where,
         )
-        return _at(at, structural, is_eagers=bool(one))
-
-    def _same(self, number: int, twin: int) -> Introduced:
-        """Return that the operator gives other numbers on equal operands."""
-        step = self.eager.steps[number]
-        structural = Structural(
-            kind="same",
-            operator=step.operator_name,
-            eager=_made(step),
-            artifact=_made(self.artifact.steps[twin]),
-            where=step.where,
-            draws=torch.Tag.nondeterministic_seeded in step.operator.tags,
-        )
-        return _at(step, structural)
 
     def _ends(self) -> Introduced | None:
         """Return what differs if all operators that both sides have agree."""
@@ -344,23 +322,16 @@ class _Search:
         # The artifact's last operator has no twin in eager.
         step = self.artifact.steps[raised]
         behind = sorted(_behind(self.artifact.steps, [raised], self.pairs.values()))
-        structural = Structural(
-            kind="extra",
-            operator=step.operator_name,
-            artifact=_names([self.artifact.steps[number] for number in behind]),
-            where=step.where,
-        )
-        return _at(step, structural, is_eagers=False)
+        names = _names([self.artifact.steps[number] for number in behind])
+        return _at(step, kind="extra", is_eagers=False, artifact=names)
 
 
-def _at(step: Step, structural: Structural, *, is_eagers: bool = True) -> Introduced:
-    place = Place(
-        operator=structural.operator,
-        # Of an operator that eager has not, no module of eager's is known.
-        module=step.module if is_eagers else "",
-        where=structural.where,
-    )
-    return Introduced(place, structural)
+def _at(step: Step, *, is_eagers: bool = True, **fields: Any) -> Introduced:
+    """Return a difference at a step; ``fields`` are those of Structural."""
+    told = Structural(**{"operator": step.operator_name, "where": step.where, **fields})
+    # Of an operator that eager has not, no module of eager's is known.
+    module = step.module if is_eagers else ""
+    return Introduced(Place(operator=told.operator, module=module, where=told.where), told)
 
 
 def _behind(steps: Sequence[Step], ends: Collection[int], stop: Collection[int] = ()) -> set[int]:
@@ -381,12 +352,6 @@ def _name(step: Step) -> str:
     return f"{name} of {step.arguments['dim']}" if name == "slice" else name
 
 
-def _anchor(step: Step) -> tuple[str, ...]:
-    """Return what a step has in common with its twin if neither sizes nor weights differ."""
-    outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
-    return (_name(step), _made(step), *(item.name for item in outside))
-
-
 def _made(step: Step) -> str:
     """Return ``float32[2, 3]`` for what a step made."""
     results = (
@@ -396,9 +361,7 @@ def _made(step: Step) -> str:
 
 
 def _names(steps: Sequence[Step]) -> str:
-    names = list(dict.fromkeys(step.operator_name for step in steps))
-    more = ", ..." if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return few(list(dict.fromkeys(step.operator_name for step in steps)))
 
 
 def _leaves(name: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -463,13 +426,11 @@ def number_of(value: Any) -> Any:
 
 def equal(one: Any, other: Any) -> bool:
     """Return True if two numbers or texts are the same but for how Python and torch round."""
-    if isinstance(one, (str, torch.dtype)) or isinstance(other, (str, torch.dtype)):
-        return bool(one == other)
-    if one is None or other is None:
-        return one is other
-    if isinstance(one, complex) or isinstance(other, complex):
-        return bool(abs(one - other) <= CLOSE * abs(one))
-    return math.isclose(one, other, rel_tol=CLOSE) or bool(one != one and other != other)
+    if one == other or (one != one and other != other):  # nan
+        return True
+    numbers = (bool, int, float, complex)
+    both = isinstance(one, numbers) and isinstance(other, numbers)
+    return both and abs(one - other) <= CLOSE * abs(one)
 
 
 # -- alignment -------------------------------------------------------------------------------------
@@ -502,7 +463,8 @@ def aligned(
                 ended.append((x, y))
         if ended:
             return _walked_back(rows, *max(ended))  # with the most pairs
-    return _ends(left, right, right_is_cut=right_is_cut)
+    furthest = max(range(-MOST, MOST + 1, 2), key=lambda diagonal: 2 * reached[diagonal] - diagonal)
+    return _walked_back(rows, reached[furthest], reached[furthest] - furthest)
 
 
 def _after_an_edit(reached: dict[int, int], diagonal: int, edits: int) -> tuple[int, int]:
@@ -527,18 +489,3 @@ def _walked_back(rows: Sequence[dict[int, int]], x: int, y: int) -> Pairs:
         x = rows[edits][before]
         y = x - before
     return pairs[::-1]
-
-
-def _ends(left: Sequence[Hashable], right: Sequence[Hashable], *, right_is_cut: bool) -> Pairs:
-    """Return the pairs of the common beginning and, unless one is cut, of the common end."""
-
-    def common(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
-        pairs = enumerate(zip(left, right, strict=False))
-        short = min(len(left), len(right))
-        return next((number for number, (one, other) in pairs if one != other), short)
-
-    begin = common(left, right)
-    rest = min(len(left), len(right)) - begin
-    end = 0 if right_is_cut else min(common(left[::-1], right[::-1]), rest)
-    at_the_end = ((len(left) - back, len(right) - back) for back in range(end, 0, -1))
-    return [*((index, index) for index in range(begin)), *at_the_end]

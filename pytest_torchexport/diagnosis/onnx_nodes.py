@@ -17,9 +17,8 @@ import torch
 from torch import fx
 
 from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
-from pytest_torchexport.diagnosis.onnx_models import OnnxModel, OnnxModels
-from pytest_torchexport.diagnosis.onnx_stages import CAPTURED, TRANSLATED
-from pytest_torchexport.diagnosis.scene import Scene, place_of
+from pytest_torchexport.diagnosis.scene import OnnxModel, Scene, place_of
+from pytest_torchexport.diagnosis.stages import CAPTURED, TRANSLATED
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.targets.formats.onnx_model import fx_name
@@ -34,14 +33,20 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     models = scene.onnx
     if models is None or scene.call is None or known.place is not None:
         return known
-    model = _model(models, known)
-    if model is None or model.program is None:
+    model: OnnxModel | str | None = None  # the first that is wrong
+    by_name = {stage.name: stage.agrees for stage in known.stages}
+    unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
+    if unsure or known.owner in ("translation", "runtime"):
+        model = models.plain
+    elif known.owner == "exporter's optimizer":
+        model = models.shipped
+    elif known.owner == "runtime's optimizer":
+        model = models.optimized()
+    if not isinstance(model, OnnxModel) or model.program is None:
         return known
     inside = models.run_inside(model, scene.call)
     node = _first_difference(scene, scene.call, model.program, inside)
-    if node is None:
-        return known
-    return replace(known, place=place_of(node))
+    return replace(known, place=place_of(node)) if node is not None else known
 
 
 def _first_difference(
@@ -67,7 +72,10 @@ def _first_difference(
         # As the metadata of an ONNX node says.
         name = fx_name(inside.raised_at)
         return next((node for node in module.graph.nodes if node.name == name), None)
-    return whole.missing_output()
+    # If all values are right, the only one that the other run lacks was left out at the very end.
+    (end,) = (node for node in module.graph.nodes if node.op == "output")
+    ends = [node for node in end.all_input_nodes if whole.lacks(node)]
+    return ends[0] if len(ends) == 1 else None
 
 
 class _Replay(fx.Interpreter):
@@ -87,14 +95,18 @@ class _Replay(fx.Interpreter):
     ) -> None:
         super().__init__(module)
         self._left_out = left_out
-        one_value = (torch.Tensor, torch.SymInt, torch.SymFloat, int)
-        self.values = {
-            node.name: _in_torchs_form(node, values[node.name])
-            for node in module.graph.nodes
-            if node.op == "call_function" and node.name in values
-            if isinstance(node.meta.get("val"), one_value)
-        }
+        self.values: dict[str, Any] = {}
         self.own: dict[str, Any] = {}
+        for node in module.graph.nodes:
+            known, value = node.meta.get("val"), values.get(node.name)
+            if node.op != "call_function" or value is None:
+                continue
+            if isinstance(known, torch.Tensor):
+                if known.is_complex() and not value.is_complex() and value.shape[-1:] == (2,):
+                    value = torch.view_as_complex(value.contiguous())
+                self.values[node.name] = value
+            elif isinstance(known, (torch.SymInt, torch.SymFloat, int)):
+                self.values[node.name] = value.item() if value.numel() == 1 else value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(*Call(args, kwargs).leaves())
@@ -125,41 +137,10 @@ class _Replay(fx.Interpreter):
         waiting = list(node.all_input_nodes)
         while waiting:
             one = waiting.pop()
-            if one.op == "call_function" and one.name not in self.values and one not in missing:
+            if self.lacks(one) and one not in missing:
                 missing[one] = None
                 waiting += one.all_input_nodes
         return list(missing)
 
-    def missing_output(self) -> fx.Node | None:
-        """Return the only node that the program returns and the other run does not have.
-
-        If all values are right, this one was left out at the very end.
-        """
-        (end,) = (node for node in self.graph.nodes if node.op == "output")
-        missing = [
-            node
-            for node in end.all_input_nodes
-            if node.op == "call_function" and node.name not in self.values
-        ]
-        return missing[0] if len(missing) == 1 else None
-
-
-def _in_torchs_form(node: fx.Node, value: torch.Tensor) -> Any:
-    """Return a value of an ONNX graph as the program has it: complex, or a Python number."""
-    known = node.meta["val"]
-    if not isinstance(known, torch.Tensor):
-        return value.item() if value.numel() == 1 else value
-    if known.is_complex() and not value.is_complex() and value.shape[-1:] == (2,):
-        return torch.view_as_complex(value.contiguous())
-    return value
-
-
-def _model(models: OnnxModels, known: Diagnosis) -> OnnxModel | None:
-    """Return the first model that is wrong."""
-    by_name = {stage.name: stage.agrees for stage in known.stages}
-    unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
-    if unsure or known.owner in ("translation", "runtime"):
-        return models.plain if isinstance(models.plain, OnnxModel) else None
-    if known.owner == "exporter's optimizer":
-        return models.shipped
-    return models.optimized() if known.owner == "runtime's optimizer" else None
+    def lacks(self, node: fx.Node) -> bool:
+        return node.op == "call_function" and node.name not in self.values

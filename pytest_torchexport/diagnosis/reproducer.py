@@ -14,14 +14,13 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis.rerun import Rerun, Unreadable, rerun
-from pytest_torchexport.diagnosis.script_text import CALL, script
+from pytest_torchexport.diagnosis.script import CALL, Rerun, Unreadable, rerun, script
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import interrupted_after
@@ -37,13 +36,10 @@ from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.verdict import ItemResult, RunResults, Verdict
 
 SCRIPT, GRAPH = "reproduce.py", "graph.txt"
-MEGABYTE = 2**20
 # The files of one failure take no more: those of 100 failures still fit on the disk of a runner.
 MOST_MEGABYTES = 200
 # All of it may take this many seconds; more if a diagnosis may.
 SECONDS = 10.0
-# A directory gets at most this number behind its name.
-MOST = 1000
 
 Result = TypeVar("Result")
 
@@ -52,12 +48,8 @@ class TooLarge(Exception):
     """Files are larger than a failure's may be."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Names:
-    """The files of a failure that a verdict has the paths of; empty if there is none."""
-
-    script: str = ""
-    artifact: str = ""
+# The script and the artifact's file, which a verdict has the paths of; empty if there is none.
+Names = tuple[str, str]
 
 
 def write(plan: Plan, verdict: Verdict, failure: Failure, at: Prepared | None) -> Verdict:
@@ -69,27 +61,20 @@ def write(plan: Plan, verdict: Verdict, failure: Failure, at: Prepared | None) -
     if plan.keep is None:
         return verdict
     writer = _Writer(plan, verdict, failure, at)
-    with without_warnings(), _as_before(at):
-        place, names = writer.written(plan.keep)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(without_warnings())
+        if at is not None:  # this is no part of the item's time, nor of what it did
+            stack.enter_context(at.log.timed("reproducer"))
+            stack.enter_context(at.deadline.paused())
+            stack.callback(setattr, at.log, "activity", at.log.activity)
+        place, (shown, artifact) = writer.written(plan.keep)
     notes = (f"not kept of this failure: {text}" for text in writer.left_out)
     return dataclasses.replace(
         verdict,
-        script=short_path(str(place / names.script)) if names.script else "",
-        kept=short_path(str(place / names.artifact)) if names.artifact else "",
+        script=short_path(str(place / shown)) if shown else "",
+        kept=short_path(str(place / artifact)) if artifact else "",
         notes=(*verdict.notes, *notes),
     )
-
-
-@contextlib.contextmanager
-def _as_before(at: Prepared | None) -> Iterator[None]:
-    """Do not count the time of the block as the item's. Afterwards, the item's log is as before."""
-    if at is None:
-        yield
-        return
-    activity = at.log.activity
-    with at.log.timed("reproducer"), at.deadline.paused():
-        yield
-    at.log.activity = activity
 
 
 def made(path: Path, fill: Callable[[Path], Result]) -> tuple[Path, Result]:
@@ -102,14 +87,14 @@ def made(path: Path, fill: Callable[[Path], Result]) -> tuple[Path, Result]:
     half.mkdir(parents=True)
     try:
         result = fill(half)
-        for place in (path, *(path / str(number) for number in range(2, MOST))):
+        for place in chain([path], (path / str(number) for number in count(2))):
             try:
                 # Not asked beforehand: another process may take the name in between.
                 return half.rename(place), result
             except OSError:
                 if not place.is_dir():
                     raise
-        raise FileExistsError(f"there are {MOST} directories in {path}")
+        raise AssertionError  # count has no end
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
@@ -131,7 +116,7 @@ class _Writer:
         """Return the directory, or one in it if there is something already, and its files."""
         what = f"any file in {directory}"
         found = self._tried(what, lambda: made(directory, self._fill), limited=False)
-        return found or (directory, Names())
+        return found or (directory, ("", ""))
 
     def _fill(self, half: Path) -> Names:
         case, verdict = self._case, self._verdict
@@ -161,7 +146,7 @@ class _Writer:
                 public = without_private_paths(text, self._plan.root)
                 # A name or path may hold bytes that are no UTF-8; Python keeps them as surrogates.
                 (half / name).write_text(public, encoding="utf-8", errors="backslashreplace")
-        return Names(script=SCRIPT if shown else "", artifact=artifact)
+        return SCRIPT if shown else "", artifact
 
     def _call(self, case: Case, half: Path) -> Rerun | None:
         seen = rerun(case, self._failure)
@@ -211,5 +196,6 @@ def _size_of(files: Iterable[Path]) -> int:
 
 
 def _raise_if_too_large(size: int) -> None:
-    if size > MOST_MEGABYTES * MEGABYTE:
-        raise TooLarge(f"it takes {size // MEGABYTE} MB, more than {MOST_MEGABYTES}")
+    megabytes = size / 2**20
+    if megabytes > MOST_MEGABYTES:
+        raise TooLarge(f"it takes {megabytes:.0f} MB, more than {MOST_MEGABYTES}")

@@ -6,35 +6,49 @@ Separate from the examinations, which do not know each other.
 from __future__ import annotations
 
 import operator
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from torch import fx
 
 from pytest_torchexport.checks.state import LENGTH
-from pytest_torchexport.diagnosis.onnx_models import OnnxModels, onnx_models
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.case import DEADLY, Case
+from pytest_torchexport.judge.case import DEADLY, Case, made_or_refused
 from pytest_torchexport.judge.judge import Judge, carried_differences
 from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.observe import (
     Outcome,
     Raised,
     Returned,
     Tensors,
     observe,
+    raised,
     tensors_of,
 )
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Place
 from pytest_torchexport.results.failures import Failure, StateDiffers
 from pytest_torchexport.results.verdict import Difference
-from pytest_torchexport.targets.base import Artifact
+from pytest_torchexport.targets.base import Artifact, NotApplicable
 from pytest_torchexport.targets.formats.facts import line_of_fx
+from pytest_torchexport.targets.formats.onnx_model import FILENAME
+from pytest_torchexport.targets.formats.onnx_runtime import (
+    AS_SHIPPED,
+    Inside,
+    Optimizations,
+    ReferenceFile,
+    TensorFile,
+    run_inside,
+)
+from pytest_torchexport.targets.onnx_artifact import OnnxArtifact
 
 # What torch captures for each target.
 CAPTURED = {
@@ -47,6 +61,7 @@ CAPTURED = {
 
 # What eager returns in a row of calls, each with the state after it.
 Row: TypeAlias = Iterable[tuple[Outcome, Tensors]]
+Compares: TypeAlias = Callable[[Call, Returned, Outcome], Sequence[Difference]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,24 +102,34 @@ class Scene:
 
         Then it takes more than this call to fail. None too if the call ends the process.
         """
-        return self._beside(self.judge(), "the artifact does")
+        return self._beside(self.judge(), "the artifact does", self.differences)
 
     @cached_property
     def beside_captured(self) -> Beside | None:
         """The failing call of what torch captured for an ONNX file.
 
-        The file may choose otherwise among equal numbers, or return other containers.
+        The file may choose otherwise among equal numbers, or return other containers. What torch
+        runs on both sides is compared as it is: of equal numbers both choose the same.
         """
         captured, case = self.captured, self.case
         if captured is None or captured is case.artifact:
             return None
         judge = case.judge_of(case.runner_of(captured), ItemLog(), case.random_paths)
-        return self._beside(judge, "torch captured")
 
-    def _beside(self, judge: Judge, words: str) -> Beside | None:
+        def differences(call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
+            found = compare(expected, actual, judge.tolerance)
+            return [
+                item
+                for item in found
+                if item.path not in case.random_paths or item.kind != "values"
+            ]
+
+        return self._beside(judge, "torch captured", differences)
+
+    def _beside(self, judge: Judge, words: str, differences: Compares) -> Beside | None:
         if self.call is None or isinstance(self.failure, DEADLY):
             return None
-        beside = Beside(self, self.call, judge, words)
+        beside = Beside(self, self.call, judge, words, differences)
         return None if beside.does(beside.run(beside.subject())) else beside
 
     @cached_property
@@ -118,8 +143,12 @@ class Scene:
 
     @cached_property
     def onnx(self) -> OnnxModels | None:
-        """The models between eager and ONNX Runtime; None if the artifact is no ONNX model."""
-        return onnx_models(self.case)
+        """The models between eager and ONNX Runtime; None if no ONNX model runs in this process."""
+        case = self.case
+        if not isinstance(case.artifact, OnnxArtifact) or case.runner.isolated:
+            return None
+        directory = tempfile.TemporaryDirectory(prefix="torchexport-")
+        return OnnxModels(case=case, directory=Path(case.resources.enter_context(directory)))
 
     @cached_property
     def _judge(self) -> Judge:
@@ -129,7 +158,7 @@ class Scene:
         """Return True if another program's outcome of the failing call is eager's."""
         assert self.call is not None
         assert self.expected is not None
-        return not self._judge.differences([self.call], self.expected, outcome)
+        return not self.differences(self.call, self.expected, outcome)
 
     def judge(self) -> Judge:
         """Return a judge of the artifact as it was run."""
@@ -144,13 +173,16 @@ class Scene:
 
 
 class Beside:
-    """The failing call of an artifact, with which eager is compared.
+    """The failing call of an artifact, with which eager is compared by ``differences``.
 
     ``words``: what that artifact does, for a sentence.
     """
 
-    def __init__(self, scene: Scene, call: Call, judge: Judge, words: str) -> None:
+    def __init__(
+        self, scene: Scene, call: Call, judge: Judge, words: str, differences: Compares
+    ) -> None:
         self.scene, self.call, self.words = scene, call, words
+        self._differences = differences
         self.plan = scene.case.plan
         # A state shows in a row of calls.
         self.times = LENGTH if isinstance(scene.failure, StateDiffers) else 1
@@ -179,21 +211,101 @@ class Beside:
 
     def does(self, row: Row) -> bool:
         """Return True if the artifact does the same in each call of a row."""
+        tolerance = self.scene.case.judge.tolerance
         return all(
-            self._is_same(outcome, tensors, *theirs)
-            for (outcome, tensors), theirs in zip(row, self._row, strict=False)
+            self._is_same(outcome, theirs)
+            and (self.times == 1 or not carried_differences(tensors, carried, tolerance))
+            for (outcome, tensors), (theirs, carried) in zip(row, self._row, strict=False)
         )
 
-    def _is_same(
-        self, outcome: Outcome, tensors: Tensors, theirs: Outcome, carried: Tensors
-    ) -> bool:
+    def _is_same(self, outcome: Outcome, theirs: Outcome) -> bool:
         if isinstance(outcome, Raised) and isinstance(theirs, Raised):
             # TorchScript puts the class of an exception into its text.
             return bool(outcome.message) and outcome.message.strip("'\"") in theirs.message
-        if not isinstance(outcome, Returned) or self.scene.differences(self.call, outcome, theirs):
+        if not isinstance(outcome, Returned):
             return False
-        tolerance = self.scene.case.judge.tolerance
-        return self.times == 1 or not carried_differences(tensors, carried, tolerance)
+        return not self._differences(self.call, outcome, theirs)
+
+
+# -- ONNX ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxModel:
+    """An ONNX file. ``artifact``, an OnnxArtifact, translates calls and values.
+
+    ``program``: the ExportedProgram whose nodes are named like its values; None if there is none.
+    """
+
+    path: Path
+    artifact: Any
+    program: torch.export.ExportedProgram | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxModels:
+    """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare."""
+
+    case: Case
+    directory: Path
+
+    @cached_property
+    def shipped(self) -> OnnxModel:
+        """The model that ONNX Runtime ran. Raises whatever saving raises."""
+        return self._model(self.case.artifact, "shipped")
+
+    @cached_property
+    def plain(self) -> OnnxModel | str:
+        """The model without the exporter's optimizer, or why there is none."""
+        case = self.case
+        plain = dict(self.shipped.artifact.unoptimized)
+
+        def made() -> OnnxModel | NotApplicable:
+            # From the subject: an ExportedProgram that was translated once is not translated alike
+            # again, as torch.onnx inserts its promotions of dtypes once more.
+            artifact = case.exported(case.call_to_export(), options=plain)
+            if isinstance(artifact, NotApplicable):
+                return artifact
+            return self._model(artifact, "plain")
+
+        return made_or_refused(made)
+
+    def run(
+        self, model: OnnxModel, call: Call, optimizations: Optimizations | None = AS_SHIPPED
+    ) -> Outcome:
+        """Return the outcome of a call by ONNX Runtime; without optimizations by onnx.reference."""
+        try:
+            if optimizations is None:
+                session: Any = ReferenceFile(model.path)
+            else:
+                session = TensorFile(model.path, self.case.plan.device, optimizations)
+        except Exception as error:
+            return raised(error)
+        artifact = replace(model.artifact, opened=session)
+        return self.case.runner_of(artifact).run(call, self.case.plan.seed)
+
+    def run_inside(self, model: OnnxModel, call: Call) -> Inside:
+        """Return every value of a call, by ONNX Runtime without its optimizations."""
+        device = self.case.plan.device
+        feeds = model.artifact.pack_inputs(call.to(device)).kwargs
+        nodes = model.program.graph.nodes if model.program is not None else ()
+        constants = {node.name for node in nodes if node.op == "call_function"}
+        return run_inside(model.path, device, feeds, constants)
+
+    def optimized(self) -> OnnxModel:
+        """Return the shipped model as ONNX Runtime runs it, its own optimizations made.
+
+        Raises whatever opening it raises.
+        """
+        path = self.directory / f"optimized-{FILENAME}"
+        TensorFile(self.shipped.path, self.case.plan.device, Optimizations(written=path))
+        return replace(self.shipped, path=path)
+
+    def _model(self, artifact: Artifact, name: str) -> OnnxModel:
+        folder = self.directory / name
+        folder.mkdir()
+        program = getattr(artifact.program, "exported_program", None)
+        return OnnxModel(path=artifact.save(folder), artifact=artifact, program=program)
 
 
 def place_of(node: fx.Node) -> Place:

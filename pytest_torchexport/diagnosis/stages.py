@@ -1,51 +1,83 @@
-"""Examine the stages between eager and an artifact that torch runs: which of them is the first to
-differ on the failing call?
+"""Find the owner of a failure: the step between two stages, the second of which is not eager's.
 
-The owner follows from it unless a rule knows better: a cause in the model's own code is the
-model's, though eager agrees with every stage but the last. If torch captured something else than
-eager and nothing tells why, the owner is not known: Python's decisions and numbers, which torch
-cannot capture, are the model's.
+The stages between eager and the artifact are tried on the failing call. The owner follows from the
+first that differs unless a rule knows better: a cause in the model's own code is the model's,
+though eager agrees with every stage but the last. If torch captured something else than eager and
+nothing tells why, the owner is not known: Python's decisions and numbers, which torch cannot
+capture, are the model's.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.scene import OnnxModel, OnnxModels, Scene
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.runner import Runnable
 from pytest_torchexport.outcomes.compare import compare
-from pytest_torchexport.outcomes.observe import Returned, observe
-from pytest_torchexport.results.diagnosis import CauseKind, Diagnosis, Owner, Stage, StageName
+from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
+from pytest_torchexport.outcomes.torch_state import plain_attention
+from pytest_torchexport.results.diagnosis import (
+    Cause,
+    CauseKind,
+    Diagnosis,
+    Owner,
+    Stage,
+    StageName,
+)
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
+from pytest_torchexport.targets.formats.exported_program import LoadedProgram
+from pytest_torchexport.targets.formats.onnx_runtime import AS_SHIPPED, PLAIN, Optimizations
+from pytest_torchexport.targets.upstream.rows import onnx_optimizers
 
+# Causes in how the test, or the export, is run: no code is to blame.
+OF_THE_RUN: tuple[CauseKind, ...] = ("attention fast path", "mode-dependent operator")
 MADE: dict[str, StageName] = {
     "trace": "artifact",
     "script": "artifact",
     "export": "ExportedProgram",
 }
-# Causes in how the test, or the export, is run: no code is to blame.
-OF_THE_RUN: tuple[CauseKind, ...] = ("attention fast path", "mode-dependent operator")
-AFTER_SAVING = (LoadFailed, RoundTripDiffers)
+
+TRACED: StageName = "artifact"
+CAPTURED: StageName = "ExportedProgram"
+REFERENCE: StageName = "ONNX without the exporter's optimizer, by onnx.reference"
+TRANSLATED: StageName = (
+    "ONNX without the exporter's optimizer, by ONNX Runtime without optimizations"
+)
+OPTIMIZED: StageName = "ONNX by ONNX Runtime without optimizations"
+SHIPPED: StageName = "ONNX by ONNX Runtime"
+# Each stage of an ONNX model in its order, and who makes it of the one before.
+STEPS: dict[StageName, Owner] = {
+    TRACED: "capture",
+    CAPTURED: "capture",
+    REFERENCE: "translation",
+    TRANSLATED: "runtime",
+    OPTIMIZED: "exporter's optimizer",
+    SHIPPED: "runtime's optimizer",
+}
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
-    """Add the stages that were tried, and the owner if these tell it."""
+    """Add the stages of an artifact that torch runs, and the owner if these tell it."""
     target = scene.case.plan.target
     made = MADE.get(target)
     if scene.case.foreign:
         return known
-    if made is None:
+    if made is None:  # the stages of an ONNX model are known
         named = known.owner if known.owner != "capture" else captured_by(target, known)
-        return dataclasses.replace(known, owner=named)
-    if isinstance(scene.failure, AFTER_SAVING):
-        loaded = (Stage(name=made, agrees=True), Stage(name="loaded artifact", agrees=False))
-        elsewhere = scene.case.plan.settings.serve_on
-        owner: Owner | None = None if elsewhere else "saving and loading"
-        return _with(known, loaded, owner)
-    stages = (Stage(name=made, agrees=False),)
-    if any(cause.kind in OF_THE_RUN for cause in known.causes):
-        return _with(known, stages, None)
-    of_device = _agrees_on_the_cpu(scene)
-    return _with(known, stages, "device" if of_device else captured_by(target, known))
+        return replace(known, owner=named)
+    owner: Owner | None = None
+    if isinstance(scene.failure, LoadFailed | RoundTripDiffers):
+        stages = [Stage(name=made, agrees=True), Stage(name="loaded artifact", agrees=False)]
+        if not scene.case.plan.settings.serve_on:
+            owner = "saving and loading"
+    else:
+        stages = [Stage(name=made, agrees=False)]
+        if not any(cause.kind in OF_THE_RUN for cause in known.causes):
+            owner = "device" if _agrees_on_the_cpu(scene) else captured_by(target, known)
+    every = (*known.stages, Stage(name="eager", agrees=True), *stages)
+    return replace(known, stages=every, owner=known.owner or owner)
 
 
 def captured_by(target: str, known: Diagnosis) -> Owner | None:
@@ -55,11 +87,6 @@ def captured_by(target: str, known: Diagnosis) -> Owner | None:
     """
     differs_alone = known.structural is not None and known.structural.kind == "same"
     return "capture" if target == "script" or known.causes or differs_alone else None
-
-
-def _with(known: Diagnosis, stages: tuple[Stage, ...], owner: Owner | None) -> Diagnosis:
-    every = (*known.stages, Stage(name="eager", agrees=True), *stages)
-    return dataclasses.replace(known, stages=every, owner=known.owner or owner)
 
 
 def _agrees_on_the_cpu(scene: Scene) -> bool:
@@ -73,3 +100,147 @@ def _agrees_on_the_cpu(scene: Scene) -> bool:
         return False
     found = observe(artifact, call, seed=case.plan.seed, grad_mode=case.reference.served)
     return not compare(wanted, found, case.judge.tolerance)
+
+
+# -- ONNX ------------------------------------------------------------------------------------------
+
+
+def examine_onnx(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add the stages of an ONNX model that were tried, and the owner if they tell it."""
+    models, call = scene.onnx, scene.call
+    if models is None:
+        left = "stages to ONNX Runtime: the file may run in a clean process only"
+        return replace(known, not_examined=(*known.not_examined, left))
+    if call is None or scene.expected is None:
+        return known
+    stages = sorted(_tried(scene, models, call), key=lambda stage: [*STEPS].index(stage.name))
+    if not stages:
+        return known
+    owner = known.owner
+    if not any(cause.kind in OF_THE_RUN for cause in known.causes):
+        owner = owner or owner_of(stages)
+    cause = _of_an_optimizer(scene, models, call, owner)
+    causes = (*known.causes, cause) if cause is not None else known.causes
+    return replace(known, stages=(*known.stages, *stages), owner=owner, causes=causes)
+
+
+def owner_of(stages: Sequence[Stage]) -> Owner | None:
+    """Return who made the first wrong stage of the last right one; None if it may be several."""
+    suspects: set[Owner] = set()
+    for stage in reversed(stages):
+        if stage.agrees:
+            break
+        if stage.agrees is False:
+            suspects.clear()
+        suspects.add(STEPS[stage.name])
+    return suspects.pop() if len(suspects) == 1 else None
+
+
+def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
+    """Return the stages up to the first that tells the owner; none if the call does not fail.
+
+    Those that cost an export come last.
+    """
+
+    def stage(name: StageName, outcome: Outcome) -> Stage:
+        return Stage(name=name, agrees=scene.is_eagers(outcome))
+
+    shipped = models.shipped
+    stages: list[Stage] = []
+    for name, optimizations in ((SHIPPED, AS_SHIPPED), (OPTIMIZED, PLAIN)):
+        stages.append(stage(name, models.run(shipped, call, optimizations)))
+        if stages[-1].agrees:
+            return stages if name != SHIPPED else []
+    stages.append(_captured(scene, shipped, call))
+    if stages[-1].agrees is False:
+        return stages
+    plain = models.plain
+    if isinstance(plain, str):
+        return [*stages, *(Stage(name=n, agrees=None, why=plain) for n in (TRANSLATED, REFERENCE))]
+    translated = models.run(plain, call, PLAIN)
+    stages.append(stage(TRANSLATED, translated))
+    if stages[-1].agrees:
+        return stages
+    reference = models.run(plain, call, None)
+    if isinstance(reference, Raised) and not isinstance(translated, Raised):
+        # It lacks operators and types that ONNX Runtime has.
+        return [*stages, Stage(name=REFERENCE, agrees=None, why=str(reference))]
+    return [*stages, stage(REFERENCE, reference)]
+
+
+def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
+    """Return the stage of what torch captured before anything became ONNX."""
+    case, seed = scene.case, scene.case.plan.seed
+    captured: Runnable | str
+    if shipped.program is not None:
+        name, captured = CAPTURED, LoadedProgram(shipped.program)
+    else:
+        name = TRACED
+        with plain_attention():
+            captured = case.exported_or_refused(case.call_to_export(), target="trace")
+    if isinstance(captured, str):
+        return Stage(name=name, agrees=None, why=captured)
+    runner = case.runner_of(captured)
+    if not scene.is_eagers(runner.run(call, seed)):
+        return Stage(name=name, agrees=False)
+    # forward may seed torch itself, with this number: another one tells.
+    other, device = runner.run(call, seed + 1), case.plan.device
+    subject = case.reference.pristine.copy().to(device)
+    own = observe(subject.function, call.to(device), seed=seed + 1, grad_mode=subject.grad_mode)
+    agrees = not isinstance(own, Returned) or not scene.differences(call, own, other)
+    return Stage(name=name, agrees=agrees)
+
+
+def _of_an_optimizer(
+    scene: Scene, models: OnnxModels, call: Call, owner: Owner | None
+) -> Cause | None:
+    """Return the optimization that is to blame, if an optimizer is, and what leaves it out."""
+    if owner == "exporter's optimizer" and isinstance(models.plain, OnnxModel):
+        if not scene.is_eagers(models.run(models.plain, call)):
+            return None  # without it, ONNX Runtime's own optimizations are wrong
+        return Cause(
+            kind="exporter's optimizer",
+            text="the exporter's optimizer: without it, eager and artifact agree",
+            remedy="torch.onnx.export(..., optimize=False)",
+        )
+    if owner != "runtime's optimizer":
+        return None
+
+    def is_right(disabled: Sequence[str]) -> bool:
+        optimizations = Optimizations(disabled=tuple(disabled))
+        return scene.is_eagers(models.run(models.shipped, call, optimizations))
+
+    name = guilty(is_right)
+    if name is None:
+        text = "an optimization of ONNX Runtime: without any, eager and artifact agree"
+        return Cause(
+            kind="runtime's optimizer",
+            text=text,
+            remedy="options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL",
+        )
+    return Cause(
+        kind="runtime's optimizer",
+        text=f"ONNX Runtime's {name}: without it, eager and artifact agree",
+        remedy=f'ort.InferenceSession(..., disabled_optimizers=["{name}"])',
+    )
+
+
+def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
+    """Return the optimizer without which alone the model is right; None if there is no such one.
+
+    ``is_right`` tells it with these disabled. In their order, the first is searched with which the
+    model becomes wrong: disabling an earlier one may only keep it from matching.
+    """
+    # Of an optimizer that is a list of rules, each rule.
+    names = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
+    if not is_right(names):
+        return None  # the table lacks it
+    right, wrong = 0, len(names)
+    while wrong - right > 1:
+        enabled = (right + wrong) // 2
+        if is_right(names[enabled:]):
+            right = enabled
+        else:
+            wrong = enabled
+    name = names[wrong - 1]
+    return name if is_right([name]) else None

@@ -18,15 +18,7 @@ from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.exporter_parts import (
-    EXPORTING,
-    Capturable,
-    Exported,
-    OnnxArtifact,
-    OnnxOutputs,
-    Output,
-    exported,
-)
+from pytest_torchexport.targets.capture import EXPORTING, Capturable, Exported, exported
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
@@ -35,6 +27,7 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     unavailable,
 )
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, captures, suspicions
+from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxOutputs, Output
 from pytest_torchexport.torch_private.between_exports import (
     forget_onnx_matches,
     onnx_translations_kept,

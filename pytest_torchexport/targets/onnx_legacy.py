@@ -19,12 +19,10 @@ from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.exporter_parts import (
+from pytest_torchexport.targets.capture import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
-    EagerValue,
     FlatModule,
-    OnnxArtifact,
     constant_arguments,
 )
 from pytest_torchexport.targets.formats.onnx_model import (
@@ -40,6 +38,7 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     unavailable,
 )
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxOutputs
 
 NEEDS = ("onnx", "onnxruntime")
 
@@ -94,7 +93,9 @@ class OnnxLegacy:
             return [leaf for leaf in call.leaves() if isinstance(leaf, kinds)]
 
         names = tuple(f"input_{i}" for i in range(len(inputs(example))))
-        value = _value(module, example)
+        own = example.clone()
+        twin = copy.deepcopy(module) if isinstance(module, torch.nn.Module) else module
+        value = twin(*own.args, **own.kwargs)
         exported, args, baked = _flat(module, example, spec, scripted=scripted)
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, plain_attention():
             path = Path(directory, FILENAME)
@@ -117,7 +118,7 @@ class OnnxLegacy:
             program=module if scripted else files[FILENAME],
             names=names,
             inputs=inputs,
-            outputs=value.outputs(len(model.graph.output)),
+            outputs=OnnxOutputs.of(value, len(model.graph.output)),
             write=partial(_write, files),
             opened=session,
             device=session.device,
@@ -138,14 +139,6 @@ def _write(files: Mapping[str, bytes], directory: Path) -> None:
             path.write_bytes(data)
 
 
-def _value(module: Callable[..., Any], example: Call) -> EagerValue:
-    """Return what a copy of the module returns on a copy of the example."""
-    own = example.clone()
-    owner = module if isinstance(module, torch.nn.Module) else getattr(module, "__self__", None)
-    twin = copy.deepcopy(module) if owner is module else module
-    return EagerValue.of(twin(*own.args, **own.kwargs))
-
-
 def _flat(
     module: Callable[..., Any], example: Call, spec: InputSpec, *, scripted: bool
 ) -> tuple[Any, tuple[Any, ...], tuple[str, ...]]:
@@ -157,7 +150,7 @@ def _flat(
     graph = isinstance(module, torch.fx.GraphModule)
     if plain and not graph and isinstance(module, torch.nn.Module):
         return module, example.args, ()
-    return FlatModule.of(module, example), example.tensors(), constant_arguments(spec, example)
+    return FlatModule(module, example), example.tensors(), constant_arguments(spec, example)
 
 
 def _dynamic_axes(

@@ -10,7 +10,6 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.exporter_parts import artifact_fields
 from pytest_torchexport.targets.formats import torchscript
 from pytest_torchexport.torch_private.between_exports import forget_script_types
 
@@ -42,7 +41,8 @@ class Script:
             twin.__dict__ = owner.__dict__
             module = twin
         extra = options.pop("_extra_files", {})
-        return DirectArtifact(**artifact_fields(torch.jit.script(module, **options), extra))
+        program = torch.jit.script(module, **options)
+        return DirectArtifact(**torchscript.artifact_fields(program, extra))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         return torchscript.load(path, device)

@@ -13,11 +13,10 @@ import torch
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.exporter_parts import (
+from pytest_torchexport.targets.capture import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
     FlatModule,
-    artifact_fields,
     constant_arguments,
 )
 from pytest_torchexport.targets.formats import torchscript
@@ -60,7 +59,7 @@ class Trace:
         flat = names is None or not all(map(_is_traceable, whole))
         baked: tuple[str, ...] = ()
         if flat:
-            module, baked = FlatModule.of(module, example), constant_arguments(spec, example)
+            module, baked = FlatModule(module, example), constant_arguments(spec, example)
         elif isinstance(getattr(module, "__self__", None), torch.nn.Module):
             module = as_module(module)
 
@@ -68,7 +67,7 @@ class Trace:
             return call.tensors() if flat else (*call.args, *(call.kwargs[n] for n in names or ()))
 
         program = torch.jit.trace(module, given(example), **arguments)  # type: ignore[no-untyped-call]
-        return Traced(given=given, baked=baked, **artifact_fields(program, extra))
+        return Traced(given=given, baked=baked, **torchscript.artifact_fields(program, extra))
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         return torchscript.load(path, device)

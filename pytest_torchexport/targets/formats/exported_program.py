@@ -73,6 +73,8 @@ class ExportedProgramFacts(ProgramFacts):
 class LoadedProgram:
     """An ExportedProgram that can be called."""
 
+    native_loops = False
+
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.program = program
         self.module = program.module()

@@ -91,6 +91,19 @@ class TorchScriptFacts(ProgramFacts):
 # -- files -----------------------------------------------------------------------------------------
 
 
+def artifact_fields(program: Any, extra_files: Mapping[str, str | bytes]) -> dict[str, Any]:
+    """Return the fields of a DirectArtifact of a program."""
+    return {
+        "program": program,
+        "module": program if isinstance(program, torch.nn.Module) else None,
+        "run": program,
+        "write": lambda path: save(program, path, extra_files),
+        "filename": FILENAME,
+        "native_loops": has_loops(program),
+        "facts": TorchScriptFacts(program=program),
+    }
+
+
 def load(path: Path, device: str) -> Callable[..., Any]:
     with _without_deprecations():
         return torch.jit.load(path, map_location=device)  # type: ignore[no-any-return,no-untyped-call]

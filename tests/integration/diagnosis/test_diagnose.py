@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import signal
@@ -17,10 +16,10 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis import (
     diagnose,
-    failing_sizes,
     first_difference,
     interventions,
     rules,
+    sizes,
 )
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import log
@@ -67,13 +66,6 @@ def without_end(*_):
         time.sleep(0.01)
 
 
-def blocks(*_):
-    held = ctypes.CDLL(None)
-    lock = ctypes.create_string_buffer(64)
-    for _ in range(2):
-        held.pthread_mutex_lock(lock)
-
-
 def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypatch):
     monkeypatch.setattr(rules, "examine", named("seen"))
 
@@ -93,7 +85,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
 def test_examinations_that_end_the_process_are_said_and_what_the_others_found_stays(
     verdict, monkeypatch
 ):
-    monkeypatch.setattr(failing_sizes, "examine", named("after"))
+    monkeypatch.setattr(sizes, "examine", named("after"))
     monkeypatch.setattr(first_difference, "examine", named("between"))
     monkeypatch.setattr(rules, "examine", lambda *_: os._exit(0))
     found = verdict(lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
@@ -104,17 +96,6 @@ def test_examinations_that_end_the_process_are_said_and_what_the_others_found_st
     )
     assert [cause.text for cause in found.diagnosis.causes][:2] == ["between", "after"]
     assert found.diagnosis.stages
-
-
-@needs_fork
-def test_an_examination_that_native_code_blocks_is_cut(verdict, monkeypatch):
-    monkeypatch.setattr(diagnose, "SHARE", 0.1)
-    monkeypatch.setattr(diagnose, "GRACE", 0.1)
-    monkeypatch.setattr(log, "TIMES_EXPORT", 0.0)
-    monkeypatch.setattr(log, "DIAGNOSIS", 2.0)
-    monkeypatch.setattr(rules, "examine", named("seen"))
-    found = verdict(blocks)
-    assert "interventions on eager: did not return within 0.3 s" in found.diagnosis.not_examined
 
 
 def test_an_examination_that_does_not_end_is_cut_and_said(verdict, monkeypatch):

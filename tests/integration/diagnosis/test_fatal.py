@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from pytest_torchexport import check_export
 from pytest_torchexport.diagnosis import fatal
 from pytest_torchexport.outcomes.fork import FORKS
-from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.results.diagnosis import NOTHING
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="the call is made in a fork")
@@ -75,14 +74,6 @@ def test_a_call_that_returns_has_no_such_operator(scene_of):
     known = fatal.examine(scene, NOTHING)
     assert known.place is None
     assert known.not_examined == ("operator: run step by step, the call returns",)
-
-
-def test_memory_that_is_used_up_before_the_first_operator_has_no_operator(scene_of, monkeypatch):
-    scene = scene_of(lambda x: x * int(x.shape[0]), X)
-    monkeypatch.setattr(fatal, "_limited", lambda *_: raised(MemoryError("std::bad_alloc")))
-    known = fatal.examine(scene, NOTHING)
-    assert (known.place, known.causes) == (None, ())
-    assert known.not_examined == ("operator: run step by step, the call raises MemoryError",)
 
 
 @slow

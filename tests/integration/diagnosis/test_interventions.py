@@ -11,14 +11,6 @@ from pytest_torchexport.outcomes.torch_state import plain_attention
 X = torch.ones(3, 4)
 
 
-class Twice(nn.Module):
-    """The first question changes nothing."""
-
-    def forward(self, x):
-        y = x + x if torch.jit.is_tracing() else x * 2
-        return y + 1 if torch.jit.is_tracing() else y  # this one
-
-
 class Together(nn.Module):
     """Neither answer alone gives what the trace computes."""
 
@@ -43,14 +35,6 @@ def diagnosis_of(module, *args, target="trace", failure="OutputsDiffer", **optio
     return found.diagnosis
 
 
-def test_the_question_is_the_cause_with_its_line():
-    found = diagnosis_of(Twice())
-    (cause,) = found.causes
-    assert (found.owner, cause.kind) == ("model", "export-only branch")
-    assert "torch.jit.is_tracing() is True on trace: " in cause.text
-    assert "this one" in cause.where.text
-
-
 def test_a_question_is_the_cause_of_what_torch_captured_though_the_file_returns_yet_something_else():
     found = diagnosis_of(Shorter(), target="onnx_legacy", failure="StructureDiffers")
     (cause,) = found.causes
@@ -62,27 +46,6 @@ def test_a_question_is_the_cause_of_what_torch_captured_though_the_file_returns_
 def test_questions_that_only_together_are_the_cause_are_all_named():
     (cause,) = diagnosis_of(Together()).causes
     assert len(cause.details) == 2
-
-
-class Silent(nn.Module):
-    """Depends on the mode without a question."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(4))
-
-    def forward(self, x):
-        y = x * self.weight
-        if y.requires_grad:
-            return y * 2
-        return y
-
-
-def test_the_grad_mode_is_named_where_nobody_asks_for_it():
-    found = diagnosis_of(Silent(), target="script")
-    (cause,) = found.causes
-    assert (found.owner, cause.kind, cause.details) == (None, "mode-dependent operator", ())
-    assert "under torch.no_grad() eager returns what the artifact does" in cause.text
 
 
 class Encoder(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import math
 
 import pytest
 import torch
@@ -44,31 +43,14 @@ class Centered(nn.Module):
         return x * x.shape[1] + center.sum()
 
 
-class Padded(nn.Module):
-    """A line reads the number that another one leads to: 4 at the export, as the padding."""
-
-    def forward(self, x):
-        x = nn.functional.pad(x, (0, math.ceil(x.shape[1] / 4) * 4 - x.shape[1]))
-        half = [0.0] * int(x.shape[0] * 1.0)
-        return x + sum(half)
-
-
-@pytest.mark.parametrize(
-    ("module", "lines", "dims"),
-    [
-        (Centered, ("rows = float(", "columns = float("), {"batch": (2, 6), "time": (2, 6)}),
-        (Padded, ("math.ceil(x.shape[1] / 4)",), {"batch": (2, 6), "time": [4, 8]}),
-    ],
-)
-def test_of_several_numbers_those_are_named_that_make_the_difference(module, lines, dims):
+def test_of_several_numbers_those_are_named_that_make_the_difference():
     """A number that is equal to that of the artifact by chance is not."""
-    x = torch.arange(32.0).reshape(4, 8)
-    found = checked(module(), x, shapes={"x": "batch time"}, dims=dims)
+    x, dims = torch.arange(32.0).reshape(4, 8), {"batch": (2, 6), "time": (2, 6)}
+    found = checked(Centered(), x, shapes={"x": "batch time"}, dims=dims)
     (cause,) = found.diagnosis.causes
     assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
     named = [str(found.where), *cause.details]
-    assert len(named) <= len(lines)
-    assert all(any(line in each for line in lines) for each in named)
+    assert all("rows = float(" in each or "columns = float(" in each for each in named)
 
 
 def test_a_number_is_named_in_the_librarys_function_that_makes_it(tmp_path, monkeypatch):
@@ -104,15 +86,3 @@ def test_the_remedy_for_what_tracing_changed_helps():
     assert traced(X)[0, 1] == 2
     traced.load_state_dict(state)
     assert traced(X)[0, 1] == 1
-
-
-def test_nothing_is_named_as_the_cause_if_no_rule_has_its_evidence():
-    """Its counter is in a closure of a C function, where nothing sees it."""
-    numbers = iter(range(100))
-
-    class Counts(nn.Module):
-        def forward(self, x):
-            return x * next(numbers)
-
-    found = check_export(Counts(), (X,), target="trace", checks=["parity"], max_examples=5)
-    assert found.diagnosis.causes == ()

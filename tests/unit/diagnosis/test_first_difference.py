@@ -7,7 +7,6 @@ import random
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pytest_torchexport.diagnosis import first_difference
@@ -59,11 +58,6 @@ CASES = {
         lambda x: (x * 3).relu().sum(),
         ("constant", "aten.mul", "2", "3"),
     ),
-    "a word": (
-        F.gelu,
-        lambda x: F.gelu(x, approximate="tanh"),
-        ("constant", "aten.gelu", "none", "tanh"),
-    ),
     "a number that is a stored tensor": (
         lambda x: x * 2,
         lambda x: x * DOUBLE,
@@ -78,11 +72,6 @@ CASES = {
         lambda x: blocks(x, drop=-1),
         lambda x: blocks(x, drop=2),
         ("missing", "aten.sin"),
-    ),
-    "an operator is extra": (
-        lambda x: x @ x.t(),
-        lambda x: (x.half() @ x.half().t()).float(),
-        ("extra", "aten._to_copy"),
     ),
     "other operators": (
         lambda x: x.log1p().sin(),
@@ -104,11 +93,6 @@ CASES = {
         lambda x: torch.rand(4) + x,
         lambda x: (torch.rand(1), torch.rand(4) + x)[1],
         ("same", "aten.rand"),
-    ),
-    "a rewriting that gives the same numbers": (
-        lambda x: (x * 2).sin() * 3,
-        lambda x: (x + x).sin() * 4,
-        ("constant", "aten.mul", "3", "4"),
     ),
     "a rewriting that only rounds": (
         lambda x: (x / 3).sin() + 0.5,
@@ -201,7 +185,7 @@ def test_what_comes_after_the_end_of_a_cut_side_is_no_difference():
     assert aligned("zcd", "c", right_is_cut=True) == [(1, 0)]
 
 
-def test_of_two_programs_that_differ_too_much_both_ends_are_paired(monkeypatch):
+def test_of_two_programs_that_differ_too_much_the_beginning_is_paired(monkeypatch):
     monkeypatch.setattr(first_difference, "MOST", 2)
-    assert aligned("ab123cd", "ab4567cd") == [(0, 0), (1, 1), (5, 6), (6, 7)]
+    assert aligned("ab123cd", "ab4567cd") == [(0, 0), (1, 1)]
     assert aligned("ab123cd", "ab4567", right_is_cut=True) == [(0, 0), (1, 1)]

@@ -1,4 +1,4 @@
-"""targets/exporter_parts.py: a pass says if the dims had to be written in another way than the usual one."""
+"""targets/capture.py: a pass says if the dims had to be written in another way than the usual one."""
 
 from __future__ import annotations
 

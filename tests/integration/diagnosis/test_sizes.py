@@ -1,4 +1,4 @@
-"""diagnosis/narrowed_dims.py: what decides by the sizes that an artifact lost, and what to declare."""
+"""diagnosis/sizes.py: the sizes at which a real artifact fails, and what to declare."""
 
 from __future__ import annotations
 
@@ -6,6 +6,42 @@ import pytest
 import torch
 
 from pytest_torchexport import check_export
+from pytest_torchexport.results.text import failure_text
+
+TABLE = torch.linspace(-1, 1, 48).view(12, 4)
+
+
+def sizes_of(function, *args, **options):
+    found = check_export(
+        function, args, target="trace", checks=["parity"], max_examples=5, **options
+    )
+    assert found.status == "failed", found
+    assert found.diagnosis.not_examined == ()
+    return found, [str(item) for item in found.diagnosis.sizes]
+
+
+def test_a_size_that_equal_values_hide_is_not_ok():
+    def forward(ids):
+        return TABLE[ids][:, torch.arange(int(ids.shape[1]))].mean(1)
+
+    ids = torch.arange(12).view(2, 6)
+    _, lines = sizes_of(forward, ids, shapes={"ids": "batch n"})
+    assert lines == ["n: ok only at 6, the example's (run at 1 to 8, 10 to 12)"]
+
+
+def test_two_dims_that_have_to_be_equal_are_one_line():
+    def forward(x):
+        return x + 1 if x.shape[1] == x.shape[2] else x - 1
+
+    found, lines = sizes_of(forward, torch.ones(2, 3, 3), shapes={"x": "batch h w"})
+    assert [line.partition(" (")[0] for line in lines] == [
+        "h: ok only where equal to w",
+        "w: ok only where equal to h",
+    ]
+    assert failure_text(found).count("ok only where") == 1
+
+
+# -- narrowed dims ---------------------------------------------------------------------------------
 
 CODES = torch.linspace(-1, 1, 80).reshape(20, 4)
 
@@ -57,26 +93,3 @@ def test_tied_dims_get_no_range():
     _, cause = narrowed(forward, shapes={"x": "a b"})
     assert cause.kind == "frozen branch"
     assert "dims=" not in cause.remedy
-
-
-@pytest.mark.parametrize(
-    ("checks", "kind"),
-    [(["dims"], "guard"), (["dims", "control_flow"], "frozen branch")],
-)
-def test_without_the_search_for_branches_the_line_of_the_program_is_named(checks, kind):
-    def forward(x):
-        return x * 2 if x.shape[0] >= 12 else x
-
-    found, cause = narrowed(forward, dims={"batch": range(1, 21)}, checks=checks)
-    assert (found.diagnosis.owner, cause.kind) == ("model", kind)
-    assert cause.where.text.startswith("return x * 2 if x.shape[0] >= 12")
-
-
-@pytest.mark.parametrize("target", ["export", "onnx"])
-def test_the_line_that_makes_a_number_of_a_size_is_named_also_if_the_file_has_none(target):
-    def forward(x):
-        return x.new_zeros(int(x.shape[0] * 1.5), 4) + x[:1]
-
-    found, cause = narrowed(forward, target=target)
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
-    assert "int(x.shape[0] * 1.5)" in found.where.text

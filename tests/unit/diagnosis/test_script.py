@@ -1,14 +1,14 @@
-"""diagnosis/rerun.py: the file of a call is read without the user's classes."""
+"""diagnosis/script.py: the file of a call is read without the user's classes; no text becomes a part of the program."""
 
 from __future__ import annotations
 
+import ast
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from pytest_torchexport.diagnosis.rerun import Rerun, Unreadable
-from pytest_torchexport.diagnosis.script_text import CALL, HEAD
+from pytest_torchexport.diagnosis.script import CALL, HEAD, Rerun, Unreadable, commented
 from pytest_torchexport.inputs.spec import Call
 
 
@@ -51,7 +51,6 @@ def test_a_call_is_read_as_it_was(tmp_path):
     "tensor",
     [
         torch.tensor([]),
-        torch.tensor(3),
         torch.tensor([1 + 2j]).conj(),
         torch.arange(12.0).reshape(3, 4)[1:, ::2],
     ],
@@ -70,3 +69,12 @@ def test_a_call_that_json_cannot_hold_is_not_kept(tmp_path, value, what):
     with pytest.raises(Unreadable, match=what):
         saved(tmp_path, value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "end", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\x00"], ids=ascii
+)
+def test_a_text_in_a_comment_cannot_leave_it(end):
+    assert ast.parse(commented(f"m.a{end}1 / 0{end}")).body == []
+    (only,) = ast.parse(f"{commented(f'a{end}b')}x = 1\n").body
+    assert isinstance(only, ast.Assign)

@@ -1,4 +1,4 @@
-"""diagnosis/onnx_stages.py: the step that makes an ONNX model wrong is named, with operator, line and switch."""
+"""diagnosis/stages.py: the step that makes an ONNX model wrong is named, with operator, line and switch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,6 @@ class Divides(nn.Module):
     def forward(self, x):
         y = x.abs()
         return x / (y + 1e-8)
-
-
-class Averages(nn.Module):
-    """The exporter translates the mean without a reduction."""
-
-    def forward(self, x, index, values):
-        y = x * 2
-        return y.scatter_reduce(0, index, values, "mean") + 1
 
 
 class PadsAndPools(nn.Module):
@@ -72,16 +64,6 @@ def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_hel
     assert passed.status == "passed", passed
 
 
-def test_an_operator_that_is_translated_wrongly_is_named_with_its_line(diagnosed):
-    index, values = torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 3.0, 5.0, 9.0])
-    found = diagnosed(Averages(), torch.zeros(4), index, values)
-    assert found.owner == "translation"
-    assert agreement(found) == [True, False, False, False, False]
-    assert found.place.operator == "aten.scatter_reduce"
-    assert found.place.where.text == 'return y.scatter_reduce(0, index, values, "mean") + 1'
-    assert found.causes == ()
-
-
 def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
     found = diagnosed(PadsAndPools(), NEGATIVE)
     assert found.owner == "runtime's optimizer"
@@ -93,9 +75,9 @@ def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
 
 
 def test_an_isolated_item_runs_no_file_in_this_process(diagnosed, monkeypatch):
-    from pytest_torchexport.diagnosis import onnx_models
+    from pytest_torchexport.diagnosis import scene
 
-    monkeypatch.setattr(onnx_models, "TensorFile", None)
+    monkeypatch.setattr(scene, "TensorFile", None)
     found = diagnosed(PadsAndPools(), NEGATIVE, isolate=True)
     assert found.owner is None
     assert found.not_examined == (

@@ -1,0 +1,163 @@
+"""The artifact of both exporters to ONNX, and the way from a graph's outputs to eager's value."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts
+from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxArtifact:
+    """An ONNX model with its session.
+
+    ``names`` are those of the graph's inputs, ``inputs`` returns their values of a call. ``write``
+    saves the model in a directory. ``opened`` is the session that the export opened; None if its
+    weights are large, so that they are in memory only once the artifact is called here.
+    ``unoptimized`` are the options with which the exporter leaves its optimizer out.
+    """
+
+    program: Any
+    names: tuple[str, ...]
+    inputs: Callable[[Call], Iterable[Any]]
+    outputs: OnnxOutputs
+    write: Callable[[Path], None]
+    opened: TensorFile | None
+    device: str
+    native_loops: bool
+    facts: OnnxModelFacts
+    unoptimized: Mapping[str, Any]
+    baked: tuple[str, ...] = ()
+    module: Any = None
+    dynamic_shapes: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
+
+    def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
+        """Run it, and show the values that it decides on."""
+        return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    @cached_property
+    def session(self) -> TensorFile:
+        if self.opened is not None:
+            return self.opened
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            return TensorFile(self.save(Path(directory)), self.device)
+
+    @cached_property
+    def _open(self) -> OpenFile:
+        return OpenFile(self.save, self.device)
+
+    def served(self, call: Call) -> Callable[[], Any]:
+        return self.session.prepared(self.pack_inputs(call).kwargs)
+
+    def save(self, directory: Path) -> Path:
+        """Write ``model.onnx`` and, if its weights are apart, the files that hold them."""
+        self.write(directory)
+        return directory / FILENAME
+
+    def pack_inputs(self, call: Call) -> Call:
+        """Return the values by input name. Other arguments are constants, and vanish."""
+        return packed(self.names, self.inputs(call))
+
+    def unpack_outputs(self, value: Any) -> Any:
+        """Return eager's pytree of what the graph returned and of the constants it leaves out."""
+        return self.outputs.unpack([tensor.to(self.device) for tensor in value])
+
+    def pack_outputs(self, value: Any) -> dict[str, torch.Tensor] | None:
+        """Return by path what the graph would return for a value of eager's; None if it cannot."""
+        return self.outputs.pack(value)
+
+
+def packed(names: Iterable[str], values: Iterable[Any]) -> Call:
+    """Return the call of an ONNX file: a value for each input name, complex ones as pairs."""
+    return Call((), named(dict(zip(names, values, strict=True))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A leaf of eager's value that the graph returns.
+
+    ``is_number`` if eager has a Python number, which is a tensor in the graph; ``is_complex`` if
+    eager has a complex tensor, which is pairs of reals in the graph.
+    """
+
+    is_number: bool = False
+    is_complex: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxOutputs:
+    """The way from a graph's flat list to eager's pytree.
+
+    Each of ``leaves`` is an Output, or a constant that the graph leaves out; ``rebuild`` returns
+    the pytree with given leaves.
+    """
+
+    leaves: tuple[Any, ...]
+    rebuild: Callable[[Sequence[Any]], Any]
+
+    @classmethod
+    def of(cls, value: Any, count: int) -> OnnxOutputs:
+        """Return which leaves of eager's value a graph with ``count`` outputs returns.
+
+        The graph returns the tensors, or the tensors and the integers, because a size among the
+        outputs is a tensor in the graph; the other leaves are constants. If neither are ``count``,
+        the graph has another structure than eager, and its outputs are returned as they are.
+        """
+        leaves, structure = flatten(value)
+        for types in ((torch.Tensor,), (torch.Tensor, int)):
+            if sum(isinstance(leaf, types) for _, leaf in leaves) == count:
+                outputs = (
+                    Output(is_complex=leaf.is_complex())
+                    if isinstance(leaf, torch.Tensor)
+                    else Output(is_number=True)
+                    if isinstance(leaf, types)
+                    else leaf
+                    for _, leaf in leaves
+                )
+                return cls(leaves=tuple(outputs), rebuild=structure.unflatten)
+        return cls(
+            leaves=(Output(),) * count,
+            rebuild=lambda leaves: leaves[0] if len(leaves) == 1 else tuple(leaves),
+        )
+
+    def unpack(self, tensors: Sequence[torch.Tensor]) -> Any:
+        waiting = iter(tensors)
+        leaves: list[Any] = []
+        for leaf in self.leaves:
+            value = next(waiting) if isinstance(leaf, Output) else leaf
+            if isinstance(leaf, Output) and leaf.is_number:
+                value = value.item()
+            elif isinstance(leaf, Output) and leaf.is_complex and value.is_floating_point():
+                pairs = value.shape[-1:] == (2,)
+                value = torch.view_as_complex(value.contiguous()) if pairs else value
+            leaves.append(value)
+        return self.rebuild(leaves)
+
+    def pack(self, value: Any) -> dict[str, torch.Tensor] | None:
+        """Return by path what the graph would return for a value of eager's, in the graph's order.
+
+        None if the value has another structure.
+        """
+        leaves = flatten(value, "output")[0]
+        if len(leaves) != len(self.leaves):
+            return None
+        return named(
+            {
+                path: torch.as_tensor(leaf)
+                for (path, leaf), output in zip(leaves, self.leaves, strict=True)
+                if isinstance(output, Output)
+            }
+        )
