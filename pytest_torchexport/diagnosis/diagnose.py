@@ -163,28 +163,19 @@ def _examined_each(
         seconds = max(left(), row.least)
         try:
             if not seconds:
-                known = _without(row, "no time left", known)
-            else:
-                with interrupted_after(seconds):
-                    known = _examined(row, scene, known)
+                raise TimeLimitExceeded("no time left")
+            with interrupted_after(seconds), scene.case.log.during(Activity.PLUGIN):
+                known = row.examine()(scene, known)
         except TimeLimitExceeded as error:
             known = _without(row, error, known)
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            at = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+            raised = f"{type(error).__name__}: {text_of(error)} ({at}); please report it"
+            known = _without(row, raised, known)
         yield known
-
-
-def _examined(row: Examination, scene: Scene, known: Diagnosis) -> Diagnosis:
-    try:
-        with scene.case.log.during(Activity.PLUGIN):
-            return row.examine()(scene, known)
-    except TimeLimitExceeded:
-        raise
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        at = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
-        raised = f"{type(error).__name__}: {text_of(error)} ({at}); please report it"
-        return _without(row, raised, known)
 
 
 def _without(row: Examination, why: object, known: Diagnosis) -> Diagnosis:

@@ -22,6 +22,7 @@ import torch
 from torch import fx
 
 from pytest_torchexport import targets
+from pytest_torchexport.checks.state import LENGTH
 from pytest_torchexport.diagnosis.interventions import SAME, smallest
 from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of
@@ -44,12 +45,9 @@ WAIT = 2.5
 # A run that is in its 500th operator, and not in one of them for long, goes round a loop.
 MANY_STEPS = 500
 LONG = WAIT / 2
-# The call may be fatal only after others, in a row with them.
-ROW = 3
 COMPILED = "compile the function that has the condition before it by @torch.jit.script"
-# Of the last step: its number, whether it still runs, when it began, and its name.
-MOST_BYTES = 200
-_LAYOUT = struct.Struct(f"<Q?d{MOST_BYTES}s")
+# Of the last step: its number, when it began, and its name, empty if it has ended.
+_LAYOUT = struct.Struct("<Qd200s")
 
 
 class LastStep:
@@ -64,17 +62,15 @@ class LastStep:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Write down a step that runs in the block."""
-        number, *_ = self.read()
-        began = time.monotonic()
-        _LAYOUT.pack_into(self._memory, 0, number + 1, True, began, name.encode()[:MOST_BYTES])
+        (number, *_), began = self.read(), time.monotonic()
+        _LAYOUT.pack_into(self._memory, 0, number + 1, began, name.encode())
         yield
-        _LAYOUT.pack_into(self._memory, 0, number + 1, False, began, b"")
+        _LAYOUT.pack_into(self._memory, 0, number + 1, began, b"")
 
     def read(self) -> tuple[int, str, float]:
         """Return its number, counted from 1, its name while it runs, and the seconds it took."""
-        number, runs, began, name = _LAYOUT.unpack_from(self._memory)
-        text = bytes(name).rstrip(b"\0").decode(errors="replace") if runs else ""
-        return number, text, time.monotonic() - began
+        number, began, name = _LAYOUT.unpack_from(self._memory)
+        return number, name.rstrip(b"\0").decode(errors="replace"), time.monotonic() - began
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -116,16 +112,15 @@ def _left_out(known: Diagnosis, why: str) -> Diagnosis:
 
 def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
     """Return the operator that ends the call and how, or why it is not known."""
-    target = scene.case.plan.target
-    if CAPTURED.get(target) != target:
-        return f"the operators of {target} are not known"
-    last = LastStep()
+    function, last = _artifact(scene), LastStep()
+    if function is None:
+        return f"the operators of {scene.case.plan.target} are not known"
 
     def step(operator: Any, args: Any, kwargs: Any) -> Any:
         with last.step(name_of_packet(operator)):
             return operator(*args, **kwargs)
 
-    run = partial(_in_a_row, scene, _artifact(scene), call, step)
+    run = partial(_in_a_row, scene, function, call, step)
     end = in_fork(partial(_limited, scene, run), WAIT)
     number, name, seconds = last.read()
     hung, text = isinstance(scene.failure, ArtifactHung), ""
@@ -219,7 +214,7 @@ def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised
         with dispatched(handle):
             return function(*args, **kwargs)
 
-    for _ in range(ROW):
+    for _ in range(LENGTH):  # it may be fatal only after others
         end = observe(run, call, seed=seed, grad_mode=mode)
         if isinstance(end, Raised):
             return end
@@ -227,10 +222,12 @@ def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised
 
 
 def _artifact(scene: Scene) -> Any:
-    artifact = scene.case.artifact
-    if isinstance(artifact.program, torch.export.ExportedProgram):
-        return _Nodes(artifact.program.module(check_guards=False))
-    return artifact
+    """Return what torch can run operator by operator: of an ONNX file, what it was made from."""
+    artifact, target = scene.case.artifact, scene.case.plan.target
+    program = getattr(artifact.program, "exported_program", artifact.program)
+    if isinstance(program, torch.export.ExportedProgram):
+        return _Nodes(program.module(check_guards=False))
+    return artifact if CAPTURED.get(target) == target else None
 
 
 class _Nodes(fx.Interpreter):

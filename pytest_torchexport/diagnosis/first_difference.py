@@ -223,8 +223,14 @@ class _Search:
             eager, artifact = texts
             real = all(isinstance(n, (bool, int, float)) for n in (one, other))
             numbers = (float(one), float(other)) if real else ()
-            told: dict[str, Any] = {"argument": name, "eager": eager, "artifact": artifact, "numbers": numbers}
-            return _at(step, kind="constant", **told)
+            return _at(
+                step,
+                kind="constant",
+                argument=name,
+                eager=eager,
+                artifact=artifact,
+                numbers=numbers,
+            )
         return None
 
     def _stored(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:

@@ -20,6 +20,7 @@ from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, querie
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Tensors
+from pytest_torchexport.outcomes.texts import SHOWN, few
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
 
@@ -30,8 +31,6 @@ SAME = (
 # In eval mode and without gradients, their forward runs a fused kernel if the arguments allow it.
 WITH_FAST_PATH = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 WITHOUT_FAST_PATH = "torch.backends.mha.set_fastpath_enabled(False)"
-# How many modules or places a report names.
-SHOWN = 4
 
 Part = TypeVar("Part")
 # The cause, and whose code is to change if the cause alone tells it.
@@ -90,25 +89,19 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
     for taken in range(max(map(len, aliases), default=0)):
         enough = smallest(aliases, lambda groups: does(groups, taken))  # noqa: B023 - called here
         if enough:
-            first, *others = paths = _paths(beside, enough[0])
+            spec = beside.scene.case.spec
+            first, *others = (spec.leaves[number].path for number in enough[0])
             made = ", ".join(f"{other!r}: {first}" for other in others)
+            given = f"{', '.join([first, *others[:-1]])} and {others[-1]}"
             cause = Cause(
                 kind="one tensor twice",
-                text=f"the example gives one tensor as {_listed(paths)}, and the export takes them "
-                "for one: given one tensor, eager returns what the artifact does",
+                text=f"the example gives one tensor as {given}, and the export takes them for one: "
+                "given one tensor, eager returns what the artifact does",
                 remedy="call it with different tensors in the test; if they always are one, say "
                 f"so: map=lambda {first}: {{{made}}}",
             )
             return cause, "capture"
     return None
-
-
-def _paths(beside: Beside, group: Sequence[int]) -> list[str]:
-    return [beside.scene.case.spec.leaves[number].path for number in group]
-
-
-def _listed(paths: Sequence[str]) -> str:
-    return f"{', '.join(paths[:-1])} and {paths[-1]}"
 
 
 # -- how it runs -----------------------------------------------------------------------------------
@@ -126,7 +119,7 @@ def _without_fast_path(beside: Beside) -> Explained | None:
         return None
     cause = Cause(
         kind="attention fast path",
-        text=f"the fast path of {', '.join([*names.values()][:SHOWN])}: with {WITHOUT_FAST_PATH}, "
+        text=f"the fast path of {few([*names.values()])}: with {WITHOUT_FAST_PATH}, "
         f"eager returns what {beside.words}",
         remedy=WITHOUT_FAST_PATH,
     )

@@ -6,16 +6,13 @@ those of a row of ``upstream/known_defects.toml``. That is no proof: the report 
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from dataclasses import replace
 
 from pytest_torchexport.diagnosis.scene import Scene
-from pytest_torchexport.outcomes.observe import observe
-from pytest_torchexport.outcomes.operators import dispatched, name_of
+from pytest_torchexport.outcomes.tape import How, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
 from pytest_torchexport.targets.upstream.rows import Evidence, rows
-from pytest_torchexport.torch_private.dispatcher import is_operator
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -43,25 +40,15 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         return known
     defect = Known(issue=row.issue, text=row.cause, fixed_in=row.fixed_in, remedy=row.remedy)
     owner = known.owner or row.owner
-    return dataclasses.replace(known, owner=owner, known=(*known.known, defect))
+    return replace(known, owner=owner, known=(*known.known, defect))
 
 
 def _operators(scene: Scene) -> frozenset[str]:
     """Return the names of the operators that eager runs on the failing call."""
-    call, names = scene.call, set[str]()
-    if call is None:
+    if scene.call is None:
         return frozenset()
     plan = scene.case.plan
     subject = scene.case.reference.pristine.copy().to(plan.device)
-
-    def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if is_operator(func):
-            names.add(name_of(func))
-        return func(*args, **kwargs)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with dispatched(handle):
-            return subject.function(*args, **kwargs)
-
-    observe(run, call.to(plan.device), seed=plan.seed, grad_mode=subject.grad_mode)
-    return frozenset(names)
+    given, how = scene.call.to(plan.device), How(keep=lambda _: None)
+    tape = record(subject.function, given, seed=plan.seed, grad_mode=subject.grad_mode, how=how)
+    return frozenset(step.name for step in tape.steps)

@@ -293,15 +293,6 @@ class Construct:
     first: int = 0
     last: int = 0
 
-    def rank(self, *, truth: bool) -> int:
-        """Return how well it fits what torch needed, a truth value or a number: 0 is best."""
-        if self.kind in BRANCHES:
-            return 1
-        if self.kind == "number":
-            return 2
-        # range(int(n)) takes a number; a loop over a name takes none.
-        return 0 if not truth and "(" in self.text else 3
-
 
 def construct_at(
     where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(BY_VALUES)
@@ -317,7 +308,15 @@ def construct_at(
     ]
     if not here:
         return Construct("", plain)
-    best = min(here, key=lambda each: (each.rank(truth=truth), each.last - each.first))
+
+    def misfit(each: Construct) -> tuple[int, int]:
+        """Return how badly it fits what torch needed, and on how many more lines it is."""
+        if each.kind in (*BRANCHES, "number"):
+            return 1 + (each.kind == "number"), each.last - each.first
+        # range(int(n)) takes a number; a loop over a name takes none.
+        return 0 if not truth and "(" in each.text else 3, each.last - each.first
+
+    best = min(here, key=misfit)
     # torch does not say which of several conditions on one line it means.
     same = {each.text for each in here if (each.kind, each.first) == (best.kind, best.first)}
     unsure = len(same) > 1 and best.kind != "number"

@@ -5,7 +5,6 @@ A line is shown, never run. If it cannot be spelled otherwise, none is shown.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Collection
 
@@ -87,67 +86,22 @@ def of_a_condition(
 
 # -- lines that make a number of a size ------------------------------------------------------------
 
+_SIZE = r"([\w.]+\.(?:shape\[-?\w+\]|size\(-?\w+\)))"
+# Not where Python looks something up by the number: layers[len(x)], table.get(int(x.shape[0])).
+_OF_A_SIZE = re.compile(
+    rf"(?<![\w)\]]\[)(?<!\.get\()\b(?:(?:int|float)\({_SIZE}\)|math\.sqrt\({_SIZE}\)|len\(([\w.]+)\))"
+)
+
 
 def without_a_number(where: SourceLine) -> str:
     """Return what to do about a line that makes a number of a size."""
-    node, sizes = _statement(where.text), _WithSizes()
-    if node is not None and not isinstance(node, ast.FunctionDef):
-        own = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
-        line = ast.unparse(sizes.visit(node)).splitlines()[0]
-        if sizes.changed and not any(_is_lookup(own[call]) for call in sizes.changed):
-            return f"leave the size as it is: {line}"
+
+    def size(match: re.Match[str]) -> str:
+        plain, root, whole = match.groups()
+        return plain or (f"{root} ** 0.5" if root else f"{whole}.shape[0]")
+
+    line = where.text.partition("  # ")[0]
+    as_it_is = _OF_A_SIZE.sub(size, line)
+    if as_it_is != line:
+        return f"leave the size as it is: {as_it_is}"
     return "compute with x.shape[i] as it is, without int(), float(), len() or math"
-
-
-def _is_lookup(node: ast.AST) -> bool:
-    """Return True for ``table[key]`` and ``table.get(key)``, which make a number of any key."""
-    called = node.func if isinstance(node, ast.Call) else None
-    return isinstance(node, ast.Subscript) or getattr(called, "attr", "") == "get"
-
-
-def _statement(text: str) -> ast.stmt | None:
-    code, _, _ = text.partition("  # ")
-    try:
-        (node,) = ast.parse(f"{code} pass" if code.endswith(":") else code).body
-    except (SyntaxError, ValueError):
-        return None
-    # An argument on a line of its own.
-    part = isinstance(node, ast.Expr) and isinstance(node.value, ast.Tuple)
-    return None if part else node
-
-
-class _WithSizes(ast.NodeTransformer):
-    """Puts sizes where numbers are made of them. ``changed`` are those places."""
-
-    def __init__(self) -> None:
-        self.changed: list[ast.Call] = []
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        size = _size_of(node)
-        if size is None:
-            return node
-        self.changed.append(node)
-        return size
-
-
-def _size_of(call: ast.Call) -> ast.expr | None:
-    """Return the size itself for ``int(size)``, ``len(x)`` and ``math.sqrt(size)``."""
-    if len(call.args) != 1 or call.keywords:
-        return None
-    name, (inner,) = ast.unparse(call.func), call.args
-    if name == "len" and isinstance(inner, (ast.Name, ast.Attribute)):
-        return ast.parse(f"{ast.unparse(inner)}.shape[0]", mode="eval").body
-    if not _is_size(inner):
-        return None
-    if name in ("int", "float"):
-        return inner
-    if name == "math.sqrt":
-        return ast.parse(f"{ast.unparse(inner)} ** 0.5", mode="eval").body
-    return None
-
-
-def _is_size(node: ast.expr) -> bool:
-    inner = node.value if isinstance(node, ast.Subscript) else node
-    inner = inner.func if isinstance(inner, ast.Call) else inner
-    return isinstance(inner, ast.Attribute) and inner.attr in ("shape", "size")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -36,7 +36,7 @@ from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
-from pytest_torchexport.outcomes.texts import few
+from pytest_torchexport.outcomes.texts import SHOWN, few
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Structural
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
@@ -51,9 +51,7 @@ from pytest_torchexport.results.verdict import Difference
 CARRIED = "return what changes as an output, and take it as an input in the next call"
 A_SIZE = "size that Python makes a number of"
 EACH_VALUE = "pass {} as a tensor, or export once for each value"
-# Traces are made for so many lines, and none for a part of them after so many seconds: the rules
-# that follow have the rest.
-MOST_LINES = 12
+# No trace is made for a part of the lines after so many seconds: other examinations have the rest.
 SECONDS = 2.5
 _GUARD = re.compile(r"Guard failed: (\w+) == (\S+)")
 _NUMBER = re.compile(r"True|False|nan|[-+]?(inf|\d+\.?\d*(e[-+]?\d+)?)")
@@ -101,6 +99,9 @@ class Changes:
     replaced: frozenset[str]
     registered: frozenset[str]
 
+    def first_line(self, refs: Iterable[StateRef]) -> SourceLine | None:
+        return next(filter(None, map(self.changed.get, refs)), None)
+
 
 class Facts:
     """The facts about a failure: those that cost a run are looked up when a rule first asks.
@@ -136,12 +137,16 @@ class Facts:
         return self.changed_by(self.scene.call or self.case.spec.example)
 
     def changed_by(self, call: Call) -> Changes:
-        subject, seed = self.case.reference.pristine.copy(), self.case.plan.seed
-        before, held = fingerprint(subject.root, values=True), _buffers(subject.module)
+        reference, seed = self.case.reference, self.case.plan.seed
+        subject = reference.pristine.copy()
+
+        def buffers() -> dict[str, torch.Tensor]:
+            return dict(subject.module.named_buffers()) if subject.module is not None else {}
+
+        before, held = fingerprint(subject.root, values=True), buffers()
         observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
-        after, now = fingerprint(subject.root, values=True), _buffers(subject.module)
+        after, now = fingerprint(subject.root, values=True), buffers()
         refs = [change.ref for change in changed(before, after)]
-        reference = self.case.reference
         lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
         return Changes(
             changed={ref: lines.get(ref) or reference.written_at.get(ref) for ref in refs},
@@ -165,10 +170,6 @@ class Facts:
         if first.eager == first.artifact:
             return f"{what} is another constant in {self.artifact} than in eager: "
         return f"{what} is {first.artifact} in {self.artifact}, {first.eager} in eager: "
-
-
-def _buffers(module: torch.nn.Module | None) -> dict[str, torch.Tensor]:
-    return dict(module.named_buffers()) if module is not None else {}
 
 
 # -- how it is run ---------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def stateless(facts: Facts) -> Cause | None:
         text=f"forward changes {few(written or refs)}: an ONNX file writes to no input and "
         "keeps nothing from one run to the next",
         remedy=CARRIED,
-        where=None if written else _first_line(facts.changes, refs),
+        where=None if written else facts.changes.first_line(refs),
     )
 
 
@@ -275,7 +276,6 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
     moved = [*dict.fromkeys(item.path for item in differences)]
     if not moved:
         return None
-    changed = facts.changes.changed
     return Cause(
         kind="changed by the export",
         text=f"torch.jit.trace runs forward, which changes {few(moved)}: the trace starts with the "
@@ -285,7 +285,7 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
         if {*moved} <= caches_of(module)
         else "start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
         "traced.load_state_dict(state) after the export",
-        where=next((changed[ref] for ref in changed if str(ref) in moved), None),
+        where=facts.changes.first_line(ref for ref in facts.changes.changed if str(ref) in moved),
     )
 
 
@@ -309,7 +309,7 @@ def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
         text=f"torch.onnx.export(dynamo=False) runs forward, which changes {few(refs)}: eager that "
         "has run once before returns what the file does",
         remedy=CARRIED,
-        where=_first_line(changes, refs),
+        where=changes.first_line(refs),
     )
 
 
@@ -340,12 +340,8 @@ def dropped_mutation(facts: Facts) -> Cause | None:
         else f"forward changes {few(refs)}, and {facts.artifact} keeps what it was at the export",
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
-        where=_first_line(changes, refs),
+        where=changes.first_line(refs),
     )
-
-
-def _first_line(changes: Changes, refs: Sequence[StateRef]) -> SourceLine | None:
-    return next(filter(None, (changes.changed[ref] for ref in refs)), None)
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -446,7 +442,7 @@ def frozen_numbers(facts: Facts) -> Cause | None:
 
     def row(lines: Sequence[SourceLine]) -> Row:
         is_part = len(lines) < min(len(numbers) or len(other), len(other))
-        if len(lines) > MOST_LINES or (is_part and time.monotonic() > end):
+        if is_part and time.monotonic() > end:
             return [NOT_RUN]
         return [(outcome_with(case, beside.call, {line: own[line] for line in lines}), {})]
 
@@ -463,7 +459,7 @@ def frozen_numbers(facts: Facts) -> Cause | None:
 def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool) -> Cause:
     """Return that the numbers of these lines are constants; ``decides``: all are truth values."""
     where, *others = lines
-    also = tuple(f"also: {line}" for line in others)
+    also = tuple(f"also: {line}" for line in others[:SHOWN])
     # What eager itself reads is another value; a size is no tensor to it.
     calls = facts.case.call_to_export(), call
     of_value = not same(*(read_by_eager(facts.case, each).get(where, []) for each in calls))

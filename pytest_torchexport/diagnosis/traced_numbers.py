@@ -7,12 +7,10 @@ their place, forward does what it would do if it had read these.
 
 from __future__ import annotations
 
-import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -23,7 +21,9 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, observe
-from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
+from pytest_torchexport.outcomes.tape import UsersLines
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.targets.capture import FlatModule
 
 # The methods by which Python makes numbers of a tensor. torch's own functions read a tensor that
 # they are given for an integer in C++: a trace follows that.
@@ -98,21 +98,17 @@ def _traced(case: Case, call: Call, read: Replace) -> Outcome:
         parameter.requires_grad_(False)  # no trace of a function may hold one that does
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure = Call(args, kwargs).flatten()
-        values: list[Any] = []
+        own = Call(args, kwargs)
+        flat, values = FlatModule(subject.function, own), list[Any]()
 
         def forward(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            left = iter(tensors)
-            given = [next(left) if isinstance(leaf, torch.Tensor) else leaf for _, leaf in leaves]
-            args, kwargs = structure.unflatten(given)
-            values.append(subject.function(*args, **kwargs))
+            values.append(flat(*tensors))
             return tensors
 
-        tensors = Call(args, kwargs).tensors()
         with _handled(read), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trace: Any = torch.jit.trace
-            trace(forward, tensors, check_trace=False, strict=False)
+            trace(forward, own.tensors(), check_trace=False, strict=False)
         return values[0]
 
     return observe(run, call.to(case.plan.device), seed=case.plan.seed)
@@ -121,7 +117,7 @@ def _traced(case: Case, call: Call, read: Replace) -> Outcome:
 @contextmanager
 def _handled(read: Replace) -> Iterator[None]:
     """Replace in the block what Python reads from tensors on lines of forward."""
-    inside = False
+    inside, lines = False, UsersLines()
 
     def reader(original: Callable[..., Any]) -> Callable[..., Any]:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
@@ -133,7 +129,7 @@ def _handled(read: Replace) -> Iterator[None]:
                 value = original(*args, **kwargs)
             finally:
                 inside = False
-            where = _line_that_reads(sys._getframe(1))
+            where = lines.of_a_read(sys._getframe(1), None)
             return value if where is None else read(where, value)
 
         return stand_in
@@ -143,12 +139,3 @@ def _handled(read: Replace) -> Iterator[None]:
             stand_in = reader(getattr(owner, name))
             stack.enter_context(mock.patch.object(owner, name, stand_in))
         yield
-
-
-def _line_that_reads(frame: FrameType | None) -> SourceLine | None:
-    while frame is not None and not _has_owner(frame.f_code.co_filename):
-        frame = frame.f_back
-    return source_line(frame.f_code.co_filename, frame.f_lineno) if frame is not None else None
-
-
-_has_owner = functools.lru_cache(maxsize=1024)(has_owner)

@@ -146,11 +146,7 @@ def test_a_failed_compilation_fails_the_same_way_again() -> None:
 
 @pytest.mark.parametrize(
     ("target", "option", "load"),
-    [
-        ("trace", "_extra_files", torch.jit.load),
-        ("script", "_extra_files", torch.jit.load),
-        ("export", "extra_files", torch.export.load),
-    ],
+    [("trace", "_extra_files", torch.jit.load), ("export", "extra_files", torch.export.load)],
 )
 def test_extra_files_are_saved(target, option, load, tmp_path):
     labels, found = '["cat", "dog"]', {"labels.json": ""}

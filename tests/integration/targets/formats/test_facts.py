@@ -159,15 +159,6 @@ def test_a_program_of_another_kind_has_no_known_branches(look, program):
     assert look(program) == Branches()
 
 
-def test_a_cond_is_placed_where_a_forward_makes_it():
-    found = of_exported(export(Conds(), torch.ones(2, 3)))
-    # torch keeps no frames of methods and helpers here, so the last cond has the line of its call.
-    assert named(found) == {"cond", "call"}
-    assert found.unplaced == 1  # the inner cond
-    strict = of_exported(export(Conds(), torch.ones(2, 3), strict=True))
-    assert named(strict) == {"cond", "inner cond", "last cond"}
-
-
 def test_loops_and_submodules_of_torch_export_have_branches_too_also_when_loaded():
     program = export(Loops(), torch.ones(4, 3))
     assert named(of_exported(program)) == {"cond", "call", "while_loop", "scan", "map"}
@@ -197,20 +188,6 @@ def test_a_legacy_onnx_file_says_how_many_and_where_if_verbose(capsys):
     assert of_onnx(legacy_onnx_of(script, torch.ones(2, 2))) == Branches(unplaced=2)
     verbose = of_onnx(legacy_onnx_of(script, torch.ones(2, 2), verbose=True))
     assert "repeat's for" in named(verbose)
-
-
-@needs_onnx
-def test_a_branch_in_an_onnx_function_counts():
-    from onnx import TensorProto, helper, parser
-
-    body = parser.parse_graph("b () => (float[N] r) { r = Constant <value = float[1] {1.0}> () }")
-    branch = helper.make_node("If", ["c"], ["r"], then_branch=body, else_branch=body)
-    function = helper.make_function("own", "pick", ["c"], ["r"], [branch], [])
-    call = helper.make_node("pick", ["c"], ["r"], domain="own")
-    given = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
-    made = helper.make_tensor_value_info("r", TensorProto.FLOAT, ["N"])
-    graph = helper.make_graph([call], "g", [given], [made])
-    assert of_onnx(helper.make_model(graph, functions=[function])) == Branches(unplaced=1)
 
 
 def test_a_branch_covers_the_lines_it_begins_on(tmp_path):
