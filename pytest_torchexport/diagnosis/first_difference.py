@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
 from pytest_torchexport.outcomes.operator_table import row_of
-from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Result, Step, Tape, record
+from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Step, Tape, record
 from pytest_torchexport.outcomes.texts import few
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
 from pytest_torchexport.results.failures import StateDiffers
@@ -52,32 +53,30 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     captured = scene.captured if CAPTURED.get(target) == target or suspected else None
     if captured is None:
         return known
-    for eager, artifact, differing in _pairs(scene, captured):
+    call, seed = scene.call, scene.case.plan.seed
+    if call is None:
+        return known
+    if isinstance(scene.failure, StateDiffers):
+        rows = [(row, seed) for row in ([call], *state.rows(scene.case, state.LONGEST))]
+    else:
+        rows = [([call], seed), ([call], seed + 1)]
+    recorded = chain.from_iterable(_in_a_row(scene, captured, *row) for row in rows)
+    for eager, artifact, differing in recorded:
         if not (eager.complete and artifact.complete):
             return known
-        found = introduced(eager, artifact, differing)
+        found = Search(eager, artifact, differing).found()
         if found is not None:
             return replace(known, place=found.place, structural=found.structural)
     return known
 
 
-def _pairs(scene: Scene, captured: Artifact) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
-    """Yield recordings of the two sides that differ, and the paths at which they do."""
-    seed, call = scene.case.plan.seed, scene.call
-    if call is None:
-        return
-    yield from _in_a_row(scene, captured, [call], seed)
-    if isinstance(scene.failure, StateDiffers):
-        for row in state.rows(scene.case, state.LONGEST):
-            yield from _in_a_row(scene, captured, row, seed)
-    else:
-        yield from _in_a_row(scene, captured, [call], seed + 1)
-
-
 def _in_a_row(
     scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
 ) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
-    """Yield the first of these calls, each made where the one before ended, that differs."""
+    """Yield both sides of the first call that differs, and the paths at which it does.
+
+    Each call is made where the one before ended.
+    """
     case, device = scene.case, scene.case.plan.device
     subject, tolerance = case.reference.pristine.copy().to(device), case.judge.tolerance
     sides = (
@@ -112,19 +111,13 @@ class Introduced(NamedTuple):
     structural: Structural
 
 
-def introduced(eager: Tape, artifact: Tape, differing: Sequence[str]) -> Introduced | None:
-    """Return where the difference of outputs, given by their paths, comes in; None if unknown.
-
-    If the artifact raised, its last operator is what differs.
-    """
-    return _Search(eager, artifact, tuple(differing)).found()
-
-
 @dataclass(frozen=True)
-class _Search:
+class Search:
+    """The search for where the difference of outputs comes in, which are given by their paths."""
+
     eager: Tape
     artifact: Tape
-    differing: tuple[str, ...]
+    differing: Sequence[str]
 
     @cached_property
     def slices(self) -> tuple[list[int], list[int]]:
@@ -167,6 +160,7 @@ class _Search:
         return {self.slices[0][i]: self.slices[1][j] for i, j in sorted(pairs)}
 
     def found(self) -> Introduced | None:
+        """Return where it comes in; None if unknown. If the artifact raised, its last operator."""
         unclear: list[Introduced] = []
         for number, twin in self.pairs.items():
             apart = self._gap(number, twin)
@@ -184,7 +178,16 @@ class _Search:
         left, right = self.eager.steps[one].results, self.artifact.steps[other].results
         if other == self.artifact.raised or len(left) != len(right):
             return math.inf
-        return max(map(_gap_of_results, left, right), default=0.0)
+        most = 0.0
+        for mine, theirs in zip(left, right, strict=True):
+            if (mine.shape, mine.dtype, mine.whole) != (theirs.shape, theirs.dtype, theirs.whole):
+                return math.inf
+            both = mine.numbers, theirs.numbers
+            if all(isinstance(numbers, torch.Tensor) for numbers in both):
+                most = max(most, gap(*both))
+            elif not equal(*both):
+                return math.inf
+        return most
 
     # -- why a step differs ------------------------------------------------------------------------
 
@@ -412,14 +415,6 @@ def gap(left: torch.Tensor, right: torch.Tensor) -> float:
     if not largest or not bool(torch.isfinite(apart).all()):
         return math.inf
     return float(apart.max()) / (largest * torch.finfo(left.dtype).eps)
-
-
-def _gap_of_results(left: Result, right: Result) -> float:
-    if (left.shape, left.dtype, left.whole) != (right.shape, right.dtype, right.whole):
-        return math.inf
-    if isinstance(left.numbers, torch.Tensor) and isinstance(right.numbers, torch.Tensor):
-        return gap(left.numbers, right.numbers)
-    return 0.0 if equal(left.numbers, right.numbers) else math.inf
 
 
 def number_of(value: Any) -> Any:

@@ -36,9 +36,10 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Place
 from pytest_torchexport.results.failures import Failure, StateDiffers
+from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.targets.base import Artifact, NotApplicable
-from pytest_torchexport.targets.formats.facts import line_of_fx
+from pytest_torchexport.targets.formats.facts import frames_of_fx, users_place
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
 from pytest_torchexport.targets.formats.onnx_runtime import (
     AS_SHIPPED,
@@ -309,17 +310,18 @@ class OnnxModels:
 
 
 def place_of(node: fx.Node) -> Place:
-    """Return the place of a node of an ExportedProgram.
-
-    Of an operator in a helper function torch keeps the line of ``forward`` that calls the helper.
-    """
+    """Return the place of a node of an ExportedProgram."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     module = ""
     if len(stack) > 1:
         path, cls = stack[-1]
         name = cls if isinstance(cls, str) else cls.__name__
         module = f"{path} ({name.rpartition('.')[2]})"
+    # Of an operator in a helper function torch keeps the line of forward that calls the helper.
+    at = users_place(frames_of_fx(node.meta.get("stack_trace")))
     # Of one that takes a part of a result, what made it.
     made = node.all_input_nodes[0] if node.target is operator.getitem else node
     named = getattr(made.target, "overloadpacket", None) or getattr(made.target, "__name__", "")
-    return Place(operator=str(named), module=module, where=line_of_fx(node))
+    return Place(
+        operator=str(named), module=module, where=source_line(*at) if at is not None else None
+    )

@@ -1,4 +1,4 @@
-"""How torch captures a subject, as several exporters do it: by a trace, or by ``torch.export``."""
+"""Capture of a subject, as several exporters do it: by a trace, or by ``torch.export``."""
 
 from __future__ import annotations
 

@@ -95,9 +95,26 @@ class Onnx:
         external = bool(options.pop("external_data", True))
         subject = Capturable.of(module, example, spec)
 
+        args, kwargs = example.args, dict(example.kwargs)
+        if not kwargs and args and isinstance(args[-1], dict):
+            # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
+            args = (*args, {})
+
         def export(shapes: Any) -> tuple[Any, list[SizeFacts]]:
-            with captures() as captured:
-                return _export(subject.module, example, shapes, options), captured
+            try:
+                with captures() as captured, onnx_translations_kept():
+                    program = torch.onnx.export(
+                        subject.module,
+                        args,
+                        kwargs=kwargs,
+                        dynamic_shapes=shapes,
+                        dynamo=True,
+                        verbose=False,
+                        **options,
+                    )
+                    return program, captured
+            finally:
+                forget_onnx_matches()
 
         def frozen(made: tuple[Any, list[SizeFacts]]) -> Sequence[str]:
             return _frozen_dims(made[0], spec)
@@ -107,26 +124,6 @@ class Onnx:
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         return TensorFile(path, device)
-
-
-def _export(module: torch.nn.Module, example: Call, shapes: Any, options: dict[str, Any]) -> Any:
-    args, kwargs = example.args, dict(example.kwargs)
-    if not kwargs and args and isinstance(args[-1], dict):
-        # torch.onnx.export takes a trailing dict for keyword arguments unless one follows it.
-        args = (*args, {})
-    try:
-        with onnx_translations_kept():
-            return torch.onnx.export(
-                module,
-                args,
-                kwargs=kwargs,
-                dynamic_shapes=shapes,
-                dynamo=True,
-                verbose=False,
-                **options,
-            )
-    finally:
-        forget_onnx_matches()
 
 
 def _frozen_dims(program: Any, spec: InputSpec) -> Sequence[str]:

@@ -89,24 +89,20 @@ def load(path: Path, device: str) -> LoadedProgram:
     A program that is there already keeps the operations that it makes on other devices.
     """
     program = torch.export.load(path)
-    if any(home != indexed(device) for home in _homes(program)):
+    given = program.graph_signature.user_inputs
+    # The devices of the inputs, weights included; the CPU if there are none.
+    homes = [
+        indexed(str(tensor.device))
+        for node in program.graph.nodes
+        if node.op == "placeholder" and isinstance(tensor := node.meta.get("val"), torch.Tensor)
+        # A weight on ``meta`` has no numbers that could be moved.
+        if node.name in given or not tensor.is_meta
+    ]
+    if any(home != indexed(device) for home in homes or [indexed("cpu")]):
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
     return LoadedProgram(program)
-
-
-def _homes(program: torch.export.ExportedProgram) -> list[str]:
-    """Return the devices of a program's inputs, weights included; the CPU if it has none."""
-    given = program.graph_signature.user_inputs
-    inputs = [node for node in program.graph.nodes if node.op == "placeholder"]
-    found = [
-        indexed(str(tensor.device))
-        for node, tensor in ((node, node.meta.get("val")) for node in inputs)
-        # A weight on ``meta`` has no numbers that could be moved.
-        if isinstance(tensor, torch.Tensor) and (node.name in given or not tensor.is_meta)
-    ]
-    return found or [indexed("cpu")]
 
 
 def read(path: Path, loaded: LoadedProgram) -> ExportedProgramFacts:

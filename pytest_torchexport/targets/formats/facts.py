@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_torchexport.results.source_line import SourceLine, source_line
+from pytest_torchexport.results.source_line import SourceLine
 
 if TYPE_CHECKING:
     from pytest_torchexport.inputs.spec import Call, InputSpec
@@ -172,12 +172,6 @@ def frames_in(text: str) -> list[Place]:
     """Return the places in real files that a text names, in its order."""
     found = [(path, int(number)) for path, number in FRAME.findall(text)]
     return [(real_path(path), number) for path, number in found if is_file(path)]
-
-
-def line_of_fx(node: Any) -> SourceLine | None:
-    """Return the user's line of a node of a program: of a helper's node, the line that calls it."""
-    place = users_place(frames_of_fx(node.meta.get("stack_trace")))
-    return source_line(*place) if place is not None else None
 
 
 def frames_of_fx(text: str | None) -> list[Place]:

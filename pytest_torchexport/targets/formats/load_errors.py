@@ -7,6 +7,7 @@ or a class, only the process that exported knows: its registries are asked.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,6 @@ OWN_CLASS = (
     "serialized_type_name=...) in a module that serving imports, and name that in "
     f"{SETTING}; else take and return plain tuples, lists and dicts"
 )
-
-
 UNKNOWN = "is registered by no module of this process either"
 
 
@@ -71,7 +70,9 @@ def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as an exception'
             modules = tuple(known_here)[:1]
         brings = " ".join(modules) or "the module that brings it in"
         step = f"add {brings} to {SETTING} if the process that serves the file imports it"
-        if any(map(_is_only_here, modules)):
+        # A script or a file of tests.
+        alone = r"(^|\.)(__main__|conftest|test_\w*|\w*_test)$"
+        if any(re.search(alone, module) for module in modules):
             step = (
                 f"no server imports {brings}: move it into a module of its own that serving "
                 f"imports, and name that one in {SETTING}"
@@ -81,12 +82,6 @@ def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as an exception'
         names = {"name": name, "place": place, "step": step}
     lines = row.cause.format_map(names), f"remedy: {row.remedy.format_map(names)}"
     return Remedy(lines, modules)
-
-
-def _is_only_here(module: str) -> bool:
-    """Return True for a script or a file of tests."""
-    name = module.rpartition(".")[2]
-    return name in ("__main__", "conftest") or name.startswith("test_") or name.endswith("_test")
 
 
 # -- who registered it in this process -------------------------------------------------------------

@@ -16,7 +16,6 @@ from typing import Any
 from pytest_torchexport.outcomes.operator_table import onnx_of_kind
 from pytest_torchexport.targets.formats.facts import (
     Branches,
-    Place,
     ProgramFacts,
     frames_in,
     frames_of_fx,
@@ -52,8 +51,13 @@ class OnnxModelFacts(ProgramFacts):
         The exporter of ``dynamo=False`` writes no places (unless ``verbose``), and translates a few
         operators to such nodes as well.
         """
-        nodes = nodes_of(self.model())
-        return Branches.at(frames_of(n) for n in nodes if n.op_type in ("If", "Loop", "Scan"))
+        found = []
+        for node in nodes_of(self.model()):
+            if node.op_type in ("If", "Loop", "Scan"):
+                stack = _metadata(node).get("pkg.torch.onnx.stack_trace")
+                doc = frames_in(node.doc_string)[:1]
+                found.append(frames_of_fx(stack) if stack is not None else doc)
+        return Branches.at(found)
 
     def bounds(self) -> tuple[float, ...]:
         """Return the scalar constants that go into ``Clip``, ``Max``, ``Min`` and comparisons."""
@@ -78,8 +82,17 @@ class OnnxModelFacts(ProgramFacts):
         return tuple(dict.fromkeys(scalars[name] for name in names))
 
     def text(self) -> str:
-        """Return it in ONNX's own syntax."""
-        return text(self.model())
+        """Return it in ONNX's own syntax, without the numbers of large tensors."""
+        import onnx
+        from onnx import printer
+
+        short = onnx.ModelProto()
+        short.CopyFrom(self.model())
+        for tensor in messages_of(short, onnx.TensorProto):
+            if math.prod(tensor.dims) > FEW:
+                for name in NUMBERS:
+                    tensor.ClearField(name)
+        return str(printer.to_text(short))
 
 
 def read(path: Path) -> Any:
@@ -124,28 +137,9 @@ def chosen_places(model: Any) -> list[str]:
     return [*dict.fromkeys([*sorted(chosen), *computed])]
 
 
-def text(model: Any) -> str:
-    """Return a model in ONNX's own syntax, without the numbers of large tensors."""
-    import onnx
-    from onnx import printer
-
-    short = onnx.ModelProto()
-    short.CopyFrom(model)
-    for tensor in messages_of(short, onnx.TensorProto):
-        if math.prod(tensor.dims) > FEW:
-            for name in NUMBERS:
-                tensor.ClearField(name)
-    return str(printer.to_text(short))
-
-
 def has_loops(model: Any) -> bool:
     """Return True if a model holds a ``Loop``, which may never end."""
     return any(node.op_type == "Loop" for node in nodes_of(model))
-
-
-def frames_of(node: Any) -> list[Place]:
-    stack = _metadata(node).get("pkg.torch.onnx.stack_trace")
-    return frames_of_fx(stack) if stack is not None else frames_in(node.doc_string)[:1]
 
 
 def fx_name(node: Any) -> str:

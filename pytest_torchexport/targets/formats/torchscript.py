@@ -79,7 +79,18 @@ class TorchScriptFacts(ProgramFacts):
         """
         graph = _graph_of(self.program)
         # Most programs name no device, and to list all operations takes longer than to find out.
-        if graph is None or not any(_names_device(node) for node in nodes_of(graph)):
+        if graph is None:
+            return ()
+        named = (
+            # It moves tensors to a device, or is a device other than a tensor's own.
+            node.kind() in DEVICE_BY_NAME
+            or any(
+                value.type().annotation_str == "Device" and not _is_tensors(value)
+                for value in node.outputs()
+            )
+            for node in nodes_of(graph)
+        )
+        if not any(named):
             return ()
         return _Moved(self.program, graph).devices()
 
@@ -276,14 +287,6 @@ class _Moved:
         for value in values:
             for number in self.stuck.get(value.debugName(), ()):
                 self.effects.setdefault(number, set()).add(effect)
-
-
-def _names_device(node: Any) -> bool:
-    """Return True if a node moves tensors to a device, or is a device other than a tensor's own."""
-    return node.kind() in DEVICE_BY_NAME or any(
-        value.type().annotation_str == "Device" and not _is_tensors(value)
-        for value in node.outputs()
-    )
 
 
 def _is_tensors(value: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.diagnosis import first_difference
-from pytest_torchexport.diagnosis.first_difference import aligned, introduced
+from pytest_torchexport.diagnosis.first_difference import Search, aligned
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.tape import record
 
@@ -23,7 +23,7 @@ PLACES = torch.arange(4) * 1.0
 
 def found(eager, artifact, *, differing=("output",)):
     left, right = (record(side, Call((X,)), seed=0) for side in (eager, artifact))
-    return introduced(left, right, differing)
+    return Search(left, right, differing).found()
 
 
 def drawn(x):
