@@ -101,9 +101,14 @@ EXAMINATIONS = (
     Examination(name="causes", file="rules", failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
     Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
     # Many calls, of which a large model makes few in time.
-    Examination(name="sizes", file="sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)),
     Examination(
-        name="narrowed dims", file="sizes", function="examine_narrowed", failures=(DimsNarrowed,)
+        name="sizes", file="failing_sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
+    ),
+    Examination(
+        name="narrowed dims",
+        file="failing_sizes",
+        function="examine_narrowed",
+        failures=(DimsNarrowed,),
     ),
     Examination(name="known defects", file="known_defect", failures=UNEXPLAINED),
 )

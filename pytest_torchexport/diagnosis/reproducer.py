@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis.script import CALL, Rerun, Unreadable, rerun, script
+from pytest_torchexport.diagnosis.script_text import CALL, Rerun, Unreadable, rerun, script
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.limits import interrupted_after

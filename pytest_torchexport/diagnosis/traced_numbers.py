@@ -23,7 +23,7 @@ from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.tape import UsersLines
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.targets.capture import FlatModule
+from pytest_torchexport.targets.capturing import FlatModule
 
 # The methods by which Python makes numbers of a tensor. torch's own functions read a tensor that
 # they are given for an integer in C++: a trace follows that.

@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.capture import (
+from pytest_torchexport.targets.capturing import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
     FlatModule,

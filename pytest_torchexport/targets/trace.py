@@ -13,7 +13,7 @@ import torch
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.capture import (
+from pytest_torchexport.targets.capturing import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
     FlatModule,

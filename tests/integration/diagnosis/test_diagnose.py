@@ -16,10 +16,10 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis import (
     diagnose,
+    failing_sizes,
     first_difference,
     interventions,
     rules,
-    sizes,
 )
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import log
@@ -85,7 +85,7 @@ def test_an_examination_that_raises_is_said_and_the_others_run(verdict, monkeypa
 def test_examinations_that_end_the_process_are_said_and_what_the_others_found_stays(
     verdict, monkeypatch
 ):
-    monkeypatch.setattr(sizes, "examine", named("after"))
+    monkeypatch.setattr(failing_sizes, "examine", named("after"))
     monkeypatch.setattr(first_difference, "examine", named("between"))
     monkeypatch.setattr(rules, "examine", lambda *_: os._exit(0))
     found = verdict(lambda *_: os.kill(os.getpid(), signal.SIGSEGV))

@@ -1,4 +1,4 @@
-"""diagnosis/sizes.py: the sizes at which a real artifact fails, and what to declare."""
+"""diagnosis/failing_sizes.py: the sizes at which a real artifact fails, and what to declare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""targets/capture.py: a pass says if the dims had to be written in another way than the usual one."""
+"""targets/capturing.py: a pass says if the dims had to be written in another way than the usual one."""
 
 from __future__ import annotations
 

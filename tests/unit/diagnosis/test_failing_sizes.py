@@ -1,4 +1,4 @@
-"""diagnosis/sizes.py: a rule about sizes never contradicts the runs, and is found where there is one."""
+"""diagnosis/failing_sizes.py: a rule about sizes never contradicts the runs, and is found where there is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_torchexport.diagnosis.sizes import MORE, SMALLEST, described
+from pytest_torchexport.diagnosis.failing_sizes import MORE, SMALLEST, described
 from pytest_torchexport.results.diagnosis import SizePattern, Sizes
 
 LEGAL = st.one_of(

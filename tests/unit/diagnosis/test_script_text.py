@@ -1,4 +1,4 @@
-"""diagnosis/script.py: the file of a call is read without the user's classes; no text becomes a part of the program."""
+"""diagnosis/script_text.py: the file of a call is read without the user's classes; no text becomes a part of the program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from pytest_torchexport.diagnosis.script import CALL, HEAD, Rerun, Unreadable, commented
+from pytest_torchexport.diagnosis.script_text import CALL, HEAD, Rerun, Unreadable, commented
 from pytest_torchexport.inputs.spec import Call
 
 
