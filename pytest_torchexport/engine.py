@@ -42,21 +42,15 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
 from pytest_torchexport.judge.coverage import OutputActivity
 from pytest_torchexport.judge.log import Activity, ItemLog
-from pytest_torchexport.outcomes import cuda, machine
+from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.grad_mode import (
-    WITHOUT_AUTOCAST,
-    GradMode,
-    outside_autocast,
-    outside_inference_mode,
-    under_autocast,
-)
+from pytest_torchexport.outcomes.errors import printable, text_of
 from pytest_torchexport.outcomes.limits import (
     Deadline,
     TimeLimitExceeded,
     interrupted_after,
-    line_of_most,
 )
+from pytest_torchexport.outcomes.messages import user_frame
 from pytest_torchexport.outcomes.subject import (
     LARGE_MODULE,
     Subject,
@@ -65,8 +59,15 @@ from pytest_torchexport.outcomes.subject import (
     weight_of,
     without,
 )
-from pytest_torchexport.outcomes.texts import printable, text_of
-from pytest_torchexport.outcomes.torch_state import CapturedOutput, quiet
+from pytest_torchexport.outcomes.torch_state import (
+    WITHOUT_AUTOCAST,
+    CapturedOutput,
+    GradMode,
+    outside_autocast,
+    outside_inference_mode,
+    quiet,
+    under_autocast,
+)
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
@@ -226,7 +227,7 @@ class _Item:
             # Native code says it when it ends its process. An exception is looked at where it
             # arises.
             crashed = isinstance(error, ArtifactCrashed)
-            return (machine.fault_in(error.output) if crashed else None) or error
+            return (errors.fault_in(error.output) if crashed else None) or error
         activity = self.log.activity
         tried = attempted(self.case) if self.case is not None else ()
         if isinstance(error, cuda.ContextLost):
@@ -239,9 +240,9 @@ class _Item:
             return self.known_failure() or _BLAMED.get(activity, ArtifactHung)(
                 f"{activity.value} did not return within {self.plan.limit()}",
                 details=tried,
-                where=line_of_most(error.stacks) if in_python else None,
+                where=user_frame(error.__cause__) if in_python and error.__cause__ else None,
             )
-        ran_out = machine.fault(error) or machine.out_of_memory(error)
+        ran_out = errors.fault(error, memory=True)
         if ran_out is not None:
             return ran_out
         # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.

@@ -34,9 +34,8 @@ from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import hash_of, is_plain
 from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.grad_mode import GradMode, under_autocast
 from pytest_torchexport.outcomes.subject import unwrapped
-from pytest_torchexport.outcomes.torch_state import settings_now
+from pytest_torchexport.outcomes.torch_state import GradMode, settings_now, under_autocast
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private.dispatcher import is_operator, kernels_of
 from pytest_torchexport.torch_private.memory import memory_of

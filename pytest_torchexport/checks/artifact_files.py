@@ -29,12 +29,12 @@ from pytest_torchexport.judge.runner import (
     raise_if_unsound,
     raise_not_loaded,
 )
-from pytest_torchexport.outcomes import machine
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes import errors
+from pytest_torchexport.outcomes.errors import SHOWN, text_of
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.outcomes.subject import unique_weight_of
-from pytest_torchexport.outcomes.texts import SHOWN, text_of
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.failures import (
     ArtifactTooLarge,
@@ -124,7 +124,7 @@ def _saved(case: Case, directory: Path) -> Path:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            machine.raise_fault(error)
+            errors.raise_fault(error)
             reason, left = raised(error), ", ".join(_below(directory))
             details = (f"and leaves {left} behind, half-written",) if left else ()
             raise LoadFailed(

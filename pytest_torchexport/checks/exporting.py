@@ -27,7 +27,7 @@ from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import BEFORE_CALLS, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import warm_up
-from pytest_torchexport.outcomes import cuda, machine
+from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.fork import survived
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense, is_about_dims, raised_at
@@ -173,7 +173,7 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
 
     Raises Ineffective if something of the machine ran out.
     """
-    machine.raise_fault(error)
+    errors.raise_fault(error)
     options, spec = prepared.plan.options, prepared.spec
     reason, where = condense(error)
     declared = options.shapes is not None or options.dynamic_shapes is not None

@@ -25,8 +25,8 @@ from pytest_torchexport.judge.runner import (
     source_of,
     started,
 )
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source

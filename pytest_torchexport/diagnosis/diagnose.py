@@ -21,9 +21,9 @@ from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import DEADLY, Case
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.errors import text_of
 from pytest_torchexport.outcomes.fork import Death, can_fork, each_in_fork
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
-from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (

@@ -28,7 +28,7 @@ from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of
 from pytest_torchexport.eager.queries import Query, answering, queries
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.outcomes.observe import Raised, observe
@@ -154,7 +154,7 @@ def _limited(scene: Scene, run: Callable[[], Raised | None]) -> Raised | None:
 
 
 def _is_out_of_memory(end: object) -> bool:
-    return isinstance(end, Raised) and machine.is_out_of_memory(end.type, end.message)
+    return isinstance(end, Raised) and errors.is_out_of_memory(end.type, end.message)
 
 
 def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query] | None:

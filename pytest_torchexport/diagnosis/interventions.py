@@ -18,10 +18,9 @@ from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Beside, Row, Scene
 from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries, survives
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.errors import SHOWN, few
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Tensors
-from pytest_torchexport.outcomes.texts import SHOWN, few
-from pytest_torchexport.outcomes.torch_state import plain_attention
+from pytest_torchexport.outcomes.torch_state import GradMode, plain_attention
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
 
 SAME = (

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
-from pytest_torchexport.outcomes.texts import chain, text_of
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream.rows import Evidence, first

@@ -23,10 +23,10 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.script_text import CALL, Rerun, Unreadable, rerun, script
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.outcomes.errors import text_of
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.outcomes.subject import weight_of
-from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.escaped import without_private_paths

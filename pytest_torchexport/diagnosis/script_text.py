@@ -27,9 +27,9 @@ from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.judge.runner import loader_of
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES, Tolerance, compare_values
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import share_of_memory
 from pytest_torchexport.outcomes.observe import Outcome, Returned, Tensors, tensors_of
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,

@@ -18,7 +18,7 @@ import torch
 from pytest_torchexport.eager.fingerprint import Change, Reached, StateRef, changed, reach
 from pytest_torchexport.eager.watch import Fill, changed_at, draws_from, watch
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
@@ -85,7 +85,7 @@ def examine(
         except BaseException as error:
             if ends_the_test(error):
                 raise
-            machine.raise_fault(error)
+            errors.raise_fault(error)
             examination.found.complete = False
     return examination.found
 

@@ -32,11 +32,11 @@ from pytest_torchexport.explore.thresholds import (
 )
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, observe, seed_everything
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import Operation, is_float, operations
+from pytest_torchexport.outcomes.torch_state import GradMode
 
 # These stand for the operator if its operand, or an output, is compared with a further bound.
 OPERAND, OUTPUT = "operand of", "output"

@@ -34,11 +34,10 @@ from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.modes import OtherModes
 from pytest_torchexport.judge.runner import InProcess, Runnable, Runner, SavedArtifact
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
-from pytest_torchexport.outcomes.torch_state import suppress_output
+from pytest_torchexport.outcomes.torch_state import GradMode, suppress_output
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -97,7 +96,7 @@ class Prepared:
 
         That is so if the exporter raises, if the artifact cannot be saved, or if it raises on the
         example. If the user named the target, it is a failure, which the caller raises. What runs
-        out on the machine (``outcomes/machine.py``) is neither: Ineffective.
+        out on the machine (``outcomes/errors.py``) is neither: Ineffective.
         """
         if not self.plan.named:
             raise CannotJudge(f"{self.plan.target} {reason}", "refused") from None

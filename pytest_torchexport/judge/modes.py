@@ -17,8 +17,8 @@ from pytest_torchexport.explore.twins import mentions
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import Activity, ItemLog
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, Returned
+from pytest_torchexport.outcomes.torch_state import GradMode
 
 # The numbers of threads of a small machine, of a laptop and of a server.
 NUMBERS_OF_THREADS = (2, 8, 64)

@@ -20,8 +20,7 @@ from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.orders import See, seen
-from pytest_torchexport.outcomes import cuda, machine
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.limits import in_thread, share_of_memory
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -37,6 +36,7 @@ from pytest_torchexport.outcomes.observe import (
     raised,
     tensors_of,
 )
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -123,8 +123,8 @@ def artifact_directory(target: str) -> Path:
     except ServerUnavailable as error:
         raise Ineffective(f"{_NO_PROCESS}: {error}") from None
     except OSError as error:
-        ran_out = machine.fault(error)
-        raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(machine.PLACE,)) from None
+        ran_out = errors.fault(error)
+        raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(errors.PLACE,)) from None
 
 
 def started(start: Callable[[], _Process]) -> _Process:
@@ -137,7 +137,7 @@ def started(start: Callable[[], _Process]) -> _Process:
         process = start()
     if not process.started:
         text = str(process.problem)
-        raise machine.fault_in(text) or Ineffective(text)
+        raise errors.fault_in(text) or Ineffective(text)
     return process
 
 

@@ -249,34 +249,24 @@ def _numbers(
     expected, actual = dense(expected), dense(actual)
     if are_one_memory(expected, actual) or torch.equal(expected, actual):
         return []
-    bad = unequal(expected, actual, tolerance)
-    if not bad.any():
-        return []
-    allowed = _allowed(expected, tolerance)
-    return [number_difference(path, expected, _wide(expected), _wide(actual), bad, allowed)]
-
-
-def unequal(expected: torch.Tensor, actual: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
-    """Return a bool per element of two dense tensors of one shape: True if it differs too much."""
     rtol, atol = _allowed(expected, tolerance)
     wanted, found = _wide(expected), _wide(actual)
     if wanted.is_floating_point() or wanted.is_complex():
-        return ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
-    # Exactly, or within the user's own tolerance: in double, which does not wrap around.
-    gap = (found.double() - wanted.double()).abs()
-    return (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
+        bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
+    else:
+        # Exactly, or within the user's own tolerance: in double, which does not wrap around.
+        gap = (found.double() - wanted.double()).abs()
+        bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
+    if not bad.any():
+        return []
+    return [number_difference(path, expected, wanted, found, bad, (rtol, atol))]
 
 
 def _allowed(tensor: torch.Tensor, tolerance: Tolerance) -> tuple[float, float]:
-    # To find the largest number takes longer than to compare, and only double precision needs it.
-    largest = largest_of(tensor) if tensor.dtype in _DOUBLE else 0.0
-    return tolerance.of(tensor.dtype, largest)
-
-
-def largest_of(tensor: torch.Tensor) -> float:
-    """Return the largest finite absolute value of a dense tensor."""
+    if tensor.dtype not in _DOUBLE or not tensor.numel():  # it takes longer than to compare
+        return tolerance.of(tensor.dtype, 0.0)
     sizes = _wide(tensor.detach()).abs().double()
-    return float(sizes.masked_fill(~torch.isfinite(sizes), 0.0).max()) if sizes.numel() else 0.0
+    return tolerance.of(tensor.dtype, float(sizes.masked_fill(~torch.isfinite(sizes), 0.0).max()))
 
 
 def number_difference(

@@ -111,37 +111,28 @@ def switches(device: str) -> list[Switch]:
 
     TF32 is off. cuDNN does not pick its kernels by measuring their time, which differs from run to
     run, and picks such as add up in one order.
+
+    TF32 has its settings under the names that the user uses: torch refuses to read the older ones
+    if the user's settings by the newer ones have no equal there.
     """
     on = is_cuda(device)
-    cudnn = torch.backends.cudnn
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    older = [
+        # Only this one keeps "high" and "medium" apart.
+        (
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+            "highest" if on else None,
+        ),
+        _attribute(cudnn, "allow_tf32", False if on else None),
+    ]
+    parts = [matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
+    newer = [_attribute(part, "fp32_precision", "ieee" if on else None) for part in parts]
     return [
-        *_full_precision(off=on),
+        *(older if all(map(_readable, older)) else filter(_readable, newer)),
         _attribute(cudnn, "benchmark", False if on else None),
         _attribute(cudnn, "deterministic", True if on else None),
     ]
-
-
-def _full_precision(*, off: bool) -> list[Switch]:
-    """Return the switches of TF32, under the names that the user uses.
-
-    torch has three names for the precision of products, and refuses to read a name if the user's
-    settings by another have no equal there.
-    """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    no, ieee = (False, "ieee") if off else (None, None)
-    # Only this one keeps "high" and "medium" apart.
-    precision = (
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,
-        "highest" if off else None,
-    )
-    older = [_attribute(part, "allow_tf32", no) for part in (matmul, cudnn)]
-    parts = [matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
-    newer = [_attribute(part, "fp32_precision", ieee) for part in parts]
-    for names in ([precision, older[1]], older):
-        if all(map(_readable, names)):
-            return names
-    return [switch for switch in newer if _readable(switch)]
 
 
 def _attribute(owner: Any, name: str, value: Any) -> Switch:

@@ -21,13 +21,14 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.texts import text_of
+from pytest_torchexport.outcomes.errors import text_of
 
 # Not on macOS: its system libraries do not survive a fork,
 # https://github.com/python/cpython/issues/77906.
@@ -45,7 +46,7 @@ class Death:
     """The end of a fork that did not give its result.
 
     ``signal`` ended it, or it ended itself with ``status``, or ``raised`` an exception, or it was
-    ended because it gave nothing for so many ``seconds``. None of these if it is not known.
+    ended because it gave nothing for so many ``seconds``.
     """
 
     signal: int | None = None
@@ -61,7 +62,7 @@ class Death:
             return f"did not return within {self.seconds:.3g} s"
         if self.signal is not None:
             return f"ended the process by signal {self.signal}"
-        return "ended the process" + ("" if self.status is None else f", exit status {self.status}")
+        return f"ended the process, exit status {self.status}"
 
 
 def can_fork() -> bool:
@@ -98,83 +99,47 @@ def each_in_fork(
     does at its end is not done there. Raises OSError like ``in_fork``.
     """
     directory = tempfile.mkdtemp(prefix="torchexport-")
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    fork = multiprocessing.get_context("fork").Process(
+        target=_work, args=(items, seconds, theirs, directory)
+    )
     try:
-        ours, theirs = multiprocessing.Pipe(duplex=False)
-        with ours, theirs:
-            sys.stdout.flush()  # the fork has a copy of what waits there
-            sys.stderr.flush()
-            with warnings.catch_warnings():
+        with ours:
+            with theirs, warnings.catch_warnings():
                 # Python warns of the threads that a fork lacks, and of locks that they may hold:
                 # this is why a fork has a time limit.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                child = os.fork()
-            if not child:
-                _work(items, seconds, theirs, directory)
-            theirs.close()
-            fork = _Fork(child, ours)
-            try:
-                kind, value = fork.message(seconds)
-                while kind == "item":
-                    yield value
-                    kind, value = fork.message(seconds)
-                if kind == "death":
-                    yield value
-            finally:
-                fork.end()
+                fork.start()
+            kind, value = _message(fork, ours, seconds)
+            while kind == "item":
+                yield value
+                kind, value = _message(fork, ours, seconds)
+            if kind == "death":
+                yield value
     finally:
+        if fork.pid is not None:  # wherever it is
+            fork.kill()
+            fork.join()
         shutil.rmtree(directory, ignore_errors=True)
 
 
-class _Fork:
-    """The fork as this process sees it. ``pipe``: this process's end of it."""
-
-    def __init__(self, child: int, pipe: Connection) -> None:
-        self._child = child
-        self._pipe = pipe
-        self._ended = False
-        self._death = Death()
-
-    def message(self, seconds: float) -> tuple[str, Any]:
-        """Return the next message: an item, the end, or a death, of which there is no message."""
-        end = time.monotonic() + seconds
-        while True:
-            left = max(end - time.monotonic(), 0.0)
-            ended = self._has_ended()  # asked first: whatever it wrote can be read then
-            try:
-                if self._pipe.poll(0.0 if ended else min(LOOK_SECONDS, left)):
-                    found: tuple[str, Any] = pickle.loads(self._pipe.recv_bytes())  # noqa: S301
-                    return found  # of our own
-            except EOFError:
-                if not ended:
-                    time.sleep(LOOK_SECONDS)  # it closed the pipe, and goes on
-            if ended:
-                return "death", self._death
-            if not left:
-                return "death", Death(seconds=seconds)
-
-    def end(self) -> None:
-        """End it, wherever it is."""
-        if not self._has_ended():
-            os.kill(self._child, signal.SIGKILL)
-            self._has_ended(0)
-
-    def _has_ended(self, how: int = os.WNOHANG) -> bool:
-        if self._ended:
-            return True
+def _message(fork: BaseProcess, pipe: Connection, seconds: float) -> tuple[str, Any]:
+    """Return the next message: an item, the end, or a death, of which there may be no message."""
+    end = time.monotonic() + seconds
+    while True:
+        left = max(end - time.monotonic(), 0.0)
+        status = fork.exitcode  # asked first: whatever it wrote can be read then
         try:
-            done, status = os.waitpid(self._child, how)
-        except ChildProcessError:  # the user's own handler of SIGCHLD was first
-            self._ended = True
-            return True
-        self._ended = bool(done)
-        if done:
-            killed = os.WIFSIGNALED(status)
-            self._death = (
-                Death(signal=os.WTERMSIG(status))
-                if killed
-                else Death(status=os.WEXITSTATUS(status))
-            )
-        return self._ended
+            if pipe.poll(min(LOOK_SECONDS, left) if status is None else 0.0):
+                found: tuple[str, Any] = pickle.loads(pipe.recv_bytes())  # noqa: S301
+                return found  # of our own
+        except EOFError:
+            if status is None:
+                time.sleep(LOOK_SECONDS)  # it closed the pipe, and goes on
+        if status is not None:
+            return "death", Death(signal=-status) if status < 0 else Death(status=status)
+        if not left:
+            return "death", Death(seconds=seconds)
 
 
 # -- in the fork -----------------------------------------------------------------------------------
@@ -184,36 +149,31 @@ def _work(
     items: Callable[[], Iterable[Any]], seconds: float, pipe: Connection, directory: str
 ) -> NoReturn:
     """Send each item, and end this process, which is the fork."""
+    import resource
 
     def send(kind: str, value: Any) -> None:
         pipe.send_bytes(pickle.dumps((kind, value)))
+        # The kernel ends this process if nobody else does, even inside native code.
+        signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_SECONDS)
 
     try:
-        _become_a_fork(directory)
-        # The kernel ends this process if nobody else does, even inside native code.
+        # It leaves what belongs to the process that was forked: terminal, files, handlers, threads.
+        faulthandler.disable()  # nobody reads how a fork crashes
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number in (signal.SIGALRM, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for good
+        tempfile.tempdir = directory
+        gc.freeze()  # the other process's objects are not finalized here
+        torch.set_num_threads(1)  # OpenMP would wait for threads that the fork lacks
         signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_SECONDS)
         for item in items():
             send("item", item)
-            signal.setitimer(signal.ITIMER_REAL, seconds + ORPHAN_SECONDS)
         send("end", None)
     except BaseException as error:
         send("death", Death(raised=f"{type(error).__name__}: {text_of(error)}"))
     finally:
         os._exit(1)
-
-
-def _become_a_fork(directory: str) -> None:
-    """Leave what belongs to the process that was forked: its terminal, files, handlers, threads."""
-    import resource
-
-    faulthandler.disable()  # nobody reads how a fork crashes
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for number in (signal.SIGALRM, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for good
-    tempfile.tempdir = directory
-    gc.freeze()  # the other process's objects are not finalized here
-    torch.set_num_threads(1)  # OpenMP would wait for threads that the fork lacks

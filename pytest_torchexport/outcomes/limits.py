@@ -10,50 +10,29 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import itertools
 import math
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-from pytest_torchexport.results.source_line import SourceLine, innermost, source_line
 
 # Python delivers an interrupt between two bytecodes of the main thread: at once, unless swallowed.
 DELIVERY_SECONDS = 0.2
 RING_AGAIN_SECONDS = 1.0
-# How many samples of the stack are taken, in the second half of a limit.
-SAMPLES = 20
-# The share of the machine's memory that an artifact's process may take, unless a limit is set.
-MEMORY_SHARE = 0.75
-# For a system that does not report its memory.
-UNKNOWN_MEMORY = 16 * 2**30
 # The memory limit of a container: https://docs.kernel.org/admin-guide/cgroup-v2.html
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-# File and line of each frame, from the innermost one on.
-Stack = tuple[tuple[str, int], ...]
-
-
 class TimeLimitExceeded(Exception):
-    """The time of the item is used up.
-
-    ``stacks``: samples of where its Python code was before, below the block that had the limit.
-    """
-
-    def __init__(self, text: str = "", stacks: Sequence[Stack] = ()) -> None:
-        super().__init__(text)
-        self.stacks = stacks
+    """The time of the item is used up. Its cause is the interrupt of Python code, if one was."""
 
 
 class Deadline:
@@ -100,26 +79,23 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Behind this generator and the function of contextlib that resumes it.
-    alarm = _Alarm(seconds, sys._getframe(2), sys.unraisablehook)
+    alarm, interrupt = _Alarm(seconds), None
     # A handler of the user's would take our alarm for a Ctrl-C, and raise nothing.
     users = signal.signal(signal.SIGINT, signal.default_int_handler)
     _alarms.append(alarm)
-    sys.unraisablehook = alarm.unraisable
     try:
-        alarm.start()
+        alarm.thread.start()  # the interrupt may come before this returns
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if not alarm.rang or alarm.delivered:
             raise
-        alarm.delivered = True
+        alarm.delivered, interrupt = True, error
     finally:
         alarm.cancel()
         _alarms.remove(alarm)
-        sys.unraisablehook = alarm.users_hook
         signal.signal(signal.SIGINT, users)
     if alarm.rang:
-        raise TimeLimitExceeded(f"no return within {seconds:.3g} s", alarm.stacks)
+        raise TimeLimitExceeded(f"no return within {seconds:.3g} s") from interrupt
 
 
 def raise_if_interrupted() -> None:
@@ -160,28 +136,15 @@ def before_termination(action: Callable[[], object]) -> Iterator[None]:
 
 
 class _Alarm:
-    """Interrupts the main thread until it is cancelled.
+    """Interrupts the main thread until it is cancelled."""
 
-    ``stacks``: samples of the main thread's stack, up to ``outermost``. ``users_hook`` takes what
-    cannot be raised, besides its interrupts.
-    """
-
-    def __init__(
-        self, seconds: float, outermost: FrameType, users_hook: Callable[[Any], object]
-    ) -> None:
-        self.users_hook = users_hook
-        self.stacks: list[Stack] = []
+    def __init__(self, seconds: float) -> None:
         self.rang = False
         self.delivered = False
         self._seconds = seconds
-        self._outermost = outermost
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="torchexport-alarm")
-
-    def start(self) -> None:
-        """Start to wait; the interrupt may come before this returns."""
-        self._thread.start()
+        self.thread = threading.Thread(target=self._watch, daemon=True, name="torchexport-alarm")
 
     def cancel(self) -> None:
         """Make sure that no interrupt comes any more.
@@ -195,27 +158,10 @@ class _Alarm:
             with contextlib.suppress(KeyboardInterrupt):
                 time.sleep(DELIVERY_SECONDS)
 
-    def unraisable(self, raised: Any) -> None:
-        """Drop an interrupt of its own that Python cannot raise, and hand on all else.
-
-        Python drops what is raised in ``__del__`` and in callbacks of weak references and of the
-        garbage collector: https://docs.python.org/3/library/sys.html#sys.unraisablehook
-        """
-        if not self.rang or raised.exc_type is not KeyboardInterrupt:
-            self.users_hook(raised)
-
     def _watch(self) -> None:
-        wait = self._seconds / 2
-        for _ in range(SAMPLES):
-            if self._cancelled.wait(wait):
-                return
-            main = sys._current_frames().get(threading.main_thread().ident or 0)
-            frames = itertools.takewhile(
-                lambda at: at[0] is not self._outermost, traceback.walk_stack(main)
-            )
-            self.stacks.append(tuple((frame.f_code.co_filename, line) for frame, line in frames))
-            wait = self._seconds / 2 / SAMPLES
-        # Again and again: a forward's own "except BaseException" may swallow one.
+        wait = self._seconds
+        # Again and again: a forward's own "except BaseException" may swallow one, and Python drops
+        # one in ``__del__``.
         while not self._cancelled.wait(wait):
             with self._lock:
                 if not self._cancelled.is_set():
@@ -235,43 +181,38 @@ _alarms: list[_Alarm] = []
 @lru_cache(maxsize=1)
 def share_of_memory() -> int:
     """Return three quarters of this machine's memory, or of its container's, in MiB."""
-    known = [UNKNOWN_MEMORY]
+    known = [16 * 2**30]  # of a system that does not report it
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in _CONTAINER:
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             known.append(int(Path(path).read_text()))
-    return int(min(known) * MEMORY_SHARE) // 2**20
+    return min(known) * 3 // 4 // 2**20
 
 
+@dataclass
 class LeftBehind:
     """Threads of calls that did not return: some may be in native code when the process ends.
 
     ``exit_status``: the status that the process then ends with.
     """
 
-    def __init__(self) -> None:
-        self.exit_status = 1
-        self._threads: list[threading.Thread] = []
+    exit_status: int = 1
+    threads: list[threading.Thread] = field(default_factory=list)
 
-    def add(self, thread: threading.Thread) -> None:
-        """Add a thread that goes on after its call was given up."""
-        if not self._threads:
-            atexit.register(self._end_process)
-        self._threads.append(thread)
-
-    def _end_process(self) -> None:
+    def end_process(self) -> None:
         """End the process without CPython's teardown, which would abort it.
 
         With a thread in native code it prints "terminate called without an active exception".
         """
-        if any(thread.is_alive() for thread in self._threads):
+        if any(thread.is_alive() for thread in self.threads):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(self.exit_status)
 
 
 left_behind = LeftBehind()
+atexit.register(left_behind.end_process)
 
 
 def in_thread(function: Callable[[], Any], seconds: float) -> Any:
@@ -280,33 +221,18 @@ def in_thread(function: Callable[[], Any], seconds: float) -> Any:
     Raises TimeLimitExceeded after so many seconds. The thread cannot be killed: native code that
     loops goes on until the process ends.
     """
-    result: list[tuple[bool, Any]] = []
+    result: Future[Any] = Future()
 
     def work() -> None:
         try:
-            result.append((True, function()))
+            result.set_result(function())
         except BaseException as error:
-            result.append((False, error))
+            result.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True, name="torchexport-call")
     thread.start()
     thread.join(seconds)
-    if not result:
-        left_behind.add(thread)
+    if not result.done():
+        left_behind.threads.append(thread)
         raise TimeLimitExceeded(f"no return within {seconds:.3g} s")
-    returned, value = result[0]
-    if returned:
-        return value
-    raise value
-
-
-def line_of_most(stacks: Sequence[Stack]) -> SourceLine | None:
-    """Return the line to name of more than half of these stacks; None if there is none."""
-    named: Counter[tuple[str, int]] = Counter()
-    for stack in stacks:
-        number = innermost(file for file, _ in stack)
-        if number is not None:
-            named[stack[number]] += 1
-    for place, count in named.most_common(1):
-        return source_line(*place) if 2 * count > len(stacks) else None
-    return None
+    return result.result()

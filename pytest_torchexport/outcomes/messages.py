@@ -10,7 +10,7 @@ import re
 import traceback
 from collections.abc import Callable, Sequence
 
-from pytest_torchexport.outcomes.texts import chain, text_of
+from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.results.source_line import (
     SourceLine,
     has_owner,

@@ -16,11 +16,11 @@ import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import Structure, clone, is_plain
-from pytest_torchexport.outcomes import cuda, machine
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes import cuda, errors
+from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
 from pytest_torchexport.outcomes.messages import message_and_line
-from pytest_torchexport.outcomes.texts import printable
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.circumstances import default_device, set_default_device
@@ -124,12 +124,7 @@ class State:
     that is known to change its state: every tensor is copied, and compared by value.
     """
 
-    def __init__(
-        self,
-        module: torch.nn.Module | None,
-        *,
-        thorough: bool = False,
-    ) -> None:
+    def __init__(self, module: torch.nn.Module | None, *, thorough: bool = False) -> None:
         owners = list(module.modules()) if module is not None else []
         self.lost = False
         self._thorough = thorough
@@ -142,10 +137,12 @@ class State:
         ]
         buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
         parameters = list(module.parameters()) if module is not None else []
-        self._tensors = [t for t in (*buffers, *parameters) if not t.is_inference()]
         kept = {id(t) for t in (*buffers, *(parameters if thorough else ()))}
-        self._kept = [kept_copy(t) if id(t) in kept else None for t in self._tensors]
-        self._versions = [times_written(t) for t in self._tensors]
+        self._held = [
+            _Held(t, kept_copy(t) if id(t) in kept else None, times_written(t))
+            for t in (*buffers, *parameters)
+            if not t.is_inference()
+        ]
         held = (value for owner in owners for value in vars(owner).values())
         generators = {value for value in held if isinstance(value, torch.Generator)}
         self._generators = [(generator, generator.get_state()) for generator in generators]
@@ -155,7 +152,7 @@ class State:
 
         ``lost`` becomes True if a tensor was written to of which there is no copy.
         """
-        changed = [self._put_back(index) for index in range(len(self._tensors))]
+        changed = [self._put_back(held) for held in self._held]
         changed += [_rebind(owner, own) for owner, own in self._buffers]
         for generator, kept in self._generators:
             changed.append(not torch.equal(generator.get_state(), kept))
@@ -165,12 +162,12 @@ class State:
 
     def stale(self) -> bool:
         """Return True if a buffer differs from its copy in value: a native kernel wrote to it."""
-        return any(self._differs(index) for index in range(len(self._tensors)))
+        return any(held.differs() for held in self._held)
 
-    def _put_back(self, index: int) -> bool:
-        tensor, kept = self._tensors[index], self._kept[index]
-        written = times_written(tensor) != self._versions[index]
-        if not written and not (self._thorough and self._differs(index)):
+    def _put_back(self, held: _Held) -> bool:
+        tensor, kept = held.tensor, held.copy
+        written = times_written(tensor) != held.version
+        if not written and not (self._thorough and held.differs()):
             return False
         if kept is None:
             self.lost = True
@@ -180,14 +177,18 @@ class State:
                 if tensor.shape != kept.shape:
                     tensor.resize_(kept.shape)
                 tensor.copy_(kept)
-        self._versions[index] = times_written(tensor)
+        held.version = times_written(tensor)
         return True
 
-    def _differs(self, index: int) -> bool:
-        kept = self._kept[index]
-        if kept is None:
-            return False
-        return differ(self._tensors[index].detach(), kept)
+
+@dataclass
+class _Held:
+    tensor: torch.Tensor
+    copy: torch.Tensor | None
+    version: int | None
+
+    def differs(self) -> bool:
+        return self.copy is not None and differ(self.tensor.detach(), self.copy)
 
 
 def kept_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -270,8 +271,6 @@ def _unwrapped(name: str) -> str:
 def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
     """Restore a module's own buffer objects, and drop buffers that a call registered."""
     now = buffers_of(owner)
-    if not now and not own:
-        return False
     if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
         return False
     for name in now.keys() - own.keys():
@@ -308,8 +307,8 @@ def observe(
     and torch.OutOfMemoryError if the device is full.
     """
     own = call.clone()
-    arguments = (*own.args, *own.kwargs.values())
-    fixed = all(isinstance(item, (torch.Tensor, *_FIXED)) for item in arguments)
+    # Tensors hold no others that a callable could replace.
+    fixed = all(isinstance(item, torch.Tensor) for item in (*own.args, *own.kwargs.values()))
     given = None if fixed else own.flatten("inputs")
     seed_everything(seed)
     before = [read() for _, read, _ in _SETTINGS]
@@ -331,16 +330,12 @@ def observe(
             raise
         raise_if_interrupted()
         cuda.raise_if_lost()
-        machine.raise_fault(error)
+        errors.raise_fault(error)
         return raised(error)
     finally:
         changed = _put_back(before)
     inputs, rebuilt = (own, ()) if given is None else _left(own, *given)
     return Returned(clone(value), inputs, changed, rebuilt)
-
-
-# Arguments that hold no others, which a callable could replace.
-_FIXED = (bool, int, float, complex, str, bytes, type(None))
 
 
 def _left(

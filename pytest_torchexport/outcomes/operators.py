@@ -92,7 +92,7 @@ class Operation:
 
     def argument(self, name: str) -> Any:
         """Return the argument of this name, or its default."""
-        return argument_of(self.func, self.args, self.kwargs, name)
+        return next((value for own, value in self.arguments if own == name), None)
 
     @property
     def arguments(self) -> list[tuple[str, Any]]:
@@ -154,16 +154,6 @@ def name_of_packet(func: Any) -> str:
     return str(getattr(func, "overloadpacket", func))
 
 
-def argument_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
-    """Return an operator's argument, given by place or by name, or its default."""
-    for index, item in enumerate(schema_of(func).arguments):
-        if item.name == name:
-            if index < len(args) and not item.kwarg_only:
-                return args[index]
-            return kwargs.get(name, item.default_value)
-    return None
-
-
 @functools.lru_cache(maxsize=4096)
 def written_to(func: Any) -> frozenset[str]:
     """Return the names of the arguments that the operator writes to."""
@@ -187,30 +177,29 @@ def is_float(value: Any) -> bool:
     )
 
 
-def tensors_among(values: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors among an operator's arguments or results, also of lists."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors_among(value)
+def tensors_among(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors among an operator's arguments or results."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, Mapping)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_among(item)
 
 
 def floats_of(value: Any) -> list[torch.Tensor]:
     """Return the float tensors among an operator's arguments or results."""
-    if is_float(value):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in floats_of(item)]
-    return []
+    return [tensor for tensor in tensors_among(value) if is_float(tensor)]
 
 
 def with_floats(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     """Return an operator's argument with each float tensor in it replaced."""
-    if is_float(value):
+    return with_tensors(lambda tensor: function(tensor) if is_float(tensor) else tensor, value)
+
+
+def with_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """Return an operator's argument with each tensor in it replaced."""
+    if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(with_floats(function, item) for item in value)
+        return type(value)(with_tensors(function, item) for item in value)
     return value

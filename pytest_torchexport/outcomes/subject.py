@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, is_plain
-from pytest_torchexport.outcomes import cuda, machine
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes import cuda, errors
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private.memory import (
@@ -139,7 +139,7 @@ class Subject:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            ran_out = machine.fault(error) or machine.out_of_memory(error)
+            ran_out = errors.fault(error, memory=True)
             raise ran_out or SpecError(
                 f"{self.name} cannot be copied ({type(error).__name__}: {error}); "
                 "checks run on copies, so that they never change your module"
@@ -175,12 +175,12 @@ class Subject:
         function = self.function
         if isinstance(function, functools.partial):
             inner = replace(self, function=function.func)._rebound(module).function
-            bound = functools.partial(inner, *function.args, **function.keywords)
-            return replace(self, function=bound, module=module, is_copy=True)
-        if function is self.module:
-            return replace(self, function=module, module=module, is_copy=True)
-        method = getattr(module, getattr(self.function, "__name__", "forward"))
-        return replace(self, function=method, module=module, is_copy=True)
+            function = functools.partial(inner, *function.args, **function.keywords)
+        elif function is self.module:
+            function = module
+        else:
+            function = getattr(module, getattr(function, "__name__", "forward"))
+        return replace(self, function=function, module=module, is_copy=True)
 
 
 def unwrapped(thing: Any) -> tuple[Any, tuple[str, ...]]:
@@ -212,19 +212,14 @@ def weight_of(module: torch.nn.Module | None) -> int:
 
 def unique_weight_of(module: torch.nn.Module) -> int:
     """Return the size of its parameters and buffers, in bytes; shared memory counts once."""
-    alone, shared = 0, dict[int, tuple[int, set[tuple[object, ...]], int]]()
-    for tensor in tensors_in(module):
-        size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
+    sizes: dict[int, int] = {}
+    for index, tensor in enumerate(tensors_in(module)):
         number = memory_of(tensor) if is_plain(tensor) else 0
-        if not number:
-            alone += size
-            continue
-        place = tensor.storage_offset(), tensor.size(), tensor.stride(), tensor.dtype
-        whole = tensor.untyped_storage().nbytes()
-        most, places, total = shared.get(number, (whole, set(), 0))
-        if place not in places:
-            shared[number] = most, {*places, place}, total + size
-    return alone + sum(min(most, total) for most, _, total in shared.values())
+        whole = tensor.untyped_storage().nbytes() if number else sys.maxsize
+        size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
+        key = number or -index - 1
+        sizes[key] = min(whole, sizes.get(key, 0) + size)
+    return sum(sizes.values())
 
 
 def is_lazy(module: torch.nn.Module | None) -> bool:
@@ -372,7 +367,7 @@ def copied_module(
     only those whose memory nothing but the module has, because a write to a parameter of the
     original moves it to other memory.
     """
-    memo: Memo = dict(_copied_together(tensors_in(module), lazily=lazily, lent=lent))
+    memo: Memo = dict(_copied_together(module, lazily=lazily, lent=lent))
     for part in module.modules():
         for value in vars(part).values():
             # An attribute computed from a parameter: deepcopy refuses tensors that are no leaves.
@@ -399,7 +394,7 @@ def tensors_in(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _copied_together(
-    tensors: Iterable[torch.Tensor], *, lazily: bool, lent: bool
+    module: torch.nn.Module, *, lazily: bool, lent: bool
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield the id and a copy of each tensor that shares memory with a parameter.
 
@@ -407,7 +402,7 @@ def _copied_together(
     one would no longer show in the other. ``lazily``: of parameters that share with none as well.
     """
     sharing: dict[int, dict[int, torch.Tensor]] = {}
-    for tensor in tensors:
+    for tensor in tensors_in(module):
         if type(tensor) in (torch.Tensor, torch.nn.Parameter) and is_plain(tensor):
             sharing.setdefault(memory_of(tensor), {})[id(tensor)] = tensor
     for memory, group in sharing.items():
@@ -435,7 +430,8 @@ def _unshare(part: torch.nn.Module, memo: Memo) -> None:
         # torch made this class for one module, and removing a parametrization changes the class:
         # torch.jit.script does so by way of __prepare_scriptable__.
         cls = type(part)
-        own = {name: value for name, value in vars(cls).items() if name not in _OF_CLASSES}
+        anew = ("__dict__", "__weakref__")  # what type() makes for each class
+        own = {name: value for name, value in vars(cls).items() if name not in anew}
         part.__class__ = type(cls.__name__, cls.__bases__, own)
     registers: list[dict[Any, Any]] = [vars(part), *hook_registers(part)]
     for held in registers:
@@ -444,10 +440,6 @@ def _unshare(part: torch.nn.Module, memo: Memo) -> None:
                 held[name] = weakref.ref(memo[id(value())])
             elif isinstance(value, (types.FunctionType, functools.partial)):
                 held[name] = _own_value(value, memo)
-
-
-# What ``type()`` makes anew for each class.
-_OF_CLASSES = ("__dict__", "__weakref__")
 
 
 def _own_value(value: Any, memo: Memo) -> Any:
@@ -465,8 +457,15 @@ def _own_value(value: Any, memo: Memo) -> Any:
         keywords = {name: _own_value(item, memo) for name, item in value.keywords.items()}
         arguments = [_own_value(item, memo) for item in value.args]
         return functools.partial(_own_value(value.func, memo), *arguments, **keywords)
-    if type(value) in (tuple, list, dict):
-        return _own_container(value, memo)
+    if type(value) is tuple:
+        return tuple(_own_value(item, memo) for item in value)
+    if type(value) in (list, dict):
+        own = memo[id(value)] = type(value)()  # before it is filled: it may hold itself
+        if isinstance(value, list):
+            own.extend(_own_value(item, memo) for item in value)
+        else:
+            own.update({key: _own_value(item, memo) for key, item in value.items()})
+        return own
     owner = value.__self__ if isinstance(value, types.MethodType) else value
     if not isinstance(owner, _CHANGEABLE):
         return value
@@ -478,18 +477,6 @@ def _own_value(value: Any, memo: Memo) -> Any:
 
 # Not any object: a closure may hold a trainer, or the test itself.
 _CHANGEABLE = (torch.nn.Module, torch.Tensor, set, collections.deque)
-
-
-def _own_container(value: Any, memo: Memo) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_own_value(item, memo) for item in value)
-    own: Any = type(value)()
-    memo[id(value)] = own  # before it is filled: it may hold itself
-    if isinstance(value, list):
-        own.extend(_own_value(item, memo) for item in value)
-    else:
-        own.update({key: _own_value(item, memo) for key, item in value.items()})
-    return own
 
 
 def _own_function(function: types.FunctionType, memo: Memo) -> types.FunctionType:

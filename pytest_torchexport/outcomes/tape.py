@@ -28,10 +28,15 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import GradMode
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
 from pytest_torchexport.outcomes.operator_table import READ
-from pytest_torchexport.outcomes.operators import Operation, operations, tensors_among
+from pytest_torchexport.outcomes.operators import (
+    Operation,
+    operations,
+    tensors_among,
+    with_tensors,
+)
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.source_line import (
     SourceLine,
     has_owner,
@@ -47,7 +52,6 @@ MOST_STEPS = 50_000
 # Results are kept whole up to so many bytes in all; of further ones, a sample.
 KEPT = 2**29
 SAMPLED = 4096
-MAX_FRAMES = 200
 
 
 class UsersLines:
@@ -67,7 +71,7 @@ class UsersLines:
         ``results.source_line.innermost`` says which. Frames from ``boundary`` on are not looked at.
         """
         frames: list[FrameType] = []
-        while frame is not None and frame.f_code is not boundary and len(frames) < MAX_FRAMES:
+        while frame is not None and frame.f_code is not boundary:
             frames.append(frame)
             if self._is_users(frame.f_code.co_filename):
                 break
@@ -312,14 +316,15 @@ class _Recorder:
             operation.where = self._lines.of_a_read(frame, self.boundary)
         else:
             operation.where, via = self._lines.innermost(frame, self.boundary)
-        arguments = {key: self._seen(value) for key, value in operation.arguments}
+        arguments = {key: with_tensors(self._source, value) for key, value in operation.arguments}
+        sources = [self._source(tensor) for tensor in tensors_among(dict(operation.arguments))]
         written = list(tensors_among(operation.written))
         step = functools.partial(
             Step,
             name=name,
             operator=operation.func,
             arguments=arguments,
-            sources=frozenset(_steps_in(arguments)),
+            sources=frozenset(each.step for each in sources if isinstance(each, FromStep)),
             where=operation.where,
             via=via,
             module=self._stack[-1] if self._stack else "",
@@ -340,7 +345,7 @@ class _Recorder:
             ends = arguments["start"] in (None, 0) and arguments["end"] in (None, sys.maxsize)
             whole = ends and arguments["step"] == 1
         if "passes_on" in kinds or whole:
-            self._pass_on(arguments, out, operation.where)
+            self._pass_on(sources, out, operation.where)
             return out
         number = len(self.steps)
         made = [leaf for _, leaf in flatten(out)[0]]
@@ -348,7 +353,7 @@ class _Recorder:
             step(
                 results=tuple(map(self.keep, made)),
                 draws=before is not None and _drew(before, out, operation),
-                bare=operation.leaves_memory and _numel(out) > grown,
+                bare=operation.leaves_memory and out.numel() > grown,
             )
         )
         for tensor in written:
@@ -374,14 +379,6 @@ class _Recorder:
             if isinstance(leaf, torch.Tensor):
                 self.last[path] = self._source(leaf)
 
-    def _seen(self, value: Any) -> Any:
-        """Return an argument with a Source in place of each tensor."""
-        if isinstance(value, torch.Tensor):
-            return self._source(value)
-        if isinstance(value, (list, tuple)):
-            return [self._seen(item) for item in value]
-        return value
-
     def _source(self, tensor: torch.Tensor) -> Source:
         """Return the last step that made the tensor or wrote to its memory."""
         held, made = self._made.get(id(tensor), (None, None))
@@ -393,12 +390,12 @@ class _Recorder:
             return FromStep(wrote)
         return made or FromOutside(tensor, self._names.get(id(tensor), ""))
 
-    def _pass_on(self, arguments: Mapping[str, Any], out: Any, where: SourceLine | None) -> None:
+    def _pass_on(self, sources: list[Source], out: Any, where: SourceLine | None) -> None:
         """Give the result the source of the operand."""
-        source = next((item for item in arguments.values() if isinstance(item, Source)), None)
-        if isinstance(source, FromOutside) and source.where is None:
-            source = replace(source, where=where)
-        if isinstance(out, torch.Tensor) and source is not None:
+        if sources and isinstance(out, torch.Tensor):
+            source = sources[0]
+            if isinstance(source, FromOutside) and source.where is None:
+                source = replace(source, where=where)
             self._made[id(out)] = weakref.ref(out), source
 
 
@@ -427,12 +424,6 @@ class _Numbers:
         return Result(shape, tensor.dtype, sample, whole=False)
 
 
-def _numel(out: Any) -> int:
-    with contextlib.suppress(Exception):  # a layout that does not say
-        return out.numel() if isinstance(out, torch.Tensor) else 0
-    return 0
-
-
 def _drew(before: torch.Tensor, out: Any, operation: Operation) -> bool:
     """Return True if an operator that may draw did draw: attention without dropout does not."""
     if operation.kwargs.get("generator") is not None:
@@ -440,17 +431,6 @@ def _drew(before: torch.Tensor, out: Any, operation: Operation) -> bool:
     if isinstance(out, torch.Tensor) and out.device.type != torch.device("cpu").type:
         return True
     return not torch.equal(before, torch.default_generator.get_state())
-
-
-def _steps_in(value: Any) -> Iterator[int]:
-    """Yield the steps that an argument's tensors come from."""
-    if isinstance(value, FromStep):
-        yield value.step
-    elif isinstance(value, Mapping):
-        yield from _steps_in(list(value.values()))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _steps_in(item)
 
 
 def storage_of(tensor: torch.Tensor) -> int:
@@ -469,13 +449,9 @@ def submodules(
     By global hooks: a module that sees hooks on its parts may take another path (the fused one of
     ``TransformerEncoderLayer``), and a ScriptModule takes no hooks.
     """
-    from torch.nn.modules.module import (
-        register_module_forward_hook,
-        register_module_forward_pre_hook,
-    )
-
-    before = register_module_forward_pre_hook(lambda module, _: enter(module))
-    after = register_module_forward_hook(lambda *_: leave(), always_call=True)
+    hooks = torch.nn.modules.module
+    before = hooks.register_module_forward_pre_hook(lambda module, _: enter(module))
+    after = hooks.register_module_forward_hook(lambda *_: leave(), always_call=True)
     try:
         yield
     finally:

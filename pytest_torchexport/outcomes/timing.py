@@ -20,12 +20,9 @@ from torch.utils import benchmark
 FEWEST, MOST = 10, 30
 # The seconds of calls between two looks at the clock.
 BLOCK = 0.002
-MOST_CALLS = 1000
 # Of so many blocks the fastest counts: other processes take time from the rest. A call that takes
 # longer than a block is made once.
 BLOCKS = 3
-# The share of the pairs that the interval of the ratio leaves out at each end.
-LEFT_OUT = 0.1
 # So rarely may equal callables have as many slow pairs.
 SIGNIFICANT = 0.001
 
@@ -54,7 +51,7 @@ class Pairs:
     @property
     def interval(self) -> tuple[float, float]:
         """The ends of what holds the middle 80 % of the ratios."""
-        deciles = statistics.quantiles(self.ratios, n=round(1 / LEFT_OUT), method="inclusive")
+        deciles = statistics.quantiles(self.ratios, n=10, method="inclusive")
         return deciles[0], deciles[-1]
 
     def without(self, seconds: float) -> Pairs:
@@ -90,14 +87,12 @@ class _Side:
     """One callable, and how many calls of it are timed at once."""
 
     def __init__(self, run: Run) -> None:
-        self._timer = benchmark.Timer(
-            "run()", globals={"run": run}, num_threads=torch.get_num_threads()
-        )
+        threads = torch.get_num_threads()
+        self._timer = benchmark.Timer("run()", globals={"run": run}, num_threads=threads)
         self._number, self._blocks = 1, 1
         each = self.time()  # a timer makes calls that it does not count before
         if each < BLOCK:
-            self._number = min(MOST_CALLS, math.ceil(BLOCK / max(each, 1e-9)))
-            self._blocks = BLOCKS
+            self._number, self._blocks = math.ceil(BLOCK / max(each, 1e-9)), BLOCKS
         calls = self._number + max(2, self._number // 100)  # as many of them are not counted
         self.seconds = each * calls * self._blocks
 

@@ -1,13 +1,14 @@
 """Set the global state of the process for a check, and restore the user's.
 
-All global changes are here: random streams, threads, TF32, grad mode, warnings, stdout, and the
-functions of torch that are replaced for a while. A forward or an exporter that changes any of it
-must not reach the user's next test.
+All global changes are here: random streams, threads, TF32, grad mode, autocast, warnings, stdout,
+and the functions of torch that are replaced for a while. A forward or an exporter that changes any
+of it must not reach the user's next test.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import io
 import logging
 import os
@@ -111,18 +112,24 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
     """Save everything global, set it for a check, restore it after; collect warnings and output."""
     heard = CapturedOutput()
     output = _Bounded()
+    numpy = sys.modules.get("numpy")
     try:
         with ExitStack() as stack:
             cuda.initialize(device)
-            stack.enter_context(_random_streams())
-            stack.enter_context(_process_settings())
+            stack.callback(cuda.set_random_states, cuda.random_states())
+            stack.callback(torch.set_rng_state, torch.get_rng_state())
+            stack.callback(random.setstate, random.getstate())
+            if numpy is not None:
+                stack.callback(numpy.random.set_state, numpy.random.get_state())
+            stack.callback(_restore_process, list(sys.path), dict(os.environ))
             stack.enter_context(torch_globals(device))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("always")
-            warnings.showwarning = (
-                heard.warned
-            )  # the documented way to divert without keeping each one
-            stack.enter_context(_silent_loggers())
+            # The documented way to divert warnings without keeping each one.
+            warnings.showwarning = heard.warned
+            for logger in map(logging.getLogger, _LOGGERS):
+                stack.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL)
             stack.enter_context(contextlib.redirect_stdout(output))
             stack.enter_context(contextlib.redirect_stderr(output))
             yield heard
@@ -132,41 +139,20 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
             sys.stdout.write(output.text)
 
 
+def _restore_process(path: list[str], environment: dict[str, str]) -> None:
+    sys.path[:] = path
+    if dict(os.environ) != environment:
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+
 @contextmanager
 def suppress_output() -> Iterator[None]:
     """Drop what the block prints: exporters print their graphs to stderr if they refuse."""
     output = _Bounded()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         yield
-
-
-@contextmanager
-def _process_settings() -> Iterator[None]:
-    path, environment = list(sys.path), dict(os.environ)
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        if dict(os.environ) != environment:
-            for name in os.environ.keys() - environment.keys():
-                del os.environ[name]
-            os.environ.update(environment)
-
-
-@contextmanager
-def _random_streams() -> Iterator[None]:
-    cpu, python = torch.get_rng_state(), random.getstate()
-    devices = cuda.random_states()
-    numpy = sys.modules.get("numpy")
-    kept = numpy.random.get_state() if numpy is not None else None
-    try:
-        yield
-    finally:
-        torch.set_rng_state(cpu)
-        random.setstate(python)
-        cuda.set_random_states(devices)
-        if numpy is not None and kept is not None:
-            numpy.random.set_state(kept)
 
 
 def _switches() -> list[cuda.Switch]:
@@ -270,19 +256,6 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _silent_loggers() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 ModuleCallHandler = Callable[
     [Callable[..., Any], torch.nn.Module, tuple[Any, ...], dict[str, Any]], Any
 ]
@@ -348,3 +321,62 @@ def compiling_nothing() -> Iterator[None]:
     finally:
         if dynamo_is_loaded():
             torch.compiler.reset()
+
+
+# -- the mode of a call ----------------------------------------------------------------------------
+
+WITHOUT_AUTOCAST = (
+    "the test calls the module under torch.autocast, and eager, export and artifact run without: "
+    "to check what it computes there, enter autocast in forward"
+)
+
+
+class GradMode(enum.Enum):
+    """A grad mode; its value says in words how a call is made in it.
+
+    Eager is called and exported in the mode of the user's own call, artifacts run without
+    gradients, as they are served.
+    """
+
+    GRAD = "with gradients"
+    NO_GRAD = "under torch.no_grad()"
+    INFERENCE = "under torch.inference_mode()"
+
+    @classmethod
+    def current(cls) -> GradMode:
+        """Return the mode that this thread is in."""
+        if torch.is_inference_mode_enabled():
+            return cls.INFERENCE
+        return cls.GRAD if torch.is_grad_enabled() else cls.NO_GRAD
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run the block in this mode."""
+        with (
+            torch.inference_mode(self is GradMode.INFERENCE),
+            torch.set_grad_enabled(self is GradMode.GRAD),
+        ):
+            yield
+
+
+def outside_inference_mode() -> AbstractContextManager[None]:
+    """Leave inference mode for the block: tensors made in it do not count what is written to them.
+
+    Any other mode stays.
+    """
+    inside = torch.is_inference_mode_enabled()
+    return torch.inference_mode(False) if inside else contextlib.nullcontext()
+
+
+def under_autocast() -> tuple[str, ...]:
+    """Return the types of devices for which this thread is under ``torch.autocast``."""
+    return tuple(kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+
+
+@contextmanager
+def outside_autocast() -> Iterator[None]:
+    """Leave ``torch.autocast`` for the block."""
+    with ExitStack() as stack:
+        for kind in under_autocast():
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

@@ -21,12 +21,16 @@ from typing import Any, NamedTuple
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import GradMode, outside_inference_mode, under_autocast
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
-from pytest_torchexport.outcomes.torch_state import module_calls_through
+from pytest_torchexport.outcomes.torch_state import (
+    GradMode,
+    module_calls_through,
+    outside_inference_mode,
+    under_autocast,
+)
 from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
-from pytest_torchexport.torch_private.circumstances import is_tracing, is_transforming
+from pytest_torchexport.torch_private.circumstances import is_transforming
 
 MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3
@@ -129,7 +133,8 @@ class CallRecorder:
     ) -> Any:
         __tracebackhide__ = True
         # torch's trace, script, export and compile call modules too.
-        captures = is_tracing() or torch.compiler.is_compiling()
+        traces = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented
+        captures = traces or torch.compiler.is_compiling()
         if getattr(self._local, "inside", False) or captures or _is_of_torch(module):
             return real(module, *args, **kwargs)
         frame = sys._getframe(1)

@@ -17,8 +17,8 @@ from pytest_torchexport.checks import artifact_files
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST
 from pytest_torchexport.outcomes.subject import without
+from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.items import MARKER

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
-from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.results.source_line import SourceLine, short_path
 from pytest_torchexport.sandbox.wire import Malformed
 

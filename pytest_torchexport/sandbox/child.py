@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import errors
 from pytest_torchexport.sandbox import guard, wire
 from pytest_torchexport.sandbox.libraries import THREADS
 
@@ -104,7 +104,7 @@ def _answer(library: Answers, message: dict[str, Any]) -> wire.Frame:
     try:
         answer = requests[message["do"]](message)
         raised = answer.get("raised")
-        if raised is not None and machine.is_out_of_memory(*raised[:2]):
+        if raised is not None and errors.is_out_of_memory(*raised[:2]):
             answer = {"exhausted": raised[1]}
         return wire.packed(answer, library.codec)
     except (Exception, SystemExit) as error:
@@ -121,7 +121,7 @@ def _failed(error: BaseException) -> wire.Frame:
     answer: dict[str, Any] = {"raised": [kind, text, None]}
     if isinstance(error, wire.TransferError):
         answer = {"not_transferable": [text, error.own_class]}
-    elif machine.is_out_of_memory(kind, text):
+    elif errors.is_out_of_memory(kind, text):
         answer = {"exhausted": text}
     return wire.packed(answer, wire.ARRAYS)
 

@@ -20,7 +20,8 @@ import torch
 
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import hash_of, is_plain
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import errors
+from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     NotTransferable,
@@ -30,7 +31,6 @@ from pytest_torchexport.outcomes.observe import (
     TimedOut,
     killed_from_outside,
 )
-from pytest_torchexport.outcomes.texts import printable
 from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import library_named
@@ -223,7 +223,7 @@ class SandboxProcess:
             self.close()  # its answer may still come, and would be taken for the next one
             raise
         if answer.raised is not None:
-            ran_out = machine.fault_there(answer.raised.type, answer.raised.message)
+            ran_out = errors.fault_there(answer.raised.type, answer.raised.message)
             if ran_out is not None:
                 self.close()
                 raise ran_out

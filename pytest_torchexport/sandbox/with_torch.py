@@ -15,7 +15,7 @@ import torch
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.pytrees import hash_of, is_plain, tree_map
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.errors import chain
 from pytest_torchexport.outcomes.observe import (
     LARGE_TENSOR,
     Raised,
@@ -25,8 +25,7 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     tensors_of,
 )
-from pytest_torchexport.outcomes.texts import chain
-from pytest_torchexport.outcomes.torch_state import torch_globals
+from pytest_torchexport.outcomes.torch_state import GradMode, torch_globals
 from pytest_torchexport.sandbox import child, tensors
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.torch_private.memory import times_written

@@ -14,8 +14,8 @@ import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, SymIntArgument
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.outcomes.errors import text_of
 from pytest_torchexport.outcomes.subject import LARGE_MODULE
-from pytest_torchexport.outcomes.texts import text_of
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.capturing import EXPORTING, Capturable, Exported, exported

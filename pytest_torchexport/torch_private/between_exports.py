@@ -20,9 +20,7 @@ def forget_decompositions(operator: Any) -> None:
     torch.onnx.export swaps decompositions without clearing that cache. Does nothing if torch has
     no such cache.
     """
-    cache = getattr(operator, "_dispatch_cache", None)
-    if cache is not None:
-        cache.clear()
+    getattr(operator, "_dispatch_cache", {}).clear()
 
 
 def forget_script_types() -> None:
@@ -31,10 +29,8 @@ def forget_script_types() -> None:
     A class whose compilation failed stays there half made, and its next compilation fails for
     another reason.
     """
-    recursive = getattr(torch.jit, "_recursive", None)
-    store = getattr(getattr(recursive, "concrete_type_store", None), "type_store", None)
-    if store is not None:
-        store.clear()
+    store = getattr(getattr(torch.jit, "_recursive", None), "concrete_type_store", None)
+    getattr(store, "type_store", {}).clear()
 
 
 # The translations of each opset, and how many operators there were when they were collected.
@@ -77,10 +73,6 @@ def onnx_translations_kept() -> Iterator[None]:
         ONNXRegistry.from_torchlib = own
 
 
-# What a rule of onnxscript sets anew before it looks at a node.
-_OF_ONE_MATCH = frozenset({"_current_node", "_match", "_graph", "_tracer"})
-
-
 def forget_onnx_matches() -> None:
     """Have the optimizer of ``torch.onnx.export`` forget the graph that it looked at last.
 
@@ -90,4 +82,5 @@ def forget_onnx_matches() -> None:
     rewriter = sys.modules.get("onnxscript.rewriter")
     for rule in getattr(rewriter, "_DEFAULT_REWRITE_RULES", ()):
         kept = vars(getattr(rule, "_matcher", None) or rule)
-        kept.update(dict.fromkeys(_OF_ONE_MATCH & kept.keys()))
+        for name in {"_current_node", "_match", "_graph", "_tracer"} & kept.keys():
+            kept[name] = None  # a rule sets it anew before it looks at a node

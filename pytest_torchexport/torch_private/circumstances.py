@@ -1,4 +1,4 @@
-"""Circumstances in which code runs: traced, transformed, below a mode, in which of torch's frames.
+"""Circumstances in which code runs: transformed, below a mode, in which of torch's frames.
 
 Separate because they are state of the process and not of any tensor or module.
 """
@@ -13,12 +13,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-
-
-def is_tracing() -> bool:
-    """Return True within torch.jit.trace. Always False if torch does not say."""
-    answer = getattr(torch.jit, "is_tracing", None)
-    return answer is not None and bool(answer())
 
 
 def is_transforming() -> bool:

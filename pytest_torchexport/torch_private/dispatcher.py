@@ -21,11 +21,6 @@ def is_operator(function: Any) -> bool:
     return isinstance(function, torch._ops.OpOverload)
 
 
-def is_higher_order(function: Any) -> bool:
-    """Return True for torch.cond and its kin, which take functions and have no schema."""
-    return isinstance(function, torch._ops.HigherOrderOperator)
-
-
 def schema_of(operator: Any) -> Any:
     """Return an operator's schema: its name, its arguments, which of them it writes to.
 
@@ -75,9 +70,7 @@ def python_definition(name: str) -> Callable[..., Any] | None:
     The dispatcher knows only torch's own line of such an operator.
     """
     custom_ops = getattr(getattr(torch, "_library", None), "custom_ops", None)
-    definition = getattr(custom_ops, "OPDEFS", {}).get(name)
-    found: Callable[..., Any] | None = getattr(definition, "_init_fn", None)
-    return found
+    return getattr(getattr(custom_ops, "OPDEFS", {}).get(name), "_init_fn", None)
 
 
 def decomposition_of(operator: Any) -> Callable[..., Any] | None:

@@ -48,10 +48,9 @@ def shared_until_written(tensor: torch.Tensor) -> torch.Tensor:
     """
     storage = tensor.untyped_storage() if _is_torchs_own(tensor) else None
     is_own = storage is not None and storage.resizable() and not storage.is_shared()
-    is_own = is_own and not tensor.is_pinned()
-    if not is_own or not _shares_until_written():
+    if not is_own or tensor.is_pinned() or not _shares_until_written():
         return tensor.detach().clone()
-    return _lazily_cloned(tensor)
+    return torch._lazy_clone(tensor.detach())
 
 
 def _is_torchs_own(tensor: torch.Tensor) -> bool:
@@ -59,11 +58,6 @@ def _is_torchs_own(tensor: torch.Tensor) -> bool:
     kinds = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
     is_plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
     return type(tensor) in kinds and is_plain and tensor.device.type == "cpu"
-
-
-def _lazily_cloned(tensor: torch.Tensor) -> torch.Tensor:
-    shared: torch.Tensor = torch._lazy_clone(tensor.detach())
-    return shared
 
 
 @functools.cache
@@ -75,13 +69,12 @@ def _shares_until_written() -> bool:
     if not hasattr(torch, "_lazy_clone"):
         return False
     tensor = torch.zeros(4)
-    one, other = _lazily_cloned(tensor), _lazily_cloned(tensor)
+    one, other = torch._lazy_clone(tensor), torch._lazy_clone(tensor)
     if len({address_of(each) for each in (tensor, one, other)}) > 1:
         return False
     one[1:].add_(1)
     tensor.data.numpy()[0] = 2
-    values = [each.tolist() for each in (tensor, one, other)]
-    return values == [[2, 0, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]]
+    return [tensor.tolist(), one.tolist(), other.tolist()] == [[2, 0, 0, 0], [0, 1, 1, 1], [0] * 4]
 
 
 def has_memory_alone(tensor: torch.Tensor) -> bool:

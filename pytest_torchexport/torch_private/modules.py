@@ -42,11 +42,7 @@ MODULE_FIELDS = frozenset({*_HOOKS, *_BOOKKEEPING})
 
 
 def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Return the ids of a module's hooks, by register.
-
-    Empty if torch names its registers otherwise. Reads ``vars()`` alone: no code of the module's
-    class runs.
-    """
+    """Return the ids of a module's hooks, by register; no code of the module's class runs."""
     own = vars(module)
     return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
 
@@ -139,8 +135,3 @@ def with_calls_inlined(graph: Any) -> Any:
     copy = graph.copy()
     inline(copy)
     return copy
-
-
-def is_tensor_type(kind: Any) -> bool:
-    """Return True for the type of a tensor in a TorchScript graph, which may know its dims."""
-    return isinstance(kind, torch._C.TensorType)

@@ -14,32 +14,24 @@ import torch
 
 def registered_nodes() -> Mapping[type, Any]:
     """Return torch's table of registered pytree nodes; empty if torch has none."""
-    import torch.utils._pytree as torch_pytree
-
-    return getattr(torch_pytree, "SUPPORTED_NODES", {})
+    return getattr(torch.utils._pytree, "SUPPORTED_NODES", {})
 
 
 def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:
     """Return the leaves of a value and its structure as torch's pytrees see it; None for a leaf."""
-    import torch.utils._pytree as torch_pytree
-
-    leaves, structure = torch_pytree.tree_flatten(value)
+    leaves, structure = torch.utils._pytree.tree_flatten(value)
     return None if structure.is_leaf() else (leaves, structure)
 
 
 def unflatten(leaves: Sequence[Any], structure: Any) -> Any:
     """Return the value of this structure with these leaves."""
-    import torch.utils._pytree as torch_pytree
-
-    return torch_pytree.tree_unflatten(list(leaves), structure)
+    return torch.utils._pytree.tree_unflatten(list(leaves), structure)
 
 
 def text_of_structure(structure: Any) -> str | None:
     """Return a structure as text; None if a class of it is registered without a name."""
-    import torch.utils._pytree as torch_pytree
-
     try:
-        return torch_pytree.treespec_dumps(structure)
+        return torch.utils._pytree.treespec_dumps(structure)
     except (NotImplementedError, TypeError, ValueError):
         return None
 
@@ -50,10 +42,8 @@ def structure_of_text(text: str) -> Any:
     Raises KeyError if a class of it is not registered in this process. May import what the text
     names: pass only texts that this package wrote.
     """
-    import torch.utils._pytree as torch_pytree
-
     try:
-        return torch_pytree.treespec_loads(text)
+        return torch.utils._pytree.treespec_loads(text)
     except NotImplementedError as error:
         raise KeyError(str(error)) from None
 
@@ -68,20 +58,14 @@ def names_in_tensors() -> frozenset[str]:
     Before 2.10 torch.export.load reads the example inputs with weights_only=False:
     https://github.com/pytorch/pytorch/pull/158247
     """
-    storages = [name for name in vars(torch) if name.endswith("Storage")]
-    rebuild = ("_rebuild_tensor_v2", "_rebuild_parameter")
-    return frozenset(
-        [
-            "collections.OrderedDict",
-            *(f"torch._utils.{name}" for name in rebuild),
-            *(f"torch.{name}" for name in storages),
-        ]
-    )
+    storages = {f"torch.{name}" for name in vars(torch) if name.endswith("Storage")}
+    rebuild = {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
+    return frozenset({"collections.OrderedDict", *rebuild, *storages})
 
 
 def class_of_files(name: str) -> tuple[type | None, Any]:
     """Return the class with this name in files, and the function that flattens it, or Nones."""
-    pytree = getattr(torch.utils, "_pytree", None)
-    cls = getattr(pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {}).get(name)
-    node = getattr(pytree, "SUPPORTED_NODES", {}).get(cls)
+    names: Mapping[str, Any] = getattr(torch.utils._pytree, "SERIALIZED_TYPE_TO_PYTHON_TYPE", {})
+    cls = names.get(name)
+    node = registered_nodes().get(cls) if cls is not None else None
     return cls, getattr(node, "flatten_fn", None)

@@ -130,7 +130,7 @@ def test_a_healthy_module_passes_every_target_with_warnings_as_errors(pytester, 
     assert result.ret == 0
 
 
-def test_eager_that_never_ends_is_interrupted(suite, run):
+def test_eager_that_never_ends_is_interrupted(suite, run, text_of):
     suite(
         "import time\n"
         "class Spin(nn.Module):\n"
@@ -145,3 +145,4 @@ def test_eager_that_never_ends_is_interrupted(suite, run):
     result = run()
     result.assert_outcomes(passed=1, failed=1)
     assert result.ret == 1
+    assert "time.sleep(60 * (len(x) == 4))" in text_of(result)

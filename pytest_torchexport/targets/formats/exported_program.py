@@ -19,7 +19,6 @@ from pytest_torchexport.targets.formats.facts import (
     indexed,
 )
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
-from pytest_torchexport.torch_private.dispatcher import is_higher_order
 from pytest_torchexport.torch_private.memory import kept_shared
 
 FILENAME = "model.pt2"
@@ -54,7 +53,7 @@ class ExportedProgramFacts(ProgramFacts):
             for module in modules
             if isinstance(module, torch.fx.GraphModule)
             for node in module.graph.nodes
-            if is_higher_order(node.target) and getattr(node.target, "__name__", "") in BRANCHES
+            if getattr(node.target, "__name__", "") in BRANCHES  # torch.cond and its kin
         )
 
     def text(self) -> str:

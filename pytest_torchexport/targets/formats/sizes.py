@@ -19,7 +19,7 @@ import torch
 
 from pytest_torchexport.config.named_dims import Expr
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
-from pytest_torchexport.outcomes.texts import chain
+from pytest_torchexport.outcomes.errors import chain
 from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.symbolic_sizes import (

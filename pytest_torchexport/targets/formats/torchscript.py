@@ -34,7 +34,7 @@ from pytest_torchexport.targets.formats.facts import (
     is_outside_torch,
     real_path,
 )
-from pytest_torchexport.torch_private.modules import is_tensor_type, with_calls_inlined
+from pytest_torchexport.torch_private.modules import with_calls_inlined
 
 FILENAME = "model.pt"
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
@@ -313,4 +313,4 @@ def _constant_device(program: Any, value: Any) -> str | None:
 def _dimensions(value: Any) -> int | None:
     """Return a tensor's number of dimensions. A trace knows it, a script does not."""
     kind = value.type()
-    return kind.dim() if is_tensor_type(kind) else None
+    return kind.dim() if hasattr(kind, "dim") else None

@@ -12,7 +12,7 @@ from pytest_torchexport import check_export, register_target
 from pytest_torchexport.config import names
 from pytest_torchexport.eager.reference import RETURNS_WITHOUT_GRADIENTS
 from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
-from pytest_torchexport.outcomes.grad_mode import WITHOUT_AUTOCAST, GradMode
+from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST, GradMode
 from pytest_torchexport.targets.script import Script
 from pytest_torchexport.targets.trace import Trace
 

@@ -10,7 +10,6 @@ from pytest_torchexport import check_export
 from pytest_torchexport.checks import exporting
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.judge.runner import InProcess
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import Subject
@@ -48,17 +47,6 @@ def test_an_artifact_that_loses_the_context_is_red_with_its_call(artifact_raises
     assert verdict.failure == "ArtifactCrashed", verdict
     assert "made CUDA unusable for the rest of this process" in verdict.reason
     assert any("CUDA_LAUNCH_BLOCKING" in line for line in verdict.details)
-
-
-def test_eager_that_loses_the_context_is_not_a_fault_of_the_artifact(monkeypatch):
-    def lost(self, function, call, seed, grad_mode=None):
-        with self._running():
-            raise cuda.ContextLost("CUDA error: device-side assert triggered")
-
-    monkeypatch.setattr(Reference, "_observe", lost)
-    verdict = check()
-    assert verdict.failure == "SpecError"
-    assert verdict.reason.startswith("eager made CUDA unusable")
 
 
 @pytest.mark.parametrize(("strict", "status"), [(False, "skipped"), (True, "failed")])
@@ -104,25 +92,3 @@ def test_calls_for_which_a_device_has_no_memory_are_left_out_with_a_note(monkeyp
     assert verdict.status == "passed", verdict
     assert max(sizes) > 2
     assert any("left out: cuda: OutOfMemoryError" in note for note in verdict.notes), verdict.notes
-
-
-def test_only_a_module_on_the_cpu_is_tried_in_a_fork(monkeypatch):
-    """CUDA that another item has initialized cannot be used in a fork."""
-    tried = []
-
-    class Catches(nn.Module):
-        def forward(self, x):
-            try:
-                return x.view(1000)
-            except RuntimeError:
-                return x * 2
-
-    monkeypatch.setattr(Prepared, "exported", lambda *_, device: tried.append(device))
-    monkeypatch.setattr(exporting, "survived", lambda action, _: bool(action()))
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: None)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", list)
-    verdict = check_export(Catches(), (torch.ones(2, 3),), target="trace", max_examples=2)
-    assert verdict.failure == "ExportRefused", verdict
-    assert tried == ["cpu"]

@@ -22,8 +22,7 @@ NEVER = {"pytest", "_pytest", "pluggy", "hypothesis", "xdist", "sympy"}
 
 # results.failures, because the package's own __init__ lists its public names from there.
 EVERY_CHILD = {
-    "outcomes.machine",
-    "outcomes.texts",
+    "outcomes.errors",
     "results.escaped",
     "results.failures",
     "sandbox.child",
@@ -38,7 +37,6 @@ CHILDREN = {
         "inputs.call",
         "inputs.pytrees",
         "outcomes.cuda",
-        "outcomes.grad_mode",
         "outcomes.limits",
         "outcomes.messages",
         "outcomes.observe",

@@ -12,7 +12,6 @@ from pytest_torchexport.torch_private.dispatcher import (
     aten_of_prim,
     decomposition_of,
     dispatch_mode,
-    is_higher_order,
     is_operator,
     kernels_of,
     only_in_batches,
@@ -43,8 +42,6 @@ def test_the_functions_of_a_custom_operator_are_the_users():
 def test_operators_are_told_from_functions():
     assert is_operator(ADD)
     assert not is_operator(torch.add)
-    assert is_higher_order(torch.ops.higher_order.cond)
-    assert not is_higher_order(ADD)
 
 
 def test_an_operator_has_a_schema_with_what_it_writes_to():
@@ -57,11 +54,6 @@ def test_an_operator_has_a_schema_with_what_it_writes_to():
     assert schema_of(torch.ops.higher_order.cond) is None
 
 
-def test_overloads_are_listed():
-    assert {"Tensor", "Scalar"} <= set(overloads_of("aten", "add"))
-    assert overloads_of("aten", "no_such_operator") == []
-
-
 def test_the_function_of_a_custom_operator_is_found():
     @torch.library.custom_op("torch_private_test::double", mutates_args=())
     def double(x: torch.Tensor) -> torch.Tensor:
@@ -71,7 +63,9 @@ def test_the_function_of_a_custom_operator_is_found():
     assert python_definition("torch_private_test::absent") is None
 
 
-def test_the_dispatcher_says_where_an_operator_was_registered():
+def test_the_dispatcher_says_where_an_overload_was_registered():
+    assert {"Tensor", "Scalar"} <= set(overloads_of("aten", "add"))
+    assert overloads_of("aten", "no_such_operator") == []
     path, line = registered_at("aten::add.Tensor")
     assert path.endswith(".cpp")
     assert line > 0

@@ -64,16 +64,10 @@ def test_a_tensor_that_cannot_be_shared_until_written_is_copied_at_once(make):
     assert made.data_ptr() != tensor.data_ptr()
 
 
-@pytest.mark.parametrize(
-    "clone",
-    [lambda tensor: tensor[:], torch.clone, lambda _: torch.ones(4)],
-    ids=["view", "clone", "another"],
-)
-def test_a_torch_whose_lazy_clones_behave_otherwise_makes_plain_ones(monkeypatch, clone):
-    monkeypatch.setattr(torch, "_lazy_clone", clone)
+def test_a_torch_whose_lazy_clones_behave_otherwise_makes_plain_ones(monkeypatch):
+    monkeypatch.setattr(torch, "_lazy_clone", lambda tensor: tensor[:])
     _shares_until_written.cache_clear()
     try:
-        assert not _shares_until_written()
         tensor = torch.zeros(4)
         shared_until_written(tensor).add_(1)
         assert tensor.tolist() == [0] * 4
@@ -123,16 +117,6 @@ def test_the_end_of_sharing_moves_memory_only_if_another_has_it(left):
     end_sharing([tensor, torch.zeros(2).to_sparse()])
     assert (address_of(tensor) == address) is not left
     assert tensor.resize_(9).fill_(1).sum() == 9  # which shared memory does not survive
-
-
-@pytest.mark.parametrize("name", ["_is_cow_tensor", "_data_address"])
-def test_a_torch_that_does_not_tell_what_is_shared_copies_it(monkeypatch, name):
-    assert hasattr(torch._C, name), "torch has changed: writers copy the weights again"
-    monkeypatch.delattr(torch._C, name)
-    tensor = torch.zeros(4)
-    one = shared_until_written(tensor)
-    with kept_shared([one]):
-        assert one.data_ptr() != tensor.data_ptr()
 
 
 def test_a_tensor_without_memory_has_no_number():

@@ -17,7 +17,6 @@ from pytest_torchexport.torch_private.modules import (
     compiles_itself,
     hook_registers,
     hooks_of,
-    is_tensor_type,
     parameters_of,
     script_attributes,
     uncompiled,
@@ -110,12 +109,3 @@ def test_calls_are_inlined_in_the_graph_of_a_fork():
     assert "prim::CallMethod" in str(fork)
     assert "prim::CallMethod" not in str(graph)
     assert "aten::relu" in str(graph)
-
-
-def test_a_tensors_type_is_told_from_a_numbers():
-    graph = torch.jit.trace(lambda x: x + 1, torch.ones(2, 3), check_trace=False).graph
-    (x,) = graph.inputs()
-    number = graph.insertConstant(3)
-    assert is_tensor_type(x.type())
-    assert x.type().dim() == 2
-    assert not is_tensor_type(number.type())

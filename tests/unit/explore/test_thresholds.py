@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pytest_torchexport.explore.operator_run import OUTPUT, OperatorRuns, Reach
 from pytest_torchexport.explore.thresholds import beyond
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.torch_state import GradMode
 
 X = torch.tensor([[0.3, -0.7, 1.9], [2.2, -1.1, 0.6]])
 

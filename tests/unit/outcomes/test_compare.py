@@ -65,11 +65,9 @@ PAIRS = [
     (Output(1, 2), {"a": 1, "b": 2}, ""),
     ({"a": ONES, "b": -ONES}, {"b": -ONES, "a": ONES}, ""),
     # shape, dtype, device, layout
-    (torch.zeros(4, 1), torch.zeros(1), "shape"),
     (torch.zeros(2, 3), torch.zeros(3, 2), "shape"),
     (torch.zeros(0, 3), torch.zeros(3, 0), "shape"),
     (ONES, ONES.double(), "dtype"),
-    (ONES.bool(), ONES.to(torch.uint8), "dtype"),
     (torch.empty(0), torch.empty(0).long(), "dtype"),
     (ONES, torch.ones(2, device="meta"), "device"),
     (torch.eye(2).to_sparse(), torch.eye(2), "device"),
@@ -86,15 +84,11 @@ PAIRS = [
     (2**100, 2**100, ""),
     (2**100, 2**100 + 1, "values"),
     (1, True, "structure"),
-    (1, 1.0, "structure"),
     (1.0, torch.tensor(1.0), "structure"),
-    (torch.tensor(1), 1, "structure"),
-    ("a", "b", "values"),
     (None, 0, "structure"),
     (0.1, 0.1 + 1e-9, ""),
     (16777217.0, 16777300.0, "values"),
     (NAN, 1.0, "values"),
-    (0.0, -0.0, ""),
     (1 + 2j, 1 + (2 + 1e-12) * 1j, ""),
     (1 + 2j, 1 + 3j, "values"),
     (torch.Generator().manual_seed(1), torch.Generator().manual_seed(1), ""),
@@ -156,24 +150,19 @@ def test_the_worst_element_is_told_with_its_place():
     assert (difference.index, difference.max_abs) == ((1, 2), 3.0)
     assert (difference.mismatched, difference.total) == (2, 6)
     assert (difference.expected, difference.actual) == ("0", "3")
+    found = only(one(1.0).double(), one(1.0 + 1e-9, torch.float64))
+    assert (found.expected, found.actual) == ("1.0", "1.000000001")  # all digits
     actual[0, 0] = NAN
     assert only(expected, actual).index == (0, 0)
     assert only(torch.tensor(1.0), torch.tensor(2.0)).index == ()
 
 
-def test_numbers_in_double_precision_are_shown_with_all_digits():
-    found = only(one(1.0).double(), one(1.0 + 1e-9, torch.float64))
-    assert (found.expected, found.actual) == ("1.0", "1.000000001")
-
-
 @pytest.mark.parametrize(
     ("dtype", "left", "right", "gap"),
     [
-        (torch.uint8, 0, 255, 255),
         (torch.int64, -(2**63), 2**63 - 1, 2**64 - 1),
         (torch.int64, 2**53, 2**53 + 1, 1),
         (torch.uint64, 2**64 - 1, 0, 2**64 - 1),
-        (torch.uint64, 2**63, 2**63 + 1, 1),
         (torch.bool, False, True, 1),
     ],
     ids=str,
@@ -209,9 +198,8 @@ def test_tolerances_are_those_of_torch_testing(dtype, inside, outside):
         torch.testing.assert_close(far, base.to(dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-def test_double_precision_is_held_to_one_part_in_a_trillion_of_the_largest_element(dtype):
-    expected = torch.tensor([1000.0, 1e-6, 0.0], dtype=dtype)
+def test_double_precision_is_held_to_one_part_in_a_trillion_of_the_largest_element():
+    expected = torch.tensor([1000.0, 1e-6, 0.0], dtype=torch.float64)
     assert differences(expected, expected + 8e-10) == []
     assert only(expected, expected + 1e-9).mismatched == 3
     infinite = torch.tensor([INF, 1.0], dtype=torch.float64)
@@ -237,12 +225,8 @@ def test_the_users_tolerance_is_the_law_and_relative_to_eager():
     [
         torch.tensor([1.0, NAN]).to(torch.float8_e5m2),
         torch.tensor([1, 2], dtype=torch.uint32),
-        torch.tensor([1 + 2j]).conj(),
         torch.tensor([1 + 2j]).conj().imag,
-        torch.empty(0, 3),
         torch.empty(0).to_sparse(),
-        torch.nn.Parameter(torch.ones(2)),
-        torch.zeros(1).expand(3),
     ],
 )
 def test_rare_tensors_equal_themselves(tensor):
@@ -296,11 +280,9 @@ def test_it_never_raises_and_leaves_its_inputs_alone():
     [
         ({"a": ONES, "n": one(1)}, {"n": one(9), "a": ONES + 3}, 3.0),
         (one(1 + 1j), one(1 + 3j), 2.0),
-        (one(1.0).half(), one(0.0).half(), 1.0),
         (torch.zeros(2), torch.zeros(3), None),
         (one(0), one(1), None),
         ((ONES,), ONES, None),
-        (torch.empty(0), torch.empty(0), None),
         (one(NAN), one(1.0), None),
     ],
 )

@@ -27,11 +27,7 @@ def kill_me():
 
 def test_the_result_comes_back():
     assert in_fork(lambda: {"a": (1, None)}, LONG) == {"a": (1, None)}
-    assert in_fork(os.getpid, LONG) != os.getpid()
-
-
-def test_a_result_that_no_pipe_holds_at_once_comes_back():
-    assert len(in_fork(lambda: bytes(10_000_000), LONG)) == 10_000_000
+    assert len(in_fork(lambda: bytes(10_000_000), LONG)) == 10_000_000  # more than a pipe holds
 
 
 @pytest.mark.parametrize(
@@ -39,7 +35,6 @@ def test_a_result_that_no_pipe_holds_at_once_comes_back():
     [
         (lambda: {}["missing"], Death(raised="KeyError: 'missing'"), "raised KeyError: 'missing'"),
         (lambda: os._exit(3), Death(status=3), "ended the process, exit status 3"),
-        (lambda: os._exit(0), Death(status=0), "ended the process, exit status 0"),
         (kill_me, Death(signal=9), "ended the process by signal 9"),
     ],
 )
@@ -59,7 +54,7 @@ def test_what_does_not_return_is_ended(tmp_path):
     found = in_fork(wait, SHORT)
     assert found == Death(seconds=SHORT)
     assert str(found) == "did not return within 0.2 s"
-    (tmp_path / "runs").unlink(missing_ok=True)
+    (tmp_path / "runs").unlink()
     time.sleep(0.1)
     assert not (tmp_path / "runs").exists()
 
@@ -75,23 +70,18 @@ def test_items_come_one_by_one_until_a_death():
     assert list(each_in_fork(lambda: iter("ab"), LONG)) == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    ("then", "found"),
-    [(lambda: 7, 7), (kill_me, Death(signal=9))],
-    ids=["a result", "a death"],
-)
-def test_a_process_that_the_fork_left_behind_keeps_nobody_waiting(then, found):
+def test_a_process_that_the_fork_left_behind_keeps_nobody_waiting():
     def items():
         child = os.fork()
         if not child:
             time.sleep(LONG)
             os._exit(0)
         yield child
-        yield then()
+        kill_me()
 
     left_behind, *rest = each_in_fork(items, LONG)
     os.kill(left_behind, signal.SIGKILL)
-    assert rest == [found]
+    assert rest == [Death(signal=9)]
 
 
 def test_operators_that_used_several_threads_here_run_in_a_fork():
@@ -123,7 +113,6 @@ def test_a_fork_prints_nothing_and_runs_no_handlers_of_this_process(capfd, tmp_p
 def test_temporary_files_of_a_fork_are_removed():
     path = in_fork(tempfile.mkdtemp, LONG)
     assert not Path(path).exists()
-    assert Path(path).parent.parent == Path(tempfile.gettempdir())
     assert not Path(path).parent.exists()
 
 

@@ -8,20 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from pytest_torchexport.outcomes import limits
 from pytest_torchexport.outcomes.limits import (
-    Deadline,
     TimeLimitExceeded,
     before_termination,
     in_thread,
     interrupted_after,
-    line_of_most,
 )
+from pytest_torchexport.outcomes.messages import user_frame
 
 SHORT = 0.05
 
@@ -31,23 +28,13 @@ def spin():
         pass
 
 
-SPINS = spin.__code__.co_firstlineno + 1
-
-
-def test_python_code_that_does_not_end_is_interrupted():
+def test_python_code_that_does_not_end_is_interrupted_where_it_is():
     with (
-        pytest.raises(TimeLimitExceeded, match=r"no return within 0\.05 s"),
+        pytest.raises(TimeLimitExceeded, match=r"no return within 0\.05 s") as caught,
         interrupted_after(SHORT),
     ):
         spin()
-
-
-def test_the_stack_is_sampled_up_to_the_block_that_has_the_limit():
-    with pytest.raises(TimeLimitExceeded) as caught, interrupted_after(SHORT):
-        spin()
-    stacks = caught.value.stacks
-    assert stacks
-    assert {stack[-1] for stack in stacks if stack} <= {(__file__, SPINS), (__file__, SPINS + 1)}
+    assert user_frame(caught.value.__cause__).text in ("while True:", "pass")
 
 
 def test_no_interrupt_is_left_over_for_the_code_that_follows():
@@ -66,39 +53,6 @@ def test_ctrl_c_of_the_user_stays_ctrl_c():
 
     with pytest.raises(KeyboardInterrupt), interrupted_after(60):
         press()
-
-
-class Deleted:
-    """Runs ``wait()`` when it is deleted, where Python swallows what it raises."""
-
-    def __init__(self, wait):
-        self.wait = wait
-
-    def __del__(self):
-        self.wait()
-
-
-def in_del(wait):
-    Deleted(wait)
-
-
-def test_an_interrupt_that_python_drops_comes_again(monkeypatch):
-    users = []
-    monkeypatch.setattr("sys.unraisablehook", users.append)
-    monkeypatch.setattr(limits, "RING_AGAIN_SECONDS", 0.2)
-    with pytest.raises(TimeLimitExceeded), interrupted_after(SHORT):
-        in_del(spin) or spin()
-    assert users == []
-    assert sys.unraisablehook == users.append
-
-
-def test_what_else_cannot_be_raised_is_the_users(monkeypatch):
-    users = []
-    monkeypatch.setattr("sys.unraisablehook", lambda raised: users.append(raised.exc_type))
-    with interrupted_after(60):
-        in_del(lambda: 1 / 0)
-        in_del(_thread.interrupt_main)
-    assert users == [ZeroDivisionError, KeyboardInterrupt]
 
 
 SWALLOWS = """
@@ -123,27 +77,10 @@ def test_a_block_that_swallows_the_interrupt_is_over_time_and_nothing_waits_for_
     assert (done.stdout.strip(), done.stderr) == ("over", "")
 
 
-def test_in_another_thread_it_is_no_limit_and_no_error():
-    done = []
-
-    def work():
-        with interrupted_after(SHORT):
-            time.sleep(2 * SHORT)
-        done.append(True)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert done
-
-
 def test_a_function_in_a_thread_returns_or_raises_as_it_does():
     assert in_thread(lambda: 7, 60) == 7
-    assert in_thread(lambda: None, 60) is None
     with pytest.raises(ZeroDivisionError):
         in_thread(lambda: 1 / 0, 60)
-    with pytest.raises(SystemExit):
-        in_thread(lambda: exec("raise SystemExit(3)"), 60)
 
 
 def test_a_process_with_an_abandoned_thread_ends_with_the_status_that_was_set():
@@ -158,14 +95,6 @@ def test_a_process_with_an_abandoned_thread_ends_with_the_status_that_was_set():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (7, "left behind\n")
-
-
-def test_a_deadline_counts_down_to_zero_and_no_further():
-    deadline = Deadline(60)
-    assert 0 < deadline.left <= 60
-    assert deadline.elapsed >= 0
-    over = Deadline(0.0)
-    assert over.left == 0.0
 
 
 TERMINATED = """
@@ -214,27 +143,3 @@ def test_a_handler_that_the_block_sets_stays():
         assert signal.getsignal(signal.SIGTERM) is users
     finally:
         signal.signal(signal.SIGTERM, users)
-
-
-# -- where code stays ------------------------------------------------------------------------------
-
-PACKAGES = "/env/lib/python3.11/site-packages"
-NET = ("/project/net.py", 7)
-MODEL = (f"{PACKAGES}/timm/models/davit.py", 311)
-CALL = (f"{PACKAGES}/torch/nn/modules/module.py", 1)
-OTHER = (f"{PACKAGES}/torch/_ops.py", 5)
-
-
-@pytest.mark.parametrize(
-    ("stacks", "place"),
-    [
-        ([(OTHER, MODEL, CALL, NET)] * 3 + [(OTHER, NET)], "timm/models/davit.py:311"),
-        ([(OTHER, MODEL, CALL, NET), (OTHER, NET)], None),
-        ([(OTHER,)], None),
-        ([()], None),
-        ([], None),
-    ],
-)
-def test_the_line_of_most_samples_is_named(stacks, place):
-    found = line_of_most(stacks)
-    assert (found.place if found is not None else None) == place

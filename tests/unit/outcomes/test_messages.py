@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pytest_torchexport.outcomes.messages import MAX_OUTER, condense, message_and_line
+from pytest_torchexport.outcomes.messages import condense, message_and_line
 
 ADVICE = "Failed to convert the exported program to an ONNX model. This is step 3/3\n- If there is"
 NODE = "Error when translating node %add. See the stack trace for more information."
@@ -35,13 +35,11 @@ def chained(*errors):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (IndexError("list index"), "IndexError: list index"),
         (IndexError(), "IndexError: IndexError"),
         (
             chained(RuntimeError(ADVICE), ValueError(NODE), IndexError("list index")),
             f"IndexError: list index; then ValueError: {NODE}",
         ),
-        (chained(RuntimeError(ADVICE), IndexError("list index")), "IndexError: list index"),
         (
             chained(RuntimeError("in aten.add: list index"), IndexError("list index")),
             "IndexError: list index; then RuntimeError: in aten.add:",
@@ -49,10 +47,6 @@ def chained(*errors):
         (
             chained(RuntimeError("list index\n\nfrom user code:\nx[3]"), IndexError("list index")),
             "IndexError: list index",
-        ),
-        (
-            chained(RuntimeError("a" * 999), IndexError("list index")),
-            f"IndexError: list index; then RuntimeError: {'a' * MAX_OUTER}",
         ),
     ],
 )
@@ -83,23 +77,12 @@ def test_of_many_overloads_the_first_is_kept_and_the_call():
 
 
 def test_lines_of_numbers_of_a_tensor_are_left_out():
-    columns = "\n".join(" 0.9981 -2.5e-01  nan" for _ in range(500))
-    text = f"output 1 (\n{columns}\n[ torch.FloatTensor{{500,3}} ]) of traced region cannot be"
-    assert condense(RuntimeError(text))[0] == (
-        "RuntimeError: output 1 ( [ torch.FloatTensor{500,3} ]) of traced region cannot be"
-    )
     rows = "\n".join("-2.9143 -9.7252  inf" for _ in range(3))
     blocks = f"(1,.,.) = \nColumns 1 to 100.01 *\n{rows}\n\nColumns 11 to 20{rows}"
     text = f"detaching the gradient\nTensor:\n{blocks}\n[ torch.FloatTensor{{2,3,20}} ]"
     assert condense(RuntimeError(text))[0] == (
         "RuntimeError: detaching the gradient Tensor: [ torch.FloatTensor{2,3,20} ]"
     )
-
-
-def test_a_note_that_a_target_added_names_the_line():
-    error = RuntimeError("no kernel")
-    error.add_note(f'File "{__file__}", line 7, in forward\n    import pytest')
-    assert condense(error)[1].line == 7
 
 
 def test_of_a_script_the_line_that_raised_is_shown_not_the_functions_first():
@@ -122,10 +105,6 @@ def test_of_a_script_the_line_that_raised_is_shown_not_the_functions_first():
             "Invalid rank for input: x Got: 2",
         ),
         (UNSAVED, f"Failed serializing node ceil; {NO_CEIL}"),
-        (
-            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Add(14)",
-            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Add(14)",
-        ),
     ],
 )
 def test_an_error_is_told_without_the_place_in_the_sources_of_who_raised_it(text, shown):

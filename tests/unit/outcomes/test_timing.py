@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from pytest_torchexport.outcomes import timing
@@ -17,17 +15,13 @@ def pairs(*ratios):
 def test_a_clear_slowdown_exceeds_a_limit_below_it_alone():
     found = pairs(*[1.9, 2.0, 2.1] * 10)
     assert found.interval == pytest.approx((1.9, 2.1))
-    assert found.exceeds(1.0)
     assert found.exceeds(1.5)
     assert not found.exceeds(1.95)
-    assert not found.exceeds(3.0)
 
 
 def test_a_constant_time_is_taken_from_the_other_alone():
-    found = pairs(*[1.9, 2.0, 2.1] * 10)
-    assert found.without(0.25).ratios == pytest.approx([1.4, 1.5, 1.6] * 10)
-    assert found.exceeds(1.7)
-    assert not found.without(0.25).exceeds(1.7)
+    found = pairs(*[1.9, 2.0, 2.1] * 10).without(0.25)
+    assert found.ratios == pytest.approx([1.4, 1.5, 1.6] * 10)
 
 
 def test_few_pairs_decide_nothing_unless_all_agree():
@@ -40,12 +34,6 @@ def test_the_interval_has_to_lie_above_as_well():
     # The sign test alone would say it: 26 of 30 pairs are slower.
     found = pairs(*[2.0] * 26, *[0.9] * 4)
     assert not found.exceeds(1.0)
-
-
-def test_noise_alone_is_never_called_slower():
-    noise = random.Random(1)
-    for _ in range(1000):
-        assert not pairs(*(noise.lognormvariate(0.0, 0.3) for _ in range(30))).exceeds(1.0)
 
 
 def test_both_are_timed_in_turn_and_each_is_first_as_often(monkeypatch):

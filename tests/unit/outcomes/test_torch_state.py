@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_torchexport.outcomes.torch_state import MAX_OUTPUT, MAX_WARNINGS, quiet, suppress_output
+from pytest_torchexport.outcomes.torch_state import (
+    MAX_OUTPUT,
+    MAX_WARNINGS,
+    GradMode,
+    outside_autocast,
+    outside_inference_mode,
+    quiet,
+    under_autocast,
+)
 from pytest_torchexport.torch_private.circumstances import set_default_device
 
 # What torch 2.9 says when the tests read allow_tf32.
@@ -65,27 +73,13 @@ def test_everything_is_restored(fails):
     logging.getLogger("torch.onnx").setLevel(logging.WARNING)
     before = world()
     try:
-        with quiet("cpu"):
+        with quiet("cpu"), quiet("cpu"):
             rude()
             if fails:
                 raise ValueError("in the block")
     except ValueError:
         assert fails
     assert world() == before
-
-
-def test_checks_run_on_one_thread_and_without_tf32():
-    torch.set_num_threads(2)
-    try:
-        with quiet("cpu"):
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-        allowed = torch.backends.cudnn.allow_tf32
-        with quiet("cuda"):
-            assert not torch.backends.cudnn.allow_tf32
-        assert torch.backends.cudnn.allow_tf32 == allowed
-    finally:
-        torch.set_num_threads(1)
 
 
 def test_what_a_forward_sets_while_it_is_exported_is_put_back(tmp_path):
@@ -141,22 +135,38 @@ def test_what_was_printed_reaches_stdout_afterwards_and_is_bounded(capsys):
     assert heard.printed == 4
 
 
-def test_what_was_printed_before_an_error_is_not_lost(capsys):
-    with pytest.raises(ZeroDivisionError), quiet("cpu"):
-        print("the last words", 1 / 0 if print("before") is None else "")
-    assert capsys.readouterr().out == "before\n"
+# -- the mode of a call ----------------------------------------------------------------------------
+
+MODES = (torch.enable_grad, torch.no_grad, torch.inference_mode)
 
 
-def test_unheard_drops_what_is_printed(capsys):
-    with suppress_output():
-        print("graph")
-        print("graph", file=sys.stderr)
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
+@pytest.mark.parametrize("around", MODES)
+@pytest.mark.parametrize("mode", list(GradMode))
+def test_a_mode_is_entered_from_any_other_and_left_again(around, mode):
+    with around():
+        before = GradMode.current()
+        with mode.entered():
+            assert GradMode.current() is mode
+            assert (torch.ones(1, requires_grad=mode is GradMode.GRAD) * 2).requires_grad == (
+                mode is GradMode.GRAD
+            )
+        assert GradMode.current() is before
 
 
-def test_quiet_nests():
-    before = world()
-    with quiet("cpu"), quiet("cpu"):
-        rude()
-    assert world() == before
+@pytest.mark.parametrize("around", MODES)
+def test_inference_mode_is_left_and_another_mode_stays(around):
+    with around():
+        before = GradMode.current()
+        with outside_inference_mode():
+            assert not torch.ones(1).is_inference()
+            assert before is GradMode.INFERENCE or GradMode.current() is before
+        assert GradMode.current() is before
+
+
+def test_autocast_is_left_and_entered_again():
+    assert under_autocast() == ()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert under_autocast() == ("cpu",)
+        with outside_autocast():
+            assert under_autocast() == ()
+        assert torch.ones(1, 1).matmul(torch.ones(1, 1)).dtype == torch.bfloat16

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.outcomes.grad_mode import GradMode
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.plugin.capture import (
     CALLS_FORWARD,
     MAX_CALLS_OF_ONE_SHAPE,

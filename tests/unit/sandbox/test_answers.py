@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_torchexport.outcomes.texts import printable
+from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.sandbox import answers, wire
 
 

@@ -1,4 +1,4 @@
-"""outcomes/machine.py: what runs out on a machine is named, and no model is blamed."""
+"""outcomes/errors.py: texts and causes of exceptions; what runs out is named, and no model blamed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,42 @@ import threading
 
 import pytest
 import torch
-from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes import machine
+from pytest_torchexport.outcomes import errors
+from pytest_torchexport.outcomes.errors import chain, few, printable, text_of
 from pytest_torchexport.outcomes.limits import in_thread
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.results.failures import Ineffective
 
-CALL = Call((torch.ones(2),))
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_causes_that_lead_in_a_circle_come_once_each():
+    first, second, third = ValueError("a"), RuntimeError("b"), KeyError("c")
+    first.__cause__, second.__context__, third.__cause__ = second, third, first
+    assert list(chain(first)) == [first, second, third]
+    assert list(chain(first, explicit=True)) == [first, second]
+
+
+def test_a_text_that_cannot_be_made_is_named():
+    assert text_of(Unprintable()) == "(its text cannot be shown: ValueError)"
+
+
+def test_what_a_terminal_would_obey_is_escaped_and_nothing_else():
+    assert printable("a\x1b[31m\u202e\r\n\tb\r") == "a<U+001B>[31m<U+202E>\n\tb\n"
+    assert printable("1\u00a0000 \u3000 行") == "1\u00a0000 \u3000 行"
+
+
+def test_a_sentence_names_the_first_things_of_a_list():
+    assert few(["a", "b", "c"]) == "a, b, c"
+    assert few(range(5), "; ") == "0; 1; 2 and 2 more"
+
+
+# -- faults of the machine -------------------------------------------------------------------------
 
 
 class PoolIsFull(RuntimeError):
@@ -31,17 +58,19 @@ def of(number, *more):
     ("error", "said", "step"),
     [
         (of(errno.ENOSPC, "/tmp/x"), "the disk is full: OSError: [Errno 28] No space", "TMPDIR"),
-        (of(errno.EMFILE), "too many files are open", "ulimit -n"),
         (BlockingIOError(errno.EAGAIN, "fork"), "no further thread or process", "ulimit -u"),
         (RuntimeError("can't start new thread"), "no further thread or process", "ulimit -u"),
-        (RuntimeError("unable to open </torch_1>: Too many open files (24)"), "too many", ""),
+        (RuntimeError("unable to open </torch_1>: Too many open files (24)"), "too many", "-n"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0"), "the disk is full", ""),
         (FileNotFoundError(2, "No usable temporary directory found in []"), "no directory", ""),
         (of(errno.ENOMEM), "no memory is left", "free memory"),
+        (RuntimeError("OSError: [Errno 28] No: 'x'\n\nAt:"), "the disk is full", ""),
     ],
 )
 def test_what_ran_out_is_named_with_the_next_step(error, said, step):
-    failure = machine.fault(error)
+    outer = ValueError("the exporter gave up")
+    outer.__cause__ = error
+    failure = errors.fault(outer)
     assert isinstance(failure, Ineffective)
     assert str(failure).startswith("on this machine ")
     assert said in str(failure)
@@ -51,29 +80,19 @@ def test_what_ran_out_is_named_with_the_next_step(error, said, step):
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (machine.fault_there("OSError", "[Errno 28] No space left: 'x'"), "the disk is full"),
-        (machine.fault_there("RuntimeError", "OSError: [Errno 28] No: 'x'\n\nAt:"), "disk is full"),
-        (machine.fault_there("Fail", "open: Too many open files"), "too many files are open"),
-        (machine.fault_in("not started: [Errno 24] Too many open files"), "too many files"),
-        (machine.fault_in("what():  Resource temporarily unavailable\n"), "no further thread"),
+        (errors.fault_there("Fail", "open: Too many open files"), "too many files are open"),
+        (errors.fault_in("not started: [Errno 24] Too many open files"), "too many files"),
+        (errors.fault_in("what():  Resource temporarily unavailable\n"), "no further thread"),
     ],
 )
 def test_what_ran_out_for_another_process_is_named(found, said):
     assert said in str(found)
 
 
-def test_the_cause_behind_an_exporters_error_is_found():
-    error = ValueError("the exporter gave up")
-    error.__cause__ = of(errno.ENOSPC)
-    assert "the disk is full" in str(machine.fault(error))
-
-
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("no"),
         PermissionError(errno.EACCES, "Permission denied"),
-        FileNotFoundError(errno.ENOENT, "No such file or directory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 TB"),
         MemoryError(),
         ValueError("No space left on device"),
@@ -84,21 +103,20 @@ def test_the_cause_behind_an_exporters_error_is_found():
     ],
 )
 def test_what_a_program_does_itself_is_not_the_machines_fault(error):
-    kind, text = type(error).__name__, str(error)
-    assert machine.fault(error) is None
-    assert machine.fault_there(kind, text) is None
+    assert errors.fault(error) is None
 
 
 def test_neither_eager_nor_a_call_without_a_thread_is_blamed(monkeypatch):
     def raises(error):
         raise error
 
+    call = Call((torch.ones(2),))
     with pytest.raises(Ineffective, match="too many files are open"):
-        observe(lambda _: raises(of(errno.EMFILE)), CALL, seed=0)
+        observe(lambda _: raises(of(errno.EMFILE)), call, seed=0)
     error = RuntimeError("can't start new thread")
     monkeypatch.setattr(threading.Thread, "start", lambda _: raises(error))
     with pytest.raises(Ineffective, match="no further thread or process"):
-        observe(nn.ReLU(), CALL, seed=0, run=lambda go: in_thread(go, 1.0))
+        observe(torch.relu, call, seed=0, run=lambda go: in_thread(go, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -110,8 +128,8 @@ def test_neither_eager_nor_a_call_without_a_thread_is_blamed(monkeypatch):
         (RuntimeError("MemoryError: <EMPTY MESSAGE>"), True),
         (ValueError("out of memory cells"), False),
         (RuntimeError("ValueError: out of memory cells"), False),
-        (RuntimeError("The size of tensor a must match the size of tensor b"), False),
     ],
 )
 def test_words_for_no_memory_are_known(error, out):
-    assert (machine.out_of_memory(error) is not None) is out
+    assert errors.is_out_of_memory(type(error).__name__, str(error)) is out
+    assert (errors.fault(error, memory=True) is not None) is out
