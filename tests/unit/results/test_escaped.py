@@ -55,20 +55,14 @@ def test_an_argument_is_what_a_shell_reads(text):
 
 @given(MARKUP)
 @settings(max_examples=150, deadline=None)
-def test_code_in_a_line_shows_the_text_and_no_markup(text):
+def test_code_in_a_line_or_a_cell_shows_the_text_and_no_markup(text):
+    words = visible(" ".join(text.split())).split()
     rendered = parsed(f"a {code(text)} b\n")
-    assert shown(rendered).split() == f"a {visible(' '.join(text.split()))} b".split()
+    assert shown(rendered).split() == ["a", *words, "b"]
     assert set(re.findall(r"<[^>]*>", rendered)) <= {"<p>", "</p>", "<code>", "</code>"}
-
-
-@given(MARKUP)
-@settings(max_examples=150, deadline=None)
-def test_code_in_a_table_stays_in_its_cell(text):
-    rendered = parsed(f"| a | b |\n| - | - |\n| {code(text)} | {code(text)} |\n| c | d |\n")
-    cells = re.findall(r"<td>(.*?)</td>", rendered, re.DOTALL)
-    assert len(cells) == 4
-    assert shown(cells[0]) == shown(cells[1])
-    assert shown(cells[0]).split() == visible(" ".join(text.split())).split()
+    table = parsed(f"| a | b |\n| - | - |\n| {code(text)} | b |\n| c | d |\n")
+    cells = re.findall(r"<td>(.*?)</td>", table, re.DOTALL)
+    assert [shown(cell).split() for cell in cells] == [words, ["b"], ["c"], ["d"]]
 
 
 @given(MARKUP)
@@ -80,10 +74,6 @@ def test_a_block_of_code_is_one_block(text):
     assert shown(body).split("\n")[:-1] == [visible(line) for line in text.splitlines()]
     assert "<p>before</p>" in rendered
     assert rendered.endswith("<p><b>after</b></p>\n")
-
-
-def test_these_checks_can_fail():
-    assert "<script>" in parsed("a <script> b")
 
 
 def test_paths_of_the_machine_are_taken_out(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from sample import RUN, failed, item, run_of, runs
 
 from pytest_torchexport.inputs.recipes import Edit, LeafRecipe, Recipe
-from pytest_torchexport.results import json
+from pytest_torchexport.results import json, markdown
 from pytest_torchexport.results.plain import Unreadable
 from pytest_torchexport.results.verdict import Difference
 
@@ -21,11 +21,6 @@ def test_what_is_written_is_read_as_it_was(results):
     text = json.render(results)
     assert json.read(text) == results
     assert json.render(json.read(text)) == text
-
-
-def test_the_round_trip_can_fail():
-    broken = json.render(RUN).replace("frozen branch", "frozen size")
-    assert json.read(broken) != RUN
 
 
 def test_numbers_that_json_does_not_have_survive():
@@ -51,22 +46,14 @@ def document(**changes):
     return plain_json.loads(json.render(RUN)) | changes
 
 
-def test_unknown_keys_are_left_out_and_missing_ones_get_their_defaults():
+def test_unknown_keys_are_left_out_missing_ones_get_their_defaults_and_new_words_are_kept():
     later = document(mood="good")
     verdict = later["items"][0]["verdicts"][0]
     verdict["color"] = "red"
     del verdict["notes"], later["items"][0]["reason"]
     assert json.read(plain_json.dumps(later)) == RUN
-
-
-def test_words_of_a_later_version_are_read_and_rendered():
-    later = document()
-    later["items"][0]["verdicts"][0] |= {"failure": "OfTheFuture", "skip": "another kind"}
-    read = json.read(plain_json.dumps(later))
-    assert read.items[0].verdicts[0].failure == "OfTheFuture"
-    from pytest_torchexport.results import markdown
-
-    assert "OfTheFuture" in markdown.render(read)
+    verdict |= {"failure": "OfTheFuture", "skip": "another kind"}
+    assert "OfTheFuture" in markdown.render(json.read(plain_json.dumps(later)))
 
 
 @pytest.mark.parametrize(

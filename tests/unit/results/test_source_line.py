@@ -26,29 +26,25 @@ def test_a_file_that_was_installed_is_a_librarys_wherever_it_lies(folder):
     assert all(is_users(str(folder / name)) for name in users)
 
 
-def test_no_file_and_a_file_of_the_interpreter_are_not_the_users():
-    for path in ("<string>", "/x/site-packages/timm/layers.py", "/usr/lib/python3.11/random.py"):
-        assert not is_users(path)
-    assert is_users("/project/lib/python/models/net.py")
-
-
-def test_an_installed_library_may_hold_models_and_what_runs_and_exports_them_does_not():
-    assert is_models("/x/lib/python3.11/site-packages/timm/layers.py")
-    assert is_models("/x/lib/python3.11/site-packages/my_models.py")
-    for path in (
-        "/x/site-packages/torch/nn/__init__.py",
-        "/x/site-packages/onnxruntime/a.py",
-        "/x/a.py",
-    ):
-        assert not is_models(path)
+@pytest.mark.parametrize(
+    ("path", "users", "models"),
+    [
+        ("<string>", False, False),
+        ("/usr/lib/python3.11/random.py", False, False),
+        ("/project/lib/python/models/net.py", True, False),
+        ("/x/lib/python3.11/site-packages/timm/layers.py", False, True),
+        ("/x/lib/python3.11/site-packages/my_models.py", False, True),
+        ("/x/site-packages/torch/nn/__init__.py", False, False),
+        ("/x/site-packages/onnxruntime/a.py", False, False),
+    ],
+)
+def test_a_library_may_hold_models_unless_it_runs_or_exports_them(path, users, models):
+    assert (is_users(path), is_models(path)) == (users, models)
 
 
 LIBRARY = "/env/lib/python3.11/site-packages"
-USER, MODEL, OTHER = (
-    "/project/net.py",
-    f"{LIBRARY}/timm/layers.py",
-    f"{LIBRARY}/torch/functional.py",
-)
+USER, MODEL = "/project/net.py", f"{LIBRARY}/timm/layers.py"
+OTHER = f"{LIBRARY}/torch/functional.py"
 CALLS = f"{LIBRARY}/torch/nn/modules/module.py"
 
 
