@@ -8,8 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pytest_torchexport.commands import COMMANDS
-from pytest_torchexport.commands.shell import USAGE, CommandError, say
+from pytest_torchexport.commands import COMMANDS, USAGE, CommandError, say
 
 PROGRAM = "python -m pytest_torchexport"
 # The exit status if nobody reads the output to its end: what a shell reports of SIGPIPE.

@@ -179,7 +179,7 @@ class Machine:
             values |= {f"steps.report.outputs.{key}": value for key, value in outputs.items()}
             values["github.event.pull_request.number"] = "7"
             own = {
-                key: EXPRESSION.sub(lambda found: values.get(found[1], ""), value)  # noqa: B023
+                key: EXPRESSION.sub(lambda found: values.get(found[1], ""), value)  # noqa: B023 - called at once
                 for key, value in step["env"].items()
             }
             out = self.folder / "output"

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from pytest_torchexport import __version__, targets
-from pytest_torchexport.commands.shell import GREEN, RED, say
+from pytest_torchexport.commands import GREEN, RED, say
 from pytest_torchexport.config import names, tested
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results import reports

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.shell import GREEN, RED, CommandError, add_repeated, encodable, say
+from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, encodable, say
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.changes import WORSE, changes_of, counted

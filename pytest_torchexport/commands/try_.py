@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pytest_torchexport.commands.shell import GREEN, RED, CommandError, add_repeated, parse_dim, say
+from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, parse_dim, say
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pytest_torchexport.commands.shell import GREEN, RED, CommandError, add_repeated, parse_dim, say
+from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.escaped import on_a_line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from sample import RUN
 
 from pytest_torchexport import __main__ as program
-from pytest_torchexport.commands import COMMANDS
+from pytest_torchexport.commands import COMMANDS, say
 from pytest_torchexport.results import json
 
 
@@ -63,3 +64,11 @@ def test_a_command_whose_pipe_is_closed_ends_without_a_word(arguments, tmp_path)
     os.close(write)
     assert b"Error" not in done.stderr
     assert done.returncode == 141
+
+
+def test_a_stream_that_lacks_a_character_gets_its_escape():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    say(["naïve \x1b"], stream)
+    stream.flush()
+    assert raw.getvalue() == b"na\\xefve <U+001B>\n"

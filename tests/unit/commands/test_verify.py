@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from pytest_torchexport import __main__ as program
+from pytest_torchexport.commands import CommandError, parse_dim
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.manifest import Manifest, Sizes
 
@@ -82,3 +83,11 @@ def test_a_manifest_that_is_missing_or_cannot_be_read_is_status_2(call):
     status, out, err = call("--sizes=batch")
     assert (status, out) == (2, "")
     assert "'batch' is not a dim with its sizes" in err
+
+
+def test_a_dim_has_its_sizes():
+    assert parse_dim("batch=1..16") == ("batch", range(1, 17))
+    assert parse_dim("n=8") == ("n", range(8, 9))
+    for text in ("batch", "batch=", "batch=a..b", "2=1..3", "n=3..1"):
+        with pytest.raises(CommandError, match=r"legal: batch=1..16|low 3 is above high 1"):
+            parse_dim(text)
