@@ -79,10 +79,8 @@ def test_what_cannot_be_done_is_status_2_with_the_reason_and_writes_nothing(
 ):
     (tmp_path / "empty").mkdir()
     again = dataclasses.replace(GREEN, environment=ENVIRONMENT | {"torch": "1"})
-    reported = (
-        [*arguments, "--report=markdown:out.md"] if "--report" not in arguments else arguments
-    )
-    status, out, err = call(*reported, good=GREEN, again=again, cut=json.render(RED)[:90])
+    reports = {"good": GREEN, "again": again, "cut": json.render(RED)[:90]}
+    status, out, err = call(*arguments, "--report=markdown:out.md", **reports)
     assert (status, out) == (2, "")
     assert why in err
     assert not (tmp_path / "out.md").exists()
@@ -142,8 +140,9 @@ def test_items_in_several_reports_and_runs_that_did_not_end_are_named():
     run = run_of(*(item(f"t{number}", verdict()) for number in range(5)))
     results, notes = merge(run, dataclasses.replace(run, complete=False))
     assert not results.complete
+    named = "t0[trace-cpu], t1[trace-cpu], t2[trace-cpu], ..."
     assert notes == [
-        "5 items are in several reports, the last result counts: t0[trace-cpu], t1[trace-cpu], t2[trace-cpu], ...",
+        f"5 items are in several reports, the last result counts: {named}",
         "1.json: the run did not come to its end",
     ]
 

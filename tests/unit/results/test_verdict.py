@@ -1,31 +1,19 @@
-"""results/verdict.py: plain data that survives every trip; each verdict of a run once, and items without one."""
+"""results/verdict.py: names, sizes and shares in words; each verdict of a run once, and items without one."""
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
-from hypothesis import given, settings
-from sample import any_of, failed, item, recorded, verdict
+from sample import failed, item, recorded, verdict
 
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
     ArtifactSize,
     Branch,
-    Verdict,
     bytes_text,
-    coverage_of,
     entries,
     why_skipped,
     without_variant,
 )
-
-
-@given(any_of(Verdict))
-@settings(max_examples=30, deadline=None)
-def test_a_verdict_survives_dicts_and_pickle(verdict):
-    assert Verdict.from_dict(verdict.as_dict()) == verdict
-    assert pickle.loads(pickle.dumps(verdict)) == verdict
 
 
 def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
@@ -59,8 +47,7 @@ def branch(kind="if", **status):
     ],
 )
 def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches, share):
-    assert coverage_of(branches) == share
-    assert verdict(branches=tuple(branches)).as_dict()["branch_coverage"] == share
+    assert verdict(branches=tuple(branches)).branch_coverage == share
 
 
 @pytest.mark.parametrize(
