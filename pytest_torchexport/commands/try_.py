@@ -39,8 +39,7 @@ class Trial:
     source: str
     module: ModuleType
     inputs: Sequence[str]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]]
 
     @property
     def name(self) -> str:
@@ -81,8 +80,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
         )
         if sys.stderr.isatty():  # an export may take a minute
             say([f"checking {target} ..."], sys.stderr)
-        call = Call(trial.args, dict(trial.kwargs))
-        verdicts.append(engine.check(trial.subject, [call], plan))
+        verdicts.append(engine.check(trial.subject, [Call(*trial.arguments)], plan))
         if verdicts[-1].failure == SpecError.__name__:  # a mistake in the call, and so of each
             raise CommandError("\n".join([verdicts[-1].reason, *verdicts[-1].details]))
     say(_report(trial, verdicts, whole=given.verbose))
@@ -153,7 +151,7 @@ def _trial(text: str, inputs: Sequence[str], seed: int) -> Trial:
         raise CommandError(f"{text} is a {type(subject).__name__}, which cannot be called")
     call = f"_({', '.join(inputs)})"
     taken = {**names, "_": lambda *args, **kwargs: (args, kwargs)}
-    return Trial(subject, source, module, inputs, *_evaluated(call, taken, "--input"))
+    return Trial(subject, source, module, inputs, _evaluated(call, taken, "--input"))
 
 
 def _names_in(source: str, problem: str) -> set[str]:
@@ -240,11 +238,8 @@ def _test(
 ) -> Iterator[str]:
     """Yield a test with the marker, on the targets that passed; on all, if none did."""
     passed = [each.target for each in verdicts if each.status == "passed"]
-    without = ", ".join(
-        f"{each.target}: {each.failure or each.skip}"
-        for each in verdicts
-        if each.status != "passed"
-    )
+    others = [each for each in verdicts if each.status != "passed"]
+    without = ", ".join(f"{each.target}: {each.failure or each.skip}" for each in others)
     remark = f" (without {without})" if passed else f" (it fails or is skipped now: {without})"
     call = ", ".join(trial.inputs)
     names = _names_in(f"_({trial.source}, {call})", "")

@@ -67,9 +67,12 @@ def _sections(results: RunResults, changes: Sequence[Change]) -> Iterator[_Secti
     rows, columns = table(results.items, unjudged=True)
 
     def row(test: str) -> str:
-        cells = (rows[test].get(column) for column in columns)
-        shown = "".join(f" {_cell(each.shown) if each is not None else ''} |" for each in cells)
-        return f"| {code(test)} |{shown}"
+        cells = []
+        for column in columns:
+            outcome = rows[test][column].shown if column in rows[test] else ""
+            mark, markup = MARKS.get(outcome, (code(outcome), {}))
+            cells.append(f" **{mark}** |" if "red" in markup else f" {mark} |")
+        return f"| {code(test)} |{''.join(cells)}"
 
     # The worst first; sorted is stable.
     tests = sorted(rows, key=lambda test: min(severity(each.shown) for each in rows[test].values()))
@@ -109,11 +112,6 @@ def _size(text: str) -> int:
 def _change(change: Change) -> str:
     details = f": {code('; '.join(change.details))}" if any(change.details) else ""
     return f"- {change.kind}: {code(str(change.entry))}{details}"
-
-
-def _cell(outcome: str) -> str:
-    mark, markup = MARKS.get(outcome, (code(outcome), {}))
-    return f"**{mark}**" if "red" in markup else mark
 
 
 def _cause(cause: Cause) -> str:

@@ -59,7 +59,7 @@ def summary_lines(
         yield from table_lines(shown, columns, style)
     yield from reason_lines(results)
     yield from _self_test_lines(results)
-    if any(verdict.skip == "refused" for result in results for verdict in result.verdicts):
+    if any(verdict.skip == "refused" for _, verdict in _verdicts(results)):
         yield NAME_TARGETS
     yield from unchanged_lines(results, cached=cached)
     yield from _import_lines(results, runtime_imports, toml=toml)
@@ -68,10 +68,13 @@ def summary_lines(
 
 def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
     """Yield the details of every verdict, for ``-v``."""
-    for result in results:
-        for verdict in result.verdicts:
-            yield f"{result.nodeid} {verdict.name}: {verdict.status}"
-            yield from labelled(details(verdict))
+    for nodeid, verdict in _verdicts(results):
+        yield f"{nodeid} {verdict.name}: {verdict.status}"
+        yield from labelled(details(verdict))
+
+
+def _verdicts(results: Iterable[ItemResult]) -> Iterator[tuple[str, Verdict]]:
+    return ((result.nodeid, verdict) for result in results for verdict in result.verdicts)
 
 
 # -- tests x targets -------------------------------------------------------------------------------
@@ -133,15 +136,14 @@ def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
 def reason_lines(results: Iterable[ItemResult]) -> Iterator[str]:
     """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
     shared: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
-    for result in results:
-        for verdict in result.verdicts:
-            lines: list[tuple[str, str]] = []
-            if verdict.status == "skipped":
-                lines = [("skip", verdict.reason)]
-            elif verdict.status == "passed":
-                lines = [("warn", line) for line in (*verdict.cautions, *verdict.ineffective)]
-            for line in lines:
-                shared.setdefault(line, {}).setdefault(result.nodeid, []).append(verdict)
+    for nodeid, verdict in _verdicts(results):
+        lines: list[tuple[str, str]] = []
+        if verdict.status == "skipped":
+            lines = [("skip", verdict.reason)]
+        elif verdict.status == "passed":
+            lines = [("warn", line) for line in (*verdict.cautions, *verdict.ineffective)]
+        for line in lines:
+            shared.setdefault(line, {}).setdefault(nodeid, []).append(verdict)
     for (label, reason), verdicts in shared.items():
         nodeid, first = next(iter(verdicts.items()))
         more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
@@ -157,9 +159,8 @@ def _which(verdicts: Sequence[Verdict]) -> str:
 def _self_test_lines(results: Iterable[ItemResult]) -> Iterator[str]:
     """Yield how many seeded bugs the calls catch, and a line per bug that they miss."""
     bugs = [
-        (f"{result.nodeid}{_which([verdict])}", bug)
-        for result in results
-        for verdict in result.verdicts
+        (f"{nodeid}{_which([verdict])}", bug)
+        for nodeid, verdict in _verdicts(results)
         for bug in verdict.self_test
         if bug.result != "does not apply"
     ]
@@ -179,7 +180,7 @@ def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[
 
     If it gave none, yield why.
     """
-    passes = [verdict for _, verdict in _passed(results)]
+    passes = [verdict for _, verdict in _verdicts(results) if verdict.status == "passed"]
     days = [verdict.unchanged_since for verdict in passes if verdict.unchanged_since]
     if days:
         oldest = f"the oldest of {min(days)}"
@@ -223,22 +224,13 @@ def _import_lines(
 # -- what "ok" does not cover ----------------------------------------------------------------------
 
 
-def _passed(results: Iterable[ItemResult]) -> list[tuple[str, Verdict]]:
-    return [
-        (result.nodeid, verdict)
-        for result in results
-        for verdict in result.verdicts
-        if verdict.status == "passed"
-    ]
-
-
 def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: C901 - a case per line
     """Yield a line each for sizes, ranges, inputs, values, and tests that called nothing.
 
     Only passed verdicts count, and only what the user did not declare: ``judge/coverage.py`` finds
     it per verdict.
     """
-    passed = _passed(results)
+    passed = [pair for pair in _verdicts(results) if pair[1].status == "passed"]
     of = f"of {_items(len({nodeid for nodeid, _ in passed}))}"
     # Which dims alone varied, for the two commonest sets of them, and where none did.
     varied = {
