@@ -187,11 +187,8 @@ def _second(tries: _Tries, spec: InputSpec, rows: Group, *, declared: bool) -> G
     tokens = dims == 2 and leaf.domain.kind == "int"
     if dims < 2 or not (declared or dims == 3 or tokens):
         return {}
-    if (
-        rows
-        and not declared
-        and (tries.separates(rows) is not False or tries.takes_any_order(rows))
-    ):
+    asks = bool(rows) and not declared
+    if asks and (tries.separates(rows) is not False or tries.takes_any_order(rows)):
         return {}
     columns = tries.first(1)
     return columns if columns and tries.separates(columns) else {}
@@ -234,12 +231,15 @@ class _Tries:
         spec = self._spec.with_dims({BATCH: group})
         size = spec.dims[BATCH].example
         for other in dict.fromkeys((2 * size, size + 1, size - 1)):
-            sizes = {BATCH: other}
-            if other > 0 and within_memory(spec, sizes):
-                outputs = self._outputs(build(spec, example_recipe(spec, sizes)))
-                if outputs is not None:
-                    return outputs
+            outputs = self._at(spec, {BATCH: other}) if other > 0 else None
+            if outputs is not None:
+                return outputs
         return None
+
+    def _at(self, spec: InputSpec, sizes: Mapping[str, int]) -> Outputs | None:
+        if not within_memory(spec, sizes):
+            return None
+        return self._outputs(build(spec, example_recipe(spec, sizes)))
 
     def apart(self, group: Group) -> Iterator[str]:
         """Yield the inputs after the first that eager takes at a size that the others do not have.
@@ -252,10 +252,7 @@ class _Tries:
             others = {name: axis for name, axis in group.items() if name != path}
             spec = self._spec.with_dims({BATCH: others, OTHER: {path: group[path]}})
             size = spec.dims[BATCH].example + 1
-            sizes = {BATCH: size, OTHER: size + 1}
-            if within_memory(spec, sizes) and self._outputs(
-                build(spec, example_recipe(spec, sizes))
-            ):
+            if self._at(spec, {BATCH: size, OTHER: size + 1}):
                 yield path
 
     def separates(self, group: Group) -> bool | None:
@@ -272,18 +269,12 @@ class _Tries:
         every = (_unlike(*pair) for pair in outputs or ())
         changed = [item for item in every if bool(item.any())]
         rows = self._rows(group)
-        # For each output, whether one of its axes has all that changed in its first row.
-        return (
-            None
-            if not changed
-            else all(
-                any(
-                    size == rows and not bool(item.narrow(axis, 1, rows - 1).any())
-                    for axis, size in enumerate(item.shape)
-                )
-                for item in changed
-            )
-        )
+
+        def in_first_row(item: Tensor) -> bool:
+            axes = (axis for axis, size in enumerate(item.shape) if size == rows)
+            return any(not bool(item.narrow(axis, 1, rows - 1).any()) for axis in axes)
+
+        return all(map(in_first_row, changed)) if changed else None
 
     def takes_any_order(self, group: Group) -> bool:
         """Return True if the outputs stay the same or turn with the rows, as for a mean of them."""
@@ -508,10 +499,17 @@ class AcceptedCalls:
 
     def _blame(self, recipe: Recipe, outcome: Outcome) -> None:
         """Raise SpecError if eager refuses the call with everything assumed as in the example."""
-        declared = self._declared_part(recipe)
-        call = build(self.spec, declared) if declared is not None else None
+        dims = self.spec.dims
+        sizes = {
+            name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
+            for name, dim in dims.items()
+        }
+        declared = dataclasses.replace(self._keep_declared_values(recipe), sizes=sizes)
+        example = example_recipe(self.spec)
+        is_example = (declared.sizes, declared.leaves) == (example.sizes, example.leaves)
+        call = None if is_example else build(self.spec, declared)
         refused = self._eager.on_cpu(call) if call is not None else None
-        if declared is None or call is None or refused is None or isinstance(refused, Returned):
+        if call is None or refused is None or isinstance(refused, Returned):
             if not self._refused_before:
                 self._refused_before = True
                 what = str(outcome) if isinstance(outcome, Raised) else "no return"
@@ -520,7 +518,7 @@ class AcceptedCalls:
                     f"{what:.200}"
                 )
             return
-        said = [f"{n}: {d.describe()}" for n, d in self.spec.dims.items() if d.declared]
+        said = [f"{name}: {dim.describe()}" for name, dim in dims.items() if dim.declared]
         leaves = (leaf for leaf in self.spec.tensors if leaf.domain.declared)
         said += [f"{leaf.path}: {leaf.domain.describe()}" for leaf in leaves]
         hung = isinstance(refused, TimedOut)
@@ -555,20 +553,6 @@ class AcceptedCalls:
         fewer = {name: sizes for name, sizes in found if sizes != self.spec.dims[name].sizes}
         written = ", ".join(f'"{name}": {written_sizes(sizes)}' for name, sizes in fewer.items())
         return f"remedy: eager takes dims={{{written}}}" if fewer else ""
-
-    def _declared_part(self, recipe: Recipe) -> Recipe | None:
-        """Return the recipe with all assumed as in the example; None if nothing was declared."""
-        sizes = {
-            name: recipe.sizes.get(name, dim.example) if dim.declared else dim.example
-            for name, dim in self.spec.dims.items()
-        }
-        said = any(dim.declared and sizes[n] != dim.example for n, dim in self.spec.dims.items())
-        said = said or any(
-            _declared(leaf) and item.kind != "example"
-            for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
-        )
-        kept = self._keep_declared_values(recipe)
-        return dataclasses.replace(kept, sizes=sizes) if said else None
 
 
 def _declared(leaf: TensorLeaf | ValueLeaf) -> bool:

@@ -243,8 +243,7 @@ class _Walk:
         self._own = {id(part) for part in root.modules()} if root is not None else set()
         self._values = values
         self._writes = writes
-        self._seen: set[int] = set()
-        self._kept: list[Any] = []
+        self._seen: dict[int, Any] = {}
         self._classes: set[type] = set()
         self._scopes: set[tuple[int, tuple[str, ...]]] = set()
 
@@ -258,8 +257,7 @@ class _Walk:
         """Return True if this object is met for the first time."""
         if id(thing) in self._seen:
             return False
-        self._seen.add(id(thing))
-        self._kept.append(thing)
+        self._seen[id(thing)] = thing
         return True
 
     # -- modules -----------------------------------------------------------------------------------
@@ -335,20 +333,20 @@ class _Walk:
             self.value(thing.__self__, StateRef("attribute", "self"), depth + 1)
             self.function(thing.__func__, depth + 1)
         elif isinstance(thing, types.FunctionType):
-            for name, value in self.closure(thing):
-                self.value(value, StateRef("closure", name), depth + 1)
-            for name, value in _defaults_of(thing):
-                self.value(value, StateRef("default", name), depth + 1)
+            for ref, value in self._held_by(thing):
+                self.value(value, ref, depth + 1)
             self.value(vars(thing), StateRef("attribute", thing.__name__), depth + 1)
             self.code(thing, depth)
 
-    def closure(self, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-        """Yield the names and values of a function's closure, without those not yet set."""
+    def _held_by(self, function: types.FunctionType) -> Iterator[tuple[StateRef, Any]]:
+        """Yield what a function's closure and its defaults hold, without what is not yet set."""
         cells = function.__closure__ or ()
         self.found.cells += cells
         for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
             with contextlib.suppress(ValueError):
-                yield name, cell.cell_contents
+                yield StateRef("closure", name), cell.cell_contents
+        for index, value in enumerate(function.__defaults__ or ()):
+            yield StateRef("default", f"[{index}] of {function.__name__}"), value
 
     def code(self, thing: Any, depth: int) -> None:
         """Walk over the data that a user's function names, and that of functions it calls.
@@ -364,8 +362,7 @@ class _Walk:
         if not is_users(code.co_filename) or not self.first(code):
             return
         self._scope(function.__globals__, globals_in(code), names_in(code), depth)
-        self._data("closure", self.closure(function), depth)
-        self._data("default", _defaults_of(function), depth)
+        self._data(self._held_by(function), depth)
 
     def _scope(
         self, scope: dict[str, Any], names: tuple[str, ...], attributes: tuple[str, ...], depth: int
@@ -376,24 +373,24 @@ class _Walk:
         self._scopes.add((id(scope), names))
         self.found.scopes.append((scope, names))
         named = {name: scope[name] for name in names if name in scope}
-        self._data("global", named.items(), depth)
+        self._data(((StateRef("global", name), it) for name, it in named.items()), depth)
         for value in named.values():
-            if isinstance(value, types.ModuleType) and is_users_module(value):
+            if isinstance(value, types.ModuleType) and _is_users_module(value):
                 self._scope(vars(value), attributes, attributes, depth + 1)
 
-    def _data(self, kind: Kind, items: Iterable[tuple[str, Any]], depth: int) -> None:
-        for name, value in items:
+    def _data(self, items: Iterable[tuple[StateRef, Any]], depth: int) -> None:
+        for ref, value in items:
             if isinstance(value, types.FunctionType):
                 self.code(value, depth + 1)
             elif _is_data(value):
-                self.value(value, StateRef(kind, name), 0)
+                self.value(value, ref, 0)
             else:
-                self.held(value)
+                self._keep(value)
 
-    def held(self, thing: Any) -> None:
+    def _keep(self, thing: Any) -> None:
         """Keep what a user's class or object holds, to be put back; it is not compared."""
         cls = thing if isinstance(thing, type) else type(thing)
-        if not is_users_module(sys.modules.get(cls.__module__)) or not self.first(thing):
+        if not _is_users_module(sys.modules.get(cls.__module__)) or not self.first(thing):
             return
         self.found.classes.append(cls)
         values = list(vars(cls).values())
@@ -552,12 +549,7 @@ def attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
             continue
 
 
-def _defaults_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    for index, value in enumerate(function.__defaults__ or ()):
-        yield f"[{index}] of {function.__name__}", value
-
-
-def is_users_module(module: types.ModuleType | None) -> bool:
+def _is_users_module(module: types.ModuleType | None) -> bool:
     """Return True if a module's file is the user's, and no library's."""
     file = getattr(module, "__file__", None)
     # torch.ops says "_ops.py".

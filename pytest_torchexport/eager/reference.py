@@ -222,12 +222,11 @@ class Reference:
                 f"forward is random{drawn}; eager and artifact are seeded alike before each call"
             )
         device = self._plan.device
-        if device != "cpu":
-            there = self._on_device(example)
-            if isinstance(there, Raised):
-                raise SpecError(
-                    f"eager raises on {device}, and not on the CPU: {there}", where=there.where
-                )
+        there = self._on_device(example) if device != "cpu" else first
+        if isinstance(there, Raised):
+            raise SpecError(
+                f"eager raises on {device}, and not on the CPU: {there}", where=there.where
+            )
 
     def _heed(self, findings: Findings) -> None:
         """Raise if eager is no reference; else note findings, and choose how to restore state."""

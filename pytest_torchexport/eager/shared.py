@@ -94,10 +94,9 @@ def _scope(scope: dict[str, Any], names: tuple[str, ...]) -> Restore:
 
 def _cell(cell: types.CellType) -> Restore:
     def read() -> dict[str, Any]:
-        try:
+        with contextlib.suppress(ValueError):  # not filled
             return {"cell_contents": cell.cell_contents}
-        except ValueError:  # not filled
-            return {}
+        return {}
 
     return _names(read, partial(setattr, cell), partial(delattr, cell))
 
