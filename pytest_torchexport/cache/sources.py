@@ -112,10 +112,8 @@ def _not_imported(name: str, _path: tuple[str, ...]) -> str | None:
     try:
         spec = importlib.util.find_spec(parts[0])
         for end in range(2, len(parts) + 1):
-            if spec is None or spec.submodule_search_locations is None:
-                return None
-            folders = list(spec.submodule_search_locations)
-            spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:end]), folders)
+            folders = spec.submodule_search_locations if spec is not None else None
+            spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:end]), folders or ())
     except (ImportError, ValueError, AttributeError):
         return None
     return spec.origin if spec is not None else None

@@ -111,13 +111,6 @@ class _Examination:
             return
         tape, streams = self._watched(start, names=self.names, reached=reached)
         if not isinstance(tape.outcome, Returned):
-            # It fails if it is watched. Without its operators, the rest is still known.
-            start = self.subject.copy()
-            reached = reach(start.root, values=True)
-            tape, streams = self._watched(
-                start, names=self.names, reached=reached, recorded="nothing"
-            )
-        if not isinstance(tape.outcome, Returned):
             found.complete = False
             return
         found.training = _bounded(left_in_training(start.module, reached, tape.trained))

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,6 @@ THREADS = "torch.get_num_threads"
 _ASKS_TOO = re.compile(r"is_\w*(tracing|compiling|exporting|scripting|export)")
 # Eager with other answers is tried in a fork for so long.
 TRYING_SECONDS = 10.0
-
-Asked = Callable[[str, Callable[..., Any], FrameType], Any]
 
 
 @dataclass(frozen=True)
@@ -76,14 +74,12 @@ def queries(subject: Subject, call: Call, seed: int, names: Collection[str]) -> 
     found: dict[Query, None] = {}
     copy = subject.copy()
 
-    def asked(name: str, real: Callable[..., Any], frame: FrameType) -> Any:
-        query = _query(name, frame) if name in names else None
-        if query is not None:
-            found[query] = None
+    def asked(query: Query, real: Callable[[], Any]) -> Any:
+        found[query] = None
         return real()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _handled(asked):
+        with _handled(names, asked):
             return copy.function(*args, **kwargs)
 
     if names:
@@ -99,15 +95,13 @@ def answering(
     """Return a function that runs with these answers to what it asks; ``only``: at these places."""
     places = None if only is None else {(query.name, query.path) for query in only}
 
-    def asked(name: str, real: Callable[..., Any], frame: FrameType) -> Any:
-        query = _query(name, frame) if name in answers else None
-        if query is None or (places is not None and (name, query.path) not in places):
-            return real()
-        return answers[name]
+    def asked(query: Query, real: Callable[[], Any]) -> Any:
+        place = query.name, query.path
+        return answers[query.name] if places is None or place in places else real()
 
     @functools.wraps(function, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _handled(asked):
+        with _handled(answers, asked):
             return function(*args, **kwargs)
 
     return run
@@ -170,8 +164,10 @@ _has_owner = functools.lru_cache(maxsize=1024)(has_owner)
 
 
 @contextmanager
-def _handled(asked: Asked) -> Iterator[None]:
-    """Replace what forward may ask in the block by ``asked(name, real, frame of who asks)``.
+def _handled(
+    names: Container[str], asked: Callable[[Query, Callable[[], Any]], Any]
+) -> Iterator[None]:
+    """Have ``asked(where, real function)`` answer in the block what forward asks by these names.
 
     Of this thread only. The code of a Python function is exchanged, because other modules may have
     imported the function itself.
@@ -180,13 +176,15 @@ def _handled(asked: Asked) -> Iterator[None]:
 
     def stand_in(name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         frame = sys._getframe(2)
-        if args or kwargs or threading.get_ident() != thread:
-            return real(*args, **kwargs)
-        return asked(name, real, frame)
+        is_other = args or kwargs or threading.get_ident() != thread
+        query = None if is_other else _query(name, frame)
+        return real(*args, **kwargs) if query is None else asked(query, real)
 
     with ExitStack() as stack:
         stack.enter_context(_ONE_AT_A_TIME)
         for name, (owner, attribute) in export_queries().items():
+            if name not in names:
+                continue
             function = getattr(owner, attribute)
             if isinstance(function, FunctionType) and not function.__closure__:
                 real = FunctionType(function.__code__, function.__globals__)
