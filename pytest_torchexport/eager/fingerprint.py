@@ -395,14 +395,10 @@ class _Walk:
         self.found.classes.append(cls)
         values = list(vars(cls).values())
         if thing is not cls:
-            self._keep_attributes(thing)
+            if _has_dict(thing):
+                self.found.containers.append(vars(thing))
             values += [value for _, value in attributes_of(thing)]
         self.found.containers += filter(_is_data, values)
-
-    def _keep_attributes(self, thing: Any) -> None:
-        """Keep where an object has its attributes, to be put back; those in slots are not."""
-        if _has_dict(thing):
-            self.found.containers.append(vars(thing))
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -489,7 +485,8 @@ class _Walk:
             self.put(ref, opaque)
             return
         self.put(ref, (type(value),))
-        self._keep_attributes(value)
+        if _has_dict(value):
+            self.found.containers.append(vars(value))
         for name, item in attributes_of(value):
             self.value(item, ref.attribute(name), depth + 1)
 

@@ -113,12 +113,11 @@ class Reference:
         seed = self._plan.seed if seed is None else seed
         if self.may_not_end() and not self._ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
-        subject = self.pristine.copy() if self.fresh_each_call else self._here
+        subject, state = self._at("cpu")
         function = answering(subject.function, answers) if answers else subject.function
         outcome = self._observe(function, call, seed, grad_mode)
-        if self.fresh_each_call:
-            return outcome
-        self.stateful = self._state.restore() or self.stateful
+        if state is not None:
+            self.stateful = state.restore() or self.stateful
         return outcome
 
     def drifted(self) -> bool:
@@ -128,13 +127,14 @@ class Reference:
         """
         if self.fresh_each_call:
             return False
-        stale = self._state.stale() or self._state.lost
-        left, right = self.pristine.module, self._here.module
+        here, state = self._copies["cpu"]
+        stale = state.stale() or state.lost
+        left, right = self.pristine.module, here.module
         if not stale and left is not None and right is not None:
             # By value: a write by way of ``.data`` leaves no trace.
             weights = zip(left.parameters(), right.parameters(), strict=False)
             stale = any(is_plain(a) and differ(a.detach(), b.detach()) for a, b in weights)
-        now = fingerprint(self._here.root)
+        now = fingerprint(here.root)
         changes, self._fingerprint = changed(self._fingerprint, now), now
         moved = [str(item) for item in changes if not item.ref.is_tensor_of_module]
         if not moved and not stale:
@@ -146,11 +146,21 @@ class Reference:
         return True
 
     def _begin(self) -> None:
-        """Take a fresh copy; of a module that changes, every tensor is compared after each call."""
-        self._here = self.pristine.copy()
-        self._state = State(self._here.module, thorough=self.stateful)
-        self._fingerprint = fingerprint(self._here.root)
-        self._there: tuple[Subject, State] | None = None
+        """Take fresh copies from now on."""
+        self._copies: dict[str, tuple[Subject, State]] = {}
+        self._fingerprint = fingerprint(self._at("cpu")[0].root)
+
+    def _at(self, device: str) -> tuple[Subject, State | None]:
+        """Return the copy that is called on a device, and its state, to be put back after the call.
+
+        Of a module that changes, every tensor is compared then.
+        """
+        if self.fresh_each_call:
+            return self.pristine.copy().to(device), None
+        if device not in self._copies:
+            copied = self.pristine.copy().to(device)
+            self._copies[device] = copied, State(copied.module, thorough=self.stateful)
+        return self._copies[device]
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
         """Return eager's outcome on each call on the item's device, and the state after it.
@@ -167,10 +177,9 @@ class Reference:
         return found
 
     def on_device(self, call: Call, outcome: Outcome) -> Outcome:
-        """Return eager's outcome on the item's device, for a call that returned on the CPU.
+        """Return eager's outcome on the item's device, for a call that has this one on the CPU.
 
-        ``outcome`` is the one on the CPU. The call is made there first because an index out of
-        range would leave CUDA unusable for the rest of the process.
+        It is made there first: an index out of range would leave CUDA unusable.
         """
         if self._plan.device == "cpu":
             return outcome
@@ -180,16 +189,11 @@ class Reference:
             return raised(error)
 
     def _on_device(self, call: Call) -> Outcome:
-        device, seed = self._plan.device, self._plan.seed
-        if self.fresh_each_call:
-            copy = self.pristine.copy().to(device)
-            return self._observe(copy.function, call.to(device), seed=seed)
-        if self._there is None:
-            moved = self.pristine.copy().to(device)
-            self._there = moved, State(moved.module, thorough=self.stateful)
-        subject, state = self._there
-        outcome = self._observe(subject.function, call.to(device), seed=seed)
-        state.restore()
+        device = self._plan.device
+        subject, state = self._at(device)
+        outcome = self._observe(subject.function, call.to(device), seed=self._plan.seed)
+        if state is not None:
+            state.restore()
         return outcome
 
     def prepare(self, example: Call, names: Sequence[str]) -> None:
