@@ -70,7 +70,6 @@ CHANGES = {
     "a stride": lambda module: setattr(
         module.linear, "weight", nn.Parameter(module.linear.weight.detach().T.contiguous().T)
     ),
-    "forward of the instance": lambda module: setattr(module, "forward", lambda x: x),
 }
 
 
@@ -80,16 +79,9 @@ def test_equal_modules_have_one_digest_and_each_change_gives_another():
     assert len({digest(net()), *made}) == len(CHANGES) + 1
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "value"),
-    [
-        (Net, "forward", lambda *args: args[0] * 2),
-        (nn.Linear, "forward", lambda *args: args[0] * 3),
-    ],
-)
-def test_what_a_test_puts_into_a_class_counts(monkeypatch, owner, name, value):
+def test_what_a_test_puts_into_a_class_of_torchs_counts(monkeypatch):
     before = digest(net())
-    monkeypatch.setattr(owner, name, value)
+    monkeypatch.setattr(nn.Linear, "forward", lambda *args: args[0] * 3)
     assert digest(net()) != before
 
 

@@ -134,13 +134,6 @@ def test_a_table_is_no_batch_because_the_outputs_do_not_follow_it():
     assert shapes(lambda table, ids: table[ids], X(9, 4), ids) == look_up
 
 
-def test_where_eager_takes_no_other_size_that_is_said():
-    spec = found(lambda x, y: x.view(4, 3) @ y.view(3, 2), X(4, 3), X(3, 2)).spec
-    assert spec.dims == {}
-    (said,) = (item for item in spec.assumed if item.kind == "no dim")
-    assert str(said).startswith("no size varies")
-
-
 def test_what_the_user_said_stays():
     assert shapes(lambda x, y: x, X(4, 3), X(3), shapes={"x": "4 n"}) == {"x": "4 n", "y": "3"}
 
@@ -152,16 +145,6 @@ def recurrent(batch_first):
     torch.manual_seed(0)
     lstm = nn.LSTM(3, 2, batch_first=batch_first)
     return lstm, lambda x, h, c: lstm(x, (h, c))
-
-
-def test_a_state_has_its_batch_second():
-    lstm, forward = recurrent(batch_first=True)
-    state = torch.zeros(1, 4, 2)
-    assert shapes(forward, X(4, 5, 3), state, state, module=lstm) == {
-        "x": "batch 5 3",
-        "h": "1 batch 2",
-        "c": "1 batch 2",
-    }
 
 
 def test_a_recurrent_layer_takes_the_sequence_first():

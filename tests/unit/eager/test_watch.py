@@ -14,7 +14,6 @@ from torch import nn
 from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.eager.watch import Fill, changed_at, seeded_at, streams, watch
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.observe import Raised
 from pytest_torchexport.outcomes.subject import Subject
 
 
@@ -25,53 +24,6 @@ def watched(thing, *args, names=None, **options):
 
 def drawn(thing):
     return watch(Subject.of(thing), Call((torch.ones(2),)), 0)[1]
-
-
-# -- lines and modules -----------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lin = nn.Linear(3, 3)
-
-    def forward(self, x):
-        y = self.lin(x)  # a line of Block
-        return y * 2  # another line of Block
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.block = Block()
-
-    def forward(self, x):
-        return self.block(x) - 1  # a line of Net
-
-
-def test_each_operator_has_the_users_innermost_line_and_the_submodule_that_ran():
-    found = watched(Net(), torch.ones(2, 3))
-    told = [(op.in_torch, op.module, op.where.text.partition("# ")[2]) for op in found.steps]
-    assert told[-3:] == [
-        ("torch.addmm", "block.lin", "a line of Block"),
-        ("torch.mul", "block", "another line of Block"),
-        ("torch.sub", "", "a line of Net"),
-    ]
-    assert {op.results for op in found.steps} == {(None,)}
-    stock = watched(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.ones(2, 3)).steps
-    assert {op.where for op in stock} == {None}
-
-
-def test_no_hook_stays_behind():
-    from torch.nn.modules import module as internals
-
-    before = len(internals._global_forward_hooks), len(internals._global_forward_pre_hooks)
-    net = Net()
-    watched(net, torch.ones(2, 3))
-    watched(net, "no tensor")  # raises
-    after = len(internals._global_forward_hooks), len(internals._global_forward_pre_hooks)
-    assert after == before
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in net.modules())
 
 
 def test_a_compiled_function_is_watched_as_it_was_written():
@@ -85,18 +37,6 @@ def test_a_compiled_function_is_watched_as_it_was_written():
     assert compiled(torch.zeros(2)).tolist() == [1, 1]
 
 
-def test_what_ran_before_an_exception_is_kept_and_ctrl_c_passes_through():
-    def function(x, error):
-        torch.relu(x)
-        raise error
-
-    found = watched(function, torch.ones(2), KeyError("k"))
-    assert isinstance(found.outcome, Raised)
-    assert [op.name for op in found.steps] == ["relu"]
-    with pytest.raises(KeyboardInterrupt):
-        watched(function, torch.ones(2), KeyboardInterrupt())
-
-
 # -- random numbers --------------------------------------------------------------------------------
 
 
@@ -105,7 +45,6 @@ def test_what_ran_before_an_exception_is_kept_and_ctrl_c_passes_through():
     [
         (lambda x: x + torch.rand(4), ["torch.rand"]),
         (lambda x: F.dropout(x), ["torch.bernoulli_"]),
-        (lambda x: torch.rand(2, generator=torch.Generator()), ["torch.rand"]),
         (lambda x: F.dropout(x, training=False), []),
         (lambda x: F.rrelu(x, training=False), []),
     ],
@@ -157,7 +96,6 @@ def test_writes_are_told_by_the_name_of_what_is_written_to():
 def test_memory_that_nobody_initialized_is_told():
     found = watched(lambda x: x.new_empty(2).copy_(x), torch.ones(2))
     assert [op.in_torch for op in found.steps if op.bare] == ["torch.new_empty"]
-    assert not any(op.bare for op in watched(lambda x: torch.empty(0), torch.ones(2)).steps)
 
 
 @pytest.mark.parametrize(
