@@ -21,8 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pytest_torchexport.cache.key import key_of
-from pytest_torchexport.cache.sources import NoKey
+from pytest_torchexport.cache.key import NoKey, key_of
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.results.reports import write
