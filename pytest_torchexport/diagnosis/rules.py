@@ -27,7 +27,7 @@ from pytest_torchexport.diagnosis.traced_numbers import (
     same,
 )
 from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
-from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, watch
+from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, streams
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.judge import carried_differences
@@ -413,9 +413,7 @@ def baked_draw(facts: Facts) -> Cause | None:
     if first is None or first.kind not in ("constant", "stored") or first.where is None:
         return None
     subject, example, seed = case.reference.pristine, case.spec.example, case.plan.seed
-    _, streams = watch(subject.copy(), example, seed, recorded="nothing")
-    draws = draws_from(subject, example, seed, streams) if streams else []
-    for draw in draws:
+    for draw in draws_from(subject, example, seed, tuple(streams())):
         if draw.line == first.where:
             return Cause(
                 kind="baked value",

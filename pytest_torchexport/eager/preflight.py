@@ -197,7 +197,7 @@ class _Examination:
         fill = Fill(*_FILLS[0])
         for _ in range(PAIRS):
             left, right = (
-                self._watched(self.subject.copy(), fill=fill, recorded="digests")[0].steps
+                self._watched(self.subject.copy(), fill=fill, digests=True)[0].steps
                 for _ in range(2)
             )
             for one, other in zip(left, right, strict=False):
@@ -295,12 +295,11 @@ def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Itera
 
 
 def left_in_training(
-    module: torch.nn.Module | None, reached: Reached, ran: Collection[str] | None
+    module: torch.nn.Module | None, reached: Reached, ran: Collection[str]
 ) -> list[str]:
     """Return a sentence for each part still in training mode in a module that is not.
 
-    ``ran``: the paths of the parts that ran in training mode; None if that is not known. A copy
-    that does not run may be in training mode.
+    ``ran``: the paths of those that ran in it: a copy that does not run may be in training mode.
     """
     if module is None or getattr(module, "training", True):
         return []
@@ -308,7 +307,7 @@ def left_in_training(
     return [
         f"{path} ({type(part).__name__}) is still in training mode"
         for path, part in reached.modules.items()
-        if (ran is None or path in ran)
+        if path in ran
         and getattr(part, "training", False)
         and (not f"{path}.".startswith(hidden) or _reads_training_flag(part))
     ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -46,10 +46,6 @@ class Fill:
     line: SourceLine | None = None
 
 
-# How much of the operators to record: nothing, all but their results, or checksums of these too.
-Recorded = Literal["nothing", "operators", "digests"]
-
-
 def watch(
     subject: Subject,
     call: Call,
@@ -58,13 +54,14 @@ def watch(
     names: Sequence[str] | None = None,
     reached: Reached | None = None,
     fill: Fill | None = None,
-    recorded: Recorded = "operators",
+    digests: bool = False,
 ) -> tuple[Tape, tuple[str, ...]]:
     """Run the subject itself, not a copy, on a clone of the call, and record what it does.
 
     Returns the tape, which names outside tensors by their ``StateRef``, and the random streams
     outside torch that the run drew from. ``names`` are the paths of the call's leaves; ``reached``
-    is what ``fingerprint.reach`` found from the subject, and names its tensors and modules.
+    is what ``fingerprint.reach`` found from the subject, and names its tensors and modules. The
+    results of operators are kept as checksums, with ``digests``, or not at all.
     """
     reached = reached or reach(subject.root)
     before: dict[str, Any] = {}
@@ -87,9 +84,8 @@ def watch(
     how = How(
         parts={id(part): path for path, part in reached.modules.items()},
         outside=outside,
-        keep=digest if recorded == "digests" else lambda _: None,
+        keep=digest if digests else lambda _: None,
         run=Operation.run if fill is None else partial(_filled, fill=fill),
-        operators=recorded != "nothing",
     )
     tape = record(run, call, seed=seed, grad_mode=subject.grad_mode, how=how)
     return tape, tuple(name for name, state in after.items() if before.get(name, state) != state)

@@ -188,15 +188,14 @@ class Step:
 class Tape:
     """One run. ``last`` has the source of each tensor that it returned or left, by path.
 
-    ``trained`` are the paths of the submodules that ran in training mode, None if
-    that was not recorded. ``raised``: the number of the step that raised, None if none did.
-    ``complete``: every step was recorded.
+    ``trained`` are the paths of the submodules that ran in training mode. ``raised``: the number of
+    the step that raised, None if none did. ``complete``: every step was recorded.
     """
 
     outcome: Outcome
     steps: tuple[Step, ...]
     last: Mapping[str, Source]
-    trained: tuple[str, ...] | None = None
+    trained: tuple[str, ...] = ()
     raised: int | None = None
     complete: bool = True
 
@@ -208,14 +207,13 @@ class How:
     ``parts`` are the names of submodules by ``id``, and ``outside(call)`` yields names of the
     tensors that are there before the run, of which the call's are clones; by default those of the
     module and of the call. ``keep`` returns what is kept of a result, a tensor or a number; by
-    default a ``Result``. ``run`` runs each operation. Without ``operators`` there are no steps.
+    default a ``Result``. ``run`` runs each operation.
     """
 
     parts: Mapping[int, str] | None = None
     outside: Callable[[Call], Iterable[tuple[Hashable, torch.Tensor]]] | None = None
     keep: Callable[[Any], Any] | None = None
     run: Callable[[Operation], Any] = Operation.run
-    operators: bool = True
 
 
 def record(
@@ -244,9 +242,8 @@ def record(
         tensors = [*named_tensors(module), *given.flatten("inputs")[0]]
         recorder.begin(tensors if how.outside is None else how.outside(given))
         with contextlib.ExitStack() as stack:
-            if how.operators:
-                stack.enter_context(submodules(recorder.enter, recorder.leave))
-                stack.enter_context(operations(recorder.operator))
+            stack.enter_context(submodules(recorder.enter, recorder.leave))
+            stack.enter_context(operations(recorder.operator))
             value = function(*args, **kwargs)
         recorder.ended([*given.flatten("inputs")[0], *named_tensors(module)], value)
         return value
@@ -257,7 +254,7 @@ def record(
         outcome=outcome,
         steps=tuple(recorder.steps),
         last=recorder.last,
-        trained=tuple(recorder.trained) if how.operators else None,
+        trained=tuple(recorder.trained),
         raised=recorder.raised,
         complete=recorder.complete,
     )

@@ -117,7 +117,7 @@ def test_digests_line_two_runs_up():
         return (x + 1) * factor[0] - 1
 
     def digests():
-        return [op.results for op in watched(function, torch.ones(2), recorded="digests").steps]
+        return [op.results for op in watched(function, torch.ones(2), digests=True).steps]
 
     one, same = digests(), digests()
     factor[0] = 3.0
