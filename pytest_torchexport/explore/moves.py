@@ -140,8 +140,18 @@ def _positions_read(
     for index, given in enumerate(inputs):
         if given is None or not may_change(spec.leaves[index]) or given.shape != built[index].shape:
             continue
-        if is_view(operand, given):
-            yield index, places_in(operand, given)
+        strided = isinstance(operand, Tensor) and operand.layout == given.layout == torch.strided
+        if not strided or operand.dtype != given.dtype or not given.numel():
+            continue
+        if memory_of(operand) == memory_of(given):
+            # The flat positions of the view's elements.
+            places = torch.zeros(
+                given.untyped_storage().nbytes() // given.element_size(), dtype=torch.int64
+            )
+            own = torch.arange(given.numel()).reshape(given.shape)
+            places.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
+            place = operand.storage_offset()
+            yield index, places.as_strided(operand.shape, operand.stride(), place)
             return
     if isinstance(operand, Tensor) and operand.numel() == 1 and not operand.is_complex():
         operand = float(operand.detach())
@@ -512,24 +522,3 @@ def _smallest(slopes: Tensor, most: Tensor) -> Tensor:
         if moved <= SETTLED * max(map(abs, missing)):
             break
     return -(torch.tensor(pulls, dtype=slopes.dtype, device=slopes.device) @ slopes)
-
-
-# -- views -------------------------------------------------------------------------------------
-
-
-def is_view(operand: Any, given: Tensor) -> bool:
-    if not isinstance(operand, Tensor) or not given.numel():
-        return False
-    if operand.layout != torch.strided or given.layout != torch.strided:
-        return False
-    same = memory_of(operand) == memory_of(given)
-    return same and operand.dtype == given.dtype
-
-
-def places_in(operand: Tensor, given: Tensor) -> Tensor:
-    """Return the flat positions of a view's elements in the other tensor, in the view's shape."""
-    length = given.untyped_storage().nbytes() // given.element_size()
-    flat = torch.zeros(length, dtype=torch.int64)
-    own = torch.arange(given.numel()).reshape(given.shape)
-    flat.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
-    return flat.as_strided(operand.shape, operand.stride(), operand.storage_offset())

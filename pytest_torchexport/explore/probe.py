@@ -35,11 +35,6 @@ MOST_GAINS = 2**25
 _DATA: Any = Tensor.data  # a descriptor, although it is typed as a tensor
 _CUT = frozenset({torch.detach, Tensor.detach, _DATA.__get__})
 _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
-# What an embedding bag does with the rows of the table, by its mode.
-_POOLED: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda rows: rows.mean(1),
-    "sum": lambda rows: rows.sum(1),
-}
 
 
 # -- while the call runs ---------------------------------------------------------------------------
@@ -92,25 +87,12 @@ class SlopeMode(TorchFunctionMode):
             return args[0].view_as(args[0])
         if function in self._rounding and isinstance(result, Tensor) and result.requires_grad:
             return _sloped(result, args[0])
-        if function in (F.embedding, F.embedding_bag) and isinstance(result, Tensor):
-            return self._looked_up(function, args, kwargs, result)
+        if function is F.embedding and isinstance(result, Tensor) and not result.requires_grad:
+            # The result with the gradient of the rows that it was computed from.
+            rows = result.detach().requires_grad_()
+            self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-REMEMBERED:]
+            return _sloped(result, rows)
         return result
-
-    def _looked_up(
-        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
-    ) -> Tensor:
-        """Return the result with the gradient of the rows that it was computed from."""
-        pooled: Callable[[Tensor], Tensor] | None = lambda rows: rows  # noqa: E731
-        if function is F.embedding_bag:
-            pooled = _POOLED.get(kwargs.get("mode", "mean"))
-            chosen = (kwargs.get(name) for name in ("padding_idx", "per_sample_weights"))
-            if args[0].dim() != 2 or any(given is not None for given in chosen):
-                return result
-        if pooled is None or result.requires_grad:
-            return result
-        rows = F.embedding(*args[:2]).detach().requires_grad_()
-        self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-REMEMBERED:]
-        return _sloped(result, pooled(rows))
 
 
 class Differentiable:

@@ -30,7 +30,7 @@ _ATTRIBUTE = "_torchexport_provenance"
 _OPERANDS = ("input", "self", "other")
 _REMEMBERED_KINDS = ("comparison", "logic", "truths", "closeness", "inspection", "read")
 # Python's questions to a tensor, beside the operators that give it numbers.
-_ASKED = ("tolist", "__bool__", "__int__", "__float__", "__index__")
+_ASKED = ("__bool__", "__int__", "__float__", "__index__")
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ class Uncompared:
 
 @dataclass(frozen=True)
 class Computed:
-    """The result of a computation in Python. ``missing`` is its distance, if that is known."""
+    """The result of a computation in Python: nothing tells its distance."""
 
     inner: Any
-    missing: float | None = None
 
 
 Provenance = Compared | Combined | Reduced | Uncompared | Computed
@@ -135,16 +134,16 @@ class ProvenanceMode(TorchFunctionMode):
             raise
         name = self._names.get(function)
         if name is not None:
-            self._remember(name, *_operands(args, kwargs or {}), result)
+            given = kwargs or {}
+            operands = *args, *(given[each] for each in _OPERANDS if each in given)
+            others = {each: value for each, value in given.items() if each not in _OPERANDS}
+            self._remember(name, operands, others, result)
         return result
 
     def _remember(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
-        if name == "tolist":
-            self._numbers += _elements(args[0], result)
-            del self._numbers[:-REMEMBERED]
-        elif name in _ASKED or "read" in row_of(name).kinds:
+        if name in _ASKED or "read" in row_of(name).kinds:
             self._numbers.append((result, _of_read(name, args, kwargs)))
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
@@ -168,10 +167,10 @@ class ProvenanceMode(TorchFunctionMode):
                 return provenance
         return None
 
-    def computed(self, missing: float | None = None) -> Provenance | None:
+    def computed(self) -> Provenance | None:
         """Return the latest number's provenance for a value computed from numbers in Python."""
         last = self.last()
-        return Computed(last, missing) if last is not None else None
+        return Computed(last) if last is not None else None
 
     def last(self) -> Provenance | None:
         return self._numbers[-1][1] if self._numbers else None
@@ -181,24 +180,6 @@ def provenance_of(value: Any) -> Provenance:
     """Return the comparison behind a tensor, or the tensor itself if it was written to since."""
     found: tuple[Provenance, int] | None = getattr(value, _ATTRIBUTE, None)
     return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
-
-
-def _operands(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the operands by position, also those given by name, and the other keywords."""
-    rest = {name: value for name, value in kwargs.items() if name not in _OPERANDS}
-    return (*args, *(kwargs[name] for name in _OPERANDS if name in kwargs)), rest
-
-
-def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
-    """Return the numbers of a list that a small tensor was read to, each with its element."""
-    if tensor.numel() > REMEMBERED:
-        return []
-    while isinstance(numbers, list) and any(isinstance(item, list) for item in numbers):
-        numbers = [number for row in numbers for number in row]
-    elements = map(Uncompared, tensor.reshape(-1).unbind())
-    return list(zip(numbers if isinstance(numbers, list) else [numbers], elements, strict=True))
 
 
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:
@@ -226,17 +207,13 @@ def _of_condition(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
         parts = tuple(map(provenance_of, args))
         return Combined(row.symbol, parts) if row.symbol != "xor" else None
     if "truths" in row.kinds:
-        return _reduction(row.symbol, *args, **kwargs)
+        inner, dim, keepdim, *_ = *args, *(None, False)[len(args) - 1 :]
+        dim, keepdim = kwargs.get("dim", dim), kwargs.get("keepdim", keepdim)
+        dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
+        return Reduced(row.symbol, provenance_of(inner), dims, keepdim)
     if "inspection" in row.kinds:
         return Computed(provenance_of(args[0]))
     return _close(*args, **kwargs) if "closeness" in row.kinds else None
-
-
-def _reduction(
-    name: str, inner: Tensor, dim: Any = None, keepdim: bool = False, *, out: Any = None
-) -> Reduced:
-    dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
-    return Reduced(name, provenance_of(inner), dims, keepdim)
 
 
 _Number = TypeVar("_Number", float, Tensor)
@@ -284,21 +261,8 @@ def distance(provenance: Any, wanted: bool) -> float | None:
         left, right = _single(provenance.left), _single(provenance.right)
         if left is not None and right is not None:
             return _missing(provenance.operator, left - right, wanted)
-    if isinstance(provenance, Computed):
-        return provenance.missing
     missing = violation(provenance, wanted)
     return float(missing) if missing is not None else None
-
-
-def sequence_distance(left: Any, right: Any) -> float | None:
-    """Return how much two rows of numbers differ; None for other values."""
-    if type(left) is not type(right) or not isinstance(left, (tuple, list)):
-        return None
-    if len(left) != len(right):
-        return None
-    pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
-    known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
-    return sum(known) if len(known) == len(pairs) else None
 
 
 def is_order(provenance: Any) -> bool:
@@ -322,31 +286,31 @@ def operands_of(provenance: Any) -> list[Any]:
 
 def _violation(provenance: Any, wanted: bool) -> Tensor | None:
     """Return the distance per element."""
-    if isinstance(provenance, Compared):
-        return _compared(provenance, wanted)
-    if isinstance(provenance, Combined):
-        return _combined(provenance, wanted)
-    if isinstance(provenance, Reduced):
-        return _reduced(provenance, wanted)
     if isinstance(provenance, Computed):
         return None
-    value = provenance.value
-    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-        truth = number(value)
-        return None if truth is None else (1.0 - truth if wanted else truth) - 0.5
-    far = number(value)
-    return None if far is None else (-far.abs() if wanted else far.abs())
-
-
-def _compared(provenance: Compared, wanted: bool) -> Tensor | None:
-    left, right = number(provenance.left), number(provenance.right)
-    if left is None or right is None:
+    if isinstance(provenance, Reduced):
+        return _reduced(provenance, wanted)
+    if isinstance(provenance, Uncompared):
+        value = provenance.value
+        far = number(value)
+        if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+            return None if far is None else (1.0 - far if wanted else far) - 0.5
+        return None if far is None else (-far.abs() if wanted else far.abs())
+    if isinstance(provenance, Combined) and provenance.operator == "not":
+        return _violation(provenance.parts[0], not wanted)
+    try:  # the shapes may not broadcast
+        if isinstance(provenance, Compared):
+            left, right = number(provenance.left), number(provenance.right)
+            if left is None or right is None:
+                return None
+            return _missing(provenance.operator, left - right, wanted)
+        known = [far for part in provenance.parts if (far := _violation(part, wanted)) is not None]
+        if len(known) < 2:
+            return known[0] if known else None
+        every = (provenance.operator == "and") == wanted
+        return torch.maximum(*known) if every else torch.minimum(*known)
+    except RuntimeError:
         return None
-    try:
-        difference = left - right
-    except RuntimeError:  # shapes that do not broadcast
-        return None
-    return _missing(provenance.operator, difference, wanted)
 
 
 def _missing(operator: str, difference: _Number, wanted: bool) -> _Number | None:
@@ -359,20 +323,6 @@ def _missing(operator: str, difference: _Number, wanted: bool) -> _Number | None
     if operator == "==":
         return abs(difference)
     return -abs(difference) if operator == "!=" else None
-
-
-def _combined(provenance: Combined, wanted: bool) -> Tensor | None:
-    if provenance.operator == "not":
-        return _violation(provenance.parts[0], not wanted)
-    found = [_violation(part, wanted) for part in provenance.parts]
-    known = [item for item in found if item is not None]
-    if len(known) < len(found):
-        return known[0] if known else None
-    every = (provenance.operator == "and") == wanted
-    try:
-        return torch.maximum(*known) if every else torch.minimum(*known)
-    except RuntimeError:  # shapes that do not broadcast
-        return None
 
 
 def _reduced(provenance: Reduced, wanted: bool) -> Tensor | None:

@@ -34,7 +34,6 @@ from pytest_torchexport.explore.provenance import (
     ProvenanceMode,
     Uncompared,
     provenance_of,
-    sequence_distance,
 )
 
 # A call with more events, or more rounds of its ``while`` loops, counts as endless, unless it ends
@@ -160,7 +159,7 @@ class ConditionRecorder:
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
         elif sign not in _SIGNS or not all(isinstance(it, (int, float)) for it in (left, right)):
-            provenance = self.mode.computed(sequence_distance(left, right)) if read else None
+            provenance = self.mode.computed() if read else None
         else:
             provenance = self._of_numbers(sign, left, right, read)
         key = (own_id, self._module_of(owner))

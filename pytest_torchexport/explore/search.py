@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves, seeds
 from pytest_torchexport.explore.conditions import (
@@ -90,8 +90,6 @@ class Seen:
     on_tensors: bool = False
     # Whether the source reads an operand from a tensor; ``len`` of a result is no tensor.
     read: bool = False
-    # Whether it is a loop that a call left before its end.
-    left: bool = False
     # Its outcomes on a call, in their order: at most two such rows, the second is another one.
     rows: set[tuple[object, ...]] = field(default_factory=set)
 
@@ -207,11 +205,9 @@ class Trials:
                 seen.compare(marks, sizes)
                 if len(seen.rows) < 2 and key in rows:
                     seen.rows.add(tuple(rows[key]))
-        for key, lengths in path.loops.items():
-            ended = sum(event.key == key and not event.outcome for event in path.events)
-            self.seen[key].left |= ended < len(lengths)
+        for key in path.loops:
             for wanted in ROUNDS_OF_LOOPS:
-                self._keep_base((key, wanted), self._loop_base(recipe, path, key, wanted))
+                self._keep_base((key, wanted), self.base_on(recipe, path, (key, wanted)))
         for (key, outcome), count in path.taken().items():
             self.seen[key].counts[outcome] += count
 
@@ -275,32 +271,16 @@ class Trials:
         """Return the call as a base: the place on its path where it came nearest to the outcome."""
         key, wanted = goal
         if wanted in ROUNDS_OF_LOOPS:
-            return self._loop_base(recipe, path, key, wanted)
+            aim = ROUNDS_OF_LOOPS.index(wanted)
+            lengths = [min(length, 2) for length in path.loops.get(key, [])]
+            missing = min((abs(length - aim) for length in lengths), default=math.inf)
+            return Base(recipe, missing, path=path)
         found = (
             Base.at(event, position, recipe, path)
             for position, event in enumerate(path.events)
             if event.key == key and event.outcome != wanted
         )
         return min(found, key=lambda base: base.far, default=Base(recipe, path=path))
-
-    def _loop_base(
-        self, recipe: Recipe, path: Path, key: ConditionKey, wanted: ConditionOutcome
-    ) -> Base:
-        """Return the call as a base towards a number of rounds.
-
-        A loop that calls leave may be left in its first round: there the last condition decides.
-        """
-        aim = ROUNDS_OF_LOOPS.index(wanted)
-        lengths = [min(length, 2) for length in path.loops.get(key, [])]
-        missing = min((abs(length - aim) for length in lengths), default=math.inf)
-        begun = [i for i, event in enumerate(path.events) if event.key == key and event.outcome]
-        if wanted == ONCE and missing and self.seen[key].left and len(begun) > 1:
-            for position in range(begun[1] - 1, begun[0], -1):
-                event = path.events[position]
-                if event.on_values and math.isfinite(event.far):
-                    base = Base.at(event, position, recipe, path)
-                    return replace(base, far=base.far / (1 + base.far))
-        return Base(recipe, missing, path=path)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 
@@ -90,14 +89,6 @@ def test_whole_numbers_are_written_too(sign, wanted):
         assert bool(COMPARE[sign](ids[:, -1], 7).all()) == wanted
 
 
-def test_two_views_are_written_either_way():
-    recipe = example_recipe(FREE)
-    inputs = build_leaves(FREE, recipe)
-    origin = Compared("==", inputs[0][0, 0], inputs[0][1, 2])
-    made = [build_leaves(FREE, r)[0] for r in moves.written(FREE, recipe, probe_of(origin, inputs))]
-    assert {(float(x[0, 0]), float(x[1, 2])) for x in made} == {(5.5, 5.5), (0.5, 0.5)}
-
-
 @pytest.mark.parametrize(
     "origin",
     [None, Compared("==", "a", "b"), Compared(">", None, 1), Uncompared(True), Uncompared("a")],
@@ -152,11 +143,6 @@ def test_a_step_stays_within_the_domain():
     assert moved.tolist() == [2.0, 0.0]
 
 
-@pytest.mark.parametrize("slope", [[0.0, 0.0], [float("nan"), 1.0]])
-def test_there_is_no_step_without_a_way(slope):
-    assert stepped(torch.ones(2), torch.tensor(slope), 1.0) is None
-
-
 def step(start, *wanted, kept=(), low=-100.0, high=100.0):
     """The step from a row of numbers; quantities are pairs of a gradient and a most."""
     made = moves.smallest_step(
@@ -199,12 +185,6 @@ def test_what_is_not_finite_stays_and_the_other_numbers_move():
     assert step([-math.inf, 2.0], ([1.0, 0.0], -4.0)) is None
 
 
-def test_a_quantity_without_end_is_left_out():
-    assert step([1.0], ([1.0], -2.0), ([1.0], -math.inf)) == pytest.approx([-1.0])
-    assert step([1.0], ([1.0], -2.0), kept=[([-1.0], math.inf)]) == pytest.approx([-1.0])
-    assert step([1.0], ([1.0], -math.inf)) is None
-
-
 # -- neighbours --------------------------------------------------------------------------------------------------
 
 
@@ -242,21 +222,3 @@ def test_mutations_are_legal_and_leave_strategies_alone(seed):
         legal_leaves(SPEC, recipe)
         assert recipe.leaves[4].kind == "example"
         assert recipe.leaves[10].kind == "example"
-
-
-def test_one_of_some_numbers_moves_only_if_nothing_else_does():
-    def moved(gradients):
-        probe = probe_of(None, missing=2.0, gradients=gradients)
-        recipe = moves.stepped(SPEC, example_recipe(SPEC), probe, 1.0)
-        pairs = zip(
-            build_leaves(SPEC, example_recipe(SPEC)), build_leaves(SPEC, recipe), strict=True
-        )
-        return [
-            float((before.double() - after.double()).sum())
-            for before, after in itertools.islice(pairs, 4)
-        ]
-
-    x, _, _, choice = moved({0: torch.ones(2, 3), 3: torch.ones(2)})
-    assert (x, choice) == (pytest.approx(2.0, abs=1e-4), 0.0)
-    x, _, _, choice = moved({3: torch.ones(2)})
-    assert (x, choice) == (0.0, 1.5)

@@ -71,11 +71,6 @@ class Holder(nn.Module):
             setattr(self, name, value)
 
 
-class Refusing(list):
-    def __len__(self):
-        raise NotImplementedError
-
-
 def test_what_every_code_holds_is_left_out():
     found = constants_of(
         [0, 1, -1, 2, True, False, 1.0, math.inf, math.nan, 2**60, 5j, b"5", 3], None
@@ -93,9 +88,8 @@ def test_what_every_code_holds_is_left_out():
         torch.tensor(9.5),
         torch.tensor([[9.5]], dtype=torch.float64),
         {9.5},
-        Refusing((9.5,)),
     ],
-    ids=["number", "list", "dict", "config", "scalar", "matrix", "set", "refusing"],
+    ids=["number", "list", "dict", "config", "scalar", "matrix", "set"],
 )
 def test_attributes_are_looked_into(value):
     assert constants_of([], Holder(value=value)) == (9.5,)
@@ -109,11 +103,3 @@ def test_small_buffers_and_parameters_are_looked_into():
     module.register_buffer("none", None)
     module.register_buffer("complex", torch.tensor(3 + 4j))
     assert constants_of([], module) == (4.5, 50256)
-
-
-def test_what_holds_itself_comes_to_an_end():
-    config = Config(limit=6)
-    config.own = config
-    endless = [8]
-    endless.append(endless)
-    assert constants_of([], Holder(config=config, endless=endless)) == (6, 8)
