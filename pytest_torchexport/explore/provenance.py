@@ -207,10 +207,10 @@ def _of_condition(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
         parts = tuple(map(provenance_of, args))
         return Combined(row.symbol, parts) if row.symbol != "xor" else None
     if "truths" in row.kinds:
-        inner, dim, keepdim, *_ = *args, *(None, False)[len(args) - 1 :]
-        dim, keepdim = kwargs.get("dim", dim), kwargs.get("keepdim", keepdim)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        keepdim = kwargs.get("keepdim", args[2] if len(args) > 2 else False)
         dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
-        return Reduced(row.symbol, provenance_of(inner), dims, keepdim)
+        return Reduced(row.symbol, provenance_of(args[0]), dims, keepdim)
     if "inspection" in row.kinds:
         return Computed(provenance_of(args[0]))
     return _close(*args, **kwargs) if "closeness" in row.kinds else None
