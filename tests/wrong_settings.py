@@ -46,7 +46,7 @@ WRONG_INI = [
     (
         "threads",
         "1025",
-        ["torchexport_threads", "'1025' is not legal. Legal: a whole number from 1 to 1024"],
+        ["torchexport_threads", "'1025' is not a whole number of at least 1 and at most 1024"],
     ),
     ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
     ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),

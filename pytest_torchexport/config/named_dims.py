@@ -9,6 +9,7 @@ import ast
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -187,13 +188,13 @@ def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
             sizes.setdefault(axis.text, size)
     for axis, size, _ in sorted(axes, key=lambda item: len(item[0].names)):
         open_names = sorted(axis.names - set(sizes))
-        if len(open_names) == 1:
-            sizes.update(_solve_one(axis, size, open_names[0], sizes))
-        elif open_names:
+        if len(open_names) > 1:
             raise ValueError(
                 f"{axis.text!r} leaves {' and '.join(map(repr, open_names))} open: "
                 "name each dim alone on some axis"
             )
+        for name in open_names:
+            sizes[name] = _solve_one(axis, size, name, sizes)
     for axis, size, shape in axes:
         value = axis.evaluate(sizes)
         if value != size:
@@ -206,13 +207,11 @@ def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
     return sizes
 
 
-def _solve_one(axis: Expr, size: int, name: str, sizes: Mapping[str, int]) -> dict[str, int]:
+def _solve_one(axis: Expr, size: int, name: str, sizes: Mapping[str, int]) -> int:
     for candidate in range(2 * size + 65):
-        try:
+        with suppress(ValueError):  # it divides by zero
             if axis.evaluate({**sizes, name: candidate}) == size:
-                return {name: candidate}
-        except ValueError:
-            continue
+                return candidate
     raise ValueError(f"no size of {name!r} makes {axis.text!r} equal the example's {size}")
 
 

@@ -19,6 +19,7 @@ from pytest_torchexport.config.validate import (
     MODES,
     choice,
     device_names,
+    listed,
     nearest,
     one_of,
     target_names,
@@ -94,17 +95,9 @@ def _function(value: Any) -> Any:
     return value
 
 
-def _names(value: Any, kind: str, legal: str) -> tuple[Any, ...]:
-    if not isinstance(value, (str, tuple, list, set, frozenset)):
-        raise ValueError(f"{value!r} is not a list of {kind}s; legal: {legal}.")
-    if not value:
-        raise ValueError(f"no {kind} given; legal: {legal}.")
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 def _checks(value: Any) -> tuple[str, ...]:
     known = known_names.checks()
-    return tuple(one_of(name, "check", known) for name in _names(value, "check", ", ".join(known)))
+    return tuple(one_of(name, "check", known) for name in listed(value, "check", ", ".join(known)))
 
 
 def _tolerance(value: Any) -> float:
@@ -184,7 +177,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "values": _values,
     "map": _function,
     "filter": _function,
-    "devices": lambda value: device_names(_names(value, "device", "cpu, cuda, cuda:N")),
+    "devices": device_names,
     "checks": _checks,
     "rtol": _tolerance,
     "atol": _tolerance,

@@ -95,17 +95,6 @@ def _followed(values: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _threads(value: Any) -> int:
-    # No machine serves with more, and the system refuses to start some ten thousand.
-    if whole_number(value) > 1024:
-        raise ValueError
-    return int(value)
-
-
-def _megabytes(value: Any) -> int | None:
-    return None if value == "auto" else whole_number(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of ini file and command line. Limits are in seconds and megabytes."""
@@ -220,7 +209,7 @@ class Settings:
     )
     memory_limit: int | None = _row(
         None,
-        check=_megabytes,
+        check=lambda value: None if value == "auto" else whole_number(value),
         legal="a whole number of megabytes, or auto",
         help="Megabytes that an artifact's process may allocate, if the machine has other work; "
         "more is a failure (ArtifactCrashed). 'auto': three quarters of the memory of this machine "
@@ -245,7 +234,7 @@ class Settings:
     )
     threads: int = _row(
         1,
-        check=_threads,
+        check=lambda value: whole_number(value, 1024),  # the system refuses some ten thousand
         legal="a whole number from 1 to 1024",
         help="Threads that serve your artifacts. If more than 1, calls of an item that passes are "
         "repeated in a clean process with so many, on CUDA with the runtime's own precision "

@@ -37,11 +37,13 @@ def choice(kind: str, legal: Iterable[str]) -> Callable[[Any], str]:
     return lambda value: one_of(value, kind, legal)
 
 
-def _listed(values: Iterable[Any], kind: str, legal: str) -> list[Any]:
-    """Return names, of which a text may hold several with commas between them."""
+def listed(values: Any, kind: str, legal: str) -> list[Any]:
+    """Return names from a list, or from a text with commas between them."""
+    if not isinstance(values, (str, tuple, list, set, frozenset)):
+        raise ValueError(f"{values!r} is not a list of {kind}s; legal: {legal}.")
     names = [
         name
-        for value in values
+        for value in ((values,) if isinstance(values, str) else values)
         for name in (value.split(",") if isinstance(value, str) else [value])
         if name != ""
     ]
@@ -53,7 +55,7 @@ def _listed(values: Iterable[Any], kind: str, legal: str) -> list[Any]:
 def target_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return known target names; none for ``none`` alone."""
     known = known_names.targets()
-    names = _listed(values, "target", ", ".join(known))
+    names = listed(values, "target", ", ".join(known))
     if names == ["none"]:
         return ()
     return tuple(dict.fromkeys(one_of(name, "target", known) for name in names))
@@ -61,7 +63,7 @@ def target_names(values: Iterable[str]) -> tuple[str, ...]:
 
 def device_names(values: Iterable[str]) -> tuple[str, ...]:
     """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one."""
-    names = _listed(values, "device", "cpu, cuda, cuda:N")
+    names = listed(values, "device", "cpu, cuda, cuda:N")
     for name in names:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
             meant = nearest(str(name).lower().replace("gpu", "cuda"), ("cpu", "cuda"))
@@ -93,10 +95,11 @@ def number(is_legal: Callable[[float], bool]) -> Callable[[Any], float]:
     return checked
 
 
-def whole_number(value: Any) -> int:
+def whole_number(value: Any, most: float = math.inf) -> int:
     """Return an int of at least 1, given as an int or as text."""
-    if not re.fullmatch("[1-9][0-9]*", str(value)):
-        raise ValueError(f"{value!r} is not a whole number of at least 1.")
+    if not re.fullmatch("[1-9][0-9]*", str(value)) or int(value) > most:
+        upto = f" and at most {most}" if most < math.inf else ""
+        raise ValueError(f"{value!r} is not a whole number of at least 1{upto}.")
     return int(value)
 
 

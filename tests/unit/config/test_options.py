@@ -57,16 +57,12 @@ def test_every_argument_is_taken():
     }
 
 
-@pytest.mark.parametrize(
-    ("wrong", "suggested"),
-    [("shape", "shapes"), ("dim", "dims"), ("rtoll", "rtol"), ("zzz", None)],
-)
-def test_an_unknown_argument_names_the_legal_ones_and_the_nearest(wrong, suggested):
-    message = refused(**{wrong: 1})
-    assert f"unknown argument {wrong!r}; legal: shapes, dims" in message
+def test_an_unknown_argument_names_the_legal_ones_and_the_nearest():
+    message = refused(dim=1)
+    assert "unknown argument 'dim'; legal: shapes, dims" in message
     assert all(name in message for name in NAMES)
-    assert ("Did you mean" in message) == (suggested is not None)
-    assert suggested is None or f"Did you mean {suggested!r}?" in message
+    assert "Did you mean 'dims'?" in message
+    assert "Did you mean" not in refused(zzz=1)
 
 
 def test_targets_are_positional():
@@ -76,18 +72,15 @@ def test_targets_are_positional():
 
 
 @pytest.mark.parametrize(
-    ("targets", "parts"),
+    ("targets", "part"),
     [
-        (("onx",), ["targets:", "'onx' is not a target", "legal: trace, script, export, onnx"]),
-        (("onx",), ["Did you mean 'onnx'?"]),
-        (("trace", 3), ["targets:", "3 is not a target", "legal: trace"]),
-        (("",), ["targets:", "no target given", "legal: trace"]),
+        (("onx",), "targets: 'onx' is not a target; legal: trace, script, export, onnx"),
+        (("trace", 3), "targets: 3 is not a target"),
+        (("",), "targets: no target given; legal: trace"),
     ],
 )
-def test_wrong_targets(targets, parts):
-    message = refused(*targets)
-    for part in parts:
-        assert part in message
+def test_wrong_targets(targets, part):
+    assert part in refused(*targets)
 
 
 WRONG = [
@@ -97,7 +90,7 @@ WRONG = [
     ({"dims": [("batch", 4)]}, ["dims:", "is not a dict like {'batch': (1, 16)}"]),
     ({"dims": {"x": {0: (2, 12)}}}, ["dims:", "takes the names of dims", "dynamic_shapes={'x': "]),
     ({"dims": {"batch": 4}}, ["dims:", "'batch'", "4 is not (low, high), a range, or a list"]),
-    ({"dims": {"2x": (1, 2)}}, ["dims:", "'2x' is not the name of a dim"]),
+    ({"dims": {"class": (1, 2)}}, ["dims:", "'class' is not the name of a dim"]),
     ({"values": (0, 1)}, ["values:", "is not a dict like {'x': (-1.0, 1.0)}"]),
     ({"values": {"x": "abc"}}, ["values: 'x':", "a list to choose from", "nan, inf, zero, denorm"]),
     ({"values": {"x": "NaN"}}, ["values: 'x': 'NaN'", "Did you mean 'nan'?"]),
@@ -157,8 +150,3 @@ def test_shapes_put_aside_outer_dynamic_shapes_and_the_other_way_round():
     assert both.dynamic_shapes == {"x": {0: "b"}}
     assert both.shapes is None
     assert both.dims is None
-
-
-def test_a_name_of_a_dim_that_python_keeps_for_itself_is_refused_where_it_is_given():
-    # It could never occur in a shape.
-    assert "'class' is not the name of a dim" in refused(dims={"class": (1, 2)})
