@@ -91,6 +91,12 @@ class ActiveItem:
             seed = next((verdict.seed for verdict in stored), None)
             corpus = Corpus([verdict.recipe for verdict in stored if verdict.recipe is not None])
         ignored = config.getoption("runxfail", default=False)
+        loaded = [plugin for _, plugin in config.pluginmanager.list_name_plugin()]
+        modules = {
+            each.__name__: Path(getattr(each, "__file__", None) or "")
+            for each in loaded
+            if isinstance(each, ModuleType)
+        }
         return Plan(
             target=variant.target,
             device=variant.device,
@@ -108,7 +114,8 @@ class ActiveItem:
             nodeid=nodeid,
             expects=() if ignored else tuple(cls for cls, _ in variant.xfail),
             workers=int(getattr(config, "workerinput", {}).get("workercount", 1)),
-            plugins=_plugins(config),
+            # Which conftests are loaded depends on the tests that the run selects.
+            plugins=tuple(sorted(n for n, file in modules.items() if file.name != "conftest.py")),
         )
 
     def shipping(self, plan: Plan, subject: Any) -> Plan:
@@ -146,9 +153,8 @@ def active(
         if configuration.settings.ship:
             # Also of subjects that it has no more; a unittest method's lie one folder below.
             directory = _shipped_by(item, configuration.settings)
-            for pattern in (f"*/{manifest.NAME}", f"*/*/{manifest.NAME}"):
-                for mark in list(directory.glob(pattern)):
-                    shutil.rmtree(mark.parent, ignore_errors=True)
+            for mark in list(directory.rglob(manifest.NAME)):
+                shutil.rmtree(mark.parent, ignore_errors=True)
     progress = Progress(item.config)
     try:
         with marked(getattr(item.config, "cache", None), item.nodeid) as why_isolated:
@@ -159,17 +165,6 @@ def active(
 
 def _shipped_by(item: pytest.Item, settings: Settings) -> Path:
     return item.config.rootpath / settings.ship / directory_name(item.nodeid)
-
-
-def _plugins(config: pytest.Config) -> tuple[str, ...]:
-    """Return the names of the modules that pytest has loaded as plugins.
-
-    Without conftests: which ones are loaded depends on the tests that the run selects.
-    """
-    loaded = (plugin for _, plugin in config.pluginmanager.list_name_plugin())
-    modules = [each for each in loaded if isinstance(each, ModuleType)]
-    files = {each.__name__: getattr(each, "__file__", None) or "" for each in modules}
-    return tuple(sorted(n for n, file in files.items() if Path(file).name != "conftest.py"))
 
 
 def seed_of(config: pytest.Config, test: str) -> int:

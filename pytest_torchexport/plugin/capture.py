@@ -189,7 +189,13 @@ class CallRecorder:
         parts = tuple((path, type(part)) for path, part in own.named_modules())
         identity = id(own), parts
         leaves, structure = call.flatten()
-        key = (*identity, str(structure), tuple(_kind(leaf) for _, leaf in leaves))
+        kinds = tuple(
+            (leaf.dtype, leaf.dim(), leaf.layout)
+            if isinstance(leaf, torch.Tensor)
+            else (type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None)
+            for _, leaf in leaves
+        )
+        key = (*identity, str(structure), kinds)
         if key not in self._by_key:
             if len(self._by_key) >= MAX_SUBJECTS:
                 return None
@@ -209,12 +215,6 @@ class CallRecorder:
 def _is_of_torch(module: torch.nn.Module) -> bool:
     made = isinstance(module, torch.nn.utils.parametrize.ParametrizationList)  # by weight_norm
     return made or type(module).__module__ in _NOT_SHIPPED
-
-
-def _kind(leaf: Any) -> Any:
-    if isinstance(leaf, torch.Tensor):
-        return leaf.dtype, leaf.dim(), leaf.layout
-    return type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None
 
 
 # -- the functions that run when a module is called ------------------------------------------------

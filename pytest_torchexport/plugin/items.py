@@ -5,8 +5,8 @@ pytest loads this file at every start: what a marker needs is imported once ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -106,20 +106,6 @@ def variants(options: Options, configuration: Configuration) -> list[Variant]:
         for device in devices
         if only is None or device in only
     ]
-
-
-def parameters(of_test: Sequence[Variant]) -> list[Any]:
-    """Return parameters for ``metafunc.parametrize``, with the marker's xfails as strict marks."""
-    values = []
-    for variant in of_test:
-        marks = [
-            pytest.mark.xfail(
-                strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected"
-            )
-            for cls, reason in variant.xfail
-        ]
-        values.append(pytest.param(variant, id=variant.id, marks=marks))
-    return values
 
 
 def keep_only(

@@ -32,7 +32,6 @@ from pytest_torchexport.plugin.items import (
     keep_only,
     name_of_test,
     options_of,
-    parameters,
     variant_of,
     variants,
 )
@@ -104,7 +103,16 @@ class Run:
             return
         if not requested:
             metafunc.fixturenames.append(FIXTURE)
-        metafunc.parametrize(FIXTURE, parameters(of_test), indirect=True)
+        values = []
+        for variant in of_test:
+            marks = [
+                pytest.mark.xfail(
+                    strict=True, raises=cls, reason=reason or f"{cls.__name__} is expected"
+                )
+                for cls, reason in variant.xfail
+            ]
+            values.append(pytest.param(variant, id=variant.id, marks=marks))
+        metafunc.parametrize(FIXTURE, values, indirect=True)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Raise UsageError for a marker that made no items, so that none is ignored.
@@ -291,30 +299,30 @@ class Run:
         if self._reports_here():
             self._write_reports(complete=False)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the results of items (on the controller: of all workers)."""
-        if not isinstance(report, pytest.SubtestReport):  # the item's own report follows
-            given = getattr(report, ATTRIBUTE, None)
-            started = self._running.pop(report.nodeid, None)
-            if report.when != "teardown" and (given is not None or started is not None):
-                self._collect(report, given, started)
-        yield
-
-    def _collect(
-        self, report: pytest.TestReport, given: dict[str, Any] | None, started: ItemResult | None
-    ) -> None:
-        """``given`` is None in xdist's own report of an item whose worker died."""
+        if isinstance(report, pytest.SubtestReport):  # the item's own report follows
+            return
+        given = getattr(report, ATTRIBUTE, None)
+        result = self._running.pop(report.nodeid, None)
+        # In xdist's own report of an item whose worker died nothing is given.
+        if report.when == "teardown" or (given is None and result is None):
+            return
         from pytest_torchexport.results.plain import made
         from pytest_torchexport.results.verdict import Entry, ItemResult
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
-        result = made(ItemResult, given["result"]) if given is not None else started
+        if given is not None:
+            result = made(ItemResult, given["result"])
         assert result is not None
+        outcome = str(report.outcome)
+        if hasattr(report, "wasxfail"):
+            outcome = "xfailed" if report.outcome == "skipped" else "xpassed"
         result = dataclasses.replace(
             result,
-            outcome=_outcome(report),
+            outcome=outcome,
             reason="" if result.verdicts else _reason(report),
         )
         if report.failed and given is not None and given["same"]:
@@ -350,15 +358,16 @@ class Run:
 
         settings = self.configuration.settings
         style = self.config.get_terminal_writer().markup
-        lines = [
-            *summary_lines(
+        inipath = self.config.inipath
+        lines = list(
+            summary_lines(
                 self.results,
                 style,
                 runtime_imports=settings.runtime_imports,
-                toml=self.config.inipath is not None and self.config.inipath.suffix == ".toml",
+                toml=inipath is not None and inipath.suffix == ".toml",
                 cached=bool(settings.cache),
-            ),
-        ]
+            )
+        )
         if self._known is not None:
             lines += self._known.lines(self.results)
         if not lines:
@@ -460,9 +469,3 @@ def _reason(report: pytest.TestReport) -> str:
     lines = (crash.message if crash is not None else str(report.longrepr)).strip().splitlines()
     errors = [line.removeprefix("E ").strip() for line in lines if line.startswith("E ")]
     return next(iter(errors or lines), "")
-
-
-def _outcome(report: pytest.TestReport) -> str:
-    if hasattr(report, "wasxfail"):
-        return "xfailed" if report.outcome == "skipped" else "xpassed"
-    return str(report.outcome)

@@ -151,35 +151,28 @@ class Survey:
                 each.problem = str(each.recordings[0].problem)
             return
         for target in self._targets:
-            verdict = self._verdict(each, target, until)
+            verdict: Verdict | None = None
+            for recording in each.recordings:  # up to the first that does not pass
+                left = until - time.monotonic()
+                if left <= 0:
+                    each.late.append(target)
+                    break
+                plan = Plan(
+                    target=target,
+                    device=self._device,
+                    settings=dataclasses.replace(self._settings, time_limit=left),
+                    seed=seed_of(self._config, each.name),
+                    max_examples=MAX_EXAMPLES,
+                    why_isolated="torchexport_isolate" if self._settings.isolate else "",
+                    root=self._config.rootpath,
+                )
+                verdict = verdict_on(recording, plan)
+                if verdict.status != "passed":
+                    break
             if verdict is not None:
                 each.verdicts.append(verdict)
-            if verdict is None or (verdict.status == "failed" and time.monotonic() >= until):
-                each.late.append(target)
-
-    def _verdict(self, each: Surveyed, target: str, until: float) -> Verdict | None:
-        """Return the verdict on the first recording that does not pass, or the last.
-
-        None if the time is not enough for all of them.
-        """
-        verdict = None
-        for recording in each.recordings:
-            left = until - time.monotonic()
-            if left <= 0:
-                return None
-            plan = Plan(
-                target=target,
-                device=self._device,
-                settings=dataclasses.replace(self._settings, time_limit=left),
-                seed=seed_of(self._config, each.name),
-                max_examples=MAX_EXAMPLES,
-                why_isolated="torchexport_isolate" if self._settings.isolate else "",
-                root=self._config.rootpath,
-            )
-            verdict = verdict_on(recording, plan)
-            if verdict.status != "passed":
-                break
-        return verdict
+                if verdict.status == "failed" and time.monotonic() >= until:
+                    each.late.append(target)
 
     def _say(self, text: str) -> None:
         """Show progress at once, if pytest prints anything."""
