@@ -100,16 +100,15 @@ def test_arguments_that_are_no_tuple_are_refused():
 
 def test_an_artifact_without_its_members_is_the_targets_fault(monkeypatch):
     class Bare:
+        traits = TargetTraits()
+
         def unavailable(self, device):
             return None
-
-        traits = TargetTraits()
 
         def export(self, module, example, spec, **options):
             return torch.jit.trace(module, example.args)
 
-        def load(self, path, device):
-            return torch.jit.load(path)
+        load = None
 
     monkeypatch.setattr(names, "_registered", {})
     register_target("bare", Bare())
@@ -172,9 +171,17 @@ def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
 # -- the user's own module -------------------------------------------------------------------------
 
 
-class Remembers(nn.Module):
-    """Writes to an object of its own that copies share, and that cannot be put back."""
+class Shared:
+    """An object of the module's that copies share, and that cannot be put back."""
 
+    def __init__(self):
+        self.calls = itertools.count()
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Remembers(nn.Module):
     def __init__(self):
         super().__init__()
         self.note = Shared()
@@ -182,14 +189,6 @@ class Remembers(nn.Module):
     def forward(self, x):
         next(self.note.calls)
         return x * 2
-
-
-class Shared:
-    def __init__(self):
-        self.calls = itertools.count()
-
-    def __deepcopy__(self, memo):
-        return self
 
 
 def test_a_check_that_changed_the_users_module_says_so():

@@ -4,6 +4,7 @@ exporter is not the point of the test."""
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pytest_torchexport
 from pytest_torchexport.config import names
 from pytest_torchexport.results import reports
+from pytest_torchexport.results.verdict import Verdict
 
 FAKES = Path(__file__).with_name("fake_targets.py").read_text(encoding="utf-8")
 
@@ -108,3 +110,19 @@ def text_of():
         return re.sub(r"[ \t]+\n", "\n", "\n".join(result.outlines + result.errlines))
 
     return text
+
+
+@pytest.fixture
+def verdicts(pytester):
+    """The verdicts of a run with ``--torchexport-report=json:out.json``, by item (``test_net[trace-cpu]``)."""
+
+    def read():
+        items = json.loads((pytester.path / "out.json").read_text())["items"]
+        return {
+            item["nodeid"].partition("::")[2]: [
+                Verdict.from_dict(each) for each in item["verdicts"]
+            ]
+            for item in items
+        }
+
+    return read

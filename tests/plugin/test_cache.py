@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+REPORT = "--torchexport-report=json:out.json"
 SUITE = """
 from model import Net
 
@@ -21,15 +20,17 @@ class Net(torch.nn.Module):
 """
 
 
-def test_an_unchanged_model_is_judged_once(suite, run, pytester):
+def test_an_unchanged_model_is_judged_once(suite, run, pytester, verdicts):
     suite(SUITE, fakes=False, torchexport_cache="kept/verdicts", torchexport_max_examples=2)
     pytester.makepyfile(model=MODEL.format(1))
-    result = run("--torchexport-report=json:first.json")
+    result = run(REPORT)
+    (first,) = verdicts()["test_net[trace-cpu]"]
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["unchanged: 0 of 1 passes (torchexport_cache); 1 new or changed since, *seed torch*"]
     )
-    result = run("-v", "--torchexport-report=json:second.json")
+    result = run("-v", REPORT)
+    (second,) = verdicts()["test_net[trace-cpu]"]
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
@@ -37,12 +38,8 @@ def test_an_unchanged_model_is_judged_once(suite, run, pytester):
             "*cache * unchanged since 20??-??-??: not checked again",
         ]
     )
-    first, second = (
-        json.loads((pytester.path / name).read_text())["items"][0]["verdicts"][0]
-        for name in ("first.json", "second.json")
-    )
-    assert second["calls"] == first["calls"]
-    assert second["unchanged_since"]
+    assert second.calls == first.calls
+    assert second.unchanged_since
     assert run("-q").outlines[-2].startswith("unchanged: 1 of 1 passes")
     assert not any(line.startswith("unchanged") for line in run("-qq").outlines)
     pytester.makepyfile(model=MODEL.format(2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -16,13 +15,25 @@ import pytest
 import torch
 from slow import slow
 
-from pytest_torchexport.results.verdict import Verdict
-
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="signals and /proc as Linux has them"
 )
 
-MODELS = '''
+HANGS = """
+class Hangs(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting() and x.size(0) > 2:
+            print("for ever")
+            while x.size(0) > 2:
+                x = x * 1.0
+        return x * 2
+
+@pytest.mark.torchexport('script')
+def test_hangs(): Hangs()(torch.ones(2, 3))
+"""
+SUITE = f'''
+pytestmark = pytest.mark.torchexport('script')
+
 class Reads(nn.Module):
     """Lengths that torch is told not to check: SIGSEGV."""
 
@@ -34,48 +45,11 @@ class Reads(nn.Module):
         return x * 2
 
 
-class Hangs(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_scripting() and x.size(0) > 2:
-            print("for ever")
-            while x.size(0) > 2:
-                x = x * 1.0
-        return x * 2
-
-
-class Healthy(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        print("hello")
-        return x * 2
-'''
-
-HEAD = """
-@pytest.mark.torchexport('script', shapes={'x': 'batch 3'})
-"""
-EACH = """
 def test_reads(): Reads()(torch.ones(2, 3))
-def test_hangs(): Hangs()(torch.ones(2, 3))
-def test_after(): Healthy()(torch.ones(2, 3))
-"""
-SUITE = MODELS + re.sub("^def ", HEAD.strip() + "\ndef ", EACH, flags=re.MULTILINE)
+{HANGS}
+def test_after(): nn.ReLU()(torch.ones(2, 3))
+'''
 LIMITS = {"torchexport_time_limit": "15", "torchexport_memory_limit": "1024"}
-
-
-@pytest.fixture
-def verdicts(pytester):
-    """The verdicts that a run wrote, by test."""
-
-    def read():
-        items = json.loads((pytester.path / "out.json").read_text())["items"]
-        return {
-            item["nodeid"].partition("::")[2].partition("[")[0]: Verdict.from_dict(verdict)
-            for item in items
-            for verdict in item["verdicts"]
-        }
-
-    return read
-
-
 REPORT = "--torchexport-report=json:out.json"
 
 
@@ -133,14 +107,14 @@ CAUSE = (
     "aten.segment_reduce ends the process by SIGSEGV"
 )
 CRASH = f"""\
-ArtifactCrashed: aten.segment_reduce at test_it.py:11: {CAUSE}
+ArtifactCrashed: aten.segment_reduce at test_it.py:13: {CAUSE}
 
   subject  Reads on script-cpu: the artifact killed its interpreter
   reason   it was killed by SIGSEGV
   printed  about to read
   call     x=float32[3, 3] zeros   shrunk; 3 of N calls fail
   sizes    batch: fails from 3 up (run at 1 to 4; the example's is 2)
-  where    test_it.py:8  if torch.jit.is_scripting() and x.size(0) > 2:
+  where    test_it.py:10  if torch.jit.is_scripting() and x.size(0) > 2:
   owner    model, in aten.segment_reduce
   cause    {CAUSE}
   remedy   write on both sides what eager runs there; the question is for what changes no result, as a check or a log
@@ -158,9 +132,10 @@ def test_what_does_not_survive_fails_its_item_and_the_run_goes_on(
     result.assert_outcomes(failed=2, passed=1)
     assert stable(text_of(result), "Reads") == CRASH
     found = verdicts()
-    assert not found["test_after"].isolated
-    assert found["test_after"].kept == ""
-    crashed, hung = found["test_reads"], found["test_hangs"]
+    (crashed,), (hung,), (after,) = (
+        found[f"test_{name}[script-cpu]"] for name in ("reads", "hangs", "after")
+    )
+    assert (after.isolated, after.kept) == (False, "")
     assert (crashed.failure, crashed.isolated) == ("ArtifactCrashed", True)
     assert crashed.recipe is not None
     assert hung.failure == "ArtifactHung"
@@ -228,7 +203,7 @@ def test_however_it_ends_it_is_told(suite, run, pytester, verdicts):
     run(REPORT).assert_outcomes(failed=len(ENDS))
     found = verdicts()
     for what, said in ENDS.items():
-        verdict = found[f"test_{what.split()[0]}"]
+        (verdict,) = found[f"test_{what.split()[0]}[trace-cpu]"]
         assert verdict.failure == "ArtifactCrashed"
         assert said in verdict.reason
         assert f"now {what}" in verdict.output
@@ -246,9 +221,9 @@ def test_isolation_is_asked_for_by_a_setting(suite, run, verdicts):
         torchexport_isolate="true",
     )
     run("-v", REPORT).assert_outcomes(passed=2)
-    verdict = verdicts()["test_net"]
-    assert verdict.isolated
-    assert any("(torchexport_isolate)" in note for note in verdict.notes)
+    for (verdict,) in verdicts().values():
+        assert verdict.isolated
+        assert any("(torchexport_isolate)" in note for note in verdict.notes)
 
 
 # -- after a crash of the session ------------------------------------------------------------------
@@ -287,16 +262,16 @@ def test_an_item_that_killed_the_session_is_isolated_in_the_next(
     assert run_apart(REPORT).ret == -signal.SIGSEGV
     assert left_behind(own_tmp) == []
     run_apart(REPORT).assert_outcomes(passed=2)
-    found = verdicts()
-    assert found["test_net"].isolated
+    (net,), (other,) = verdicts().values()
+    assert net.isolated
     assert (
         "isolated: every call of the artifact is made in a process of its own "
         "(a run ended while the item ran (20"
-    ) in " ".join(found["test_net"].notes)
-    assert not found["test_other"].isolated
+    ) in " ".join(net.notes)
+    assert not other.isolated
     armed.unlink()
     run_apart(REPORT, "--cache-clear").assert_outcomes(passed=2)
-    assert not any(verdict.isolated for verdict in verdicts().values())
+    assert not any(verdict.isolated for (verdict,) in verdicts().values())
 
 
 # -- interrupted -----------------------------------------------------------------------------------
@@ -330,8 +305,7 @@ def wait_for_output(own_tmp, process):
     [signal.SIGINT, *(pytest.param(s, marks=slow) for s in (signal.SIGTERM, signal.SIGKILL))],
 )
 def test_whoever_ends_the_session_ends_all_of_it(suite, pytester, own_tmp, sent):
-    body = f"{MODELS}{HEAD}def test_net(): Hangs()(torch.ones(2, 3))\n"
-    suite(body, fakes=False, torchexport_time_limit="3000")
+    suite(HANGS, fakes=False, torchexport_time_limit="3000")
     process = started(pytester)
     with process:
         wait_for_output(own_tmp, process)

@@ -113,7 +113,9 @@ def properties(pytester):
     }
 
 
-def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, run, pytester):
+def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(
+    suite, run, pytester, verdicts
+):
     # The boundary does not meet it and one drawn call hardly does: found once, it must be replayed.
     suite(
         "@pytest.mark.torchexport('rare', dims={'batch': (1, 400)}, max_examples=100)\n"
@@ -125,18 +127,14 @@ def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(suite, ru
         conftest.read_text() + "\nregister_target('rare', FakeTarget(lambda module:"
         " lambda x: module(x) + float(100 < len(x) < 200)))\n"
     )
-    first = run("--torchexport-report=json:a.json")
-    first.assert_outcomes(failed=1)
-    flags = ("--hypothesis-seed=77", "--torchexport-max-examples=1")
-    again = run(*flags, "--torchexport-report=json:b.json")
-    again.assert_outcomes(failed=1)
-    left, right = (
-        json.loads((pytester.path / name).read_text())["items"][0]["verdicts"][0]
-        for name in ("a.json", "b.json")
-    )
-    assert left["recipe"]["sizes"] == right["recipe"]["sizes"]
-    assert right["calls"]["stored"] >= 1
-    assert right["seed"] == 77
+    report = "--torchexport-report=json:out.json"
+    run(report).assert_outcomes(failed=1)
+    ((left,),) = verdicts().values()
+    run(report, "--hypothesis-seed=77", "--torchexport-max-examples=1").assert_outcomes(failed=1)
+    ((right,),) = verdicts().values()
+    assert left.recipe["sizes"] == right.recipe["sizes"]
+    assert right.calls["stored"] >= 1
+    assert right.seed == 77
 
 
 # -- runs that do not come to their end ------------------------------------------------------------

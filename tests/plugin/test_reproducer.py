@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from fresh import fresh
@@ -109,7 +107,7 @@ def test_a_directory_that_cannot_be_written_is_a_note(suite, run, pytester, text
     assert "not kept of this failure: any file in" in text_of(result)
 
 
-def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester):
+def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester, verdicts):
     expecting = ONE.replace(
         "max_examples=5", "max_examples=5, xfail={'trace': pytest_torchexport.OutputsDiffer}"
     )
@@ -118,9 +116,8 @@ def test_an_expected_failure_is_neither_diagnosed_nor_kept(suite, run, pytester)
         ((), [], "xfailed"),
         (("--runxfail",), ["baked value"], "failed"),
     ):
-        run("--torchexport-report=json:r.json", *flags).assert_outcomes(**{outcome: 1})
-        items = json.loads((pytester.path / "r.json").read_text())["items"]
-        (verdict,) = items[0]["verdicts"]
-        assert verdict["failure"] == "OutputsDiffer"
-        assert [cause["kind"] for cause in verdict["diagnosis"]["causes"]] == causes
+        run("--torchexport-report=json:out.json", *flags).assert_outcomes(**{outcome: 1})
+        ((verdict,),) = verdicts().values()
+        assert verdict.failure == "OutputsDiffer"
+        assert [cause.kind for cause in verdict.diagnosis.causes] == causes
         assert len(directories(pytester)) == len(causes)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 import torch
-
-from pytest_torchexport.results.verdict import Verdict
 
 REPORT = "--torchexport-report=json:out.json"
 
@@ -22,18 +19,6 @@ class Doubles(nn.Module):
 @pytest.mark.torchexport('trace', 'export')
 def test_net(): Doubles()(torch.randn(2, 3))
 """
-
-
-@pytest.fixture
-def verdicts(pytester):
-    """The verdicts that a run wrote, by target."""
-
-    def read():
-        items = json.loads((pytester.path / "out.json").read_text())["items"]
-        found = [Verdict.from_dict(data) for item in items for data in item["verdicts"]]
-        return {verdict.target: verdict for verdict in found}
-
-    return read
 
 
 def words(verdict):
@@ -52,8 +37,8 @@ def test_an_operator_that_only_the_test_imports_is_named_with_the_setting(
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["imports: *2 items*set torchexport_runtime_imports = team_ops"])
     found = verdicts()
-    assert found.keys() == {"trace", "export"}
-    for verdict in found.values():
+    assert found.keys() == {"test_net[trace-cpu]", "test_net[export-cpu]"}
+    for (verdict,) in found.values():
         assert verdict.failure == "LoadFailed"
         said = words(verdict)
         assert re.search(r"team_ops::double is registered at .*team_ops\.py:\d+", said)
@@ -67,7 +52,7 @@ def test_what_serving_imports_is_imported_there_too(suite, library, run, verdict
     body = CUSTOM.replace("team_ops", "team_ops_served")
     suite(body, fakes=False, torchexport_runtime_imports="team_ops_served")
     run(REPORT).assert_outcomes(passed=2)
-    assert all("round trip" in verdict.seconds for verdict in verdicts().values())
+    assert all("round trip" in verdict.seconds for (verdict,) in verdicts().values())
 
 
 # -- other devices ---------------------------------------------------------------------------------
@@ -106,7 +91,7 @@ def test_a_trace_that_is_tied_to_its_device_fails_with_the_line(served, run, ver
     served("Constant", "trace")
     result = run(REPORT)
     result.assert_outcomes(failed=1)
-    verdict = verdicts()["trace"]
+    (verdict,) = verdicts()["test_net[trace-cpu]"]
     assert verdict.failure == "RoundTripDiffers"
     assert "it will not run on cuda" in verdict.reason
     assert verdict.where.text.endswith("return y + torch.arange(3, device=x.device)")
@@ -121,9 +106,9 @@ def test_what_follows_its_inputs_passes_and_says_what_was_not_checked(
     served("Follows", "trace", "onnx")
     result = run(REPORT)
     result.assert_outcomes(passed=2)
-    for verdict in verdicts().values():
+    for (verdict,) in verdicts().values():
         assert any("not loaded on cuda" in said for said in verdict.ineffective)
     assert "not loaded on cuda, where it is to be served" in text_of(result)
     strict = run(REPORT, "--torchexport-strict")
     strict.assert_outcomes(failed=2)
-    assert {verdict.failure for verdict in verdicts().values()} == {"Ineffective"}
+    assert {verdict.failure for (verdict,) in verdicts().values()} == {"Ineffective"}

@@ -46,17 +46,10 @@ def test_a_suite_without_markers_is_surveyed_and_no_check_fails_it(suite, run, t
         in text_of(result)
     )
     lines = lines_of(result)
-    assert lines[:5] == [
+    assert lines[:2] == [
         "3 module classes, 3 checked",
         "                       mirror  liar           picky",
-        "conftest.Net           ok      OutputsDiffer  skip",
-        "test_it.Halved         ok      OutputsDiffer  skip",
-        "Halved (ScriptModule)  ok      OutputsDiffer  skip",
     ]
-    assert (
-        "conftest.Net, test_it.Halved, Halved (ScriptModule) on picky: skip: not applicable: only "
-        "for functions"
-    ) in lines
     start = lines.index("markers to try, a test for each class, of which one instance was checked:")
     assert lines[start + 1 : start + 4] == [
         '  test_it.py::test_net: @pytest.mark.torchexport("mirror")',
@@ -98,12 +91,7 @@ def test_an_interrupt_while_tests_run_names_what_was_called(suite, run):
 def test_what_has_no_time_left_is_said(suite, run, monkeypatch):
     monkeypatch.setattr(survey, "SECONDS", 0.0)
     suite(SUITE)
-    lines = lines_of(run(*SURVEY))
-    assert "conftest.Net           time    time    time" in lines
-    (line,) = (line for line in lines if "not judged in its time" in line)
-    assert line.startswith(
-        "conftest.Net, test_it.Halved, Halved (ScriptModule) on mirror, liar, picky"
-    )
+    assert "conftest.Net           time    time    time" in lines_of(run(*SURVEY))
 
 
 @pytest.mark.parametrize("flag", ["-n2", "--torchexport-replay=x"])

@@ -90,10 +90,9 @@ def test_calls_of_another_structure_or_python_value_are_recorded_apart():
     assert len(recorded(body)) == 5
 
 
-@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_a_nested_tensor_has_no_shape_and_is_recorded(layout):
-    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+def test_a_nested_tensor_has_no_shape_and_is_recorded():
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
     (recording,) = recorded(lambda: nn.Identity()(nested))
     assert len(recording.calls) == 1
 
