@@ -152,12 +152,12 @@ def boast_pt(directory: Path) -> Path:
 
 
 def traversal_pt(directory: Path) -> Path:
-    """A TorchScript archive with an entry that is to be unpacked outside of it. torch unpacks nothing."""
+    """An archive with an entry that is to be unpacked outside of it. torch unpacks nothing."""
     return _rewritten(healthy_pt(directory), _outside(directory, "extra"))
 
 
 def traversal_pt2(directory: Path) -> Path:
-    """The same in a ``.pt2``, where ``torch.export.load`` unpacks nothing either."""
+    """The same in a ``.pt2``."""
     return _rewritten(healthy_pt2(directory), _outside(directory, "data/extra"))
 
 
@@ -209,30 +209,19 @@ def truncated(build: Builder, kept: float) -> Builder:
     return cut
 
 
-def empty(suffix: str) -> Builder:
-    """A file of no bytes. For ONNX Runtime that is a model without a graph."""
-    return _built(f"empty{suffix}", suffix, Path.touch)
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
+NO_SUCH_FILE: Mapping[str, Callable[[Path], Any]] = {
+    "empty": Path.touch,  # for ONNX Runtime that is a model without a graph
+    "text": lambda path: path.write_bytes(POINTER),  # as in a Git checkout without large files
+    "folder": Path.mkdir,
+    "symlink loop": lambda path: path.symlink_to(path.name),
+    "pipe": os.mkfifo,  # whoever opens it, to load it or to hash it, waits for ever
+}
 
 
-def text(suffix: str) -> Builder:
-    """Build what a Git checkout without large files has in a model's place."""
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
-    return _built(f"text{suffix}", suffix, lambda path: path.write_bytes(pointer))
-
-
-def folder(suffix: str) -> Builder:
-    """A directory under a model's name."""
-    return _built(f"folder{suffix}", suffix, Path.mkdir)
-
-
-def symlink_loop(suffix: str) -> Builder:
-    """A link to itself."""
-    return _built(f"symlink_loop{suffix}", suffix, lambda path: path.symlink_to(path.name))
-
-
-def pipe(suffix: str) -> Builder:
-    """A named pipe that nobody writes to: whoever opens it, to load it or to hash it, waits for ever."""
-    return _built(f"pipe{suffix}", suffix, os.mkfifo)
+def no_such_file(what: str, suffix: str) -> Builder:
+    """Something else under a model's name."""
+    return _built(f"{what}{suffix}", suffix, NO_SUCH_FILE[what])
 
 
 def _built(name: str, suffix: str, make: Callable[[Path], Any]) -> Builder:
@@ -248,12 +237,35 @@ def _built(name: str, suffix: str, make: Callable[[Path], Any]) -> Builder:
 # -- ONNX: weights that lie elsewhere -------------------------------------------------------------------
 
 
-def external_above(directory: Path) -> Path:
-    """Reads ``../secret``: ONNX Runtime and onnx refuse to leave the model's directory."""
-    inner = directory / "model"
-    inner.mkdir()
-    _secret(directory)
-    return _external(inner, "../secret")
+def _beside(location: str, prepare: Callable[[Path], Any] = lambda _: None) -> Builder:
+    """A model in a directory of its own whose weight lies elsewhere; above it lies a secret."""
+
+    def build(directory: Path) -> Path:
+        inner = directory / "model"
+        inner.mkdir()
+        _secret(directory)
+        prepare(inner)
+        return _external(inner, location)
+
+    build.__name__ = f"external {location}"
+    return build
+
+
+# Reads ``../secret``: ONNX Runtime and onnx refuse to leave the model's directory.
+external_above = _beside("../secret")
+# A link beside the model that leads out of its directory, and a file in a linked folder.
+external_symlink = _beside("weights", lambda inner: (inner / "weights").symlink_to("../secret"))
+external_symlinked_folder = _beside(
+    "folder/secret", lambda inner: (inner / "folder").symlink_to(inner.parent)
+)
+# The weights stayed behind: the commonest of all.
+external_missing = _beside("weights")
+# Half of the weights came along.
+external_truncated = _beside("weights", lambda inner: (inner / "weights").write_bytes(bytes(6)))
+# A link to a device that never ends.
+external_endless = _beside("weights", lambda inner: (inner / "weights").symlink_to("/dev/zero"))
+# A named pipe that nobody writes to. ONNX Runtime takes regular files alone.
+external_pipe = _beside("weights", lambda inner: os.mkfifo(inner / "weights"))
 
 
 def external_absolute(directory: Path) -> Path:
@@ -261,56 +273,14 @@ def external_absolute(directory: Path) -> Path:
     return _external(directory, str(_secret(directory)))
 
 
-def external_symlink(directory: Path) -> Path:
-    """Reads a link beside the model that leads out of its directory."""
-    inner = directory / "model"
-    inner.mkdir()
-    (inner / "weights").symlink_to(_secret(directory))
-    return _external(inner, "weights")
-
-
-def external_symlinked_folder(directory: Path) -> Path:
-    """Reads a file in a linked folder beside the model."""
-    inner = directory / "model"
-    inner.mkdir()
-    _secret(directory)
-    (inner / "folder").symlink_to(directory)
-    return _external(inner, "folder/secret")
-
-
-def external_missing(directory: Path) -> Path:
-    """The weights stayed behind: the commonest of all."""
-    return _external(directory, "model.onnx.data")
-
-
-def external_truncated(directory: Path) -> Path:
-    """Half of the weights came along."""
-    (directory / "model.onnx.data").write_bytes(bytes(6))
-    return _external(directory, "model.onnx.data")
-
-
 def external_offset_beyond(directory: Path) -> Path:
     """Begins a terabyte behind the end of its file."""
-    _secret(directory)
-    return _external(directory, "secret", offset=1 << 40)
+    return _external(directory, _secret(directory).name, offset=1 << 40)
 
 
 def external_length_negative(directory: Path) -> Path:
     """Has a length below zero."""
-    _secret(directory)
-    return _external(directory, "secret", length=-12)
-
-
-def external_endless(directory: Path) -> Path:
-    """Reads a link to a device that never ends."""
-    (directory / "model.onnx.data").symlink_to("/dev/zero")
-    return _external(directory, "model.onnx.data")
-
-
-def external_pipe(directory: Path) -> Path:
-    """Reads a named pipe that nobody writes to. ONNX Runtime takes regular files alone."""
-    os.mkfifo(directory / "model.onnx.data")
-    return _external(directory, "model.onnx.data")
+    return _external(directory, _secret(directory).name, length=-12)
 
 
 def _secret(directory: Path) -> Path:
@@ -331,19 +301,15 @@ def _external(directory: Path, location: str, **place: int) -> Path:
 # -- ONNX: claims, loops, and what the runtime dies of --------------------------------------------------
 
 
-def claimed_initializer(directory: Path) -> Path:
-    """A weight of twelve bytes that says it has 2**40 numbers."""
-    return _claiming(directory, [2**40])
+def claimed(*dims: int) -> Builder:
+    """A weight of twelve bytes that says it has other dims: 2**40 numbers, or one dim below zero."""
 
+    def build(directory: Path) -> Path:
+        weight = _embedded("weight", list(dims), 12)
+        return _onnx(directory, [_node("Add", ["x", "weight"], ["y"])], [weight])
 
-def overflowing_initializer(directory: Path) -> Path:
-    """Dims whose product is 3 in 64 bits."""
-    return _claiming(directory, [2**63 - 1, 2**63 - 1, 3])
-
-
-def negative_initializer(directory: Path) -> Path:
-    """A dim below zero."""
-    return _claiming(directory, [-3])
+    build.__name__ = f"claimed{dims}"
+    return build
 
 
 def allocates_at_once_onnx(directory: Path) -> Path:
@@ -394,10 +360,6 @@ def nested_functions_onnx(directory: Path) -> Path:
     ]
     call = helper.make_node("f0", ["x"], ["y"], domain="local")
     return _onnx(directory, [call], [], functions)
-
-
-def _claiming(directory: Path, dims: list[int]) -> Path:
-    return _onnx(directory, [_node("Add", ["x", "weight"], ["y"])], [_embedded("weight", dims, 12)])
 
 
 def _looping(directory: Path, step: Any) -> Path:

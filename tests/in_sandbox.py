@@ -9,7 +9,7 @@ import socket
 import pytest
 import torch
 
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.sandbox import kernel, process, tensors, wire
 from pytest_torchexport.sandbox.libraries import LIBRARIES
 from pytest_torchexport.sandbox.process import Server

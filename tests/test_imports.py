@@ -31,7 +31,7 @@ LOADED_BY_ITEMS = {
     "plugin.survey",  # loaded by its flag
 }
 STARTING_ROOMS = ("results", "config", "plugin")
-SANDBOX = ("sandbox.with_torch", "sandbox.with_arrays", "sandbox.child", "targets.trace")
+SANDBOX = ("sandbox.with_torch", "sandbox.child", "targets.trace")
 
 
 def files() -> dict[str, Path]:

@@ -35,8 +35,7 @@ from hypothesis.strategies import SearchStrategy
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.eager.fingerprint import names_in
-from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import hash_of, is_plain
+from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
 from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import unwrapped

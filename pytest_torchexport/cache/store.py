@@ -23,7 +23,7 @@ from typing import Any
 
 from pytest_torchexport.cache.key import NoKey, key_of
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.results.verdict import Verdict

@@ -23,13 +23,12 @@ from pytest_torchexport.judge.runner import (
     raise_if_unsound,
     raise_not_loaded,
     source_of,
-    started,
 )
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.results.verdict import Assumption
-from pytest_torchexport.sandbox.session import SandboxFunctionCall, SandboxSession, Source
+from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import DirectArtifact, NotApplicable
 from pytest_torchexport.targets.formats.facts import Branches, ProgramFacts
 from pytest_torchexport.targets.formats.load_errors import remedy_of
@@ -167,7 +166,7 @@ def _raise_not_loaded(session: SandboxSession, source: Source, plan: Plan) -> No
 def _texts(function: str, source: Source, plan: Plan) -> Sequence[str]:
     """Return the texts that a function finds in the file; none if it raises."""
     plain = dataclasses.replace(source, device="cpu", blocked=(), imports=())
-    with started(lambda: SandboxFunctionCall(function, plain, plan.call_limit)) as called:
+    with opened(plain, plan, function) as called:
         if called.problem is not None and not isinstance(called.problem, Raised):
             raise_not_loaded(called.problem, called.printed(), ())
         texts = called.value if isinstance(called.value, list) else []

@@ -67,7 +67,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
     trial = _trial(given.subject, given.input, given.seed)
 
     from pytest_torchexport import engine
-    from pytest_torchexport.inputs.call import Call
+    from pytest_torchexport.inputs.pytrees import Call
 
     verdicts = []
     for target in targets:

@@ -126,32 +126,28 @@ def groups(tensors: Mapping[str, torch.Tensor], axis: int) -> Iterator[Group]:
     with the other one of the first two axes as well, as a state of an RNN has its batch; or without
     a tensor that has the size by chance. Then the same with the next tensor as the first.
     """
-    seen: list[Group] = []
-    for first, tensor in tensors.items():
-        if tensor.dim() > axis:
-            for group in _of_size(tensors, first, axis, tensor.shape[axis]):
-                if group not in seen:
-                    seen.append(group)
-                    yield group
 
-
-def _of_size(
-    tensors: Mapping[str, torch.Tensor], first: str, axis: int, size: int
-) -> Iterator[Group]:
-    def at(where: int) -> Group:
+    def at(where: int, size: int) -> Group:
         return {p: where for p, t in tensors.items() if t.dim() > where and t.shape[where] == size}
 
-    same, other = at(axis), at(1 - axis)
-    states = {path: where for path, where in other.items() if path != first}
-    yield same
-    yield {**states, **same}
-    yield {first: axis}
-    for path in tensors:
-        if path != first and (path in same or path in states):
-            yield {p: a for p, a in {**states, **same}.items() if p != path}
-            yield {p: a for p, a in same.items() if p != path}
-    yield {**same, **states}
-    yield {first: axis, **states}
+    seen: list[Group] = []
+    for first, tensor in tensors.items():
+        if tensor.dim() <= axis:
+            continue
+        same, other = at(axis, tensor.shape[axis]), at(1 - axis, tensor.shape[axis])
+        states = {path: where for path, where in other.items() if path != first}
+        both = {**states, **same}
+        candidates = [same, both, {first: axis}]
+        for path in tensors:
+            if path != first and path in both:
+                candidates += [
+                    {p: where for p, where in of_all.items() if p != path}
+                    for of_all in (both, same)
+                ]
+        for group in (*candidates, {**same, **states}, {first: axis, **states}):
+            if group not in seen:
+                seen.append(group)
+                yield group
 
 
 def _dim(
@@ -277,7 +273,8 @@ def _identifier(path: str) -> str:
 
 # -- torch's dynamic_shapes ------------------------------------------------------------------------
 
-# ``DimHint(AUTO``; in torch 2.9 ``_DimHint(type=<_DimHintType.AUTO: 1>``.
+# ``DimHint(AUTO``; in torch 2.9 ``_DimHint(type=<_DimHintType.AUTO: 1>``. Told by its text, because
+# its class is private.
 _HINT = re.compile(r"_?DimHint\((?:type=<_DimHintType\.)?(AUTO|DYNAMIC|STATIC)\b")
 
 
@@ -295,22 +292,23 @@ def _from_dynamic_shapes(
     shapes: dict[str, Shape] = {}
     for argument, entry in _by_argument(given, arguments):
         leaves, structure = flatten(arguments[argument], argument)
-        for (path, leaf), of_leaf in zip(
-            leaves, _per_leaf(argument, structure, entry), strict=True
-        ):
+        of_leaves = _per_leaf(argument, structure, entry)
+        for (path, leaf), of_leaf in zip(leaves, of_leaves, strict=True):
             if path not in tensors:
                 continue
+            of_axes = _per_axis(path, leaf, of_leaf)
             axes = []
             for axis, size in enumerate(leaf.shape):
-                item = _per_axis(path, leaf, of_leaf).get(axis)
-                expr, dim = _axis(item, f"dim {axis} of {path!r}", size)
-                if expr is None:
-                    expr = Expr(unnamed.setdefault(size, f"{_identifier(path)}_{axis}"))
-                    dim = item if getattr(item, "max", None) is not None else None
-                sizes = _range_of(dim, size) if dim is not None else None
+                item = of_axes.get(axis)
+                text = _text_of_axis(item, f"dim {axis} of {path!r}", size)
+                if not text:
+                    text = unnamed.setdefault(size, f"{_identifier(path)}_{axis}")
+                # Of ``2*batch``, the range is that of ``batch``.
+                dim = getattr(item, "root", item)
+                sizes = _range_of(dim, size)
                 if sizes is not None:
-                    ranges[getattr(dim, "__name__", expr.text)] = sizes
-                axes.append(expr)
+                    ranges[getattr(dim, "__name__", text)] = sizes
+                axes.append(Expr(text))
             shapes[path] = tuple(axes)
     return shapes, ranges
 
@@ -323,10 +321,9 @@ def _by_argument(given: Any, arguments: Mapping[str, Any]) -> list[tuple[str, An
             # Below the name of forward's ``**kwargs``.
             if nested and entry and all(key in arguments for key in entry):
                 entries |= entry
-            else:
+            elif name in arguments:
                 entries[name] = entry
-        for name in entries:
-            if name not in arguments:
+            else:
                 raise ValueError(
                     f"dynamic_shapes: {name!r} is not an argument of this call; legal: "
                     f"{', '.join(arguments)}.{nearest(name, arguments)}"
@@ -362,52 +359,46 @@ def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
 
 
 def _per_axis(path: str, tensor: torch.Tensor, entry: Any) -> dict[int, Any]:
+    dims = tensor.dim()
     if entry is None:
         return {}
-    if isinstance(entry, Mapping):
-        for axis in entry:
-            if not isinstance(axis, int) or not -tensor.dim() <= axis < tensor.dim():
-                raise ValueError(
-                    f"dynamic_shapes: {path!r} has {tensor.dim()} dims, "
-                    f"so {axis!r} is not one of them"
-                )
-        return {axis % tensor.dim(): item for axis, item in entry.items()}
-    if isinstance(entry, (tuple, list)) and len(entry) == tensor.dim():
+    if isinstance(entry, (tuple, list)) and len(entry) == dims:
         return dict(enumerate(entry))
-    raise ValueError(
-        f"dynamic_shapes: {entry!r:.60} does not fit {path!r} with {tensor.dim()} dims"
-    )
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"dynamic_shapes: {entry!r:.60} does not fit {path!r} with {dims} dims")
+    for axis in entry:
+        if not isinstance(axis, int) or not -dims <= axis < dims:
+            raise ValueError(
+                f"dynamic_shapes: {path!r} has {dims} dims, so {axis!r} is not one of them"
+            )
+    return {axis % dims: item for axis, item in entry.items()}
 
 
-def _axis(item: Any, place: str, size: int) -> tuple[Expr | None, Any]:
-    """Return an axis as an expression, None for one without a name; and the Dim that has a range.
-
-    torch's hints are told by their texts, because their class is private.
-    """
-    name = getattr(item, "__name__", None)
-    hint = None if name is not None else _HINT.match(repr(item))
-    if item is None or isinstance(item, int) or (hint is not None and hint[1] == "STATIC"):
-        return Expr(str(size)), None
-    if hint is not None:
-        return None, None
+def _text_of_axis(item: Any, place: str, size: int) -> str:
+    """Return an axis as an expression; nothing for one that varies without a name."""
+    if item is None or isinstance(item, int):
+        return str(size)
     if isinstance(item, str):
-        return Expr(item), None
-    if not isinstance(name, str):
+        return item
+    name = getattr(item, "__name__", None)
+    if isinstance(name, str):
+        return name.replace(" ", "")
+    hint = _HINT.match(repr(item))
+    if hint is None:
         raise ValueError(
             f"dynamic_shapes: {item!r:.60} for {place} is not a Dim, a string, "
             "an int, None, Dim.AUTO, Dim.DYNAMIC or Dim.STATIC"
         )
-    root = getattr(item, "root", item)
-    return Expr(name.replace(" ", "")), root if hasattr(root, "max") else None
+    return str(size) if hint[1] == "STATIC" else ""
 
 
 def _range_of(dim: Any, size: int) -> DimSizes | None:
-    """Return the sizes between a Dim's ``min`` and ``max``, or None if it has neither."""
-    low = max(int(dim.min or 0), 1)
+    """Return the sizes between the ``min`` and ``max`` of a Dim; None if it has neither."""
+    low = max(int(getattr(dim, "min", None) or 0), 1)
     try:
         high = int(dim.max)
-    except (TypeError, OverflowError, ValueError, AttributeError):
-        high = 0
-    if high <= 0 or high > UNLIMITED:
-        return range(low, max(ASSUMED_FACTOR * size, low) + 1) if low > 1 else None
-    return range(low, high + 1)
+    except (TypeError, OverflowError, ValueError, AttributeError):  # none, or torch's infinity
+        high = UNLIMITED + 1
+    if high <= UNLIMITED:
+        return range(low, high + 1)
+    return range(low, max(ASSUMED_FACTOR * size, low) + 1) if low > 1 else None

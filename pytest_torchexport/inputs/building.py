@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.domains import Domain, is_among
-from pytest_torchexport.inputs.pytrees import clone, copy_tensor
+from pytest_torchexport.inputs.pytrees import copy_tensor
 from pytest_torchexport.inputs.recipes import (
     AS_GIVEN,
     GIVEN,
@@ -27,10 +27,6 @@ SPARSE_SHARE = 0.1
 RUNGS = 7
 # The noise on an offset, in parts of the scale.
 NOISE = 1e-3
-# Numbers of a grid are multiples of this, so that some lie half way between integers.
-GRID = 0.5
-# Different integers in a grid: so few that they collide.
-FEW = 2
 # The smallest normal number of a type with a wide range of exponents is below this.
 WIDE = 1e-30
 
@@ -114,12 +110,14 @@ def _leaf(
 ) -> Any:
     given = leaf.recorded[item.data] if item.kind == "recorded" else leaf.example
     if isinstance(leaf, ValueLeaf):
-        return item.data if item.kind == "value" else clone(given)
+        if item.kind == "value":
+            return item.data
+        return copy_tensor(given) if isinstance(given, torch.Tensor) else given
     shape, domain = shapes[leaf.path], leaf.domain
     as_given = item.kind in GIVEN and not item.edits and leaf.index is None
     if as_given and shape == tuple(given.shape):
         return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
-    tensor = _fill(item, shape, leaf, seed)
+    tensor = _tile(given, shape) if item.kind in GIVEN else _fill(item, shape, leaf, seed)
     for edit in item.edits:
         if not is_among(edit.value, domain.special):
             edit.write(tensor, _legal(edit.value, leaf))
@@ -165,10 +163,6 @@ def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
 
 def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:
     domain = leaf.domain
-    if item.kind == "example":
-        return _tile(leaf.example, shape)
-    if item.kind == "recorded":
-        return _tile(leaf.recorded[item.data], shape)
     if item.kind == "literal":
         return _within(_tile(item.data.tensor, shape), domain)
     if item.kind == "elements":
@@ -185,8 +179,13 @@ def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int)
         chosen = _int_fill(item.kind, shape, places, generator)
         return torch.tensor(domain.choices, dtype=leaf.dtype)[chosen]
     if domain.kind == "float":
-        values = _float_fill(item.kind, shape, domain, item.scale, generator, leaf.dtype)
-        return _clamp(values, domain)
+        wide = leaf.dtype in (torch.float64, torch.complex128)
+        dtype = torch.float64 if wide else torch.float32
+        parts = [
+            _float_fill(item.kind, shape, domain, item.scale, generator, dtype)
+            for _ in ("real", "imag")[: 1 + leaf.dtype.is_complex]
+        ]
+        return torch.complex(*parts) if leaf.dtype.is_complex else _clamp(parts[0], domain)
     return _int_fill(item.kind, shape, domain, generator)
 
 
@@ -202,11 +201,6 @@ def _float_fill(
     generator: torch.Generator,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    if dtype.is_complex:
-        half = torch.float64 if dtype == torch.complex128 else torch.float32
-        parts = [_float_fill(kind, shape, domain, scale, generator, half) for _ in ("real", "imag")]
-        return torch.complex(*parts)
-    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     size = min(domain.scale * scale, torch.finfo(dtype).max / 2)
     low = -size if domain.low is None else float(domain.low)
     high = max(size, low) if domain.high is None else float(domain.high)
@@ -224,23 +218,19 @@ def _float_fill(
         return torch.where(keep, normal, torch.zeros((), dtype=dtype))
     if kind == "offset":
         return high - NOISE * normal.abs()
-    special = _special(normal, kind, generator)
-    return special.abs() + low if domain.low is not None and domain.high is None else special
-
-
-def _special(normal: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """Return normal numbers with rows of very different scales, on a grid, or repeated."""
     if kind == "ladder":
-        rows = normal.shape[:-1] if normal.dim() > 1 else normal.shape
+        rows = shape[:-1] if len(shape) > 1 else shape
         scales = 10.0 ** -torch.randint(RUNGS, rows, generator=generator)
-        return normal * (scales.unsqueeze(-1) if normal.dim() > 1 else scales)
-    if kind == "grid":
-        return (normal / GRID).round() * GRID + 0.0  # without -0.0
+        normal = normal * (scales.unsqueeze(-1) if len(shape) > 1 else scales)
+    if kind == "grid":  # so that some lie half way between integers; without -0.0
+        normal = (2 * normal).round() / 2 + 0.0
     if kind == "twins":
         apart = NOISE * torch.randint(2, (), generator=generator)
-        noise = apart * torch.rand(normal.shape, generator=generator, dtype=normal.dtype)
-        return _repeated(normal, kind) * (1 + noise)
-    return _repeated(normal, kind) if kind == "flat" else normal
+        noise = apart * torch.rand(shape, generator=generator, dtype=dtype)
+        normal = _repeated(normal, kind) * (1 + noise)
+    if kind == "flat":
+        normal = _repeated(normal, kind)
+    return normal.abs() + low if domain.low is not None and domain.high is None else normal
 
 
 def _repeated(values: torch.Tensor, kind: str) -> torch.Tensor:
@@ -267,8 +257,8 @@ def _int_fill(
         count = torch.Size(shape).numel()
         return (torch.arange(count, dtype=torch.int64) % span + low).reshape(shape)
     drawn = torch.randint(0, span, shape, generator=generator, dtype=torch.int64) + low
-    if kind == "grid" and drawn.numel():
-        return drawn.reshape(-1)[torch.randint(0, FEW, shape, generator=generator) % drawn.numel()]
+    if kind == "grid" and drawn.numel():  # two different ones, so few that they collide
+        return drawn.reshape(-1)[torch.randint(0, 2, shape, generator=generator) % drawn.numel()]
     if kind in ("flat", "twins"):
         return _repeated(drawn, kind)
     if kind == "sparse":

@@ -21,8 +21,6 @@ from pytest_torchexport.config.options import REGIONS
 from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
-# How many values of a user's strategy are drawn for the calls that Hypothesis does not draw.
-SOME = 32
 # A smaller triangle may be one by chance.
 CAUSAL = 3
 # A mask that is added leaves out what it adds this or less to.
@@ -55,31 +53,31 @@ class Domain:
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
-        more = f" or {', '.join(f'{number:g}' for number in self.special)}" if self.special else ""
-        return self._ordinary() + more
 
-    def _ordinary(self) -> str:
+        def kept(one: str, zero: str) -> str:
+            keeps = {True: f", {one} in each row", False: f", {zero} in each row", None: ""}
+            return keeps[self.rows_keep]
+
         if self.triangle is not None:
             below, above = self.triangle
-            return f"{above} above the diagonal and {below} elsewhere"
-        if self.elements is not None:
-            return "from a strategy"
-        if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}{self._kept('a nonzero', 'a zero')}"
-        if self.kind == "bool":
-            return "False or True" + self._kept("a True", "a False")
-        if self.kind == "int":
-            return f"{self.low}..{self.high}" + self._kept("a 1", "a 0")
-        if self.low is None and self.high is None:
-            return f"about +-{self.scale:.3g}"
-        if self.low == 0 and self.high is None:
-            return "not negative"
-        low = "-inf" if self.low is None else self.low
-        return f"[{low}, {'inf' if self.high is None else self.high}]"
-
-    def _kept(self, one: str, zero: str) -> str:
-        keeps = {True: f", {one} in each row", False: f", {zero} in each row", None: ""}
-        return keeps[self.rows_keep]
+            words = f"{above} above the diagonal and {below} elsewhere"
+        elif self.elements is not None:
+            words = "from a strategy"
+        elif self.choices:
+            words = f"one of {', '.join(map(str, self.choices))}{kept('a nonzero', 'a zero')}"
+        elif self.kind == "bool":
+            words = "False or True" + kept("a True", "a False")
+        elif self.kind == "int":
+            words = f"{self.low}..{self.high}" + kept("a 1", "a 0")
+        elif self.low is None and self.high is None:
+            words = f"about +-{self.scale:.3g}"
+        elif self.low == 0 and self.high is None:
+            words = "not negative"
+        else:
+            low = "-inf" if self.low is None else self.low
+            words = f"[{low}, {'inf' if self.high is None else self.high}]"
+        more = f" or {', '.join(f'{number:g}' for number in self.special)}" if self.special else ""
+        return words + more
 
 
 def infer(*examples: torch.Tensor) -> Domain:
@@ -220,22 +218,18 @@ def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[flo
 
 def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
     """Return a user's strategy with ``taken`` called on each value, and some of its values."""
-    from pytest_torchexport.inputs import drawing
+    from pytest_torchexport.inputs.drawing import given_by_the_user
 
-    values = drawing.given_by_the_user(strategy, path, taken)
-    return values, drawing.some(values, path, SOME)
+    return given_by_the_user(strategy, path, taken)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:
-    if base.kind == "bool" and not 0 <= low <= high <= 1:
-        raise SpecError(f"values: {path!r} is bool, which cannot hold all of {low}..{high}")
-    bounded = _is_finite(low) and _is_finite(high)
-    if base.kind == "int" and (not bounded or low != int(low) or high != int(high)):
-        raise SpecError(f"values: {path!r} holds integers, but its range is ({low}, {high})")
     low, high = (_held(end, example=example, path=path) for end in (low, high))
     if base.kind == "int":
         return dataclasses.replace(base, low=int(low), high=int(high))
-    scale = float(max(abs(low), abs(high)) or 1.0) if bounded else base.scale
+    scale = base.scale
+    if math.isfinite(low) and math.isfinite(high):
+        scale = float(max(abs(low), abs(high)) or 1.0)
     low, high = (float(end) if math.isfinite(end) else None for end in (low, high))
     return dataclasses.replace(base, scale=scale, low=low, high=high)
 

@@ -50,10 +50,12 @@ def for_each(
 
 def given_by_the_user(
     strategy: st.SearchStrategy[Any], path: str, taken: Callable[[Any], Any]
-) -> st.SearchStrategy[Any]:
-    """Return the strategy in ``values`` of a leaf, with ``taken`` called on each value.
+) -> tuple[st.SearchStrategy[Any], list[Any]]:
+    """Return a leaf's strategy in ``values`` with ``taken`` called on each value, and some values.
 
-    Drawing raises SpecError if the strategy raises; ``taken`` may.
+    These are different ones, the same each time, for the calls that Hypothesis does not draw.
+    Drawing raises SpecError if the strategy raises; ``taken`` may. Raises SpecError if it gives no
+    value.
     """
 
     @st.composite
@@ -70,21 +72,11 @@ def given_by_the_user(
             ) from error
         return taken(value)
 
-    return values()
-
-
-def some(strategy: st.SearchStrategy[Any], path: str, most: int) -> list[Any]:
-    """Return some different values of a strategy in ``values``, the same ones each time.
-
-    Raises SpecError if it gives none.
-    """
-    different: dict[str, Any] = {}
+    some: dict[str, Any] = {}
     try:
-        for_each(strategy, lambda value: different.update({repr(value): value}), seed=0, most=most)
-    except errors.Unsatisfiable:
-        raise SpecError(f"values: the strategy of {path!r} gives no value") from None
+        for_each(values(), lambda value: some.update({repr(value): value}), seed=0, most=32)
     except errors.HypothesisException as error:
         raise SpecError(
             f"values: the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
         ) from error
-    return list(different.values())
+    return values(), list(some.values())

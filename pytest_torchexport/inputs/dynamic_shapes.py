@@ -6,7 +6,7 @@ Separate from ``spec``, because this holds the quirks of torch's exporters.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -104,7 +104,7 @@ def _shaped(
 
     def one(path: str, value: Any) -> Any:
         leaves, structure = flatten(value, path)
-        return _like(structure, [of_leaf(leaf) for leaf, _ in leaves])
+        return structure.unflatten((of_leaf(leaf) for leaf, _ in leaves), _container)
 
     names = spec.parameters[: len(example.args)]
     shaped = {name: one(name, value) for name, value in zip(names, example.args, strict=False)}
@@ -122,16 +122,9 @@ def _shaped(
     return shaped | known | ({kinds[inspect.Parameter.VAR_KEYWORD]: named} if named else {})
 
 
-def _like(structure: Structure, entries: Sequence[Any]) -> Any:
-    """Put the entries in containers of the structure; for a registered class torch takes a list."""
-    if structure.kind == "leaf":
-        return entries[0]
-    parts, start = [], 0
-    for child in structure.children:
-        parts.append(_like(child, entries[start : start + child.count]))
-        start += child.count
-    builtin = issubclass(structure.type, (dict, list, tuple))
+def _container(structure: Structure, parts: list[Any]) -> Any:
+    """Return a container of entries; for a registered class torch takes a list."""
     if structure.type is torch.Size:
         return tuple(parts)  # a Size takes nothing but numbers
-    assert structure.rebuild is not None
+    builtin = issubclass(structure.type, (dict, list, tuple))
     return structure.rebuild(parts) if builtin else parts

@@ -1,5 +1,6 @@
 """Pytrees as modules use them: containers in, leaves with paths out, and back again.
 
+A call of ``forward`` is one too: the sandbox makes calls and needs no input spec.
 torch's own pytree does not know dataclasses that are not registered, and registering a user's class
 would change what the exporters do with it. So this is the only place that walks containers: dicts
 and other mappings, lists, tuples, namedtuples, dataclasses, and what is registered with torch.
@@ -13,8 +14,9 @@ import dataclasses
 import enum
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any, Literal, TypeGuard
 
 import torch
@@ -33,24 +35,30 @@ class Structure:
     type: type
     keys: tuple[str, ...] = ()
     children: tuple[Structure, ...] = ()
-    rebuild: Callable[[Sequence[Any]], Any] | None = dataclasses.field(
-        default=None, compare=False, repr=False
-    )
+    # Makes the container of its parts; never called for a leaf.
+    rebuild: Callable[[Sequence[Any]], Any] = field(default=list, compare=False, repr=False)
 
     @property
     def count(self) -> int:
         return 1 if self.kind == "leaf" else sum(child.count for child in self.children)
 
-    def unflatten(self, leaves: Sequence[Any]) -> Any:
-        """Return the pytree with these leaves, in the order of ``flatten``."""
-        if self.kind == "leaf":
-            return leaves[0]
-        parts, start = [], 0
-        for child in self.children:
-            parts.append(child.unflatten(leaves[start : start + child.count]))
-            start += child.count
-        assert self.rebuild is not None
-        return self.rebuild(parts)
+    def unflatten(
+        self,
+        leaves: Iterable[Any],
+        container: Callable[[Structure, list[Any]], Any] = lambda node, parts: node.rebuild(parts),
+    ) -> Any:
+        """Return the pytree with these leaves, in the order of ``flatten``.
+
+        ``container`` makes each container of a part of the structure and what is in it.
+        """
+        left = iter(leaves)
+
+        def made(node: Structure) -> Any:
+            if node.kind == "leaf":
+                return next(left)
+            return container(node, [made(child) for child in node.children])
+
+        return made(self)
 
     def describe(self) -> str:
         """Return words like ``tuple of 2`` or ``dict with ['a'], ['b']``."""
@@ -205,10 +213,9 @@ def _walk(value: Any, path: str, leaves: list[Leaf]) -> Structure:
     return Structure(kind, type(value), keys, children, rebuild)
 
 
-_Rebuild = Callable[[Sequence[Any]], Any]
-
-
-def _open(value: Any) -> tuple[Kind, tuple[str, ...], Sequence[Any], _Rebuild] | None:
+def _open(
+    value: Any,
+) -> tuple[Kind, tuple[str, ...], Sequence[Any], Callable[[Sequence[Any]], Any]] | None:
     """Return a container's kind, path suffixes, parts, and what makes it anew; None for a leaf."""
     if value is None or isinstance(value, (torch.Tensor, bool, int, float, str, bytes)):
         return None
@@ -260,3 +267,45 @@ def _dataclass(cls: type, names: Sequence[str], parts: Sequence[Any]) -> Any:
     for name, part in zip(names, parts, strict=True):
         object.__setattr__(made, name, part)
     return made
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of ``forward``: its arguments as values."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def clone(self) -> Call:
+        """Return the same call on detached clones; a tensor given twice stays one tensor."""
+        return Call(*copy_argument((self.args, dict(self.kwargs))))
+
+    def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
+        """Return the leaves of ``(args, kwargs)`` in the exporters' order, and the structure."""
+        return flatten((self.args, dict(self.kwargs)), path)
+
+    def leaves(self) -> list[Any]:
+        return [leaf for _, leaf in self.flatten()[0]]
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
+
+    def describe(self) -> str:
+        """Return a line like ``float32[3, 4], scale=2.0``."""
+        given = [describe(leaf) for _, leaf in flatten(self.args)[0]]
+        for name, value in self.kwargs.items():
+            given += [f"{path}={describe(leaf)}" for path, leaf in flatten(value, name)[0]]
+        return ", ".join(given) or "no arguments"
+
+    def to(self, device: str, which: Iterable[bool] = repeat(True)) -> Call:
+        """Return the same call on another device; ``which``: if so, for each of its tensors."""
+        wanted, moved = iter(which), dict[int, torch.Tensor]()
+
+        def move(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor) or not next(wanted):
+                return leaf
+            if id(leaf) not in moved:
+                moved[id(leaf)] = leaf.detach().to(device).requires_grad_(leaf.requires_grad)
+            return moved[id(leaf)]
+
+        return Call(*tree_map(move, (self.args, dict(self.kwargs))))

@@ -145,16 +145,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         leaves = [
-            {
-                **dataclasses.asdict(leaf),
-                # JSON has no NaN and no infinity.
-                "edits": [
-                    [place, value if math.isfinite(value) else str(value), extent]
-                    for place, value, extent in leaf.edits
-                ],
-                "data": _plain(leaf.data),
-            }
-            for leaf in self.leaves
+            {name: _plain(value) for name, value in vars(leaf).items()} for leaf in self.leaves
         ]
         return {"sizes": dict(self.sizes), "seed": self.seed, "leaves": leaves}
 
@@ -166,20 +157,18 @@ class Recipe:
         """
         leaves = []
         for leaf in data["leaves"]:
-            edits = tuple(
-                Edit(int(place), float(value) if isinstance(value, str) else value, *extent)
-                for place, value, *extent in leaf["edits"]
-            )
-            leaves.append(LeafRecipe(**{**leaf, "edits": edits, "data": _object(leaf["data"])}))
+            fields = {name: _object(value) for name, value in leaf.items()}
+            fields["edits"] = tuple(Edit(*edit) for edit in fields["edits"])
+            leaves.append(LeafRecipe(**fields))
         return cls(sizes=dict(data["sizes"]), leaves=tuple(leaves), seed=int(data["seed"]))
 
 
 def _plain(data: Any) -> Any:
-    """Return the data of a leaf for JSON; of an object that JSON does not have, the repr."""
+    """Return a field of a leaf for JSON; of an object that JSON does not have, the repr."""
     if isinstance(data, (list, tuple)):
         return [_plain(item) for item in data]
     if isinstance(data, float) and not math.isfinite(data):
-        return {"float": str(data)}  # a plain "nan" is a text
+        return {"float": str(data)}  # JSON has no NaN, and a plain "nan" is a text
     if data is None or isinstance(data, (bool, int, float, str)):
         return data
     return {"literal": data.as_dict()} if isinstance(data, Literal) else {"object": repr(data)}

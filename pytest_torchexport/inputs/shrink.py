@@ -35,8 +35,6 @@ RANK = (
     *(SWITCHED, SPECIAL),
 )
 MAX_TRIES = 150
-# A literal's numbers are cut into so many parts, and each part is replaced by zeros.
-PARTS = (2, 4, 8)
 
 
 def shrink(spec: InputSpec, recipe: Recipe, still_fails: Callable[[Recipe], bool]) -> Recipe:
@@ -143,7 +141,8 @@ def _simpler_kinds(leaf: TensorLeaf, item: LeafRecipe) -> Iterator[LeafRecipe]:
 def _simpler_numbers(values: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield numbers that are easier to read: with zeros, all equal, or with fewer digits."""
     flat = values.reshape(-1)
-    for part in PARTS:
+    # In halves, quarters and eighths.
+    for part in (2, 4, 8):
         width = -(-flat.numel() // part)
         for start in range(0, flat.numel(), width) if part <= flat.numel() else ():
             fewer = flat.clone()

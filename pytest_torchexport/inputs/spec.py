@@ -22,9 +22,9 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
 from pytest_torchexport.inputs.axes import Axes, Group, axes_of, find_axes
-from pytest_torchexport.inputs.call import Call
 from pytest_torchexport.inputs.domains import Domain, Index, index_of
 from pytest_torchexport.inputs.pytrees import (
+    Call,
     Leaf,
     Structure,
     copy_tensor,
@@ -183,18 +183,15 @@ class InputSpec:
             f'shapes={{{self.tensors[0].path!r}: "..."}}'
         )
 
-    def resized(self, call: Call, sizes: Mapping[str, int], start: int = 0) -> Call:
-        """Return the call at other sizes of its dims.
-
-        Its rows from ``start`` on are repeated as often as needed.
-        """
+    def resized(self, call: Call, sizes: Mapping[str, int]) -> Call:
+        """Return the call at other sizes of its dims: its rows are repeated as often as needed."""
         shapes = {leaf.path: leaf.shape for leaf in self.tensors}
         leaves = []
         for path, value in self.flatten(call):
             resized = value
             for axis, expr in enumerate(shapes.get(path, ())):
                 if expr.names and expr.names <= sizes.keys() and value.shape[axis]:
-                    rows = torch.arange(start, start + expr.evaluate(sizes), device=value.device)
+                    rows = torch.arange(expr.evaluate(sizes), device=value.device)
                     resized = resized.index_select(axis, rows % value.shape[axis])
             leaves.append(resized)
         args, kwargs = self.structure.unflatten(leaves)

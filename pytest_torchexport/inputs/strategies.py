@@ -65,7 +65,12 @@ def recipes(
 
     ``instead`` returns what to take in place of a recipe that is no known one.
     """
-    sizes = {name: _one_of(drawn) for name, drawn in drawn_sizes(spec).items()}
+    sizes = {
+        name: st.integers(drawn[0], drawn[-1])
+        if isinstance(drawn, range) and drawn.step == 1
+        else st.sampled_from(drawn)
+        for name, drawn in drawn_sizes(spec).items()
+    }
     fresh = st.builds(
         lambda sizes, leaves, seed: instead(Recipe(sizes=sizes, leaves=leaves, seed=seed)),
         st.fixed_dictionaries(sizes),
@@ -84,12 +89,6 @@ def recipes(
         return dataclasses.replace(recipe, sizes=sizes, leaves=leaves)
 
     return st.one_of(fresh, fresh, st.builds(varied, st.sampled_from(known), fresh, st.booleans()))
-
-
-def _one_of(sizes: range | tuple[int, ...]) -> st.SearchStrategy[int]:
-    if isinstance(sizes, range) and sizes.step == 1:
-        return st.integers(sizes[0], sizes[-1])
-    return st.sampled_from(sizes)
 
 
 def _tensor(leaf: TensorLeaf) -> st.SearchStrategy[LeafRecipe]:

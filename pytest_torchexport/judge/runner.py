@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
@@ -50,7 +50,6 @@ from pytest_torchexport.targets.base import Artifact, ShowsValues
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 _NO_PROCESS = "the clean process could not be started"
-_Process = TypeVar("_Process", bound=sandbox.SandboxProcess)
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,19 @@ def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> 
     return Source(path=path, home=path.parent, memory=memory, **given)
 
 
-def opened(source: Source, plan: Plan) -> SandboxSession:
-    """Load a file; the session's ``problem`` is why it was not loaded.
+def opened(source: Source, plan: Plan, function: str = "") -> SandboxSession:
+    """Load a file, or call a function (``package.module:name``) with its path in the sandbox.
 
-    Raises Ineffective if there was no process for it: that is not the artifact's fault.
+    The session's ``problem`` is why it was not loaded. Raises Ineffective if there was no process
+    for it: that is not the artifact's fault.
     """
-    return started(lambda: SandboxSession(source, plan.call_limit))
+    session = SandboxSession(source, plan.call_limit, function)
+    if killed_from_outside(session.problem):  # perhaps by something else: once more
+        session = SandboxSession(source, plan.call_limit, function)
+    if not session.started:
+        text = str(session.problem)
+        raise errors.fault_in(text) or Ineffective(text)
+    return session
 
 
 def artifact_directory(target: str) -> Path:
@@ -125,20 +131,6 @@ def artifact_directory(target: str) -> Path:
     except OSError as error:
         ran_out = errors.fault(error)
         raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(errors.PLACE,)) from None
-
-
-def started(start: Callable[[], _Process]) -> _Process:
-    """Return the process; one that something else may have killed is started once more.
-
-    Raises Ineffective if there was no process.
-    """
-    process = start()
-    if killed_from_outside(process.problem):
-        process = start()
-    if not process.started:
-        text = str(process.problem)
-        raise errors.fault_in(text) or Ineffective(text)
-    return process
 
 
 def raise_not_loaded(problem: Outcome, printed: str, blocked: Sequence[str]) -> None:

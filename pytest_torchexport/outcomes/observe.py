@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import Structure, clone, is_plain
+from pytest_torchexport.inputs.pytrees import Call, Structure, clone, is_plain
 from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Tensors
 from pytest_torchexport.results.source_line import SourceLine, short_path

@@ -25,26 +25,38 @@ import warnings
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pytest_torchexport.outcomes import errors
-from pytest_torchexport.sandbox import guard, wire
+from pytest_torchexport.sandbox import guard, kernel, wire
 from pytest_torchexport.sandbox.libraries import THREADS
 
 
-class Answers(Protocol):
-    """The answers of a library's module (``sandbox.libraries``), each of plain data."""
+class Answers:
+    """The answers of a child, each of plain data: here of one without torch.
 
-    codec: wire.Codec
+    As many processes that serve ONNX files have none. The file's loader knows the library; what it
+    returns takes and gives Arrays (``sandbox.wire``).
+    """
+
+    codec = wire.ARRAYS
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
         """Load the message's file. Returns ``found`` (facts about it) and ``confined``."""
+        (load, read), confined, _ = guarded(message, message["load"], message["read"])
+        path = Path(message["path"])
+        self._loaded = load(path, message["device"])
+        found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
+        return {"found": found, "confined": confined}
 
     def run(self, message: dict[str, Any]) -> dict[str, Any]:
         """Make one call. Returns ``returned`` and ``state``, and ``inputs`` if it changed them."""
+        returned = self._loaded(*message["args"], **message["kwargs"])
+        return {"returned": returned, "state": {}}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return ``state``: the parameters and buffers as they were loaded."""
+        return {"state": {}}
 
 
 def main(channel: socket.socket) -> None:
@@ -82,7 +94,7 @@ def _serve_session(channel: socket.socket) -> None:
     warnings.simplefilter("ignore")
     guard.limit(message["memory"])
     THREADS.allowed = message["threads"]
-    library: Answers = importlib.import_module(message["library"]).ANSWERS
+    library: Answers = importlib.import_module(message["library"]).Answers()
     # The session's time limits count from here on.
     wire.send(channel, wire.packed({"ready": True}, wire.ARRAYS))
     answer = _answer(library, message)
@@ -158,12 +170,9 @@ def guarded(
     return functions, confined, pickled
 
 
-# How much of an error's text is sent, in characters: one message has to hold it.
-_ERROR_LENGTH = 2000
-# How often the disk use of children is looked at, in seconds.
+# How often the disk use of children is looked at, in seconds: one writes far less meanwhile than it
+# may.
 _LOOK_SECONDS = 0.2
-# So many looks after it was told to end it is killed: on a busy machine that takes a while.
-_LOOKS = 10
 
 
 @dataclass
@@ -184,15 +193,17 @@ class _Child:
         grown = guard.size_of(self.directory) - self.before
         if max(grown, guard.written_by(self.pid)) > guard.DISK_LIMIT:
             self.told += 1
-            if self.told in (1, _LOOKS):
-                os.kill(self.pid, signal.SIGXFSZ if self.told == 1 else signal.SIGKILL)
+            if self.told == 1:
+                os.kill(self.pid, signal.SIGXFSZ)
+            elif self.told == 10:  # on a busy machine it takes a while to end
+                os.kill(self.pid, signal.SIGKILL)
 
 
 def serve(control: socket.socket, home: str) -> None:
     """Serve requests (one JSON message each) until the session is gone; then remove ``home``."""
     guard.ignore_interrupts()
     # It may have been stopped; then it does not notice that the session is gone.
-    guard.at_parents_end(signal.SIGCONT)
+    kernel.signal_at_parents_end(signal.SIGCONT)
     children: dict[int, _Child] = {}
     with contextlib.suppress(ConnectionError):  # the session was killed
         while True:
@@ -232,7 +243,8 @@ def _served(
         children[message["number"]] = _Child(pid, directory, before)
         return {"pid": pid}
     except (Exception, SystemExit) as error:
-        return {"error": f"{type(error).__name__}: {error}"[:_ERROR_LENGTH]}
+        # One message has to hold it.
+        return {"error": f"{type(error).__name__}: {error}"[:2000]}
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -257,7 +269,7 @@ def _become_child(control: socket.socket, channel: int) -> None:
     """Never return: this process has the server's stack below it."""
     try:
         os.setpgid(0, 0)  # its own processes, if it can start any, end with this group
-        guard.at_parents_end(signal.SIGKILL)
+        kernel.signal_at_parents_end(signal.SIGKILL)
         control.close()
         main(socket.socket(fileno=channel))
     finally:

@@ -9,7 +9,6 @@ Free of torch.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.abc
 import importlib.machinery
 import os
@@ -55,8 +54,6 @@ _CHANGES: Mapping[str, Sequence[tuple[int, int | None, bool]]] = {
     "os.utime": [(0, 3, True)],
     "shutil.rmtree": [(0, 1, False)],
 }
-# PR_SET_PDEATHSIG: https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
-_PARENT_DEATH_SIGNAL = 1
 
 
 class Blocker(importlib.abc.MetaPathFinder):
@@ -80,15 +77,6 @@ class Blocker(importlib.abc.MetaPathFinder):
         if directory is None:
             return None
         return importlib.machinery.PathFinder.find_spec(fullname, [directory])
-
-
-def at_parents_end(number: int) -> None:
-    """Have the kernel send this process a signal when its parent ends, even inside native code.
-
-    Linux only. Elsewhere, a process notices that its connection is closed.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, number)
 
 
 def limit(memory: int | None) -> None:

@@ -15,23 +15,19 @@ import stat
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import NamedTuple
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _BENEATH = 1, 1
-_NO_NEW_PRIVILEGES = 38
 
 # What can be done to files; a bit that the kernel does not know yet makes the call fail.
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_AND_MAKE = sum(1 << bit for bit in range(4, 13))
-_MAKE_DEVICES = 1 << 6 | 1 << 11
-_REFER, _TRUNCATE = 1 << 13, 1 << 14
+_MAKE_DEVICES, _REFER, _TRUNCATE = 1 << 6 | 1 << 11, 1 << 13, 1 << 14
 _ANY_TCP, _ANY_SCOPE = 0b11, 0b11
-_NETWORK_SINCE = 4
-# Landlock limits signals to other processes since this version.
-SCOPE_SINCE = 6
+# The versions of Landlock since which it limits the network, and signals to other processes.
+_NETWORK_SINCE, SCOPE_SINCE = 4, 6
 
 # What a process reads of the system: its libraries and their settings, and what the processor is.
 # /proc is listed entry by entry: there, the environment of other processes lies.
@@ -45,6 +41,15 @@ _OF_PROC = (
     *("self", "cpuinfo", "devices", "driver", "filesystems", "loadavg", "meminfo", "modules"),
     *("stat", "sys", "uptime", "version"),
 )
+
+
+def signal_at_parents_end(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, even inside native code.
+
+    Linux only. Elsewhere, a process notices that its connection is closed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, number)
 
 
 def landlock_version() -> int:
@@ -193,10 +198,11 @@ _UNCOUNTED: _Numbers = {
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
 }
-# Refused with some arguments, or answered otherwise.
+# What is written instead is counted.
+_UNSUPPORTED: _Numbers = {"fallocate": (285, 47)}
+# Refused with some arguments.
 _LOOKED_AT = {
     "clone": (56, 220),
-    "fallocate": (285, 47),
     "kill": (62, 129),
     "mmap": (9, 222),
     "prctl": (157, 167),
@@ -207,8 +213,7 @@ _LOOKED_AT = {
 }
 
 
-@dataclass(frozen=True)
-class _Machine:
+class _Machine(NamedTuple):
     """A processor: its number in filters, its column above, and the first call of another ABI."""
 
     audit: int
@@ -216,18 +221,16 @@ class _Machine:
     foreign: int = 0
 
 
-_MACHINES = MappingProxyType(
-    {
-        "x86_64": _Machine(0xC000003E, 0, foreign=0x40000000),
-        "aarch64": _Machine(0xC00000B7, 1),
-    }
-)
+_MACHINES = {
+    "x86_64": _Machine(0xC000003E, 0, foreign=0x40000000),
+    "aarch64": _Machine(0xC00000B7, 1),
+}
 
-_CLONE_THREAD = 0x10000
-_SHARED_ANONYMOUS = 0x01 | 0x20
+# Arguments of calls that are looked at, and all bits of one.
+_CLONE_THREAD, _SHARED_ANONYMOUS, _UNIX_SOCKET = 0x10000, 0x01 | 0x20, 1
 _WHOLE = 0xFFFFFFFF
+# https://man7.org/linux/man-pages/man2/prctl.2.html
 _PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38
-_UNIX_SOCKET = 1
 # https://man7.org/linux/man-pages/man7/capabilities.7.html; files may have another owner than root.
 _CAPABILITY_VERSION, _ANY_FILE = 0x20080522, 1 << 1
 _SET_FILTER, _ALL_THREADS = 1, 1
@@ -281,19 +284,18 @@ def _filter(machine: _Machine, *, cuda: bool) -> Iterator[bytes]:
     if machine.foreign:
         yield _step(_IF_AT_LEAST, machine.foreign, 0, 1)
         yield _step(_RETURN, refused)
-    unknown = _ERROR | errno.ENOSYS
-    for table, answer in (
-        (_REFUSED, refused),
-        (_UNKNOWN, unknown),
-        ({} if cuda else _UNCOUNTED, unknown),
+    for names, error in (
+        (_REFUSED, errno.EPERM),
+        (_UNKNOWN, errno.ENOSYS),
+        ({} if cuda else _UNCOUNTED, errno.ENOSYS),
+        (_UNSUPPORTED, errno.EOPNOTSUPP),
     ):
-        for numbers in table.values():
+        for numbers in names.values():
             number = numbers[machine.column]
             if number is not None:
-                yield from _if_called(number, answer)
+                yield _step(_IF_EQUAL, number, 0, 1)
+                yield _step(_RETURN, _ERROR | error)
     calls = {name: numbers[machine.column] for name, numbers in _LOOKED_AT.items()}
-    # What is written instead is counted.
-    yield from _if_called(calls["fallocate"], _ERROR | errno.EOPNOTSUPP)
     only, never = (_ALLOW, refused), (refused, _ALLOW)
     own = os.getpid()
     yield from _if(calls["clone"], 0, _CLONE_THREAD, _CLONE_THREAD, only)
@@ -305,12 +307,6 @@ def _filter(machine: _Machine, *, cuda: bool) -> Iterator[bytes]:
     if not cuda:
         yield from _if(calls["mmap"], 3, _SHARED_ANONYMOUS, _SHARED_ANONYMOUS, never)
     yield _step(_RETURN, _ALLOW)
-
-
-def _if_called(number: int, answer: int) -> Iterator[bytes]:
-    """Yield the answer to a call, whatever its arguments are."""
-    yield _step(_IF_EQUAL, number, 0, 1)
-    yield _step(_RETURN, answer)
 
 
 def _if(

@@ -15,7 +15,7 @@ from importlib import metadata
 class Library:
     """The settings under which artifacts of one library are run.
 
-    ``answers`` is the module whose ``ANSWERS`` a child answers with, ``preload`` is what the server
+    ``answers`` is the module whose ``Answers`` a child answers with, ``preload`` is what the server
     imports once, before it forks children.
     """
 
@@ -26,7 +26,7 @@ class Library:
 ONNX_RUNTIME = "onnxruntime"
 LIBRARIES = {
     "torch": Library("pytest_torchexport.sandbox.with_torch", ("torch",)),
-    ONNX_RUNTIME: Library("pytest_torchexport.sandbox.with_arrays", ("onnxruntime", "onnx")),
+    ONNX_RUNTIME: Library("pytest_torchexport.sandbox.child", ("onnxruntime", "onnx")),
 }
 
 

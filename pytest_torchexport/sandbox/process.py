@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -133,12 +135,14 @@ class Server:
         ours, theirs = _pair()
         try:
             if not FORKS:
-                return _Spawned(ours, _python(self.home, "main", theirs))
+                process = _python(self.home, "main", theirs)
+                return Child(ours, process.pid, partial(_end_spawned, process))
             with self._exchanging:
                 number = next(self._numbers)
                 try:
                     self._send(number, {"start": str(home)}, theirs)
-                    return _Forked(self, ours, number, self._receive(number)["pid"])
+                    pid = self._receive(number)["pid"]
+                    return Child(ours, pid, partial(self._end_forked, number))
                 except ServerUnavailable:
                     raise
                 except BaseException:
@@ -151,10 +155,10 @@ class Server:
         finally:
             theirs.close()
 
-    def end(self, child: int) -> int:
-        """End a child, named by the number of the request that started it. Returns its wait status.
+    def _end_forked(self, child: int) -> int:
+        """Have the server end a child: only a parent can wait for a process.
 
-        Raises ServerUnavailable.
+        The child is named by the number of the request that started it.
         """
         with self._exchanging:
             number = next(self._numbers)
@@ -234,38 +238,27 @@ def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
         ) from None
 
 
-class _Forked:
-    def __init__(self, server: Server, channel: socket.socket, number: int, pid: int) -> None:
-        self.channel = channel
-        self._server = server
-        self._number = number
-        self._pid = pid
+@dataclass(frozen=True)
+class Child:
+    """A process that serves one connection, at ``channel``."""
+
+    channel: socket.socket
+    pid: int
+    _end: Callable[[], int]
 
     def end(self) -> int:
-        """Have the server end it: only a parent can wait for a process."""
+        """End it. Returns its wait status. Raises ServerUnavailable."""
         self.channel.close()
-        return self._server.end(self._number)
+        return self._end()
 
 
-class _Spawned:
-    """A child that this process started, where nothing forks safely."""
-
-    def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        self.channel = channel
-        self._process = process
-
-    def end(self) -> int:
-        """End it. Returns its status in the form of ``os.waitpid``."""
-        self.channel.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.05)  # it may be about to end by itself, and say why
-        self._process.kill()
-        code = self._process.wait()
-        return -code if code < 0 else code << 8
-
-
-# A process that serves one connection, at ``channel``. ``end`` ends it and returns its wait status.
-Child = _Forked | _Spawned
+def _end_spawned(process: subprocess.Popen[bytes]) -> int:
+    """End a child that this process started, where nothing forks safely."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.05)  # it may be about to end by itself, and say why
+    process.kill()
+    code = process.wait()
+    return -code if code < 0 else code << 8
 
 
 def _python(home: Path, function: str, theirs: socket.socket, *arguments: str) -> Any:

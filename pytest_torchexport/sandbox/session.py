@@ -18,8 +18,7 @@ from typing import Any, Self
 
 import torch
 
-from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import hash_of, is_plain
+from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
 from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.observe import (
@@ -43,7 +42,6 @@ OUTPUT_TAIL = 4000
 _FROM_OUTSIDE = {
     getattr(signal, name) for name in ("SIGHUP", "SIGKILL", "SIGTERM") if hasattr(signal, name)
 }
-MEGABYTE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ class Source:
 
         CUDA reserves addresses that are no memory, and kernels do not agree on how they count.
         """
-        return self.memory * MEGABYTE if self.device == "cpu" else None
+        return self.memory * 2**20 if self.device == "cpu" else None
 
 
 def warm_up(library: str, preload: Sequence[str] = ()) -> None:
@@ -103,25 +101,34 @@ def artifact_directory(library: str) -> Path:
     return Server.of(library_named(library)).artifact_directory()
 
 
-class SandboxProcess:
-    """A child process, and the first request that was made of it.
+class SandboxSession:
+    """A child process with a loaded artifact, or that calls a function with a file's path.
 
     ``problem``: the Outcome of the first request if it failed; ``started``: there was a process at
-    all. As a context manager it ends its process. After a crash or a time limit it is over.
+    all. ``found``: the facts that were read in the file, as plain data. ``confined``: the kernel
+    keeps it from writing outside of its directory. ``value``: what the function returned, as plain
+    data. As a context manager it ends its process. After a crash or a time limit it is over.
     """
 
-    def __init__(self, source: Source, first: Mapping[str, Any], limit: float) -> None:
+    def __init__(self, source: Source, limit: float, function: str = "") -> None:
+        """Load the file, or call a function (``package.module:name``), within ``limit`` seconds."""
         self._source = source
         self._child: Child | None = None
         self._ended: Outcome | None = None
         self._output = source.home / f"{source.path.name}.output"
+        self._loaded: Tensors = {}
         self.started = False
         self.problem: Outcome | None = None
+        first: dict[str, Any] = {"do": "call", "function": function}
+        if not function:
+            names = ("load", "read", "thorough", "fresh", "gradients")
+            first = {"do": "load", **{name: getattr(source, name) for name in names}}
         try:
-            self._first = self._begin(first, limit)
+            answer = self._begin(first, limit)
         except BaseException:
             self.close()  # the caller has no session that it could close
             raise
+        self.found, self.confined, self.value = answer.found, answer.confined, answer.value
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +208,7 @@ class SandboxProcess:
         assert self._child is not None
         channel = self._child.channel
         codec = tensors.CODEC if self._source.trusted else tensors.STRICT
-        most = float(self._source.memory * MEGABYTE)
+        most = float(self._source.memory * 2**20)
         try:
             if message is not None:
                 frame = wire.packed(message, tensors.CODEC)
@@ -216,7 +223,7 @@ class SandboxProcess:
         except wire.TransferError as error:
             return Answer(not_transferable=NotTransferable(str(error), error.own_class))
         except wire.Malformed as error:
-            return self._end_malformed(str(error))
+            return self._end(_malformed(str(error)))
         except (EOFError, OSError):
             return self._end(None)
         except BaseException:
@@ -242,14 +249,6 @@ class SandboxProcess:
         # A GPU's memory is also taken by others.
         return Crashed(": ".join(filter(None, (what, answer.exhausted))), from_outside=not limited)
 
-    def _end_malformed(self, what: str) -> Crashed | TimedOut:
-        return self._end(
-            Crashed(
-                f"it sent a malformed answer ({printable(what)}): a file that runs code of its own "
-                "can do that"
-            )
-        )
-
     def _end(self, known: Crashed | TimedOut | None) -> Crashed | TimedOut:
         status = self.close()
         # None, or a signal that the system or a person sent.
@@ -260,21 +259,7 @@ class SandboxProcess:
         self._ended = ended
         return ended
 
-
-class SandboxSession(SandboxProcess):
-    """A loaded artifact.
-
-    ``found``: the facts that were read in the file, as plain data. ``confined``: the kernel keeps
-    it from writing outside of its directory.
-    """
-
-    def __init__(self, source: Source, limit: float) -> None:
-        """Load the file within ``limit`` seconds; ``problem`` is why it was not loaded."""
-        names = ("load", "read", "thorough", "fresh", "gradients")
-        self._loaded: Tensors = {}
-        super().__init__(source, {"do": "load", **{n: getattr(source, n) for n in names}}, limit)
-        self.found: Mapping[str, Any] = self._first.found
-        self.confined = self._first.confined
+    # -- calls ----------------------------------------------------------------------------------
 
     def run(
         self,
@@ -313,11 +298,11 @@ class SandboxSession(SandboxProcess):
             return answer.failure, {**self._as_loaded(answer.kept, like, limit), **answer.state}
         left = answer.inputs or call
         if len(left.tensors()) != len(given):
-            return self._end_malformed("inputs that were not given"), {}
+            return self._end(_malformed("inputs that were not given")), {}
         outputs = Call((answer.returned,))
         there = answer.there or [True] * len(outputs.tensors())
         if len(outputs.tensors()) != len(there):
-            return self._end_malformed("outputs that it did not place"), {}
+            return self._end(_malformed("outputs that it did not place")), {}
         (value,) = outputs.to(self._source.device, there).args
         after = {**self._as_loaded(answer.kept, like, limit), **self._placed(answer.state)}
         return Returned(value, left.to(self._source.device)), after
@@ -337,7 +322,7 @@ class SandboxSession(SandboxProcess):
             if not isinstance(answer, Answer):
                 break
             if name not in answer.state:
-                self._end_malformed("a state without the tensor that was asked for")
+                self._end(_malformed("a state without the tensor that was asked for"))
                 break
             self._loaded |= self._placed({name: answer.state[name]})
         return {name: self._loaded[name] for name in hashes if name in self._loaded}
@@ -351,16 +336,11 @@ class SandboxSession(SandboxProcess):
         return {name: tensor.to(self._source.device) for name, tensor in state.items()}
 
 
-class SandboxFunctionCall(SandboxProcess):
-    """A function of this package (``package.module:name``), called with a file's path.
-
-    ``value``: what it returned, as plain data; None if there is a problem.
-    """
-
-    def __init__(self, function: str, source: Source, limit: float) -> None:
-        """Call it within ``limit`` seconds; ``problem`` is why it returned nothing."""
-        super().__init__(source, {"do": "call", "function": function}, limit)
-        self.value = self._first.value
+def _malformed(what: str) -> Crashed:
+    return Crashed(
+        f"it sent a malformed answer ({printable(what)}): a file that runs code of its own can do "
+        "that"
+    )
 
 
 def _reason(status: int | None) -> str:
@@ -373,8 +353,8 @@ def _reason(status: int | None) -> str:
     name = next((each.name for each in signal.Signals if each == number), f"signal {number}")
     meanings = {
         "SIGXFSZ": (
-            f" (it wrote a file of more than {guard.OUTPUT_LIMIT // MEGABYTE} MB, "
-            f"or more than {guard.DISK_LIMIT // MEGABYTE} MB in all)"
+            f" (it wrote a file of more than {guard.OUTPUT_LIMIT >> 20} MB, "
+            f"or more than {guard.DISK_LIMIT >> 20} MB in all)"
         ),
         "SIGKILL": " (by the system, out of memory, or by somebody)",
     }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import is_plain, packed
-from pytest_torchexport.sandbox.wire import UnknownClass, UnsupportedValue
+from pytest_torchexport.sandbox.wire import Codec, UnknownClass, UnsupportedValue
 from pytest_torchexport.torch_private.structures import (
     flatten_registered,
     structure_of_text,
@@ -20,7 +20,7 @@ from pytest_torchexport.torch_private.structures import (
 
 
 @dataclass(frozen=True)
-class TensorCodec:
+class TensorCodec(Codec):
     """The codec of the test session and of the server with torch.
 
     To rebuild a registered class, torch may import what its structure names. So ``nodes`` is False
@@ -65,7 +65,8 @@ class TensorCodec:
             raise UnknownClass("a file that this run did not make cannot return classes of its own")
         try:
             spec = structure_of_text(structure)
-        except KeyError as error:
+        # Of the last two, what makes the values that a defaultdict lacks.
+        except (KeyError, AttributeError, ImportError) as error:
             raise UnknownClass(f"{error}") from None
         return unflatten(leaves, spec)
 

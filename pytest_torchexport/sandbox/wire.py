@@ -14,7 +14,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from socket import socket
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 # Two lengths in bytes, each an integer of 64 bits: of the JSON, and of the data after it.
 _HEAD = struct.Struct(">QQ")
@@ -55,26 +55,38 @@ class Malformed(ValueError):
     """The bytes are no frame. A child is not trusted: a hostile file may write in its place."""
 
 
-class Codec(Protocol):
+@dataclass(frozen=True)
+class Array:
+    """The numbers of a dense tensor in row-major order, as bytes; ``dtype`` is torch's name."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Any
+
+
+class Codec:
+    """Form of tensors and of registered classes in frames: here of Arrays, and of no class."""
+
     def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
         """Return a tensor's dtype (torch's name), shape and bytes; None for any other value."""
+        return (leaf.dtype, leaf.shape, leaf.data) if isinstance(leaf, Array) else None
 
     def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
         """Return ``(structure, leaves)`` of a value of a registered class; None for any other."""
+        return None
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
         """Return the value for a result of ``node``. Raises UnknownClass if it is unknown here."""
+        raise UnknownClass(f"{structure:.200} is not known where there is no torch")
 
     def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Any:
         """Return a tensor with a copy of ``data``. Raises ValueError for an unknown dtype."""
+        return Array(dtype, tuple(shape), bytearray(data))
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A value ready to be sent: its containers as JSON, and the bytes of its tensors."""
-
-    header: bytes
-    blobs: Sequence[memoryview]
+ARRAYS = Codec()
+# What is sent, in this order: the lengths with the JSON, and the bytes of each tensor.
+Frame = Sequence[bytes | memoryview]
 
 
 def packed(value: Any, codec: Codec) -> Frame:
@@ -88,14 +100,13 @@ def packed(value: Any, codec: Codec) -> Frame:
         raise UnsupportedValue(f"a value {_NOT_SENT}: {error}") from None
     if len(header) > MAX_HEADER:
         raise UnsupportedValue(f"{len(header)} bytes of containers {_NOT_SENT}")
-    return Frame(header, blobs)
+    size = sum(blob.nbytes for blob in blobs)
+    return [_HEAD.pack(len(header), size) + header, *blobs]
 
 
 def send(channel: socket, frame: Frame) -> None:
-    size = sum(blob.nbytes for blob in frame.blobs)
-    channel.sendall(_HEAD.pack(len(frame.header), size) + frame.header)
-    for blob in frame.blobs:
-        channel.sendall(blob)
+    for part in frame:
+        channel.sendall(part)
 
 
 def receive(
@@ -154,12 +165,8 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
         return {"complex": [value.real, value.imag]}
     if isinstance(value, bytes):
         return {"bytes": value.decode("latin-1")}
-    if isinstance(value, defaultdict):
-        names = [name for name, known in _FACTORIES.items() if known is value.default_factory]
-        if not names:
-            raise UnsupportedValue(f"a defaultdict {_NOT_SENT}: its factory is code")
-        return {"default": [names[0], _encode(dict(value), codec, blobs)]}
-    if isinstance(value, Mapping):
+    # A defaultdict is left to torch, which knows it as a registered class.
+    if isinstance(value, Mapping) and not isinstance(value, defaultdict):
         kind = "ordered" if isinstance(value, OrderedDict) else "dict"
         pairs = value.items()
         return {kind: [[_encode(k, codec, blobs), _encode(v, codec, blobs)] for k, v in pairs]}
@@ -199,9 +206,6 @@ def _decode(node: Any, codec: Codec, data: list[memoryview]) -> Any:
         return _MAPPINGS[kind](pairs)
     if kind in _SEQUENCES:
         return _SEQUENCES[kind](_decode(item, codec, data) for item in body)
-    if kind == "default":
-        factory, held = body
-        return defaultdict(_FACTORIES[factory], _decode(held, codec, data))
     if kind == "node":
         structure, leaves = body
         return codec.rebuilt(structure, [_decode(leaf, codec, data) for leaf in leaves])
@@ -209,36 +213,4 @@ def _decode(node: Any, codec: Codec, data: list[memoryview]) -> Any:
 
 
 _MAPPINGS: Mapping[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": OrderedDict}
-_FACTORIES: Mapping[str, Any] = {
-    "None": None,
-    **{kind.__name__: kind for kind in (dict, list, set, tuple, int, float, str, bool)},
-}
 _SEQUENCES: Mapping[str, type[list[Any] | tuple[Any, ...]]] = {"list": list, "tuple": tuple}
-
-
-@dataclass(frozen=True)
-class Array:
-    """The numbers of a dense tensor in row-major order, as bytes; ``dtype`` is torch's name."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: Any
-
-
-class ArrayCodec:
-    def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
-        return (leaf.dtype, leaf.shape, leaf.data) if isinstance(leaf, Array) else None
-
-    def node(self, value: Any) -> tuple[str, Sequence[Any]] | None:
-        """Return None: no class is registered here."""
-        return None
-
-    def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
-        """Raise UnknownClass: no class is registered here."""
-        raise UnknownClass(f"{structure:.200} is not known where there is no torch")
-
-    def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Array:
-        return Array(dtype, tuple(shape), bytearray(data))
-
-
-ARRAYS = ArrayCodec()

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.call import Call
-from pytest_torchexport.inputs.pytrees import hash_of, is_plain, tree_map
+from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain, tree_map
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.errors import chain
 from pytest_torchexport.outcomes.observe import (
@@ -32,7 +31,7 @@ from pytest_torchexport.torch_private.memory import times_written
 from pytest_torchexport.torch_private.structures import names_in_tensors
 
 
-class WithTorch:
+class Answers(child.Answers):
     """One artifact of a target that loads with torch."""
 
     codec = tensors.CODEC
@@ -63,7 +62,7 @@ class WithTorch:
         return {"found": {**found, "pickled": pickled}, "confined": confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters and buffers as they were loaded; with a name, that one as it is."""
+        """Return the parameters and buffers as loaded; with a name, that one as it is."""
         if "name" in message:
             return {"state": tensors_of(_module(self._loaded), only=[message["name"]])}
         self._state.restore()
@@ -189,6 +188,3 @@ def _module(loaded: Any) -> torch.nn.Module | None:
     """Return the module whose state calls may change, or None."""
     holder = loaded if isinstance(loaded, torch.nn.Module) else getattr(loaded, "module", None)
     return holder if isinstance(holder, torch.nn.Module) else None
-
-
-ANSWERS = WithTorch()

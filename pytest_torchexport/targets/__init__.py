@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_torchexport.config import names
 
 if TYPE_CHECKING:
-    from pytest_torchexport.inputs.call import Call
     from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
+    from pytest_torchexport.inputs.pytrees import Call
     from pytest_torchexport.inputs.spec import InputSpec
     from pytest_torchexport.targets.base import (
         Artifact,
@@ -46,7 +46,7 @@ _HOMES = {
     "Artifact": "targets.base",
     "BakedDevice": "targets.formats.facts",
     "Branches": "targets.formats.facts",
-    "Call": "inputs.call",
+    "Call": "inputs.pytrees",
     "DirectArtifact": "targets.base",
     "InputSpec": "inputs.spec",
     "NotApplicable": "targets.base",

@@ -16,7 +16,7 @@ from pytest_torchexport import SpecError, check_export, engine, register_target
 from pytest_torchexport.checks import exporting
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
 from pytest_torchexport.torch_private.memory import address_of

@@ -13,7 +13,7 @@ from versions import GUARDS_REFUSED, INSTALLED, RNN_UNROLLED, truth_on
 
 from pytest_torchexport import check_export, targets
 from pytest_torchexport.config import names
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.subject import copied_module
 from pytest_torchexport.outcomes.torch_state import quiet
 from pytest_torchexport.targets import NotApplicable

@@ -11,7 +11,7 @@ from pytest_torchexport.checks import artifact_files
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.engine import check_artifact
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.results import manifest
 
 X = torch.linspace(-1.0, 1.0, 1024).reshape(2, 512)

@@ -31,7 +31,7 @@ from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.sandbox import answers, kernel
 from tests import hostile
-from tests.hostile import MARKER, scripted, truncated
+from tests.hostile import MARKER, claimed, no_such_file, scripted, truncated
 
 # What torch says of its own exporters is no news here.
 pytestmark = [
@@ -143,14 +143,17 @@ HOSTILE = [
     *((truncated(hostile.healthy_pt, kept), "LoadFailed", CUT) for kept in (0.5, 0.999)),
     *((truncated(hostile.healthy_pt2, kept), "LoadFailed", CUT) for kept in (0.5, 0.999)),
     *((truncated(hostile.healthy_onnx, kept), "LoadFailed", NO_ONNX) for kept in (0.5, 0.999)),
-    *((hostile.empty(suffix), "LoadFailed", CUT) for suffix in (".pt", ".pt2", ".onnx")),
-    *((hostile.text(suffix), "LoadFailed", CUT) for suffix in (".pt", ".pt2", ".onnx")),
-    *((hostile.folder(suffix), "LoadFailed", "is a directory") for suffix in (".pt2", ".onnx")),
-    *((hostile.symlink_loop(s), "LoadFailed", "a link that leads to no file") for s in SUFFIXES),
-    *((hostile.pipe(suffix), "LoadFailed", "is no regular file") for suffix in SUFFIXES),
-    (hostile.claimed_initializer, "LoadFailed", "ShapeInferenceError"),
-    (hostile.overflowing_initializer, "LoadFailed", "Integer overflow"),
-    (hostile.negative_initializer, "LoadFailed", NEGATIVE),
+    *(
+        (no_such_file(what, suffix), "LoadFailed", words)
+        for suffix in SUFFIXES
+        for what, words in (
+            *(("empty", CUT), ("text", CUT), ("folder", "is a directory")),
+            *(("symlink loop", "a link that leads to no file"), ("pipe", "is no regular file")),
+        )
+    ),
+    (claimed(2**40), "LoadFailed", "ShapeInferenceError"),
+    (claimed(2**63 - 1, 2**63 - 1, 3), "LoadFailed", "Integer overflow"),  # 3 in 64 bits
+    (claimed(-3), "LoadFailed", NEGATIVE),
     # Memory.
     (hostile.bomb_pt, "ArtifactCrashed", MEMORY),
     (hostile.bomb_pt2, "ArtifactCrashed", MEMORY),

@@ -428,7 +428,7 @@ def before_answer(monkeypatch, numbers, act):
 
 
 def kill_child(own):
-    os.kill(own._child._pid, signal.SIGKILL)
+    os.kill(own._child.pid, signal.SIGKILL)
 
 
 def kill_server(own):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import serving
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned
 
 X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)

@@ -9,7 +9,7 @@ from torch import nn
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import exporting
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.judge.runner import InProcess
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import Subject

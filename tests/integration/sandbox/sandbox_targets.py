@@ -70,27 +70,35 @@ def _environment(text):
 
 
 def _tries(text):
-    """Return what becomes of something that a clean process forbids."""
+    """Return a call that tells what becomes of things that a process may want to do."""
+    elsewhere = Path(text)
     attempts = {
         "network": lambda: socket.create_connection(("127.0.0.1", 9), 1),
         "name": lambda: socket.getaddrinfo("example.org", 80),
         "program": lambda: subprocess.run([sys.executable, "--version"], check=True),
         "shell": lambda: os.system("true"),
         "fork": os.fork,
-        "write": lambda: Path(text.partition(" ")[2]).write_text("PWNED"),
+        "write": lambda: elsewhere.write_text("PWNED"),
+        "signal": lambda: os.kill(os.getppid(), 0),
+        "group": lambda: os.killpg(os.getpgid(0), 0),
+        "database": lambda: sqlite3.connect(elsewhere),
         "temporary": lambda: tempfile.NamedTemporaryFile().close(),
         "write at home": lambda: Path("mine").write_text("fine"),
         "read": lambda: os.close(os.open(sys.executable, os.O_RDONLY)),
-        "signal": lambda: os.kill(os.getppid(), 0),
-        "group": lambda: os.killpg(os.getpgid(0), 0),
-        "database": lambda: sqlite3.connect(text.partition(" ")[2]),
         "database in memory": lambda: sqlite3.connect(":memory:").close(),
         "database at home": lambda: sqlite3.connect("mine.db").close(),
         "own tree": _own_tree,
         "unpickle": lambda: pickle.loads(pickle.dumps(Path)),
     }
-    attempts[text if text in attempts else text.partition(" ")[0]]()
-    return lambda x: x
+
+    def said(attempt):
+        try:
+            attempt()
+        except PermissionError as error:
+            return str(error)
+        return ""
+
+    return lambda x: {name: said(attempt) for name, attempt in attempts.items()}
 
 
 def _own_tree():
@@ -184,7 +192,6 @@ NONSENSE = Loads(_says_nonsense)
 LARGE = Loads(lambda text: Large())
 STATEFUL = Loads(lambda text: Stateful())
 NO_CUDA = Loads(lambda text: _no_cuda)
-NATIVE_WRITE = Loads(lambda text: lambda x: ctypes.CDLL(None).creat(os.fsencode(text), 0o600))
 WHERE = Loads(_where)
 
 
@@ -195,24 +202,25 @@ SHARED_MEMORY = 2**20
 
 
 def _native(text):
-    """Return the result of something that native code tries, past every audit event."""
-    what, _, detail = text.partition(" ")
+    """Return the results of what native code tries, past every audit event: one on each line."""
     attempts = {
-        "fork": LIBC.fork,
-        "vfork": LIBC.vfork,
-        "shared": lambda: LIBC.shmget(0, SHARED_MEMORY, 0o1600),
-        "memfd": lambda: LIBC.memfd_create(b"x", 0),
-        "anonymous": lambda: LIBC.mmap(
+        "fork": lambda _: LIBC.fork(),
+        "vfork": lambda _: LIBC.vfork(),
+        "shared": lambda _: LIBC.shmget(0, SHARED_MEMORY, 0o1600),
+        "memfd": lambda _: LIBC.memfd_create(b"x", 0),
+        "anonymous": lambda _: LIBC.mmap(
             None, SHARED_MEMORY, 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0
         ),
-        "socket": lambda: LIBC.socket(socket.AF_INET, socket.SOCK_DGRAM, 0),
-        "kill": lambda: LIBC.kill(int(detail), 0),
-        "session": LIBC.setsid,
-        "outlive": lambda: LIBC.prctl(1, 0, 0, 0, 0),
-        "read": lambda: LIBC.open(os.fsencode(detail), os.O_RDONLY),
-        "attach": lambda: LIBC.ptrace(16, int(detail), None, None),
+        "socket": lambda _: LIBC.socket(socket.AF_INET, socket.SOCK_DGRAM, 0),
+        "kill": lambda pid: LIBC.kill(int(pid), 0),
+        "session": lambda _: LIBC.setsid(),
+        "outlive": lambda _: LIBC.prctl(1, 0, 0, 0, 0),
+        "read": lambda path: LIBC.open(os.fsencode(path), os.O_RDONLY),
+        "create": lambda path: LIBC.creat(os.fsencode(path), 0o600),
+        "attach": lambda pid: LIBC.ptrace(16, int(pid), None, None),
     }
-    return lambda x: attempts[what]()
+    wanted = [line.partition(" ") for line in text.splitlines()]
+    return lambda x: [attempts[what](detail) for what, _, detail in wanted]
 
 
 def _threads(text):

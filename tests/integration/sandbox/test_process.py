@@ -64,9 +64,9 @@ def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         forks.start(forks.home)
     children = [forks.start(forks.home) for _ in range(3)]
-    assert len({child._pid for child in children}) == 3
-    assert all(lives(child._pid) for child in children)
-    assert sorted(children_of(forks._process.pid)) == sorted(child._pid for child in children)
+    assert len({child.pid for child in children}) == 3
+    assert all(lives(child.pid) for child in children)
+    assert sorted(children_of(forks._process.pid)) == sorted(child.pid for child in children)
     for child in children:
         child.end()
     assert not list(children_of(forks._process.pid))
@@ -75,7 +75,7 @@ def test_an_interrupt_between_question_and_answer_shifts_none(forks, monkeypatch
 def test_threads_share_a_server(forks):
     with ThreadPoolExecutor(8) as pool:
         children = list(pool.map(lambda _: forks.start(forks.home), range(40)))
-        assert len({child._pid for child in children}) == 40
+        assert len({child.pid for child in children}) == 40
         list(pool.map(lambda child: child.end(), children))
     assert not list(children_of(forks._process.pid))
 
@@ -118,7 +118,7 @@ source = Source(
     memory=2048,
 )
 session = SandboxSession(source, 60.0)
-print(server.home, server._process.pid, session._child._pid, flush=True)
+print(server.home, server._process.pid, session._child.pid, flush=True)
 session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
 """
 

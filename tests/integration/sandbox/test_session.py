@@ -9,7 +9,7 @@ import pytest
 import torch
 from in_sandbox import Own, run, where_it_forks
 
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Returned, TimedOut
 from pytest_torchexport.sandbox import wire
 
@@ -50,77 +50,69 @@ def test_a_large_tensor_that_no_call_writes_to_is_sent_once_if_at_all(load, know
     assert len(sent) == 2 + asked
 
 
-def test_a_load_that_raises_is_told(ways, load):
-    session = load("RAISES", "this")
-    assert str(session.problem) == "ValueError: cannot load this"
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("RAISES", "ValueError: cannot load this"), ("EXITS", "SystemExit: 3")],
+)
+def test_a_load_that_raises_is_told(ways, load, target, said):
+    session = load(target, "this")
+    assert str(session.problem) == said
     assert run(session) == session.problem
 
 
-@pytest.mark.parametrize("target", ["CRASH_IN_CALL", "NULL"])
-def test_a_crash_is_told_by_its_signal_and_its_last_words(ways, load, target):
-    session = load(target)
-    outcome = run(session)
-    assert isinstance(outcome, Crashed)
-    assert outcome.reason == "it was killed by SIGSEGV"
-    assert ("last words of the artifact" in outcome.output) == (target == "CRASH_IN_CALL")
+MEMORY_LIMIT = "it exhausted its memory limit of 1024 MB (torchexport_memory_limit)"
+DISK_LIMIT = "it wrote a file of more than 64 MB, or more than 256 MB in all"
+LOST = "it made CUDA unusable for its process: CUDA error: device-side assert triggered"
+
+
+def crashes(load, target, text, reason, output=""):
+    session = load(target, text, limit=20.0, memory=1024)
+    outcome = session.problem or run(session)
+    assert isinstance(outcome, Crashed), outcome
+    assert reason in outcome.reason
+    assert output in outcome.output
+    assert not outcome.from_outside
     assert session.over
     assert run(session) == outcome
 
 
-def test_a_crash_while_loading_is_told(ways, load):
-    problem = load("CRASH").problem
-    assert isinstance(problem, Crashed)
-    assert "SIGSEGV" in problem.reason
+@pytest.mark.parametrize(
+    ("target", "reason", "output"),
+    [
+        ("CRASH", "it was killed by SIGSEGV", "last words of the artifact"),
+        ("CRASH_IN_CALL", "it was killed by SIGSEGV", "last words of the artifact"),
+        ("EXITS_AT_ONCE", "it ended its process with exit status 3", ""),
+        ("ALLOCATES", MEMORY_LIMIT, ""),
+        ("PRINTS", f"it was killed by SIGXFSZ ({DISK_LIMIT})", "x" * 100),
+    ],
+)
+def test_a_process_that_ends_has_crashed(ways, load, target, reason, output):
+    crashes(load, target, "", reason, output)
 
 
-def test_an_artifact_that_ends_its_interpreter_died(ways, load):
-    assert run(load("EXITS_AT_ONCE")).reason == "it ended its process with exit status 3"
-    assert str(load("EXITS").problem) == "SystemExit: 3"
+@pytest.mark.parametrize(
+    ("target", "text", "reason"),
+    [
+        ("NULL", "", "it was killed by SIGSEGV"),
+        ("NO_CUDA", "", LOST),
+        # It speaks in the place of its process, and is not believed.
+        ("NONSENSE", "no frame", "it sent a malformed answer (a frame of"),
+        ("NONSENSE", "not json", "it sent a malformed answer (JSONDecodeError"),
+        ("NONSENSE", "closed", ""),
+    ],
+)
+def test_a_process_that_is_of_no_further_use_has_crashed(load, target, text, reason):
+    crashes(load, target, text, reason)
 
 
-def test_a_load_that_does_not_return_is_hung(ways, load):
+def test_what_does_not_return_is_hung_and_its_process_gone(ways, load):
     run(load("ADD"))  # the server is up
     session = load("HANG", limit=5.0)
     assert session.problem == TimedOut(5.0)
     assert session.over
-
-
-def test_a_call_that_does_not_return_is_hung_and_its_process_gone(ways, load):
     session = load("HANG_IN_CALL")
     assert run(session, limit=0.3) == TimedOut(0.3)
     assert session.over
-
-
-def test_memory_without_end_is_told_with_the_limit(ways, load):
-    outcome = run(load("ALLOCATES", memory=1024))
-    assert isinstance(outcome, Crashed)
-    assert "exhausted its memory limit of 1024 MB (torchexport_memory_limit)" in outcome.reason
-
-
-def test_a_process_that_has_lost_cuda_has_crashed(load):
-    session = load("NO_CUDA")
-    outcome = run(session)
-    assert isinstance(outcome, Crashed)
-    assert outcome.reason == (
-        "it made CUDA unusable for its process: CUDA error: device-side assert triggered"
-    )
-    assert not outcome.from_outside
-    assert session.over
-
-
-def test_output_without_end_is_told_with_the_limit(ways, load):
-    outcome = run(load("PRINTS"))
-    assert isinstance(outcome, Crashed)
-    assert outcome.reason == (
-        "it was killed by SIGXFSZ (it wrote a file of more than 64 MB, or more than 256 MB in all)"
-    )
-    assert set(outcome.output) == {"x"}
-
-
-@pytest.mark.parametrize("text", ["no frame", "not json", "closed"])
-def test_an_artifact_that_speaks_in_the_place_of_its_process_is_not_believed(load, text):
-    problem = load("NONSENSE", text, limit=20.0).problem
-    assert isinstance(problem, Crashed), problem
 
 
 def test_a_value_that_cannot_come_back_is_told_and_does_not_crash(load):
@@ -142,7 +134,7 @@ def test_a_call_that_cannot_cross_is_told_before_anything_is_sent(load):
 @where_it_forks
 def test_a_child_that_is_killed_between_calls_died(load):
     session = load("ADD")
-    os.kill(session._child._pid, signal.SIGKILL)
+    os.kill(session._child.pid, signal.SIGKILL)
     outcome = run(session)
     assert outcome.reason.startswith("it was killed by SIGKILL")
 

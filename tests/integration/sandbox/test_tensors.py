@@ -6,7 +6,7 @@ import pytest
 import torch
 from in_sandbox import run
 
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 
 
 @pytest.mark.parametrize(

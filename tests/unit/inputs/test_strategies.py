@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from specs import spec_of, within
+from specs import spec_of
+from specs_of_leaves import SPEC, legal_leaves
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
@@ -19,13 +20,11 @@ from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import (
-    EXTENTS,
     LeafRecipe,
     Recipe,
     plain_recipe,
     with_leaves,
 )
-from pytest_torchexport.inputs.spec import TensorLeaf
 from pytest_torchexport.inputs.strategies import (
     DRAWN_CAP,
     EXAMPLE_FACTOR,
@@ -46,49 +45,11 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-SPEC = spec_of(
-    lambda image, ids, mask, unit, n, f, name, odd: image,
-    torch.randn(2, 3, 4, 8),
-    torch.tensor([[5, 9], [6, 7]]),
-    torch.tensor([[True, False], [True, True]]),
-    torch.rand(2, dtype=torch.float64),
-    3,
-    0.5,
-    "a",
-    torch.zeros(2, dtype=torch.uint8),
-    shapes={"image": "b 3 h 2*h", "ids": "b t", "mask": "b t", "unit": "b", "odd": "b"},
-    dims={"b": (0, 4), "h": range(4, 17, 4), "t": [1, 2, 5]},
-    values={"n": (1.5, 6), "f": (-1, 1), "name": ["a", "b"], "odd": [3, 200]},
-)
-
 
 @QUICK
 @given(recipes(SPEC))
 def test_drawn_recipes_are_always_within_the_spec(recipe):
-    for name, dim in SPEC.dims.items():
-        assert recipe.sizes[name] in dim.sizes
-    call = build(SPEC, recipe)
-    leaves = dict(SPEC.flatten(call))
-    assert leaves["image"].shape == (
-        recipe.sizes["b"],
-        3,
-        recipe.sizes["h"],
-        2 * recipe.sizes["h"],
-    )
-    for leaf in SPEC.leaves:
-        value = leaves[leaf.path]
-        if isinstance(leaf, TensorLeaf):
-            assert value.dtype == leaf.dtype
-            wide = value if value.is_floating_point() else value.to(torch.int64)
-            assert within(wide, leaf.domain), (leaf.path, value)
-    assert leaves["n"] in (2, 3, 4, 5, 6)
-    assert -1 <= leaves["f"] <= 1
-    assert isinstance(leaves["f"], float)
-    assert leaves["name"] in ("a", "b")
-    mask = leaves["mask"]
-    assert bool(mask.any(-1).all())
-    edits = [edit for leaf in recipe.leaves for edit in leaf.edits]
-    assert {edit.extent for edit in edits} <= set(EXTENTS)
+    legal_leaves(SPEC, recipe)
 
 
 @pytest.mark.parametrize(
@@ -103,26 +64,11 @@ def test_a_strategy_gives_some_of_its_values_to_every_call(strategy):
         assert ((numbers == some) | (numbers.isnan() & some.isnan())).any(-1).all()
 
 
-def boundary_sizes(spec):
-    return [dict(recipe.sizes) for recipe in boundary_recipes(spec, 0)]
-
-
 def test_the_boundary_moves_one_dim_at_a_time_and_then_all():
-    spec = spec_of(
-        lambda x: x,
-        torch.randn(3, 8),
-        shapes={"x": "b t"},
-        dims={"b": (1, 6), "t": (4, 32)},
-    )
-    sizes = boundary_sizes(spec)
-    for one in (1, 3, 6):
-        assert {"b": one, "t": 8} in sizes
-    for one in (4, 8, 32):
-        assert {"b": 3, "t": one} in sizes
-    assert {"b": 1, "t": 4} in sizes
-    assert {"b": 6, "t": 32} in sizes
-    mixed = [item for item in sizes if item["b"] != 3 and item["t"] != 8]
-    assert mixed == [{"b": 1, "t": 4}, {"b": 6, "t": 32}]
+    dims = {"b": (1, 6), "t": (4, 32)}
+    spec = spec_of(lambda x: x, torch.randn(3, 8), shapes={"x": "b t"}, dims=dims)
+    sizes = {(r.sizes["b"], r.sizes["t"]) for r in boundary_recipes(spec, 0)}
+    assert sizes == {(1, 8), (3, 8), (6, 8), (3, 4), (3, 32), (1, 4), (6, 32)}
 
 
 @pytest.mark.parametrize("columns", [1, MEMORY_CAP])
@@ -180,47 +126,30 @@ def test_known_calls_are_drawn_too_as_they_are_and_varied():
     assert others > 5
 
 
-def spec_with(columns=8, **dims):
-    return spec_of(
-        lambda x: x, torch.randn(3, columns), shapes={"x": "b t"}, dims={"b": (1, 6), **dims}
-    )
-
-
-def new_sizes(spec, **met):
-    return NewSizes(spec, met)
+def spec_with(**dims):
+    dims = {"b": (1, 6), **dims}
+    return spec_of(lambda x: x, torch.randn(3, 8), shapes={"x": "b t"}, dims=dims)
 
 
 def instead(new, **sizes):
     return new.instead_of(Recipe(sizes=sizes, leaves=(LeafRecipe(kind="ramp"),), seed=0)).sizes
 
 
-def run(spec, most=50, seed=0, takes=lambda sizes: True):
-    """Draw calls as the check parity does; return the sizes of each, and those met by dim."""
-    met, tried = defaultdict(set), []
-    new = NewSizes(spec, met)
+def test_each_size_of_a_small_range_is_run_with_varied_values():
+    spec, met = spec_with(t=(4, 23)), defaultdict(set)
 
     def drawn(recipe):
-        tried.append(dict(recipe.sizes))
-        if not takes(recipe.sizes):
-            new.refused(recipe.sizes)
-        elif has_varied_values(spec, recipe):
+        if has_varied_values(spec, recipe):
             for name, size in recipe.sizes.items():
                 met[name].add(size)
 
-    for_each(recipes(spec, (), new.instead_of), drawn, seed=seed, most=most)
-    return tried, met
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_each_size_of_a_small_range_is_run_with_varied_values(seed):
-    spec = spec_with(t=(4, 23))
-    _, met = run(spec, seed=seed)
+    for_each(recipes(spec, (), NewSizes(spec, met).instead_of), drawn, seed=0, most=50)
     assert met == {"b": set(range(1, 7)), "t": set(range(4, 24))}
 
 
 def test_a_call_at_a_new_size_gets_varied_values_unless_it_has_some():
     spec = spec_of(lambda x, y: x, torch.randn(3), torch.randn(3), shapes={"x": "b", "y": "b"})
-    new = new_sizes(spec)
+    new = NewSizes(spec, {})
 
     def kinds(*given):
         drawn = plain_recipe(spec, given, {"b": 2}, 0)
@@ -231,7 +160,7 @@ def test_a_call_at_a_new_size_gets_varied_values_unless_it_has_some():
 
 
 def test_a_refused_size_is_tried_once_more_beside_the_examples_and_then_no_more():
-    new = new_sizes(spec_with(t=(1, 1000)), t=[2, 3], b=range(1, 6))
+    new = NewSizes(spec_with(t=(1, 1000)), {"t": [2, 3], "b": range(1, 6)})
     assert instead(new, b=1, t=7) == {"b": 6, "t": 999}
     new.refused({"b": 6, "t": 999})
     assert instead(new, b=1, t=7) == {"b": 6, "t": 8}
@@ -242,8 +171,7 @@ def test_a_refused_size_is_tried_once_more_beside_the_examples_and_then_no_more(
 
 
 @pytest.mark.parametrize(
-    ("flag", "marker", "ini", "count"),
-    [(3, 7, 9, 3), (None, 7, 9, 7), (None, None, 9, 9), (None, None, None, 20)],
+    ("flag", "marker", "ini", "count"), [(3, 7, 9, 3), (None, 7, 9, 7), (None, None, None, 20)]
 )
 def test_the_flag_goes_before_the_marker_and_the_ini_file_before_the_profile(
     flag, marker, ini, count

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport.inputs.call import Call
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.observe import Raised, Returned, observe
 from pytest_torchexport.outcomes.subject import unusable_device

@@ -124,7 +124,7 @@ def test_containers_and_scalars_cross():
         3: {"empty": {}},
         (1, 2): 1 + 2j,
         "big": 2**70,
-        "odd": [math.inf, -math.inf],
+        "odd": [math.inf, -math.inf, b"\x00\xff"],
         "tensors": [torch.ones(2), (torch.zeros(3), torch.empty(0))],
     }
     found = across(value)
@@ -136,15 +136,12 @@ def test_containers_and_scalars_cross():
     assert math.isnan(across([math.nan])[0])
 
 
-@pytest.mark.parametrize("value", [Own(), [Own()], {"a": Own()}])
-def test_what_only_this_process_knows_does_not_cross(value):
-    with pytest.raises(
-        wire.UnknownClass, match="cannot be sent to a process that does not know the class"
-    ):
-        across(value)
+def test_what_only_this_process_knows_does_not_cross():
+    with pytest.raises(wire.UnknownClass, match="to a process that does not know the class"):
+        across({"a": Own()})
 
 
-@pytest.mark.parametrize("value", [torch.eye(2).to_sparse(), {1, 2}, object, slice(3), range(3)])
+@pytest.mark.parametrize("value", [torch.eye(2).to_sparse(), {1, 2}])
 def test_what_others_know_and_frames_do_not_have_is_our_gap(value):
     with pytest.raises(wire.UnsupportedValue, match="cannot be sent to another process"):
         across(value)
