@@ -49,13 +49,11 @@ TWO = "x = x if x.sum() > 0 else (-x if x.max() > 1 else x + 1)"
 # What asks for a value, in programs that end by returning x: the kind, the text, the program.
 BY_VALUE = [
     ("if", "x.sum() > 0", "if x.sum() > 0:\n    return -x"),
-    ("if", "m > 3", "m = x.max().item()\nif m > 3:\n    return -x"),
     (
         "if",
         "x.sum() > 0 and x.max() > 1",
         "if (\n    x.sum() > 0  # a sum\n    and x.max() > 1\n):\n    return -x",
     ),
-    ("if", "bool(x.sum() > 0)", "match bool(x.sum() > 0):\n    case True:\n        return -x"),
     ("if", "int(x.sum() > 0)", "x = [torch.relu, torch.neg][int(x.sum() > 0)](x)"),
     ("while", "x.norm() > 1", "while x.norm() > 1:\n    x = x / 2"),
     ("for", "range(int(x.sum()))", "for i in range(int(x.sum())):\n    x = x + i"),
@@ -67,12 +65,6 @@ BY_VALUE = [
 BY_SIZE = [
     ("guard", "x.shape[0] > 4", SIZE, "if x.shape[0] > 4:\n    return -x"),
     ("frozen size", "int(x.shape[0])", STATIC, "x = sum(x[i] for i in range(int(x.shape[0])))"),
-    (
-        "guard",
-        "the operations of forward take fewer sizes than are declared",
-        'declare what the export takes: "3*_rows" in place of "rows" in shapes',
-        "x = x.view(3, -1)",
-    ),
     (
         "frozen size",
         "the operations of forward take rows only as 6",
@@ -98,11 +90,8 @@ def refused(body, folder, **options):
 
 @pytest.mark.parametrize(
     ("kind", "text", "body", "strict"),
-    [
-        *((*row, False) for row in BY_VALUE),
-        # Strict capture says it in words of its own, and knows other things.
-        *((*row, True) for row in BY_VALUE[:2]),
-    ],
+    # Strict capture says it in words of its own, and knows other things.
+    [*((*row, False) for row in BY_VALUE), (*BY_VALUE[0], True)],
     ids=lambda item: str(item)[:20].replace(" ", "-"),
 )
 def test_what_asks_for_a_value_is_named_with_its_line_and_remedy(
@@ -132,8 +121,6 @@ def test_other_refusals_are_not_about_control_flow(tmp_path):
 TAKEN = [
     "return torch.cond(x.sum() > 0, lambda v: v * 2, lambda v: -v, (x,))",
     "for i in range(8):\n    x = torch.where(i < x.sum(), x + 1, x)",
-    "torch._assert_async(x.sum() > 0, 'positive')",
-    "return x * x.sum().item()",
     "n = x.sum().long().item()\ntorch._check(n >= 0)\nreturn torch.zeros(n, 3)",
     "y = x[x >= 0]\ntorch._check(y.shape[0] > 2)\nif y.shape[0] > 2:\n    return y.sum()",
 ]

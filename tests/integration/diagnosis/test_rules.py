@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 
-import pytest
 import torch
 from torch import nn
 
@@ -21,16 +19,6 @@ def checked(module, *args, target="trace", **options):
     assert found.status == "failed", found
     assert found.diagnosis.not_examined == ()
     return found
-
-
-class Remembers(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("count", torch.zeros(()))
-
-    def forward(self, x):
-        self.count.add_(1)
-        return x * self.count
 
 
 class Centered(nn.Module):
@@ -72,17 +60,3 @@ def test_a_number_is_named_in_the_librarys_function_that_makes_it(tmp_path, monk
     found = checked(Calls())
     assert found.diagnosis.causes[0].kind == "frozen size"
     assert str(found.where) == "enhancing/__init__.py:5  rows = float(x.shape[0])"
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_remedy_for_what_tracing_changed_helps():
-    net = Remembers()
-    found = checked(net, checks=["state"])
-    (cause,) = found.diagnosis.causes
-    assert (found.diagnosis.owner, cause.kind) == ("capture", "changed by the export")
-    assert "traced.load_state_dict(state)" in cause.remedy
-    state = copy.deepcopy(net.state_dict())
-    traced = torch.jit.trace(net, X, check_trace=False)
-    assert traced(X)[0, 1] == 2
-    traced.load_state_dict(state)
-    assert traced(X)[0, 1] == 1

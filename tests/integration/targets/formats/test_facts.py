@@ -166,28 +166,11 @@ def test_loops_and_submodules_of_torch_export_have_branches_too_also_when_loaded
     assert of_exported(reloaded(conds, torch.export)) == of_exported(conds)
 
 
-def legacy_onnx_of(module, *args, **options):
-    import onnx
-
-    buffer = io.BytesIO()
-    with quiet("cpu"):
-        torch.onnx.export(module, args, buffer, dynamo=False, **options)
-    return onnx.load_model_from_string(buffer.getvalue())
-
-
 @needs_onnx
 def test_an_onnx_file_has_the_places_of_the_program_it_was_made_from():
     with quiet("cpu"):
         program = torch.onnx.export(Conds(), (torch.ones(2, 3),), dynamo=True, verbose=False)
     assert of_onnx(program.model_proto) == of_exported(export(Conds(), torch.ones(2, 3)))
-
-
-@needs_onnx
-def test_a_legacy_onnx_file_says_how_many_and_where_if_verbose(capsys):
-    script = torch.jit.script(Mixed())
-    assert of_onnx(legacy_onnx_of(script, torch.ones(2, 2))) == Branches(unplaced=2)
-    verbose = of_onnx(legacy_onnx_of(script, torch.ones(2, 2), verbose=True))
-    assert "repeat's for" in named(verbose)
 
 
 def test_a_branch_covers_the_lines_it_begins_on(tmp_path):
