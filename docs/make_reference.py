@@ -23,7 +23,7 @@ from pytest_torchexport.results import json as json_report
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.plain import NOT_IN_JSON
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
-from pytest_torchexport.targets.upstream.rows import Row, rows
+from pytest_torchexport.targets.upstream import Row, rows
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import compatibility  # a script, and no part of a package

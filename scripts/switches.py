@@ -275,7 +275,7 @@ SWITCHES: tuple[Switch, ...] = (
     ),
     Switch(
         "rows of refusals",
-        "targets.upstream.rows:first",
+        "targets.upstream:first",
         returns(None),
         ("zoo/boxes out/trace", "zoo/bag out/script"),
     ),

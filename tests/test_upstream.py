@@ -16,7 +16,7 @@ from upstream_examples import example
 from versions import INSTALLED
 
 import pytest_torchexport
-from pytest_torchexport.targets.upstream.rows import rows
+from pytest_torchexport.targets.upstream import rows
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 DEFECTS = rows("known_defects")

@@ -18,7 +18,7 @@ from zoo.row import Blame
 
 import pytest_torchexport
 from pytest_torchexport.config import names
-from pytest_torchexport.targets.upstream.rows import rows
+from pytest_torchexport.targets.upstream import rows
 
 # Few drawn calls: each model shows its fault on the boundary calls or on any draw.
 MAX_EXAMPLES = 20

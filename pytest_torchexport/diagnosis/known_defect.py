@@ -12,7 +12,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.outcomes.tape import How, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
-from pytest_torchexport.targets.upstream.rows import Evidence, rows
+from pytest_torchexport.targets.upstream import Evidence, rows
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:

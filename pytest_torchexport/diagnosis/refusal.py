@@ -24,7 +24,7 @@ from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
-from pytest_torchexport.targets.upstream.rows import Evidence, first
+from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
     environment_of,
     frozen_lines,

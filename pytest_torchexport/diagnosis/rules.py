@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from pytest_torchexport.diagnosis import remedies
-from pytest_torchexport.diagnosis.interventions import NOT_RUN, smallest
-from pytest_torchexport.diagnosis.scene import CAPTURED, Row, Scene
-from pytest_torchexport.diagnosis.traced_numbers import (
+from pytest_torchexport.diagnosis.interventions import (
+    NOT_RUN,
     decides_alone,
     outcome_with,
-    read_by_eager,
     read_numbers,
     same,
+    smallest,
 )
+from pytest_torchexport.diagnosis.scene import CAPTURED, Row, Scene
 from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
 from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, streams
 from pytest_torchexport.inputs.spec import Call
@@ -433,7 +433,9 @@ def frozen_numbers(facts: Facts) -> Cause | None:
     beside = facts.scene.beside_captured if facts.is_onnx else facts.scene.beside
     if beside is None:
         return None
-    own, there = read_numbers(case, case.call_to_export()), read_numbers(case, beside.call)
+    own, there = (
+        read_numbers(case, call, traced=True) for call in (case.call_to_export(), beside.call)
+    )
     other = [line for line in own if not same(own[line], there.get(line, []))]
     numbers = [line for line in other if not decides_alone(own[line])]
     end = time.monotonic() + SECONDS
@@ -460,7 +462,7 @@ def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decide
     also = tuple(f"also: {line}" for line in others[:SHOWN])
     # What eager itself reads is another value; a size is no tensor to it.
     calls = facts.case.call_to_export(), call
-    of_value = not same(*(read_by_eager(facts.case, each).get(where, []) for each in calls))
+    of_value = not same(*(read_numbers(facts.case, n, traced=False).get(where, []) for n in calls))
     if decides:
         frozen = remedies.of_a_condition(
             "if", where.text, where=where, on_values=of_value, target=facts.target

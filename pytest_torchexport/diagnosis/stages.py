@@ -29,7 +29,7 @@ from pytest_torchexport.results.diagnosis import (
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_runtime import AS_SHIPPED, PLAIN, Optimizations
-from pytest_torchexport.targets.upstream.rows import onnx_optimizers
+from pytest_torchexport.targets.upstream import onnx_optimizers
 
 # Causes in how the test, or the export, is run: no code is to blame.
 OF_THE_RUN: tuple[CauseKind, ...] = ("attention fast path", "mode-dependent operator")

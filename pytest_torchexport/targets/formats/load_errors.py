@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 
 from pytest_torchexport.results.source_line import short_path
-from pytest_torchexport.targets.upstream.rows import Evidence, first
+from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.dispatcher import (
     overloads_of,
     python_definition,

@@ -1,5 +1,147 @@
 """Facts about other people's software, as rows of data: their refusals, load errors and defects.
 
-Each row has a date, the versions it was seen on, a pattern, a cause, a remedy, and an example,
-which is its test. ``rows`` reads them; nobody else knows their format.
+A row needs no code. Its patterns are regular expressions, each about one kind of evidence; one that
+is not there asks nothing. Its texts may name what the patterns found. It has a date, the versions
+it was seen on, and an example, which is its test. Nobody but this file knows the format.
 """
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pytest_torchexport.results.diagnosis import CauseKind, Owner
+
+Table = Literal["refusals", "load_errors", "known_defects"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The evidence that a failure gives.
+
+    ``said``: the class and the text of each exception, or of each difference. ``line``: the user's.
+    ``frames``: those that an exception came through, ``file.py:function``, one per line. ``owner``:
+    of the step that is to blame, ``operators``: those that may be. ``names``: for the texts of a
+    row, beside what its patterns find.
+    """
+
+    target: str = ""
+    said: Sequence[tuple[str, str]] = ()
+    line: str = ""
+    frames: str = ""
+    owner: Owner | None = None
+    operators: Collection[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A fact about a version of another package, and the evidence by which it is known again.
+
+    ``cause`` is one sentence, ``remedy`` what to write instead. ``date`` is the day on which it was
+    last seen, on ``versions``; ``fixed_in`` the first version without it, ``onnxscript 0.8``, and
+    ``issue`` the address of a thread about it: both empty if there is none.
+
+    The evidence: ``targets``, ``operators`` (empty: any), ``owner`` (of a defect), and the patterns
+    of ``said`` (one of them is enough), ``raised`` (the class), ``line`` and ``frame``.
+
+    ``returned``: it is about the value that forward returns. ``provided``: what a file lacks, which
+    this process may know who provides. ``example`` is a program that shows it; ``unchecked`` says
+    why the tests do not hold it to that, ``finds`` what {name} is in it. ``name`` is what tests
+    call the row.
+    """
+
+    name: str = ""
+    cause: str
+    remedy: str
+    date: dt.date
+    versions: tuple[str, ...]
+    example: str
+    unchecked: str = ""
+    finds: str = ""
+    kind: CauseKind = "missing import"
+    owner: Owner = "model"
+    issue: str = ""
+    fixed_in: str = ""
+    targets: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    said: tuple[str, ...] = ("",)
+    raised: str = ""
+    line: str = ""
+    frame: str = ""
+    returned: bool = False
+    provided: Literal["", "operator", "class", "module"] = ""
+
+    def found(self, evidence: Evidence) -> dict[str, str] | None:
+        """Return the names for the row's texts if all of its evidence is there, else None."""
+        of_target = not self.targets or evidence.target in self.targets
+        of_operator = not self.operators or not {*self.operators}.isdisjoint(evidence.operators)
+        at = re.search(self.line, evidence.line) if evidence.line or not self.line else None
+        if not of_target or not of_operator or at is None:
+            return None
+        if evidence.owner not in (None, self.owner):
+            return None
+        if self.frame and not re.search(self.frame, evidence.frames):
+            return None
+        for name, text in evidence.said:
+            if re.search(self.raised, name) is None:
+                continue
+            for pattern in self.said:
+                match = re.search(pattern, text, re.MULTILINE)
+                if match is not None:
+                    return {**evidence.names, **at.groupdict(""), **match.groupdict("")}
+        return None
+
+    def is_fixed(self, installed: Mapping[str, str]) -> bool:
+        """Return True if it is mended in the installed versions."""
+        if not self.fixed_in:
+            return False
+        package, first = self.fixed_in.split()
+        return package in installed and _numbers(installed[package]) >= _numbers(first)
+
+
+@functools.cache
+def rows(table: Table) -> tuple[Row, ...]:
+    """Return the rows of a table in their order, with the file's date and versions or their own."""
+    content = _content(table)
+    own = content.pop("row")
+
+    def value(field: Any) -> Any:
+        return tuple(field) if isinstance(field, list) else field
+
+    return tuple(
+        Row(**{name: value(field) for name, field in {**content, **row}.items()}) for row in own
+    )
+
+
+def first(table: Table, evidence: Evidence) -> tuple[Row, dict[str, str]] | None:
+    """Return the first row of a table that fits, and the names for its texts; None if none does."""
+    for row in rows(table):
+        names = row.found(evidence)
+        if names is not None:
+            return row, names
+    return None
+
+
+@functools.cache
+def onnx_optimizers() -> dict[str, tuple[str, ...]]:
+    """Return the optimizers of ONNX Runtime in their order, each with its single rules if any."""
+    content = _content("onnx_optimizers")
+    rules: dict[str, list[str]] = content["rules"]
+    return {name: tuple(rules.get(name, ())) for name in content["optimizers"]}
+
+
+def _content(table: str) -> dict[str, Any]:
+    text = (Path(__file__).parent / f"{table}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return ``(2, 13, 0)`` of ``2.13.0+cpu``."""
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))

@@ -13,7 +13,7 @@ from pytest_torchexport.diagnosis.refusal import BY_VALUES, SIZE, STATIC, explai
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
-from pytest_torchexport.targets.upstream.rows import rows
+from pytest_torchexport.targets.upstream import rows
 
 ROWS = [
     pytest.param(row, id=f"{row.targets[0]}-{row.cause[:40].replace(' ', '-')}")

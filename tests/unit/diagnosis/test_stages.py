@@ -15,7 +15,7 @@ from pytest_torchexport.diagnosis.stages import (
     owner_of,
 )
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Stage, Structural
-from pytest_torchexport.targets.upstream.rows import onnx_optimizers
+from pytest_torchexport.targets.upstream import onnx_optimizers
 
 NAMES = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
 

@@ -1,4 +1,4 @@
-"""targets/upstream/rows.py: every row is whole, and fits if all of its evidence is there."""
+"""targets/upstream/__init__.py: every row is whole, and fits if all of its evidence is there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from pytest_torchexport.config.names import BUILT_IN
 from pytest_torchexport.targets.formats.load_errors import remedy_of
-from pytest_torchexport.targets.upstream.rows import Evidence, Row, first, rows
+from pytest_torchexport.targets.upstream import Evidence, Row, first, rows
 
 TABLES = ("refusals", "load_errors", "known_defects")
 ALL = [

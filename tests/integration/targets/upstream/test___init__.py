@@ -1,4 +1,4 @@
-"""targets/upstream/rows.py: the table has every optimizer of the installed ONNX Runtime.
+"""targets/upstream/__init__.py: the table has every optimizer of the installed ONNX Runtime.
 
 If this fails after an update: add the names that it prints, in the order in which ONNX Runtime logs them.
 """
@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from pytest_torchexport.targets.upstream.rows import onnx_optimizers
+from pytest_torchexport.targets.upstream import onnx_optimizers
 
 # What ONNX Runtime needs for running at all: nothing disables it.
 NEEDED = {
