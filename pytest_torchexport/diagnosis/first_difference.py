@@ -164,9 +164,9 @@ class Search:
         unclear: list[Introduced] = []
         for number, twin in self.pairs.items():
             apart = self._gap(number, twin)
-            item = self._looked_at(number, twin) if apart else None
-            if item is None:
+            if not apart:
                 continue
+            item = self._looked_at(number, twin)
             if item.structural.kind != "same" and apart > ROUNDING:
                 return item  # the later steps carry it
             unclear.append(item)
@@ -191,7 +191,7 @@ class Search:
 
     # -- why a step differs ------------------------------------------------------------------------
 
-    def _looked_at(self, number: int, twin: int) -> Introduced | None:
+    def _looked_at(self, number: int, twin: int) -> Introduced:
         """Return how the operands of a step differ, or its result on equal ones."""
         given = list(self._operands(number, twin))
         step = self.eager.steps[number]

@@ -12,35 +12,18 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_torchexport.config import names
 
 if TYPE_CHECKING:
-    from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes
-    from pytest_torchexport.inputs.pytrees import Call
-    from pytest_torchexport.inputs.spec import InputSpec
-    from pytest_torchexport.targets.base import (
-        Artifact,
-        DirectArtifact,
-        NotApplicable,
-        Target,
-        TargetTraits,
-    )
-    from pytest_torchexport.targets.formats.facts import BakedDevice, Branches, ProgramFacts
-    from pytest_torchexport.targets.formats.sizes import Suspicion
-
-__all__ = [
-    "Artifact",
-    "BakedDevice",
-    "Branches",
-    "Call",
-    "DirectArtifact",
-    "InputSpec",
-    "NotApplicable",
-    "ProgramFacts",
-    "Suspicion",
-    "Target",
-    "TargetTraits",
-    "dynamic_shapes",
-    "get",
-    "register_target",
-]
+    from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes as dynamic_shapes
+    from pytest_torchexport.inputs.pytrees import Call as Call
+    from pytest_torchexport.inputs.spec import InputSpec as InputSpec
+    from pytest_torchexport.targets.base import Artifact as Artifact
+    from pytest_torchexport.targets.base import DirectArtifact as DirectArtifact
+    from pytest_torchexport.targets.base import NotApplicable as NotApplicable
+    from pytest_torchexport.targets.base import Target as Target
+    from pytest_torchexport.targets.base import TargetTraits as TargetTraits
+    from pytest_torchexport.targets.formats.facts import BakedDevice as BakedDevice
+    from pytest_torchexport.targets.formats.facts import Branches as Branches
+    from pytest_torchexport.targets.formats.facts import ProgramFacts as ProgramFacts
+    from pytest_torchexport.targets.formats.sizes import Suspicion as Suspicion
 
 _HOMES = {
     "Artifact": "targets.base",
@@ -56,6 +39,8 @@ _HOMES = {
     "TargetTraits": "targets.base",
     "dynamic_shapes": "inputs.dynamic_shapes",
 }
+
+__all__ = sorted([*_HOMES, "get", "register_target"])  # noqa: PLE0605  # as in the package's own
 
 
 def get(name: str) -> Target:
