@@ -11,7 +11,7 @@ import pytest
 import zoo
 
 import pytest_torchexport
-from pytest_torchexport.targets.upstream import rows
+from pytest_torchexport.targets import upstream
 
 ROOT = Path(__file__).parents[1]
 # How many models of the zoo must pass, and must fail, at least on each target.
@@ -64,7 +64,7 @@ def test_a_line_is_of_the_models_own_source() -> None:
 
 
 def test_a_known_defect_is_one_of_the_table_and_of_a_target_that_fails() -> None:
-    names = {defect.name: defect for defect in rows("known_defects")}
+    names = {defect.name: defect for defect in upstream.rows("known_defects")}
     for row in zoo.ZOO:
         for target, name in row.known.items():
             assert target in names[name].targets, row.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from pytest_torchexport import check_export
@@ -65,25 +64,6 @@ def test_a_range_that_torchs_own_code_narrows_is_the_remedy_and_helps():
         forward, (torch.ones(20, 4),), target="export", dims={"batch": (1, 25)}, max_examples=5
     )
     assert followed.status == "passed"
-
-
-@pytest.mark.parametrize(
-    ("target", "line"),
-    [
-        ("export", "if x.shape[0] > 6:"),  # the program refuses what it was not captured for
-        ("onnx", "return x * 2 if x.shape[0] >= 12 else x"),
-    ],
-)
-def test_the_condition_is_named_that_the_artifact_fails_for(target, line):
-    def forward(x):
-        if x.shape[0] > 6:
-            x = x.clone()
-        return x * 2 if x.shape[0] >= 12 else x
-
-    found, cause = narrowed(forward, target=target, dims={"batch": range(1, 21)})
-    assert (found.diagnosis.owner, cause.kind) == ("model", "frozen branch")
-    assert cause.where.text == line
-    assert "export once for each side" in cause.remedy
 
 
 def test_tied_dims_get_no_range():

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.outcomes.torch_state import plain_attention
 
 X = torch.ones(3, 4)
 
@@ -46,30 +45,3 @@ def test_a_question_is_the_cause_of_what_torch_captured_though_the_file_returns_
 def test_questions_that_only_together_are_the_cause_are_all_named():
     (cause,) = diagnosis_of(Together()).causes
     assert len(cause.details) == 2
-
-
-class Encoder(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 1)
-
-    def forward(self, x, keep):
-        return self.encoder(x, src_key_padding_mask=~keep)
-
-
-KEEP = torch.tensor([[True] * 4, [True, False, True, False]])
-ENCODED = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0)), KEEP
-
-
-@torch.no_grad()
-def test_the_nested_tensors_of_eager_are_named_and_the_switch_that_is_advised_helps():
-    net = Encoder().eval()
-    (cause,) = diagnosis_of(net, *ENCODED).causes
-    switch = "torch.backends.mha.set_fastpath_enabled(False)"
-    assert cause.text.startswith(f"the fast path of encoder (TransformerEncoder): with {switch}")
-    assert torch.backends.mha.get_fastpath_enabled()
-    with plain_attention():
-        verdict = check_export(net, ENCODED, target="trace", checks=["parity"])
-    assert verdict.status == "passed", verdict

@@ -144,21 +144,6 @@ def test_a_trace_has_no_branches_but_those_of_its_scripted_children():
     assert named(of_torchscript(trace)) == {"repeat's for"}
 
 
-def test_a_branch_of_code_without_a_file_is_unplaced():
-    class Own(torch.jit.ScriptModule):
-        pass
-
-    module = Own()
-    module.define("def forward(self, x):\n  if bool(x.sum() > 0):\n    return x\n  return -x\n")
-    assert of_torchscript(module) == Branches(unplaced=1)
-
-
-@pytest.mark.parametrize("look", [of_torchscript, of_exported])
-@pytest.mark.parametrize("program", [None, nn.Linear(2, 2), torch.jit.ScriptModule()])
-def test_a_program_of_another_kind_has_no_known_branches(look, program):
-    assert look(program) == Branches()
-
-
 def test_loops_and_submodules_of_torch_export_have_branches_too_also_when_loaded():
     program = export(Loops(), torch.ones(4, 3))
     assert named(of_exported(program)) == {"cond", "call", "while_loop", "scan", "map"}
