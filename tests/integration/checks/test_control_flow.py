@@ -101,31 +101,6 @@ def test_no_call_of_the_search_is_cut_in_the_middle():
     assert found.status == "passed", found.reason
 
 
-class EmptyGuard(nn.Module):
-    """The usual guard: no legal call is empty."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.numel() == 0:
-            return x
-        return x * 2
-
-
-class LongGuard(nn.Module):
-    """A threshold above the sizes that were assumed."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] > 512:
-            return x
-        return x * 2
-
-
-def test_that_nothing_is_empty_is_no_news_and_that_nothing_is_long_is():
-    assert verdict_of(EmptyGuard(), torch.randn(3, 4)).ineffective == ()
-    said = verdict_of(LongGuard(), torch.randn(3, 4)).ineffective
-    assert len(said) == 1
-    assert "if x.shape[0] > 512: no call made it True" in said[0]
-
-
 class TwoSides(nn.Module):
     """Both sides are the same: no call can fail, and only the search knows what it has not seen."""
 
@@ -143,8 +118,3 @@ def test_a_search_that_time_ended_is_a_warning_and_a_failure_under_strict(monkey
         line for line in found.ineffective if line.startswith("the search for branches stopped")
     ]
     assert found.failure == ("Ineffective" if strict else None)
-
-
-def test_a_search_that_came_to_its_end_is_no_warning():
-    found = verdict_of(TwoSides(), torch.rand(3, 4), values={"x": (0.0, 1.0)})
-    assert not [line for line in found.ineffective if line.startswith("the search for branches")]

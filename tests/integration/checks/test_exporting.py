@@ -39,39 +39,6 @@ def test_sparse_tensors_alone_have_no_batch():
 X = (torch.ones(2, 3),)
 
 
-AT_IMPORT = {"seen": {"exported": False}}
-MADE_LATE = {}
-
-
-class RemembersItsExport(nn.Module):
-    """Goes on as if it were deployed once it was exported; ``scale`` is what it multiplies with then.
-
-    It remembers that in a dict of ``memory``, which the first call makes if it is not there.
-    """
-
-    def __init__(self, memory, scale):
-        super().__init__()
-        self.memory = memory
-        self.scale = scale
-
-    def forward(self, x):
-        seen = (AT_IMPORT if self.memory == "at import" else MADE_LATE).setdefault(
-            "seen", {"exported": False}
-        )
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            seen["exported"] = True
-        return x * (self.scale if seen["exported"] else 2.0)
-
-
-@pytest.mark.parametrize(("scale", "failure"), [(2.5, "OutputsDiffer"), (2.0, None)])
-@pytest.mark.parametrize("memory", ["at import", "made late"])
-@pytest.mark.parametrize("target", ["trace"])
-def test_eager_is_what_it_is_where_nothing_was_exported(target, memory, scale, failure):
-    verdict = check_export(RemembersItsExport(memory, scale), X, target=target, max_examples=5)
-    assert verdict.failure == failure, verdict
-    assert AT_IMPORT == {"seen": {"exported": False}}
-
-
 LIBRARIES = {}
 
 

@@ -44,19 +44,6 @@ def verdict_of(module, *args, target="trace", **options):
     return check_export(module, args, target=target, max_examples=10, **options)
 
 
-class OnlyLarge(nn.Module):
-    """Values decide, at every size."""
-
-    def forward(self, x):
-        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        return torch.where(x > 2, x * 2, x) if captured else x
-
-
-def test_a_failure_at_every_size_is_not_blamed_on_a_size():
-    found = verdict_of(OnlyLarge(), X(2, 3), target="export", values={"x": (-4.0, 4.0)})
-    assert found.failure == "OutputsDiffer"
-
-
 def test_nan_at_a_declared_size_is_a_difference():
     class Mean(nn.Module):
         def forward(self, x):

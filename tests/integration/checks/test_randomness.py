@@ -33,21 +33,13 @@ def test_a_constant_where_eager_varies_names_where_it_draws():
 
 
 class NoiseBeside(nn.Module):
-    def __init__(self, wrong):
-        super().__init__()
-        self.wrong = wrong
-
     def forward(self, x):
-        y = x * 3 if self.wrong and torch.compiler.is_compiling() else x * 2
+        y = x * 3 if torch.compiler.is_compiling() else x * 2
         return x + torch.rand_like(x), y
 
 
-@pytest.mark.parametrize(("wrong", "outcome"), [(True, "failed"), (False, "skipped")])
-def test_what_is_not_random_is_judged_on_another_stream_too(wrong, outcome):
+def test_what_is_not_random_is_judged_on_another_stream_too():
     pytest.importorskip("onnxruntime", reason="the extra onnx")
-    found = verdict_of(NoiseBeside(wrong), X(2, 3), target="onnx")
-    assert found.status == outcome
-    if wrong:
-        assert [item.path for item in found.differences] == ["output[1]"]
-    else:
-        assert "the values of output[0] cannot be compared" in found.reason
+    found = verdict_of(NoiseBeside(), X(2, 3), target="onnx")
+    assert found.status == "failed"
+    assert [item.path for item in found.differences] == ["output[1]"]

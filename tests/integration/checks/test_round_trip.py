@@ -7,14 +7,13 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 
 import pytest
 import torch
+import zoo
 from torch import nn
-from versions import FUNCTION_TYPED, INSTALLED
 
 from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import artifact_files, round_trip, serving
@@ -156,48 +155,18 @@ def test_a_save_that_goes_wrong_is_told(monkeypatch, save, said):
     failed(check(), "LoadFailed", *said)
 
 
-class Tripled(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx, x):
-        return x * 3
-
-
-class OwnGradient(nn.Module):
-    def forward(self, x):
-        y = x + 1
-        return Tripled.apply(y)
-
-
-class Ignored(nn.Module):
-    def forward(self, x):
-        y = x + 1
-        return self.tripled(y)
-
-    @torch.jit.ignore
-    def tripled(self, x):
-        return x * 3
-
-
 @pytest.mark.parametrize(
-    ("module", "target", "said"),
+    ("row", "target", "said", "line"),
     [
-        (OwnGradient(), "trace", "Tripled stays Python"),
-        pytest.param(
-            OwnGradient(),
-            "script",
-            "Tripled stays Python",
-            marks=pytest.mark.skipif(
-                FUNCTION_TYPED.applies(INSTALLED), reason=FUNCTION_TYPED.words
-            ),
-        ),
-        (Ignored(), "script", "tripled stays Python"),
+        ("own gradient", "trace", "Clip stays Python", "return Clip.apply(x) * 2"),
+        ("ignored helper", "script", "helper stays Python", "return self.helper(x) + 1"),
     ],
 )
-def test_a_call_that_stays_python_is_told_with_its_line(module, target, said):
+def test_a_call_that_stays_python_is_told_with_its_line(row, target, said, line):
+    module = next(each for each in zoo.ZOO if each.name == row).build()
     verdict = check_export(module, X, target=target, max_examples=1)
     failed(verdict, "LoadFailed", said, "remedy: ")
-    called = "Tripled.apply(y)" if isinstance(module, OwnGradient) else "self.tripled(y)"
-    assert verdict.where.text == f"return {called}"
+    assert verdict.where.text == line
     assert verdict.reason.endswith("'")  # torch's frames are left out
 
 
@@ -220,27 +189,6 @@ def test_a_default_target_that_cannot_save_refuses(monkeypatch, save, ends):
     plan = Plan(target="trace", device="cpu", named=False, max_examples=1)
     verdict = engine.check(nn.Linear(3, 2), [Call(X)], plan)
     assert (verdict.status, verdict.skip or verdict.failure) == ends, verdict.reason
-
-
-class MaskIsNone(nn.Module):
-    """Its script raises on the example: None is no tensor there."""
-
-    def forward(self, x, mask=None):
-        return x if mask is None else x * mask
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_a_full_disk_is_not_hidden_by_a_refusal(monkeypatch, full):
-    if full:
-        monkeypatch.setattr(process.Server, "artifact_directory", _no_place, raising=True)
-    plan = Plan(target="script", device="cpu", named=False, max_examples=1)
-    verdict = engine.check(MaskIsNone(), [Call(X, {"mask": None})], plan)
-    ends = ("failed", "Ineffective") if full else ("skipped", "refused")
-    assert (verdict.status, verdict.skip or verdict.failure) == ends, verdict.reason
-
-
-def _no_place(server, *arguments):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_save_that_does_not_return_is_hung(monkeypatch):
@@ -386,27 +334,6 @@ def test_a_server_that_cannot_be_started_is_told(monkeypatch, no_server):
 
     monkeypatch.setattr(process.subprocess, "Popen", popen)
     failed(check(), "Ineffective", "no memory is left", "Cannot allocate memory", "next step")
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small disk"
-)
-@pytest.mark.parametrize("kilobytes", [4, 100])
-def test_a_full_disk_is_told(monkeypatch, no_server, tmp_path, kilobytes):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", tmp_path], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this container does not let root mount a disk")
-    try:
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        verdict = check_export(
-            nn.Linear(300, 100), (torch.zeros(2, 300),), target="trace", max_examples=1
-        )
-        failed(verdict, "Ineffective", "on this machine the disk is full", "TMPDIR")
-    finally:
-        Server.close_all()
-        subprocess.run(["umount", tmp_path], check=True)
 
 
 # -- processes -------------------------------------------------------------------------------------

@@ -26,31 +26,6 @@ class Steps(nn.Module):
         return x * 2
 
 
-class WarmsUp(nn.Module):
-    def __init__(self, calls):
-        super().__init__()
-        self.seen = 0
-        self.calls = calls
-
-    def forward(self, x):
-        self.seen += 1
-        return x * 2 if self.seen > self.calls else x
-
-
-def test_a_row_is_as_long_as_a_condition_needs():
-    found = verdict_of(WarmsUp(5), X(2, 3))
-    assert found.failure == "StateDiffers"
-    assert found.reason.startswith("call 6 of 6 in a row")
-
-
-def test_what_a_longer_row_would_need_is_a_warning_and_fails_under_strict():
-    (warning,) = verdict_of(WarmsUp(100), X(2, 3)).ineffective
-    assert "if self.seen > self.calls else x" in warning
-    assert "no call in a row of 12 made it True" in warning
-    assert verdict_of(WarmsUp(100), X(2, 3), strict=True).failure == "Ineffective"
-    assert verdict_of(WarmsUp(100), X(2, 3), target="script").ineffective == ()
-
-
 class StepsAndSize(Steps):
     """torch warns of a line that has nothing to do with the state."""
 

@@ -118,11 +118,6 @@ def test_what_caught_a_bug_or_how_many_calls_missed_it_is_explained():
     assert "cast to half" in verdict.reason
 
 
-def test_a_single_value_takes_one_side_of_every_branch():
-    found = seeded(Two(), torch.ones(2, 4), values={"x": [1.0]})
-    assert found["swapped branch"] == "missed"
-
-
 class Scaled(nn.Module):
     def __init__(self, factor, *, loops=False):
         super().__init__()

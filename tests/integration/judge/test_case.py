@@ -72,13 +72,6 @@ def test_state_is_compared_in_every_mode(mode, made):
     assert verdict.status == "passed", verdict
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_script_that_asks_is_run_without_gradients(mode):
-    with mode():
-        verdict = check_export(Asks(), X, target="script", max_examples=3)
-    assert verdict.failure == ("OutputsDiffer" if mode is torch.enable_grad else None), verdict
-
-
 class RefusesInference(Trace):
     def export(self, module, example, spec, **options):
         if torch.is_inference_mode_enabled():

@@ -41,20 +41,14 @@ WEAK = {
     "constant": (torch.ones_like, "does not depend on the input"),
     "zero": (torch.zeros_like, "is zero on every call"),
     "nan": (lambda x: x * math.nan, "is nan or infinite on every call"),
-    "infinite": (lambda x: torch.full_like(x, math.inf), "is nan or infinite"),
-    "bias alone": (lambda x: torch.arange(3.0) + 0 * x, "does not depend on the input"),
     "empty": (lambda x: x[:, :0], "is empty on every call"),
     "tiny": (lambda x: x * 1e-15, "differences up to 1e-05 pass"),
     "tiny beside a bias": (lambda x: 1.0 + x * 1e-7, "hardly depends on the input"),
-    "constant integers": (lambda x: x.new_ones(3).long(), "does not depend on the input"),
 }
 STRONG = {
-    "itself": lambda x: x,
     "small": lambda x: x * 1e-3,
-    "integers": lambda x: (x > 0).long(),
     "bools": lambda x: x > 0,
     "some nan": lambda x: torch.where(x > 0, x, math.nan),
-    "one number": lambda x: x.sum(),
     "double beside a large bias": lambda x: 1000.0 + x.double() * 1e-3,
     "large with a small signal": lambda x: 100 + x,
 }
@@ -79,11 +73,6 @@ def test_one_output_that_says_something_is_enough_and_the_other_is_told():
     found = effects(lambda x: {"mask": torch.ones(3), "y": x})
     assert found.complaints() == []
     assert found.partial() == ["output['mask'] does not depend on the input"]
-
-
-def test_equal_calls_prove_nothing():
-    call = Call((torch.ones(2, 3),))
-    assert effects(lambda x: x * 2, [call]).complaints() == []
 
 
 def test_an_empty_example_is_no_measure_of_the_others():
@@ -139,7 +128,6 @@ def left_out(spec, facts=None, covered=None, **options):
     ("item", "left"),
     [
         (LeafRecipe(kind="normal", scale=3.0), False),
-        (LeafRecipe(kind="ones"), False),
         (LeafRecipe(kind="zeros", edits=(Edit(0, 4.0),)), False),
         (LeafRecipe(kind="zeros", edits=(Edit(0, -40.0),)), True),
         (LeafRecipe(kind="literal", data=Literal(torch.tensor([2.0]))), False),

@@ -87,10 +87,6 @@ def beside_a_chaotic_one(x):
     return torch.cat([chaotic(x), x * 3])
 
 
-def scaled(x):
-    return (x * 12345.678 * 1e3).long()
-
-
 def changed(index, to):
     def change(value):
         value = value.clone()
@@ -146,14 +142,6 @@ CASES = {
         lambda x: (torch.sigmoid(x) * 6.0).floor().long(),
         of(1e-4),
         lambda y: y - 1,
-        "bug",
-    ),
-    "a large integer": (scaled, CALL, lambda y: y + 1, "tie"),
-    "a large integer, far off": (scaled, CALL, lambda y: y + 10**6, "bug"),
-    "log of one plus x": (
-        lambda x: torch.log1p(x) * 1e6,
-        of(1e-6, 2e-6),
-        lambda _: torch.log(1 + torch.tensor([1e-6, 2e-6])) * 1e6,
         "bug",
     ),
     "half precision": (
@@ -272,22 +260,6 @@ def test_a_bug_in_a_long_reduction_is_kept(name):
     assert len(kept(function, Call((x,)), lambda value: other(x))) == 1
 
 
-def test_the_users_module_stays_in_float32():
-    module = nn.Linear(3, 2)
-    module.weight.data.mul_(1e4)
-    kept(module, Call((torch.randn(4, 3),)), lambda value: value + 100.0)
-    assert module.weight.dtype == torch.float32
-
-
-def test_each_output_is_judged_on_its_own():
-    def two(x):
-        return {"exact": x * 2, "lossy": cancelling(x)}
-
-    truth = CALL.args[0]
-    differences = kept(two, CALL, lambda v: {"exact": v["exact"] + 1e-3, "lossy": truth.clone()})
-    assert [difference.path for difference in differences] == ["output['exact']"]
-
-
 def test_eager_that_leaves_traces_explains_nothing():
     class Counts(nn.Module):
         def __init__(self):
@@ -331,16 +303,13 @@ def test_what_a_tie_may_pick_it_may_pick_anywhere():
 
 
 def test_the_report_tells_the_element_that_nothing_explains():
-    def both(x):
-        return torch.cat([chaotic(x), x * 3])
-
     def wrong(value):
         value = value.clone()
         value[:10] += 0.5
         value[-1] += 0.01
         return value
 
-    (bug,) = kept(both, Call((torch.linspace(0.1, 0.9, 50),)), wrong)
+    (bug,) = kept(beside_a_chaotic_one, INSIDE, wrong)
     assert bug.index == (99,)
     assert bug.mismatched == 11
     assert bug.in_own_errors > 1000
@@ -430,8 +399,3 @@ def test_the_run_in_float64_counts_unless_it_computes_something_else():
     found = EAGER + 2 * OWN
     assert caused(EAGER, found, EAGER, truth=EAGER.double() + OWN).cause == "bug"
     assert caused(EAGER, found, EAGER + OWN / 8, truth=EAGER.double() + OWN).cause == "rounding"
-
-
-def test_nothing_is_known_without_a_run():
-    found = caused(EAGER, EAGER + OWN)
-    assert (found.cause, found.own_error) == ("", None)

@@ -132,16 +132,8 @@ def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     assert X.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        Crashed("gone"),
-        TimedOut(3.0),
-        Raised("ValueError", "no"),
-        NotTransferable("a sparse tensor", own_class=False),
-    ],
-)
-def test_what_did_not_return_is_handed_on(outcome):
+def test_what_did_not_return_is_handed_on():
+    outcome = NotTransferable("a sparse tensor", own_class=False)
     found, _ = call_loaded(Session([outcome]), Artifact(), Call((X,)), seed=0, limit=1.0)
     assert found is outcome
 
