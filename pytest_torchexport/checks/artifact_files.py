@@ -1,12 +1,7 @@
-"""The artifact's files: saved and loaded, measured, and shipped.
-
-Saving and loading belong to the check ``round_trip``: files that do not load are held back until
-every other step has passed. Raises LoadFailed and ArtifactTooLarge.
-"""
+"""The artifact's files: measured, and shipped. Raises ArtifactTooLarge."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import secrets
 import shutil
@@ -15,38 +10,21 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.log import Activity
-from pytest_torchexport.judge.runner import (
-    SavedArtifact,
-    artifact_directory,
-    loader_of,
-    raise_if_unsound,
-    raise_not_loaded,
-)
-from pytest_torchexport.outcomes import errors
-from pytest_torchexport.outcomes.errors import SHOWN, text_of
-from pytest_torchexport.outcomes.limits import interrupted_after
-from pytest_torchexport.outcomes.observe import raised
+from pytest_torchexport.outcomes.errors import SHOWN
 from pytest_torchexport.outcomes.subject import unique_weight_of
-from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.failures import (
     ArtifactTooLarge,
-    Failure,
-    Ineffective,
-    LoadFailed,
     SpecError,
 )
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
 from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 # The bytes that the program itself may take, beside its weights.
 PROGRAM = 2**20
@@ -63,128 +41,6 @@ NEXT = (
 )
 # A function reaches its weights in ways that are not known here.
 NO_MODULE = "the size was not limited: the subject is a function, and its weights are not known"
-
-
-# -- saving and loading ----------------------------------------------------------------------------
-
-
-def save(case: Case) -> Case | None:
-    """Save the artifact and move it. Return a case with the moved file.
-
-    A failure is held back: LoadFailed if it cannot be saved. Raises Ineffective if something of the
-    machine ran out.
-    """
-    plan = case.plan
-    if case.foreign:
-        return None
-    if loader_of(plan.target) is None:
-        case.log.note(
-            f"round trip not checked: target {plan.target!r} is registered only in this process"
-        )
-        return None
-    plan.progress("round trip")
-    with case.log.timed("round trip"), case.deadline.paused():
-        try:
-            saved = _moved(case)
-        except Ineffective:
-            raise  # the machine's fault, which no skip of a later step is to hide
-        except Failure as failure:
-            _not_isolated(case, failure)
-            case.hold(failure)
-            return None
-    case.resources.callback(saved.close)
-    return dataclasses.replace(case, saved=saved, directory=saved.path.parent)
-
-
-def _moved(case: Case) -> SavedArtifact:
-    there = artifact_directory(case.plan.target)
-    try:
-        path = _saved(case, there)
-        home = artifact_directory(case.plan.target)
-        for file in there.iterdir():
-            file.rename(home / file.name)
-    finally:
-        shutil.rmtree(there, ignore_errors=True)
-    return SavedArtifact(
-        path=home / path.name,
-        plan=case.plan,
-        blocked=case.blocked,
-        thorough=case.reference.stateful,
-        fresh=case.reference.fresh_each_call
-        and isinstance(case.artifact.module, torch.jit.ScriptModule),
-        gradients=case.reference.served is GradMode.GRAD,
-    )
-
-
-def _saved(case: Case, directory: Path) -> Path:
-    case.log.trying = None
-    with case.log.during(Activity.SAVING), interrupted_after(case.plan.settings.time_limit):
-        try:
-            path: Any = case.artifact.save(directory)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            errors.raise_fault(error)
-            reason, left = raised(error), ", ".join(_below(directory))
-            details = (f"and leaves {left} behind, half-written",) if left else ()
-            raise LoadFailed(
-                f"cannot be saved: {reason}",
-                details=(*remedy_of(reason.type, text_of(error)).lines, *details),
-                where=reason.where,
-            ) from None
-    if isinstance(path, Path) and path.parent == directory and path.exists():
-        return path
-    wrote = ", ".join(_below(directory)) or "nothing"
-    raise LoadFailed(
-        "cannot be saved: save is to return the path of a file in the directory that it is given, "
-        f"and returned {path!r}; it wrote {wrote} there"
-    )
-
-
-def _below(directory: Path) -> list[str]:
-    found = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    return [path.relative_to(directory).as_posix() for path in found]
-
-
-def load(case: Case) -> Case | None:
-    """Load the file in the clean process. Return a case with the session.
-
-    A failure is held back, LoadFailed, unless the item is to be isolated and
-    the file crashes or hangs while it loads: a call in this process might be the last.
-    """
-    if case.saved is None:
-        return None
-    with case.log.timed("round trip"), case.deadline.paused():
-        try:
-            session = case.saved.open()
-            case.resources.callback(session.close)
-            if session.problem is not None:
-                raise_not_loaded(session.problem, session.printed(), case.blocked)
-            case = dataclasses.replace(case, saved=dataclasses.replace(case.saved, session=session))
-            if pickled := session.found.get("pickled", ()):
-                case.log.note(
-                    f"the file holds pickles that name {', '.join(pickled)}: loading it runs code "
-                    "of these"
-                )
-            raise_if_unsound(session.found.get("problems", ()))
-        except Ineffective:
-            raise  # the machine's fault, which no skip of a later step is to hide
-        except Failure as failure:
-            _not_isolated(case, failure)
-            case.hold(failure)
-    return case
-
-
-def _not_isolated(case: Case, failure: Failure) -> None:
-    """Raise a failure that prevents isolation; note it if calls in this process do no harm."""
-    if not case.plan.why_isolated or (case.saved is not None and case.saved.session is not None):
-        return
-    if case.plan.checks("round_trip") or not isinstance(failure, LoadFailed):
-        raise failure
-    case.log.note(f"not isolated: {failure}")
-
-
-# -- size ------------------------------------------------------------------------------------------
 
 
 def measure(case: Case) -> None:

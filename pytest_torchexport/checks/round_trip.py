@@ -1,9 +1,10 @@
 """The check ``round_trip``: the artifact, loaded without the model's source, does the same.
 
-Its first calls are made in the clean process before any is made in this process, so that an
-artifact that crashes takes down the child and not pytest. Other differences are held back, and
-raised only if every other step passed. Also switches the item to the sandbox: if the user asked
-for it, after a crash, and for artifacts with native loops.
+The first calls are made in the clean process before any is made in this process, so that an
+artifact that crashes takes down the child and not pytest. Files that do not load, and what differs
+there, are held back, and raised only if every other step passed. Also switches the item to the
+sandbox: if the user asked for it, after a crash, and for artifacts with native loops. Last, the
+file is run as it is served: on other devices, and with the threads and the settings of production.
 Raises LoadFailed, RoundTripDiffers, ArtifactCrashed and ArtifactHung; CannotJudge if the artifact
 cannot be saved and nobody named the target.
 """
@@ -11,20 +12,35 @@ cannot be saved and nobody named the target.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import torch
+
+from pytest_torchexport import targets
 from pytest_torchexport.eager.accepted import ReferenceCall
+from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case, attempt, attempted
-from pytest_torchexport.judge.judge import carried_differences
-from pytest_torchexport.judge.log import BEFORE_CALLS, Activity
+from pytest_torchexport.judge.judge import LENGTH, carried_differences, failure_of
+from pytest_torchexport.judge.log import BEFORE_CALLS, UNTIL_SHRUNK, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import (
     InSandbox,
     SavedArtifact,
+    artifact_directory,
     call_loaded,
+    loader_of,
+    raise_if_unsound,
+    raise_not_loaded,
 )
+from pytest_torchexport.outcomes import errors
+from pytest_torchexport.outcomes.compare import largest_error
+from pytest_torchexport.outcomes.errors import SHOWN, text_of
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -34,28 +50,155 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     Tensors,
     TimedOut,
+    raised,
 )
+from pytest_torchexport.outcomes.subject import unusable_device
+from pytest_torchexport.outcomes.torch_state import GradMode, users_precision
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
     Failure,
+    Ineffective,
     LoadFailed,
+    NotRepeatable,
     RoundTripDiffers,
 )
 from pytest_torchexport.sandbox.session import SandboxSession
+from pytest_torchexport.targets.formats.facts import (
+    RAISES,
+    RETURNED,
+    BakedDevice,
+    about_devices,
+    indexed,
+)
 from pytest_torchexport.targets.formats.load_errors import OWN_CLASS, remedy_of
 
-# Calls of the example that are made in a row after loading.
-FIRST_RUNS = 3
 # Calls beyond the example.
 CALLS = 24
 # No more bytes of calls are kept until they are made here: twenty calls of a large image model.
 KEPT = 128 * 2**20
-# A dim with at most this many sizes is tried at each of them, in the clean process first.
-FEW_SIZES = 8
 KILLED = "it killed its process on {}"
 
 State = tuple[Outcome, Tensors]
+
+
+# -- saving and loading ----------------------------------------------------------------------------
+
+
+def save(case: Case) -> Case | None:
+    """Save the artifact and move it. Return a case with the moved file.
+
+    A failure is held back: LoadFailed if it cannot be saved. Raises Ineffective if something of the
+    machine ran out.
+    """
+    plan = case.plan
+    if case.foreign:
+        return None
+    if loader_of(plan.target) is None:
+        case.log.note(
+            f"round trip not checked: target {plan.target!r} is registered only in this process"
+        )
+        return None
+    plan.progress("round trip")
+    with case.log.timed("round trip"), case.deadline.paused():
+        try:
+            saved = _moved(case)
+        except Ineffective:
+            raise  # the machine's fault, which no skip of a later step is to hide
+        except Failure as failure:
+            _not_isolated(case, failure)
+            case.hold(failure)
+            return None
+    case.resources.callback(saved.close)
+    return dataclasses.replace(case, saved=saved, directory=saved.path.parent)
+
+
+def _moved(case: Case) -> SavedArtifact:
+    there = artifact_directory(case.plan.target)
+    try:
+        path = _saved(case, there)
+        home = artifact_directory(case.plan.target)
+        for file in there.iterdir():
+            file.rename(home / file.name)
+    finally:
+        shutil.rmtree(there, ignore_errors=True)
+    return SavedArtifact(
+        path=home / path.name,
+        plan=case.plan,
+        blocked=case.blocked,
+        thorough=case.reference.stateful,
+        fresh=case.reference.fresh_each_call
+        and isinstance(case.artifact.module, torch.jit.ScriptModule),
+        gradients=case.reference.served is GradMode.GRAD,
+    )
+
+
+def _saved(case: Case, directory: Path) -> Path:
+    case.log.trying = None
+    with case.log.during(Activity.SAVING), interrupted_after(case.plan.settings.time_limit):
+        try:
+            path: Any = case.artifact.save(directory)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            errors.raise_fault(error)
+            reason, left = raised(error), ", ".join(_below(directory))
+            details = (f"and leaves {left} behind, half-written",) if left else ()
+            raise LoadFailed(
+                f"cannot be saved: {reason}",
+                details=(*remedy_of(reason.type, text_of(error)).lines, *details),
+                where=reason.where,
+            ) from None
+    if isinstance(path, Path) and path.parent == directory and path.exists():
+        return path
+    wrote = ", ".join(_below(directory)) or "nothing"
+    raise LoadFailed(
+        "cannot be saved: save is to return the path of a file in the directory that it is given, "
+        f"and returned {path!r}; it wrote {wrote} there"
+    )
+
+
+def _below(directory: Path) -> list[str]:
+    found = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return [path.relative_to(directory).as_posix() for path in found]
+
+
+def load(case: Case) -> Case | None:
+    """Load the file in the clean process. Return a case with the session.
+
+    A failure is held back, LoadFailed, unless the item is to be isolated and
+    the file crashes or hangs while it loads: a call in this process might be the last.
+    """
+    if case.saved is None:
+        return None
+    with case.log.timed("round trip"), case.deadline.paused():
+        try:
+            session = case.saved.open()
+            case.resources.callback(session.close)
+            if session.problem is not None:
+                raise_not_loaded(session.problem, session.printed(), case.blocked)
+            case = dataclasses.replace(case, saved=dataclasses.replace(case.saved, session=session))
+            if pickled := session.found.get("pickled", ()):
+                case.log.note(
+                    f"the file holds pickles that name {', '.join(pickled)}: loading it runs code "
+                    "of these"
+                )
+            raise_if_unsound(session.found.get("problems", ()))
+        except Ineffective:
+            raise  # the machine's fault, which no skip of a later step is to hide
+        except Failure as failure:
+            _not_isolated(case, failure)
+            case.hold(failure)
+    return case
+
+
+def _not_isolated(case: Case, failure: Failure) -> None:
+    """Raise a failure that prevents isolation; note it if calls in this process do no harm."""
+    if not case.plan.why_isolated or (case.saved is not None and case.saved.session is not None):
+        return
+    if case.plan.checks("round_trip") or not isinstance(failure, LoadFailed):
+        raise failure
+    case.log.note(f"not isolated: {failure}")
 
 
 # -- the example in the clean process --------------------------------------------------------------
@@ -84,7 +227,7 @@ def run_example(case: Case) -> Case | None:
 
 
 def _first_runs(case: Case, saved: SavedArtifact, session: SandboxSession) -> Case:
-    calls = [case.spec.example] * FIRST_RUNS
+    calls = [case.spec.example] * LENGTH
     with interrupted_after(case.deadline.left):
         eager = [outcome for outcome, _ in case.reference.in_a_row(calls)]
     # Some forwards cannot be called twice.
@@ -109,7 +252,7 @@ def run_others(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     session, tried = saved.session, case.log.trying
-    recipes = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes, *_sizes(case)]
+    recipes = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes]
     made: list[tuple[ReferenceCall, Outcome]] = []
     with case.log.timed("round trip"):
         for number, recipe in enumerate(recipes[:CALLS]):
@@ -133,16 +276,6 @@ def run_others(case: Case) -> Case | None:
         saved.end()
     case.log.trying = tried  # the next steps call the example again
     return dataclasses.replace(case, saved=dataclasses.replace(saved, others=tuple(made)))
-
-
-def _sizes(case: Case) -> list[Recipe]:
-    return [
-        example_recipe(case.spec, {dim.name: size})
-        for dim in case.spec.dims.values()
-        if len(dim.sizes) <= FEW_SIZES
-        for size in dim.sizes
-        if size not in dim.boundary()
-    ]
 
 
 # -- the same calls on both sides ------------------------------------------------------------------
@@ -180,19 +313,32 @@ def compare(case: Case) -> Case | None:
 
 
 def _compare(case: Case, calls: Sequence[Call], ours: State, theirs: State, what: str) -> None:
+    """Hold back RoundTripDiffers, or LoadFailed if the loaded artifact cannot be called at all."""
     (wanted, left), (found, right) = ours, theirs
-    try:
-        note = raise_if_not_callable(wanted, found, what)
-        if isinstance(wanted, Returned) and isinstance(found, Returned):
-            more = carried_differences(left, right, case.judge.tolerance)
+    if isinstance(found, NotTransferable) and found.own_class:
+        text = f"cannot be called where the source does not exist: {found}"
+        case.hold(LoadFailed(text, details=(OWN_CLASS,)), calls)
+    elif isinstance(found, NotTransferable):
+        case.log.note(f"round trip not checked: {found}")
+    elif isinstance(wanted, Returned) and isinstance(found, Raised):
+        remedy = remedy_of(found.type, found.message)
+        raises = RoundTripDiffers(
+            f"{what} raises {found}",
+            details=remedy.lines,
+            where=found.where,
+            imports=remedy.imports,
+        )
+        case.hold(raises, calls)
+    elif isinstance(wanted, Returned) and isinstance(found, Returned):
+        more = carried_differences(left, right, case.judge.tolerance)
+        try:
             differences = case.judge.differences(calls, wanted, found, (left, right), more)
+        except NotRepeatable as failure:
+            case.hold(failure, calls)
+        else:
             if differences:
-                raise RoundTripDiffers(what, differences=tuple(differences))
-    except Failure as failure:
-        case.hold(failure, calls)
-        return
-    if note:
-        case.log.note(note)
+                case.hold(RoundTripDiffers(what, differences=tuple(differences)), calls)
+    # Parity judges what else it did in this process.
 
 
 def _call_there(
@@ -260,24 +406,202 @@ def raise_held(case: Case) -> None:
             raise held.failure
 
 
-def raise_if_not_callable(wanted: Outcome, found: Outcome, what: str) -> str | None:
-    """Raise RoundTripDiffers if only the loaded artifact raises, not the one in memory.
+# -- elsewhere -------------------------------------------------------------------------------------
 
-    ``wanted`` is the outcome in memory. Raises LoadFailed if the loaded artifact cannot be called
-    at all. Return why it could not be judged, or None.
+
+REMEDY = (
+    "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
+    "or export it there"
+)
+
+
+def serve(case: Case) -> None:
+    """Load the artifact on each device of ``torchexport_serve_on``, and run the example there.
+
+    If a device is missing here, the program's constants are inspected instead. A program that is
+    only tied to its own device is a note: most files are served on the kind of device they were
+    made on.
     """
-    if isinstance(found, NotTransferable):
-        if found.own_class:
-            raise LoadFailed(
-                f"cannot be called where the source does not exist: {found}", details=(OWN_CLASS,)
+    if case.saved is None:
+        return
+    tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
+    others = [d for d in case.plan.settings.serve_on if indexed(d) != indexed(case.plan.device)]
+    moved_by = targets.get(case.plan.target).traits.moved_by
+    if tied:
+        moved = f"; {moved_by} moves it" if moved_by else ""
+        case.log.note(f"tied to {case.plan.device}: {_listed(tied)}{moved}")
+    for device in others:
+        reason = unusable_device(device) or targets.get(case.plan.target).unavailable(device)
+        if reason is None:
+            _call_on(case, device)
+            continue
+        case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
+        if tied and not moved_by:
+            case.log.hold(_tied(device, tied))
+        if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
+            continue  # ONNX Runtime has no meta device, which every machine has
+        outcome = _outcome_on(case, "meta", case.spec.example)
+        raised = about_devices(outcome.message) if isinstance(outcome, Raised) else None
+        if raised:  # else it may still: some operators take on meta what they refuse on a GPU
+            case.log.hold(
+                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {raised}")
             )
-        return f"round trip not checked: {found}"
-    if isinstance(found, Raised) and isinstance(wanted, Returned):
-        remedy = remedy_of(found.type, found.message)
-        raise RoundTripDiffers(
-            f"{what} raises {found}",
-            details=remedy.lines,
-            where=found.where,
-            imports=remedy.imports,
+
+
+def _call_on(case: Case, device: str) -> None:
+    example = case.spec.example
+    outcome = _outcome_on(case, device, example)
+    if outcome is None:
+        return
+    if isinstance(outcome, (Raised, Crashed, TimedOut)):
+        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}"))
+        return
+    if isinstance(outcome, NotTransferable):
+        case.log.note(f"loaded on {device}, and not compared: {outcome}")
+        return
+    expected = case.reference.on_device(example, case.reference.on_cpu(example))
+    if not isinstance(expected, Returned):
+        return
+    expected, outcome = (  # the two were made on different devices
+        dataclasses.replace(
+            it, value=Call((it.value,)).to("cpu").args[0], inputs=it.inputs.to("cpu")
         )
-    return None  # parity judges what it did in this process
+        for it in (expected, outcome)
+    )
+    # A log of its own: another device rounds differently, and has another random stream.
+    random_paths = case.random_paths | case.reference.random
+    judge = case.judge_of(case.runner, ItemLog(), random_paths)
+    differences = judge.differences([example], expected, outcome)
+    if differences:
+        case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+
+
+def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
+    """Return the outcome of a call on another device; None if there is no file to load."""
+    if case.saved is None:
+        return None
+    with case.log.timed("round trip"), case.saved.open(device) as session:
+        if session.problem is not None:
+            return session.problem
+        seed, limit = case.plan.seed, case.call_limit()
+        return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
+
+
+def _tied(device: str, tied: list[BakedDevice]) -> RoundTripDiffers:
+    first = tied[0]
+    return RoundTripDiffers(
+        f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
+        "wherever the inputs are",
+        details=(
+            *(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]),
+            REMEDY,
+        ),
+        where=first.where,
+    )
+
+
+def _listed(tied: list[BakedDevice]) -> str:
+    places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
+    more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
+    return f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
+
+
+# -- with the threads and the settings of production -----------------------------------------------
+
+
+# Calls are repeated so often. Two results of which one is rare may look like one.
+REPEATS = 10
+# The example and the boundary calls of most elements, up to this number.
+REPEATED_CALLS = 6
+
+
+def repeat(case: Case) -> None:
+    """Repeat calls with the threads that serve the artifact; raise what differs from eager."""
+    threads = case.plan.settings.threads
+    runner = _served(case, threads)
+    if runner is None:
+        case.log.note(f"not repeated with {threads} threads: there is no file to load")
+        return
+    calls, changed, largest = 0, 0, 0.0
+    with case.log.timed("served"), closing(runner):
+        for recipe, call, expected in _repeated_calls(case):
+            if calls and case.deadline.is_past(UNTIL_SHRUNK):
+                case.log.note(f"only {calls} calls were repeated with {threads} threads")
+                break
+            case.log.trying = recipe
+            outcomes = _repeated(case, runner, call)
+            if isinstance(outcomes[-1], NotTransferable):
+                case.log.note(f"not repeated with {threads} threads: {outcomes[-1]}")
+                break
+            for outcome in outcomes:
+                _raise_if_other(case, recipe, call, expected, outcome)
+            values = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
+            calls, changed = calls + 1, changed + (len(values) > 1)
+            largest = max([largest, *(largest_error(values[0], it) or 0.0 for it in values[1:])])
+    if changed:
+        case.log.caution(
+            f"with {threads} threads, {REPEATS} repeats of one call gave different results (on "
+            f"{changed} of {calls} calls); the largest difference is {largest:.2g}"
+        )
+
+
+def _served(case: Case, threads: int) -> InSandbox | None:
+    """Return a runner of the file in a process that may use the threads; None without a file."""
+    if isinstance(case.runner, InSandbox):
+        return dataclasses.replace(case.runner, session=None, threads=threads)
+    if case.saved is None:
+        return None
+    return InSandbox(
+        artifact=case.artifact, open=case.saved.open, left=case.call_limit, threads=threads
+    )
+
+
+def _repeated_calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
+    boundary = sorted(
+        boundary_recipes(case.spec, case.plan.seed),
+        key=lambda recipe: -case.spec.numel(case.spec.all_sizes(recipe.sizes)),
+    )
+    for recipe in (example_recipe(case.spec), *boundary[: REPEATED_CALLS - 1]):
+        found = case.accepted.call(recipe)
+        if found is not None:
+            expected = case.reference.on_device(found.call, found.outcome)
+            if isinstance(expected, Returned):
+                yield found.recipe, found.call, expected
+
+
+def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:
+    """Return the outcomes that differ in a bit, of all repeats."""
+    found: dict[bytes, Outcome] = {}
+    for _ in range(REPEATS):
+        outcome = runner.run(call, case.plan.seed)
+        found.setdefault(_bits(outcome, case.random_paths), outcome)
+        if not isinstance(outcome, Returned):
+            break
+    return list(found.values())
+
+
+def _raise_if_other(
+    case: Case, recipe: Recipe, call: Call, expected: Returned, outcome: Outcome
+) -> None:
+    # On CUDA, eager's noise is then that of the user's own precision.
+    with users_precision():
+        differences = case.judge.differences([call], expected, outcome)
+    failure = failure_of(differences, case.reference.written_at)
+    if failure is not None:
+        case.log.shrunk = Shrunk.as_made(case.spec, recipe, call)
+        threads = f"{case.plan.settings.threads} threads (torchexport_threads)"
+        failure.details += (f"in a clean process with {threads}; with one thread it agrees",)
+        raise failure
+
+
+def _bits(outcome: Outcome, random_paths: frozenset[str]) -> bytes:
+    """Return the bits of what an outcome holds, but for outputs of a random stream of its own."""
+    if not isinstance(outcome, Returned):
+        return str(outcome).encode()
+    leaves = [
+        leaf for path, leaf in flatten(outcome.value, "output")[0] if path not in random_paths
+    ]
+    return b"".join(
+        bits_of(leaf) if isinstance(leaf, torch.Tensor) and is_plain(leaf) else repr(leaf).encode()
+        for leaf in leaves
+    )

@@ -15,17 +15,20 @@ from pytest_torchexport.explore.search import Goal
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.judge import Lines, carried_differences, failure_class, written_at
+from pytest_torchexport.judge.judge import (
+    LENGTH,
+    Lines,
+    carried_differences,
+    failure_class,
+    written_at,
+)
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Returned, tensors_of
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
-# Calls in a row: the first may differ from the second (a warm-up), the second from the third (a
-# counter).
-LENGTH = 3
-# More calls if conditions of forward depend on what it changes.
+# More calls in a row if conditions of forward depend on what it changes.
 LONGEST = 12
 
 Tensors = Mapping[str, Any]

@@ -114,8 +114,7 @@ def weigh_sequence(case: Case) -> None:
 WEIGHT_NOISE = 0.01
 # How many weights are tried until the output depends on one.
 WEIGHTS = 20
-# The most time for one bug, in seconds and as a share of the item's time limit.
-SECONDS_EACH = 20.0
+# The most time for one bug, as a share of the item's time limit.
 SHARE_EACH = 0.1
 
 Run = Callable[[Call], Outcome]
@@ -257,7 +256,7 @@ def _perturbed(case: Case, example: Returned) -> Run | str:
 
 
 def _seconds(case: Case) -> float:
-    return min(SECONDS_EACH, SHARE_EACH * case.plan.settings.time_limit)
+    return SHARE_EACH * case.plan.settings.time_limit
 
 
 def _without_last(value: Any) -> Any:

@@ -22,12 +22,12 @@ import torch
 from torch import fx
 
 from pytest_torchexport import targets
-from pytest_torchexport.checks.state import LENGTH
 from pytest_torchexport.diagnosis.interventions import SAME, smallest
 from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of
 from pytest_torchexport.eager.queries import Query, answering, queries
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.judge import LENGTH
 from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.fork import Death, can_fork, in_fork
 from pytest_torchexport.outcomes.limits import share_of_memory

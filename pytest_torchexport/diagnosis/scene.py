@@ -17,11 +17,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx
 
-from pytest_torchexport.checks.state import LENGTH
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case, made_or_refused
-from pytest_torchexport.judge.judge import Judge, carried_differences
+from pytest_torchexport.judge.judge import LENGTH, Judge, carried_differences
 from pytest_torchexport.judge.log import ItemLog
 from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.observe import (
@@ -162,11 +161,8 @@ class Scene:
         return not self.differences(self.call, self.expected, outcome)
 
     def judge(self) -> Judge:
-        """Return a judge of the artifact as it was run."""
-        case = self.case
-        judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
-        # The case's judge knows eager's rounding on the failing call, which takes many runs.
-        return judge.take_over(case.judge)
+        """Return a judge of the artifact as it was run, which knows eager's rounding there."""
+        return self.case.judge.aside()
 
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""

@@ -5,6 +5,7 @@ Parity, the audit of sizes, the shrinker and the self-test all ask this.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,9 @@ from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 
 Lines = Mapping[StateRef, SourceLine]
+# Calls in a row: the first may differ from the second (a warm-up), the second from the third (a
+# counter).
+LENGTH = 3
 
 
 def carried_differences(
@@ -171,10 +175,11 @@ class Judge:
             leaves_out_casts=targets.get(plan.target).traits.library == ONNX_RUNTIME,
         )
 
-    def take_over(self, other: Judge) -> Judge:
-        """Use what another judge of this subject measured of eager last. Return self."""
-        self._calibration.take_over(other._calibration)
-        return self
+    def aside(self) -> Judge:
+        """Return this judge, which knows what it measured of eager, with a log of its own."""
+        other = copy.copy(self)
+        other._log = ItemLog()
+        return other
 
     @property
     def spec(self) -> InputSpec:

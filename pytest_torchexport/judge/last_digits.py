@@ -41,7 +41,8 @@ from pytest_torchexport.torch_private.dispatcher import (
     schema_of,
 )
 
-# Results with more elements count as rounded; whether they were is not computed.
+# Results with more elements count as rounded; whether they were is not computed, nor are orders of
+# so many looked up. A limit of cost.
 LOOKED_AT = 1_000_000
 # torch itself marks views, which never round either.
 _EXACT, _SUMS = of_kind("exact"), of_kind("sums")

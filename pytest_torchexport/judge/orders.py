@@ -26,16 +26,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.judge.last_digits import ORDERING, narrows
+from pytest_torchexport.judge.last_digits import LOOKED_AT, ORDERING, narrows
 from pytest_torchexport.outcomes.operators import Operation, operations
 
 # Values that differ by less than this part of the largest element may be the same value, rounded
 # otherwise: more than any rounding that calibration excuses, less than two values on usual calls.
 NEAR = 1e-2
-# Limits of cost, chosen and not measured: of orders of several operators together that may be the
-# artifact's, so many are tried; operands with more elements are not looked up.
+# Of orders of several operators together that may be the artifact's, so many are tried: a limit of
+# cost, chosen and not measured.
 MOST_REPLAYS = 16
-MOST_ELEMENTS = 2**18
 
 # An operator: its name, and its number among those of its name.
 Operator = tuple[str, int]
@@ -72,7 +71,7 @@ class Order:
         if operation.name not in ORDERING or operation.argument("stable"):
             return None
         operand, dim = operation.operand, operation.argument("dim")
-        if dim is None or not operand.dim() or not 1 < operand.numel() <= MOST_ELEMENTS:
+        if dim is None or not operand.dim() or not 1 < operand.numel() <= LOOKED_AT:
             return None
         return cls(operand.detach().clone(), dim % operand.dim(), result[-1].detach().clone())
 

@@ -44,8 +44,6 @@ LANES = 8
 # in one of them, if it may in an artifact that is off by no more: of two numbers that are four of
 # eager's errors apart, each fifth run swaps the order.
 WIDE = 24
-# So many if equal numbers were ordered: a value that is rarely picked must occur in one of them.
-WIDE_TIED = 48
 # Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
 NOISE_RUNS = 3
 
@@ -135,10 +133,6 @@ class OtherRuns:
         self._copies: dict[torch.dtype | str, Subject] = {}
         self._last: Runs | None = None
 
-    def take_over(self, other: OtherRuns) -> None:
-        """Use the runs that another one made last: of the same subject, from its seed."""
-        self._last = other._last
-
     def under(self, rounding: Block, call: Call) -> None:
         self._run(self._copy("cpu"), [call], rounding, [])
 
@@ -226,7 +220,8 @@ class OtherRuns:
         replays = self._under(held.replays(), calls, paths, NOTHING_HELD)
         yield [*replays, *self._under(more, packed, paths, held, calls)]
         if self._may_go_on():
-            numbers = range(MANY, MANY + (WIDE_TIED if ties.met else WIDE))
+            # Twice as many for ties: a value that is rarely picked must occur in one of them.
+            numbers = range(MANY, MANY + WIDE * (1 + ties.met))
             wide = [partial(scattered, number, ties, times=MULTIPLE) for number in numbers]
             yield [
                 {path: _a_part_of_the_way(leaf, expected.get(path)) for path, leaf in run.items()}

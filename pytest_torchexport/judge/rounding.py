@@ -265,9 +265,6 @@ class Calibration:
         self._shown, self._usual = shown, usual
         self._leaves_out_casts = leaves_out_casts
 
-    def take_over(self, other: Calibration) -> None:
-        self._runs.take_over(other._runs)
-
     def judge(
         self,
         differences: Sequence[Difference],

@@ -151,7 +151,7 @@ def test_an_isolated_artifact_that_crashes_fails_its_round_trip(monkeypatch):
 
 
 def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
-    from pytest_torchexport.checks import artifact_files
+    from pytest_torchexport.checks import round_trip
     from pytest_torchexport.results.failures import LoadFailed
 
     class Noise(nn.Module):
@@ -163,7 +163,7 @@ def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
 
     example = check_export(Noise(), EXAMPLE, target="onnx", checks=["parity"], max_examples=1)
     assert example.status == "skipped"
-    monkeypatch.setattr(artifact_files, "_moved", moved)
+    monkeypatch.setattr(round_trip, "_moved", moved)
     verdict = check_export(Noise(), EXAMPLE, target="onnx", max_examples=1)
     assert verdict.failure == "LoadFailed"
 

@@ -139,7 +139,7 @@ def test_a_weight_that_does_not_matter_proves_nothing():
 def test_eager_that_does_not_return_with_other_weights_ends_all_the_same(monkeypatch):
     from pytest_torchexport.checks import worth
 
-    monkeypatch.setattr(worth, "SECONDS_EACH", 0.3)
+    monkeypatch.setattr(worth, "SHARE_EACH", 0.003)
     found = seeded(Scaled(1, loops=True), torch.randn(2, 3))
     assert found["perturbed weight"] == "does not apply"
     assert found["frozen size of batch"] == "caught"
