@@ -80,7 +80,16 @@ def check(suspicions: Sequence[Suspicion], witness: Witness, spec: InputSpec) ->
             if within is not None or is_guard(str(confirmed[1])):
                 # torch.export puts no guard on its minimum: this one says something else.
                 why = f"a guard of the program refuses {_at(confirmed[0])}"
-        raise _narrowed(suspicion, *confirmed, why, spec)
+        sizes, failure = confirmed
+        dim = spec.dims[suspicion.dim]
+        declared = f"{'declared' if dim.declared else 'assumed'} {dim.describe()}"
+        symptom = " ".join(str(failure).split()) or failure.title
+        raise DimsNarrowed(
+            f"{dim.name} (axis {suspicion.axis} of {suspicion.path}): {declared}, {why}",
+            details=(f"at {_at(sizes)}: {symptom}", *failure.details),
+            where=suspicion.where or failure.where,
+            differences=failure.differences,
+        )
 
 
 def _failing(calls: Sequence[Sizes], witness: Witness) -> Iterator[tuple[Sizes, Failure]]:
@@ -88,20 +97,6 @@ def _failing(calls: Sequence[Sizes], witness: Witness) -> Iterator[tuple[Sizes, 
         failure = witness(sizes)
         if failure is not None:
             yield sizes, failure
-
-
-def _narrowed(
-    suspicion: Suspicion, sizes: Sizes, failure: Failure, why: str, spec: InputSpec
-) -> DimsNarrowed:
-    dim = spec.dims[suspicion.dim]
-    declared = f"{'declared' if dim.declared else 'assumed'} {dim.describe()}"
-    said = " ".join(str(failure).split()) or failure.title
-    return DimsNarrowed(
-        f"{dim.name} (axis {suspicion.axis} of {suspicion.path}): {declared}, {why}",
-        details=(f"at {_at(sizes)}: {said}", *failure.details),
-        where=suspicion.where or failure.where,
-        differences=failure.differences,
-    )
 
 
 def _at(sizes: Sizes) -> str:

@@ -64,7 +64,18 @@ def measure(case: Case) -> None:
     slow: list[tuple[Latency, Recipe, Call]] = []
     short: list[str] = []
     for recipe, call, pairs in measured:
-        latency = _latency(case, recipe, pairs)
+        low, high = pairs.interval
+        latency = Latency(
+            sizes=case.spec.all_sizes(recipe.sizes),
+            eager=statistics.median(pairs.ones),
+            artifact=statistics.median(pairs.others),
+            ratio=statistics.median(pairs.ratios),
+            low=low,
+            high=high,
+            pairs=len(pairs.ones),
+            slower=sum(ratio > 1 for ratio in pairs.ratios),
+            workers=case.plan.workers,
+        )
         log.latency.append(latency)
         if latency.eager >= OVERHEAD and pairs.without(OVERHEAD).exceeds(limit):
             slow.append((latency, recipe, call))
@@ -123,18 +134,3 @@ def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:
         if found is not None and sizes not in seen:
             seen.append(sizes)
             yield found.recipe, found.call
-
-
-def _latency(case: Case, recipe: Recipe, pairs: Pairs) -> Latency:
-    low, high = pairs.interval
-    return Latency(
-        sizes=case.spec.all_sizes(recipe.sizes),
-        eager=statistics.median(pairs.ones),
-        artifact=statistics.median(pairs.others),
-        ratio=statistics.median(pairs.ratios),
-        low=low,
-        high=high,
-        pairs=len(pairs.ones),
-        slower=sum(ratio > 1 for ratio in pairs.ratios),
-        workers=case.plan.workers,
-    )

@@ -222,24 +222,19 @@ def run_example(case: Case) -> Case | None:
         if isinstance(outcome, Crashed):
             return _crashed(case, saved, [case.spec.example], outcome, case.plan.why_isolated)
         return _isolated(case, saved, case.plan.why_isolated)
-    with case.log.timed("round trip"):
-        return _first_runs(case, saved, session)
-
-
-def _first_runs(case: Case, saved: SavedArtifact, session: SandboxSession) -> Case:
     calls = [case.spec.example] * LENGTH
-    with interrupted_after(case.deadline.left):
-        eager = [outcome for outcome, _ in case.reference.in_a_row(calls)]
-    # Some forwards cannot be called twice.
-    survived = next((n for n, o in enumerate(eager) if not isinstance(o, Returned)), len(eager))
     runs: list[State] = []
-    for number, call in enumerate(calls[:survived]):
-        found = _call_there(case, session, call, anew=not number, state=True)
-        if isinstance(found[0], Crashed):
-            return _crashed(
-                case, saved, calls[: number + 1], found[0], KILLED.format("the example")
-            )
-        runs.append(found)
+    with case.log.timed("round trip"):
+        with interrupted_after(case.deadline.left):
+            eager = [outcome for outcome, _ in case.reference.in_a_row(calls)]
+        for number, outcome in enumerate(eager):
+            if not isinstance(outcome, Returned):
+                break  # some forwards cannot be called twice
+            found = _call_there(case, session, case.spec.example, anew=not number, state=True)
+            if isinstance(found[0], Crashed):
+                why = KILLED.format("the example")
+                return _crashed(case, saved, calls[: number + 1], found[0], why)
+            runs.append(found)
     return dataclasses.replace(case, saved=dataclasses.replace(saved, first_runs=tuple(runs)))
 
 

@@ -83,16 +83,14 @@ class Runs:
 
     def batches(self) -> Iterator[list[Leaves]]:
         yield from self.made
-        while (batch := self._next()) is not None:
+        while True:
+            self.cut = True  # unless the next line comes to its end
+            batch = next(self.rest, None)
+            self.cut = False
+            if batch is None:
+                return
             self.made.append(batch)
             yield batch
-
-    def _next(self) -> list[Leaves] | None:
-        try:
-            return next(self.rest, None)
-        except BaseException:
-            self.cut = True
-            raise
 
     def are_of(
         self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
