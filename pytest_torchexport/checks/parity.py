@@ -159,15 +159,7 @@ def _draw(case: Case) -> None:
     new = NewSizes(case.spec, case.log.covered.with_varied_values)
 
     def drawn(recipe: Recipe) -> None:
-        if case.deadline.is_past(UNTIL_CALLS):
-            raise _OutOfTime
-        if _is_deadly(case):
-            case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
-            raise _Enough
-        calls = case.log.calls
-        ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
-        if calls["failed"] == ran >= ALL_FAILING:
-            raise _Enough  # no call has passed: more would tell nothing about the failure
+        _stop_if_more_tell_nothing(case)
         case.plan.progress("drawing", case.log.calls["drawn"], wanted)
         try:
             legal = _trial(case, "drawn", recipe, repeats=1)
@@ -193,6 +185,18 @@ def _draw(case: Case) -> None:
             f"stopped drawing after {case.log.calls['drawn']} of {wanted} calls: half of "
             f"{case.plan.limit()} was used"
         )
+
+
+def _stop_if_more_tell_nothing(case: Case) -> None:
+    if case.deadline.is_past(UNTIL_CALLS):
+        raise _OutOfTime
+    if _is_deadly(case):
+        case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
+        raise _Enough
+    calls = case.log.calls
+    ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
+    if calls["failed"] == ran >= ALL_FAILING:
+        raise _Enough  # no call has passed: more would tell nothing about the failure
 
 
 def _is_deadly(case: Case) -> bool:

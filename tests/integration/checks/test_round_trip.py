@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 import tempfile
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -267,11 +266,6 @@ class Noisy(nn.Module):
         return x + torch.rand(3)
 
 
-class Sparse(nn.Module):
-    def forward(self, x):
-        return (x * 2).to_sparse()
-
-
 @pytest.fixture
 def second_device(monkeypatch):
     """Stand in for a GPU where there is none: a device of that name is the CPU, with a random stream of its own."""
@@ -285,7 +279,7 @@ def second_device(monkeypatch):
     monkeypatch.setattr(round_trip, "_outcome_on", on)
 
 
-@pytest.mark.parametrize("module", [nn.Linear(3, 3), Noisy(), Sparse()])
+@pytest.mark.parametrize("module", [nn.Linear(3, 3), Noisy()])
 def test_what_is_right_on_another_device_passes(second_device, module):
     verdict = check_export(
         module,
@@ -448,12 +442,7 @@ def test_an_artifact_that_is_right_with_many_threads_passes(target):
     assert verdict.status == "passed"
     assert not verdict.cautions
     assert "served" in verdict.seconds
-    assert "served" not in served(Doubled(), target).seconds
-
-
-def test_without_a_file_there_is_nothing_to_repeat():
-    verdict = served(Doubled(), "trace", threads=2, checks=("parity",))
-    assert "served" not in verdict.seconds
+    assert "served" not in served(Doubled(), target, threads=2, checks=("parity",)).seconds
 
 
 def returned(*numbers):
@@ -466,11 +455,3 @@ def test_repeats_differ_by_their_bits():
     assert bits(returned(float("nan")), frozenset()) == bits(returned(float("nan")), frozenset())
     assert bits(returned(1.0), frozenset(["output"])) == bits(returned(2.0), frozenset(["output"]))
     assert bits(Raised("ValueError", "no"), frozenset()) != bits(returned(1.0), frozenset())
-
-
-def test_a_result_of_which_each_repeat_differs_is_kept_each_time():
-    runner = SimpleNamespace(run=lambda *_: returned(float(next(numbers))))
-    numbers = iter(range(100))
-    case = SimpleNamespace(plan=SimpleNamespace(seed=0), random_paths=frozenset())
-    found = round_trip._repeated(case, runner, Call())
-    assert [outcome.value.item() for outcome in found] == list(range(round_trip.REPEATS))

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from scattering import EPS, rand, scatter
 from torch import nn
 
-from pytest_torchexport.judge import last_digits
 from pytest_torchexport.judge.last_digits import Ties, scattered, sequential
 
 ROUNDED = {
@@ -62,15 +61,6 @@ def test_an_infinite_term_stays_so(infinite):
             moved = (rand(3, 5) / 3 + mask) * 1.1
         assert moved.isinf().sum() == 3
         assert not moved.isnan().any()
-
-
-def test_the_scatter_is_the_same_for_the_same_seed():
-    x = rand(4, 5)
-    with scattered(3):
-        first = x @ x.T
-    with scattered(3):
-        second = x @ x.T
-    assert torch.equal(first, second)
 
 
 def test_the_random_stream_of_the_forward_is_not_touched():
@@ -135,7 +125,6 @@ def test_sums_in_lanes():
 
 NORMS = {
     "variance": lambda x: x.var((0, 2)),
-    "variance and mean": lambda x: torch.var_mean(x, 2)[0],
     "layer norm": nn.LayerNorm([5, 6]),
     "batch norm": nn.BatchNorm1d(4),
     "product of matrices": lambda x: x[0] @ x[1].T,
@@ -143,9 +132,7 @@ NORMS = {
     "logarithm of exponentials": lambda x: x.logsumexp((0, 2)),
     "sum and product of batches": lambda x: torch.baddbmm(x.sum(), x, x.mT, beta=0.5, alpha=2),
     "cross entropy": lambda x: F.cross_entropy(x[0], torch.arange(5)),
-    "distance": lambda x: F.pairwise_distance(x[0], x[1]),
     "sum of what is a number": lambda x: torch.where(x > 1, torch.nan, x).nansum(1),
-    "pooled": lambda x: F.adaptive_avg_pool2d(x, (2, 3)),
     "rows added up": lambda x: x[0].clone().index_add_(0, torch.tensor([1, 1]), x[1, :2]),
     "attention": lambda x: F.scaled_dot_product_attention(
         x[None], x[None], x[None], is_causal=True
@@ -174,15 +161,6 @@ def test_sums_within_an_operator_are_added_up_one_by_one():
         error = F.l1_loss(terms, torch.zeros_like(terms), reduction="sum")
         assert error.item() == pytest.approx(100958.3, abs=0.1)
         assert F.huber_loss(terms + 0.5, terms - 0.5).item() == pytest.approx(0.5)
-
-
-def test_products_too_many_to_make_one_by_one_are_left_to_torch(monkeypatch):
-    left, right = rand(2, 900), rand(900, 2)
-    plain = left @ right
-    monkeypatch.setattr(last_digits, "MOST_PRODUCTS", 4 * 900 - 1)
-    monkeypatch.setattr(last_digits, "_one_by_one", None)
-    with sequential():
-        assert torch.equal(left @ right, plain)
 
 
 @pytest.mark.parametrize("rounding", [sequential, lambda: scattered(0, Ties())])

@@ -232,7 +232,7 @@ def test_other_orders_of_a_long_reduction_are_rounding(name, terms):
         }
 
 
-def test_a_rounding_error_divided_by_another_may_be_infinite():
+def test_a_rounding_error_divided_by_another_may_be_infinite_but_not_the_largest_number():
     def standardized(x):
         return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
 
@@ -241,13 +241,6 @@ def test_a_rounding_error_divided_by_another_may_be_infinite():
     assert causes(standardized, equal, torch.ones_like) == ["ambiguous"]
     spread = Call((LONG["positive"],))
     assert len(kept(standardized, spread, lambda value: value / 0)) == 1
-
-
-def test_the_largest_number_for_an_infinity_is_never_rounding():
-    def standardized(x):
-        return (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
-
-    equal = Call((torch.full((2, 60_000), 0.1),))
     largest = torch.finfo(torch.float32).max
     (difference,) = kept(standardized, equal, lambda value: value.clamp(-largest, largest))
     assert abs(float(difference.actual)) == pytest.approx(largest)
