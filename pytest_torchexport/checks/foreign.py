@@ -18,6 +18,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.runner import (
     InSandbox,
+    SavedArtifact,
     artifact_directory,
     opened,
     raise_if_unsound,
@@ -25,7 +26,6 @@ from pytest_torchexport.judge.runner import (
     source_of,
 )
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
-from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxSession, Source
@@ -81,18 +81,19 @@ def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
         plan,
         directory / file.program.name,
         prepared.blocked,
+        prepared.reference,
         trusted=False,
         thorough=True,
         fresh=prepared.reference.fresh_each_call,
-        gradients=prepared.reference.served is GradMode.GRAD,
     )
+    saved = SavedArtifact(source=source, plan=plan)
     shutil.copyfile(file.program, source.path)
     if file.target in FLAT:  # with its sidecars, as whoever serves it moves them too
         for name in _texts(SIDECARS, source, plan):
             sidecar, copy = _beside(file.program, name), source.home / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(sidecar, copy)
-    session = prepared.resources.enter_context(opened(source, plan))
+    session = prepared.resources.enter_context(saved.open())
     if session.problem is not None:
         _raise_not_loaded(session, source, plan)
     raise_if_unsound(session.found.get("problems", ()))
@@ -104,7 +105,7 @@ def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
     )
     runner = InSandbox(
         artifact=checked,
-        open=lambda *, threads: opened(dataclasses.replace(source, threads=threads), plan),
+        open=saved.open,
         left=prepared.call_limit,
         session=session,
     )

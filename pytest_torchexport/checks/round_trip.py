@@ -37,6 +37,7 @@ from pytest_torchexport.judge.runner import (
     loader_of,
     raise_if_unsound,
     raise_not_loaded,
+    source_of,
 )
 from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.compare import largest_error
@@ -53,7 +54,7 @@ from pytest_torchexport.outcomes.observe import (
     raised,
 )
 from pytest_torchexport.outcomes.subject import unusable_device
-from pytest_torchexport.outcomes.torch_state import GradMode, users_precision
+from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -122,15 +123,17 @@ def _moved(case: Case) -> SavedArtifact:
             file.rename(home / file.name)
     finally:
         shutil.rmtree(there, ignore_errors=True)
-    return SavedArtifact(
-        path=home / path.name,
-        plan=case.plan,
-        blocked=case.blocked,
-        thorough=case.reference.stateful,
-        fresh=case.reference.fresh_each_call
-        and isinstance(case.artifact.module, torch.jit.ScriptModule),
-        gradients=case.reference.served is GradMode.GRAD,
+    reference = case.reference
+    scripted = isinstance(case.artifact.module, torch.jit.ScriptModule)
+    source = source_of(
+        case.plan,
+        home / path.name,
+        case.blocked,
+        reference,
+        thorough=reference.stateful,
+        fresh=reference.fresh_each_call and scripted,
     )
+    return SavedArtifact(source=source, plan=case.plan)
 
 
 def _saved(case: Case, directory: Path) -> Path:

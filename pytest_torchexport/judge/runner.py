@@ -6,7 +6,7 @@ import copy
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import ReferenceCall
+from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.orders import See, seen
@@ -85,24 +86,26 @@ def warm_up(target: str) -> None:
         sandbox.warm_up(loader.library, (*own, *targets.get(target).traits.preload))
 
 
-def source_of(plan: Plan, path: Path, blocked: Sequence[str], **fields: Any) -> Source:
+def source_of(
+    plan: Plan, path: Path, blocked: Sequence[str], reference: Reference, **fields: Any
+) -> Source:
     """Return the source of a file in a directory of its own, loaded as the item's target loads it.
 
-    ``fields`` are further ones of Source, or replace those of the plan.
+    ``blocked`` are the packages that the process does not have, ``fields`` further ones of Source.
     """
     loader = loader_of(plan.target)
     assert loader is not None, f"no process loads files of {plan.target}"
-    given = {
-        "load": loader.load,
-        "read": loader.read,
-        "library": loader.library,
-        "device": plan.device,
-        "blocked": blocked,
-        "imports": plan.settings.runtime_imports,
+    return Source(
+        **vars(loader),
+        path=path,
+        home=path.parent,
+        device=plan.device,
+        memory=plan.settings.memory_limit or share_of_memory(),
+        blocked=blocked,
+        imports=plan.settings.runtime_imports,
+        gradients=reference.served is GradMode.GRAD,
         **fields,
-    }
-    memory = plan.settings.memory_limit or share_of_memory()
-    return Source(path=path, home=path.parent, memory=memory, **given)
+    )
 
 
 def opened(source: Source, plan: Plan, function: str = "") -> SandboxSession:
@@ -169,37 +172,27 @@ def raise_if_unsound(problems: Sequence[str]) -> None:
 class SavedArtifact:
     """A file in a directory of its own, and the session that has it loaded (None: it did not load).
 
-    ``blocked`` are the packages that the process does not have; ``thorough`` and ``fresh`` say how
-    carefully the process puts its state back after a call. ``first_runs`` are the calls of the
-    example that were made there, ``others`` further ones.
+    ``first_runs`` are the calls of the example that were made there, ``others`` further ones.
     """
 
-    path: Path
+    source: Source
     plan: Plan
-    blocked: Sequence[str]
-    thorough: bool
-    fresh: bool
-    gradients: bool
     session: SandboxSession | None = None
     first_runs: tuple[tuple[Outcome, Tensors], ...] = ()
     others: tuple[tuple[ReferenceCall, Outcome], ...] = ()
 
-    def open(self, device: str | None = None, threads: int = 1) -> SandboxSession:
-        """Load it in a new process, on the item's device or another.
+    @property
+    def path(self) -> Path:
+        return self.source.path
 
-        ``threads`` is how many it may use. Raises Ineffective if no process can be started.
+    def open(self, device: str | None = None, threads: int = 1) -> SandboxSession:
+        """Load it in a new process, on the item's device or another, with so many threads.
+
+        The session's ``problem`` is why it was not loaded. Raises Ineffective if there was no
+        process for it: that is not the artifact's fault.
         """
         cuda.release()
-        source = source_of(
-            self.plan,
-            self.path,
-            self.blocked,
-            device=device or self.plan.device,
-            thorough=self.thorough,
-            fresh=self.fresh,
-            threads=threads,
-            gradients=self.gradients,
-        )
+        source = replace(self.source, device=device or self.source.device, threads=threads)
         return opened(source, self.plan)
 
     def printed(self) -> str:
