@@ -1,4 +1,6 @@
-"""The public names, signatures, legal values, settings and report keys, compared with a snapshot.
+"""The public names, signatures, legal values and settings, compared with a snapshot.
+
+The keys of the JSON report are in docs/reference/report.schema.json, which test_docs.py compares.
 
 A change of the snapshot is a change for users: it needs a line in the changelog. Write it anew with
 
@@ -8,7 +10,6 @@ A change of the snapshot is a change for users: it needs a line in the changelog
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import json
 from importlib import metadata
@@ -21,24 +22,9 @@ from pytest_torchexport.commands import COMMANDS
 from pytest_torchexport.config.names import BUILT_IN, ENTRY_POINT_GROUP, checks
 from pytest_torchexport.config.options import NAMES
 from pytest_torchexport.config.settings import TABLE
-from pytest_torchexport.results import diagnosis, reports, verdict
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results import reports
 
 SNAPSHOT = Path(__file__).with_name("public_api.json")
-DATA = (
-    verdict.Verdict,
-    verdict.Difference,
-    diagnosis.Sizes,
-    diagnosis.SizePattern,
-    verdict.ArtifactSize,
-    verdict.Latency,
-    verdict.Recorded,
-    verdict.Assumption,
-    verdict.SeededBug,
-    verdict.Uncovered,
-    verdict.Branch,
-    SourceLine,
-)
 
 
 def described(value):
@@ -72,13 +58,6 @@ def public_api():
             for row in TABLE
         ],
         "report formats": list(reports.FORMATS),
-        "json report": {
-            "version": verdict.SCHEMA_VERSION,
-            **{
-                cls.__name__: {field.name: str(field.type) for field in dataclasses.fields(cls)}
-                for cls in DATA
-            },
-        },
         "entry points": {
             point.group: [other.name for other in points if other.group == point.group]
             for point in points
