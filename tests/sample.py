@@ -125,7 +125,7 @@ SECONDS = {
 CALLS = {"example": 1, "boundary": 7, "explored": 4, "drawn": 41, "searched": 6}
 
 
-def branch(diverges: str = "verified", **fields) -> Branch:
+def branch(diverges: str = "verified") -> Branch:
     return Branch(
         where=PLACE,
         statement=LINE.text,
@@ -136,7 +136,6 @@ def branch(diverges: str = "verified", **fields) -> Branch:
         status={"True": diverges, "False": "verified"},
         on_values=True,
         in_artifact=False,
-        **fields,
     )
 
 
@@ -155,9 +154,7 @@ DIFFERS = Difference(
     own_error=2.4e-7,
     cause="bug",
 )
-CHECKED = Verdict(
-    subject="Encoder", target="export", device="cpu", status="passed", seed=1, seconds=SECONDS
-)
+CHECKED = verdict("export", subject="Encoder", seed=1, seconds=SECONDS)
 PASSED = dataclasses.replace(
     CHECKED,
     calls=CALLS,
@@ -274,11 +271,10 @@ RUNTIME = dataclasses.replace(
         ),
     ),
 )
-REFUSED = Verdict(
+REFUSED = verdict(
+    "export",
+    "skipped",
     subject="Normalize",
-    target="export",
-    device="cpu",
-    status="skipped",
     skip="refused",
     reason="export refused the module: data-dependent condition u0 > 10",
     seconds={"export": 0.2},

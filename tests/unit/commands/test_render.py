@@ -102,7 +102,6 @@ def test_what_says_nothing_is_not_green(call, results, why):
 
 def test_if_one_report_cannot_be_made_none_is_written(call, tmp_path, monkeypatch):
     monkeypatch.setitem(reports.FORMATS, "html", lambda results: results.nothing)
-    monkeypatch.setattr(reports, "__package__", "elsewhere")
     status, _, err = call("a.json", "--report=json:x.json", "--report=html:y", a=GREEN)
     assert status == 2
     assert "the report format 'html' of " in err
