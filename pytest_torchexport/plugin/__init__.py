@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_torchexport.plugin import ini_and_flags
+from pytest_torchexport.plugin import items
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.fixture import TorchExport
@@ -21,7 +21,7 @@ RUN = "torchexport-run"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    ini_and_flags.add_options(parser)
+    items.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     from pytest_torchexport.plugin.run import Run
 
-    config.pluginmanager.register(Run(config, ini_and_flags.read(config)), RUN)
+    config.pluginmanager.register(Run(config, items.read_configuration(config)), RUN)
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ import pytest
 from pytest_torchexport.config.plan import Corpus, Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.outcomes.limits import before_termination
-from pytest_torchexport.plugin.ini_and_flags import Configuration
-from pytest_torchexport.plugin.items import VERDICTS, Variant, name_of_test
+from pytest_torchexport.plugin.items import VERDICTS, Configuration, Variant, name_of_test
 from pytest_torchexport.plugin.terminal import Progress
 from pytest_torchexport.results import json, manifest
 from pytest_torchexport.results.json import HALF

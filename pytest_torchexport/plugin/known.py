@@ -19,7 +19,7 @@ import pytest
 
 from pytest_torchexport.config.settings import KNOWN_DIRECTORY
 from pytest_torchexport.config.validate import nearest
-from pytest_torchexport.plugin.ini_and_flags import Configuration
+from pytest_torchexport.plugin.items import Configuration
 from pytest_torchexport.results.changes import (
     entry_of,
     fixed_text,

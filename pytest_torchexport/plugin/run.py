@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_torchexport.config.settings import KNOWN_DIRECTORY
-from pytest_torchexport.plugin.ini_and_flags import Configuration
 from pytest_torchexport.plugin.items import (
     FIXTURE,
     MARKER,
     VERDICTS,
+    Configuration,
     Variant,
     is_marked,
     keep_only,

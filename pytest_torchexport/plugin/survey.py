@@ -19,7 +19,7 @@ from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.plugin.active_item import seed_of
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
-from pytest_torchexport.plugin.ini_and_flags import Configuration
+from pytest_torchexport.plugin.items import Configuration
 from pytest_torchexport.results.summary import SHOWN, table_lines
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import Verdict

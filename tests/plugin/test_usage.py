@@ -6,7 +6,7 @@ from wrong_settings import WRONG_INI
 
 
 def test_wrong_settings_are_usage_errors(suite, run, text_of):
-    for name, value, parts in WRONG_INI[::9]:  # each of them: unit/plugin/test_ini_and_flags.py
+    for name, value, parts in WRONG_INI[::9]:  # each of them: unit/plugin/test_items.py
         suite("def test_plain(): pass\n", fakes=False, **{f"torchexport_{name}": value})
         result = run()
         text = text_of(result)

@@ -1,4 +1,4 @@
-"""plugin/ini_and_flags.py: settings are read once, and a wrong value is a usage error that names its place."""
+"""plugin/items.py: settings are read once, and a wrong value is a usage error that names its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from wrong_settings import WRONG_INI
 
 from pytest_torchexport.config.settings import TABLE, Settings
-from pytest_torchexport.plugin import ini_and_flags
+from pytest_torchexport.plugin.items import read_configuration
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def config_of(pytester):
     def make(*arguments, **ini):
         lines = "\n".join(f"torchexport_{name} = {value}" for name, value in ini.items())
         pytester.makeini(f"[pytest]\n{lines}\n")
-        return ini_and_flags.read(pytester.parseconfig(*arguments))
+        return read_configuration(pytester.parseconfig(*arguments))
 
     return make
 
