@@ -259,25 +259,6 @@ def test_a_wrong_marker_stops_collection_with_a_message_and_no_frames(suite, run
         assert frame not in text
 
 
-def test_skips_and_failures_of_the_body_come_first(suite, run):
-    suite(
-        "@pytest.mark.torchexport('liar')\n"
-        "def test_skipped(x):\n    Net()(x)\n    pytest.skip('not today')\n"
-        "@pytest.mark.torchexport('liar')\n"
-        "def test_body(x):\n    assert Net()(x) is None\n"
-        "@pytest.mark.torchexport('liar')\n"
-        "@pytest.mark.xfail(strict=True, raises=AssertionError)\n"
-        "def test_expected(x):\n    assert Net()(x) is None\n"
-        "@pytest.mark.torchexport('liar')\n"
-        "@pytest.mark.skip(reason='never')\n"
-        "def test_never(x):\n    Net()(x)\n"
-    )
-    result = run("-rs")
-    result.assert_outcomes(skipped=2, failed=1, xfailed=1)
-    result.stdout.fnmatch_lines(["*not today*"])
-    result.stdout.no_fnmatch_line("*OutputsDiffer*")
-
-
 ENCODES = """
 class Auto(nn.Module):
     def __init__(self):

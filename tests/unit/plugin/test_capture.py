@@ -213,15 +213,15 @@ def build(net, x):
     return net(x)  # of a helper
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["body is known", "body is not known"])
-def test_the_tests_line_of_the_first_call_is_recorded(whole):
+def test_the_tests_line_of_the_first_call_is_recorded():
     def body():
         build(Inner(), torch.ones(2))  # of the body
 
-    with CallRecorder(body if whole else None) as recorder:
-        body()
-    (recording,) = recorder.recordings
-    assert recording.line.text.endswith("# of the body" if whole else "# of a helper")
+    for known, said in ((body, "# of the body"), (None, "# of a helper")):
+        with CallRecorder(known) as recorder:
+            body()
+        (recording,) = recorder.recordings
+        assert recording.line.text.endswith(said)
 
 
 def test_a_forward_that_the_body_calls_itself_is_refused_and_its_layers_are_no_modules():
@@ -242,11 +242,11 @@ def test_a_function_of_that_name_is_no_forward_of_a_module():
 
 
 def test_a_layer_that_another_method_calls_is_recorded_with_that_method():
-    net = Encodes()
-    (recording,) = recorded(lambda: net.encode(X))
+    (recording,) = recorded(lambda: Encodes().encode(X))
     assert type(recording.module) is nn.Linear
-    assert recording.caller.name == "Encodes.encode"
-    assert "test_capture.py:" in recording.caller.place
+    name, place = recording.caller
+    assert name == "Encodes.encode"
+    assert "test_capture.py:" in place
 
 
 def test_what_the_test_called_itself_is_inside_nothing():
