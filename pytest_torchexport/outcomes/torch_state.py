@@ -203,49 +203,42 @@ def plain_attention() -> AbstractContextManager[None]:
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
     """Set torch for a check during the block, and restore it."""
-    # torch 2.9 warns at each read of allow_tf32.
-    with without_warnings():
+    with without_warnings():  # torch 2.9 warns at each read of allow_tf32
         own, cudas = _switches(), cuda.switches(device)
-        switches = own + cudas
-        kept = [read() for read, _, _ in switches]
-    pairs = zip(cudas, kept[len(own) :], strict=True)
-    _users.append(
-        [(write, users, value) for (_, write, value), users in pairs if value is not None]
-    )
+        users = [(read, write, read()) for read, write, _ in (*own, *cudas)]
+    checks = [switch for switch in (*own, *cudas) if switch[2] is not None]
+    _of_cuda.append((users[len(own) :], [switch for switch in cudas if switch[2] is not None]))
     try:
-        with without_warnings():
-            for read, write, value in switches:
-                if value is not None and read() != value:
-                    write(value)
+        _write(checks)
         # Calls are made on the CPU, whatever the user's tests default to.
         with torch.device("cpu") if default_device() is not None else contextlib.nullcontext():
             yield
     finally:
-        _users.pop()
-        with without_warnings():
-            for (read, write, _), value in zip(switches, kept, strict=True):
-                if read() != value:
-                    write(value)
+        _of_cuda.pop()
+        _write(users)
 
 
-# CUDA's settings that a check of this process has changed: how to write each, the user's value and
-# the check's. One list per check, the innermost last.
-_users: list[list[tuple[Callable[[Any], object], Any, Any]]] = []
+def _write(switches: list[cuda.Switch]) -> None:
+    with without_warnings():
+        for read, write, value in switches:
+            if read() != value:
+                write(value)
+
+
+# The settings of CUDA as the user has them, and as the check has them: for each check that runs in
+# this process, the innermost last.
+_of_cuda: list[tuple[list[cuda.Switch], list[cuda.Switch]]] = []
 
 
 @contextmanager
 def users_precision() -> Iterator[None]:
     """Put the precision of CUDA (TF32) that the user has set back in the block, during a check."""
-    settings = _users[-1] if _users else []
-    with without_warnings():
-        for write, users, _ in settings:
-            write(users)
+    users, checks = _of_cuda[-1] if _of_cuda else ([], [])
+    _write(users)
     try:
         yield
     finally:
-        with without_warnings():
-            for write, _, checks in settings:
-                write(checks)
+        _write(checks)
 
 
 @contextmanager
