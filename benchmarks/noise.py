@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pytest_torchexport.outcomes.timing import Pairs, timed_in_turn
+from pytest_torchexport.checks.latency import Pairs, timed_in_turn
 
 SECONDS = 60.0
 

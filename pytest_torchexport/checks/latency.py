@@ -11,13 +11,13 @@ import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from pytest_torchexport.checks.latency import Pairs, TooSlow, timed_in_turn
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.observe import State
-from pytest_torchexport.outcomes.timing import Pairs, TooSlow, timed_in_turn
 from pytest_torchexport.results.failures import ArtifactSlower
 from pytest_torchexport.results.verdict import Latency, seconds_text
 from pytest_torchexport.targets.base import served

@@ -11,12 +11,12 @@ from torch import nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import latency
+from pytest_torchexport.checks.latency import Pairs, TooSlow
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import settings_from
 from pytest_torchexport.engine import check, check_artifact
 from pytest_torchexport.inputs.pytrees import Call
-from pytest_torchexport.outcomes.timing import Pairs, TooSlow
 
 X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
 

@@ -1,11 +1,11 @@
-"""outcomes/timing.py: what the times of pairs say, for times that a test chose."""
+"""checks/latency.py: what the times of pairs say, for times that a test chose."""
 
 from __future__ import annotations
 
 import pytest
 
-from pytest_torchexport.outcomes import timing
-from pytest_torchexport.outcomes.timing import Pairs, TooSlow, timed_in_turn
+from pytest_torchexport.checks import latency
+from pytest_torchexport.checks.latency import Pairs, TooSlow, timed_in_turn
 
 
 def pairs(*ratios):
@@ -43,12 +43,12 @@ def test_both_are_timed_in_turn_and_each_is_first_as_often(monkeypatch):
         name = run()
         return type("Side", (), {"seconds": 0.0, "time": lambda _: made.append(name) or 1.0})()
 
-    monkeypatch.setattr(timing, "_Side", side)
+    monkeypatch.setattr(latency, "_Side", side)
     found = timed_in_turn(lambda: "one", lambda: "other", seconds=60.0)
-    assert made == ["one", "other", "other", "one"] * (timing.MOST // 2)
-    assert len(found.ones) == len(found.others) == timing.MOST
+    assert made == ["one", "other", "other", "one"] * (latency.MOST // 2)
+    assert len(found.ones) == len(found.others) == latency.MOST
     made.clear()
-    assert len(timed_in_turn(lambda: "one", lambda: "other", seconds=0.0).ones) == timing.FEWEST
+    assert len(timed_in_turn(lambda: "one", lambda: "other", seconds=0.0).ones) == latency.FEWEST
 
 
 def test_calls_that_take_too_long_are_not_timed():
@@ -59,5 +59,5 @@ def test_calls_that_take_too_long_are_not_timed():
 
 def test_calls_are_timed():
     found = timed_in_turn(lambda: None, lambda: sum(range(1000)), seconds=60.0)
-    assert len(found.ones) == timing.MOST
+    assert len(found.ones) == latency.MOST
     assert all(seconds > 0 for seconds in (*found.ones, *found.others))
