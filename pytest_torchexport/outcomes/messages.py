@@ -132,8 +132,7 @@ def is_guard(text: str) -> bool:
 
 
 def refuses_its_inputs(text: str) -> bool:
-    """Return True if an artifact's exception refuses the inputs of a call."""
-    # Not of sizes alone: torch.export's words for a constant argument that a call changed.
+    """Return True if an artifact's exception refuses a call: a size, or a constant argument."""
     return is_guard(text) or "Guard failed: " in text or "Expected input at " in text
 
 
@@ -152,7 +151,14 @@ def condense(error: BaseException) -> tuple[str, SourceLine | None]:
         if more and more not in text:
             reason += f"; then {type(outer).__name__}: {more[:MAX_OUTER]}"
             break
-    return reason, _where(causes)
+    # The texts, the notes that a target added, and places in frames.
+    said = [
+        text
+        for error in causes
+        for text in (text_of(error), *getattr(error, "__notes__", []), *places_of(error))
+    ]
+    users, models = (_said(said, belongs) for belongs in (is_users, is_models))
+    return reason, users or next(filter(None, map(user_frame, causes)), None) or models
 
 
 def _telling(error: BaseException) -> str:
@@ -168,17 +174,6 @@ def _telling(error: BaseException) -> str:
         and not line.startswith("File ")
     ]
     return " ".join(_ADVICE.sub("", " ".join(kept[:6])).split())
-
-
-def _where(causes: list[BaseException]) -> SourceLine | None:
-    # The texts, the notes that a target added, and places in frames.
-    said = [
-        text
-        for error in causes
-        for text in (text_of(error), *getattr(error, "__notes__", []), *places_of(error))
-    ]
-    users, models = (_said(said, belongs) for belongs in (is_users, is_models))
-    return users or next(filter(None, map(user_frame, causes)), None) or models
 
 
 def _said(said: list[str], belongs: Callable[[str], bool]) -> SourceLine | None:
