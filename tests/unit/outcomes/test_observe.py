@@ -117,10 +117,8 @@ def test_what_ends_the_test_passes_through(error):
 
 
 def test_a_runner_may_run_it_elsewhere_and_may_say_that_time_is_up():
-    assert observe(lambda: 1, Call(), seed=0, run=lambda go: go() + 1).value == 2
-
     def run(go):
-        raise TimeLimitExceeded("no")
+        raise TimeLimitExceeded(str(go()))
 
     assert isinstance(observe(lambda: 1, Call(), seed=0, run=run), TimedOut)
 
@@ -181,38 +179,21 @@ def same(module, before):
     return list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda m: m.count.add_(1),
-        lambda m: setattr(m, "count", torch.tensor(5.0)),
-        lambda m: m.norm(torch.randn(4, 2)),
-        lambda m: setattr(m, "last", torch.ones(1)),
-        lambda m: m.weight.data.add_(1),
-        lambda m: m.norm.weight.mul_(2),
-    ],
-    ids=["in place", "rebound", "batch norm", "from None", "data", "nested parameter"],
-)
-def test_every_written_tensor_is_put_back(change):
+def test_every_written_tensor_is_put_back_and_a_buffer_of_forwards_goes_again():
     module = Counter()
-    before = snapshot(module)
+    before, last = snapshot(module), module.norm.running_mean
     state = State(module, thorough=True)
     with torch.no_grad():
-        change(module)
+        module.count.add_(1)
+        module.last = torch.ones(1)
+        module.norm(torch.randn(4, 2))  # its kernel moves no version counter
+        module.norm.running_mean = torch.ones(2)
+        module.norm.weight.mul_(2)
+        module.weight.data.add_(1)
+        module.register_buffer("late", torch.ones(1))
     assert state.restore()
     assert same(module, before), snapshot(module)
-    assert not state.restore()
-
-
-def test_the_objects_of_the_module_stay_and_a_buffer_of_forwards_goes_again():
-    module = Counter()
-    count = module.count
-    state = State(module)
-    module.count = torch.tensor(5.0)
-    module.register_buffer("late", torch.ones(1))
-    assert state.restore()
-    assert module.count is count
-    assert "late" not in dict(module.named_buffers())
+    assert module.norm.running_mean is last
     assert not state.restore()
 
 
@@ -221,7 +202,7 @@ def test_a_quick_look_says_what_it_missed():
     state = State(module)
     module.norm(torch.randn(4, 2))
     state.restore()
-    assert state.stale()  # batch norm's kernel moves no version counter
+    assert state.stale()
     with torch.no_grad():
         module.weight.add_(1)
     assert state.restore()
