@@ -163,7 +163,7 @@ SWITCHES: tuple[Switch, ...] = (
     ),
     Switch(
         "lines that change state",
-        "eager.watch:changed_at",
+        "eager.preflight:changed_at",
         returns({}),
         ("zoo/toggle/trace", "zoo/last input/trace"),
     ),

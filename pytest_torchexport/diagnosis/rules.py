@@ -27,7 +27,7 @@ from pytest_torchexport.diagnosis.interventions import (
 )
 from pytest_torchexport.diagnosis.scene import CAPTURED, Row, Scene
 from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
-from pytest_torchexport.eager.watch import changed_at, draws_from, seeded_at, streams
+from pytest_torchexport.eager.preflight import changed_at, draws_from, seeded_at, streams
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.judge import carried_differences

@@ -1,4 +1,4 @@
-"""eager/watch.py: what it loads in a new interpreter."""
+"""eager/preflight.py: what a watched run loads in a new interpreter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def test_watching_loads_no_dynamo_and_does_no_harm_to_what_does():
         "import sys, torch\n"
         "from pytest_torchexport.inputs.spec import Call\n"
         "from pytest_torchexport.outcomes.subject import Subject\n"
-        "from pytest_torchexport.eager.watch import watch\n"
+        "from pytest_torchexport.eager.preflight import watch\n"
         "assert watch(Subject.of(torch.nn.ReLU()), Call((torch.ones(2),)), 0)[0].steps\n"
         "assert 'torch._dynamo' not in sys.modules\n"
         "def branching(x): return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))\n"
