@@ -19,7 +19,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType, FunctionType
 from typing import Any, NamedTuple
@@ -55,10 +55,6 @@ MAX_SENTENCES = 8
 # as many until a difference that comes and goes shows.
 PAIRS = 4
 
-# Two fillings of uninitialized memory under which whatever reads it differs: nan shows in products
-# with zero, one in comparisons and clamps; as an index both stay in bounds.
-_FILLS = ((1.0, 1), (float("nan"), 0))
-
 
 # -- a watched run ---------------------------------------------------------------------------------
 
@@ -73,6 +69,11 @@ class Fill:
     number: float
     whole: int
     line: SourceLine | None = None
+
+
+# Two fillings of uninitialized memory under which whatever reads it differs: nan shows in products
+# with zero, one in comparisons and clamps; as an index both stay in bounds.
+_FILLS = (Fill(1.0, 1), Fill(float("nan"), 0))
 
 
 def watch(
@@ -428,10 +429,9 @@ class _Examination:
 
     def _first_difference(self) -> Step | None:
         """Return the first operator whose output differs between two runs."""
-        fill = Fill(*_FILLS[0])
         for _ in range(PAIRS):
             left, right = (
-                self._watched(self.subject.copy(), fill=fill, digests=True)[0].steps
+                self._watched(self.subject.copy(), fill=_FILLS[0], digests=True)[0].steps
                 for _ in range(2)
             )
             for one, other in zip(left, right, strict=False):
@@ -458,15 +458,14 @@ class _Examination:
 
     def _depends(self, line: SourceLine | None) -> bool:
         """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
-        one, other = (
-            self._watched(self.subject.copy(), fill=Fill(number, whole, line))[0].outcome
-            for number, whole in _FILLS
-        )
-        if self.found.unrepeatable is not None:
-            # A difference between two runs with the same filling has another reason.
-            again = self._watched(self.subject.copy(), fill=Fill(*_FILLS[0], line))[0].outcome
-            if _differ(one, again):
-                return False
+
+        def filled(fill: Fill) -> Outcome:
+            return self._watched(self.subject.copy(), fill=replace(fill, line=line))[0].outcome
+
+        one, other = map(filled, _FILLS)
+        # A difference between two runs with the same filling has another reason.
+        if self.found.unrepeatable is not None and _differ(one, filled(_FILLS[0])):
+            return False
         return _differ(one, other) or _differ(other, one)
 
 

@@ -49,7 +49,7 @@ def put_back(reached: Reached) -> Iterator[list[Any]]:
         *itertools.starmap(_scope, reached.scopes),
         *map(_cell, reached.cells),
         *map(_content, reached.containers),
-        *map(_numbers, filter(_has_copy, reached.shared)),
+        *map(_numbers, reached.shared),
     ]
     with contextlib.ExitStack() as stack:  # runs all of them, also if one raises
         for restore in restores:
@@ -124,14 +124,11 @@ def _identities(container: Any) -> list[int]:
     return sorted(map(id, items)) if isinstance(container, set) else list(map(id, items))
 
 
-def _has_copy(tensor: torch.Tensor) -> bool:
-    """Return False for what would take too much memory, and for what has no plain numbers."""
-    if not is_plain(tensor) or tensor.is_inference():
-        return False
-    return isinstance(tensor, torch.nn.Parameter) or tensor.nbytes <= LARGEST
-
-
 def _numbers(tensor: torch.Tensor) -> Restore:
+    if not is_plain(tensor) or tensor.is_inference():
+        return lambda: None
+    if tensor.nbytes > LARGEST and not isinstance(tensor, torch.nn.Parameter):
+        return lambda: None
     kept = kept_copy(tensor)
 
     def restore() -> None:

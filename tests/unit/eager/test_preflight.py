@@ -27,7 +27,6 @@ from pytest_torchexport.eager.preflight import (
     changed_at,
     examine,
     seeded_at,
-    streams,
     watch,
 )
 from pytest_torchexport.inputs.spec import Call
@@ -394,29 +393,6 @@ def test_a_compiled_function_is_watched_as_it_was_written():
     assert compiled(torch.zeros(2)).tolist() == [1, 1]
 
 
-# -- random numbers --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("forward", "names"),
-    [
-        (lambda x: x + torch.rand(4), ["torch.rand"]),
-        (F.dropout, ["torch.bernoulli_"]),
-        (lambda x: F.dropout(x, training=False), []),
-        (lambda x: F.rrelu(x, training=False), []),
-    ],
-)
-def test_operators_that_draw_are_told_and_those_that_only_could_are_not(forward, names):
-    found = watched(forward, torch.ones(1, 2, 4)).steps
-    assert [op.in_torch for op in found if op.draws] == names
-
-
-def test_streams_outside_torch_that_moved_are_named():
-    assert drawn(lambda x: x * random.random()) == ("Python's random",)
-    assert drawn(lambda x: x + 1) == ()
-    assert set(streams()) == {"Python's random", "numpy.random"}
-
-
 # -- writes ----------------------------------------------------------------------------------------
 
 
@@ -448,11 +424,6 @@ def test_writes_are_told_by_the_name_of_what_is_written_to():
 
 
 # -- uninitialized memory and digests --------------------------------------------------------------
-
-
-def test_memory_that_nobody_initialized_is_told():
-    found = watched(lambda x: x.new_empty(2).copy_(x), torch.ones(2))
-    assert [op.in_torch for op in found.steps if op.bare] == ["torch.new_empty"]
 
 
 @pytest.mark.parametrize(
