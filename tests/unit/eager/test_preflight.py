@@ -393,36 +393,6 @@ def test_a_compiled_function_is_watched_as_it_was_written():
     assert compiled(torch.zeros(2)).tolist() == [1, 1]
 
 
-# -- writes ----------------------------------------------------------------------------------------
-
-
-class Writing(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("steps", torch.zeros(1))
-        self.weight = nn.Parameter(torch.ones(2))
-
-    def forward(self, x, y):
-        self.steps += 1
-        self.weight.data.mul_(0.9)
-        y[0].relu_()
-        torch._foreach_add_([x, y], 1.0)
-        (x + 1).mul_(2)
-        x.clone().add_(1)
-        return x
-
-
-def test_writes_are_told_by_the_name_of_what_is_written_to():
-    found = watched(Writing(), torch.ones(2), torch.ones(2), names=["x", "y"])
-    x, y = StateRef("input", "x"), StateRef("input", "y")
-    assert [op.writes for op in found.steps if op.writes] == [
-        (StateRef("buffer", "steps"),),
-        (StateRef("parameter", "weight"),),
-        (y,),
-        (x, y),
-    ]
-
-
 # -- uninitialized memory and digests --------------------------------------------------------------
 
 
