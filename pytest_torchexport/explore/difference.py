@@ -22,7 +22,7 @@ from torch import Tensor
 from pytest_torchexport.explore import moves, sweep
 from pytest_torchexport.explore.operator_run import Key, Merge, Near, OperatorRuns, Reach, Recorded
 from pytest_torchexport.explore.probe import Gap, Probe
-from pytest_torchexport.explore.pursuit import Base, Pursuit
+from pytest_torchexport.explore.pursuit import TINY, Base, Pursuit
 from pytest_torchexport.explore.seeds import scaled
 from pytest_torchexport.explore.thresholds import (
     AT,
@@ -67,20 +67,17 @@ CALLS_PER_GOAL = 12
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
 # difference may be within the tolerance, and far beyond it the two sides may agree again.
 BEYOND = (0.05, 5e-4)
-# Of several thresholds, of which one may be as small as another's rounding.
-BEYOND_TOGETHER = (1e-2, 1e-6)
+# Of several thresholds, which are narrow together.
+BEYOND_TOGETHER = 1e-2
 # So near to an equality, in parts of the scale, is at it: further away than the inputs' rounding.
+# Bounds that differ by less are the same, rounded to another precision.
 NEXT = 1e-6
 # Calls that the thresholds are worth which both sides have, and those that only one has: a call
 # takes as long as an ordinary one, or twice.
 COMMON, DIFFERENT = 30, 300
-# Thresholds that are met at once, at most: 2 ** 4 combinations of their sides.
+# Thresholds that are met at once, at most: 2 ** 4 combinations of their sides. The most bounds that
+# only the artifact has and that eager's operands are compared with.
 TOGETHER = 4
-# Bounds that differ by less are the same, rounded to another precision.
-SAME = 1e-6
-# The most bounds that only the artifact has and that eager's operands are compared with.
-MOST_BOUNDS = 4
-TINY = 1e-30
 LARGEST = torch.finfo(torch.float64).max
 # In the type that an exporter or a runtime may cast integers to, these are equal, or they change
 # their order: float32, int32, float64.
@@ -263,7 +260,7 @@ class DifferenceSearch:
                 side.own = side.without(other) | equalities
         known = [near.bound for near, _ in eager.nearest.values() if near.bound is not None]
         finite = filter(math.isfinite, self._bounds)
-        foreign = tuple(bound for bound in finite if not _among(bound, known))[:MOST_BOUNDS]
+        foreign = tuple(bound for bound in finite if not _among(bound, known))[:TOGETHER]
         if self._bounds:
             eager.own |= {
                 key
@@ -290,13 +287,12 @@ class DifferenceSearch:
         for key in keys:
             for margin in self._margins(side, key):
                 yield Reach((key,), (margin,)), side.nearest[key][1]
-        for part in BEYOND_TOGETHER if together else ():
-            for several in _combinations(side):
-                margins = tuple(
-                    (NEXT if key.is_equality else part) * side.nearest[key][0].size
-                    for key in several
-                )
-                yield Reach(several, margins), side.nearest[several[0]][1]
+        for several in _combinations(side) if together else ():
+            margins = tuple(
+                (NEXT if key.is_equality else BEYOND_TOGETHER) * side.nearest[key][0].size
+                for key in several
+            )
+            yield Reach(several, margins), side.nearest[several[0]][1]
 
     def _margins(self, side: Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""
@@ -396,7 +392,7 @@ class DifferenceSearch:
             for key, (near, _) in side.nearest.items()
             if key.source in STATED and near.bound is not None
         ]
-        starts = list(dict.fromkeys(compared))[:MOST_BOUNDS]
+        starts = list(dict.fromkeys(compared))[:TOGETHER]
         base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
         for merge in sorted(merges, key=repr):
             yield from merging(self._spec, base, merge, starts, self._seed)
@@ -440,7 +436,7 @@ def _masks(spec: InputSpec) -> list[tuple[Sequence[str], float]]:
 
 def _among(bound: float, others: Iterable[float]) -> bool:
     """Return True if a bound is one of these, rounded to another precision perhaps."""
-    return any(math.isclose(bound, other, rel_tol=SAME, abs_tol=SAME) for other in others)
+    return any(math.isclose(bound, other, rel_tol=NEXT, abs_tol=NEXT) for other in others)
 
 
 def merging(

@@ -36,19 +36,15 @@ LEAST_BEYOND = 1e-6
 KEPT = 0.9
 # How far a float without a declared range may be moved, in multiples of the example's scale.
 MAX_SCALE = 100.0
-# A value that occurs at more positions of the input than this is not written to.
-MAX_POSITIONS = 8
-# How often a random change of whole numbers repeats one of them.
-AGAIN = 0.3
-# How often it exchanges two of them.
-SWAPPED = 0.3
-# Rows that are tried in place of all others.
-MAX_ROWS = 4
-# How often the solver of steps goes over the multipliers. It ends before that if none of them moves
-# the step by more than this part of what is missing.
+# A value that occurs at more positions of the input than this is not written to; so many rows are
+# tried in place of all others.
+PLACES = 8
+# How often a random change of whole numbers repeats one of them, and how often it exchanges two.
+AMONG_THEM = 0.3
+# How often the solver of steps goes over the multipliers, and continues a step with the elements
+# that are not yet at an end of their range. It ends before that if no multiplier moves the step by
+# more than this part of what is missing.
 SWEEPS, SETTLED = 60, 1e-6
-# How often a step is continued with the elements that are not yet at an end of their range.
-CONTINUED = 4
 # A step that reaches less than this part of the amount gives up the other quantities.
 ENOUGH = 0.5
 
@@ -160,7 +156,7 @@ def _positions_read(
     for index, leaf in enumerate(spec.leaves):
         if may_change(leaf) and not built[index].is_complex():
             found = (built[index].detach().double().reshape(-1) == operand).nonzero().reshape(-1)
-            if 0 < len(found) <= MAX_POSITIONS:
+            if 0 < len(found) <= PLACES:
                 yield index, found
 
 
@@ -325,7 +321,7 @@ def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
         if may_change(leaf) and built[index].dim():
             lengths.setdefault(built[index].shape[0], []).append(index)
     for length, indices in lengths.items():
-        for row in range(length if length >= 2 else 0)[:MAX_ROWS]:
+        for row in range(length if length >= 2 else 0)[:PLACES]:
             rows = {
                 i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices
             }
@@ -371,7 +367,7 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
         picked: Any = rng.choice(leaf.domain.choices)
     elif leaf.domain.kind == "float":
         picked = _float(leaf, rng, constants)
-    elif rng.random() < AGAIN:
+    elif rng.random() < AMONG_THEM:
         picked = int(flat[rng.randrange(flat.numel())])
     else:
         picked = _whole(leaf, rng, constants)
@@ -380,7 +376,7 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
         (1, 1, 2, 4, max(1, flat.numel() // 4), max(1, flat.numel() // 2), flat.numel())
     )
     kind = rng.random()
-    if leaf.domain.kind == "int" and kind < SWAPPED:
+    if leaf.domain.kind == "int" and kind < AMONG_THEM:
         other = rng.randrange(flat.numel())
         flat[[start, other]] = flat[[other, start]]
     elif kind < 0.5 or leaf.domain.kind != "float" or leaf.domain.choices:
@@ -496,7 +492,7 @@ def _within(start: Tensor, low: Tensor, high: Tensor, slopes: Tensor, most: Tens
     """Return where the step ends. Elements that reach an end of their range stay there."""
     there = start.clamp(low, high)
     free = torch.ones_like(there, dtype=torch.bool)
-    for _ in range(CONTINUED):
+    for _ in range(SWEEPS):
         change = _smallest(slopes * free, most - slopes @ (there - start))
         there = (there + change).clamp(low, high)
         stuck = ((there == low) & (change < 0)) | ((there == high) & (change > 0))

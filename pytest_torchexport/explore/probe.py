@@ -18,16 +18,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pytest_torchexport.explore.conditions import ConditionOutcome
-from pytest_torchexport.explore.provenance import Provenance, demands, violation
+from pytest_torchexport.explore.provenance import MOST_DEMANDS, Provenance, demands, violation
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.operator_table import functions_of, of_kind
 from pytest_torchexport.torch_private.circumstances import ends_gradients
 
-# How many conditions before the probed one are to keep their outcome, by how many distances.
-MAX_EARLIER, MAX_KEPT = 5, 12
-# The last lookups of a call that are remembered.
-REMEMBERED = 8
 # Pairs of a token and a row of its table for which the change is computed, per table.
 MOST_GAINS = 2**25
 
@@ -87,11 +83,14 @@ class SlopeMode(TorchFunctionMode):
             return args[0].view_as(args[0])
         if function in self._rounding and isinstance(result, Tensor) and result.requires_grad:
             return _sloped(result, args[0])
-        if function is F.embedding and isinstance(result, Tensor) and not result.requires_grad:
+        if function in (F.embedding, F.embedding_bag) and isinstance(result, Tensor):
             # The result with the gradient of the rows that it was computed from.
-            rows = result.detach().requires_grad_()
-            self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-REMEMBERED:]
-            return _sloped(result, rows)
+            bag = function is F.embedding_bag
+            plain = not result.requires_grad and kwargs.get("per_sample_weights") is None
+            if plain and (not bag or (args[0].dim() == 2 and kwargs.get("mode", "mean") == "mean")):
+                rows = F.embedding(*args[:2]).detach().requires_grad_()
+                self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-MOST_DEMANDS:]
+                return _sloped(result, rows.mean(1) if bag else rows)
         return result
 
 
@@ -156,7 +155,7 @@ class ProbeListener:
             with torch.enable_grad():
                 self._make(provenance)
         elif position < self._position and provenance is not None:
-            self._earlier = [*self._earlier, (provenance, outcome)][-MAX_EARLIER:]
+            self._earlier = [*self._earlier, (provenance, outcome)][-MOST_DEMANDS:]
 
     def _make(self, provenance: Provenance | None) -> None:
         missing = violation(provenance, self._wanted) if provenance is not None else None
@@ -165,7 +164,7 @@ class ProbeListener:
             distance
             for earlier, outcome in reversed(self._earlier if gaps else ())
             for distance in demands(earlier, bool(outcome))
-        ][:MAX_KEPT]
+        ][:MOST_DEMANDS]
         self.found = Probe(
             missing=float(missing) if missing is not None else 0.0,
             gradients=self._gradients(missing),

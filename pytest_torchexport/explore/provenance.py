@@ -218,7 +218,8 @@ def _of_condition(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
 
 _Number = TypeVar("_Number", float, Tensor)
 
-# The elements of one tensor whose distances are looked at one by one.
+# The elements of one tensor whose distances are looked at one by one; the last lookups and
+# conditions before a probed one that are remembered, and the distances by which these are kept.
 MOST_DEMANDS = 8
 # Python integers beyond this do not fit a float64.
 LARGEST = 2**1000

@@ -20,16 +20,14 @@ from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import InputSpec
 
-# Calls with numbers written into the input.
-WRITTEN = 12
-# Steps along slopes. One that leaves more than this part of the distance does not help.
+# Steps along slopes, and at random. One along slopes that leaves more than this part of the
+# distance does not help.
 STEPS, PROGRESS = 30, 0.985
 # Steps back to conditions that a step has lost, before it is given up.
 REPAIRS = 3
-# Rounds of replaced indices, changes at random.
-SWAPS, CLIMB = 8, 25
-# Values of one size for which another one is changed.
-LINES = 16
+# Calls with numbers written into the input, rounds of replaced indices, and values of one size for
+# which another one is changed.
+TRIED = 16
 # Nearer than this is as near as it gets.
 TINY = 1e-30
 
@@ -130,7 +128,7 @@ class Pursuit:
         if probe is not None:
             yield
             written = moves.written(self._spec, start.recipe, probe)
-            for recipe in itertools.islice(written, WRITTEN):
+            for recipe in itertools.islice(written, TRIED):
                 self._try(recipe)
                 yield
 
@@ -180,7 +178,7 @@ class Pursuit:
             yield
 
     def swap(self) -> Iterator[None]:
-        for _ in range(SWAPS):
+        for _ in range(TRIED):
             start, probe = self.base, self._probe()
             if probe is None or not probe.swaps():
                 return
@@ -219,11 +217,11 @@ class Pursuit:
         """Change a size or number to where the distance ends, for each value of another one."""
         start = self.base
         ways = len(moves.neighbours(self._spec, start.recipe))
-        values = [way * steps for steps in range(1, LINES + 1) for way in (1, -1)]
+        values = [way * steps for steps in range(1, TRIED + 1) for way in (1, -1)]
         for one, other in itertools.combinations(range(ways), 2):
             neighbour = moves.neighbours(self._spec, start.recipe)[one]
             legal = (moved for moved in map(neighbour, values) if moved is not None)
-            for moved in itertools.islice(legal, LINES):
+            for moved in itertools.islice(legal, TRIED):
                 here = self._try(moved)
                 yield
                 if here is not None:
@@ -246,7 +244,7 @@ class Pursuit:
         """Keep changes that do not get further away."""
         assert self._rng is not None
         recipe, best = self.base.recipe, self.base.far
-        for _ in range(CLIMB):
+        for _ in range(STEPS):
             changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
             tried = self._try(changed)
             yield

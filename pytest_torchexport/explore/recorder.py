@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pytest_torchexport.eager.queries import is_of_layers, is_torchs
 from pytest_torchexport.explore.conditions import (
+    MAX_ITEMS,
     Condition,
     ConditionId,
     ConditionKey,
@@ -41,8 +42,6 @@ from pytest_torchexport.explore.provenance import (
 MAX_EVENTS = 10_000
 MAX_ROUNDS = 2000
 QUICK_SECONDS = 1.0
-# A dict with more keys is a table, of which any number may be looked up.
-MAX_KEYS = 256
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -349,7 +348,7 @@ def _nearest_key(table: dict[Any, Any], number: float) -> Any:
     """Return the number itself if it is a key, else the nearest; None if there is none to try."""
     if number in table:
         return number
-    keys = [each for each in table if _is_number(each)] if len(table) <= MAX_KEYS else []
+    keys = [each for each in table if _is_number(each)] if len(table) <= MAX_ITEMS else []
     return min(keys, key=lambda each: abs(each - number), default=None)
 
 
