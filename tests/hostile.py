@@ -76,7 +76,7 @@ def _linear() -> nn.Module:
 def pickle_in_sample_inputs(directory: Path) -> Path:
     """A ``.pt2`` whose example inputs are code: ``torch.export.load`` runs it, says nothing, and the program works."""
     payload = Payload(directory / MARKER, "((__import__('torch').ones(4, 3),), {})")
-    return _rewritten(healthy_pt2(directory), {"data/sample_inputs/model.pt": _saved(payload)})
+    return _rewritten(healthy_pt2(directory), {"data/sample_inputs/model.pt": saved(payload)})
 
 
 def pickle_in_weights(directory: Path) -> Path:
@@ -91,7 +91,7 @@ def pickle_in_weights(directory: Path) -> Path:
         path,
         {
             "data/weights/model_weights_config.json": json.dumps(config).encode(),
-            "data/weights/weight_1": _saved(payload),
+            "data/weights/weight_1": saved(payload),
         },
     )
 
@@ -106,23 +106,18 @@ def pickle_in_constants(directory: Path) -> Path:
             "data/constants/model_constants_config.json": json.dumps(
                 {"config": {"unused": constant}}
             ).encode(),
-            "data/constants/tensor_0": _saved(payload),
+            "data/constants/tensor_0": saved(payload),
         },
     )
 
 
-def plain_pickle(directory: Path) -> Path:
+def pickled(dump: Callable[[Any], bytes]) -> Builder:
     """A pickle named ``.pt``: ``torch.jit.load`` and ``torch.load`` refuse it, ``weights_only=False`` runs it."""
-    path = directory / "model.pt"
-    path.write_bytes(pickle.dumps(Payload(directory / MARKER, "{}")))
-    return path
 
+    def write(path: Path) -> None:
+        path.write_bytes(dump(Payload(path.parent / MARKER, "{}")))
 
-def saved_pickle(directory: Path) -> Path:
-    """Save an object that is code with ``torch.save``. As above."""
-    path = directory / "model.pt"
-    path.write_bytes(_saved(Payload(directory / MARKER, "{}")))
-    return path
+    return _built(f"pickled by {dump.__name__}", ".pt", write)
 
 
 def pickle_in_torchscript(directory: Path) -> Path:
@@ -405,13 +400,24 @@ def _embedded(name: str, dims: list[int], size: int) -> TensorProto:
 # -- TorchScript that behaves badly ---------------------------------------------------------------------
 
 
+def spin(x: Tensor) -> Tensor:
+    while bool(x.numel() > 0):
+        x = x * 1.0
+    return x
+
+
 class NeverReturns(nn.Module):
     """Goes round a loop for ever."""
 
     def forward(self, x: Tensor) -> Tensor:
-        while bool(x.numel() > 0):
-            x = x * 1.0
-        return x
+        return spin(x)
+
+
+class WaitsForAChild(nn.Module):
+    """Hangs in a task of another thread."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.jit.wait(torch.jit.fork(spin, x))
 
 
 class AllocatesWithoutEnd(nn.Module):
@@ -461,9 +467,7 @@ class NeverLoads(nn.Module):
     @torch.jit.export
     def __setstate__(self, state: Tensor) -> None:
         self.training = False
-        self.state = state
-        while bool(state.numel() > 0):
-            self.state = self.state * 1.0
+        self.state = spin(state)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.state
@@ -490,19 +494,6 @@ class PrintsInTheLoad(NeverLoads):
         self.state = state
 
 
-class WaitsForAChild(nn.Module):
-    """Hangs in a task of another thread."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.jit.wait(torch.jit.fork(spin, x))
-
-
-def spin(x: Tensor) -> Tensor:
-    while bool(x.numel() > 0):
-        x = x * 1.0
-    return x
-
-
 def scripted(cls: type[nn.Module]) -> Builder:
     """The module as a TorchScript archive. It is never called here."""
     return _built(cls.__name__, ".pt", lambda path: torch.jit.script(cls()).save(str(path)))
@@ -525,7 +516,8 @@ def nested_source(directory: Path) -> Path:
 # -- archives -------------------------------------------------------------------------------------------
 
 
-def _saved(value: Any) -> bytes:
+def saved(value: Any) -> bytes:
+    """The bytes of ``torch.save``."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()

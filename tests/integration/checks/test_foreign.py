@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import pickle
 import platform
 import re
 import shutil
@@ -123,8 +124,8 @@ HOSTILE = [
     (hostile.pickle_in_sample_inputs, "LoadFailed", PICKLE),
     (hostile.pickle_in_weights, "LoadFailed", PICKLE),
     (hostile.pickle_in_constants, "LoadFailed", PICKLE),
-    (hostile.plain_pickle, "LoadFailed", CUT),
-    (hostile.saved_pickle, "LoadFailed", "the archive is of another kind"),
+    (hostile.pickled(pickle.dumps), "LoadFailed", CUT),
+    (hostile.pickled(hostile.saved), "LoadFailed", "the archive is of another kind"),
     (hostile.pickle_in_torchscript, "LoadFailed", "Unknown type name '__builtin__.eval'"),
     (code_in_a_size, "LoadFailed", "__import__ ('os').remove"),
     # Paths.

@@ -22,12 +22,9 @@ def load(tmp_path):
         )
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _servers_that_find_the_targets():
+def popen_that_finds_the_targets(original):
     """The clean process sees no path of ours, so that its server is started with one on purpose."""
     here = str(pathlib.Path(__file__).parent)
-    monkeypatch = pytest.MonkeyPatch()
-    original = process.subprocess.Popen
 
     def popen(command, **options):
         if "-I" not in command:
@@ -35,10 +32,16 @@ def _servers_that_find_the_targets():
         code = command[-1].replace("sys; ", f"sys; sys.path.append({here!r}); ", 1)
         return original([*command[:-1], code], **options)
 
+    return popen
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _servers_that_find_the_targets():
     close()
-    monkeypatch.setattr(process.subprocess, "Popen", popen)
-    yield
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patched:
+        popen = popen_that_finds_the_targets(process.subprocess.Popen)
+        patched.setattr(process.subprocess, "Popen", popen)
+        yield
     close()
 
 

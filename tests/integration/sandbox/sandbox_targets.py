@@ -48,25 +48,8 @@ def _crash(text):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def _imports(text):
-    module = __import__(text.strip())
-    return lambda x: x + len(module.__name__)
-
-
-def _hang(text):
-    time.sleep(600)
-
-
 def _raises(text):
     raise ValueError(f"cannot load {text}")
-
-
-def _object(text):
-    return lambda x: object()
-
-
-def _environment(text):
-    return lambda x: {"home": os.environ.get("HOME"), "secret": os.environ.get("SECRET", "")}
 
 
 def _tries(text):
@@ -168,23 +151,19 @@ class Stateful:
         return self.module.count.clone()
 
 
-def _where(text):
-    return lambda x: {"cwd": str(Path.cwd()), "tmp": os.environ["TMPDIR"]}
-
-
 ADD = Loads(_add)
 LAYOUT = Loads(lambda text: lambda x, y: {"strides": list(x.stride()), "x": x})
 CRASH = Loads(_crash)
 CRASH_IN_CALL = Loads(lambda text: lambda x: _crash(text))
 NULL = Loads(lambda text: lambda x: ctypes.string_at(0))
-IMPORTS = Loads(_imports)
-HANG = Loads(_hang)
+IMPORTS = Loads(__import__)
+HANG = Loads(lambda text: time.sleep(600))
 HANG_IN_CALL = Loads(lambda text: lambda x: time.sleep(600))
 RAISES = Loads(_raises)
-OBJECT = Loads(_object)
+OBJECT = Loads(lambda text: lambda x: object())
 EXITS = Loads(lambda text: sys.exit(3))
 EXITS_AT_ONCE = Loads(lambda text: lambda x: os._exit(3))
-ENVIRONMENT = Loads(_environment)
+ENVIRONMENT = Loads(lambda text: lambda x: {"cwd": str(Path.cwd()), **os.environ})
 TRIES = Loads(_tries)
 ALLOCATES = Loads(lambda text: _allocates)
 PRINTS = Loads(lambda text: _prints)
@@ -192,7 +171,6 @@ NONSENSE = Loads(_says_nonsense)
 LARGE = Loads(lambda text: Large())
 STATEFUL = Loads(lambda text: Stateful())
 NO_CUDA = Loads(lambda text: _no_cuda)
-WHERE = Loads(_where)
 
 
 # -- native code ----------------------------------------------------------------------------------

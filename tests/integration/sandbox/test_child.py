@@ -27,18 +27,15 @@ def test_what_serving_imports_is_found_where_the_session_finds_it(load, tmp_path
     assert load("ADD", imports=served, blocked=blocked).problem is None
 
 
-def test_nothing_of_the_users_environment_is_there(load, monkeypatch):
+def test_it_works_in_a_directory_of_its_own_and_has_nothing_of_the_users_environment(
+    load, tmp_path, monkeypatch
+):
     monkeypatch.setenv("SECRET", "token")
     close()
-    outcome = run(load("ENVIRONMENT"))
-    assert outcome.value["secret"] == ""
-    assert outcome.value["home"] != os.path.expanduser("~")  # noqa: PTH111  # as a shell sees it
-
-
-def test_it_works_in_a_directory_of_its_own(load, tmp_path):
-    value = run(load("WHERE")).value
-    assert value["cwd"] == str(tmp_path)
-    assert value["tmp"] == str(tmp_path)
+    value = run(load("ENVIRONMENT")).value
+    assert "SECRET" not in value
+    assert value["HOME"] != os.environ["HOME"]
+    assert value["cwd"] == value["TMPDIR"] == str(tmp_path)
 
 
 def test_what_a_server_cannot_import_is_told_and_nothing_else_is_lost(forks):

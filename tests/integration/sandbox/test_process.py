@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -93,31 +92,19 @@ def test_a_server_leaves_no_files_and_no_process_behind(ways, load):
 
 
 PARENT = """
-import os, signal, sys, torch
+import signal, sys, torch
 # A process that a shell starts in the background ignores SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {tests!r}]
 from pathlib import Path
+from conftest import popen_that_finds_the_targets
+from in_sandbox import TORCH, source
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.sandbox import process
-from pytest_torchexport.sandbox.libraries import LIBRARIES
-from pytest_torchexport.sandbox.session import SandboxSession, Source
-from pytest_torchexport.inputs.spec import Call
-original = process.subprocess.Popen
-def popen(command, **options):
-    code = command[-1].replace("sys; ", "sys; sys.path.append({here!r}); ", 1)
-    return original([*command[:-1], code], **options)
-process.subprocess.Popen = popen
-server = process.Server.of(LIBRARIES["torch"])
-source = Source(
-    load="sandbox_targets:HANG_IN_CALL.load",
-    read="sandbox_targets:HANG_IN_CALL.traits.read",
-    library="torch",
-    path=Path({path!r}),
-    home=server.artifact_directory(),
-    device="cpu",
-    memory=2048,
-)
-session = SandboxSession(source, 60.0)
+from pytest_torchexport.sandbox.session import SandboxSession
+process.subprocess.Popen = popen_that_finds_the_targets(process.subprocess.Popen)
+server = process.Server.of(TORCH)
+session = SandboxSession(source(server.artifact_directory(), "HANG_IN_CALL"), 60.0)
 print(server.home, server._process.pid, session._child.pid, flush=True)
 session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
 """
@@ -125,24 +112,19 @@ session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
 
 @where_it_forks
 @pytest.mark.parametrize(
-    "number",
-    [signal.SIGKILL, *(pytest.param(one, marks=slow) for one in (signal.SIGTERM, signal.SIGINT))],
+    ("number", "stop_server"),
+    [
+        (signal.SIGKILL, False),
+        (signal.SIGKILL, True),
+        pytest.param(signal.SIGTERM, False, marks=slow),
+        pytest.param(signal.SIGINT, False, marks=slow),
+    ],
     ids=str,
 )
-def test_a_killed_parent_leaves_nothing_behind(tmp_path, number):
-    killed(tmp_path, number)
-
-
-@where_it_forks
-def test_a_stopped_server_ends_with_its_parent(tmp_path):
-    killed(tmp_path, signal.SIGKILL, stop_server=True)
-
-
-def killed(tmp_path, number, *, stop_server=False):
-    """End a process that has a server by a signal, and wait until nothing of it is left."""
-    path = tmp_path / "artifact.txt"
-    path.write_text("1")
-    code = textwrap.dedent(PARENT).format(here=str(pathlib.Path(__file__).parent), path=str(path))
+def test_a_killed_parent_leaves_nothing_behind(number, stop_server):
+    """Neither a server that runs nor one that is stopped outlives it, nor a child or a file."""
+    here = pathlib.Path(__file__).parent
+    code = PARENT.format(here=str(here), tests=str(here.parents[1]))
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
@@ -163,24 +145,21 @@ def killed(tmp_path, number, *, stop_server=False):
 def test_many_artifacts_through_one_server_leave_it_as_it_was(load, count):
     run(load("ADD"))
     server = Server.of(TORCH)
-    before = _open_files(server), _megabytes(server)
+    before = _open_files_and_megabytes(server)
     for _ in range(count):
         session = load("ADD")
         assert isinstance(run(session), Returned)
         session.close()
     assert Server.of(TORCH) is server
-    files, megabytes = _open_files(server), _megabytes(server)
+    files, megabytes = _open_files_and_megabytes(server)
     assert files == before[0]
     assert megabytes < before[1] + 10 + 0.1 * count
 
 
-def _open_files(server):
-    return len(os.listdir(f"/proc/{server._process.pid}/fd"))  # noqa: PTH208  # as the kernel lists them
-
-
-def _megabytes(server):
-    pages = pathlib.Path(f"/proc/{server._process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _open_files_and_megabytes(server):
+    own = pathlib.Path(f"/proc/{server._process.pid}")
+    pages = int((own / "statm").read_text().split()[1])
+    return len(list((own / "fd").iterdir())), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @where_it_forks
