@@ -110,31 +110,6 @@ def clone(value: Any) -> Any:
     return tree_map(lambda x: copy_tensor(x) if isinstance(x, torch.Tensor) else x, value)
 
 
-def copy_argument(value: Any) -> Any:
-    """Clone an argument of a call, and copy objects with state: a generator, a key-value cache.
-
-    Forward may write to such an object. Objects that cannot be copied, modules and code are shared.
-    A tensor that stands at several places is one tensor at the same places of the copy.
-    """
-    copies: dict[int, torch.Tensor] = {}
-
-    def own(leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor):
-            if id(leaf) not in copies:
-                copies[id(leaf)] = copy_tensor(leaf)
-            return copies[id(leaf)]
-        if isinstance(leaf, torch.Generator):
-            return leaf.clone_state()
-        if not has_state(leaf):
-            return leaf
-        try:
-            return copy.deepcopy(leaf)
-        except Exception:  # an object's own __deepcopy__ may raise anything
-            return leaf
-
-    return tree_map(own, value)
-
-
 def has_state(leaf: Any) -> bool:
     """Return True if an object has attributes, and is no module, class, enum or callable."""
     fixed = isinstance(leaf, (torch.nn.Module, type, enum.Enum)) or callable(leaf)
@@ -277,8 +252,28 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def clone(self) -> Call:
-        """Return the same call on detached clones; a tensor given twice stays one tensor."""
-        return Call(*copy_argument((self.args, dict(self.kwargs))))
+        """Return the same call on clones of its tensors, and copies of objects with state.
+
+        Forward may write to such an object: a generator, a key-value cache. Objects that cannot be
+        copied, modules and code are shared. A tensor given twice stays one tensor.
+        """
+        copies: dict[int, torch.Tensor] = {}
+
+        def own(leaf: Any) -> Any:
+            if isinstance(leaf, torch.Tensor):
+                if id(leaf) not in copies:
+                    copies[id(leaf)] = copy_tensor(leaf)
+                return copies[id(leaf)]
+            if isinstance(leaf, torch.Generator):
+                return leaf.clone_state()
+            if not has_state(leaf):
+                return leaf
+            try:
+                return copy.deepcopy(leaf)
+            except Exception:  # an object's own __deepcopy__ may raise anything
+                return leaf
+
+        return Call(*tree_map(own, (self.args, dict(self.kwargs))))
 
     def flatten(self, path: str = "") -> tuple[list[Leaf], Structure]:
         """Return the leaves of ``(args, kwargs)`` in the exporters' order, and the structure."""

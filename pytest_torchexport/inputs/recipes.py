@@ -24,19 +24,8 @@ from pytest_torchexport.inputs.pytrees import bits_of, describe, hash_of
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 
 KINDS = (
-    "zeros",
-    "ones",
-    "low",
-    "high",
-    "ramp",
-    "normal",
-    "uniform",
-    "sparse",
-    "ladder",
-    "offset",
-    "grid",
-    "flat",
-    "twins",
+    *("zeros", "ones", "low", "high", "ramp"),
+    *("normal", "uniform", "sparse", "ladder", "offset", "grid", "flat", "twins"),
 )
 # The kind of a leaf with words in ``values``: normal numbers, half of which become the words'.
 SPECIAL = "special"

@@ -227,8 +227,7 @@ _MACHINES = {
 }
 
 # Arguments of calls that are looked at, and all bits of one.
-_CLONE_THREAD, _SHARED_ANONYMOUS, _UNIX_SOCKET = 0x10000, 0x01 | 0x20, 1
-_WHOLE = 0xFFFFFFFF
+_CLONE_THREAD, _SHARED_ANONYMOUS, _UNIX_SOCKET, _WHOLE = 0x10000, 0x01 | 0x20, 1, 0xFFFFFFFF
 # https://man7.org/linux/man-pages/man2/prctl.2.html
 _PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38
 # https://man7.org/linux/man-pages/man7/capabilities.7.html; files may have another owner than root.

@@ -51,8 +51,6 @@ _SET = {
 }
 # Variables in which libraries look for a directory to write to.
 _HOMES = ("HOME", "TEMP", "TMP", "TMPDIR", "USERPROFILE")
-# The number of a server's first request, which imports its library.
-_FIRST = 1
 # The file in a server's directory with its stderr.
 LOG = "server.log"
 
@@ -80,7 +78,7 @@ class Server:
         self._preloaded: frozenset[str] = frozenset()
         self._process: subprocess.Popen[bytes] | None = None
         self._exchanging = threading.RLock()
-        self._numbers = itertools.count(_FIRST)
+        self._numbers = itertools.count()
         self._broken = ""
         atexit.register(self.close)
         if FORKS:
@@ -198,7 +196,7 @@ class Server:
 
     def _receive(self, number: int) -> dict[str, Any]:
         """Return the answer to a request. Raises ServerUnavailable, also if the request failed."""
-        answer: dict[str, Any] = {"number": 0}
+        answer: dict[str, Any] = {"number": None}
         while answer["number"] != number:
             data = b""
             try:
@@ -209,7 +207,7 @@ class Server:
             except (OSError, EOFError) as error:
                 self._give_up(error)
             answer = json.loads(data)
-            if answer["number"] == _FIRST:
+            if not answer["number"]:  # of the first request, to import the library
                 self._broken = answer.get("error", "")
         failed = self._broken or answer.get("error", "")
         if failed:
