@@ -15,7 +15,6 @@ from pytest_torchexport.inputs.pytrees import Call
         torch.arange(6.0).reshape(2, 3).t(),
         torch.arange(24.0).reshape(1, 2, 3, 4).contiguous(memory_format=torch.channels_last),
         torch.arange(12.0)[::3],
-        torch.arange(3.0).expand(4, 3),
         torch.arange(2.0).reshape(2, 1).expand(2, 5),
     ],
     ids=lambda tensor: f"{tuple(tensor.shape)}-{tensor.stride()}",

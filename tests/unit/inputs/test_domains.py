@@ -110,8 +110,8 @@ def test_a_mask_that_is_true_where_something_is_left_out_leaves_something():
     assert infer(torch.zeros(3, dtype=torch.bool)).rows_keep is None  # flags, one per row
 
 
-@pytest.mark.parametrize("low", [-math.inf, -1e9])
-def test_a_mask_that_is_added_stays_one(low):
+def test_a_mask_that_is_added_stays_one():
+    low = -math.inf
     domain = infer(torch.tensor([[0.0, low, 0.0], [0.0, 0.0, low]]))
     assert (domain.choices, domain.rows_keep) == ((0.0, low), False)
     assert domain.describe() == f"one of 0.0, {low}, a zero in each row"
@@ -129,14 +129,7 @@ def test_a_causal_mask_stays_causal(below, above):
     assert infer(mask[:2, :2]).triangle is None  # may be one by chance
 
 
-def test_limits_are_those_of_the_type_and_of_narrower_ones():
-    assert {0, 1, 254, 255} == set(numbers_of(["limits"], torch.uint8))
-    wide = numbers_of(["limits"], torch.int64)
-    assert {-(2**63), 2**63 - 1, 2**31, 2**31 - 1, -(2**31) - 1, 2**53 + 1} <= set(wide)
-    assert max(numbers_of(["limits"], torch.uint64)) == 2**63 - 1
-
-
-def test_each_type_has_the_words_that_mean_something_for_it():
+def test_each_type_has_the_words_and_numbers_that_mean_something_for_it():
     def words(dtype):
         return [word for word in REGIONS if numbers_of([word], dtype)]
 
@@ -144,6 +137,10 @@ def test_each_type_has_the_words_that_mean_something_for_it():
     assert words(torch.float8_e4m3fn) == ["nan", "zero", "denormal", "edges"]
     assert words(torch.int32) == ["limits", "edges"]
     assert words(torch.bool) == []
+    assert {0, 1, 254, 255} == set(numbers_of(["limits"], torch.uint8))
+    wide = {-(2**63), 2**63 - 1, 2**31, 2**31 - 1, -(2**31) - 1, 2**53 + 1}
+    assert wide <= set(numbers_of(["limits"], torch.int64))
+    assert max(numbers_of(["limits"], torch.uint64)) == 2**63 - 1
 
 
 def test_python_arguments_have_regions_too():
@@ -215,12 +212,10 @@ EDGES = torch.tensor([[0, 1, 5, 2], [1, 2, 0, 4]])
     ("values", "expected"),
     [
         (EDGES, Index(into="x")),
-        ([[0, 3]], Index(into="x")),
         ([0, 0, 1, 2, 5], Index(into="x", ordered=True)),
         # As many as rows: labels that happen to rise.
         ([0, 0, 1, 1, 2, 5], Index(into="x")),
         ([0, 2, 6], Index(into="x", ordered=True, whole=True)),
-        ([0, 1, 2, 3], Index(into="x")),
         ([[0, 1]], None),
         ([0, 3, 9], None),
         ([-1, 3], None),
