@@ -133,12 +133,21 @@ class InputSpec:
     def call(self, leaves: Sequence[Any]) -> Call | None:
         """Return the call with these leaves after ``map``, or None if ``filter`` refuses it."""
         args, kwargs = self.structure.unflatten(leaves)
-        call = Call(args, kwargs)
+        arguments = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
         if self.map is not None:
-            call = self._mapped(call, self.map)
-        answer = True if self.filter is None else self._apply("filter", self.filter, call)
+            changed = _answer("map", self.map, arguments)
+            if not isinstance(changed, Mapping) or not changed.keys() <= arguments.keys():
+                raise SpecError(
+                    f"map: must return a dict of changed arguments ({', '.join(arguments)}), "
+                    f"not {changed!r:.80}"
+                )
+            named = zip_longest(self.parameters[: len(args)], args, fillvalue="")
+            args = tuple(changed.get(name, arg) for name, arg in named)
+            kwargs = {key: changed.get(key, value) for key, value in kwargs.items()}
+            arguments |= changed
+        answer = True if self.filter is None else _answer("filter", self.filter, arguments)
         try:
-            return call if answer else None
+            return Call(args, kwargs) if answer else None
         except RuntimeError as error:  # a tensor of several bools
             raise SpecError(f"filter: must return one bool, not {describe(answer)}") from error
 
@@ -201,42 +210,27 @@ class InputSpec:
         # In Python's integers: torch's overflow, and a call too large to make would look small.
         return sum(math.prod(leaf.at(sizes)) for leaf in self.tensors)
 
-    def _arguments(self, call: Call) -> dict[str, Any]:
-        return {**dict(zip(self.parameters, call.args, strict=False)), **call.kwargs}
 
-    def _apply(self, name: str, function: Callable[..., Any], call: Call) -> Any:
-        """Return the answer of a function of the user's, given the arguments that it names."""
-        arguments = self._arguments(call)
-        wanted = list(arguments)
-        with contextlib.suppress(TypeError, ValueError):  # it says no signature
-            items = inspect.signature(function).parameters.values()
-            if all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in items):
-                needed = inspect.Parameter.empty
-                wanted = [i.name for i in items if i.default is needed or i.name in arguments]
-        for key in wanted:
-            if key not in arguments:
-                raise SpecError(
-                    f"{name}: {key!r} is not an argument of this call; legal: "
-                    f"{', '.join(arguments)}.{nearest(key, arguments)}"
-                )
-        try:
-            return function(**{key: arguments[key] for key in wanted})
-        except Exception as error:
-            if ends_the_test(error):
-                raise
-            raise SpecError(f"{name}: raised {type(error).__name__}: {error}") from error
-
-    def _mapped(self, call: Call, function: Callable[..., Any]) -> Call:
-        changed = self._apply("map", function, call)
-        arguments = self._arguments(call)
-        if not isinstance(changed, Mapping) or any(key not in arguments for key in changed):
+def _answer(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Return the answer of a function of the user's, given the arguments that it names."""
+    wanted = list(arguments)
+    with contextlib.suppress(TypeError, ValueError):  # it says no signature
+        items = inspect.signature(function).parameters.values()
+        if all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in items):
+            needed = inspect.Parameter.empty
+            wanted = [i.name for i in items if i.default is needed or i.name in arguments]
+    for key in wanted:
+        if key not in arguments:
             raise SpecError(
-                f"map: must return a dict of changed arguments ({', '.join(arguments)}), "
-                f"not {changed!r:.80}"
+                f"{name}: {key!r} is not an argument of this call; legal: "
+                f"{', '.join(arguments)}.{nearest(key, arguments)}"
             )
-        named = zip_longest(self.parameters[: len(call.args)], call.args, fillvalue="")
-        args = tuple(changed.get(name, arg) for name, arg in named)
-        return Call(args, {key: changed.get(key, value) for key, value in call.kwargs.items()})
+    try:
+        return function(**{key: arguments[key] for key in wanted})
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        raise SpecError(f"{name}: raised {type(error).__name__}: {error}") from error
 
 
 def flatten_call(
