@@ -83,7 +83,10 @@ def find_axes(
         free = {path: tensor for path, tensor in tensors.items() if path not in tied}
         shapes = {**axes_of(tensors, {BATCH: next(groups(free, 0), {})}, {}).shapes}
     shapes = {path: shapes.get(path, _unchanged(tensor)) for path, tensor in tensors.items()}
-    sizes = _solve(shapes, tensors)
+    try:
+        sizes = solve([(shape, list(tensors[path].shape)) for path, shape in shapes.items()])
+    except ValueError as error:
+        raise ValueError(f"shapes: {error}") from None
     for name in options.dims or {}:
         if name not in sizes:
             raise ValueError(
@@ -184,20 +187,6 @@ def _assumed(dims: Mapping[str, Dim], shapes: Mapping[str, Shape]) -> tuple[Assu
     return tuple(assumed)
 
 
-def _solve(shapes: Mapping[str, Shape], tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    for path, shape in shapes.items():
-        if len(shape) != tensors[path].dim():
-            text = " ".join(axis.text for axis in shape)
-            raise ValueError(
-                f"shapes: {path!r} is declared with {len(shape)} axes ({text!r}), but the "
-                f"example has {tensors[path].dim()}: {list(tensors[path].shape)}"
-            )
-    try:
-        return solve([(shape, list(tensors[path].shape)) for path, shape in shapes.items()])
-    except ValueError as error:
-        raise ValueError(f"shapes: {error}") from None
-
-
 def _from_strings(
     given: Mapping[str, Shape | None], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, Shape]:
@@ -206,11 +195,15 @@ def _from_strings(
         sizes = _unchanged(tensors[path])
         if shape is None:
             shapes[path] = sizes
-        elif len(shape) == len(sizes):
-            pairs = zip(shape, sizes, strict=True)
-            shapes[path] = tuple(size if axis.text == "_" else axis for axis, size in pairs)
-        else:
-            shapes[path] = shape
+            continue
+        if len(shape) != len(sizes):
+            text = " ".join(axis.text for axis in shape)
+            raise ValueError(
+                f"shapes: {path!r} is declared with {len(shape)} axes ({text!r}), but the "
+                f"example has {len(sizes)}: {list(tensors[path].shape)}"
+            )
+        pairs = zip(shape, sizes, strict=True)
+        shapes[path] = tuple(size if axis.text == "_" else axis for axis, size in pairs)
     return shapes
 
 

@@ -236,15 +236,14 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
             parts.append(f"{leaf.path} is {before[id(value)]}")
             continue
         words = [f"{leaf.path}={describe(value)}"]
-        if isinstance(leaf, TensorLeaf):
-            kept = leaf.kept and isinstance(value, torch.Tensor)
-            words.append(_numbers(value) if kept else _describe_leaf(item, recipe.seed, value))
+        if isinstance(leaf, TensorLeaf) and isinstance(value, torch.Tensor):
+            words.append(_numbers(value) if leaf.kept else _describe_leaf(item, recipe.seed, value))
         parts.append(" ".join(word for word in words if word))
     mapped = " (then map)" if spec.map is not None else ""
     return (", ".join(parts) or "no arguments") + mapped
 
 
-def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
+def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
     words = [{"example": "as in the example", "recorded": "as recorded"}.get(item.kind, item.kind)]
     if item.kind in ("zeros", "ones", "low", "high") and not item.edits:
         words = [_constant(value) or item.kind]
@@ -260,7 +259,7 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
         place = f"[{edit.position}]"
         if edit.extent == "all":
             place = "all"
-        elif isinstance(value, torch.Tensor) and value.numel():
+        elif value.numel():
             index = torch.tensor(edit.position % value.numel())
             axes = [str(int(axis)) for axis in torch.unravel_index(index, value.shape)]
             axes[-1:] = [":"] if axes and edit.extent == "row" else axes[-1:]
@@ -271,20 +270,18 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: Any) -> str:
     return " ".join(words)
 
 
-def _numbers(value: Any) -> str:
-    if not isinstance(value, torch.Tensor):
-        return ""
+def _numbers(value: torch.Tensor) -> str:
     flat = value.detach().flatten()
     shown = ", ".join(map(_shown, flat[:8].tolist()))
     return _constant(value) or f"of {shown}{', ...' if flat.numel() > 8 else ''}"
 
 
-def _constant(value: Any) -> str:
+def _constant(value: torch.Tensor) -> str:
     """Return ``zeros``, ``ones`` or ``all 3`` for a tensor of equal numbers, else nothing.
 
     Read off the tensor: the domain may have changed what the recipe asks for.
     """
-    if not isinstance(value, torch.Tensor) or not value.numel() or value.is_complex():
+    if not value.numel() or value.is_complex():
         return ""
     first = value.reshape(-1)[0]
     if not bool((value == first).all()):

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,16 @@ def _served(
     """Return the answer to a request. A failed one gets its error: the server serves on."""
     try:
         if "preload" in message:
-            _preload(message["preload"])
+            # Importing makes hardly any garbage, but each full collection goes through all that is
+            # imported. In a child it would write to that memory, which is the server's until then,
+            # and so copy it.
+            gc.disable()
+            try:
+                for name in message["preload"]:
+                    importlib.import_module(name)
+            finally:
+                gc.enable()
+                gc.freeze()
             return {}
         if "end" in message:
             return {"status": _end(children.pop(message["end"]).pid)}
@@ -248,21 +257,6 @@ def _served(
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-
-
-def _preload(modules: Sequence[str]) -> None:
-    """Import modules without collecting garbage meanwhile, and keep them out of collections.
-
-    Importing makes hardly any garbage, but each full collection goes through all that is imported.
-    In a child it would write to that memory, which is the server's until then, and so copy it.
-    """
-    gc.disable()
-    try:
-        for name in modules:
-            importlib.import_module(name)
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 def _become_child(control: socket.socket, channel: int) -> None:
