@@ -48,6 +48,8 @@ _FROM_OUTSIDE = {
 class Source:
     """A file to load, and how.
 
+    The child is sent all of these:
+
     - ``load`` and ``read``: the functions ``load(path, device)``, which returns a callable, and
       ``read(path, loaded)``, which returns its facts; each as ``package.module:name.name``.
     - ``library``: a name in ``sandbox.libraries``.
@@ -119,12 +121,8 @@ class SandboxSession:
         self._loaded: Tensors = {}
         self.started = False
         self.problem: Outcome | None = None
-        first: dict[str, Any] = {"do": "call", "function": function}
-        if not function:
-            names = ("load", "read", "thorough", "fresh", "gradients")
-            first = {"do": "load", **{name: getattr(source, name) for name in names}}
         try:
-            answer = self._begin(first, limit)
+            answer = self._begin(function, limit)
         except BaseException:
             self.close()  # the caller has no session that it could close
             raise
@@ -158,21 +156,20 @@ class SandboxSession:
         except ServerUnavailable:
             return None
 
-    def _begin(self, first: Mapping[str, Any], limit: float) -> Answer:
+    def _begin(self, function: str, limit: float) -> Answer:
         source = self._source
         library = library_named(source.library)
         message = {
-            **first,
+            **vars(source),
+            "do": "call" if function else "load",
+            "function": function,
             "library": library.answers,
-            "device": source.device,
             "path": str(source.path),
             "home": str(source.home),
             "output": str(self._output),
             "blocked": list(source.blocked),
             "imports": {name: _directory_of(name) for name in source.imports},
-            "trusted": source.trusted,
             "memory": source.memory_bytes,
-            "threads": source.threads,
         }
         ready: Answer | Outcome | Exception
         try:
@@ -190,7 +187,7 @@ class SandboxSession:
             self._ended = self.problem
             return Answer()
         self.started = True
-        answer = self._exchange(None, first["do"], limit)
+        answer = self._exchange(None, message["do"], limit)
         if not isinstance(answer, Answer):
             self.problem = answer
             return Answer()
