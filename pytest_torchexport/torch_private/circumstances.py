@@ -6,6 +6,7 @@ Separate because they are state of the process and not of any tensor or module.
 from __future__ import annotations
 
 import contextlib
+import pkgutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -57,15 +58,9 @@ def export_queries() -> Mapping[str, tuple[Any, str]]:
     By name: the module that has the function, and its name there. Those that torch lacks are left
     out.
     """
-    found = {}
-    for name in _QUERIES:
-        _, *parts, attribute = name.split(".")
-        owner: Any = torch
-        for part in parts:
-            owner = getattr(owner, part, None)
-        if hasattr(owner, attribute):
-            found[name] = (owner, attribute)
-    return found
+    named = (name.rpartition(".") for name in _QUERIES)
+    owners = {f"{owner}.{name}": (pkgutil.resolve_name(owner), name) for owner, _, name in named}
+    return {name: found for name, found in owners.items() if hasattr(*found)}
 
 
 def default_device() -> torch.device | None:

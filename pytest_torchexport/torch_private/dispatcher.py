@@ -29,20 +29,22 @@ def schema_of(operator: Any) -> Any:
     return getattr(operator, "_schema", None)
 
 
-def overloads_of(namespace: str, name: str) -> list[str]:
-    """Return the overloads of an operator that this process knows, "default" among them."""
+def registrations(namespace: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield each overload of an operator that this process knows, and where it comes from.
+
+    That is the function under ``torch.library.custom_op``, of which the dispatcher knows only
+    torch's own line; else the file and line that registered it, also in C++; None if unknown.
+    """
     packet = getattr(getattr(torch.ops, namespace), name, None)
     if not isinstance(packet, torch._ops.OpOverloadPacket):
-        return []
-    return list(packet.overloads())  # type: ignore[no-untyped-call]
-
-
-def registered_at(name: str) -> tuple[str, int] | None:
-    """Return the file and line that registered an operator, also in C++; None if unknown."""
-    dump = getattr(torch._C, "_dispatch_dump", None)
-    text = dump(name) if dump is not None else ""
-    match = re.search(r"^debug: registered at (.+):(\d+)$", text, re.MULTILINE)
-    return (match[1], int(match[2])) if match is not None else None
+        return
+    custom_ops = getattr(getattr(torch, "_library", None), "custom_ops", None)
+    dump = getattr(torch._C, "_dispatch_dump", lambda _: "")
+    for overload in packet.overloads():  # type: ignore[no-untyped-call]
+        full = f"{namespace}::{name}" + (f".{overload}" if overload != "default" else "")
+        definition = getattr(getattr(custom_ops, "OPDEFS", {}).get(full), "_init_fn", None)
+        place = re.search(r"^debug: registered at (.+):(\d+)$", dump(full), re.MULTILINE)
+        yield overload, definition or (place and (place[1], int(place[2])))
 
 
 def kernels_of(operator: Any) -> list[FunctionType] | None:
@@ -62,15 +64,6 @@ def kernels_of(operator: Any) -> list[FunctionType] | None:
     functions += [each for each in inner if isinstance(each, FunctionType)]
     own = {id(each): each for each in functions if is_users(each.__code__.co_filename)}
     return list(own.values())
-
-
-def python_definition(name: str) -> Callable[..., Any] | None:
-    """Return the function under ``torch.library.custom_op``, or None.
-
-    The dispatcher knows only torch's own line of such an operator.
-    """
-    custom_ops = getattr(getattr(torch, "_library", None), "custom_ops", None)
-    return getattr(getattr(custom_ops, "OPDEFS", {}).get(name), "_init_fn", None)
 
 
 def decomposition_of(operator: Any) -> Callable[..., Any] | None:

@@ -17,11 +17,7 @@ import torch
 
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.targets.upstream import Evidence, first
-from pytest_torchexport.torch_private.dispatcher import (
-    overloads_of,
-    python_definition,
-    registered_at,
-)
+from pytest_torchexport.torch_private.dispatcher import registrations
 from pytest_torchexport.torch_private.structures import class_of_files
 
 SETTING = "torchexport_runtime_imports"
@@ -93,16 +89,13 @@ Origin: TypeAlias = tuple[str, tuple[str, ...]]
 def _operator(namespace: str, operator: str) -> Origin:
     """Return where an operator, any overload if none is named, was registered."""
     base, _, wanted = operator.partition(".")
-    for overload in overloads_of(namespace, base):
+    for overload, source in registrations(namespace, base):
         if wanted and overload != wanted:
             continue
-        full = f"{namespace}::{base}" + (f".{overload}" if overload != "default" else "")
-        definition = python_definition(full)
-        if definition is not None:
-            return _of_code(definition)
-        place = registered_at(full)
-        if place is not None:
-            path, line = place
+        if callable(source):
+            return _of_code(source)
+        if source is not None:
+            path, line = source
             if path.endswith(".py"):
                 return f"{short_path(path)}:{line}", _module_of(path)
             # The package of the namespace, if it has loaded a library of operators.

@@ -15,9 +15,7 @@ from pytest_torchexport.torch_private.dispatcher import (
     is_operator,
     kernels_of,
     only_in_batches,
-    overloads_of,
-    python_definition,
-    registered_at,
+    registrations,
     schema_of,
 )
 
@@ -54,21 +52,19 @@ def test_an_operator_has_a_schema_with_what_it_writes_to():
     assert schema_of(torch.ops.higher_order.cond) is None
 
 
-def test_the_function_of_a_custom_operator_is_found():
+def test_each_overload_is_found_where_it_was_registered():
     @torch.library.custom_op("torch_private_test::double", mutates_args=())
     def double(x: torch.Tensor) -> torch.Tensor:
         return x * 2
 
-    assert python_definition("torch_private_test::double").__name__ == "double"
-    assert python_definition("torch_private_test::absent") is None
-
-
-def test_the_dispatcher_says_where_an_overload_was_registered():
-    assert {"Tensor", "Scalar"} <= set(overloads_of("aten", "add"))
-    assert overloads_of("aten", "no_such_operator") == []
-    path, line = registered_at("aten::add.Tensor")
+    ((overload, function),) = registrations("torch_private_test", "double")
+    assert (overload, function.__name__) == ("default", "double")
+    found = dict(registrations("aten", "add"))
+    assert {"Tensor", "Scalar"} <= found.keys()
+    path, line = found["Tensor"]
     assert path.endswith(".cpp")
     assert line > 0
+    assert list(registrations("aten", "no_such_operator")) == []
 
 
 def test_an_operator_is_computed_by_simpler_ones():
