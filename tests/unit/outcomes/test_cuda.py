@@ -10,7 +10,7 @@ from torch import nn
 
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.outcomes.observe import Raised, Returned, observe
+from pytest_torchexport.outcomes.observe import Returned, observe
 from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.outcomes.torch_state import quiet, users_precision
 
@@ -95,17 +95,6 @@ def test_a_call_waits_for_its_devices(gpu):
     x = torch.ones(2).as_subclass(There)
     cuda.wait_for((x,), {"again": [x]}, torch.ones(2))
     assert gpu.asked == [x.device]
-
-
-def test_an_error_that_arrives_late_is_the_outcome_of_its_call(gpu, monkeypatch):
-    def late(*values):
-        raise RuntimeError("CUDA error: invalid configuration argument")
-
-    monkeypatch.setattr(cuda, "wait_for", late)
-    outcome = observe(nn.Identity(), Call((torch.ones(2),)), seed=0)
-    assert isinstance(outcome, Raised)
-    assert "invalid configuration" in outcome.message
-    assert cuda.in_use()
 
 
 def test_a_call_that_loses_the_context_is_named_and_nothing_is_asked_of_cuda_any_more(gpu):

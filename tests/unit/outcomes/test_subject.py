@@ -64,12 +64,6 @@ def overridden_by_a_closure():
     return net
 
 
-def overridden_by_a_default():
-    net = Counting()
-    net.forward = lambda x, plain=net.forward: plain(x)
-    return net
-
-
 def hooked_by_a_closure():
     net = Counting()
     net.linear.register_forward_hook(lambda _part, _args, output: net.calls.add_(output.numel()))
@@ -86,17 +80,16 @@ def recursive():
     return net
 
 
-def function_in_a_list_of_a_closure():
+def function_in_a_list_of_a_default():
     net = Counting()
     inner = [lambda x: Counting.forward(net, x)]
-    net.forward = lambda x: inner[0](x) + 0
+    net.forward = lambda x, inner=inner: inner[0](x) + 0
     return net
 
 
 BUILDERS = [
     overridden_by_a_closure,
-    overridden_by_a_default,
-    function_in_a_list_of_a_closure,
+    function_in_a_list_of_a_default,
     hooked_by_a_closure,
     recursive,
 ]
