@@ -71,11 +71,6 @@ class Operation:
         return row_of(self.name)
 
     @property
-    def is_torchs(self) -> bool:
-        """True if the operator is one of ATen's, not one that a library or the user registered."""
-        return is_operator(self.func) and self.func.namespace == "aten"
-
-    @property
     def may_draw(self) -> bool:
         """True if it draws random numbers, or does so for some arguments."""
         return is_operator(self.func) and torch.Tag.nondeterministic_seeded in self.func.tags
@@ -83,7 +78,7 @@ class Operation:
     @property
     def leaves_memory(self) -> bool:
         """True if it returns memory that it does not initialize."""
-        return "uninitialized" in self.row.kinds and self.is_torchs
+        return "uninitialized" in self.row.kinds and self.func.namespace == "aten"
 
     @property
     def operand(self) -> Any:
