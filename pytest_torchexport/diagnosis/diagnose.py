@@ -8,14 +8,24 @@ eager or the artifact may end: the other examinations and the user's run go on.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 from pytest_torchexport import targets
+from pytest_torchexport.diagnosis import (
+    failing_sizes,
+    fatal,
+    first_difference,
+    interventions,
+    known_defect,
+    onnx_nodes,
+    rules,
+    stages,
+)
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import DEADLY, Case
@@ -50,15 +60,9 @@ UNEXPLAINED = (ArtifactRaised, OutputsDiffer, StateDiffers, StructureDiffers)
 DIFFERS = (*UNEXPLAINED, BranchFrozen)
 
 
-# What is known after an examination, of what was known before.
-Examine = Callable[[Scene, Diagnosis], Diagnosis]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """A row: its name for a report, the file below ``diagnosis``, the failures it is about.
-
-    ``function``: the one in that file.
+    """A row: its name for a report, its file and function, the failures it is about.
 
     ``library``: what runs the files of the targets it is about; empty if it is about all.
     ``least``: the seconds that it may take even if no time is left, because the first thing that it
@@ -66,7 +70,7 @@ class Examination:
     """
 
     name: str
-    file: str
+    file: ModuleType
     failures: tuple[type[Failure], ...]
     library: str = ""
     least: float = 0.0
@@ -79,38 +83,32 @@ class Examination:
             return False
         return self.aside or case.runner.isolated or not isinstance(failure, DEADLY)
 
-    def examine(self) -> Examine:
-        """Return the function, imported if it was not yet."""
-        file = importlib.import_module(f"pytest_torchexport.diagnosis.{self.file}")
-        examine: Examine = getattr(file, self.function)
-        return examine
-
 
 EXAMINATIONS = (
-    Examination(name="operator that ends the call", file="fatal", failures=DEADLY, aside=True),
-    Examination(name="interventions on eager", file="interventions", failures=DIFFERS),
+    Examination(name="operator that ends the call", file=fatal, failures=DEADLY, aside=True),
+    Examination(name="interventions on eager", file=interventions, failures=DIFFERS),
     Examination(
         name="stages to ONNX Runtime",
-        file="stages",
+        file=stages,
         function="examine_onnx",
         failures=DIFFERS,
         library=ONNX_RUNTIME,
     ),
-    Examination(name="ONNX nodes", file="onnx_nodes", failures=DIFFERS, library=ONNX_RUNTIME),
-    Examination(name="operators", file="first_difference", failures=UNEXPLAINED),
-    Examination(name="causes", file="rules", failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
-    Examination(name="stages", file="stages", failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
+    Examination(name="ONNX nodes", file=onnx_nodes, failures=DIFFERS, library=ONNX_RUNTIME),
+    Examination(name="operators", file=first_difference, failures=UNEXPLAINED),
+    Examination(name="causes", file=rules, failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
+    Examination(name="stages", file=stages, failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
     # Many calls, of which a large model makes few in time.
     Examination(
-        name="sizes", file="failing_sizes", failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
+        name="sizes", file=failing_sizes, failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
     ),
     Examination(
         name="narrowed dims",
-        file="failing_sizes",
+        file=failing_sizes,
         function="examine_narrowed",
         failures=(DimsNarrowed,),
     ),
-    Examination(name="known defects", file="known_defect", failures=UNEXPLAINED),
+    Examination(name="known defects", file=known_defect, failures=UNEXPLAINED),
 )
 
 
@@ -144,8 +142,6 @@ def _diagnosed(rows: tuple[Examination, ...], scene: Scene, left: Callable[[], f
     case, known = scene.case, NOTHING
     # An artifact in the clean process is not run here.
     forks = can_fork() and not (case.foreign or case.runner.isolated)
-    for row in rows:
-        row.examine()  # imported here once, and not in each fork
     try:
         while rows:
             todo = partial(_examined_each, rows, scene, known, left)
@@ -170,7 +166,7 @@ def _examined_each(
             if not seconds:
                 raise TimeLimitExceeded("no time left")
             with interrupted_after(seconds), scene.case.log.during(Activity.PLUGIN):
-                known = row.examine()(scene, known)
+                known = getattr(row.file, row.function)(scene, known)
         except TimeLimitExceeded as error:
             known = _without(row, error, known)
         except Exception as error:

@@ -53,11 +53,11 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the sizes of each dim at which the call fails."""
     sweep = _Sweep(scene)
     each = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
-    telling = [
-        item
-        for item in sweep.with_equals(each)
-        if item.ok and item.failing and (item.pattern or not sweep.values_decide(item))
-    ]
+    telling = []
+    for item in each:
+        if item.ok and item.failing and (item.pattern or not sweep.values_decide(item)):
+            equal = (other.dim for other in each if other is not item and sweep.equal(item, other))
+            telling.append(replace(item, equal_to=next(equal, item.equal_to)))
     return replace(known, sizes=tuple(telling))
 
 
@@ -83,13 +83,6 @@ class _Sweep:
         if found.pattern and self.values_decide(found):
             return self._beside(dim, others, partial(self._fails, with_any=True))
         return found
-
-    def with_equals(self, each: Sequence[Sizes]) -> Iterator[Sizes]:
-        """Yield the sizes, with the dim that one has to be equal to."""
-        for item in each:
-            others = (other for other in each if other is not item and self._equal(item, other))
-            other = next(others, None)
-            yield replace(item, equal_to=other.dim) if other is not None else item
 
     def values_decide(self, sizes: Sizes) -> bool:
         """Return True if the call fails with other values at some of the first four that agree."""
@@ -123,7 +116,7 @@ class _Sweep:
             return None
         return None if judgment is None else judgment.failure is not None
 
-    def _equal(self, one: Sizes, other: Sizes) -> bool:
+    def equal(self, one: Sizes, other: Sizes) -> bool:
         """Return True if the call agrees at two or three other sizes, the same of both dims."""
         if one.example != other.example or {one.ok, other.ok} != {(one.example,)}:
             return False

@@ -117,31 +117,27 @@ class Onnx:
                 forget_onnx_matches()
 
         def frozen(made: tuple[Any, list[SizeFacts]]) -> Sequence[str]:
-            return _frozen_dims(made[0], spec)
+            """Return the dims of the axes that vary and are no symbol in the graph.
+
+            On a constraint error the exporter applies torch.export's "suggested fixes", which make
+            dims static, and goes on without a warning; with another spelling of them it may not.
+            """
+            program = made[0]
+            kept = _graph_inputs(program, [getattr(leaf, "shape", ()) for leaf in spec.leaves])
+            found = (
+                name
+                for value, shape in zip(program.model.graph.inputs, kept, strict=True)
+                for axis, expr in enumerate(shape)
+                for name in expr.names
+                if isinstance(value.shape[axis], int)
+            )
+            return tuple(dict.fromkeys(found))
 
         made = exported(export, subject, example, spec, frozen)
         return _artifact(made, device_of(example), external_data=external)
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
         return TensorFile(path, device)
-
-
-def _frozen_dims(program: Any, spec: InputSpec) -> Sequence[str]:
-    """Return the dims of the axes that vary and are no symbol in the graph.
-
-    On a constraint error the exporter applies torch.export's "suggested fixes", which make dims
-    static, and goes on without a warning; with another spelling of the same dims it may not.
-    """
-    shapes = [getattr(leaf, "shape", ()) for leaf in spec.leaves]
-    kept = _graph_inputs(program, shapes)
-    found = (
-        name
-        for value, shape in zip(program.model.graph.inputs, kept, strict=True)
-        for axis, expr in enumerate(shape)
-        for name in expr.names
-        if isinstance(value.shape[axis], int)
-    )
-    return tuple(dict.fromkeys(found))
 
 
 def _user_inputs(program: Any) -> list[Any]:

@@ -79,9 +79,8 @@ class ProgramFacts:
 # dimensions and an index may stay on the CPU: they do nothing.
 RAISES = "raises"  # a tensor on that device meets one that was moved
 RETURNED = "returned"  # a tensor is returned on another device than the inputs'
-UNKNOWN = "unknown"  # the program does not say what the tensor meets
-NOTHING = "nothing"
-EFFECTS = (RAISES, RETURNED, UNKNOWN, NOTHING)
+NOTHING = "nothing"  # that the program tells
+EFFECTS = (RAISES, RETURNED, NOTHING)
 
 # torch's messages when tensors on different devices meet.
 _MESSAGES = (

@@ -25,7 +25,6 @@ from pytest_torchexport.targets.formats.facts import (
     NOTHING,
     RAISES,
     RETURNED,
-    UNKNOWN,
     BakedDevice,
     Branches,
     Place,
@@ -261,27 +260,15 @@ class _Moved:
         rest = [value for value in tensors if value.debugName() not in self.stuck]
         moved = [value for value in rest if value.debugName() in self.moved]
         if any(True for _ in node.blocks()):
-            self._blame(stuck, UNKNOWN)
-        elif any(_dimensions(value) != 0 for value in moved):
-            self._meet(stuck, RAISES)
+            return  # what a branch takes is not judged
+        if any(_dimensions(value) != 0 for value in moved):
+            self._blame([value for value in stuck if _dimensions(value)], RAISES)
             self.moved.update(outputs)
         elif stuck and len(moved) == len(rest):
-            if rest:
-                # Numbers: in a trace they are tensors that map_location moves, and to(device) does
-                # not.
-                self._meet(stuck, UNKNOWN)
             held = frozenset[int]().union(*(self.stuck[value.debugName()] for value in stuck))
             self.stuck.update(dict.fromkeys(outputs, held))
         elif moved and not stuck:
             self.moved.update(outputs)
-        else:
-            self._blame(stuck, UNKNOWN)
-
-    def _meet(self, stuck: Iterable[Any], effect: str) -> None:
-        for value in stuck:
-            dims = _dimensions(value)
-            if dims != 0:
-                self._blame([value], UNKNOWN if dims is None else effect)
 
     def _blame(self, values: Iterable[Any], effect: str) -> None:
         for value in values:

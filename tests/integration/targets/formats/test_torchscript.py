@@ -14,7 +14,6 @@ from pytest_torchexport.targets.formats.facts import (
     NOTHING,
     RAISES,
     RETURNED,
-    UNKNOWN,
     about_devices,
 )
 from pytest_torchexport.targets.formats.torchscript import TorchScriptFacts
@@ -89,8 +88,7 @@ TRACED = {
     # An index and a tensor of no dimensions may stay on the CPU.
     "index": (lambda x: x[:, torch.arange(2).flip(0)], {("arange", NOTHING)}),
     "scalar": (lambda x: x + torch.full((), 2.0), {("full", NOTHING)}),
-    # A number in a trace is a tensor, which map_location moves and to(device) does not.
-    "numbered": (lambda x: x[:, torch.arange(2) + 1], {("arange", UNKNOWN)}),
+    "numbered": (lambda x: x[:, torch.arange(2) + 1], {("arange", NOTHING)}),
     "identity": (lambda x: (x, torch.eye(2, device=x.device)), {("eye", RETURNED)}),
     "moved": (lambda x: torch.relu(x.to("cpu")), {("to", RETURNED)}),
 }
@@ -129,12 +127,12 @@ def test_a_constant_device_does_what_becomes_of_its_tensors(name):
         (zeros, set()),
         (derived, set()),
         # A script knows no dimensions.
-        (written, {("zeros", UNKNOWN)}),
+        (written, {("zeros", NOTHING)}),
         (named, {("cpu", RETURNED)}),
         # On a machine without that device its tensors cannot even be made.
         (elsewhere, {("zeros", RAISES)}),
         # What a branch takes is not judged.
-        (branch, {("zeros", UNKNOWN)}),
+        (branch, {("zeros", NOTHING)}),
     ],
 )
 def test_a_script_keeps_what_eager_decides_and_what_is_written(function, expected):
