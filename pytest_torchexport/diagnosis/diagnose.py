@@ -22,11 +22,10 @@ from pytest_torchexport.diagnosis import (
     first_difference,
     interventions,
     known_defect,
-    onnx_nodes,
     rules,
     stages,
 )
-from pytest_torchexport.diagnosis.scene import Scene
+from pytest_torchexport.diagnosis.scene import DIFFERS, UNEXPLAINED, Scene
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import DEADLY, Case
 from pytest_torchexport.judge.log import Activity
@@ -38,15 +37,10 @@ from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
-    ArtifactRaised,
-    BranchFrozen,
     DimsNarrowed,
     Failure,
     LoadFailed,
-    OutputsDiffer,
     RoundTripDiffers,
-    StateDiffers,
-    StructureDiffers,
     ends_the_test,
 )
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
@@ -55,9 +49,6 @@ from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 SHARE = 0.6
 # A fork that does not end an examination in time is ended so many seconds later.
 GRACE = 1.0
-
-UNEXPLAINED = (ArtifactRaised, OutputsDiffer, StateDiffers, StructureDiffers)
-DIFFERS = (*UNEXPLAINED, BranchFrozen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +85,13 @@ EXAMINATIONS = (
         failures=DIFFERS,
         library=ONNX_RUNTIME,
     ),
-    Examination(name="ONNX nodes", file=onnx_nodes, failures=DIFFERS, library=ONNX_RUNTIME),
+    Examination(
+        name="ONNX nodes",
+        file=stages,
+        function="examine_nodes",
+        failures=DIFFERS,
+        library=ONNX_RUNTIME,
+    ),
     Examination(name="operators", file=first_difference, failures=UNEXPLAINED),
     Examination(name="causes", file=rules, failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
     Examination(name="stages", file=stages, failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),

@@ -19,6 +19,7 @@ import torch
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.diagnosis.scene import DIFFERS
 from pytest_torchexport.inputs.pytrees import flatten, is_plain
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
@@ -34,29 +35,16 @@ from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
-    ArtifactRaised,
-    BranchFrozen,
     DimsNarrowed,
     Failure,
-    OutputsDiffer,
     RoundTripDiffers,
     StateDiffers,
-    StructureDiffers,
 )
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import Verdict
 
 # Failures that a call of the artifact shows.
-BY_A_CALL = (
-    *DEADLY,
-    ArtifactRaised,
-    BranchFrozen,
-    DimsNarrowed,
-    OutputsDiffer,
-    RoundTripDiffers,
-    StateDiffers,
-    StructureDiffers,
-)
+BY_A_CALL = (*DEADLY, *DIFFERS, DimsNarrowed, RoundTripDiffers)
 # TorchScript optimizes a program after its first calls, which may change what it does:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3

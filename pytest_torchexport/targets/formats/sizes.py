@@ -249,8 +249,7 @@ def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tup
         # One may be stated twice, once with the user's line.
         stated.sort(key=lambda each: (not each.static, not each.where))
         unique = {(each.dims, each.text): each for each in reversed(stated)}
-        found = [each for each in map(unique.get, dict.fromkeys(unique)) if each is not None]
-        pairs = [(each, _suspicion(spec, each)) for each in found]
+        pairs = [(each, _suspicion(spec, each)) for each in unique.values()]
     except Exception:  # the metadata of an odd program is no reason to fail the item
         return ()
     doubtful = [(each, doubt) for each, doubt in pairs if doubt is not None]
@@ -282,12 +281,6 @@ class _Place:
     path: str
     axis: int
     expr: Expr
-
-    @property
-    def grouped(self) -> str:
-        """Its expression, in brackets if it is more than a name or a number."""
-        text = self.expr.text
-        return text if text in self.expr.names or text.isdigit() else f"({text})"
 
 
 def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_Stated]:
@@ -394,7 +387,11 @@ def _relation(
     symbols = getattr(expression, "free_symbols", None)
     if not symbols or any(symbol not in places for symbol in symbols):
         return
-    named = {symbol: sympy.Symbol(places[symbol].grouped) for symbol in symbols}
+    named = {}
+    for symbol in symbols:  # in brackets if it is more than a name or a number
+        expr = places[symbol].expr
+        plain = expr.text in expr.names or expr.text.isdigit()
+        named[symbol] = sympy.Symbol(expr.text if plain else f"({expr.text})")
     dims = {name for symbol in symbols for name in places[symbol].expr.names}
     dims |= beside.expr.names if beside is not None else set()
     at = beside or next(place for symbol, place in places.items() if symbol in symbols)
