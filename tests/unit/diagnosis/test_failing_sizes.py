@@ -90,7 +90,6 @@ def test_without_a_simple_rule_there_is_none(legal, fails):
     ("kind", "numbers", "fails", "words"),
     [
         ("only", (2,), False, "ok only at 2, the example's"),
-        ("from", (5,), True, "fails from 5 up"),
         ("up to", (4,), True, "fails up to 4"),
         ("between", (3, 6), False, "ok only from 3 to 6"),
         ("steps", (2, 1), True, "fails at odd sizes"),

@@ -42,10 +42,8 @@ USE = SourceLine("net.py", 9, "")
         ("while", "x.sum() > 0", True, "unrolled loop", "@torch.jit.script"),
         # Who calls the artifact does not know the side.
         ("if", "x.is_contiguous()", False, "frozen branch", "make the inputs alike"),
-        ("if", "q is k", False, "frozen branch", "make the inputs alike"),
         ("if", "mask is not None", False, "frozen branch", "export once for each side"),
         ("if", 'reduction == "mean"', True, "frozen branch", "each value of the argument"),
-        ("if", "self.reduction", True, "frozen branch", "each value of the argument"),
         ("if", "k % 2 == 1", True, "frozen branch", "torch.where"),
     ],
 )

@@ -34,7 +34,6 @@ def saved(tmp_path, home):
         ("cpu", "cpu", []),
         ("cpu", "meta", ["meta"]),
         ("meta", "cpu", ["cpu"]),
-        ("meta", "meta", []),
         ("meta", "meta:0", []),
     ],
 )

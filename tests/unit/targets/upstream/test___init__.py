@@ -105,11 +105,6 @@ def test_other_evidence_rules_it_out(changed):
     assert ROW.found(replace(SEEN, **changed)) is None
 
 
-def test_a_row_without_evidence_fits_all():
-    plain = Row(cause="", remedy="", example="", date=ROW.date, versions=())
-    assert plain.found(Evidence(said=[("Error", "")])) == {}
-
-
 @pytest.mark.parametrize(
     ("installed", "fixed"),
     [
