@@ -409,8 +409,13 @@ class _Walk:
             return
         elif isinstance(value, torch.Tensor):
             self._tensor(value, ref)
+        elif isinstance(value, torch.nn.Module) and id(value) not in self._own:
+            name = str(ref) if ref.kind in ("argument", "default") else ref.path
+            if id(value) not in self._seen:
+                self.found.unregistered.append(name)
+            self.module(value, name, depth + 1)
         elif isinstance(value, torch.nn.Module):
-            self._module_found(value, ref, depth)
+            self.put(ref, _Held(value))
         elif isinstance(value, _VALUES):
             self.put(ref, value)
         elif not self.first(value):
@@ -440,15 +445,6 @@ class _Walk:
                     facts = (*facts, memory_of(tensor), int(tensor.storage_offset()))
             token = _Held(tensor, facts, version, by_numbers=by_numbers)
         self.put(ref, token)
-
-    def _module_found(self, module: torch.nn.Module, ref: StateRef, depth: int) -> None:
-        if id(module) in self._own:
-            self.put(ref, _Held(module))
-            return
-        name = str(ref) if ref.kind in ("argument", "default") else ref.path
-        if id(module) not in self._seen:
-            self.found.unregistered.append(name)
-        self.module(module, name, depth + 1)
 
     def _content(self, value: Any, ref: StateRef, depth: int) -> None:
         self.found.containers.append(value)

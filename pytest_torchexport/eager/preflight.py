@@ -195,29 +195,29 @@ def changed_at(
 
     def looking_at(copy: Subject) -> Look:
         reached = reach(copy.root)
-        held = {ref: held for ref in refs if (held := _holder(reached, ref)) is not None}
-        return lambda: {ref: held_tokens(_read(*place)) for ref, place in held.items()}
+        held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
+        return lambda: {ref: held_tokens(read()) for ref, read in held.items()}
 
     moved = _lines_of(subject, example, seed, looking_at)
     return {item.what: item.line for item in reversed(moved)}
 
 
-def _holder(reached: Reached, ref: StateRef) -> tuple[Any, str] | None:
-    """Return the module, the class or the globals in which a place lies, and the name there."""
+def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
+    """Return what reads the attribute or the global in which a place lies."""
     names = ref.path.partition("[")[0].split(".")
-    holders: Iterable[tuple[Any, str]] = ()
+    read: Iterable[Callable[[], Any]] = ()
     if ref.kind in ("attribute", "buffer"):
         paths = ((".".join(names[:count]), names[count]) for count in reversed(range(len(names))))
-        holders = ((reached.modules[path], name) for path, name in paths if path in reached.modules)
+        parts = ((reached.modules[path], name) for path, name in paths if path in reached.modules)
+        read = (partial(getattr, part, name, None) for part, name in parts)
     elif ref.kind == "class attribute":
-        holders = ((cls, names[1]) for cls in reached.classes if cls.__name__ == names[0])
+        classes = (cls for cls in reached.classes if cls.__name__ == names[0])
+        read = (partial(getattr, cls, names[1], None) for cls in classes)
     elif ref.kind == "global":
-        holders = ((scope, names[0]) for scope, known in reached.scopes if names[0] in known)
-    return next(iter(holders), None)
-
-
-def _read(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+        read = (
+            partial(scope.get, names[0]) for scope, known in reached.scopes if names[0] in known
+        )
+    return next(iter(read), None)
 
 
 def _lines_of(
