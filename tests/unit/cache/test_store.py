@@ -104,7 +104,7 @@ def edit(name, text):
 
 
 CHANGES = {
-    "a comment": edit("kept_net", f"{NET}# more"),
+    "the model": edit("kept_net", f"{NET}# more"),
     "what it imports": edit("kept_sizes", "SIZE = 2  # of the output"),
     "a conftest": edit("conftest", "import kept_net"),
 }

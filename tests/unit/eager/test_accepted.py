@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from specs import shapes_of, spec_of
 from torch import nn
 
-from pytest_torchexport import check_export
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager import accepted
 from pytest_torchexport.eager.accepted import find_batch, narrow_assumed
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.recipes import example_recipe
-from pytest_torchexport.inputs.spec import Call, build_spec
+from pytest_torchexport.inputs.recipes import example_recipe, plain_recipe
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.failures import SpecError
 
 
 def X(*shape):
@@ -52,35 +52,6 @@ def test_an_assumed_dim_has_the_sizes_that_eager_takes(forward, sizes):
     left = found.dims["batch"].sizes if found.dims else range(8, 9)
     assert left == sizes
     assert notes[0].startswith("eager accepts ")
-
-
-def verdict_of(module, *args, target="trace", **options):
-    return check_export(module, args, target=target, max_examples=10, **options)
-
-
-def test_the_sizes_that_eager_takes_are_the_remedy_for_a_wrong_declaration():
-    class Patches(nn.Module):
-        def forward(self, x):
-            return x.unflatten(1, (-1, 4)).mean(-1)
-
-    found = verdict_of(
-        Patches(), X(2, 16), target="export", shapes={"x": "batch time"}, dims={"time": (6, 40)}
-    )
-    assert found.failure == "SpecError"
-    assert 'remedy: eager takes dims={"time": range(8, 41, 4)}' in found.details
-
-
-def test_a_declaration_is_not_narrowed_if_the_values_are_wrong():
-    class Positive(nn.Module):
-        def forward(self, x):
-            if x.min() < 0:
-                raise ValueError("negative")
-            return x.sqrt()
-
-    options = {"shapes": {"x": "batch time"}, "dims": {"time": (1, 4)}, "values": {"x": (-1, 1)}}
-    found = verdict_of(Positive(), X(2, 3).abs(), **options)
-    assert found.failure == "SpecError"
-    assert found.details[-1].startswith("narrow the range")
 
 
 # -- the batch -------------------------------------------------------------------------------------
@@ -191,21 +162,13 @@ def test_a_module_that_refuses_generated_values_takes_the_batch_first():
 
 # -- calls -----------------------------------------------------------------------------------------
 
-EXAMPLE = Call((torch.ones(2, 3),), {})
 
-
-@pytest.fixture
-def runs():
-    return []
-
-
-@pytest.fixture
-def calls(runs):
-    subject = Subject.of(nn.Linear(3, 2).eval())
+def accepted_calls(function, x, **options):
+    """The calls that eager takes, and the list of those that it was asked for since."""
+    runs = []
     plan = Plan(target="trace", device="cpu")
-    reference = Reference(subject, plan, lambda _: None, EXAMPLE)
-    spec = build_spec(subject.signature(), [EXAMPLE], plan.options, {})
-    made = accepted.AcceptedCalls(spec, reference, lambda _: None)
+    reference = Reference(Subject.of(function), plan, lambda _: None, Call((x,)))
+    made = accepted.AcceptedCalls(spec_of(function, x, **options), reference, lambda _: None)
     on_cpu = reference.on_cpu
 
     def counted(call):
@@ -213,10 +176,42 @@ def calls(runs):
         return on_cpu(call)
 
     reference.on_cpu = counted
-    return made
+    return made, runs
 
 
-def test_a_rehearsed_call_is_not_run_again(calls, runs):
+def of_patches(x):
+    return x.unflatten(1, (-1, 4)).mean(-1)
+
+
+def of_positive(x):
+    if x.min() < 0:
+        raise ValueError("negative")
+    return x.sqrt()
+
+
+@pytest.mark.parametrize(
+    ("forward", "values", "remedy"),
+    [
+        (of_patches, (0, 1), 'remedy: eager takes dims={"time": range(8, 41, 4)}'),
+        (of_positive, (-1, 1), "narrow the range, or say what ties"),
+    ],
+)
+def test_a_wrong_declaration_has_the_sizes_that_eager_takes_as_its_remedy(forward, values, remedy):
+    options = {"shapes": {"x": "batch time"}, "dims": {"time": (6, 40)}, "values": {"x": values}}
+    made, _ = accepted_calls(forward, X(2, 16).abs(), **options)
+    recipe = plain_recipe(made.spec, "uniform", {"batch": 2, "time": 6}, 0)
+    with pytest.raises(SpecError) as error:
+        made.call(recipe)
+    assert error.value.details[-1].startswith(remedy)
+
+
+@pytest.fixture
+def calls():
+    return accepted_calls(F.relu, torch.ones(2, 3))
+
+
+def test_a_rehearsed_call_is_not_run_again(calls):
+    calls, runs = calls
     recipe = example_recipe(calls.spec, {"batch": 3})
     calls.rehearse(recipe)
     assert calls.call(recipe) is calls.call(dataclasses.replace(recipe))
@@ -225,12 +220,13 @@ def test_a_rehearsed_call_is_not_run_again(calls, runs):
     assert len(runs) == 2
 
 
-def test_a_large_call_is_not_kept(calls, runs, monkeypatch):
+def test_a_large_call_is_not_kept(calls, monkeypatch):
+    calls, runs = calls
     recipe = example_recipe(calls.spec)
     calls.rehearse(recipe)
     (kept,) = calls._rehearsed
-    # 2 x 3 numbers given, as many afterwards, and 2 x 2 returned.
-    assert kept.nbytes == 4 * (6 + 6 + 4)
+    # 2 x 3 numbers given, as many afterwards, and 2 x 3 returned.
+    assert kept.nbytes == 4 * (6 + 6 + 6)
     calls.forget()
     monkeypatch.setattr(accepted, "SMALL", kept.nbytes - 1)
     calls.rehearse(recipe)
