@@ -67,7 +67,11 @@ class Death:
 
 def can_fork() -> bool:
     """Return True if what this process may do, a fork of it may: CUDA works in one of them only."""
-    return FORKS and not cuda.in_use()
+    return _may_fork() and not cuda.in_use()
+
+
+def _may_fork() -> bool:
+    return FORKS and not multiprocessing.current_process().daemon  # which may have no children
 
 
 def in_fork(function: Callable[[], T], seconds: float) -> T | Death:
@@ -82,9 +86,9 @@ def in_fork(function: Callable[[], T], seconds: float) -> T | Death:
 def survived(action: Callable[[], object], seconds: float) -> bool:
     """Return True if a fork of this process survives an action: it returns or raises in time.
 
-    False if it does not, and on systems without fork.
+    False if it does not, and where there can be no fork.
     """
-    if not FORKS:
+    if not _may_fork():
         return False
     found = in_fork(lambda: action() is None, seconds)
     return not isinstance(found, Death) or bool(found.raised)
