@@ -196,10 +196,10 @@ def of_argument(value: Any, example: Any, path: str) -> Any:
         return [example, *special]
     low, high = value[:2]
     if isinstance(example, int) and not isinstance(example, bool):
-        whole = _is_finite(low) and _is_finite(high) and math.ceil(low) <= math.floor(high)
-        if not whole:
+        finite = max(abs(low), abs(high)) < math.inf
+        if not finite or math.ceil(low) > math.floor(high):
             raise SpecError(f"values: {path!r} is an int, and ({low}, {high}) is no range of these")
-    elif not all(_is_within(end, sys.float_info.max) for end in (low, high)):
+    elif any(sys.float_info.max < abs(end) < math.inf for end in (low, high)):
         raise SpecError(f"values: {path!r} is no int, and a float cannot hold ({low}, {high})")
     return (low, high, *special)
 
@@ -247,14 +247,14 @@ def _held(value: Any, *, example: torch.Tensor, path: str) -> Any:
     if example.is_floating_point() or example.is_complex():
         most = torch.finfo(dtype).max
         parts = (number.real, number.imag) if isinstance(number, complex) else (number,)
-        held = all(_is_within(part, most) for part in parts)
+        held = not any(most < abs(part) < math.inf for part in parts)
         legal = f"{-most}..{most}, infinity and nan"
         # torch takes whole numbers for floats only as far as int64 goes.
         large = isinstance(number, int) and abs(number) >= 2**63
     else:
         info = None if dtype == torch.bool else torch.iinfo(dtype)
         low, high = (0, 1) if info is None else (info.min, info.max)
-        held = _is_finite(number) and number == int(number) and low <= number <= high
+        held = abs(number) < math.inf and number == int(number) and low <= number <= high
         legal, large = f"{low}..{high}", False
     if not held:
         name = str(dtype).removeprefix("torch.")
@@ -262,16 +262,6 @@ def _held(value: Any, *, example: torch.Tensor, path: str) -> Any:
             f"values: {path!r} is {name}, which cannot hold {number!r:.60}; legal: {legal}"
         )
     return float(number) if large else number
-
-
-def _is_within(number: float, most: float) -> bool:
-    """Return True for numbers up to ``most``, infinity and nan."""
-    return not _is_finite(number) or abs(number) <= most
-
-
-def _is_finite(number: float) -> bool:
-    # math.isfinite raises for ints that are too large for a float.
-    return isinstance(number, int) or math.isfinite(number)
 
 
 # Integers that another type does not hold: int32, uint32, float32 and float64.
@@ -302,20 +292,13 @@ def numbers_of(words: Iterable[str], dtype: torch.dtype) -> tuple[float, ...]:
         limits = dict.fromkeys((low, low + 1, high - 1, high, *_LIMITS))
         known = {"limits": tuple(number for number in limits if low <= number <= high)}
     known["edges"] = tuple(number for numbers in known.values() for number in numbers)
-    different = {_bits(number): number for word in words for number in known.get(word, ())}
+    different = {str(number): number for word in words for number in known.get(word, ())}
     return tuple(different.values())
 
 
-def is_among(number: float, others: tuple[float, ...]) -> bool:
+def is_among(number: float, others: Iterable[float]) -> bool:
     """Return True if a number is one of the others: NaN is itself, and -0.0 is not 0.0."""
-    return any(_bits(number) == _bits(other) for other in others)
-
-
-def _bits(number: float) -> tuple[str, float]:
-    if isinstance(number, int):
-        return "", number
-    sign = math.copysign(1.0, number)
-    return ("nan", 0.0) if math.isnan(number) else ("-" if sign < 0 else "", number)
+    return str(number) in map(str, others)
 
 
 # -- numbers that index another input --------------------------------------------------------------

@@ -167,7 +167,7 @@ def _simpler_edit(edit: Edit) -> Iterator[Edit]:
         yield Edit(0, edit.value, edit.extent)
     if math.isfinite(edit.value):
         value = edit.value
-        for rounder in (0.0, 1.0, float(round(value))):
+        for rounder in map(type(value), (0, 1, round(value))):
             if abs(rounder) < abs(value) or (rounder != value and rounder == round(value)):
                 yield Edit(0, rounder, edit.extent)
                 yield Edit(edit.position, rounder, edit.extent)
