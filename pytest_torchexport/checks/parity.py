@@ -6,7 +6,9 @@ reach thresholds of operators. If only ``control_flow`` is asked for, the exampl
 the branch search alone. The package's only ``@given`` of calls is here.
 Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
 StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises CannotJudge if nobody named the
-target and the artifact raises on the example itself.
+target and the artifact raises on the example itself. Before, on the example: does the artifact vary
+with the random seed if eager does, and only then? If it draws from another random stream than
+eager, its random outputs are not compared.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.inputs.building import readable
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
     boundary_recipes,
@@ -34,9 +37,15 @@ from pytest_torchexport.inputs.strategies import (
 )
 from pytest_torchexport.judge.case import DEADLY, Case, explained
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, State
-from pytest_torchexport.results.failures import ArtifactRaised, CannotJudge, SpecError
+from pytest_torchexport.results.failures import (
+    ArtifactRaised,
+    CannotJudge,
+    OutputsDiffer,
+    SpecError,
+)
 
 # An artifact's first run may differ from its later ones; TorchScript's also at other sizes:
 # https://github.com/pytorch/pytorch/issues/80606
@@ -281,3 +290,52 @@ def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
         return None
     answers = targets.get(case.plan.target).traits.answers
     return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))
+
+
+# -- random numbers --------------------------------------------------------------------------------
+
+
+def compare_streams(case: Case) -> Case | None:
+    """Raise OutputsDiffer if the artifact is constant and eager is not.
+
+    Return a case that knows which outputs the artifact draws from a stream of its own.
+    """
+    eager, example, seed = case.reference, case.spec.example, case.plan.seed
+    if not eager.random:
+        return None
+    wanted = eager.on_cpu(example)
+    first, again, other = (case.judge.run(example, at) for at in (seed, seed, seed + 1))
+    if not isinstance(first, Returned) or not isinstance(wanted, Returned):
+        return None  # parity judges what it raises
+    returned = Call((first.value,)).to("cpu").args[0]
+    if any(d.kind != "values" for d in compare_values(wanted.value, returned, Tolerance())):
+        return None  # parity judges another structure too
+    own = eager.differing(first, again)
+    constant = eager.random - own - eager.differing(first, other)
+    if constant:
+        raise OutputsDiffer(
+            "the artifact is constant where eager varies with the random seed: "
+            + ", ".join(sorted(constant)),
+            details=eager.draws,
+        )
+    return replace(case, random_paths=own)
+
+
+def check_seeds(case: Case) -> None:
+    """Raise OutputsDiffer if the artifact varies with the seed and eager does not.
+
+    A forward may set a seed of its own, which exporters leave out. With one seed alone, the two
+    agree if both seeds are the same number.
+    """
+    if case.reference.random:
+        return
+    example, seed = case.spec.example, case.plan.seed
+    first, other = (case.judge.run(example, at) for at in (seed, seed + 1))
+    if not isinstance(first, Returned):
+        return
+    differences = case.judge.differences([example], first, other)
+    if differences:
+        raise OutputsDiffer(
+            "the artifact varies with the random seed, and eager does not",
+            differences=tuple(differences),
+        )

@@ -56,12 +56,6 @@ def rounds(operation: Operation) -> bool:
     return not operation.may_draw or operation.argument("dropout_p") == 0.0
 
 
-def adds(operation: Operation) -> bool:
-    if not operation.name or torch.Tag.pointwise in operation.func.tags:
-        return False
-    return rounds(operation)
-
-
 def exact_elements(operation: Operation) -> list[torch.Tensor] | None:
     """Return per float output a mask of the elements that needed no rounding; None if unknown.
 
@@ -186,7 +180,8 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
         if operation.row.sum:
             return by_rule(operation, lanes) if is_float(operation.operand) else None
         parts = decomposition_of(func)
-        if parts is None or func in opened or not adds(operation):
+        alone = torch.Tag.pointwise in func.tags or not rounds(operation)
+        if parts is None or func in opened or alone:
             return None
         if written_to(func):  # once, by the operator itself
             operation = _with_floats(operation, torch.clone)
@@ -417,7 +412,10 @@ class _Scatter:
         plain = None
         if exact is not None and any(bool(mask.any()) for mask in exact):
             plain = floats_of(operation.run())
-        result = _with_floats(operation, self._move_term, but=written).run()
+        # In half precision only the sum is rounded.
+        result = _with_floats(
+            operation, lambda term: self._move(term) if widened(term) is term else term, but=written
+        ).run()
         if not floats_of(result) and not written:
             # An index, a count or a Python number: the operator picks or compares.
             return operation.run()
@@ -434,10 +432,6 @@ class _Scatter:
                 moved = torch.where(exact[index], plain[index] if plain else tensor, moved)
             tensor.copy_(moved)
         return result
-
-    def _move_term(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Move a term of a sum, except in half precision, where only the sum is rounded."""
-        return self._move(tensor) if widened(tensor) is tensor else tensor
 
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor + self._error(tensor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -120,3 +122,29 @@ def test_eager_runs_once_for_each_call_that_is_drawn(monkeypatch):
         return len(runs)
 
     assert count(15) - count(5) == 10
+
+
+def test_a_constant_where_eager_varies_names_where_it_draws():
+    class Chance(nn.Module):
+        def forward(self, x):
+            return x * random.random()  # no secret
+
+    found = verdict_of(Chance(), X(2, 3))
+    assert found.failure == "OutputsDiffer"
+    assert found.reason == (
+        "the artifact is constant where eager varies with the random seed: output"
+    )
+    assert "Python's random" in found.details[0]
+
+
+class NoiseBeside(nn.Module):
+    def forward(self, x):
+        y = x * 3 if torch.compiler.is_compiling() else x * 2
+        return x + torch.rand_like(x), y
+
+
+def test_what_is_not_random_is_judged_on_another_stream_too():
+    pytest.importorskip("onnxruntime", reason="the extra onnx")
+    found = verdict_of(NoiseBeside(), X(2, 3), target="onnx")
+    assert found.status == "failed"
+    assert [item.path for item in found.differences] == ["output[1]"]
