@@ -249,7 +249,7 @@ def _raise_blamed(
 
     failure = explained(case, recipe, failure, as_well=takes_the_same_turn)
     case.log.branches = branches.table(goal)
-    if branches.has_branch(key[0]) is not False:
+    if has_branch(branches.artifact, condition) is not False:
         raise failure
     shrunk = case.log.shrunk
     way = branches.found(shrunk.recipe if shrunk is not None else recipe) or branches.example

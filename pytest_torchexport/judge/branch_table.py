@@ -13,7 +13,6 @@ from typing import Final
 
 from pytest_torchexport.explore.conditions import (
     Condition,
-    ConditionId,
     ConditionKey,
     ConditionOutcome,
     Path,
@@ -380,9 +379,6 @@ class BranchResults:
             found = self.found(recipe)
         if found is not None:
             self.tried.append(Tried(found, failed))
-
-    def has_branch(self, condition: ConditionId) -> bool | None:
-        return has_branch(self.artifact, self.explored.conditions[condition])
 
     def table(self, culprit: Goal | None = None) -> tuple[Branch, ...]:
         dims = self.spec.dims

@@ -366,9 +366,9 @@ def explained(
         )
 
     with case.log.timed("shrinking"):
-        recipe = shrink(judge.spec, recipe, still_fails)
+        recipe = shrink(case.spec, recipe, still_fails)
         final = judge.quietly(recipe)
-        call = build(judge.spec, recipe)
-        text = describe_recipe(judge.spec, recipe, call) if call is not None else ""
+        call = build(case.spec, recipe)
+        text = describe_recipe(case.spec, recipe, call) if call is not None else ""
         case.log.shrunk = Shrunk(recipe, text)
     return final if final is not None and type(final) is type(failure) else failure

@@ -17,7 +17,7 @@ from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
-from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.rounding import TIE, Calibration
@@ -181,10 +181,6 @@ class Judge:
         other._log = ItemLog()
         return other
 
-    @property
-    def spec(self) -> InputSpec:
-        return self._accepted.spec
-
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
         """Return the judgment on a call, run ``repeats`` times on the artifact; None if not legal.
 
@@ -214,7 +210,7 @@ class Judge:
                 known = len(self._log.failed) if counted else 0
                 differences = self.differences([found.call], expected, actual, known=known)
             except NotRepeatable:
-                self._log.shrunk = Shrunk.as_made(self.spec, found.recipe, found.call)
+                self._log.shrunk = Shrunk.as_made(self._accepted.spec, found.recipe, found.call)
                 raise
             if differences and self._no_answer(found.recipe, differences):
                 return None
@@ -265,7 +261,9 @@ class Judge:
         ]
         if isinstance(actual, Returned):
             if not self.random_paths and all(item.kind == "values" for item in differences):
-                self._log.met(largest_error(expected.value, actual.value))
+                error = largest_error(expected.value, actual.value)
+                if error is not None:
+                    self._log.max_error = max(error, self._log.max_error or 0.0)
             if differences and not self.tolerance.given:
                 with self._log.during(Activity.EAGER):
                     judged = self._calibration.judge(
@@ -284,10 +282,12 @@ class Judge:
 
     def _usual(self) -> list[Call]:
         """Return calls whose numbers are neither equal nor zero, as far as the spec has such."""
-        calls = [self.spec.example]
-        sizes = {name: dim.example for name, dim in self.spec.dims.items()}
+        calls = [self._accepted.spec.example]
+        sizes = {name: dim.example for name, dim in self._accepted.spec.dims.items()}
         try:
-            found = self._accepted.call(plain_recipe(self.spec, "normal", sizes, self._plan.seed))
+            found = self._accepted.call(
+                plain_recipe(self._accepted.spec, "normal", sizes, self._plan.seed)
+            )
         except SpecError:
             found = None
         return [*calls, found.call] if found is not None else calls
@@ -304,13 +304,13 @@ class Judge:
         A fully masked row has no right answer. On the example's values, or on declared ones, it is
         a difference.
         """
-        declared = any(leaf.domain.declared for leaf in self.spec.tensors)
+        declared = any(leaf.domain.declared for leaf in self._accepted.spec.tensors)
         if declared or any(d.expected != "nan" for d in differences):
             return False
         if self._reference.returns_nan:
             return False
         # Nor if eager returns nan at these sizes on the example's values too.
-        call = build(self.spec, example_recipe(self.spec, recipe.sizes))
+        call = build(self._accepted.spec, example_recipe(self._accepted.spec, recipe.sizes))
         outcome = self._reference.on_cpu(call) if call is not None else None
         if isinstance(outcome, Returned) and has_nan(outcome.value):
             return False
@@ -321,8 +321,8 @@ class Judge:
         """Return a difference in the inputs under the name that the user gave the input."""
         if difference.kind != "state":
             return difference
-        raw, _ = self.spec.example.flatten("inputs")
-        names = dict(zip((path for path, _ in raw), self.spec.leaves, strict=True))
+        raw, _ = self._accepted.spec.example.flatten("inputs")
+        names = dict(zip((path for path, _ in raw), self._accepted.spec.leaves, strict=True))
         leaf = names.get(difference.path)
         path = input_after_the_call(leaf.path) if leaf is not None else difference.path
         return dataclasses.replace(difference, path=path)

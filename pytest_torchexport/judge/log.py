@@ -127,10 +127,6 @@ class ItemLog:
     def hold(self, failure: Failure, calls: Sequence[Call] | None = None) -> None:
         self.held.append(Held(failure.with_traceback(None), calls))
 
-    def met(self, error: float | None) -> None:
-        if error is not None:
-            self.max_error = max(error, self.max_error or 0.0)
-
     def explain(self, differences: Sequence[Difference]) -> None:
         """Keep the worst difference per output and cause that is no bug."""
         for item in differences:
