@@ -300,4 +300,4 @@ def _constant_device(program: Any, value: Any) -> str | None:
 def _dimensions(value: Any) -> int | None:
     """Return a tensor's number of dimensions. A trace knows it, a script does not."""
     kind = value.type()
-    return kind.dim() if hasattr(kind, "dim") else None
+    return kind.dim() if kind.kind() == "TensorType" else None
