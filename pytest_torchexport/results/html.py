@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pytest_torchexport.results import summary
 from pytest_torchexport.results.changes import (
+    Cause,
     causes,
     changes_of,
     counted,
@@ -119,7 +120,7 @@ def _hash(text: str) -> str:
 def _article(number: int, item: ItemResult) -> Article:
     own = [*entries([item])]
     reasons = [
-        causes([entry])[0].title if entry.fails else item.reason or "nothing was checked"
+        Cause((entry,)).title if entry.fails else item.reason or "nothing was checked"
         for entry in own
         if entry.verdict is None or (entry.fails and entry.failure is None)
     ]
