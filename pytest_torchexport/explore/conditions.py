@@ -134,16 +134,16 @@ def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
         return frozenset()
     before, last = paths[-2:]
     marks, earlier = last.marks(), before.marks()
+
+    def farthest(path: Path, key: ConditionKey) -> float:
+        known = [event.distance for event in path.events if event.key == key]
+        return max((far for far in known if far is not None), default=math.nan)
+
     return frozenset(
         key
         for key in marks.keys() & earlier.keys()
-        if marks[key] != earlier[key] and not _farthest(before, key) < _farthest(last, key)
+        if marks[key] != earlier[key] and not farthest(before, key) < farthest(last, key)
     )
-
-
-def _farthest(path: Path, key: ConditionKey) -> float:
-    known = [event.distance for event in path.events if event.key == key]
-    return max((far for far in known if far is not None), default=math.nan)
 
 
 def event_of(

@@ -15,12 +15,22 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytest_torchexport.explore import moves, sweep
-from pytest_torchexport.explore.operator_run import Key, Merge, Near, OperatorRuns, Reach, Recorded
+from pytest_torchexport.explore.operator_run import (
+    OPERAND,
+    OUTPUT,
+    Key,
+    Merge,
+    Near,
+    OperatorRuns,
+    Reach,
+    Recorded,
+)
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import TINY, Base, Pursuit
 from pytest_torchexport.explore.seeds import scaled
@@ -215,9 +225,13 @@ class DifferenceSearch:
         largest = {name: dim.high for name, dim in spec.dims.items()}
         more = within_memory(spec, largest) and largest != spec.example_sizes
         sizes = [spec.example_sizes, *([largest] if more else [])]
+        # Calls whose rows are masks: of floats only if there is nothing else.
+        whole = [leaf.domain.kind != "float" for leaf in spec.tensors]
+        kinds = [SWITCHED if each or not any(whole) else "normal" for each in whole]
+        masks: list[tuple[Any, float]] = [(kinds, 1.0)] * SWITCHES if kinds else []
         self._seeds = [
             scaled(plain_recipe(spec, kind, each, seed + number), scale)
-            for number, (kind, scale) in enumerate((*SEEDS, *_masks(spec)))
+            for number, (kind, scale) in enumerate((*SEEDS, *masks))
             for each in sizes
         ]
         # What only one side makes equal.
@@ -303,7 +317,7 @@ class DifferenceSearch:
         other = self._artifact if side is self._eager else self._eager
         there = other.nearest.get(key) if other is not None else None
         # The further bounds may be those of an operator that states one, and of no other.
-        stated = side.runs.bounds if key.source in STATED or key.is_further else ()
+        stated = side.runs.bounds if key.source in {*STATED, OPERAND, OUTPUT} else ()
         others = [there[0].bound] if there is not None else stated
         gaps = [bound - near.bound for bound in others if bound is not None]
         between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == (key.side == "above")]
@@ -425,13 +439,6 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     for number in dict.fromkeys((len(goals), 2)) if len(goals) > 1 else ():
         some = itertools.combinations(goals, number)
         yield from sorted((keys for each in some for keys in itertools.product(*each)), key=common)
-
-
-def _masks(spec: InputSpec) -> list[tuple[Sequence[str], float]]:
-    """Return the kinds of calls whose rows are masks: of floats only if there is nothing else."""
-    whole = [leaf.domain.kind != "float" for leaf in spec.tensors]
-    kinds = [SWITCHED if each or not any(whole) else "normal" for each in whole]
-    return [(kinds, 1.0)] * SWITCHES if kinds else []
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

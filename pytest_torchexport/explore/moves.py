@@ -287,28 +287,27 @@ def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe |
         and isinstance(leaf.example, (int, float))
         and not isinstance(leaf.example, bool)
     ]
+
+    def resized(name: str, steps: int) -> Recipe | None:
+        dim = spec.dims[name]
+        own = recipe.sizes.get(name, dim.example)
+        position = dim.sizes.index(own) + steps if own in dim.sizes else -1
+        if not 0 <= position < len(dim.sizes):
+            return None
+        changed = {**recipe.sizes, name: dim.sizes[position]}
+        return dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else None
+
+    def moved(index: int, steps: int) -> Recipe | None:
+        leaf, item = cast(ValueLeaf, spec.leaves[index]), recipe.leaves[index]
+        own = item.data if item.kind == "value" else leaf.example
+        low, high = leaf.values[:2]
+        value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
+        return with_leaves(recipe, {index: value}) if low <= value <= high else None
+
     return [
-        *(functools.partial(_resized, spec, recipe, name) for name in spec.dims),
-        *(functools.partial(_moved, spec, recipe, index) for index in numbers),
+        *(functools.partial(resized, name) for name in spec.dims),
+        *(functools.partial(moved, index) for index in numbers),
     ]
-
-
-def _resized(spec: InputSpec, recipe: Recipe, name: str, steps: int) -> Recipe | None:
-    dim = spec.dims[name]
-    own = recipe.sizes.get(name, dim.example)
-    position = dim.sizes.index(own) + steps if own in dim.sizes else -1
-    if not 0 <= position < len(dim.sizes):
-        return None
-    changed = {**recipe.sizes, name: dim.sizes[position]}
-    return dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else None
-
-
-def _moved(spec: InputSpec, recipe: Recipe, index: int, steps: int) -> Recipe | None:
-    leaf, item = cast(ValueLeaf, spec.leaves[index]), recipe.leaves[index]
-    own = item.data if item.kind == "value" else leaf.example
-    low, high = leaf.values[:2]
-    value = own + steps * (1 if isinstance(leaf.example, int) else (high - low) / 64)
-    return with_leaves(recipe, {index: value}) if low <= value <= high else None
 
 
 def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
@@ -363,14 +362,7 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
     if not value.numel() or value.is_complex():
         return value
     flat = value.view(-1)
-    if leaf.domain.choices:
-        picked: Any = rng.choice(leaf.domain.choices)
-    elif leaf.domain.kind == "float":
-        picked = _float(leaf, rng, constants)
-    elif rng.random() < AMONG_THEM:
-        picked = int(flat[rng.randrange(flat.numel())])
-    else:
-        picked = _whole(leaf, rng, constants)
+    picked = _picked(flat, leaf, rng, constants)
     start = rng.randrange(flat.numel())
     span = rng.choice(
         (1, 1, 2, 4, max(1, flat.numel() // 4), max(1, flat.numel() // 2), flat.numel())
@@ -392,20 +384,18 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
     return value
 
 
-def _float(leaf: Any, rng: random.Random, constants: Sequence[float]) -> float:
-    if constants and rng.random() < 0.3:
-        value = rng.choice(constants) * rng.choice((1.0, 1.01, 0.99, -1.0))
-    else:
-        value = rng.gauss(0.0, 1.0) * leaf.domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
-    return float(legal(leaf, torch.tensor(value, dtype=torch.float64)))
-
-
-def _whole(leaf: Any, rng: random.Random, constants: Sequence[float]) -> int:
+def _picked(flat: Tensor, leaf: Any, rng: random.Random, constants: Sequence[float]) -> Any:
+    if leaf.domain.choices:
+        return rng.choice(leaf.domain.choices)
+    if leaf.domain.kind == "float":
+        if constants and rng.random() < AMONG_THEM:
+            return rng.choice(constants) * rng.choice((1.0, 1.01, 0.99, -1.0))
+        return rng.gauss(0.0, 1.0) * leaf.domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
+    if rng.random() < AMONG_THEM:
+        return int(flat[rng.randrange(flat.numel())])
     low, high = int(leaf.domain.low or 0), int(leaf.domain.high or 0)
     near = [int(c) for c in constants if c == int(c) and low <= c <= high]
-    if near and rng.random() < 0.5:
-        return rng.choice(near)
-    return rng.randint(low, high)
+    return rng.choice(near) if near and rng.random() < 0.5 else rng.randint(low, high)
 
 
 def domain_of(spec: InputSpec, index: int) -> Domain:

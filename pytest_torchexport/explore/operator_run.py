@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,11 +65,6 @@ class Key(NamedTuple):  # made for each threshold of each operator: a dataclass 
         """Return True for a threshold that equal numbers meet, and not those beyond it."""
         return self.side == "at"
 
-    @property
-    def is_further(self) -> bool:
-        """Return True for a threshold that is a further bound, and none of an operator's own."""
-        return self.source in (OPERAND, OUTPUT)
-
 
 @dataclass(frozen=True)
 class Near:
@@ -102,17 +96,17 @@ class Reach:
         if not all(key in reached for key in self.keys):
             return math.inf
         several = [reached[key] for key in self.keys]
-        return sum(map(_left, self.keys, self.margins, several, _places(several)))
-
-
-def _left(key: Key, margin: float, threshold: Threshold, place: int | None) -> float:
-    missing = threshold.missing_at(place)
-    if not key.way:
-        return max(missing - margin, 0.0)
-    least, most = 0.5 * margin, 1.5 * margin
-    if not threshold.operand.is_floating_point():
-        least, most = min(least, 1.0), max(most, 1.0)
-    return max(missing + least, -missing - most, 0.0)
+        far = 0.0
+        for key, margin, threshold, place in zip(
+            self.keys, self.margins, several, _places(several), strict=True
+        ):
+            missing = threshold.missing_at(place)
+            least, most = 0.5 * margin, 1.5 * margin
+            if not threshold.operand.is_floating_point():
+                least, most = min(least, 1.0), max(most, 1.0)
+            beyond = max(missing + least, -missing - most, 0.0)
+            far += beyond if key.way else max(missing - margin, 0.0)
+        return far
 
 
 def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
@@ -268,7 +262,10 @@ class OperatorRuns:
         recorded = Recorded(self.bounds, goal.keys)
         function = self.fresh()
         seed_everything(self.seed)
-        with torch.enable_grad(), _without_parameters(function), SlopeMode():
+        inner = inspect.unwrap(function)
+        module = getattr(inner, "__self__", getattr(inner, "module", inner))
+        learned = module if isinstance(module, torch.nn.Module) else None
+        with torch.enable_grad(), frozen_parameters(learned), SlopeMode():
             inputs = Differentiable(call)
             own = inputs.call
             try:
@@ -313,9 +310,3 @@ def _probe(goal: Reach, recorded: Recorded, inputs: Differentiable) -> Probe:
         provenance=compared[0] if len(compared) == 1 else Combined("and", tuple(compared)),
         demands=tuple(gap for gap in gaps if gap.gradients),
     )
-
-
-def _without_parameters(function: Any) -> AbstractContextManager[None]:
-    function = inspect.unwrap(function)
-    module = getattr(function, "__self__", getattr(function, "module", function))
-    return frozen_parameters(module if isinstance(module, torch.nn.Module) else None)

@@ -195,7 +195,12 @@ class ConditionRecorder:
         if function in (max, min) and _is_number(given[1]):
             provenance = self._of_numbers(">", given[0], given[1], read)
             self._evaluated(key, given[0] > given[1], provenance, given)
-        elif isinstance(table, dict) and (nearest := _nearest_key(table, given[0])) is not None:
+        elif isinstance(table, dict):
+            keys = [each for each in table if _is_number(each)] if len(table) <= MAX_ITEMS else []
+            nearest = min(keys, key=lambda each: abs(each - given[0]), default=None)
+            nearest = given[0] if given[0] in table else nearest
+            if nearest is None:
+                return found
             provenance = self._of_numbers("==", given[0], nearest, read & 1)
             self._evaluated(key, given[0] == nearest, provenance, (given[0], nearest))
         return found
@@ -342,14 +347,6 @@ class ConditionRecorder:
                 coarse=True,
             )
         return own_id
-
-
-def _nearest_key(table: dict[Any, Any], number: float) -> Any:
-    """Return the number itself if it is a key, else the nearest; None if there is none to try."""
-    if number in table:
-        return number
-    keys = [each for each in table if _is_number(each)] if len(table) <= MAX_ITEMS else []
-    return min(keys, key=lambda each: abs(each - number), default=None)
 
 
 def _is_number(value: Any) -> bool:

@@ -507,14 +507,14 @@ def _self_name(node: Function) -> str | None:
     if not arguments or decorators & {"staticmethod", "classmethod"}:
         return None
     name = arguments[0].arg
-    return None if any(name in _binds(item) for item in ast.walk(node)) else name
-
-
-def _binds(node: ast.AST) -> tuple[str | None, ...]:
-    """Return the names that a node binds or deletes, also by ``as``, in a pattern or a ``def``."""
-    if isinstance(node, ast.Name):
-        return () if isinstance(node.ctx, ast.Load) else (node.id,)
-    return tuple(getattr(node, field, None) for field in ("name", "asname", "rest"))
+    for item in ast.walk(node):
+        # Names may be bound or deleted also by ``as``, in a pattern or by a ``def``.
+        bound = [getattr(item, field, None) for field in ("name", "asname", "rest")]
+        if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
+            bound = [item.id]
+        if name in bound:
+            return None
+    return name
 
 
 def _matches_all(pattern: ast.pattern) -> bool:

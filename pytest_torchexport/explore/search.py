@@ -257,11 +257,6 @@ class Trials:
                     if outcome not in seen.counts:
                         yield key, outcome
 
-    def staying(self) -> Iterator[Goal]:
-        for key, seen in self.seen.items():
-            if seen.stays:
-                yield key, OTHERWISE
-
     def done(self, goal: Goal) -> bool:
         key, outcome = goal
         seen = self.seen[key]
@@ -402,7 +397,9 @@ class Search:
         while (goal := self._next()) is not None:
             yield from self._pursue_one(goal)
         while any(not self._is_doubtful(goal) for goal in trials.open()):
-            trials.run(moves.mutated(self._spec, self._any(), self._rng, self._constants))
+            known = [found.recipe for found in trials.corpus] or [example_recipe(self._spec)]
+            start = self._rng.choice(known)
+            trials.run(moves.mutated(self._spec, start, self._rng, self._constants))
             yield
 
     def _next(self) -> Goal | None:
@@ -416,9 +413,10 @@ class Search:
             measured = math.isfinite(self._trials.bases[goal].far)
             return self._is_doubtful(goal), self._rounds[goal] + (not measured)
 
+        staying = [(key, OTHERWISE) for key, seen in self._trials.seen.items() if seen.stays]
         left = (
             goal
-            for goal in (*self._trials.open(doubtful=True), *self._trials.staying())
+            for goal in (*self._trials.open(doubtful=True), *staying)
             if self._rounds[goal]
             < (1 if self._is_doubtful(goal) or goal[1] == OTHERWISE else ROUNDS)
         )
@@ -455,10 +453,6 @@ class Search:
         if not (doubtful and self._at_random):
             self._at_random |= doubtful
             yield "climb"
-
-    def _any(self) -> Recipe:
-        corpus = self._trials.corpus
-        return self._rng.choice(corpus).recipe if corpus else example_recipe(self._spec)
 
     def _below(self, goal: Goal) -> bool:
         """Return True if only a size below the minimum could take the outcome."""

@@ -31,7 +31,12 @@ def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Re
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)
     yield from special_recipes(spec, seed)
-    yield from _listed(spec, seed)
+    # Each listed value of a Python argument, or the ends of its range.
+    for index, leaf in enumerate(spec.leaves):
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
+                base = with_leaves(example_recipe(spec), {index: value})
+                yield dataclasses.replace(base, seed=seed)
     yield from _sizes(spec, constants, seed)
 
 
@@ -50,15 +55,6 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
         for leaf in recipe.leaves
     )
     return dataclasses.replace(recipe, leaves=leaves)
-
-
-def _listed(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield each listed value of a Python argument, or the ends of its range."""
-    base = example_recipe(spec)
-    for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
-            for value in leaf.values:
-                yield dataclasses.replace(with_leaves(base, {index: value}), seed=seed)
 
 
 def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
@@ -121,22 +117,19 @@ def constants_of(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[f
     small buffers and parameters are read.
     """
     found: dict[float, None] = {}
-    for value in [*code, *_of_modules(module)]:
+    numbers = [*code]
+    for part in module.modules() if module is not None else ():
+        if not type(part).__module__.startswith("torch."):
+            own = [value for name, value in vars(part).items() if not name.startswith("_")]
+            numbers += itertools.chain.from_iterable(_numbers(value, MAX_DEPTH) for value in own)
+        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            numbers += _elements(tensor)
+    for value in numbers:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         # The range first: an integer may be too large for a float.
         if number and abs(value) < 2**53 and math.isfinite(value) and value not in _UBIQUITOUS:
             found[value] = None
     return tuple(found)[:MAX_CONSTANTS]
-
-
-def _of_modules(module: torch.nn.Module | None) -> Iterator[Any]:
-    for part in module.modules() if module is not None else ():
-        library = type(part).__module__.startswith("torch.")
-        for name, value in vars(part).items():
-            if not name.startswith("_") and not library:
-                yield from _numbers(value, MAX_DEPTH)
-        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-            yield from _elements(tensor)
 
 
 def _numbers(value: Any, depth: int) -> Iterator[Any]:

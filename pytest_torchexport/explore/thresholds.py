@@ -245,10 +245,6 @@ def _next_to_zero(operand: Any) -> Iterator[Threshold]:
             )
 
 
-def _at_zero(op: Operation) -> Iterator[Threshold]:
-    yield from _next_to_zero(op.operand)
-
-
 def _added(op: Operation) -> Iterator[Threshold]:
     number = op.argument("other")
     if not isinstance(number, (int, float)) or not number:
@@ -367,7 +363,7 @@ _OF_KINDS: Mapping[str, Rule] = {
     "rounding": _half_points,
     "whole": _integers,
     "division": _divided,
-    "near_zero": _at_zero,
+    "near_zero": lambda op: _next_to_zero(op.operand),
     "exponential": _exponential,
     "angle": _angle,
     "addition": _added,

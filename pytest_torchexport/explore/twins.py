@@ -70,7 +70,10 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     That is the user's own files, the named packages, the package of the subject, and the files that
     define its parts: following the packages of these would take longer than all else.
     """
-    folders = tuple(_folder(name) for name in (*packages, home_of(subject)) if name)
+    folders = [
+        next(iter(getattr(sys.modules.get(name), "__path__", None) or []), _file(name))
+        for name in (*packages, home_of(subject))
+    ]
     parts = frozenset(
         file
         for name in {type(part).__module__ for part in _parts(subject)}
@@ -97,24 +100,12 @@ def home_of(subject: Subject) -> str:
     return "" if home in ("torch", "builtins") else home
 
 
-def files_of(subject: Subject) -> frozenset[str]:
-    """Return the files that define the classes of the subject's modules, and their bases."""
-    names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
-    return frozenset(file for name in names if (file := _file(name)))
-
-
 def _parts(subject: Subject) -> Iterable[torch.nn.Module]:
     return subject.module.modules() if subject.module is not None else ()
 
 
 def _file(module: str) -> str:
     return getattr(sys.modules.get(module), "__file__", None) or ""
-
-
-def _folder(package: str) -> str:
-    module = sys.modules.get(package)
-    paths = list(getattr(module, "__path__", None) or [])
-    return paths[0] if paths else getattr(module, "__file__", None) or ""
 
 
 def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType, ...], bool]:
@@ -456,7 +447,9 @@ class InstrumentedCode:
     ) -> None:
         owns = owner_of(subject, packages)
         functions, self.complete = functions_of(subject, owns)
-        self._model_files = files_of(subject)
+        # The files that define the classes of the subject's modules, and their bases.
+        names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
+        self._model_files = frozenset(file for name in names if (file := _file(name)))
         self._recorder = recorder
         by_file: dict[str, set[types.CodeType]] = {}
         for function in functions:

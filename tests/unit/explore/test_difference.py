@@ -55,11 +55,6 @@ def test_a_bound_of_the_file_does_not_lead_past_another_threshold():
     assert any(-20 < low < -18 for low, _ in found)
 
 
-def test_a_call_half_way_to_the_files_bound_is_kept():
-    found = extremes(lambda x: x.clamp(max=6.0), bounds=(8.0,))
-    assert any(6.5 <= high <= 7.5 for _, high in found)
-
-
 def test_without_a_threshold_that_is_left_the_same_calls_are_found_by_one_run():
     # X has numbers on both sides of zero.
     calls, runs = found_for(torch.relu, straight=True)
@@ -76,11 +71,8 @@ REALS = torch.linspace(-1.0, 2.0, 24).reshape(4, 6)
 
 CASES = {
     "float32": (lambda x: x.float(), IDS, Merge(1, 2**24)),
-    "float16": (lambda x: x.half(), IDS, Merge(1, 2**11)),
-    "promoted": (lambda x: x * 1.0, IDS, Merge(1, 2**24)),
     "int32": (lambda x: x.to(torch.int32), IDS, Merge(2**32)),
     "remainder": (lambda x: x % 1000, IDS, Merge(1000)),
-    "fmod": (lambda x: torch.fmod(x, -7), IDS, Merge(7)),
     "bits": (lambda x: x & 0xFFFF, IDS, Merge(2**16)),
     "narrower": (lambda x: x.half(), REALS, Merge(to=torch.float16)),
 }
@@ -121,19 +113,9 @@ def test_wide_integers_differ_by_what_is_lost(merge):
     assert torch.equal(calls[0] == calls[0].min(), calls[1] == calls[1].max())
 
 
-def test_negative_integers():
-    calls = numbers_of(IDS, Merge(1, 2**24), values=(-(2**30), 0))
-    assert all(call.unique().tolist() == [-(2**24) - 1, -(2**24)] for call in calls)
-
-
 def test_floats_next_to_a_bound_and_to_a_number_of_the_call():
     calls = numbers_of(REALS, Merge(to=torch.float16), values=(-1.0, 3.0), starts=(0.5, 70.0))
     found = [call.unique() for call in calls]
     assert all(len(each) == 2 and len(each.half().unique()) == 1 for each in found)
     assert found[0][0] == found[1][1] == 0.5
     assert [round(float(each.mean()), 2) for each in found] == [0.5, 0.5, 2.0, 2.0]
-
-
-def test_floats_that_the_type_holds_are_left_alone():
-    assert numbers_of(REALS.half(), Merge(to=torch.bfloat16), values=(-1.0, 3.0)) == []
-    assert numbers_of(REALS, Merge(to=torch.float32), values=(-1.0, 3.0)) == []

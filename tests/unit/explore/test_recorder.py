@@ -137,16 +137,6 @@ def test_of_floats_in_order_the_distance_in_parts_of_the_largest_is_told(recorde
     assert margin(3, 2) == math.inf
 
 
-def test_two_calls_that_differ_have_other_marks(recorder):
-    marks = []
-    for numbers in ([1.0, 2.0], [1.0, 3.0], [1.0, 2.0]):
-        recorder.start({})
-        with recorder.mode:
-            recorder.truth(1, (torch.tensor(numbers) > 0).all(), 0)
-        marks.append(recorder.path.marks()[1, ""])
-    assert marks[0] == marks[2] != marks[1]
-
-
 # -- loops and handlers ------------------------------------------------------------------------------------------
 
 
@@ -225,14 +215,6 @@ def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(rec
     with pytest.raises(Endless):
         ask(recorder, 1, MAX_EVENTS + 1)
     assert len(told(recorder)) == MAX_EVENTS
-
-
-def test_too_many_rounds_of_a_while_are_endless(recorder):
-    recorder.limit(20)
-    recorder._started -= 1000.0  # seconds ago
-    with pytest.raises(Endless):
-        ask(recorder, 3, MAX_ROUNDS + 1)
-    assert len(told(recorder)) <= MAX_ROUNDS
 
 
 def test_what_is_done_quickly_is_not_endless(recorder):
