@@ -101,8 +101,12 @@ def cornered(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
     Return None if no leaf that may change has a range, or none has a gradient.
     """
     built = build_leaves(spec, recipe)
-    moved = {}
-    for index, gradient in probe.gradients.items():
+    moved: dict[int, Tensor] = {}
+    gradients: dict[int, Tensor] = {}
+    for gap in probe.demands:
+        for index, gradient in gap.gradients.items():
+            gradients[index] = gradients.get(index, 0.0) + gradient
+    for index, gradient in gradients.items():
         leaf = spec.leaves[index]
         if built is None or not may_change(leaf) or built[index].shape != gradient.shape:
             continue

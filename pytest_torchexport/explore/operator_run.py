@@ -305,7 +305,6 @@ def _probe(goal: Reach, recorded: Recorded, inputs: Differentiable) -> Probe:
             compared.append(Compared("==", threshold.at(place), right))
     return Probe(
         missing=sum(gap.missing for gap in gaps),
-        gradients=Gap.together(gaps),
         inputs=inputs.inputs,
         provenance=compared[0] if len(compared) == 1 else Combined("and", tuple(compared)),
         demands=tuple(gap for gap in gaps if gap.gradients),

@@ -167,7 +167,6 @@ class ProbeListener:
         ][:MOST_DEMANDS]
         self.found = Probe(
             missing=float(missing) if missing is not None else 0.0,
-            gradients=self._gradients(missing),
             inputs=self._inputs.inputs,
             provenance=provenance,
             wanted=self._wanted,
@@ -178,12 +177,8 @@ class ProbeListener:
 
     def _gaps(self, distances: Sequence[Tensor]) -> Iterator[Gap]:
         for far in distances:
-            gradients = self._gradients(far)
-            if gradients:
-                yield Gap(float(far), gradients)
-
-    def _gradients(self, of: Tensor | None) -> dict[int, Tensor]:
-        return self._inputs.gradients([of]) if of is not None and of.requires_grad else {}
+            if far.requires_grad and (found := self._inputs.gradients([far])):
+                yield Gap(float(far), found)
 
     def _swaps(self, missing: Tensor | None) -> Iterator[Swaps]:
         """Yield what other indices would change in the lookups that the distance depends on."""
@@ -219,14 +214,6 @@ class Gap:
             return cls(apart, gradients, exact=True)
         return cls(-apart, {index: -slope for index, slope in gradients.items()}, exact=True)
 
-    @staticmethod
-    def together(gaps: Iterable[Gap]) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
-        for gap in gaps:
-            for index, gradient in gap.gradients.items():
-                found[index] = found[index] + gradient if index in found else gradient
-        return found
-
 
 @dataclass(frozen=True)
 class Swaps:
@@ -261,15 +248,13 @@ def lazily(made: Callable[[], Iterable[_Item]]) -> Lazy[_Item]:
 class Probe:
     """The state of a call on its way to a goal.
 
-    ``missing`` is its distance, and ``gradients`` those of the distance per float leaf of the call,
-    by position. ``inputs`` are the tensors that forward got. ``provenance`` is what is compared,
-    and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it, and
-    ``earlier`` what keeps the last conditions before it at their outcomes. ``swaps`` are what other
-    indices into tables would change.
+    ``missing`` is its distance. ``inputs`` are the tensors that forward got. ``provenance`` is what
+    is compared, and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it,
+    and ``earlier`` what keeps the last conditions before it at their outcomes. ``swaps`` are what
+    other indices into tables would change.
     """
 
     missing: float
-    gradients: dict[int, Tensor]
     inputs: tuple[Tensor | None, ...]
     provenance: Provenance | None = None
     wanted: bool = True

@@ -37,7 +37,7 @@ def test_eager_and_artifacts_are_recorded_alike(made):
     wanted = 5.0 - module.layers(X).max().item()
     key = next(key for key in found if key.side == "above" and found[key].bound == 5.0)
     assert found[key].missing == pytest.approx(wanted, abs=1e-5)
-    gradient = side.probe(Call((X,)), Reach((key,), (0.0,))).gradients[0]
+    gradient = side.probe(Call((X,)), Reach((key,), (0.0,))).demands[0].gradients[0]
     x = X.clone().requires_grad_()
     module.layers(x).max().backward()
     torch.testing.assert_close(-gradient, x.grad)

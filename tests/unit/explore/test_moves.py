@@ -30,7 +30,6 @@ FREE = spec_of(
 def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=(), wanted=True):
     return Probe(
         missing=missing,
-        gradients=gradients or {},
         demands=(Gap(missing, gradients or {}),),
         earlier=lambda: tuple(kept),
         provenance=origin,

@@ -95,15 +95,6 @@ def test_what_was_written_to_is_not_what_it_was():
         assert isinstance(behind(function), Uncompared)
 
 
-def test_bits_are_no_conditions():
-    ids = torch.tensor([2, 4])
-    for function in (lambda: ids & 1, lambda: ids | 1, lambda: ~ids):
-        assert isinstance(behind(function), Uncompared)
-    found = behind(lambda: (ids & 1) == 0)
-    assert isinstance(found, Compared)
-    assert found.left.tolist() == [0, 0]
-
-
 # Functions of torch, as one may call them: what they return is theirs, whatever is remembered.
 CALLS = {
     "equal": lambda: torch.equal(X, other=Y),

@@ -33,7 +33,6 @@ class Trials:
         gap = Gap(base.far, {0: torch.ones(1)})
         return Probe(
             missing=base.far,
-            gradients={},
             provenance=None,
             inputs=(),
             demands=(gap,),
