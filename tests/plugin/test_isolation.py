@@ -49,7 +49,6 @@ def test_reads(): Reads()(torch.ones(2, 3))
 {HANGS}
 def test_after(): nn.ReLU()(torch.ones(2, 3))
 '''
-LIMITS = {"torchexport_time_limit": "15", "torchexport_memory_limit": "1024"}
 REPORT = "--torchexport-report=json:out.json"
 
 
@@ -127,14 +126,13 @@ ArtifactCrashed: aten.segment_reduce at test_it.py:13: {CAUSE}
 def test_what_does_not_survive_fails_its_item_and_the_run_goes_on(
     suite, run, pytester, verdicts, text_of
 ):
-    suite(SUITE, fakes=False, **LIMITS)
-    result = run(REPORT)
-    result.assert_outcomes(failed=2, passed=1)
+    suite(SUITE, fakes=False)
+    result = run(REPORT, "-k", "not hangs")
+    result.assert_outcomes(failed=1, passed=1)
     assert stable(text_of(result), "Reads") == CRASH
-    found = verdicts()
-    (crashed,), (hung,), (after,) = (
-        found[f"test_{name}[script-cpu]"] for name in ("reads", "hangs", "after")
-    )
+    (crashed,), (after,) = verdicts().values()
+    run(REPORT, "-k", "hangs", "--torchexport-time-limit=15").assert_outcomes(failed=1)
+    ((hung,),) = verdicts().values()
     assert (after.isolated, after.kept) == (False, "")
     assert (crashed.failure, crashed.isolated) == ("ArtifactCrashed", True)
     assert crashed.recipe is not None
@@ -150,64 +148,6 @@ def _is_kept(path):
     """The very file, whole."""
     assert path.is_file()
     assert "-> Tensor:" in torch.jit.load(path).code
-
-
-OPS = """
-import os, signal, time, torch
-
-# In the process of the tests it is tame.
-WILD = "PYTEST_VERSION" not in os.environ
-
-@torch.library.custom_op("rude_ops::act", mutates_args=())
-def act(x: torch.Tensor, what: str) -> torch.Tensor:
-    if WILD:
-        print("now", what, flush=True)
-        {
-            "exit": lambda: os._exit(3),
-            "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "no memory": lambda: bytearray(2**50),
-        }[what]()
-        time.sleep(600)
-    return x * 2
-
-@act.register_fake
-def _(x, what):
-    return torch.empty_like(x)
-"""
-
-
-ENDS = {
-    "exit": "it ended its process with exit status 3",
-    "kill": "it was killed by SIGKILL (by the system, out of memory, or by somebody)",
-    "no memory": "it exhausted its memory limit of 1024 MB (torchexport_memory_limit)",
-}
-
-
-def test_however_it_ends_it_is_told(suite, run, pytester, verdicts):
-    pytester.makepyfile(rude_ops=OPS)
-    tests = (
-        f"@pytest.mark.torchexport('trace')\ndef test_{what.split()[0]}(): Acts({what!r})(torch.ones(2, 3))\n"
-        for what in ENDS
-    )
-    suite(
-        "import rude_ops\n"
-        "class Acts(nn.Module):\n"
-        "    def __init__(self, what):\n"
-        "        super().__init__()\n"
-        "        self.what = what\n"
-        "    def forward(self, x): return torch.ops.rude_ops.act(x, self.what)\n" + "".join(tests),
-        fakes=False,
-        **LIMITS,
-        torchexport_runtime_imports="rude_ops",
-    )
-    run(REPORT).assert_outcomes(failed=len(ENDS))
-    found = verdicts()
-    for what, said in ENDS.items():
-        (verdict,) = found[f"test_{what.split()[0]}[trace-cpu]"]
-        assert verdict.failure == "ArtifactCrashed"
-        assert said in verdict.reason
-        assert f"now {what}" in verdict.output
-        assert (pytester.path / verdict.kept).is_file()
 
 
 # -- how it is asked for ---------------------------------------------------------------------------
