@@ -9,6 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from slow import slow
 
+from pytest_torchexport.plugin import run as plugin_run
+
 SUITE = """
 @pytest.mark.torchexport('mirror', 'liar', 'picky')
 def test_net(torchexport, x):
@@ -140,44 +142,35 @@ def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(
 # -- runs that do not come to their end ------------------------------------------------------------
 
 ENDS = """
+import json, pathlib
+
 @pytest.mark.torchexport('mirror')
 def test_first(x): Net()(x)
 
-def test_end():
-    import time
-    time.sleep(1.1)
+def test_meanwhile():
+    document = json.loads(pathlib.Path('report.json').read_text())
+    assert not document['complete']
+    assert [item['nodeid'] for item in document['items']] == ['test_it.py::test_first[mirror-cpu]']
 
-@pytest.mark.torchexport('mirror')
-def test_second(x): Net()(x)
-
-def test_killed():
-    import os, signal
-    # What a shell starts in the background ignores SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.kill(os.getpid(), signal.SIGNAL)
+def test_ends(): raise KeyboardInterrupt
 
 @pytest.mark.torchexport('mirror')
 def test_third(x): Net()(x)
 """
 
 
-@pytest.mark.parametrize(
-    "signal", ["SIGKILL", *(pytest.param(s, marks=slow) for s in ("SIGTERM", "SIGINT"))]
-)
-def test_a_run_that_is_killed_keeps_its_verdicts_and_is_not_complete(
-    suite, run_apart, pytester, signal
+def test_a_report_is_written_while_items_run_and_is_not_complete_before_the_end(
+    suite, run, pytester, monkeypatch
 ):
-    suite(ENDS.replace("SIGNAL", signal))
+    """A run that is killed keeps its verdicts."""
+    monkeypatch.setattr(plugin_run, "TIMES_A_WRITE", 0.0)
+    suite(ENDS)
     report = pytester.path / "report.json"
     report.write_text("the report of an earlier run")
-    result = run_apart("--torchexport-report=json:report.json")
-    assert result.ret != 0
+    run("--torchexport-report=json:report.json", no_reraise_ctrlc=True).assert_outcomes(passed=2)
     document = json.loads(report.read_text())
-    assert document["complete"] is False
-    assert [item["nodeid"].partition("::")[2] for item in document["items"]] == [
-        "test_first[mirror-cpu]",
-        "test_second[mirror-cpu]",
-    ]
+    assert not document["complete"]
+    assert len(document["items"]) == 1
 
 
 # -- items with subtests ---------------------------------------------------------------------------
