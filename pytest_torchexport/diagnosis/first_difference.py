@@ -427,11 +427,12 @@ def number_of(value: Any) -> Any:
 
 def equal(one: Any, other: Any) -> bool:
     """Return True if two numbers or texts are the same but for how Python and torch round."""
-    if one == other or (one != one and other != other):  # nan
-        return True
     numbers = (bool, int, float, complex)
-    both = isinstance(one, numbers) and isinstance(other, numbers)
-    return both and abs(one - other) <= CLOSE * abs(one)
+    if not (isinstance(one, numbers) and isinstance(other, numbers)):
+        return one is other or (isinstance(one, (str, torch.dtype)) and bool(one == other))
+    same = one == other or (one != one and other != other)  # nan
+    # Less, not equal: both sides are infinite if one number is.
+    return same or abs(one - other) < CLOSE * abs(one)
 
 
 # -- alignment -------------------------------------------------------------------------------------

@@ -86,10 +86,11 @@ def of_a_condition(
 
 # -- lines that make a number of a size ------------------------------------------------------------
 
-_SIZE = r"([\w.]+\.(?:shape\[-?\w+\]|size\(-?\w+\)))"
+_SIZE = r"([\w.]+\.(?:shape|size\(\))\[[^][]+\]|[\w.]+\.size\([^()]+\))"
 # Not where Python looks something up by the number: layers[len(x)], table.get(int(x.shape[0])).
+_NOT_LOOKED_UP = r"(?<![\w)\]]\[)(?<!\.get\()\b"
 _OF_A_SIZE = re.compile(
-    rf"(?<![\w)\]]\[)(?<!\.get\()\b(?:(?:int|float)\({_SIZE}\)|math\.sqrt\({_SIZE}\)|len\(([\w.]+)\))"
+    rf"{_NOT_LOOKED_UP}(?:(?:int|float)\({_SIZE}\)|math\.sqrt\({_SIZE}\)|len\(([\w.]+)\))"
 )
 
 

@@ -17,6 +17,7 @@ from pytest_torchexport.results.source_line import SourceLine
         ("return x.view(int(x.shape[0]), -1) * 2", "return x.view(x.shape[0], -1) * 2"),
         ("y = x * torch.ones(len(x), 1)  # rows", "y = x * torch.ones(x.shape[0], 1)"),
         ("n = int(self.x.size(0)) if a else b", "n = self.x.size(0) if a else b"),
+        ("n = int(x.size()[i + 1])", "n = x.size()[i + 1]"),
         ("return y / math.sqrt(x.shape[1])", "return y / x.shape[1] ** 0.5"),
         ("for t in range(int(x.shape[1])):", "for t in range(x.shape[1]):"),
         # Python looks a key up by its number.
