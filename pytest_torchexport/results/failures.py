@@ -109,10 +109,7 @@ class BranchFrozen(Failure, title="a branch is frozen"):
 
 
 class DimsNarrowed(Failure, title="the artifact accepts fewer sizes than were declared"):
-    """The artifact accepts fewer sizes than were declared.
-
-    Or an ONNX file from elsewhere declares a static size for an output that varies.
-    """
+    """The artifact accepts fewer sizes than were declared."""
 
 
 class LoadFailed(Failure, title="the artifact does not load in a clean process"):
