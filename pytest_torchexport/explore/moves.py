@@ -36,15 +36,17 @@ LEAST_BEYOND = 1e-6
 KEPT = 0.9
 # How far a float without a declared range may be moved, in multiples of the example's scale.
 MAX_SCALE = 100.0
-# A value that occurs at more positions of the input than this is not written to; so many rows are
-# tried in place of all others.
-PLACES = 8
-# How often a random change of whole numbers repeats one of them, and how often it exchanges two.
-AMONG_THEM = 0.3
-# How often the solver of steps goes over the multipliers, and continues a step with the elements
-# that are not yet at an end of their range. It ends before that if no multiplier moves the step by
-# more than this part of what is missing.
+# A value that occurs at more positions of the input than this is not written to.
+MAX_POSITIONS = 8
+# How often a random change repeats a whole number, exchanges two of them, or takes a constant.
+CHANCE = 0.3
+# Rows that are tried in place of all others.
+MAX_ROWS = 4
+# How often the solver of steps goes over the multipliers. It ends before that if none of them moves
+# the step by more than this part of what is missing.
 SWEEPS, SETTLED = 60, 1e-6
+# How often a step is continued with the elements that are not yet at an end of their range.
+CONTINUED = 4
 # A step that reaches less than this part of the amount gives up the other quantities.
 ENOUGH = 0.5
 
@@ -160,7 +162,7 @@ def _positions_read(
     for index, leaf in enumerate(spec.leaves):
         if may_change(leaf) and not built[index].is_complex():
             found = (built[index].detach().double().reshape(-1) == operand).nonzero().reshape(-1)
-            if 0 < len(found) <= PLACES:
+            if 0 < len(found) <= MAX_POSITIONS:
                 yield index, found
 
 
@@ -324,7 +326,7 @@ def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
         if may_change(leaf) and built[index].dim():
             lengths.setdefault(built[index].shape[0], []).append(index)
     for length, indices in lengths.items():
-        for row in range(length if length >= 2 else 0)[:PLACES]:
+        for row in range(length if length >= 2 else 0)[:MAX_ROWS]:
             rows = {
                 i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices
             }
@@ -372,7 +374,7 @@ def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[f
         (1, 1, 2, 4, max(1, flat.numel() // 4), max(1, flat.numel() // 2), flat.numel())
     )
     kind = rng.random()
-    if leaf.domain.kind == "int" and kind < AMONG_THEM:
+    if leaf.domain.kind == "int" and kind < CHANCE:
         other = rng.randrange(flat.numel())
         flat[[start, other]] = flat[[other, start]]
     elif kind < 0.5 or leaf.domain.kind != "float" or leaf.domain.choices:
@@ -392,10 +394,10 @@ def _picked(flat: Tensor, leaf: Any, rng: random.Random, constants: Sequence[flo
     if leaf.domain.choices:
         return rng.choice(leaf.domain.choices)
     if leaf.domain.kind == "float":
-        if constants and rng.random() < AMONG_THEM:
+        if constants and rng.random() < CHANCE:
             return rng.choice(constants) * rng.choice((1.0, 1.01, 0.99, -1.0))
         return rng.gauss(0.0, 1.0) * leaf.domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
-    if rng.random() < AMONG_THEM:
+    if rng.random() < CHANCE:
         return int(flat[rng.randrange(flat.numel())])
     low, high = int(leaf.domain.low or 0), int(leaf.domain.high or 0)
     near = [int(c) for c in constants if c == int(c) and low <= c <= high]
@@ -486,7 +488,7 @@ def _within(start: Tensor, low: Tensor, high: Tensor, slopes: Tensor, most: Tens
     """Return where the step ends. Elements that reach an end of their range stay there."""
     there = start.clamp(low, high)
     free = torch.ones_like(there, dtype=torch.bool)
-    for _ in range(SWEEPS):
+    for _ in range(CONTINUED):
         change = _smallest(slopes * free, most - slopes @ (there - start))
         there = (there + change).clamp(low, high)
         stuck = ((there == low) & (change < 0)) | ((there == high) & (change > 0))

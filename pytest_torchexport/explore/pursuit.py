@@ -20,14 +20,16 @@ from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import InputSpec
 
-# Steps along slopes, and at random. One along slopes that leaves more than this part of the
-# distance does not help.
+# Calls with numbers written into the input.
+WRITTEN = 12
+# Steps along slopes. One that leaves more than this part of the distance does not help.
 STEPS, PROGRESS = 30, 0.985
 # Steps back to conditions that a step has lost, before it is given up.
 REPAIRS = 3
-# Calls with numbers written into the input, rounds of replaced indices, and values of one size for
-# which another one is changed.
-TRIED = 16
+# Rounds of replaced indices, changes at random.
+SWAPS, CLIMB = 8, 25
+# Values of one size for which another one is changed.
+LINES = 16
 # Nearer than this is as near as it gets.
 TINY = 1e-30
 
@@ -128,7 +130,7 @@ class Pursuit:
         if probe is not None:
             yield
             written = moves.written(self._spec, start.recipe, probe)
-            for recipe in itertools.islice(written, TRIED):
+            for recipe in itertools.islice(written, WRITTEN):
                 self._try(recipe)
                 yield
 
@@ -178,7 +180,7 @@ class Pursuit:
             yield
 
     def swap(self) -> Iterator[None]:
-        for _ in range(TRIED):
+        for _ in range(SWAPS):
             start, probe = self.base, self._probe()
             if probe is None or not probe.swaps():
                 return
@@ -217,11 +219,11 @@ class Pursuit:
         """Change a size or number to where the distance ends, for each value of another one."""
         start = self.base
         ways = len(moves.neighbours(self._spec, start.recipe))
-        values = [way * steps for steps in range(1, TRIED + 1) for way in (1, -1)]
+        values = [way * steps for steps in range(1, LINES + 1) for way in (1, -1)]
         for one, other in itertools.combinations(range(ways), 2):
             neighbour = moves.neighbours(self._spec, start.recipe)[one]
             legal = (moved for moved in map(neighbour, values) if moved is not None)
-            for moved in itertools.islice(legal, TRIED):
+            for moved in itertools.islice(legal, LINES):
                 here = self._try(moved)
                 yield
                 if here is not None:
@@ -244,7 +246,7 @@ class Pursuit:
         """Keep changes that do not get further away."""
         assert self._rng is not None
         recipe, best = self.base.recipe, self.base.far
-        for _ in range(STEPS):
+        for _ in range(CLIMB):
             changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
             tried = self._try(changed)
             yield
