@@ -246,7 +246,7 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
 def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
     words = [{"example": "as in the example", "recorded": "as recorded"}.get(item.kind, item.kind)]
     if item.kind in ("zeros", "ones", "low", "high") and not item.edits:
-        words = [_constant(value) or item.kind]
+        words = [_numbers(value)]
     if item.scale != 1.0:
         words.append(f"x {item.scale:g}")
     if item.kind in RANDOM:

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -102,8 +102,8 @@ def each_in_fork(
     Nothing else comes back from the fork: no output and no temporary files, and what this process
     does at its end is not done there. Raises OSError like ``in_fork``.
     """
-    directory = tempfile.mkdtemp(prefix="torchexport-")
     ours, theirs = multiprocessing.Pipe(duplex=False)
+    directory = tempfile.mkdtemp(prefix="torchexport-")
     fork = multiprocessing.get_context("fork").Process(
         target=_work, args=(items, seconds, theirs, directory)
     )
@@ -121,8 +121,9 @@ def each_in_fork(
             if kind == "death":
                 yield value
     finally:
-        if fork.pid is not None:  # wherever it is
-            fork.kill()
+        if fork.pid is not None:
+            if not _has_ended(fork):
+                fork.kill()  # wherever it is
             fork.join()
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -132,18 +133,28 @@ def _message(fork: BaseProcess, pipe: Connection, seconds: float) -> tuple[str, 
     end = time.monotonic() + seconds
     while True:
         left = max(end - time.monotonic(), 0.0)
-        status = fork.exitcode  # asked first: whatever it wrote can be read then
+        ended = _has_ended(fork)  # asked first: whatever it wrote can be read then
         try:
-            if pipe.poll(min(LOOK_SECONDS, left) if status is None else 0.0):
+            if pipe.poll(0.0 if ended else min(LOOK_SECONDS, left)):
                 found: tuple[str, Any] = pickle.loads(pipe.recv_bytes())  # noqa: S301
                 return found  # of our own
         except EOFError:
-            if status is None:
+            if not ended:
                 time.sleep(LOOK_SECONDS)  # it closed the pipe, and goes on
-        if status is not None:
+        if ended:
+            fork.join()
+            status = fork.exitcode
+            if status is None:
+                return "death", Death()
             return "death", Death(signal=-status) if status < 0 else Death(status=status)
         if not left:
             return "death", Death(seconds=seconds)
+
+
+def _has_ended(fork: BaseProcess) -> bool:
+    # A process that it left behind keeps the sentinel open. It has no exit code if the user's own
+    # handler of SIGCHLD was first.
+    return fork.exitcode is not None or bool(wait([fork.sentinel], 0))
 
 
 # -- in the fork -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 What a mechanism has to know of an operator stands here and nowhere else: mechanisms ask for a kind
 (``of_kind("comparison")``) or for a fact of a row (``row_of(name).bounds``), and name no operator.
 So a new operator is a new row. As PyTorch's OpInfo does for its own tests, generic tests hold what
-a kind promises for all rows of it.
+most kinds promise for all rows of them.
 
 What torch says itself is not repeated: which operators are views, elementwise, draw random numbers
 or write to an argument stands in their tags and schemas.
@@ -21,7 +21,6 @@ KINDS: Mapping[str, str] = {
     "sums": "adds up products: exact in any order if all partial sums are",
     "fused": "rounds once, where other implementations round each of their steps",
     # -- decisions --
-    "decides": "jumps, and rounds nothing before it does: equal operands mean an equal result",
     "step": "piecewise constant: its gradient is zero almost everywhere",
     "comparison": "compares element by element; ``symbol`` says how",
     "logic": "combines truth values element by element; ``symbol`` says how",
@@ -33,6 +32,7 @@ KINDS: Mapping[str, str] = {
     "rounding": "jumps at half points",
     "whole": "jumps at whole numbers",
     "division": "divides, and may round to whole numbers",
+    "floored": "rounds its quotient to a whole number, always",
     "remainder": "makes integers equal that differ by a multiple of its second argument",
     "mask": "makes integers equal that differ in bits that its second argument has not",
     "bucketing": "finds the place of numbers in a sorted table",
@@ -48,7 +48,6 @@ KINDS: Mapping[str, str] = {
     # -- the way of elements --
     "passes_on": "returns its operand as it is, and may be left out",
     "range": "takes a range of an axis, which may be all of it",
-    "places": "reads or writes elements at places that an argument names",
     "reduction": "makes one number of each row",
     "cast": "converts to another type",
     "read": "gives Python the numbers of a tensor",
@@ -138,7 +137,7 @@ def _row(names: str, kinds: str = "", aliases: str = "", **facts: Any) -> tuple[
 
 # Comparisons, logic, and what jumps at numbers.
 _CASTS = "to int long short float double half type"
-_COMPARES = "comparison step decides"
+_COMPARES = "comparison step"
 _COMPARING = (
     _row("gt", _COMPARES, "greater __gt__", symbol=">", onnx="Greater"),
     _row("ge", _COMPARES, "greater_equal __ge__", symbol=">=", onnx="GreaterOrEqual"),
@@ -146,9 +145,9 @@ _COMPARING = (
     _row("le", _COMPARES, "less_equal __le__", symbol="<=", onnx="LessOrEqual"),
     _row("eq", _COMPARES, "__eq__", symbol="==", onnx="Equal"),
     _row("ne", _COMPARES, "not_equal __ne__", symbol="!="),
-    _row("logical_and", "logic decides", symbol="and"),
-    _row("logical_or", "logic decides", symbol="or"),
-    _row("logical_not", "logic decides", symbol="not"),
+    _row("logical_and", "logic", symbol="and"),
+    _row("logical_or", "logic", symbol="or"),
+    _row("logical_not", "logic", symbol="not"),
     _row("logical_xor", "logic", symbol="xor"),
     _row("bitwise_and", "logic mask", "__and__ __rand__", symbol="and"),
     _row("bitwise_or", "logic", "__or__ __ror__", symbol="or"),
@@ -164,23 +163,20 @@ _COMPARING = (
     _row("equal", "closeness read", symbol="=="),
     _row("allclose", "closeness read"),
     _row(f"item is_nonzero {READ}", "read"),
-    _row("signbit count_nonzero", "decides"),
-    _row("nonzero", "decides", onnx="NonZero"),
     _row("round", "exact step rounding", onnx="Round"),
-    _row("floor", "exact step whole decides", onnx="Floor"),
-    _row("ceil", "exact step whole decides", onnx="Ceil"),
-    _row("trunc", "exact step whole decides", "fix"),
+    _row("floor", "exact step whole", onnx="Floor"),
+    _row("ceil", "exact step whole", onnx="Ceil"),
+    _row("trunc", "exact step whole", "fix"),
     _row("frac", "whole"),
-    _row("sign", "exact step decides", bounds=(0.0,), onnx="Sign"),
-    _row("sgn heaviside", "exact step decides", bounds=(0.0,)),
-    _row("floor_divide", "exact step division decides", "__floordiv__"),
+    _row("sign", "exact step", bounds=(0.0,), onnx="Sign"),
+    _row("sgn heaviside", "exact step", bounds=(0.0,)),
+    _row("floor_divide", "exact step division floored", "__floordiv__"),
     _row("div", "division"),
     _row("true_divide", same_as="div"),
-    _row("remainder fmod", "division remainder decides", onnx="Mod"),
-    # A cast decides if it is to whole numbers, or to narrower floats.
+    _row("remainder fmod", "division remainder floored", onnx="Mod"),
     _row("_to_copy", "exact cast", _CASTS, onnx="Cast"),
-    _row("bucketize", "exact bucketing decides", table="boundaries"),
-    _row("searchsorted", "bucketing decides", table="sorted_sequence", operand=1),
+    _row("bucketize", "exact bucketing", table="boundaries"),
+    _row("searchsorted", "bucketing", table="sorted_sequence", operand=1),
     _row("atan2", "angle"),
 )
 
@@ -188,7 +184,7 @@ _COMPARING = (
 #
 # The order of equal elements is not defined for the unordered ones:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
-_EXTREME = "choice reduction decides"
+_EXTREME = "choice reduction"
 _ORDERING = (
     _row("argmax", _EXTREME, largest=True, onnx="ArgMax"),
     _row("argmin", _EXTREME, largest=False, onnx="ArgMin"),
@@ -267,8 +263,8 @@ _SUMMING = (
     _row("addbmm addmm addmv addr baddbmm convolution dot index_add", "sums"),
     _row("linear matmul mv nansum trace vdot", "sums"),
     _row("_convolution", same_as="convolution"),
-    _row("scatter_add", "sums places"),
-    _row("index_put", "sums places", elsewhere=1),
+    _row("scatter_add", "sums"),
+    _row("index_put", "sums", elsewhere=1),
     _row("_index_put_impl", elsewhere=1),
     _row("lstm gru rnn_tanh rnn_relu", "recurrent"),
 )
@@ -282,8 +278,8 @@ _MOVING = (
     _row("alias lift_fresh", "exact passes_on"),
     _row("reshape", same_as="view"),
     _row("_reshape_alias _unsafe_view", "exact", same_as="view"),
-    _row("index", "exact places", elsewhere=1),
-    _row("gather scatter index_select", "exact places"),
+    _row("index", "exact", elsewhere=1),
+    _row("gather scatter index_select", "exact"),
     _row("lift_fresh_copy", "exact", same_as="clone"),
     _row("copy", "exact copies", elsewhere=1),
     _row(

@@ -213,12 +213,16 @@ def weight_of(module: torch.nn.Module | None) -> int:
 def unique_weight_of(module: torch.nn.Module) -> int:
     """Return the size of its parameters and buffers, in bytes; shared memory counts once."""
     sizes: dict[int, int] = {}
+    places = set()
     for index, tensor in enumerate(tensors_in(module)):
         number = memory_of(tensor) if is_plain(tensor) else 0
-        whole = tensor.untyped_storage().nbytes() if number else sys.maxsize
-        size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
         key = number or -index - 1
-        sizes[key] = min(whole, sizes.get(key, 0) + size)
+        size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
+        whole = tensor.untyped_storage().nbytes() if number else size
+        place = number and (tensor.storage_offset(), tensor.size(), tensor.stride(), tensor.dtype)
+        if (key, place) not in places:
+            sizes[key] = min(whole, sizes.get(key, 0) + size)
+        places.add((key, place))
     return sum(sizes.values())
 
 

@@ -152,8 +152,9 @@ def active(
         if configuration.settings.ship:
             # Also of subjects that it has no more; a unittest method's lie one folder below.
             directory = _shipped_by(item, configuration.settings)
-            for mark in list(directory.rglob(manifest.NAME)):
-                shutil.rmtree(mark.parent, ignore_errors=True)
+            for depth in ("*", "*/*"):
+                for mark in list(directory.glob(f"{depth}/{manifest.NAME}")):
+                    shutil.rmtree(mark.parent, ignore_errors=True)
     progress = Progress(item.config)
     try:
         with marked(getattr(item.config, "cache", None), item.nodeid) as why_isolated:

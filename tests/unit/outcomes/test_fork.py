@@ -45,6 +45,15 @@ def test_a_function_that_gives_no_result_dies_in_its_own_way(function, death, sa
     assert "pickle" in in_fork(threading.Lock, LONG).raised
 
 
+def test_a_handler_of_the_user_may_learn_first_that_a_fork_has_ended():
+    before = signal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, 0))
+    try:
+        assert in_fork(lambda: 3, LONG) == 3
+        assert in_fork(kill_me, LONG) == Death()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_what_does_not_return_is_ended(tmp_path):
     def wait():
         while True:
