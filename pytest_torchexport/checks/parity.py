@@ -3,7 +3,7 @@
 Runs the example, the other calls that the test made, the calls stored by an earlier run, the
 boundary calls, the calls that the branch search found, those that Hypothesis draws, and those that
 reach thresholds of operators. If only ``control_flow`` is asked for, the example and the calls of
-the branch search alone. The package's only ``@given`` of calls is here.
+the branch search alone. Hypothesis draws here (``for_each``).
 Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
 StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises CannotJudge if nobody named the
 target and the artifact raises on the example itself. Before, on the example: does the artifact vary

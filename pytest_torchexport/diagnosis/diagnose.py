@@ -1,8 +1,8 @@
 """Diagnose a failure: run the examinations, one after the other, within a budget of time.
 
 An examination is a function ``examine`` of the scene and of what is known so far; it returns what
-is known afterwards. A new one is a file and a row here. They run in a fork of the process, which
-eager or the artifact may end: the other examinations and the user's run go on.
+is known afterwards. A new one is a function and a row here. They run in a fork of the process,
+which eager or the artifact may end: the other examinations and the user's run go on.
 """
 
 from __future__ import annotations

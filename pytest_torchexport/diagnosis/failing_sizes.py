@@ -312,7 +312,7 @@ def _decided_beside(
                 condition.kind,
                 condition.text,
                 where=place(condition),
-                on_values=any(event.on_values for event in first.events if event.key == key),
+                on_values=any(event.on_tensors for event in first.events if event.key == key),
                 target=scene.case.plan.target,
             )
             yield cause, differs == failing

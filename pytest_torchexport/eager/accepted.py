@@ -168,7 +168,7 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     if rows:
         return Found(spec.with_dims({BATCH: rows}), tied=tuple(tries.apart(rows)))
     if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
-        return Found(spec)  # ``accepted`` says that eager takes one size alone
+        return Found(spec)  # ``AcceptedCalls.fixed`` says that eager takes one size alone
     text = "no size varies: eager takes no other size of dimension 0; say which do with shapes="
     return Found(spec.with_dims({}, Assumption("no dim", text)))
 
@@ -187,8 +187,8 @@ def _second(tries: _Tries, spec: InputSpec, rows: Group, *, declared: bool) -> G
     tokens = dims == 2 and leaf.domain.kind == "int"
     if dims < 2 or not (declared or dims == 3 or tokens):
         return {}
-    asks = bool(rows) and not declared
-    if asks and (tries.separates(rows) is not False or tries.takes_any_order(rows)):
+    unsure = bool(rows) and not declared
+    if unsure and (tries.separates(rows) is not False or tries.takes_any_order(rows)):
         return {}
     columns = tries.first(1)
     return columns if columns and tries.separates(columns) else {}
@@ -244,7 +244,7 @@ class _Tries:
     def apart(self, group: Group) -> Iterator[str]:
         """Yield the inputs after the first that eager takes at a size that the others do not have.
 
-        None if the user's ``map`` or ``filter`` says what belongs together. At most MAX_GROUPS
+        Nothing if the user's ``map`` or ``filter`` says what belongs together. At most MAX_GROUPS
         inputs are tried: a cache has two for each layer. No size is 1, which broadcasts.
         """
         ruled = self._spec.map is not None or self._spec.filter is not None

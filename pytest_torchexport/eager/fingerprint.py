@@ -317,7 +317,7 @@ class _Walk:
     # -- functions ---------------------------------------------------------------------------------
 
     def function(self, thing: Any, depth: int) -> None:
-        """Walk over what a function, a partial or a bound method holds."""
+        """Walk over a module, or what a function, a partial or a bound method holds."""
         if isinstance(thing, types.MethodType) and isinstance(thing.__self__, torch.nn.Module):
             self.function(thing.__func__, depth + 1)
             thing = thing.__self__

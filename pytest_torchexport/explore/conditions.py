@@ -1,7 +1,7 @@
 """Conditions in the user's source, and the outcomes that each can have.
 
-Plain data, so that reports can read it. Separate from the rewriting, because a condition in code
-without source is a condition too, only known less precisely.
+Separate from the rewriting, because a condition in code without source is a condition too, only
+known less precisely.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Event:
     outcome: ConditionOutcome
     distance: float | None = None
     margin: float = math.inf
-    on_values: bool = False
+    on_tensors: bool = False
     mark: object = None
     read: bool = False
 
@@ -174,7 +174,7 @@ def event_of(
         outcome,
         distance=far,
         margin=far / (_largest(compared) or 1.0) if rounded and far is not None else math.inf,
-        on_values=bool(tensors),
+        on_tensors=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,
         read=read,
     )

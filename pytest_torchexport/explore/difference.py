@@ -70,7 +70,7 @@ SEEDS = (
 # Calls whose rows are masks.
 SWITCHES = 2
 # The moves towards thresholds, and the lengths of steps: one is to land where it was meant to.
-MOVES = ("descend", "corner", "write")
+BY_SLOPES = ("descend", "corner", "write")
 LENGTHS = (1.0, 0.5, 0.25)
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
@@ -342,7 +342,7 @@ class DifferenceSearch:
             base = Base(start, probe.missing)
             pursuit = Pursuit(side, goal, base, lengths=LENGTHS)
             last = min(most, side.calls + CALLS_PER_GOAL)
-            for _ in pursuit.make(MOVES) if base.far else ():
+            for _ in pursuit.make(BY_SLOPES) if base.far else ():
                 if not pursuit.base.far or side.calls >= last:
                     break
             self._arrive(side, goal, pursuit.base)

@@ -219,8 +219,7 @@ class Observed:
     def _root(self) -> Any:
         return self._subject.module if self._subject.module is not None else self._subject.function
 
-    # -- termination
-    # --------------------------------------------------------------------------------
+    # -- termination --------------------------------------------------------------------------
 
     def learn(self, example: Call) -> None:
         """Measure the example: later calls may take ``PATIENCE`` times as long."""

@@ -297,11 +297,11 @@ class ConditionRecorder:
 
     # -- the module whose forward runs ----------------------------------------------------------
 
-    def enter(self, module: Any, args: Any) -> None:
+    def enter(self, module: Any) -> None:
         if self._thread == threading.get_ident():
             self._modules.append(self._names.get(id(module), ""))
 
-    def leave(self, module: Any, args: Any, output: Any) -> None:
+    def leave(self) -> None:
         if self._thread == threading.get_ident() and self._modules:
             self._modules.pop()
 

@@ -49,8 +49,8 @@ FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
 ROUNDS_OF_LOOPS = (NONE, ONCE, MORE)
-# The goal of a condition with both outcomes on each call, the same ones in the same order: a loop
-# is to go round once more or once less, as an artifact may have its rounds one after the other.
+# Goal of a condition with the same row of outcomes on every call: another row, because the artifact
+# may have the loop unrolled.
 OTHERWISE = "otherwise"
 
 Goal = tuple[ConditionKey, ConditionOutcome]
@@ -190,9 +190,9 @@ class Trials:
         sizes = self.spec.all_sizes(recipe.sizes)
         rows: dict[ConditionKey, list[object]] = {}
         for position, event in enumerate(path.events):
-            if event.on_values or event.read:
+            if event.on_tensors or event.read:
                 seen = self.seen.setdefault(event.key, Seen())
-                seen.on_tensors |= event.on_values
+                seen.on_tensors |= event.on_tensors
                 seen.read |= event.read
             if isinstance(event.outcome, bool):
                 base = Base.at(event, position, recipe, path)
@@ -314,7 +314,7 @@ class Budget:
 class Search:
     """One search with a budget. It is the same for the same seed."""
 
-    def __init__(  # keyword-only configuration
+    def __init__(
         self,
         spec: InputSpec,
         observed: Observed,

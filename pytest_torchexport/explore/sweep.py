@@ -63,8 +63,8 @@ def leaves(
 ) -> Iterator[Tensor]:
     """Yield the leaf with one of its numbers, or all of them, at values of rare groups.
 
-    Integers have no slopes. Where all of them get to the end of a group, one is moved alone, too: a
-    sum that all of them pass by is met so.
+    Integers have no slopes. Where all numbers of an integer leaf reach the end of a group, one of
+    them alone is moved by up to ``BESIDE``: a sum that all of them pass by is met so.
     """
     alone, most = slice(one, one + 1), len(values)
     yield from _through(programs, leaf, alone, values, most)[0]
@@ -79,7 +79,7 @@ def leaves(
 def _through(
     programs: Sequence[Followed], leaf: Tensor, place: slice, values: Tensor, most: int
 ) -> tuple[list[Tensor], list[int]]:
-    """Return the leaf with values of rare groups at a place, and where other groups begin."""
+    """Return the leaf with values of rare groups at a place, and the values at which groups end."""
 
     def grouped(values: Tensor) -> Tensor:
         return torch.stack([groups(each, leaf, place, values, most) for each in programs])

@@ -47,10 +47,10 @@ class Threshold:
     ``side`` is where the element is to be, as above a bound or at it; ``name`` tells the bound from
     others of its operator, and ``bound`` is its value, or None if it is no constant. ``missing`` is
     how far the element is from it, in the units of the operand, negative beyond it; ``met`` is True
-    if the call has an element there. ``pull`` returns the operands with
-    the directions that take the element there. ``operand`` is compared with ``other``, and
-    ``scale`` is its largest absolute value. ``far`` is how far each element is from it, if it
-    belongs to elements; ``pull`` then also takes the position of another one.
+    if the call has an element there. ``pull`` returns the operands with the directions that take
+    the element there. ``operand`` is compared with ``other``, and ``scale`` is its largest absolute
+    value. ``far`` is how far each element is from it, if it belongs to elements; ``pull`` then also
+    takes the position of another one.
     """
 
     side: str

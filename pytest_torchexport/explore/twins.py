@@ -28,16 +28,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 
 from pytest_torchexport.eager.fingerprint import names_in
 from pytest_torchexport.explore.conditions import Condition, ConditionId
 from pytest_torchexport.explore.recorder import ConditionRecorder
 from pytest_torchexport.explore.rewrite import SENTINEL, first_line, rewrite
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.tape import submodules
 from pytest_torchexport.outcomes.torch_state import compiling_nothing, suppress_output
 from pytest_torchexport.results.source_line import NO_MODELS, SourceLine, is_users, source_line
 
@@ -492,7 +489,5 @@ class InstrumentedCode:
             for function, twin in self._twins:
                 stack.callback(setattr, function, "__code__", function.__code__)
                 function.__code__ = twin
-            stack.callback(register_module_forward_pre_hook(self._recorder.enter).remove)
-            leave = register_module_forward_hook(self._recorder.leave, always_call=True)
-            stack.callback(leave.remove)
+            stack.enter_context(submodules(self._recorder.enter, self._recorder.leave))
             yield

@@ -150,10 +150,10 @@ def is_plain(leaf: Any) -> TypeGuard[torch.Tensor]:
     return leaf.layout == torch.strided and not leaf.is_quantized
 
 
-def bits_of(tensor: torch.Tensor, most: int | None = None) -> bytes:
-    """Return the bytes of a plain tensor's first ``most`` elements, or of all, in their order."""
+def bits_of(tensor: torch.Tensor) -> bytes:
+    """Return the bytes of a plain tensor's elements in their order."""
     # Not by way of numpy: a tensor that has lent it its memory can never be resized again.
-    flat = packed(tensor, most)
+    flat = packed(tensor)
     return ctypes.string_at(address_of(flat), flat.numel()) if flat.numel() else b""
 
 
@@ -168,9 +168,9 @@ def hash_of(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def packed(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:
+def packed(tensor: torch.Tensor) -> torch.Tensor:
     """Return the same as a uint8 tensor on the CPU; a contiguous one is not copied."""
-    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)[:most].cpu()
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1).cpu()
     # A single number is contiguous with any stride, and view wants 1.
     straight = flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)
     return straight.view(torch.uint8)

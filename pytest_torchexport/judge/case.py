@@ -292,7 +292,7 @@ class Case(Prepared):
     def questions(self) -> tuple[Query, ...]:
         """The places outside torch that ask on the example what the export answers otherwise.
 
-        None if eager with the answers of the export does not survive the example.
+        Empty if eager with the answers of the export does not survive the example.
         """
         answers = targets.get(self.plan.target).traits.answers
         of_example = self.reference.pristine, self.spec.example, self.plan.seed, answers

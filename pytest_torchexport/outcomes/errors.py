@@ -113,7 +113,7 @@ _NO_MEMORY = re.compile(
 def fault(error: BaseException, *, memory: bool = False) -> Ineffective | None:
     """Return the failure that names what ran out, if an error or its causes say so.
 
-    ``memory``: it is an error of the plugin itself, which asks for no more memory than it needs.
+    ``memory``: count lack of memory too, where no model or artifact asked for it.
     """
     for each in chain(error):
         kind, text = type(each).__name__, text_of(each)

@@ -1,8 +1,8 @@
 """Set the global state of the process for a check, and restore the user's.
 
-All global changes are here: random streams, threads, TF32, grad mode, autocast, warnings, stdout,
-and the functions of torch that are replaced for a while. A forward or an exporter that changes any
-of it must not reach the user's next test.
+Most global changes are here (ARCHITECTURE.md lists the others): random streams, threads, TF32, grad
+mode, autocast, warnings, stdout, and functions of torch that are replaced for a while. A forward
+or an exporter that changes any of it must not reach the user's next test.
 """
 
 from __future__ import annotations

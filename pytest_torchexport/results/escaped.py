@@ -34,10 +34,10 @@ def visible(text: str) -> str:
     )
 
 
-def on_a_line(text: str, most: int = MAX_LINE) -> str:
-    """Return the text on one line of at most so many characters, and all of them visible."""
+def on_a_line(text: str) -> str:
+    """Return the text on one line of at most MAX_LINE characters, and all of them visible."""
     line = visible(" ".join(text.split()))
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 3]}..."
 
 
 def in_shell(text: str) -> str:

@@ -45,7 +45,7 @@ class OnnxArtifact:
         return self.unpack_outputs(self.session(**self.pack_inputs(Call(args, kwargs)).kwargs))
 
     def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
-        """Run it, and show the values that it decides on."""
+        """Run it, and show the places that it chooses."""
         return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
 
     @cached_property

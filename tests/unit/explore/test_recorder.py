@@ -121,7 +121,7 @@ def test_what_raises_is_not_told_and_harms_nothing(recorder):
 def test_numbers_have_a_distance_which_no_rounding_decides(recorder, left, right, distance):
     recorder.compare(1, ">", left, right, 0)
     (event,) = recorder.path.events
-    assert (event.distance, event.margin, event.on_values) == (distance, math.inf, False)
+    assert (event.distance, event.margin, event.on_tensors) == (distance, math.inf, False)
 
 
 def test_of_floats_in_order_the_distance_in_parts_of_the_largest_is_told(recorder):
@@ -163,15 +163,15 @@ def test_the_module_is_that_of_the_owner_or_the_one_that_runs(recorder):
     outer, inner, other = object(), object(), object()
     recorder.start({id(outer): "outer", id(inner): "inner"})
     recorder.truth(1, 1, 0)
-    recorder.enter(outer, ())
+    recorder.enter(outer)
     recorder.truth(1, 1, 0)
     recorder.truth(1, 1, 0, inner)
-    recorder.enter(inner, ())
+    recorder.enter(inner)
     recorder.truth(1, 1, 0, other)
-    recorder.leave(inner, (), None)
+    recorder.leave()
     recorder.truth(1, 1, 0)
-    recorder.leave(outer, (), None)
-    recorder.leave(outer, (), None)
+    recorder.leave()
+    recorder.leave()
     recorder.truth(1, 1, 0)
     names = [event.key[1] for event in recorder.path.events]
     assert names == ["", "outer", "inner", "inner", "outer", ""]
@@ -187,8 +187,8 @@ def test_another_thread_gets_what_python_would_and_tells_nothing(recorder):
         recorder.mark(4, True)
         items = [1, 2]
         results.append(recorder.each(2, items) is items)
-        recorder.enter(object(), ())
-        recorder.leave(object(), (), None)
+        recorder.enter(object())
+        recorder.leave()
 
     thread = threading.Thread(target=other)
     thread.start()
