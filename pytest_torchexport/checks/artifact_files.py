@@ -157,32 +157,26 @@ def ship(case: Case) -> None:
         mask = os.umask(0o022)
         os.umask(mask)
         half.chmod(0o777 & ~mask)  # the directory that was copied is its owner's alone
-        judged = _manifest(case, half)
+        judged = manifest.Manifest(
+            file=case.saved.path.name,
+            files=manifest.files_in(half),
+            subject=case.reference.pristine.name,
+            target=case.plan.target,
+            device=case.plan.device,
+            status=manifest.PASSED,
+            weak=(*case.log.cautions, *case.log.ineffective),
+            sizes={
+                name: _sizes(dim.sizes, case.log.covered.sizes[name])
+                for name, dim in case.spec.dims.items()
+                if case.log.covered.sizes.get(name)
+            },
+            environment=reports.environment(),
+        )
         write(half / manifest.NAME, manifest.render(judged))
         half.rename(place)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
-
-
-def _manifest(case: Case, directory: Path) -> manifest.Manifest:
-    assert case.saved is not None
-    log, plan = case.log, case.plan
-    return manifest.Manifest(
-        file=case.saved.path.name,
-        files=manifest.files_in(directory),
-        subject=case.reference.pristine.name,
-        target=plan.target,
-        device=plan.device,
-        status=manifest.PASSED,
-        weak=(*log.cautions, *log.ineffective),
-        sizes={
-            name: _sizes(dim.sizes, log.covered.sizes[name])
-            for name, dim in case.spec.dims.items()
-            if log.covered.sizes.get(name)
-        },
-        environment=reports.environment(),
-    )
 
 
 def _sizes(legal: range | tuple[int, ...], run: set[int]) -> manifest.Sizes:

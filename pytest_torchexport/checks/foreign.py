@@ -257,21 +257,19 @@ class ForeignFile:
         values = self.values(call)
         paths = self.paths(values)
         if paths is None:
-            raise TypeError(self._uneven(values))
+            names = self.found["names"]
+            absent = [name for name in names if name in self.spec.parameters and name not in values]
+            raise TypeError(
+                f"the file takes {_listed('input', names)}, the call has "
+                f"{_listed('tensor', _of_types(values, torch.Tensor))}: "
+                + (
+                    f"pass {', '.join(absent)} in the call too"
+                    if absent
+                    else "give its inputs the names of forward's parameters (input_names=...), or "
+                    "export it with all of them"
+                )
+            )
         return packed(paths, [values[path] for path in paths.values()])
-
-    def _uneven(self, values: Mapping[str, Any]) -> str:
-        names = self.found["names"]
-        absent = [name for name in names if name in self.spec.parameters and name not in values]
-        return (
-            f"the file takes {_listed('input', names)}, the call has "
-            f"{_listed('tensor', _of_types(values, torch.Tensor))}: "
-        ) + (
-            f"pass {', '.join(absent)} in the call too"
-            if absent
-            else "give its inputs the names of forward's parameters (input_names=...), or export "
-            "it with all of them"
-        )
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of an ONNX file's flat list, if it has as many outputs."""

@@ -68,7 +68,6 @@ from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.formats.facts import (
     RAISES,
     RETURNED,
-    BakedDevice,
     about_devices,
     indexed,
 )
@@ -426,8 +425,11 @@ def serve(case: Case) -> None:
     others = [d for d in case.plan.settings.serve_on if indexed(d) != indexed(case.plan.device)]
     moved_by = targets.get(case.plan.target).traits.moved_by
     if tied:
+        places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
+        more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
+        listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
         moved = f"; {moved_by} moves it" if moved_by else ""
-        case.log.note(f"tied to {case.plan.device}: {_listed(tied)}{moved}")
+        case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
     for device in others:
         reason = unusable_device(device) or targets.get(case.plan.target).unavailable(device)
         if reason is None:
@@ -435,7 +437,18 @@ def serve(case: Case) -> None:
             continue
         case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
         if tied and not moved_by:
-            case.log.hold(_tied(device, tied))
+            first = tied[0]
+            case.log.hold(
+                RoundTripDiffers(
+                    f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
+                    "wherever the inputs are",
+                    details=(
+                        *(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]),
+                        REMEDY,
+                    ),
+                    where=first.where,
+                )
+            )
         if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
             continue  # ONNX Runtime has no meta device, which every machine has
         outcome = _outcome_on(case, "meta", case.spec.example)
@@ -483,25 +496,6 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
             return session.problem
         seed, limit = case.plan.seed, case.call_limit()
         return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
-
-
-def _tied(device: str, tied: list[BakedDevice]) -> RoundTripDiffers:
-    first = tied[0]
-    return RoundTripDiffers(
-        f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
-        "wherever the inputs are",
-        details=(
-            *(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]),
-            REMEDY,
-        ),
-        where=first.where,
-    )
-
-
-def _listed(tied: list[BakedDevice]) -> str:
-    places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
-    more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
-    return f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
 
 
 # -- with the threads and the settings of production -----------------------------------------------

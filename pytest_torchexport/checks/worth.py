@@ -211,7 +211,12 @@ def _bugs(case: Case, example: Returned) -> Iterator[_Bug]:
     yield _Bug("perturbed weight", _perturbed(case, example))
     several = isinstance(outputs, (tuple, list, Mapping)) and len(outputs) > 1
     why = "there is only one output, or a container of a class of its own"
-    yield _Bug("dropped output", then(_without_last) if several else why)
+    drop = then(
+        lambda value: (
+            dict(list(value.items())[:-1]) if isinstance(value, Mapping) else tuple(value)[:-1]
+        )
+    )
+    yield _Bug("dropped output", drop if several else why)
     halved = partial(tree_map, _through_half)
     loses = compare_values(outputs, halved(outputs), Tolerance())
     yield _Bug("cast to half", then(halved) if loses else "half precision holds the output")
@@ -257,10 +262,6 @@ def _perturbed(case: Case, example: Returned) -> Run | str:
 
 def _seconds(case: Case) -> float:
     return SHARE_EACH * case.plan.settings.time_limit
-
-
-def _without_last(value: Any) -> Any:
-    return dict(list(value.items())[:-1]) if isinstance(value, Mapping) else tuple(value)[:-1]
 
 
 def _through_half(leaf: Any) -> Any:

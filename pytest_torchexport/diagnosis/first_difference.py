@@ -195,12 +195,13 @@ class Search:
         """Return how the operands of a step differ, or its result on equal ones."""
         given = list(self._operands(number, twin))
         step = self.eager.steps[number]
-        found = (
-            self._constant(given, step)
-            or self._stored(given, step)
-            or self._computed(given)
-            or self._others(given, step)
-        )
+        found = self._constant(given, step) or self._stored(given, step) or self._computed(given)
+        if found is None:
+            # The operators that made the operands on one side alone.
+            apart = [pair for _, *pair in given if not self._is_stored(*pair)]
+            left = {item.step for item, _ in apart if isinstance(item, FromStep)}
+            right = {item.step for _, item in apart if isinstance(item, FromStep)}
+            found = self._between(left, right, step)
         return found or _at(
             step,
             kind="same",
@@ -262,13 +263,6 @@ class Search:
                 text = made.operator_name
                 return _at(made, kind="constant", argument=name, eager=text, artifact=stored)
         return None
-
-    def _others(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:
-        """Return the operators that made the operands on one side alone."""
-        apart = [pair for _, *pair in given if not self._is_stored(*pair)]
-        left = {item.step for item, _ in apart if isinstance(item, FromStep)}
-        right = {item.step for _, item in apart if isinstance(item, FromStep)}
-        return self._between(left, right, step)
 
     def _is_stored(self, left: Any, right: Any) -> bool:
         """Return True if the artifact has stored what eager computes, with the same numbers.

@@ -23,6 +23,16 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if scene.case.foreign or (known.owner is None and place is None and of_values):
         return known
     line = known.where or (place.where if place is not None else None) or failure.where
+    # The one that is at fault, else all that eager runs on the failing call.
+    operators: frozenset[str] = frozenset()
+    if place is not None:
+        operators = frozenset({place.operator.rpartition(".")[2]})
+    elif scene.call is not None:
+        plan, how = scene.case.plan, How(keep=lambda _: None)
+        subject = scene.case.reference.pristine.copy().to(plan.device)
+        given = scene.call.to(plan.device)
+        tape = record(subject.function, given, seed=plan.seed, grad_mode=subject.grad_mode, how=how)
+        operators = frozenset(step.name for step in tape.steps)
     evidence = Evidence(
         target=scene.case.plan.target,
         said=[
@@ -31,7 +41,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         ],
         line=line.text if line is not None else "",
         owner=known.owner,
-        operators=_operators(scene) if place is None else {place.operator.rpartition(".")[2]},
+        operators=operators,
     )
     installed = environment()
     fitting = (row for row in rows("known_defects") if row.found(evidence) is not None)
@@ -41,14 +51,3 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     defect = Known(issue=row.issue, text=row.cause, fixed_in=row.fixed_in, remedy=row.remedy)
     owner = known.owner or row.owner
     return replace(known, owner=owner, known=(*known.known, defect))
-
-
-def _operators(scene: Scene) -> frozenset[str]:
-    """Return the names of the operators that eager runs on the failing call."""
-    if scene.call is None:
-        return frozenset()
-    plan = scene.case.plan
-    subject = scene.case.reference.pristine.copy().to(plan.device)
-    given, how = scene.call.to(plan.device), How(keep=lambda _: None)
-    tape = record(subject.function, given, seed=plan.seed, grad_mode=subject.grad_mode, how=how)
-    return frozenset(step.name for step in tape.steps)

@@ -451,7 +451,12 @@ class _Walk:
         # Of these, to iterate runs no code of the user's.
         plain = isinstance(value, (dict, types.MappingProxyType))
         if isinstance(value, Mapping) and (plain or type(value).__module__ == "collections"):
-            self._mapping(value, ref, depth)
+            pairs = list(itertools.islice(value.items(), MAX_NODES // 10))
+            keys = [key if type(key) in _PLAIN else type(key) for key, _ in pairs]
+            self.put(ref, (type(value), len(value), tuple(keys)))
+            for index, (key, item) in enumerate(pairs):
+                shown = repr(key) if type(key) in _PLAIN else str(index)
+                self.value(item, ref.item(shown), depth + 1)
         elif (sequence := builtin_base(value, _SEQUENCES)) is not None:
             self.put(ref, (type(value), sequence.__len__(value)))
             items = itertools.islice(sequence.__iter__(value), MAX_NODES // 10)
@@ -466,14 +471,6 @@ class _Walk:
                         self.value(item, ref.item(type(item).__name__), depth + 1)
         else:
             self._object(value, ref, depth)
-
-    def _mapping(self, value: Mapping[Any, Any], ref: StateRef, depth: int) -> None:
-        items = list(itertools.islice(value.items(), MAX_NODES // 10))
-        keys = [key if type(key) in _PLAIN else type(key) for key, _ in items]
-        self.put(ref, (type(value), len(value), tuple(keys)))
-        for index, (key, item) in enumerate(items):
-            shown = repr(key) if type(key) in _PLAIN else str(index)
-            self.value(item, ref.item(shown), depth + 1)
 
     def _object(self, value: Any, ref: StateRef, depth: int) -> None:
         opaque = _opaque_token(value)

@@ -344,7 +344,7 @@ class _Examination:
         if not isinstance(first, Returned):
             found.complete = False
             return
-        tape, streams = self._watched(start, names=self.names, reached=reached)
+        tape, streams = watch(start, self.example, self.seed, names=self.names, reached=reached)
         if not isinstance(tape.outcome, Returned):
             found.complete = False
             return
@@ -371,9 +371,6 @@ class _Examination:
 
     def _outcome(self, subject: Subject) -> Outcome:
         return observe(subject.function, self.example, seed=self.seed, grad_mode=subject.grad_mode)
-
-    def _watched(self, subject: Subject, **options: Any) -> tuple[Tape, tuple[str, ...]]:
-        return watch(subject, self.example, self.seed, **options)
 
     # -- the watched run ---------------------------------------------------------------------------
 
@@ -431,7 +428,9 @@ class _Examination:
         """Return the first operator whose output differs between two runs."""
         for _ in range(PAIRS):
             left, right = (
-                self._watched(self.subject.copy(), fill=_FILLS[0], digests=True)[0].steps
+                watch(self.subject.copy(), self.example, self.seed, fill=_FILLS[0], digests=True)[
+                    0
+                ].steps
                 for _ in range(2)
             )
             for one, other in zip(left, right, strict=False):
@@ -460,7 +459,8 @@ class _Examination:
         """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
 
         def filled(fill: Fill) -> Outcome:
-            return self._watched(self.subject.copy(), fill=replace(fill, line=line))[0].outcome
+            fill = replace(fill, line=line)
+            return watch(self.subject.copy(), self.example, self.seed, fill=fill)[0].outcome
 
         one, other = map(filled, _FILLS)
         # A difference between two runs with the same filling has another reason.

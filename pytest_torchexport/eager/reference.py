@@ -282,8 +282,14 @@ class Reference:
         if not isinstance(outcome, Returned):
             raise SpecError("eager did not return on the example within the time limit")
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves_of(outcome.value)):
+            value = outcome.value
+            if isinstance(value, (tuple, list)) and value:
+                kinds = dict.fromkeys(type(item).__name__ for item in value)
+                what = f"a {type(value).__name__} of {' and '.join(kinds)}"
+            else:
+                what = describe(value)
             raise SpecError(
-                f"forward returns no tensor that could be compared, but {_what(outcome.value)}",
+                f"forward returns no tensor that could be compared, but {what}",
                 details=("remedy: check a module that calls it and returns tensors of the result",),
             )
         return outcome
@@ -309,14 +315,6 @@ class Reference:
             )
         module.eval()
         self._note("put into eval mode for the check")
-
-
-def _what(value: object) -> str:
-    """Return ``a tuple of ImageList and NoneType``, or what it is if it is no tuple or list."""
-    if not isinstance(value, (tuple, list)) or not value:
-        return describe(value)
-    kinds = [type(item).__name__ for item in value]
-    return f"a {type(value).__name__} of {' and '.join(dict.fromkeys(kinds))}"
 
 
 def has_nan(value: Any) -> bool:

@@ -29,7 +29,6 @@ from pytest_torchexport.explore.operator_run import (
     Near,
     OperatorRuns,
     Reach,
-    Recorded,
 )
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import TINY, Base, Pursuit
@@ -130,7 +129,20 @@ class Side:
         recorded = self.runs.run(call, goal) if call is not None else None
         if recorded is None:
             return None
-        if self._learn(recipe, recorded):
+        self.merges |= recorded.merges
+        self.ran |= recorded.ran
+        meets_first = False
+        for key, near in recorded.near.items():
+            known, _ = self.nearest.get(key, (None, recipe))
+            self.first.setdefault(key, near)
+            meets_first |= near.met and not (known is not None and known.met)
+            nearer = known is None or (not near.met, abs(near.missing)) < (
+                not known.met,
+                abs(known.missing),
+            )
+            if nearer:
+                self.nearest[key] = near, recipe
+        if meets_first:
             self.keep(recipe)
         far = goal.far(recorded.reached) if goal is not None else math.inf
         return Base(recipe, far) if math.isfinite(far) else None
@@ -142,23 +154,6 @@ class Side:
             probe = self.runs.probe(call, goal) if call is not None else None
             self._probed = (base.recipe, goal), probe
         return self._probed[1]
-
-    def _learn(self, recipe: Recipe, recorded: Recorded) -> bool:
-        """Keep what a call showed. Return True if it is the first that met a threshold."""
-        self.merges |= recorded.merges
-        self.ran |= recorded.ran
-        first = False
-        for key, near in recorded.near.items():
-            known, _ = self.nearest.get(key, (None, recipe))
-            self.first.setdefault(key, near)
-            first |= near.met and not (known is not None and known.met)
-            nearer = known is None or (not near.met, abs(near.missing)) < (
-                not known.met,
-                abs(known.missing),
-            )
-            if nearer:
-                self.nearest[key] = near, recipe
-        return first
 
     def open(self) -> list[Key]:
         """Return the thresholds that no call has met, the nearest first.
@@ -252,7 +247,18 @@ class DifferenceSearch:
         if not self._straight or self._eager.open() or any(side.own for side in sides):
             for side, recipe in itertools.product(sides, self._seeds):
                 side.near(recipe)
-        self._kept = [*self._seeds, *self._merging()]
+        # With calls of numbers that only one side makes equal, or that a wide type may.
+        compared = [
+            near.bound
+            for side in self._sides
+            for key, (near, _) in side.nearest.items()
+            if key.source in STATED and near.bound is not None
+        ]
+        starts = list(dict.fromkeys(compared))[:TOGETHER]
+        base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
+        self._kept = list(self._seeds)
+        for merge in sorted({*WIDE, *self._merged}, key=repr):
+            self._kept += merging(self._spec, base, merge, starts, self._seed)
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
@@ -396,20 +402,6 @@ class DifferenceSearch:
             one = self._seed % built.numel()
             for changed in sweep.leaves(programs, built, values, one) if programs else ():
                 self._keep(with_leaves(base, {index: changed}))
-
-    def _merging(self) -> Iterator[Recipe]:
-        """Yield calls of numbers that only one side makes equal, or that a wide type may."""
-        merges = {*WIDE, *self._merged}
-        compared = [
-            near.bound
-            for side in self._sides
-            for key, (near, _) in side.nearest.items()
-            if key.source in STATED and near.bound is not None
-        ]
-        starts = list(dict.fromkeys(compared))[:TOGETHER]
-        base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
-        for merge in sorted(merges, key=repr):
-            yield from merging(self._spec, base, merge, starts, self._seed)
 
 
 def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:

@@ -110,7 +110,14 @@ class Observed:
             condition.kind == "while" or (condition.loops and _ENDLESS.search(condition.text))
             for condition in (self.conditions[own_id] for own_id, _ in self.recorder.path.marks())
         )
-        self._look_for_drift(self.recorder.path)
+        # The state after the first call on each path, and not only after the last call: a later one
+        # may undo what an earlier one changed.
+        digest = hash(self.recorder.path.decisions())
+        if not self.fresh_each_call and digest not in self._paths:
+            self._paths.add(digest)
+            moved = changed(self._before, fingerprint(self._root()))
+            if any(not change.ref.is_tensor_of_module for change in moved):
+                self.fresh_each_call = self._drifted = True
         return None if isinstance(outcome, Raised) else self.recorder.path
 
     def in_a_row(
@@ -202,19 +209,6 @@ class Observed:
         self._names = (
             {id(part): name for name, part in module.named_modules()} if module is not None else {}
         )
-
-    def _look_for_drift(self, path: Path) -> None:
-        """Compare the state after the first call on each path.
-
-        Not only after the last call: a later one may undo what an earlier one changed.
-        """
-        digest = hash(path.decisions())
-        if self.fresh_each_call or digest in self._paths:
-            return
-        self._paths.add(digest)
-        moved = changed(self._before, fingerprint(self._root()))
-        if any(not change.ref.is_tensor_of_module for change in moved):
-            self.fresh_each_call = self._drifted = True
 
     def _root(self) -> Any:
         return self._subject.module if self._subject.module is not None else self._subject.function

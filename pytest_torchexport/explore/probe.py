@@ -153,27 +153,25 @@ class ProbeListener:
         """
         if position == self._position:
             with torch.enable_grad():
-                self._make(provenance)
+                missing = violation(provenance, self._wanted) if provenance is not None else None
+                found = demands(provenance, self._wanted) if missing is not None else []
+                gaps = tuple(self._gaps(found))
+                kept = [
+                    distance
+                    for earlier, result in reversed(self._earlier if gaps else ())
+                    for distance in demands(earlier, bool(result))
+                ][:MOST_DEMANDS]
+                self.found = Probe(
+                    missing=float(missing) if missing is not None else 0.0,
+                    inputs=self._inputs.inputs,
+                    provenance=provenance,
+                    wanted=self._wanted,
+                    demands=gaps,
+                    earlier=lazily(lambda: self._gaps(kept)),
+                    swaps=lazily(lambda: self._swaps(missing)),
+                )
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MOST_DEMANDS:]
-
-    def _make(self, provenance: Provenance | None) -> None:
-        missing = violation(provenance, self._wanted) if provenance is not None else None
-        gaps = tuple(self._gaps(demands(provenance, self._wanted) if missing is not None else []))
-        kept = [
-            distance
-            for earlier, outcome in reversed(self._earlier if gaps else ())
-            for distance in demands(earlier, bool(outcome))
-        ][:MOST_DEMANDS]
-        self.found = Probe(
-            missing=float(missing) if missing is not None else 0.0,
-            inputs=self._inputs.inputs,
-            provenance=provenance,
-            wanted=self._wanted,
-            demands=gaps,
-            earlier=lazily(lambda: self._gaps(kept)),
-            swaps=lazily(lambda: self._swaps(missing)),
-        )
 
     def _gaps(self, distances: Sequence[Tensor]) -> Iterator[Gap]:
         for far in distances:

@@ -133,26 +133,22 @@ class ProvenanceMode(TorchFunctionMode):
             self.raised = True
             raise
         name = self._names.get(function)
-        if name is not None:
-            given = kwargs or {}
-            operands = *args, *(given[each] for each in _OPERANDS if each in given)
-            others = {each: value for each, value in given.items() if each not in _OPERANDS}
-            self._remember(name, operands, others, result)
-        return result
-
-    def _remember(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> None:
+        if name is None:
+            return result
+        given = kwargs or {}
+        operands = *args, *(given[each] for each in _OPERANDS if each in given)
+        others = {each: value for each, value in given.items() if each not in _OPERANDS}
         if name in _ASKED or "read" in row_of(name).kinds:
-            self._numbers.append((result, _of_read(name, args, kwargs)))
+            self._numbers.append((result, _of_read(name, operands, others)))
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
                 self._on_truth(result)
         # A condition is a bool tensor; ``ids & 1`` on integers is arithmetic.
         elif isinstance(result, Tensor) and result.dtype == torch.bool:
-            provenance = _of_condition(name, args, kwargs)
+            provenance = _of_condition(name, operands, others)
             if provenance is not None:
                 setattr(result, _ATTRIBUTE, (provenance, times_written(result)))
+        return result
 
     def of_number(self, value: object, read: bool) -> Provenance | None:
         """Return what a Python number was read from, or None if no tensor returned this object.

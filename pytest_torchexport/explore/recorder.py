@@ -319,17 +319,14 @@ class ConditionRecorder:
         """Record that a tensor was asked for its truth in code without source, or in torch.nn's."""
         if self._thread != threading.get_ident():
             return
-        asking: types.FrameType | None = sys._getframe(3)  # below two frames of the mode
+        asking: types.FrameType | None = sys._getframe(2)  # below the mode's frame
         frame = _of_a_layer(asking)
         if frame is None and self.coarse:
             frame = asking
             while frame is not None and frame.f_code not in self.coarse:
                 frame = frame.f_back
-        if frame is not None:
-            key = (self._coarse_condition(frame), self._module_of(None))
-            self._evaluated(key, outcome, self.mode.last(), ())
-
-    def _coarse_condition(self, frame: types.FrameType) -> ConditionId:
+        if frame is None:
+            return
         code, line = frame.f_code, frame.f_lineno
         # Negative, because the ids of rewritten code count from 0.
         own_id = (code.co_filename, -line)
@@ -346,7 +343,7 @@ class ConditionRecorder:
                 function=code.co_qualname,
                 coarse=True,
             )
-        return own_id
+        self._evaluated((own_id, self._module_of(None)), outcome, self.mode.last(), ())
 
 
 def _is_number(value: Any) -> bool:

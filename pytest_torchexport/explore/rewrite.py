@@ -360,7 +360,12 @@ class _Rewriter(ast.NodeTransformer):
             inner = self._test(node.operand, kind, (raises[1], raises[0]))
             return self._rebuilt(node, operand=inner)  # type: ignore[no-any-return]
         if isinstance(node, ast.BoolOp):
-            return self._parts(node, kind, raises)
+            *first, last = node.values
+            # ``a or b`` is true as soon as a is, but false only if b is false too.
+            early = (raises[0], False) if isinstance(node.op, ast.Or) else (False, raises[1])
+            values = [self._test(item, kind, early) for item in first]
+            values.append(self._test(last, kind, raises))
+            return self._rebuilt(node, values=values)  # type: ignore[no-any-return]
         if isinstance(node, ast.IfExp):
             test = self._test(node.test, "expression", (False, False))
             ways = [self._test(item, kind, raises) for item in (node.body, node.orelse)]
@@ -373,15 +378,6 @@ class _Rewriter(ast.NodeTransformer):
         own_id = self._condition(kind, node, *raises)
         read = self._reads(node)
         return self._call("truth", own_id, self.visit(node), read, at=node)
-
-    def _parts(self, node: ast.BoolOp, kind: str, raises: tuple[bool, bool]) -> ast.expr:
-        either = isinstance(node.op, ast.Or)
-        *first, last = node.values
-        # ``a or b`` is true as soon as a is, but false only if b is false too.
-        early = (raises[0], False) if either else (False, raises[1])
-        values = [self._test(item, kind, early) for item in first]
-        rebuilt: ast.expr = self._rebuilt(node, values=[*values, self._test(last, kind, raises)])
-        return rebuilt
 
     def _chain(self, node: ast.Compare, kind: str, raises: tuple[bool, bool]) -> ast.expr:
         """Rewrite ``a < b < c`` as ``a < keep(b) and kept() < c``."""

@@ -183,7 +183,14 @@ class Trials:
             self.refused += 1
             return None
         self._learn(recipe, path)
-        self._keep(recipe, path)
+        # Kept if its path or one of its outcomes is new or rare.
+        found = found_on(recipe, path, searched=self.searching)
+        taken = Counter(goal for known in self.corpus for goal in known.taken)
+        rare = any(taken[goal] < KEPT_PER_OUTCOME for goal in found.taken)
+        new = found.decisions not in self._paths and len(self.corpus) < KEPT
+        if rare or new:
+            self._paths.add(found.decisions)
+            self.corpus.append(found)
         return path
 
     def _learn(self, recipe: Recipe, path: Path) -> None:
@@ -231,16 +238,6 @@ class Trials:
     def _keep_base(self, goal: Goal, base: Base) -> None:
         if base.far < self.bases.setdefault(goal, base).far:
             self.bases[goal] = base
-
-    def _keep(self, recipe: Recipe, path: Path) -> None:
-        """Add a call to the corpus if its path or one of its outcomes is new or rare."""
-        found = found_on(recipe, path, searched=self.searching)
-        taken = Counter(goal for known in self.corpus for goal in known.taken)
-        rare = any(taken[goal] < KEPT_PER_OUTCOME for goal in found.taken)
-        new = found.decisions not in self._paths and len(self.corpus) < KEPT
-        if rare or new:
-            self._paths.add(found.decisions)
-            self.corpus.append(found)
 
     # -- what is known --------------------------------------------------------------------------
 
@@ -408,11 +405,6 @@ class Search:
         Those whose condition was the same on several calls come last: most of them are of the
         configuration, and no input changes them. One to which no call has a distance waits a round.
         """
-
-        def turn(goal: Goal) -> tuple[bool, int]:
-            measured = math.isfinite(self._trials.bases[goal].far)
-            return self._is_doubtful(goal), self._rounds[goal] + (not measured)
-
         staying = [(key, OTHERWISE) for key, seen in self._trials.seen.items() if seen.stays]
         left = (
             goal
@@ -420,7 +412,14 @@ class Search:
             if self._rounds[goal]
             < (1 if self._is_doubtful(goal) or goal[1] == OTHERWISE else ROUNDS)
         )
-        return min(left, key=turn, default=None)
+        return min(
+            left,
+            key=lambda goal: (
+                self._is_doubtful(goal),
+                self._rounds[goal] + (not math.isfinite(self._trials.bases[goal].far)),
+            ),
+            default=None,
+        )
 
     def _is_doubtful(self, goal: Goal) -> bool:
         """Return True if nothing shows that the condition depends on the input.

@@ -46,7 +46,18 @@ def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Reci
     for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
         yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
     for number in constants:
-        yield from _filled(spec, number, seed)
+        # All tensors filled with a constant, half filled with it, and filled with a bit more.
+        base = plain_recipe(spec, "normal", example, seed)
+        built = build_leaves(spec, base)
+        for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
+            values = {}
+            for index, leaf in enumerate(spec.leaves):
+                if built is not None and may_change(leaf) and _holds(leaf, value):
+                    flat = built[index].detach().clone().reshape(-1)
+                    flat[: max(1, int(share * flat.numel()))] = value
+                    values[index] = flat.reshape(built[index].shape)
+            if values:
+                yield with_leaves(base, values)
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -77,22 +88,6 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
     # Last, so that many constants do not keep another dim from its turn.
     for name in spec.dims:
         yield from at(name, sorted(near))
-
-
-def _filled(spec: InputSpec, number: float, seed: int) -> Iterator[Recipe]:
-    """Yield all tensors filled with a constant, half filled with it, and filled with a bit more."""
-    example = spec.example_sizes
-    base = plain_recipe(spec, "normal", example, seed)
-    built = build_leaves(spec, base)
-    for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
-        values = {}
-        for index, leaf in enumerate(spec.leaves):
-            if built is not None and may_change(leaf) and _holds(leaf, value):
-                flat = built[index].detach().clone().reshape(-1)
-                flat[: max(1, int(share * flat.numel()))] = value
-                values[index] = flat.reshape(built[index].shape)
-        if values:
-            yield with_leaves(base, values)
 
 
 def _holds(leaf: Any, value: float) -> bool:

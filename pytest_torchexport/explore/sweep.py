@@ -85,9 +85,14 @@ def _through(
         return torch.stack([groups(each, leaf, place, values, most) for each in programs])
 
     sides = grouped(values)
+    parts = torch.arange(1, BETWEEN + 1, dtype=torch.float64) / (BETWEEN + 1)
     for _ in range(FINER):
         last = (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
-        more = _between(values[last], values[last + 1])
+        # Values between the pairs of neighbours.
+        low, high = values[last].unsqueeze(1), values[last + 1].unsqueeze(1)
+        steps = (high.double() - low.double()) * parts
+        made = (low.double() + steps).to(values.dtype)
+        more = made[(made > low) & (made < high)]
         if not 0 < len(more) <= most:
             break
         values, order = torch.cat([values, more]).sort()
@@ -99,15 +104,6 @@ def _through(
         changed.reshape(-1)[place] = values[each]
         found.append(changed)
     return found, values[last].tolist()
-
-
-def _between(low: Tensor, high: Tensor) -> Tensor:
-    """Return values between the pairs of two ascending rows."""
-    parts = torch.arange(1, BETWEEN + 1, dtype=torch.float64) / (BETWEEN + 1)
-    steps = (high.double() - low.double()).unsqueeze(1) * parts
-    made = (low.double().unsqueeze(1) + steps).to(low.dtype)
-    inside = (made > low.unsqueeze(1)) & (made < high.unsqueeze(1))
-    return made[inside]
 
 
 def rare(sides: Tensor) -> list[int]:

@@ -170,10 +170,6 @@ def _against(
 Rule = Callable[[Operation], Iterator[Threshold]]
 
 
-def _compared(op: Operation) -> Iterator[Threshold]:
-    yield from _against(op.operand, op.argument("other"), SIDES + AT)
-
-
 def _bounded(op: Operation) -> Iterator[Threshold]:
     """Yield the numbers of the operator's row, and the arguments that the row names."""
     for bound in op.row.bounds:
@@ -359,7 +355,7 @@ def _cast(op: Operation) -> Iterator[Threshold]:
 COMPARING = of_kind("comparison")
 BUCKETING = of_kind("bucketing")
 _OF_KINDS: Mapping[str, Rule] = {
-    "comparison": _compared,
+    "comparison": lambda op: _against(op.operand, op.argument("other"), SIDES + AT),
     "rounding": _half_points,
     "whole": _integers,
     "division": _divided,

@@ -67,9 +67,11 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     That is the user's own files, the named packages, the package of the subject, and the files that
     define its parts: following the packages of these would take longer than all else.
     """
+    thing = type(subject.module) if subject.module is not None else subject.function
+    home = (getattr(thing, "__module__", None) or "").partition(".")[0]
     folders = [
         next(iter(getattr(sys.modules.get(name), "__path__", None) or []), _file(name))
-        for name in (*packages, home_of(subject))
+        for name in (*packages, "" if home in ("torch", "builtins") else home)
     ]
     parts = frozenset(
         file
@@ -88,13 +90,6 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
         )
 
     return owns
-
-
-def home_of(subject: Subject) -> str:
-    """Return the package that the subject comes from; empty for torch."""
-    thing = type(subject.module) if subject.module is not None else subject.function
-    home = (getattr(thing, "__module__", None) or "").partition(".")[0]
-    return "" if home in ("torch", "builtins") else home
 
 
 def _parts(subject: Subject) -> Iterable[torch.nn.Module]:
@@ -212,7 +207,14 @@ class _Walk:
         yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         for name in names_in(function.__code__):
             self.mention(name)
-        yield from _mentioned(function.__code__, function.__globals__)
+        # The globals that it looks up; of a module the attributes that it looks up.
+        looked_up = set(names_in(function.__code__))
+        for name in looked_up:
+            value = function.__globals__.get(name)
+            if isinstance(value, types.ModuleType):
+                yield from _attributes(value, looked_up, MAX_DOTS)
+            else:
+                yield value
 
     def _class(self, cls: type) -> Iterator[Any]:
         for base in cls.__mro__:
@@ -233,17 +235,6 @@ class _Walk:
             return cls.__module__ != "builtins"
         file = getattr(module, "__file__", None)
         return self._owns(file) if file else False
-
-
-def _mentioned(code: types.CodeType, names: dict[str, Any]) -> Iterator[Any]:
-    """Yield the globals that a code looks up; of a module the attributes that it looks up."""
-    looked_up = set(names_in(code))
-    for name in looked_up:
-        value = names.get(name)
-        if isinstance(value, types.ModuleType):
-            yield from _attributes(value, looked_up, MAX_DOTS)
-        else:
-            yield value
 
 
 def _attributes(module: types.ModuleType, names: set[str], dots: int) -> Iterator[Any]:

@@ -96,11 +96,16 @@ def guilty(
     suspects = [goal for goal in taken if goal in suspects or goal in ways]
     failures = sum(item.failed for item in tried)
 
-    def has(found: Found, goal: Goal) -> bool:
-        return _more(found, example, goal) == ways[goal] if goal in ways else goal in found.taken
-
     def tells(goal: Goal) -> float:
-        having = [item.failed for item in tried if has(item.found, goal)]
+        having = [
+            item.failed
+            for item in tried
+            if (
+                _more(item.found, example, goal) == ways[goal]
+                if goal in ways
+                else goal in item.found.taken
+            )
+        ]
         return sum(having) / math.sqrt(max(failures * len(having), 1))
 
     return max(suspects, key=tells)  # the first of equals

@@ -52,7 +52,12 @@ class _Leaf:
             self.first, self.compared = tensor, 0  # an empty one cannot be compared with the others
         if tensor.shape == self.first.shape:
             self.compared += 1
-            self.moved = max(self.moved, _gap(tensor, self.first))
+            gap = (tensor - self.first).abs()
+            gap = gap[torch.isfinite(gap)]
+            # An element that is a number on one side only has moved as well.
+            parted = bool((torch.isfinite(tensor) != torch.isfinite(self.first)).any())
+            far = float("inf") if parted else float(gap.max()) if gap.numel() else 0.0
+            self.moved = max(self.moved, far)
         self.elements += tensor.numel()
         finite = tensor[torch.isfinite(tensor)]
         self.numbers = self.numbers or bool(finite.numel())
@@ -148,14 +153,6 @@ def weighed(
     if only_the_examples_values:
         weak = ["eager takes hardly any values but the example's: only sizes varied"]
     return [*weak, *outputs.complaints()]
-
-
-def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
-    gap = (left - right).abs()
-    gap = gap[torch.isfinite(gap)]
-    # An element that is a number on one side only has moved as well.
-    parted = bool((torch.isfinite(left) != torch.isfinite(right)).any())
-    return max(float(gap.max()) if gap.numel() else 0.0, float("inf") if parted else 0.0)
 
 
 def _digest(leaf: Any) -> Any:

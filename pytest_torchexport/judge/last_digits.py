@@ -219,15 +219,6 @@ def _running(terms: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.from_numpy(np.add.accumulate(terms.detach().clone().numpy(), axis))
 
 
-def _one_by_one(terms: torch.Tensor, axes: Sequence[int], lanes: int) -> torch.Tensor:
-    """Return the sum over the axes, which keep size 1: of all their terms in a row."""
-    row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
-    row = functional.pad(row, (0, -row.shape[-1] % lanes))
-    row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
-    total = _folded(row.unbind(-1))
-    return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
-
-
 def _folded(lanes: Sequence[torch.Tensor]) -> torch.Tensor:
     while len(lanes) > 1:
         half = len(lanes) // 2
@@ -239,7 +230,15 @@ def _sum(
     self: torch.Tensor, *, lanes: int, dim: Any = None, dtype: Any = None, **_: Any
 ) -> torch.Tensor | None:
     axes = axes_of(self, dim)
-    return None if axes is None else _one_by_one(widened(self.to(dtype or self.dtype)), axes, lanes)
+    if axes is None:
+        return None
+    terms = widened(self.to(dtype or self.dtype))
+    # All terms of a sum in a row, one after the other; the axes keep size 1.
+    row = terms.movedim(list(axes), list(range(-len(axes), 0))).flatten(-len(axes))
+    row = functional.pad(row, (0, -row.shape[-1] % lanes))
+    row = _running(row.reshape(*row.shape[:-1], -1, lanes), -2)[..., -1, :]
+    total = _folded(row.unbind(-1))
+    return total.reshape([1 if axis in axes else size for axis, size in enumerate(terms.shape)])
 
 
 def _mean(self: torch.Tensor, **given: Any) -> torch.Tensor | None:

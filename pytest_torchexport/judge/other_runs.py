@@ -212,7 +212,12 @@ class OtherRuns:
         packed = self._contiguous(calls, paths, truth) if strided and truth else calls
         scatters: list[Block] = [partial(scattered, number, ties) for number in range(MANY)]
         first = [sequential, *scatters[:FEW]]
-        yield [*self._under(first, packed, paths, held, calls), *self._noise(calls, paths)]
+        runs = self._under(first, packed, paths, held, calls)
+        if self.device != "cpu":
+            moved = [call.to(self.device) for call in calls]
+            for _ in range(NOISE_RUNS):
+                runs += self._run(self._copy(self.device), moved, nullcontext, paths)
+        yield runs
         more: list[Block] = [partial(sequential, LANES), *scatters[FEW:]]
         more = more if self._may_go_on() else []
         replays = self._under(held.replays(), calls, paths, NOTHING_HELD)
@@ -267,16 +272,6 @@ class OtherRuns:
         others = [Call(packed(call.args), packed(dict(call.kwargs))) for call in calls]
         found = self._in_float64(others, paths)
         return others if found and not _parted(found, [truth], paths) else calls
-
-    def _noise(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
-        if self.device == "cpu":
-            return []
-        moved = [call.to(self.device) for call in calls]
-        return [
-            leaves
-            for _ in range(NOISE_RUNS)
-            for leaves in self._run(self._copy(self.device), moved, nullcontext, paths)
-        ]
 
     def _copy(self, where: torch.dtype | str) -> Subject:
         """Return the subject in float64 or on a device: a fresh one if runs change it."""

@@ -76,7 +76,13 @@ def with_cause(difference: Difference, seen: Seen, wanted: Any, found: Any) -> D
     if tensor is None or found is None or unknown:
         return difference
     if not (tensor.is_floating_point() or tensor.is_complex()):
-        falls = _falls_elsewhere(seen.others, tensor, found)
+        # A tie if each differing element also differs among eager's own runs, about as far.
+        runs = torch.stack([run.to(torch.float64) for run in (*seen.others, tensor)])
+        low, high = runs.amin(dim=0), runs.amax(dim=0)
+        reach = high - low
+        value = found.to(torch.float64)
+        inside = (value >= low - reach) & (value <= high + reach) & (reach > 0)
+        falls = bool(inside[tensor != found].all())
         return dataclasses.replace(difference, cause=TIE if falls else BUG)
     wide = torch.complex128 if tensor.is_complex() else torch.float64
     wanted, found = tensor.to(wide), found.to(wide)
@@ -191,18 +197,6 @@ def _furthest(runs: Sequence[torch.Tensor], wanted: torch.Tensor) -> torch.Tenso
     """Return per element the largest finite distance of some runs from this one."""
     gaps = torch.stack([(wanted - run.to(wanted.dtype)).abs() for run in runs])
     return torch.where(gaps.isfinite(), gaps, 0.0).amax(dim=0)
-
-
-def _falls_elsewhere(
-    others: Sequence[torch.Tensor], wanted: torch.Tensor, found: torch.Tensor
-) -> bool:
-    """Return True if each differing element also differs among eager's own runs, about as far."""
-    runs = torch.stack([run.to(torch.float64) for run in (*others, wanted)])
-    low, high = runs.amin(dim=0), runs.amax(dim=0)
-    reach = high - low
-    value = found.to(torch.float64)
-    inside = (value >= low - reach) & (value <= high + reach) & (reach > 0)
-    return bool(inside[wanted != found].all())
 
 
 def _drowned(own: torch.Tensor, wanted: torch.Tensor) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Call, Structure, clone, is_plain
+from pytest_torchexport.inputs.pytrees import Call, clone, is_plain
 from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
@@ -333,18 +333,15 @@ def observe(
         return raised(error)
     finally:
         changed = _put_back(before)
-    inputs, rebuilt = (own, ()) if given is None else _left(own, *given)
-    return Returned(clone(value), inputs, changed, rebuilt)
-
-
-def _left(
-    call: Call, leaves: list[tuple[str, Any]], structure: Structure
-) -> tuple[Call, tuple[str, ...]]:
-    """Return the objects that a call had in their own containers, and where others are now."""
+    if given is None:
+        return Returned(clone(value), own, changed, ())
+    # The objects that the call had in their own containers, and where others are now.
+    leaves, structure = given
     args, kwargs = structure.unflatten([leaf for _, leaf in leaves])
-    old, new = dict(leaves), dict(call.flatten("inputs")[0])
+    old, new = dict(leaves), dict(own.flatten("inputs")[0])
     moved = (path for path in {**old, **new} if old.get(path, old) is not new.get(path, new))
-    return Call(args, kwargs), tuple(moved)
+    inputs, rebuilt = Call(args, kwargs), tuple(moved)
+    return Returned(clone(value), inputs, changed, rebuilt)
 
 
 # Global settings of torch that a forward may change: name, how to read and how to write it.

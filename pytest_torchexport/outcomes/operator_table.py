@@ -111,11 +111,6 @@ def of_kind(*kinds: str) -> frozenset[str]:
     return frozenset(name for name, row in OPERATORS.items() if not row.kinds.isdisjoint(kinds))
 
 
-def onnx_of_kind(*kinds: str) -> frozenset[str]:
-    """Return the ONNX operators that decide as operators of some kinds do."""
-    return frozenset(OPERATORS[name].onnx for name in of_kind(*kinds)) - {""}
-
-
 def functions_of(names: Iterable[str]) -> Mapping[Any, str]:
     """Return the functions and methods of torch that are these operators, each with its name."""
     import torch

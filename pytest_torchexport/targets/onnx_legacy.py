@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,17 @@ class OnnxLegacy:
             return [leaf for leaf in call.leaves() if isinstance(leaf, kinds)]
 
         names = tuple(f"input_{i}" for i in range(len(inputs(example))))
+        axes = {}
+        kept = [leaf for leaf in spec.leaves if isinstance(leaf.example, kinds)]
+        for name, leaf in zip(names, kept, strict=True):
+            shape = leaf.shape if isinstance(leaf, TensorLeaf) else ()
+            varying = {
+                axis: item.text if item.text in item.names else f"{name}_{axis}"
+                for axis, item in enumerate(shape)
+                if item.names
+            }
+            if varying:
+                axes[name] = varying
         own = example.clone()
         twin = copy.deepcopy(module) if isinstance(module, torch.nn.Module) else module
         value = twin(*own.args, **own.kwargs)
@@ -105,7 +116,7 @@ class OnnxLegacy:
                 str(path),
                 dynamo=False,
                 input_names=list(names),
-                dynamic_axes=_dynamic_axes(spec, names, kinds),
+                dynamic_axes=axes,
                 **options,
             )
             # The model and the external data that the exporter writes for models over 2 GB.
@@ -151,23 +162,6 @@ def _flat(
     if plain and not graph and isinstance(module, torch.nn.Module):
         return module, example.args, ()
     return FlatModule(module, example), example.tensors(), constant_arguments(spec, example)
-
-
-def _dynamic_axes(
-    spec: InputSpec, names: Sequence[str], kinds: tuple[type, ...]
-) -> dict[str, dict[int, str]]:
-    axes = {}
-    kept = [leaf for leaf in spec.leaves if isinstance(leaf.example, kinds)]
-    for name, leaf in zip(names, kept, strict=True):
-        shape = leaf.shape if isinstance(leaf, TensorLeaf) else ()
-        varying = {
-            axis: item.text if item.text in item.names else f"{name}_{axis}"
-            for axis, item in enumerate(shape)
-            if item.names
-        }
-        if varying:
-            axes[name] = varying
-    return axes
 
 
 TARGET = OnnxLegacy()

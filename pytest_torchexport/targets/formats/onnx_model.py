@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.outcomes.operator_table import onnx_of_kind
+from pytest_torchexport.outcomes.operator_table import OPERATORS, of_kind
 from pytest_torchexport.targets.formats.facts import (
     Branches,
     ProgramFacts,
@@ -29,7 +29,7 @@ FEW = 16
 # The fields of a TensorProto that hold its numbers.
 NUMBERS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 # Operators that compute something else on the two sides of a number, an input of theirs.
-_BOUNDED = onnx_of_kind("comparison", "clamp", "extremum")
+_BOUNDED = {OPERATORS[name].onnx for name in of_kind("comparison", "clamp", "extremum")} - {""}
 # "%add : [num_users=1] = call_function[target=torch.ops.aten.add.Tensor](args = ...".
 _FX_NODE = re.compile(r"%(\w+) ")
 
@@ -172,16 +172,15 @@ def arrays(path: Path) -> Iterator[tuple[str, Any]]:
 
 def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:
     """Return the sizes of each input, None for an open one; () if the graph lacks the input."""
-    shapes = {value.name: _sizes(value) for value in model.graph.input}
+    # ONNX Runtime takes a negative size for an open one.
+    shapes = {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in model.graph.input
+    }
     return tuple(shapes.get(name, ()) for name in names)
-
-
-def _sizes(value: Any) -> tuple[int | None, ...]:
-    """Return the sizes of a value. ONNX Runtime takes a negative one for an open one."""
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
-        for dim in value.type.tensor_type.shape.dim
-    )
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -221,7 +221,19 @@ class _Moved:
         self.made: list[tuple[Any, str]] = []
         self.effects: dict[int, set[str]] = {}
         for node in nodes_of(graph):
-            self._follow(node)
+            kind, inputs = node.kind(), list(node.inputs())
+            outputs = [value.debugName() for value in node.outputs()]
+            if kind in ("prim::Constant", "prim::GetAttr"):
+                tensors = (value for value in node.outputs() if _is_tensors(value))
+                self.moved.update(value.debugName() for value in tensors)
+            elif kind not in PACKING:
+                constants = filter(None, (_constant_device(program, value) for value in inputs))
+                device = DEVICE_BY_NAME.get(kind) or next(constants, None)
+                if device is None:
+                    self._pass_on(node, inputs, outputs)
+                else:
+                    self.stuck.update(dict.fromkeys(outputs, frozenset({len(self.made)})))
+                    self.made.append((node, device))
         self._blame([leaf for value in graph.outputs() for leaf in unpacked(value)], RETURNED)
 
     def devices(self) -> tuple[BakedDevice, ...]:
@@ -234,20 +246,6 @@ class _Moved:
             where = source_line(*place) if place is not None else None
             found.append(BakedDevice(device=device, op=node.kind(), where=where, effect=effect))
         return tuple(dict.fromkeys(found))
-
-    def _follow(self, node: Any) -> None:
-        kind, inputs = node.kind(), list(node.inputs())
-        outputs = [value.debugName() for value in node.outputs()]
-        if kind in ("prim::Constant", "prim::GetAttr"):
-            self.moved.update(value.debugName() for value in node.outputs() if _is_tensors(value))
-        elif kind not in PACKING:
-            constants = filter(None, (_constant_device(self.program, value) for value in inputs))
-            device = DEVICE_BY_NAME.get(kind) or next(constants, None)
-            if device is None:
-                self._pass_on(node, inputs, outputs)
-            else:
-                self.stuck.update(dict.fromkeys(outputs, frozenset({len(self.made)})))
-                self.made.append((node, device))
 
     def _pass_on(self, node: Any, inputs: Sequence[Any], outputs: Sequence[str]) -> None:
         """Put what an operation without a device of its own makes on the side of its inputs."""

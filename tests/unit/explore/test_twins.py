@@ -15,7 +15,6 @@ from torch import nn
 
 from pytest_torchexport.explore.twins import (
     functions_of,
-    home_of,
     mentions,
     owner_of,
     twins_of,
@@ -176,7 +175,6 @@ def test_what_holds_itself_and_what_is_not_assigned_yet_harm_nothing():
 
 def test_the_package_of_the_subject_is_owned_and_others_are_not():
     subject = Subject.of(nn.Linear(1, 1))
-    assert home_of(subject) == ""
     owns = owner_of(subject, ("hypothesis",))
     assert owns(__file__)
     assert owns(hypothesis.__file__)
