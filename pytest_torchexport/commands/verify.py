@@ -6,14 +6,14 @@ It starts in a moment, so that it can run before each start of a server: no torc
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.escaped import on_a_line
-from pytest_torchexport.results.manifest import Manifest
+from pytest_torchexport.results.manifest import File, Manifest, Sizes
 from pytest_torchexport.results.plain import Unreadable
 
 
@@ -36,7 +36,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
         found = manifest.files_in(given.directory)
     except OSError as error:
         raise CommandError(str(error)) from None
-    problems = [*manifest.differences(judged, found), *_others(judged, asked)]
+    problems = [*_problems(judged, found, asked)]
     if judged.status != manifest.PASSED:
         problems.append(f"{judged.file}: its verdict is {judged.status!r}")
     if problems:
@@ -61,8 +61,22 @@ def _read(path: Path) -> Manifest:
         raise CommandError(f"{path}: {error}") from None
 
 
-def _others(judged: Manifest, asked: Sequence[tuple[str, range]]) -> Iterator[str]:
-    """Yield a line for each dim that is to be served at a size that was not verified."""
+def _problems(
+    judged: Manifest, there: Mapping[str, File], asked: Sequence[tuple[str, range]]
+) -> Iterator[str]:
+    """Yield a line for each file that is not as it was judged, and each dim at other sizes."""
+    for name, passed in judged.files.items():
+        file = there.get(name)
+        if file is None:
+            yield f"{name}: it was judged and is missing"
+        elif file != passed:
+            what = f"sha256 {file.sha256[:16]}..., judged {passed.sha256[:16]}..."
+            if file.size != passed.size:
+                what = f"it has {file.size} bytes instead of {passed.size}"
+            yield f"{name}: it is not the file that was judged: {what}"
+    for name in there:
+        if name not in judged.files:
+            yield f"{name}: it was not judged, and stands beside what was"
     for name, sizes in asked:
         verified = judged.sizes.get(name)
         if verified is None:
@@ -72,9 +86,19 @@ def _others(judged: Manifest, asked: Sequence[tuple[str, range]]) -> Iterator[st
                 f"{nearest(name, judged.sizes)}"
             )
             continue
-        other = verified.first_other(sizes)
+        other = first_other(verified, sizes)
         if other is not None:
             yield f"{judged.file}: {name}={other} was not verified; verified: {verified}"
+
+
+def first_other(sizes: Sizes, asked: range) -> int | None:
+    """Return the first size of those asked for that was not verified; None if all were."""
+    if sizes.step > 1 or sizes.only:
+        verified = sizes.only or range(sizes.low, sizes.high + 1, sizes.step)
+        return next((size for size in asked if size not in verified), None)
+    if not sizes.low <= asked[0] <= sizes.high:
+        return asked[0]
+    return sizes.high + 1 if asked[-1] > sizes.high else None
 
 
 def _verified(judged: Manifest) -> Iterator[str]:

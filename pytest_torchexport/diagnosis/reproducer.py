@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -29,7 +30,6 @@ from pytest_torchexport.outcomes.observe import raised
 from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.outcomes.torch_state import without_warnings
 from pytest_torchexport.results import json, reports
-from pytest_torchexport.results.escaped import without_private_paths
 from pytest_torchexport.results.failures import Failure, LoadFailed, ends_the_test
 from pytest_torchexport.results.json import HALF
 from pytest_torchexport.results.source_line import short_path
@@ -199,3 +199,21 @@ def _raise_if_too_large(size: int) -> None:
     megabytes = size / 2**20
     if megabytes > MOST_MEGABYTES:
         raise TooLarge(f"it takes {megabytes:.0f} MB, more than {MOST_MEGABYTES}")
+
+
+# A path, among other things. Each search begins where a word does: a recipe in base64 is one word
+# of a megabyte.
+_WORD = re.compile(r"[^\s\"'(:,=]+")
+
+
+def without_private_paths(text: str, root: Path | None) -> str:
+    """Return the text with paths as they are below the project, and ``~`` for the home directory.
+
+    ``root`` is the project's directory; the working directory counts as well.
+    """
+    text = _WORD.sub(lambda word: word[0].rpartition("/site-packages/")[2], text)
+    own = {str(folder) for folder in (root, Path.cwd()) if folder is not None}
+    for folder in sorted(own - {"/"}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
+    home = str(Path.home())
+    return text.replace(home, "~") if home != "/" else text

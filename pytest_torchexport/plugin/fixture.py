@@ -22,9 +22,10 @@ from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.items import MARKER
+from pytest_torchexport.plugin.terminal import why_skipped
 from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
 from pytest_torchexport.results.text import failure_texts
-from pytest_torchexport.results.verdict import Recorded, Verdict, why_skipped
+from pytest_torchexport.results.verdict import Recorded, Verdict
 from pytest_torchexport.targets.base import Artifact
 
 

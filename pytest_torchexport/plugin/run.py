@@ -35,7 +35,7 @@ from pytest_torchexport.plugin.items import (
     variant_of,
     variants,
 )
-from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key
+from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key, why_skipped
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.active_item import Stored
@@ -246,7 +246,7 @@ class Run:
         if call.when == "call" and raised is not None and report.outcome == "failed":
             report.longrepr = "\n\n".join(map(str, ours)) or report.longrepr
         from pytest_torchexport.results.plain import plain
-        from pytest_torchexport.results.verdict import ItemResult, why_skipped
+        from pytest_torchexport.results.verdict import ItemResult
 
         of_body = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
         same = failure_key(report, verdicts, whole=of_body and call.when == "call")

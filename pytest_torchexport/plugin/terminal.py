@@ -78,7 +78,7 @@ class _ColoredReport:
                 writer.line(line, bold=True, red=True)
 
 
-# -- the same failure on several targets -----------------------------------------------------------
+# -- why items are skipped, and the same failure on several targets --------------------------------
 
 # The failures that say something of eager, the test or the settings, and nothing of the artifact.
 OF_NO_ARTIFACT = {each.__name__ for each in (SpecError, NotRepeatable, TrainingMode, Ineffective)}
@@ -102,6 +102,22 @@ def failure_key(report: pytest.TestReport, verdicts: Sequence[Verdict], *, whole
     if whole and crash is not None:
         return f"{crash.path}:{crash.lineno}"
     return str(report.longrepr)
+
+
+def why_skipped(verdicts: Sequence[Verdict]) -> str:
+    """Return why an item is a skip; empty if all its subjects were judged on some target.
+
+    On a target, one subject that was not judged is enough: a subject that passed may be a part of
+    it, which its constructor called. A ``unittest`` method is one item for all targets.
+    """
+    skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
+    open_targets = {(verdict.target, verdict.device) for verdict in skipped}
+    if not skipped or any((each.target, each.device) not in open_targets for each in verdicts):
+        return ""
+    first = skipped[0]
+    if len(skipped) == len(verdicts):
+        return first.reason
+    return f"{len(skipped)} of {len(verdicts)} not judged: {first.subject}: {first.reason}"
 
 
 class SameFailures:

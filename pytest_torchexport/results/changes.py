@@ -242,7 +242,6 @@ KINDS = {
 }
 NEW = "new failure"
 WORSE = (NEW, "other failure")
-_ByKey = dict[tuple[str, ...], Entry]
 
 
 @dataclass(frozen=True)
@@ -276,17 +275,33 @@ def changes_of(new: RunResults) -> list[Change]:
         for key, entry in after.items()
         for change in _changes(before.get(key) or before.get((*key[:2], "")), entry)
     ]
-    changes += _absent(before, after)
+    # What had a result and has none: a module that is not called, or a test that is gone. The items
+    # of a test function that are gone are one change.
+    still = {key[:2] for key in after}  # an item and its column
+    gone: dict[str, list[Entry]] = {}
+    for key, entry in before.items():
+        if key in after or entry.outcome == "skipped":
+            continue
+        if key[:2] not in still:
+            gone.setdefault(entry.item.nodeid.partition("[")[0], []).append(entry)
+        elif key[2] and (*key[:2], "") not in after:
+            why = (f"{entry.outcome} before", "not called any more")
+            changes.append(Change("not checked", entry, why))
+    for those in gone.values():
+        outcomes = dict.fromkeys(entry.outcome for entry in those)
+        more = len({entry.item.nodeid for entry in those}) - 1
+        also = [f"and {more} more item{'s' * (more > 1)} of this test"] if more else []
+        changes.append(Change("gone", those[0], (f"{', '.join(outcomes)} before", *also)))
     order = list(KINDS)
     return sorted(changes, key=lambda change: order.index(change.kind))
 
 
-def _by_key(items: Iterable[ItemResult]) -> _ByKey:
+def _by_key(items: Iterable[ItemResult]) -> dict[tuple[str, ...], Entry]:
     """Return the entries by key; of an item that ran twice, those of its last run.
 
     The fixture may check several modules of one class: the second of them has a number in its key.
     """
-    by_key: _ByKey = {}
+    by_key: dict[tuple[str, ...], Entry] = {}
     for item in items:
         numbers = Counter[tuple[str, ...]]()
         for entry in entries([item]):
@@ -355,24 +370,3 @@ def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[str, str]]:
         # Smaller steps are names.
         if now_bytes >= max(1.05 * was_bytes, was_bytes + 2**16):
             yield "larger file", f"{bytes_text(now_bytes)}, {bytes_text(was_bytes)} before"
-
-
-def _absent(before: _ByKey, after: _ByKey) -> Iterator[Change]:
-    """Yield what had a result and has none: a module that is not called, or a test that is gone.
-
-    The items of a test function that are gone are one change.
-    """
-    still = {key[:2] for key in after}  # an item and its column
-    gone: dict[str, list[Entry]] = {}
-    for key, entry in before.items():
-        if key in after or entry.outcome == "skipped":
-            continue
-        if key[:2] not in still:
-            gone.setdefault(entry.item.nodeid.partition("[")[0], []).append(entry)
-        elif key[2] and (*key[:2], "") not in after:
-            yield Change("not checked", entry, (f"{entry.outcome} before", "not called any more"))
-    for those in gone.values():
-        outcomes = dict.fromkeys(entry.outcome for entry in those)
-        more = len({entry.item.nodeid for entry in those}) - 1
-        also = [f"and {more} more item{'s' * (more > 1)} of this test"] if more else []
-        yield Change("gone", those[0], (f"{', '.join(outcomes)} before", *also))

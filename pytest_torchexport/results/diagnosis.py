@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,16 +173,13 @@ class Sizes:
         words = self.pattern.words(self.example)
         if self.equal_to:
             words = f"ok only where equal to {self.equal_to}"
-        run = ", ".join(_runs(sorted((*self.ok, *self.failing))))
+        run = []  # sizes in a row are one text: 1 to 4, 8
+        sizes = enumerate(sorted((*self.ok, *self.failing)))
+        for _, numbered in itertools.groupby(sizes, key=lambda pair: pair[1] - pair[0]):
+            row = [size for _, size in numbered]
+            run.append(f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)))
         own = "" if "the example's" in words else f"; the example's is {self.example}"
-        return f"{self.dim}: {words} (run at {run}{own})"
-
-
-def _runs(sizes: Sequence[int]) -> Iterator[str]:
-    """Yield ``1 to 4``, ``8``: sorted sizes, those in a row as one."""
-    for _, numbered in itertools.groupby(enumerate(sizes), key=lambda pair: pair[1] - pair[0]):
-        row = [size for _, size in numbered]
-        yield f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row))
+        return f"{self.dim}: {words} (run at {', '.join(run)}{own})"
 
 
 @dataclass(frozen=True, kw_only=True)

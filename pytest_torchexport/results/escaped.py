@@ -1,15 +1,13 @@
-"""Make text harmless: of others where it is shown, and our own where others read it.
+"""Make text of others harmless where it is shown.
 
 Names of tests, messages and source lines may hold anything: markup, codes that move a terminal's
-cursor, characters that reorder text. Files that others read name no paths of this machine.
+cursor, characters that reorder text.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 import unicodedata
-from pathlib import Path
 
 # Of a name or a message on one line, in characters.
 MAX_LINE = 300
@@ -68,21 +66,3 @@ def code_block(text: str) -> str:
     while any(fence in line for line in lines):
         fence += "`"
     return "\n".join([f"{fence}text", *lines, fence])
-
-
-# A path, among other things. Each search begins where a word does: a recipe in base64 is one word
-# of a megabyte.
-_WORD = re.compile(r"[^\s\"'(:,=]+")
-
-
-def without_private_paths(text: str, root: Path | None) -> str:
-    """Return the text with paths as they are below the project, and ``~`` for the home directory.
-
-    ``root`` is the project's directory; the working directory counts as well.
-    """
-    text = _WORD.sub(lambda word: word[0].rpartition("/site-packages/")[2], text)
-    own = {str(folder) for folder in (root, Path.cwd()) if folder is not None}
-    for folder in sorted(own - {"/"}, key=len, reverse=True):
-        text = text.replace(f"{folder}/", "")
-    home = str(Path.home())
-    return text.replace(home, "~") if home != "/" else text

@@ -8,30 +8,19 @@ inside it forbids every load and all other code.
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pytest_torchexport.results import summary
-from pytest_torchexport.results.changes import (
-    Cause,
-    causes,
-    changes_of,
-    counted,
-    known_blocks,
-)
+from pytest_torchexport.results.changes import Cause, causes, changes_of, counted, known_blocks
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.text import Block, details, headline, reports
 from pytest_torchexport.results.verdict import ItemResult, RunResults, entries
-
-if TYPE_CHECKING:
-    import jinja2
 
 # Details that the report of a failure has already.
 IN_THE_REPORT = {"subject", "baked", "assumed", "note", "warned"}
@@ -41,19 +30,10 @@ MAX_LINKS = 12
 UNUSUAL = re.compile(r"[^\n\t -~]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Article:
-    """One item: its outcome, and headlines with the blocks that its verdicts have below them."""
-
-    number: int
-    nodeid: str
-    outcome: str
-    reason: str
-    sections: Sequence[tuple[str, Sequence[Block]]]
-
-
 def render(results: RunResults) -> str:
     """Return the HTML text of a run's results."""
+    import jinja2
+
     script, style = _text_of("report.js"), _text_of("report.css")
     articles = {item.nodeid: _article(number, item) for number, item in enumerate(results.items, 1)}
     rows, columns = summary.table(results.items, unjudged=True)
@@ -74,8 +54,12 @@ def render(results: RunResults) -> str:
         else (str(change), [], 0)
         for change in changes
     ]
-    counts = Counter(article.outcome for article in articles.values())
-    page = _template().render(
+    counts = Counter(article["outcome"] for article in articles.values())
+    # Autoescaping: all that the results hold is text, and never code.
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.from_string(_text_of("report.html")).render(
         columns=columns,
         files=files,
         rows=rows,
@@ -97,17 +81,6 @@ def render(results: RunResults) -> str:
     return UNUSUAL.sub(lambda found: escape(visible(found[0])), page)
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-    import jinja2
-
-    # Autoescaping: all that the results hold is text, and never code.
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(_text_of("report.html"))
-
-
 def _text_of(name: str) -> str:
     return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
@@ -117,32 +90,30 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _article(number: int, item: ItemResult) -> Article:
+def _article(number: int, item: ItemResult) -> dict[str, Any]:
+    """Return what the page shows of an item: headlines with the blocks of its verdicts below."""
     own = [*entries([item])]
     reasons = [
         Cause((entry,)).title if entry.fails else item.reason or "nothing was checked"
         for entry in own
         if entry.verdict is None or (entry.fails and entry.failure is None)
     ]
-    return Article(
-        number=number,
-        nodeid=item.nodeid,
-        outcome=min((entry.shown for entry in own), key=summary.severity),
-        reason=next(iter(reasons), ""),
-        sections=[*_sections(item)],
-    )
-
-
-def _sections(item: ItemResult) -> Iterator[tuple[str, Sequence[Block]]]:
-    """Yield what is known of the failures, then the failures, those that fail alike as one."""
-    if known := [*known_blocks(item.known)]:
-        yield "", known
+    # What is known of the failures, then the failures, those that fail alike as one.
+    known = [*known_blocks(item.known)]
+    sections: list[tuple[str, Sequence[Block]]] = [("", known)] if known else []
     failed = [verdict for verdict in item.verdicts if verdict.status == "failed"]
     for first, blocks in reports(failed, item.nodeid):
         more = (each for each in details(first) if each.label not in IN_THE_REPORT)
-        yield headline(first), [*blocks, *more]
+        sections.append((headline(first), [*blocks, *more]))
     for verdict in item.verdicts:
         if verdict.status != "failed":
             why = [Block("reason", verdict.reason.splitlines())] if verdict.reason else []
             title = f"{verdict.name} on {verdict.target}-{verdict.device}: {verdict.status}"
-            yield title, [*why, *details(verdict)]
+            sections.append((title, [*why, *details(verdict)]))
+    return {
+        "number": number,
+        "nodeid": item.nodeid,
+        "outcome": min((entry.shown for entry in own), key=summary.severity),
+        "reason": next(iter(reasons), ""),
+        "sections": sections,
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,6 @@ class Sizes:
     high: int
     step: int = 1
     only: tuple[int, ...] = ()
-
-    def first_other(self, asked: range) -> int | None:
-        """Return the first size of those asked for that was not verified; None if all were."""
-        if self.step > 1 or self.only:
-            verified = self.only or range(self.low, self.high + 1, self.step)
-            return next((size for size in asked if size not in verified), None)
-        if not self.low <= asked[0] <= self.high:
-            return asked[0]
-        return self.high + 1 if asked[-1] > self.high else None
 
     def __str__(self) -> str:
         """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
@@ -107,19 +98,3 @@ def files_in(directory: Path, above: str = "") -> dict[str, File]:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
                 files[name] = File(sha256=digest, size=opened.tell())
     return files
-
-
-def differences(manifest: Manifest, there: Mapping[str, File]) -> Iterator[str]:
-    """Yield a line for each file that is not as it was judged."""
-    for name, judged in manifest.files.items():
-        file = there.get(name)
-        if file is None:
-            yield f"{name}: it was judged and is missing"
-        elif file != judged:
-            what = f"sha256 {file.sha256[:16]}..., judged {judged.sha256[:16]}..."
-            if file.size != judged.size:
-                what = f"it has {file.size} bytes instead of {judged.size}"
-            yield f"{name}: it is not the file that was judged: {what}"
-    for name in there:
-        if name not in manifest.files:
-            yield f"{name}: it was not judged, and stands beside what was"

@@ -11,14 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pytest_torchexport.results.changes import (
-    NEW,
-    Cause,
-    Change,
-    causes,
-    changes_of,
-    counted,
-)
+from pytest_torchexport.results.changes import NEW, Cause, Change, causes, changes_of, counted
 from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line
 from pytest_torchexport.results.summary import MARKS, SHOWN, remarks, severity, table
 from pytest_torchexport.results.verdict import RunResults, entries
@@ -48,9 +41,19 @@ def render(results: RunResults, room: int = 1024 * 1024 - 1024, most: int = 2000
         head.append("The run did not come to its end: more items may be missing.")
     parts = ["\n\n".join(head)]
     room -= _size(parts[0])
-    for section in _sections(results, changes):
+    for above, things, shown, noun in _sections(results, changes):
         # The last sections are short. Those before leave them their room.
-        parts.append(_fitted(section, room // 2, most))
+        left = room // 2 - _size(above) - 100  # for the line that says what was left out
+        kept: list[str] = []
+        for thing in things[:most]:
+            lines = shown(thing)
+            left -= _size(lines) + 1
+            if left < 0:
+                break
+            kept.append(lines)
+        more = len(things) - len(kept)
+        cut = [f"\n+ {more} more {noun}{'' if more == 1 else 's'}"] if more else []
+        parts.append("\n".join([above, *kept, *cut]).strip("\n") if things else "")
         room -= _size(parts[-1])
     versions = ", ".join(f"{name} {version}" for name, version in results.environment.items())
     ran_with = [f"Run with {code(versions)}"] if versions else []
@@ -84,25 +87,6 @@ def _sections(results: RunResults, changes: Sequence[Change]) -> Iterator[_Secti
     yield f"### {failed} failure{'' if failed == 1 else 's'}{of}\n", grouped, _cause, "cause"
     lines = list(remarks(results.items))
     yield "### What the table does not say\n", lines, lambda line: f"- {code(line)}", "line"
-
-
-def _fitted(section: _Section, room: int, most: int) -> str:
-    """Return a section with at most so many things, in at most so many bytes; nothing without any.
-
-    What is left out is counted at the end.
-    """
-    head, things, shown, noun = section
-    left = room - _size(head) - 100  # for the line that says what was left out
-    kept: list[str] = []
-    for thing in things[:most]:
-        text = shown(thing)
-        left -= _size(text) + 1
-        if left < 0:
-            break
-        kept.append(text)
-    more = len(things) - len(kept)
-    cut = [f"\n+ {more} more {noun}{'' if more == 1 else 's'}"] if more else []
-    return "\n".join([head, *kept, *cut]).strip("\n") if things else ""
 
 
 def _size(text: str) -> int:

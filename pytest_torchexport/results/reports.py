@@ -33,14 +33,8 @@ FORMATS: dict[str, Render] = {
 STDOUT = "-"
 # The packages that a verdict depends on.
 PACKAGES = (
-    "torch",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "numpy",
-    "hypothesis",
-    "pytest",
+    *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
+    *("numpy", "hypothesis", "pytest"),
 )
 
 

@@ -58,11 +58,35 @@ def summary_lines(
         }
         yield from table_lines(shown, columns, style)
     yield from reason_lines(results)
-    yield from _self_test_lines(results)
+    bugs = [
+        (f"{nodeid}{_which([verdict])}", bug)
+        for nodeid, verdict in _verdicts(results)
+        for bug in verdict.self_test
+        if bug.result != "does not apply"
+    ]
+    missed = [(place, bug) for place, bug in bugs if bug.result == "missed"]
+    if bugs:
+        caught = len(bugs) - len(missed)
+        yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
+    for place, bug in missed:
+        yield f"missed: {place}: {bug.name}: {bug.explanation}"
     if any(verdict.skip == "refused" for _, verdict in _verdicts(results)):
         yield NAME_TARGETS
     yield from unchanged_lines(results, cached=cached)
-    yield from _import_lines(results, runtime_imports, toml=toml)
+    # The report of a single item names its own.
+    needed = [
+        {name for verdict in result.verdicts for name in verdict.imports} - {*runtime_imports}
+        for result in results
+        if result.outcome == "failed"
+    ]
+    lacking = [names for names in needed if names]
+    if len(lacking) > 1:
+        names = [*runtime_imports, *sorted(set().union(*lacking))]
+        setting = json.dumps(names) if toml else " ".join(names)
+        yield (
+            f"imports: the files of {len(lacking)} items need modules; if the process that serves "
+            f"them imports these too, set torchexport_runtime_imports = {setting}"
+        )
     yield from not_covered_lines(results)
 
 
@@ -156,25 +180,6 @@ def _which(verdicts: Sequence[Verdict]) -> str:
     return f" {names.pop()}" if len(names) == 1 else ""
 
 
-def _self_test_lines(results: Iterable[ItemResult]) -> Iterator[str]:
-    """Yield how many seeded bugs the calls catch, and a line per bug that they miss."""
-    bugs = [
-        (f"{nodeid}{_which([verdict])}", bug)
-        for nodeid, verdict in _verdicts(results)
-        for bug in verdict.self_test
-        if bug.result != "does not apply"
-    ]
-    missed = [
-        f"missed: {place}: {bug.name}: {bug.explanation}"
-        for place, bug in bugs
-        if bug.result == "missed"
-    ]
-    if bugs:
-        caught = len(bugs) - len(missed)
-        yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
-    yield from missed
-
-
 def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[str]:
     """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one.
 
@@ -197,28 +202,6 @@ def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[
             more = " (more reasons with -v)" if len(set(reasons)) > 1 else ""
             why.append(f"{len(reasons)} never kept: {reasons[0]}{more}")
         yield f"unchanged: 0 of {len(passes)} passes (torchexport_cache); {'; '.join(why)}"
-
-
-def _import_lines(
-    results: Iterable[ItemResult], given: Sequence[str], *, toml: bool
-) -> Iterator[str]:
-    """Yield the setting for all modules that files of several items need; else nothing.
-
-    The report of a single item names its own.
-    """
-    needed = [
-        {name for verdict in result.verdicts for name in verdict.imports}.difference(given)
-        for result in results
-        if result.outcome == "failed"
-    ]
-    lacking = [names for names in needed if names]
-    if len(lacking) > 1:
-        names = [*given, *sorted(set().union(*lacking))]
-        setting = json.dumps(names) if toml else " ".join(names)
-        yield (
-            f"imports: the files of {len(lacking)} items need modules; if the process that serves "
-            f"them imports these too, set torchexport_runtime_imports = {setting}"
-        )
 
 
 # -- what "ok" does not cover ----------------------------------------------------------------------

@@ -309,7 +309,12 @@ def details(verdict: Verdict) -> Iterator[Block]:
     branches: list[str] = []
     if verdict.branch_coverage is not None:
         taken = f"{verdict.branch_coverage:.0f} % of the outcomes that inputs steer to were taken"
-        branches = [taken, *(_outcomes_line(each) for each in verdict.branches if each.steered)]
+        branches.append(taken)
+        for branch in (each for each in verdict.branches if each.steered):
+            # net.py:38  if x.sum() > 0:    True 61x verified, False unreached
+            times = {outcome: f" {count}x" for outcome, count in branch.counts.items()}
+            told = (f"{each}{times.get(each, '')} {how}" for each, how in branch.status.items())
+            branches.append(f"{_condition(branch)}    {', '.join(told)}")
     agrees = {True: "agrees with eager", False: "differs from eager", None: "not run"}
     stages = (
         f"{stage.name}: {agrees[stage.agrees]}{f': {stage.why}' if stage.why else ''}"
@@ -338,13 +343,6 @@ def details(verdict: Verdict) -> Iterator[Block]:
     for label, lines in rows:
         if filled := [line for line in lines if line.strip()]:
             yield Block(label, filled)
-
-
-def _outcomes_line(branch: Branch) -> str:
-    """Return ``net.py:38  if x.sum() > 0:    True 61x verified, False unreached``."""
-    times = {outcome: f" {count}x" for outcome, count in branch.counts.items()}
-    outcomes = (f"{each}{times.get(each, '')} {status}" for each, status in branch.status.items())
-    return f"{_condition(branch)}    {', '.join(outcomes)}"
 
 
 def _explained_line(difference: Difference) -> str:

@@ -564,22 +564,6 @@ def without_variant(nodeid: str, column: str) -> str:
     return nodeid
 
 
-def why_skipped(verdicts: Sequence[Verdict]) -> str:
-    """Return why an item is a skip; empty if all its subjects were judged on some target.
-
-    On a target, one subject that was not judged is enough: a subject that passed may be a part of
-    it, which its constructor called. A ``unittest`` method is one item for all targets.
-    """
-    skipped = [verdict for verdict in verdicts if verdict.status == "skipped"]
-    open_targets = {(verdict.target, verdict.device) for verdict in skipped}
-    if not skipped or any((each.target, each.device) not in open_targets for each in verdicts):
-        return ""
-    first = skipped[0]
-    if len(skipped) == len(verdicts):
-        return first.reason
-    return f"{len(skipped)} of {len(verdicts)} not judged: {first.subject}: {first.reason}"
-
-
 def coverage_of(branches: Iterable[Branch]) -> float | None:
     """Return the percentage of outcomes that calls took, of those that inputs can steer to.
 

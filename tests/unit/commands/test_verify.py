@@ -8,6 +8,7 @@ import pytest
 
 from pytest_torchexport import __main__ as program
 from pytest_torchexport.commands import CommandError, parse_dim
+from pytest_torchexport.commands.verify import first_other
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.manifest import Manifest, Sizes
 
@@ -63,6 +64,23 @@ def test_the_folder_of_all_artifacts_is_refused_with_those_in_it(call, capsys):
     assert "there is none; pytest --torchexport-ship=DIR" in capsys.readouterr().err
 
 
+def test_a_changed_another_a_missing_and_an_added_file_are_found(call):
+    (call.folder / "below").mkdir()
+    (call.folder / "below" / "new").touch()
+    (call.folder / "model.pt").write_bytes(b"Weights")
+    files = {
+        name: manifest.File(sha256="0" * 64, size=7) for name in ("gone", "below/new", "model.pt")
+    }
+    status, out, _ = call(files=files)
+    missing, other, changed = out.splitlines()
+    assert status == 1
+    assert missing == "shipped: gone: it was judged and is missing"
+    assert other.endswith("not the file that was judged: it has 0 bytes instead of 7")
+    assert changed.startswith("shipped: model.pt: it is not the file that was judged: sha256 ")
+    added = call(files={})[1]
+    assert "shipped: below/new: it was not judged, and stands beside what was\n" in added
+
+
 def test_sizes_that_were_not_verified_are_refused(call):
     status, out, _ = call("--sizes=batch=1..64", "--sizes=bacth=2")
     assert status == 1
@@ -91,3 +109,19 @@ def test_a_dim_has_its_sizes():
     for text in ("batch", "batch=", "batch=a..b", "2=1..3", "n=3..1"):
         with pytest.raises(CommandError, match=r"legal: batch=1..16|low 3 is above high 1"):
             parse_dim(text)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "asked", "other"),
+    [
+        (Sizes(low=1, high=16), range(1, 17), None),
+        (Sizes(low=1, high=16), range(1, 65), 17),
+        (Sizes(low=2, high=16), range(40, 2**62), 40),
+        (Sizes(low=1, high=2**62), range(1, 2**62), None),
+        (Sizes(low=32, high=128, step=32), range(32, 129), 33),
+        (Sizes(low=1, high=7, only=(1, 2, 7)), range(1, 3), None),
+        (Sizes(low=1, high=7, only=(1, 2, 7)), range(1, 8), 3),
+    ],
+)
+def test_the_first_size_that_was_not_verified(sizes, asked, other):
+    assert first_other(sizes, asked) == other

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pytest_torchexport.diagnosis.reproducer import made
+from pytest_torchexport.diagnosis.reproducer import made, without_private_paths
 
 
 def fill(half):
@@ -30,3 +32,11 @@ def test_nothing_is_left_of_what_could_not_be_written(tmp_path):
     with pytest.raises(OSError):
         made(tmp_path / "x", fill)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_paths_of_the_machine_are_taken_out(tmp_path):
+    home = Path.home()
+    text = f'File "{tmp_path}/net.py", {home}/.venv/lib/python3.11/site-packages/torch/nn.py, {home}/secret'
+    assert without_private_paths(text, tmp_path) == 'File "net.py", torch/nn.py, ~/secret'
+    long = "ab/cd" * 2**18  # it would take hours if each character of it began a search
+    assert without_private_paths(long, tmp_path) == long

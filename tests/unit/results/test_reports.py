@@ -15,7 +15,7 @@ import pytest
 from sample import ITEMS, RUN
 
 from pytest_torchexport.config.validate import report_specs
-from pytest_torchexport.results import html, json, markdown, reports
+from pytest_torchexport.results import json, markdown, reports
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.summary import detail_lines, summary_lines
@@ -102,7 +102,6 @@ def test_a_bug_of_our_own_is_not_blamed_on_others(monkeypatch):
 
 
 def test_a_format_that_lacks_a_package_says_how_to_install_it(monkeypatch):
-    html._template.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(reports.CannotRender, match=r"'html' needs jinja2: pip install jinja2$"):
         reports.rendered("html", RUN)

@@ -11,7 +11,6 @@ from pytest_torchexport.results.verdict import (
     Branch,
     bytes_text,
     entries,
-    why_skipped,
     without_variant,
 )
 
@@ -48,26 +47,6 @@ def branch(kind="if", **status):
 )
 def test_branch_coverage_is_the_share_of_outcomes_that_inputs_steer_to(branches, share):
     assert verdict(branches=tuple(branches)).branch_coverage == share
-
-
-@pytest.mark.parametrize(
-    ("statuses", "reason"),
-    [
-        ({"trace": ["passed", "passed"]}, ""),
-        ({"trace": ["skipped"]}, "of trace"),
-        ({"trace": ["passed", "skipped"]}, "1 of 2 not judged: Net: of trace"),
-        ({"trace": ["passed"], "onnx": ["skipped"]}, ""),
-        ({"trace": ["passed", "skipped"], "onnx": ["skipped"]}, "2 of 3 not judged: Net: of trace"),
-        ({}, ""),
-    ],
-)
-def test_an_item_is_skipped_if_no_target_judged_all_its_subjects(statuses, reason):
-    verdicts = [
-        verdict(target, status, reason=f"of {target}")
-        for target, each in statuses.items()
-        for status in each
-    ]
-    assert why_skipped(verdicts) == reason
 
 
 # -- a run's results one by one --------------------------------------------------------------------
