@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +185,19 @@ class Run:
         item.stash[VERDICTS] = []  # an item may be run again
         variant, of_method = variant_of(item), self._of_method(item)
         if of_method and isinstance(item, pytest.Function):
-            item.obj = self._wrapped(item, of_method)
+            body = item.obj
+
+            @functools.wraps(body)
+            def wrapped(*args: Any, **kwargs: Any) -> Any:
+                with self._recorded(item, of_method):
+                    return body(*args, **kwargs)
+
+            @functools.wraps(body)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                with self._recorded(item, of_method):
+                    return await body(*args, **kwargs)
+
+            item.obj = awaited if inspect.iscoroutinefunction(body) else wrapped
         try:
             return (yield)
         finally:
@@ -199,21 +211,6 @@ class Run:
             return []
         options = options_of(item)
         return variants(options, self.configuration) if options is not None else []
-
-    def _wrapped(self, item: pytest.Function, of_method: Sequence[Variant]) -> Callable[..., Any]:
-        body = item.obj
-
-        @functools.wraps(body)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with self._recorded(item, of_method):
-                return body(*args, **kwargs)
-
-        @functools.wraps(body)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with self._recorded(item, of_method):
-                return await body(*args, **kwargs)
-
-        return awaited if inspect.iscoroutinefunction(body) else wrapped
 
     @contextlib.contextmanager
     def _recorded(self, item: pytest.Function, of_item: Sequence[Variant]) -> Iterator[None]:

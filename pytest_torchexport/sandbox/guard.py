@@ -149,23 +149,19 @@ class _Hook:
             raise PermissionError(f"{event}: the clean process starts no other program")
         if event == "os.killpg" or (event == "os.kill" and args[0] != self._pid):
             raise PermissionError(f"{event}: the clean process signals nobody else")
-        if event == "pickle.find_class":
-            self._unpickled(f"{args[0]}.{args[1]}")
+        name = f"{args[0]}.{args[1]}" if event == "pickle.find_class" else None
+        if name is not None and name not in self._admitted:
+            if not self._trusted:
+                raise PermissionError(
+                    f"the file holds a pickle that names {name}: loading it would run code. Of a "
+                    ".pt2, the example inputs may hold it: program.example_inputs = None before "
+                    "torch.export.save leaves them out"
+                )
+            if name not in self.pickled:
+                self.pickled.append(name)
         for path in self._changed(event, args):
             if path != self._null and not self._join(path, "").startswith(self._root):
                 raise PermissionError(f"{path}: the clean process writes in its own directory only")
-
-    def _unpickled(self, name: str) -> None:
-        if name in self._admitted:
-            return
-        if not self._trusted:
-            raise PermissionError(
-                f"the file holds a pickle that names {name}: loading it would run code. Of a .pt2, "
-                "the example inputs may hold it: program.example_inputs = None before "
-                "torch.export.save leaves them out"
-            )
-        if name not in self.pickled:
-            self.pickled.append(name)
 
     def _changed(self, event: str, args: tuple[Any, ...]) -> Iterator[str]:
         if event == "open" and not isinstance(args[0], int):

@@ -15,6 +15,7 @@ import stat
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,25 +101,18 @@ def _needed(libraries: Sequence[str]) -> Iterator[Path]:
     """Yield the libraries of the system and of this interpreter, and those that are given."""
     yield from map(Path, _SYSTEM)
     yield from map(Path, {sys.prefix, sys.base_prefix, *sys.path, *libraries} - {"", "/"})
-    for directory in {*sys.path, *libraries}:
-        yield from _linked(directory)
-    yield from map(Path, filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)))
-    yield Path(__file__).parents[1]  # it may be in none of these
-
-
-def _linked(directory: str) -> Iterator[Path]:
-    """Yield the packages of a directory that lie elsewhere: rules are for what a link leads to.
-
-    A link is a package as a whole (Nix, Bazel), or each of its files (``uv --link-mode symlink``):
-    then they lie in a directory of the package's name.
-    """
-    for package in _entries(directory):
+    # Packages of a directory may lie elsewhere, and rules are for what a link leads to. A link is a
+    # package as a whole (Nix, Bazel), or each of its files (``uv --link-mode symlink``): then they
+    # lie in a directory of the package's name.
+    for package in chain.from_iterable(map(_entries, {*sys.path, *libraries})):
         if package.is_symlink():
             yield Path(package.path)
         elif package.is_dir():
             links = (file for file in _entries(package.path) if file.is_symlink())
             there = {Path(os.path.realpath(link.path)).parent for link in links}
             yield from (path for path in there if path.name == package.name)
+    yield from map(Path, filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)))
+    yield Path(__file__).parents[1]  # it may be in none of these
 
 
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
@@ -255,22 +249,19 @@ def limit_calls(device: str) -> bool:
         return False
     program = b"".join(_filter(machine, cuda=device != "cpu"))
     libc = ctypes.CDLL(None)
-    _drop_privileges(libc)
+    # Root keeps what an owner may do with files, and no other power.
+    capabilities = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0))
+    # Twice 32 bits of the effective, the permitted and the inheritable ones.
+    held = ctypes.create_string_buffer(24)
+    if libc.capget(capabilities, held) == 0:
+        kept = struct.unpack("=6I", held.raw[:24])[1] & _ANY_FILE
+        left = ctypes.create_string_buffer(struct.pack("=6I", kept, kept, 0, 0, 0, 0))
+        libc.capset(capabilities, left)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     code = ctypes.create_string_buffer(program)
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     number = _LOOKED_AT["seccomp"][machine.column]
     return _call(number, _SET_FILTER, _ALL_THREADS, header) == 0
-
-
-def _drop_privileges(libc: ctypes.CDLL) -> None:
-    """Leave root what an owner may do with files, and no other power."""
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0))
-    # Twice 32 bits of the effective, the permitted and the inheritable ones.
-    held = ctypes.create_string_buffer(24)
-    if libc.capget(header, held) == 0:
-        kept = struct.unpack("=6I", held.raw[:24])[1] & _ANY_FILE
-        libc.capset(header, ctypes.create_string_buffer(struct.pack("=6I", kept, kept, 0, 0, 0, 0)))
 
 
 def _filter(machine: _Machine, *, cuda: bool) -> Iterator[bytes]:
