@@ -197,7 +197,7 @@ class FakeTarget:
     def export(
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> DirectArtifact | NotApplicable:
-        """Return what ``wrap`` makes of the module."""
+        """Return the module as ``wrap`` changes it."""
         run = self.wrap(module, **options)
         if isinstance(run, NotApplicable):
             return run

@@ -122,7 +122,7 @@ def run_of(report: ET.Element, *again: ET.Element) -> Run:
 
 
 def name_of(case: ET.Element) -> tuple[str, str]:
-    """Return what tells a test from others."""
+    """Return the name that tells a test from others."""
     return case.get("classname", ""), case.get("name", "")
 
 

@@ -53,7 +53,7 @@ class Switch:
         return owner, name
 
     def lost(self, item: str, check: Callable[[], Any], before: dict[str, Any]) -> list[str]:
-        """Return what differs in the verdict of an item while the mechanism is off."""
+        """Return the differences in the verdict of an item while the mechanism is off."""
         with ExitStack() as stack:
             stands, (owner, name) = getattr(*self.place()), self.place()
             # A function stands wherever it was imported to; the verdict before has imported all.
@@ -99,7 +99,7 @@ def items() -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def golden(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what counts of an item, or the exception that ends it."""
+    """Return the parts of an item that count, or the exception that ends it."""
     try:
         return check()
     except Exception as error:  # a mechanism that others need is missed, too

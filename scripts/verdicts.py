@@ -162,7 +162,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def golden(verdict: dict[str, Any]) -> dict[str, Any]:
-    """Return what no change may make worse: the class, and who is to blame, where and why."""
+    """Return the parts that no change may make worse: the class, and who is to blame, where and why."""
     diagnosis = verdict.get("diagnosis", {})
     causes = diagnosis.get("causes", [])
     places = [verdict.get("where"), *(_line(each["where"]) for each in causes)]

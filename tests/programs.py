@@ -92,7 +92,7 @@ class Program:
                 function.__code__ = code
 
     def does(self, *arguments):
-        """Return what a call gives or raises and where, and everything it evaluates on the way."""
+        """Return a call's result or exception, its place, and all that it evaluates on the way."""
         self.names["LOG"].clear()
         self.recorder.start({})
         with self.in_place(), self.recorder.mode:

@@ -14,7 +14,7 @@ Y = torch.tensor([[0.0, -2.0, 1.0], [3.0, 1.0, -4.0]])
 
 
 def watched(function: Callable[..., Any], *arguments: Any) -> tuple[Any, ProvenanceMode]:
-    """Return what a function returns under the mode, and the mode."""
+    """Return a function's result under the mode, and the mode."""
     mode = ProvenanceMode(lambda _: None)
     with mode:
         return function(*arguments), mode

@@ -323,7 +323,7 @@ def _outcomes(path: Path, key: ConditionKey) -> list[object]:
 
 
 def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None) -> Cause:
-    """Return what the line does that the program names: it decides, makes a number, or guards."""
+    """Return how the line that the program names narrows a dim: decision, number or guard."""
     target = scene.case.plan.target
     artifact = words_of(target)
     if where is None:

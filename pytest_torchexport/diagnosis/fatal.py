@@ -207,7 +207,7 @@ def step_place(scene: Scene, call: Call, number: int) -> Place:
 
 
 def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised | None:
-    """Make the calls, each operator by ``handle``. Return what was raised."""
+    """Make the calls, each operator by ``handle``. Return the exception that one raised."""
     seed, mode = scene.case.plan.seed, scene.case.reference.served
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -222,7 +222,7 @@ def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised
 
 
 def _artifact(scene: Scene) -> Any:
-    """Return what torch can run operator by operator: of an ONNX file, what it was made from."""
+    """Return a program that torch runs operator by operator: of an ONNX file, the one before it."""
     artifact, target = scene.case.artifact, scene.case.plan.target
     program = getattr(artifact.program, "exported_program", artifact.program)
     if isinstance(program, torch.export.ExportedProgram):

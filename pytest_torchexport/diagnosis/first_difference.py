@@ -144,7 +144,7 @@ class Search:
         found = [self.artifact.steps[number] for number in self.slices[1]]
 
         def anchor(step: Step) -> tuple[str, ...]:
-            """Return what it has in common with its twin if neither sizes nor weights differ."""
+            """Return what a step and its twin share if neither sizes nor weights differ."""
             outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
             return (_name(step), _made(step), *(item.name for item in outside))
 
@@ -308,7 +308,7 @@ class Search:
         )
 
     def _ends(self) -> Introduced | None:
-        """Return what differs if all operators that both sides have agree."""
+        """Return the difference that is left if all operators that both sides have agree."""
         raised = self.artifact.raised
         for path in () if raised is not None else self.differing:
             one, other = self.eager.last.get(path), self.artifact.last.get(path)

@@ -222,7 +222,7 @@ Replace = Callable[[SourceLine, Any], Any]
 
 
 def read_numbers(case: Case, call: Call, *, traced: bool) -> Numbers:
-    """Return what Python reads from tensors in a call, by line.
+    """Return the numbers that Python reads from tensors in a call, by line.
 
     ``traced``: while it is traced; to eager a size is no tensor.
     """
@@ -247,7 +247,7 @@ def read_numbers(case: Case, call: Call, *, traced: bool) -> Numbers:
 
 
 def outcome_with(case: Case, call: Call, numbers: Numbers) -> Outcome:
-    """Return what a call returns if Python reads these numbers on their lines."""
+    """Return the outcome of a call in which Python reads these numbers on their lines."""
     left = {where: iter(read) for where, read in numbers.items()}
 
     def replaced(where: SourceLine, value: Any) -> Any:
@@ -269,7 +269,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
 
 
 def _traced(case: Case, call: Call, read: Replace) -> Outcome:
-    """Return what forward returns while it is traced; ``read`` returns what to take for a number.
+    """Return the outcome of forward while it is traced; ``read`` replaces each number that is read.
 
     Not what the trace would return: a number that forward only passes on is none of its constants.
     """

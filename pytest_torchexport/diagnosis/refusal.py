@@ -100,7 +100,7 @@ _RELATION = re.compile(r"[<>]|\b(?:Eq|Ne)\(")
 def explained(
     error: BaseException, target: str, called: Callable[..., Any] | None = None
 ) -> Diagnosis:
-    """Return what an exception says by itself; the line alone if nothing is known of its words.
+    """Return the diagnosis that an exception allows; the line alone if its words are not known.
 
     ``called`` is the module or function that was to be exported, if it is known.
     """
@@ -297,7 +297,7 @@ class Construct:
 def construct_at(
     where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(BY_VALUES)
 ) -> Construct:
-    """Return what decides on a line, where torch needed a truth value or a number."""
+    """Return the construct that decides on a line, where torch needed a truth value or a number."""
     # linecache looks for the file of a library, whose path begins with the package, in sys.path.
     source = linecache.getlines(str(Path(where.file).resolve())) or linecache.getlines(where.file)
     plain = source[where.line - 1].strip() if 0 < where.line <= len(source) else ""

@@ -95,7 +95,7 @@ _OF_A_SIZE = re.compile(
 
 
 def without_a_number(where: SourceLine) -> str:
-    """Return what to do about a line that makes a number of a size."""
+    """Return the remedy for a line that makes a number of a size."""
 
     def size(match: re.Match[str]) -> str:
         plain, root, whole = match.groups()

@@ -157,7 +157,7 @@ class _Writer:
     def _tried(
         self, what: str, action: Callable[[], Result], *, limited: bool = True
     ) -> Result | None:
-        """Return what the action returns; None if it does not return in time, or raises."""
+        """Return the action's result; None if it does not return in time, or raises."""
         left = max(self._until - time.monotonic(), 0.1)
         try:
             with interrupted_after(left) if limited else contextlib.nullcontext():

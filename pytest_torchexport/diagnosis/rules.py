@@ -160,7 +160,7 @@ class Facts:
         return [item for item in differences if item.path.startswith(("inputs[", "input "))]
 
     def kept(self) -> str:
-        """Return what the artifact has: ``size of aten.view is 4 in the trace, 1 in eager: ``."""
+        """Return the constant in words: ``size of aten.view is 4 in the trace, 1 in eager: ``."""
         first = self.structural
         if first is None or first.kind not in ("constant", "stored"):
             return ""

@@ -205,7 +205,7 @@ class Beside:
         call: Call | None = None,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> Row:
-        """Yield what a subject returns, call after call."""
+        """Yield the outcomes of a subject, call after call."""
         given = self.call.to(self.plan.device)
         on_device = given if call is None else call.to(self.plan.device)
         for _ in range(self.times):

@@ -228,7 +228,7 @@ def read(name):
 
 
 def leaves(value, path="output"):
-    \"\"\"Return what tuples, lists and dicts hold, by path.\"\"\"
+    \"\"\"Return the leaves of tuples, lists and dicts, by path.\"\"\"
     if isinstance(value, dict):
         parts = {{f"[{{key!r}}]": part for key, part in value.items()}}
     elif isinstance(value, (list, tuple)):

@@ -339,7 +339,7 @@ class _Walk:
             self.code(thing, depth)
 
     def _held_by(self, function: types.FunctionType) -> Iterator[tuple[StateRef, Any]]:
-        """Yield what a function's closure and its defaults hold, without what is not yet set."""
+        """Yield the values in a function's closure and defaults, but for cells that are not set."""
         cells = function.__closure__ or ()
         self.found.cells += cells
         for name, cell in zip(function.__code__.co_freevars, cells, strict=True):

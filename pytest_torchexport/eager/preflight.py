@@ -203,7 +203,7 @@ def changed_at(
 
 
 def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
-    """Return what reads the attribute or the global in which a place lies."""
+    """Return a function that reads the attribute or the global in which a place lies."""
     names = ref.path.partition("[")[0].split(".")
     read: Iterable[Callable[[], Any]] = ()
     if ref.kind in ("attribute", "buffer"):
@@ -304,7 +304,7 @@ class Findings:
 def examine(
     subject: Subject, example: Call, seed: int, names: Sequence[str] | None = None
 ) -> Findings:
-    """Return what eager does with the example besides returning. Only copies of the subject run.
+    """Return eager's effects on the example. Only copies of the subject run.
 
     ``names`` are the paths of the call's leaves; without, they are those of ``input``.
     Never raises for an odd model: what is known by then is returned. What ran out does pass through

@@ -151,7 +151,7 @@ class Merge:
 
 
 def merge_of(name: str, args: Sequence[Any], result: Any) -> Merge | None:
-    """Return what an operator made equal of its first operand; None if nothing, or not known."""
+    """Return how an operator makes numbers of its first operand equal; None if it does not."""
     operand = args[0]
     if not is_plain(operand) or operand.dtype == torch.bool or operand.is_complex():
         return None
@@ -243,7 +243,7 @@ class OperatorRuns:
     bounds: tuple[float, ...] = ()
 
     def run(self, call: Call, goal: Reach | None = None) -> Recorded | None:
-        """Return what the call's operators showed; None if it raises."""
+        """Return the record of the call's operators; None if it raises."""
         recorded = Recorded(self.bounds, goal.keys if goal is not None else ())
 
         def run(go: Callable[[], Any]) -> Any:

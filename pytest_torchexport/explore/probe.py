@@ -179,7 +179,7 @@ class ProbeListener:
                 yield Gap(float(far), found)
 
     def _swaps(self, missing: Tensor | None) -> Iterator[Swaps]:
-        """Yield what other indices would change in the lookups that the distance depends on."""
+        """Yield the changes by other indices in the lookups that the distance depends on."""
         lookups = self.slopes.lookups if missing is not None and missing.requires_grad else []
         slopes = gradients([missing], [lookup.rows for lookup in lookups])
         for lookup, slope in zip(lookups, slopes, strict=True):

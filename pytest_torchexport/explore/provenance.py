@@ -151,7 +151,7 @@ class ProvenanceMode(TorchFunctionMode):
         return result
 
     def of_number(self, value: object, read: bool) -> Provenance | None:
-        """Return what a Python number was read from, or None if no tensor returned this object.
+        """Return the provenance of a Python number, or None if no tensor returned this object.
 
         ``read`` says that the source reads the number from a tensor. Without it, bools and small
         integers count as unknown, because there is one object for each.

@@ -77,7 +77,7 @@ class World(Protocol):
         """Make a call, and return it as a base; None if it is refused or does not get there."""
 
     def probe(self, base: Base, goal: Any) -> Probe | None:
-        """Return what it takes to get from a call to a goal; None if it does not get there."""
+        """Return the demands that lead from a call to a goal; None if it does not get there."""
 
 
 class Pursuit:

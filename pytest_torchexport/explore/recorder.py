@@ -168,7 +168,7 @@ class ConditionRecorder:
     def compared(  # called from generated code, by position
         self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any = None
     ) -> Any:
-        """Return what a comparison returns; record it if it compares a number with others."""
+        """Return the result of a comparison; record it if it compares a number with others."""
         numbers = _is_number(left) and (_is_number(right) or sign in ("in", "not in"))
         if numbers and self._thread == threading.get_ident():
             return self._recorded(own_id, sign, left, right, read, owner)[1]
@@ -182,7 +182,7 @@ class ConditionRecorder:
         read: int,
         owner: Any = None,
     ) -> Any:
-        """Return what a call returns that may decide by numbers.
+        """Return the result of a call that may decide by numbers.
 
         Record which of two numbers ``max`` and ``min`` choose, and if a dict has a key. ``read`` is
         that of ``compare``.

@@ -206,7 +206,7 @@ class Prepared:
 
 
 def made_or_refused(make: Callable[[], Made | NotApplicable]) -> Made | str:
-    """Return what an exporter makes, or why there is none.
+    """Return the artifact that an exporter makes, or why there is none.
 
     Raises what is no refusal: the time limit, memory that ran out, and what ends the test.
     """

@@ -202,7 +202,7 @@ def uncovered(
     *,
     tied: tuple[str, ...],
 ) -> Uncovered:
-    """Return what the calls of an item left out because nobody declared it.
+    """Return the sizes and values that an item's calls left out because nobody declared them.
 
     ``tied``: the inputs that had the others' batch in every call, and eager takes one of their own.
     """

@@ -199,7 +199,7 @@ class SavedArtifact:
         return self.session.printed() if self.session is not None else ""
 
     def files(self) -> list[Path]:
-        """Return what belongs to it, after its process has ended.
+        """Return its files, after its process has ended.
 
         The end of what it printed is in the verdict; the rest may be as long as the limit allows.
         """

@@ -75,7 +75,7 @@ def _may_fork() -> bool:
 
 
 def in_fork(function: Callable[[], T], seconds: float) -> T | Death:
-    """Return what ``function()`` returns in a fork, as pickle copies it, or how the fork died.
+    """Return the result of ``function()`` in a fork, as pickle copies it, or how the fork died.
 
     Only if ``FORKS``. Raises OSError if the system has no room for another process.
     """
@@ -97,7 +97,7 @@ def survived(action: Callable[[], object], seconds: float) -> bool:
 def each_in_fork(
     items: Callable[[], Iterable[T]], seconds: float
 ) -> Generator[T | Death, None, None]:
-    """Yield what ``items()`` yields in one fork, each within so many seconds; a death comes last.
+    """Yield the values of ``items()`` in one fork, each within so many seconds; a death comes last.
 
     Nothing else comes back from the fork: no output and no temporary files, and what this process
     does at its end is not done there. Raises OSError like ``in_fork``.

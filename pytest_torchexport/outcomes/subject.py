@@ -184,7 +184,7 @@ class Subject:
 
 
 def unwrapped(thing: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return what torch.compile and DataParallel wrap, and the names of these wrappers."""
+    """Return the module inside torch.compile and DataParallel, and the names of these wrappers."""
     wrappers: list[str] = []
     while True:
         inner, name = uncompiled(thing), "torch.compile"

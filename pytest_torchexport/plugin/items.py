@@ -120,7 +120,7 @@ def read_configuration(config: pytest.Config) -> Configuration:
 
 
 def _in_file(config: pytest.Config, row: Setting) -> Any:
-    """Return what the ini file says, None if it says nothing. Raises ValueError that names it."""
+    """Return a setting's value in the ini file, or None. Raises ValueError that names it."""
     try:
         return config.getini(row.ini)
     except (ValueError, TypeError, pytest.UsageError) as error:

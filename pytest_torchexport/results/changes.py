@@ -104,7 +104,7 @@ def fixed_text(matches: Sequence[KnownMatch], nodeids: Iterable[str]) -> str:
 
 
 def known_blocks(matches: Iterable[KnownMatch]) -> Iterator[Block]:
-    """Yield what is known of an item's failures, a block for each; what is new has none."""
+    """Yield a block for each failure of an item that is known; new ones have none."""
     for match in matches:
         if match.status == "fixed":
             yield Block("fixed", [f"{match.now} ({match.file}): remove it: {TIGHTEN}"])
@@ -265,7 +265,7 @@ def counted(changes: Iterable[Change]) -> str:
 
 
 def changes_of(new: RunResults) -> list[Change]:
-    """Return what is different from the earlier run, the worst first; nothing without one."""
+    """Return the changes since the earlier run, the worst first; none without one."""
     if new.before is None:
         return []
     before, after = _by_key(new.before.items), _by_key(new.items)
@@ -352,7 +352,7 @@ def _title(entry: Entry) -> str:
 
 
 def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[str, str]]:
-    """Yield what costs more than before, of two verdicts that pass."""
+    """Yield the costs that are higher than before, of two verdicts that pass."""
     was_seconds, seconds = (verdict.seconds.get("export", 0.0) for verdict in (old, new))
     # Two runs of one commit on shared machines of CI differ by less.
     if was_seconds and seconds >= max(2 * was_seconds, was_seconds + 1):

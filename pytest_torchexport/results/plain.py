@@ -29,7 +29,7 @@ _kinds = functools.cache(typing.get_type_hints)
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON has for a value made of dataclasses, dicts and tuples.
+    """Return a value made of dataclasses, dicts and tuples as JSON has it.
 
     Numbers that JSON does not have (nan, inf) become the texts "nan", "inf" and "-inf".
     """

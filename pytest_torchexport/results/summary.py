@@ -151,7 +151,7 @@ def table_lines(
 
 
 def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
-    """Yield what a table does not say: why failures are expected, skips, what was not covered."""
+    """Yield the lines below a table: reasons of expected failures, skips, what was not covered."""
     yield from known_lines(results)
     yield from reason_lines(results)
     yield from not_covered_lines(results)

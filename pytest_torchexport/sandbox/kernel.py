@@ -116,7 +116,7 @@ def _needed(libraries: Sequence[str]) -> Iterator[Path]:
 
 
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
-    """Yield what is in a directory. Nothing is in one that cannot be read, nor in an archive."""
+    """Yield the entries of a directory: none if it cannot be read, or is an archive."""
     try:
         with os.scandir(directory) as entries:
             yield from entries

@@ -89,7 +89,7 @@ Traits = tuple[list[int] | None, bool, int]
 
 
 def traits_of(given: Sequence[torch.Tensor]) -> list[Traits]:
-    """Return what a frame does not have of some tensors, and programs may read or write by."""
+    """Return the traits of tensors that a frame lacks: strides, gradients, which are one tensor."""
     first: dict[int, int] = {}
     return [
         (

@@ -130,7 +130,7 @@ def _refuse_entries(path: Path) -> None:
 
 
 def _loaded(load: Callable[[], Any]) -> Any:
-    """Return what ``load`` returns, or raise the first error on the way to its failure.
+    """Return the loaded file, or raise the first error on the way to its failure.
 
     torch.export.load logs that error, tries an older format, and raises what is wrong there.
     """

@@ -129,7 +129,7 @@ class ShowsValues(Protocol):
 
 
 def served(artifact: Callable[..., Any], call: Call) -> Callable[[], Any]:
-    """Return what makes a call of an artifact as a server does.
+    """Return a function that calls an artifact as a server does.
 
     An artifact whose call converts values that a server would have in the file's own form has
     ``served(call)``: the inputs are converted beforehand, the outputs not.

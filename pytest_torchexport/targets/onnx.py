@@ -46,7 +46,7 @@ class OnnxProgramFacts(OnnxModelFacts):
     captured: list[SizeFacts]
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Return what the sizes of the graph's inputs make doubtful.
+        """Return the dims that the sizes of the graph's inputs make doubtful.
 
         So do the ranges and guards of the captured programs, of which the file keeps none.
         """
@@ -210,7 +210,7 @@ _NODE = re.compile(r"node with name '([^']*)'|in node \(([^)]*)\)")
 
 
 def _node_named_in(text: str, program: Any) -> str:
-    """Return what the node takes that ONNX Runtime refuses, and its lines; empty if not known."""
+    """Return the types that the refused node takes, and its lines; empty if it is not known."""
     found = _NODE.search(text)
     named = [node for node in program.model.graph if found and node.name in found.groups()]
     if not named:

@@ -153,7 +153,7 @@ def _write(files: Mapping[str, bytes], directory: Path) -> None:
 def _flat(
     module: Callable[..., Any], example: Call, spec: InputSpec, *, scripted: bool
 ) -> tuple[Any, tuple[Any, ...], tuple[str, ...]]:
-    """Return what to export, with which arguments, and which arguments become constants."""
+    """Return the module to export, its arguments, and the names of those that become constants."""
     if scripted:
         return module, (*example.args, *example.kwargs.values()), ()
     plain = not example.kwargs and all(isinstance(arg, torch.Tensor) for arg in example.args)

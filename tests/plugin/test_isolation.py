@@ -73,7 +73,7 @@ def processes_below(path):
 
 
 def left_behind(path):
-    """Return what a session that is over has left, when those who clean up after it have had their time."""
+    """Return the files that a session has left, when those who clean up after it have had their time."""
     end = time.monotonic() + 30
     while True:
         left = [*processes_below(path), *(file.name for file in path.glob("torchexport-*"))]

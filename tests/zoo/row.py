@@ -140,7 +140,7 @@ class Row:
         return truth_on(installed, self.expect, self.elsewhere)
 
     def blamed(self, target: str) -> Blame | None:
-        """Return what a report on a target has to name; None if the row does not say."""
+        """Return the blame that a report on a target has to name; None if the row does not say."""
         truth = self.truth()[target]
         blame = self.blame.get(target)
         if truth == STATE and target in STATELESS and (blame is None or blame.cause in STATES):

@@ -43,7 +43,7 @@ class Remedy:
 
 
 def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as an exception's type is called in outcomes
-    """Return what to do about an exception of the process that saved, loaded or ran a file.
+    """Return the remedy for an exception of the process that saved, loaded or ran a file.
 
     ``torch.export.load`` writes its reason to the log: add that to the text.
     """

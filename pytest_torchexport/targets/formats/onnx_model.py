@@ -200,7 +200,7 @@ def external(path: Path) -> list[str]:
 
 
 def problems(path: Path) -> list[str]:
-    """Return what ``onnx.checker`` finds in a file: shapes, and where its external data is.
+    """Return the problems that ``onnx.checker`` finds in a file: its shapes and external data.
 
     It knows only ONNX's own domains. It gets the path: a model may be larger than a protobuf
     message can be.

@@ -160,7 +160,7 @@ class TensorFile(_OnnxFile):
         return [to_tensor(value).to(self.device) for value in values]
 
     def prepared(self, feeds: Mapping[str, Any]) -> Callable[[], list[Any]]:
-        """Return what runs the file on these tensors by input name, and returns OrtValues."""
+        """Return a function that runs the file on tensors by input name, and returns OrtValues."""
         return partial(self.session.run_with_ort_values, None, self.values(feeds, of_tensor))
 
 

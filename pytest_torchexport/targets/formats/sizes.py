@@ -110,7 +110,7 @@ class SizeFacts:
 
     @classmethod
     def captured(cls, program: Any) -> SizeFacts:
-        """Return what an ExportedProgram says about the sizes of its inputs. Never raises."""
+        """Return the facts of an ExportedProgram about the sizes of its inputs. Never raises."""
         try:
             stated = cls._of(shape_environment(program), program.range_constraints)
             return replace(stated, axes=_input_shapes(program))
@@ -119,7 +119,7 @@ class SizeFacts:
 
     @classmethod
     def refused(cls, error: BaseException) -> SizeFacts:
-        """Return what comes from a line of the user's in an export that torch refused.
+        """Return the facts of an export that torch refused which come from a line of the user's.
 
         Never raises.
         """
@@ -165,7 +165,7 @@ class SizeFacts:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> SizeFacts:
-        """Return what ``as_plain`` kept. Names become symbols, and nothing is evaluated.
+        """Return the facts that ``as_plain`` wrote. Names become symbols, and nothing is evaluated.
 
         A file may have written the data itself.
         """
@@ -239,7 +239,7 @@ def captures() -> Iterator[list[SizeFacts]]:
 
 
 def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tuple[Suspicion, ...]:
-    """Return what the facts of programs make doubtful about the spec's dims. Never raises.
+    """Return the dims of the spec that the facts of programs make doubtful. Never raises.
 
     ``dropped`` says that the file keeps none of the guards. The surest come first, and a dim that
     is one number in the file gets no second suspicion.
@@ -284,7 +284,7 @@ class _Place:
 
 
 def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_Stated]:
-    """Yield what one program states about the spec's dims."""
+    """Yield the statements of one program about the spec's dims."""
     axes = facts.axes if len(facts.axes) == len(spec.leaves) else (None,) * len(spec.leaves)
     tensors = [
         (leaf, shape)

@@ -63,7 +63,7 @@ def test_a_child_has_imported_what_it_answers_with_and_nothing_else(tmp_path, li
 
 
 def imported(module):
-    """Return what a fresh interpreter has imported after a module."""
+    """Return the modules that a fresh interpreter has imported after a module."""
     code = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.split()

@@ -15,7 +15,7 @@ from pytest_torchexport.outcomes.subject import Subject
 
 
 def causes(eager, artifact, *tensors, usual):
-    """Return what calibration makes of each difference, if torch's operators run the artifact."""
+    """Return each difference, calibrated, if torch's operators run the artifact."""
     subject, call = Subject.of(eager), Call(tensors)
 
     def shown(call, see):

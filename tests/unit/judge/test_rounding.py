@@ -26,7 +26,7 @@ from pytest_torchexport.outcomes.subject import Subject
 
 
 def judged(function, call, actual, *, known=0, leaves_out_casts=False):
-    """Return what calibration makes of the differences between eager's value and ``actual(value)``."""
+    """Return the calibrated differences between eager's value and ``actual(value)``."""
     subject = Subject.of(function)
     expected = observe(subject.function, call, seed=0)
     assert isinstance(expected, Returned), expected

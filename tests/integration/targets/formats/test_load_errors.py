@@ -125,7 +125,7 @@ def files(shiplib, tmp_path_factory):
 
 
 def loaded(paths, before=""):
-    """Return what a process without the library says of each file: ``{name: (type, text)}``."""
+    """Return the error of a process without the library for each file: ``{name: (type, text)}``."""
     command = [sys.executable, "-I", "-c", before + LOADER, *map(str, paths)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(answer.stdout.splitlines()[-1])
