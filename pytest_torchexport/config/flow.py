@@ -48,7 +48,7 @@ FLOW = (
     Step("state in single calls", "state:check_stateless", ("state",)),
     Step("seeds", "parity:check_seeds"),
     Step("calls after loading", "round_trip:compare", _SAVED),
-    Step("devices", "round_trip:serve", _SAVED),
+    Step("devices", "serving:serve", _SAVED),
     Step("state at the start", "state:check_start", ("state",)),
     Step("sizes of the program", "dims:audit", ("dims",)),
     # After the clean process has run the artifact: eager runs code that only an artifact runs.
@@ -62,7 +62,7 @@ FLOW = (
     Step("state in rows of calls", "state:check_rows", ("state",)),
     # Held back until now: parity explains the same bug better. No skip hides it.
     Step("result of the round trip", "round_trip:raise_held", _SAVED, own_time=True),
-    Step("production settings", "round_trip:repeat", _SAVED, settings=("threads",), own_time=True),
+    Step("production settings", "serving:repeat", _SAVED, settings=("threads",), own_time=True),
     Step("limit of the size", "artifact_files:require", settings=("max_size_ratio",)),
     Step("what cannot be judged", "worth:require"),
     Step("latency", "latency:measure", settings=("max_slowdown",), own_time=True),

@@ -1,0 +1,229 @@
+"""Run the saved artifact as it is served: on other devices, and with the threads of production.
+
+Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``parity``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
+
+import torch
+
+from pytest_torchexport import targets
+from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.inputs.strategies import boundary_recipes
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.judge import failure_of
+from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
+from pytest_torchexport.judge.runner import InSandbox, call_loaded
+from pytest_torchexport.outcomes.compare import largest_error
+from pytest_torchexport.outcomes.errors import SHOWN
+from pytest_torchexport.outcomes.observe import (
+    Crashed,
+    NotTransferable,
+    Outcome,
+    Raised,
+    Returned,
+    TimedOut,
+)
+from pytest_torchexport.outcomes.subject import unusable_device
+from pytest_torchexport.outcomes.torch_state import users_precision
+from pytest_torchexport.results.failures import RoundTripDiffers
+from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
+
+# Calls are repeated so often. Two results of which one is rare may look like one.
+REPEATS = 10
+# The example and the boundary calls of most elements, up to this number.
+REPEATED_CALLS = 6
+REMEDY = (
+    "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
+    "or export it there"
+)
+
+
+# -- elsewhere -------------------------------------------------------------------------------------
+
+
+def serve(case: Case) -> None:
+    """Load the artifact on each device of ``torchexport_serve_on``, and run the example there.
+
+    If a device is missing here, the program's constants are inspected instead. A program that is
+    only tied to its own device is a note: most files are served on the kind of device they were
+    made on.
+    """
+    if case.saved is None:
+        return
+    tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
+    others = [d for d in case.plan.settings.serve_on if indexed(d) != indexed(case.plan.device)]
+    moved_by = targets.get(case.plan.target).traits.moved_by
+    if tied:
+        places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
+        more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
+        listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
+        moved = f"; {moved_by} moves it" if moved_by else ""
+        case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
+    for device in others:
+        reason = unusable_device(device) or targets.get(case.plan.target).unavailable(device)
+        if reason is None:
+            _call_on(case, device)
+            continue
+        case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
+        if tied and not moved_by:
+            first = tied[0]
+            case.log.hold(
+                RoundTripDiffers(
+                    f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
+                    "wherever the inputs are",
+                    details=(
+                        *(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]),
+                        REMEDY,
+                    ),
+                    where=first.where,
+                )
+            )
+        if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
+            continue  # ONNX Runtime has no meta device, which every machine has
+        outcome = _outcome_on(case, "meta", case.spec.example)
+        said = about_devices(outcome.message) if isinstance(outcome, Raised) else None
+        if said:  # else it may still: some operators take on meta what they refuse on a GPU
+            case.log.hold(
+                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
+            )
+
+
+def _call_on(case: Case, device: str) -> None:
+    example = case.spec.example
+    outcome = _outcome_on(case, device, example)
+    if outcome is None:
+        return
+    if isinstance(outcome, (Raised, Crashed, TimedOut)):
+        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}"))
+        return
+    if isinstance(outcome, NotTransferable):
+        case.log.note(f"loaded on {device}, and not compared: {outcome}")
+        return
+    expected = case.reference.on_device(example, case.reference.on_cpu(example))
+    if not isinstance(expected, Returned):
+        return
+    expected, outcome = (  # the two were made on different devices
+        dataclasses.replace(
+            it, value=Call((it.value,)).to("cpu").args[0], inputs=it.inputs.to("cpu")
+        )
+        for it in (expected, outcome)
+    )
+    # A log of its own: another device rounds differently, and has another random stream.
+    random_paths = case.random_paths | case.reference.random
+    judge = case.judge_of(case.runner, ItemLog(), random_paths)
+    differences = judge.differences([example], expected, outcome)
+    if differences:
+        case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+
+
+def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
+    """Return the outcome of a call on another device; None if there is no file to load."""
+    if case.saved is None:
+        return None
+    with case.log.timed("round trip"), case.saved.open(device) as session:
+        if session.problem is not None:
+            return session.problem
+        seed, limit = case.plan.seed, case.call_limit()
+        return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
+
+
+# -- with the threads and the settings of production -----------------------------------------------
+
+
+def repeat(case: Case) -> None:
+    """Repeat calls with the threads that serve the artifact; raise what differs from eager."""
+    threads = case.plan.settings.threads
+    runner = _served(case, threads)
+    if runner is None:
+        case.log.note(f"not repeated with {threads} threads: there is no file to load")
+        return
+    calls, changed, largest = 0, 0, 0.0
+    with case.log.timed("served"), closing(runner):
+        for recipe, call, expected in _repeated_calls(case):
+            if calls and case.deadline.is_past(UNTIL_SHRUNK):
+                case.log.note(f"only {calls} calls were repeated with {threads} threads")
+                break
+            case.log.trying = recipe
+            outcomes = _repeated(case, runner, call)
+            if isinstance(outcomes[-1], NotTransferable):
+                case.log.note(f"not repeated with {threads} threads: {outcomes[-1]}")
+                break
+            for outcome in outcomes:
+                _raise_if_other(case, recipe, call, expected, outcome)
+            values = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
+            calls, changed = calls + 1, changed + (len(values) > 1)
+            largest = max([largest, *(largest_error(values[0], it) or 0.0 for it in values[1:])])
+    if changed:
+        case.log.caution(
+            f"with {threads} threads, {REPEATS} repeats of one call gave different results (on "
+            f"{changed} of {calls} calls); the largest difference is {largest:.2g}"
+        )
+
+
+def _served(case: Case, threads: int) -> InSandbox | None:
+    """Return a runner of the file in a process that may use the threads; None without a file."""
+    if isinstance(case.runner, InSandbox):
+        return dataclasses.replace(case.runner, session=None, threads=threads)
+    if case.saved is None:
+        return None
+    return InSandbox(
+        artifact=case.artifact, open=case.saved.open, left=case.call_limit, threads=threads
+    )
+
+
+def _repeated_calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
+    boundary = sorted(
+        boundary_recipes(case.spec, case.plan.seed),
+        key=lambda recipe: -case.spec.numel(case.spec.all_sizes(recipe.sizes)),
+    )
+    for recipe in (example_recipe(case.spec), *boundary[: REPEATED_CALLS - 1]):
+        found = case.accepted.call(recipe)
+        if found is not None:
+            expected = case.reference.on_device(found.call, found.outcome)
+            if isinstance(expected, Returned):
+                yield found.recipe, found.call, expected
+
+
+def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:
+    """Return the outcomes that differ in a bit, of all repeats."""
+    found: dict[bytes, Outcome] = {}
+    for _ in range(REPEATS):
+        outcome = runner.run(call, case.plan.seed)
+        found.setdefault(_bits(outcome, case.random_paths), outcome)
+        if not isinstance(outcome, Returned):
+            break
+    return list(found.values())
+
+
+def _raise_if_other(
+    case: Case, recipe: Recipe, call: Call, expected: Returned, outcome: Outcome
+) -> None:
+    # On CUDA, eager's noise is then that of the user's own precision.
+    with users_precision():
+        differences = case.judge.differences([call], expected, outcome)
+    failure = failure_of(differences, case.reference.written_at)
+    if failure is not None:
+        case.log.shrunk = Shrunk.as_made(case.spec, recipe, call)
+        threads = f"{case.plan.settings.threads} threads (torchexport_threads)"
+        failure.details += (f"in a clean process with {threads}; with one thread it agrees",)
+        raise failure
+
+
+def _bits(outcome: Outcome, random_paths: frozenset[str]) -> bytes:
+    """Return the bits of what an outcome holds, but for outputs of a random stream of its own."""
+    if not isinstance(outcome, Returned):
+        return str(outcome).encode()
+    leaves = [
+        leaf for path, leaf in flatten(outcome.value, "output")[0] if path not in random_paths
+    ]
+    return b"".join(
+        bits_of(leaf) if isinstance(leaf, torch.Tensor) and is_plain(leaf) else repr(leaf).encode()
+        for leaf in leaves
+    )
