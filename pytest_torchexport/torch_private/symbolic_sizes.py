@@ -6,6 +6,7 @@ is empty. Separate because it is the largest private object of torch that is rea
 
 from __future__ import annotations
 
+import glob
 import re
 import traceback
 from collections.abc import Iterable
@@ -94,7 +95,9 @@ def _line_of(sloc: Any) -> SourceLine | None:
     match = _USER_LINE.match(getattr(sloc, "maybe_user_loc", None) or "")
     if match is None:
         return None
-    # torch leaves out the folders that the file shares with torch's own.
-    paths = (folder / match[2] for folder in Path(torch.__file__).parents)
+    # torch leaves out the folders that the file shares with torch's own and the character after
+    # them: of the root alone, the first one of a name.
+    shared = (folder / match[2] for folder in Path(torch.__file__).parents)
+    paths = (*shared, *Path("/").glob(f"?{glob.escape(match[2])}"))
     path = next((str(path) for path in paths if path.is_file()), match[2])
     return source_line(path, int(match[3]), match[1])

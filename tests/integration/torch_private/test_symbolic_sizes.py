@@ -3,6 +3,7 @@
 A test that fails here means that torch has changed: the docstring of the room says what to do.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,3 +90,15 @@ def test_a_refusal_gives_its_environment_with_the_line_at_which_a_size_became_a_
     assert list(lines) == ["L['x'].size()[0]"]
     assert ".reshape(" in str(lines) or "rows = int(x.shape[0])" in str(lines)
     assert environment_of([ValueError("of another kind")]) is None
+
+
+def test_a_line_whose_folders_torch_left_out_has_them_again(tmp_path, monkeypatch):
+    """torch keeps ``ome/me/net.py`` of a file that shares only the root with torch's own."""
+    file = tmp_path / "net.py"
+    file.touch()
+    monkeypatch.setattr(torch, "__file__", "/elsewhere/torch/__init__.py")
+    guard = SimpleNamespace(
+        expr=None, sloc=SimpleNamespace(maybe_user_loc=f"x + 1  # {str(file)[2:]}:3 in forward")
+    )
+    ((_, where),) = guards_of(SimpleNamespace(guards=[guard]))
+    assert where == source_line(str(file), 3, "x + 1")
