@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
-from pytest_torchexport.outcomes import grad_mode
+from pytest_torchexport.outcomes import torch_state
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -35,12 +35,12 @@ def test_a_tensor_that_is_asked_if_it_is_of_inference_mode_is_a_warning():
 
 def test_a_module_that_does_not_ask_is_run_in_the_mode_of_the_call_but_once(monkeypatch):
     entered = []
-    real = grad_mode.GradMode.entered
+    real = torch_state.GradMode.entered
 
     def counted(mode):
         entered.append(mode)
         return real(mode)
 
-    monkeypatch.setattr(grad_mode.GradMode, "entered", counted)
+    monkeypatch.setattr(torch_state.GradMode, "entered", counted)
     assert warnings(nn.Linear(3, 3)) == ()
-    assert grad_mode.GradMode.INFERENCE not in entered
+    assert torch_state.GradMode.INFERENCE not in entered
