@@ -219,8 +219,8 @@ SWITCHES: tuple[Switch, ...] = (
     ),
     Switch(
         "the artifact's own orders",
-        "judge.orders:Places.held",
-        of("judge.orders:Held"),
+        "judge.decisions:Places._orders",
+        returns(()),
         ("zoo/corners of two boxes/script", "zoo/masks that overlap/script"),
     ),
     # checks

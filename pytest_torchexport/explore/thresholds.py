@@ -219,7 +219,7 @@ def _divided(op: Operation) -> Iterator[Threshold]:
     yield from _next_to_zero(divisor)
     if _usable(op.operand) and not op.operand.dim() and not op.operand.is_floating_point():
         return  # a trace divides sizes so, and numbers of the inputs do not move them
-    whole = "floored" in op.row.kinds or op.argument("rounding_mode") is not None
+    whole = "decides" in op.row.kinds or op.argument("rounding_mode") is not None
     if whole and _usable(op.operand) and (isinstance(divisor, (int, float)) or _usable(divisor)):
         by = _numbers(divisor) if isinstance(divisor, Tensor) else divisor
         multiples = (_numbers(op.operand) / by).nan_to_num(0.0, 0.0, 0.0).round() * by

@@ -130,7 +130,7 @@ def failure_of(differences: Sequence[Difference], lines: Lines) -> Failure | Non
     return cls(text, where=where, differences=tuple(differences))
 
 
-NOT_PROVED = "differs by ties, not proved: the order that the artifact chose is not seen"
+NOT_PROVED = "differs by ties, not proved: the numbers that the artifact decides on are not seen"
 
 
 @dataclasses.dataclass(frozen=True)

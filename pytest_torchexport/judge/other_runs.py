@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ import torch
 from pytest_torchexport.eager.preflight import examine
 from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import NOTHING_HELD, Held
 from pytest_torchexport.judge.last_digits import Ties, scattered, sequential, uncast
-from pytest_torchexport.judge.orders import NOTHING_HELD, Block, Held
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import (
     Outcome,
@@ -40,15 +40,15 @@ FEW, MANY = 2, 12
 # The lanes of vector registers on most processors: without them, a sum of terms of alternating
 # signs is a false alarm.
 LANES = 8
-# Runs in which all moves MULTIPLE times as far. An index or a jump at a threshold falls otherwise
-# in one of them, if it may in an artifact that is off by no more: of two numbers that are four of
-# eager's errors apart, each fifth run swaps the order.
-WIDE = 24
+# Still more runs are made for a tie: a value that is rarely picked must occur in one of them.
+MANY_TIED = 60
 # Runs on the item's device if that is not the CPU: its kernels may add up in a new order each time.
 NOISE_RUNS = 3
 
 # Values after a call, by path: outputs, inputs, parameters and buffers.
 Leaves = Mapping[str, Any]
+# A block in which eager rounds differently.
+Rounding = Callable[[], AbstractContextManager[Any]]
 
 
 def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
@@ -66,8 +66,8 @@ class Runs:
     """Eager's other runs of calls in a row, after which it gave ``expected``.
 
     They give the leaves at ``paths`` alone. ``repeats``: a plain run gave the same. ``truth`` is
-    the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are the
-    orders that the artifact chose. ``cut``: a time limit ended a run, and the rest cannot be made.
+    the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are
+    operands of eager's decisions. ``cut``: a time limit ended a run, and the rest cannot be made.
     """
 
     calls: Sequence[Call]
@@ -95,7 +95,7 @@ class Runs:
     def are_of(
         self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
     ) -> bool:
-        """Return True if these are all runs of equal calls, for the same paths and orders."""
+        """Return True if these are all runs of equal calls, for the same paths and operands."""
         return (
             not self.cut
             and self.held is held
@@ -131,7 +131,7 @@ class OtherRuns:
         self._copies: dict[torch.dtype | str, Subject] = {}
         self._last: Runs | None = None
 
-    def under(self, rounding: Block, call: Call) -> None:
+    def under(self, rounding: Rounding, call: Call) -> None:
         self._run(self._copy("cpu"), [call], rounding, [])
 
     def of(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held) -> Runs:
@@ -210,33 +210,27 @@ class OtherRuns:
             is_plain(t) and not t.is_contiguous() for call in calls for t in call.tensors()
         )
         packed = self._contiguous(calls, paths, truth) if strided and truth else calls
-        scatters: list[Block] = [partial(scattered, number, ties) for number in range(MANY)]
-        first = [sequential, *scatters[:FEW]]
-        runs = self._under(first, packed, paths, held, calls)
+        scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
+        runs = self._under([sequential, *scatters[:FEW]], packed, paths, held, calls)
         if self.device != "cpu":
             moved = [call.to(self.device) for call in calls]
             for _ in range(NOISE_RUNS):
                 runs += self._run(self._copy(self.device), moved, nullcontext, paths)
         yield runs
-        more: list[Block] = [partial(sequential, LANES), *scatters[FEW:]]
-        more = more if self._may_go_on() else []
-        replays = self._under(held.replays(), calls, paths, NOTHING_HELD)
-        yield [*replays, *self._under(more, packed, paths, held, calls)]
         if self._may_go_on():
-            # Twice as many for ties: a value that is rarely picked must occur in one of them.
-            numbers = range(MANY, MANY + WIDE * (1 + ties.met))
-            wide = [partial(scattered, number, ties, times=MULTIPLE) for number in numbers]
-            yield [
-                {path: _a_part_of_the_way(leaf, expected.get(path)) for path, leaf in run.items()}
-                for run in self._under(wide, packed, paths, held, calls)
-            ]
+            more: list[Rounding] = [partial(sequential, LANES), *scatters[FEW:]]
+            yield self._under(more, packed, paths, held, calls)
+        if ties.met and self._may_go_on():
+            tied: list[Rounding] = [partial(scattered, n, ties) for n in range(MANY, MANY_TIED)]
+            yield self._under(tied, packed, paths, held, calls)
+        yield self._under(held.replays(MULTIPLE), calls, paths, NOTHING_HELD)
 
     def _in_float64(
         self,
         calls: Sequence[Call],
         paths: Sequence[str],
         held: Held = NOTHING_HELD,
-        rounding: Block = nullcontext,
+        rounding: Rounding = nullcontext,
     ) -> list[Leaves]:
         wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
         in_float64 = partial(_holding, held, doubles_by_default, rounding)
@@ -244,7 +238,7 @@ class OtherRuns:
 
     def _under(
         self,
-        roundings: Sequence[Block],
+        roundings: Sequence[Rounding],
         calls: Sequence[Call],
         paths: Sequence[str],
         held: Held,
@@ -285,7 +279,7 @@ class OtherRuns:
         return self._copies[where]
 
     def _run(
-        self, subject: Subject, calls: Sequence[Call], rounding: Block, paths: Sequence[str]
+        self, subject: Subject, calls: Sequence[Call], rounding: Rounding, paths: Sequence[str]
     ) -> list[Leaves]:
         def rounded(*args: Any, **kwargs: Any) -> Any:
             with rounding():
@@ -300,22 +294,13 @@ class OtherRuns:
 
 
 @contextmanager
-def _holding(held: Held, *roundings: Block) -> Iterator[None]:
-    """Round differently, but choose as is held. Entered last, it acts first."""
+def _holding(held: Held, *roundings: Rounding) -> Iterator[None]:
+    """Round differently, but put back the operands that are held. Entered last, it acts first."""
     with ExitStack() as entered:
         for rounding in roundings:
             entered.enter_context(rounding())
         entered.enter_context(held.kept())
         yield
-
-
-def _a_part_of_the_way(leaf: Any, wanted: Any) -> Any:
-    """Return floats that are as far from eager's as they would be in a run that moves all once."""
-    if not (is_plain(leaf) and is_plain(wanted) and leaf.shape == wanted.shape):
-        return leaf
-    if not (leaf.is_floating_point() or leaf.is_complex()):
-        return leaf
-    return wanted + (leaf - wanted) / MULTIPLE
 
 
 def _parted(

@@ -12,9 +12,9 @@ from typing import Any, Final
 import torch
 
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See, is_near
 from pytest_torchexport.judge.last_digits import Ties
-from pytest_torchexport.judge.orders import NOTHING_HELD, Choices, Held, Places, See, is_near
-from pytest_torchexport.judge.other_runs import MANY, MULTIPLE, Leaves, OtherRuns, leaves_after
+from pytest_torchexport.judge.other_runs import MULTIPLE, Leaves, OtherRuns, leaves_after
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
     as_tensor,
@@ -145,13 +145,20 @@ def as_without_casts(
     return _with(difference, own, ROUNDING)
 
 
-def _is_far_beyond(bug: Difference) -> bool:
+def is_far_beyond(difference: Difference, seen: Seen, wanted: Any, found: Any) -> bool:
     """Return True if hardly any further run can explain a difference.
 
-    Not if there is no number: infinity may be another order of a sum.
+    It is FAR times as large as what eager's error, in any element, and the tolerance allow.
     """
-    own, gap = bug.own_error, bug.max_abs
-    return own is not None and gap is not None and FAR * own < gap < math.inf
+    wanted, found = plain_tensor(wanted), plain_tensor(found)
+    if wanted is None or found is None or not (wanted.is_floating_point() and seen.others):
+        return False
+    numbers, runs = wanted.double(), [run.double() for run in seen.others]
+    # What is no number, in any of them, may be another order of a sum.
+    own = float(torch.stack([(numbers - run).abs().max() for run in runs]).max())
+    gap = float((found.double() - numbers).abs().max())
+    limit = FAR * (own + float(_allowed(difference, numbers).max()))
+    return math.isfinite(gap) and gap > limit
 
 
 def _allowed(difference: Difference, wanted: torch.Tensor) -> torch.Tensor:
@@ -224,7 +231,7 @@ Shown = Callable[[Call, See], Outcome | None]
 class Judged:
     """Differences that are bugs, and those that are explained (each with its ``cause``).
 
-    ``proved``: no equal elements were ordered, or the artifact's own orders are known.
+    ``proved``: ties are those of the artifact's own operands. Else none of these was seen.
     """
 
     bugs: list[Difference]
@@ -252,8 +259,8 @@ class Calibration:
     ) -> None:
         """Measure nothing yet.
 
-        ``shown`` runs the artifact; ``usual`` returns calls on which few elements are equal.
-        ``leaves_out_casts``: the artifact's runtime may.
+        ``shown`` runs the artifact; ``usual`` returns calls on which no operand of a decision is
+        all zero. ``leaves_out_casts``: the artifact's runtime may.
         """
         self._runs = runs
         self._shown, self._usual = shown, usual
@@ -277,10 +284,10 @@ class Calibration:
         if not differences or any(item.total is None for item in differences):
             return Judged(list(differences), [])
         single = len(calls) == 1 and self._runs.device == "cpu"
-        choices = self._choices(calls[0]) if single else Choices()
-        held = self._held(calls[0], choices, differences, actual)
+        decisions = self._decisions(calls[0]) if single else None
+        held = self._held(calls[0], decisions, differences, actual) if decisions else NOTHING_HELD
         found = self._judged(differences, calls, expected, actual, held, known >= WEIGHED)
-        if not (self._leaves_out_casts and choices.casts and found.bugs):
+        if not (self._leaves_out_casts and decisions and decisions.casts and found.bugs):
             return found
         exact, others = self._runs.without_casts(calls, [bug.path for bug in found.bugs])
         more = Judged.of(
@@ -304,7 +311,7 @@ class Calibration:
         held: Held,
         quick: bool,
     ) -> Judged:
-        """Sort differences of numbers; ``held`` are the orders that the artifact chose.
+        """Sort differences of numbers; ``held`` are operands of eager's decisions.
 
         ``quick``: a few runs are enough to show how far rounding may move a call.
         """
@@ -317,31 +324,33 @@ class Calibration:
             for path in paths
         }
         found, made = Judged(list(asked), []), []
+
+        def about(item: Difference) -> tuple[Difference, Seen, Any, Any]:
+            path = item.path
+            return item, seen[path], expected.get(path), actual.get(path)
+
         for batch in runs.batches():
             made += batch
             for path in paths:
                 seen[path].others += _at(path, batch, expected)
-            found = Judged.of(
-                with_cause(item, seen[item.path], expected.get(item.path), actual.get(item.path))
-                for item in asked
-            )
-            enough = quick or len(made) > MANY
-            if not found.bugs or (enough and all(map(_is_far_beyond, found.bugs))):
+            found = Judged.of(with_cause(*about(item)) for item in asked)
+            if not found.bugs or (quick and all(is_far_beyond(*about(bug)) for bug in found.bugs)):
                 break
-        if len(held.ways) > 1 and not any(_is_like(leaves, actual) for leaves in made):
+        if len(held.orders) > 1 and not any(_is_like(leaves, actual) for leaves in made):
             # Each output may be of one of the orders, but not all of the same.
             return Judged([dataclasses.replace(item, cause=BUG) for item in asked], [])
-        return dataclasses.replace(found, proved=bool(held.ways) or not runs.ties.met)
+        return dataclasses.replace(found, proved=bool(held))
 
     def _held(
-        self, call: Call, choices: Choices, asked: Sequence[Difference], actual: Leaves
+        self, call: Call, decisions: Decisions, asked: Sequence[Difference], actual: Leaves
     ) -> Held:
-        """Return the orders that the artifact chose on a call where eager chose some.
+        """Return the operands of eager's decisions that the artifact has too.
 
         NOTHING_HELD if its values cannot be seen, or if it returns something else while they are.
         """
-        wanted = self._places.names() if choices.orders else frozenset()
-        values = dict[str, torch.Tensor]()
+        if not (decisions.operands or decisions.orders):
+            return NOTHING_HELD
+        wanted, values = self._places.names(), dict[str, torch.Tensor]()
 
         def see(name: str, value: torch.Tensor) -> None:
             if name in wanted:
@@ -356,19 +365,19 @@ class Calibration:
             and not compare_values(actual[item.path], there[item.path], Tolerance(), item.path)
             for item in asked
         )
-        return self._places.held(choices, values) if agrees else NOTHING_HELD
+        return self._places.held(decisions, values) if agrees else NOTHING_HELD
 
     @cached_property
     def _places(self) -> Places:
         places = Places()
         for call in self._usual():
-            places.learn(self._choices(call), partial(self._shown, call))
+            places.learn(self._decisions(call), partial(self._shown, call))
         return places
 
-    def _choices(self, call: Call) -> Choices:
-        choices = Choices()
-        self._runs.under(choices.recorded, call)
-        return choices
+    def _decisions(self, call: Call) -> Decisions:
+        decisions = Decisions()
+        self._runs.under(decisions.recorded, call)
+        return decisions
 
 
 def _at(path: str, runs: Sequence[Leaves], expected: Leaves) -> list[torch.Tensor]:

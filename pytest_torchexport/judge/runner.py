@@ -20,7 +20,7 @@ from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import tree_map
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.orders import See, seen
+from pytest_torchexport.judge.decisions import See, seen
 from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.limits import in_thread, share_of_memory
 from pytest_torchexport.outcomes.observe import (

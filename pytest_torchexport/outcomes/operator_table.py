@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = {
     "sums": "adds up products: exact in any order if all partial sums are",
     "fused": "rounds once, where other implementations round each of their steps",
     # -- decisions --
+    "decides": "jumps, and rounds nothing before it does: equal operands mean an equal result",
     "step": "piecewise constant: its gradient is zero almost everywhere",
     "comparison": "compares element by element; ``symbol`` says how",
     "logic": "combines truth values element by element; ``symbol`` says how",
@@ -32,13 +33,13 @@ KINDS: Mapping[str, str] = {
     "rounding": "jumps at half points",
     "whole": "jumps at whole numbers",
     "division": "divides, and may round to whole numbers",
-    "floored": "rounds its quotient to a whole number, always",
     "remainder": "makes integers equal that differ by a multiple of its second argument",
     "mask": "makes integers equal that differ in bits that its second argument has not",
     "bucketing": "finds the place of numbers in a sorted table",
     "choice": "picks elements by their order; of ``largest`` first, or of smallest",
     "unordered": "may take equal elements in any order",
     "by_rank": "asks only which elements are larger",
+    "pooling": "returns the places of the largest elements beside these",
     # -- sensitive places --
     "near_zero": "infinite or infinitely steep at zero, or its parts cancel there",
     "exponential": "overflows and underflows at the ``exponents`` of a float type",
@@ -111,6 +112,11 @@ def of_kind(*kinds: str) -> frozenset[str]:
     return frozenset(name for name, row in OPERATORS.items() if not row.kinds.isdisjoint(kinds))
 
 
+def onnx_of_kind(*kinds: str) -> frozenset[str]:
+    """Return the ONNX operators that decide as operators of some kinds do."""
+    return frozenset(OPERATORS[name].onnx for name in of_kind(*kinds)) - {""}
+
+
 def functions_of(names: Iterable[str]) -> Mapping[Any, str]:
     """Return the functions and methods of torch that are these operators, each with its name."""
     import torch
@@ -132,7 +138,7 @@ def _row(names: str, kinds: str = "", aliases: str = "", **facts: Any) -> tuple[
 
 # Comparisons, logic, and what jumps at numbers.
 _CASTS = "to int long short float double half type"
-_COMPARES = "comparison step"
+_COMPARES = "comparison step decides"
 _COMPARING = (
     _row("gt", _COMPARES, "greater __gt__", symbol=">", onnx="Greater"),
     _row("ge", _COMPARES, "greater_equal __ge__", symbol=">=", onnx="GreaterOrEqual"),
@@ -140,9 +146,9 @@ _COMPARING = (
     _row("le", _COMPARES, "less_equal __le__", symbol="<=", onnx="LessOrEqual"),
     _row("eq", _COMPARES, "__eq__", symbol="==", onnx="Equal"),
     _row("ne", _COMPARES, "not_equal __ne__", symbol="!="),
-    _row("logical_and", "logic", symbol="and"),
-    _row("logical_or", "logic", symbol="or"),
-    _row("logical_not", "logic", symbol="not"),
+    _row("logical_and", "logic decides", symbol="and"),
+    _row("logical_or", "logic decides", symbol="or"),
+    _row("logical_not", "logic decides", symbol="not"),
     _row("logical_xor", "logic", symbol="xor"),
     _row("bitwise_and", "logic mask", "__and__ __rand__", symbol="and"),
     _row("bitwise_or", "logic", "__or__ __ror__", symbol="or"),
@@ -158,20 +164,23 @@ _COMPARING = (
     _row("equal", "closeness read", symbol="=="),
     _row("allclose", "closeness read"),
     _row(f"item is_nonzero {READ}", "read"),
+    _row("signbit count_nonzero", "decides"),
+    _row("nonzero", "decides", onnx="NonZero"),
     _row("round", "exact step rounding", onnx="Round"),
-    _row("floor", "exact step whole", onnx="Floor"),
-    _row("ceil", "exact step whole", onnx="Ceil"),
-    _row("trunc", "exact step whole", "fix"),
+    _row("floor", "exact step whole decides", onnx="Floor"),
+    _row("ceil", "exact step whole decides", onnx="Ceil"),
+    _row("trunc", "exact step whole decides", "fix"),
     _row("frac", "whole"),
-    _row("sign", "exact step", bounds=(0.0,), onnx="Sign"),
-    _row("sgn heaviside", "exact step", bounds=(0.0,)),
-    _row("floor_divide", "exact step division floored", "__floordiv__"),
+    _row("sign", "exact step decides", bounds=(0.0,), onnx="Sign"),
+    _row("sgn heaviside", "exact step decides", bounds=(0.0,)),
+    _row("floor_divide", "exact step division decides", "__floordiv__"),
     _row("div", "division"),
     _row("true_divide", same_as="div"),
-    _row("remainder fmod", "division remainder floored", onnx="Mod"),
+    _row("remainder fmod", "division remainder decides", onnx="Mod"),
+    # A cast decides if it is to whole numbers, or to narrower floats.
     _row("_to_copy", "exact cast", _CASTS, onnx="Cast"),
-    _row("bucketize", "exact bucketing", table="boundaries"),
-    _row("searchsorted", "bucketing", table="sorted_sequence", operand=1),
+    _row("bucketize", "exact bucketing decides", table="boundaries"),
+    _row("searchsorted", "bucketing decides", table="sorted_sequence", operand=1),
     _row("atan2", "angle"),
 )
 
@@ -179,7 +188,7 @@ _COMPARING = (
 #
 # The order of equal elements is not defined for the unordered ones:
 # https://docs.pytorch.org/docs/stable/generated/torch.topk.html and torch.sort (stable=False).
-_EXTREME = "choice reduction"
+_EXTREME = "choice reduction decides"
 _ORDERING = (
     _row("argmax", _EXTREME, largest=True, onnx="ArgMax"),
     _row("argmin", _EXTREME, largest=False, onnx="ArgMin"),
@@ -194,11 +203,11 @@ _ORDERING = (
     _row("nanmedian aminmax cummax cummin histc unique_consecutive unique_dim _unique2", "exact"),
     _row(
         """
-        adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d
-        max_pool1d max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
+        adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
         """,
-        "exact",
+        "exact pooling",
     ),
+    _row("adaptive_max_pool1d fractional_max_pool2d max_pool1d max_pool2d max_pool3d", "exact"),
 )
 
 # Elementwise functions that compute something else on the two sides of a number.

@@ -122,9 +122,9 @@ class ShowsValues(Protocol):
     """
 
     def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
-        """Run it like ``__call__``, and hand the places that it chooses to ``see``, by name.
+        """Run it like ``__call__``, and hand the operands of its decisions to ``see``, by name.
 
-        ``topk``, ``sort`` and the like choose places, as integers.
+        Decisions are comparisons, ``floor``, ``argmax`` and the like.
         """
 
 

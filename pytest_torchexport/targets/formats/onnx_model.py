@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.outcomes.operator_table import OPERATORS, of_kind
+from pytest_torchexport.outcomes.operator_table import OPERATORS, of_kind, onnx_of_kind
 from pytest_torchexport.targets.formats.facts import (
     Branches,
     ProgramFacts,
@@ -32,6 +32,9 @@ NUMBERS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", 
 _BOUNDED = {OPERATORS[name].onnx for name in of_kind("comparison", "clamp", "extremum")} - {""}
 # "%add : [num_users=1] = call_function[target=torch.ops.aten.add.Tensor](args = ...".
 _FX_NODE = re.compile(r"%(\w+) ")
+
+# Operators whose result jumps.
+_JUMPING = onnx_of_kind("decides", "rounding", "cast", "choice", "inspection")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,31 @@ def messages_of(message: Any, wanted: type) -> Iterator[Any]:
                 yield from messages_of(item, wanted)
 
 
-def chosen_places(model: Any) -> list[str]:
-    """Return the names of the places that ``TopK`` chooses, and of what is made of them at once."""
+def decided_on(model: Any) -> list[str]:
+    """Return the names of the values that nodes of the graph decide on.
+
+    Also of those that such a value is made of: a floor division is ``Div`` and ``Floor``. Not
+    before a cast to floats, where ONNX Runtime would no longer fuse the nodes that make the value.
+    And of the places that ``TopK`` chooses, with what is computed from them at once.
+    """
+    from onnx import helper
+
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, None] = {}
     chosen = {node.output[1] for node in model.graph.node if node.op_type == "TopK"} - {""}
-    computed = [node.output[0] for node in model.graph.node if chosen & {*node.input}]
-    return [*dict.fromkeys([*sorted(chosen), *computed])]
+    for node in model.graph.node:
+        if chosen & {*node.input, *node.output}:
+            found |= dict.fromkeys([*(chosen & {*node.output}), *node.output[:1]])
+        picks = node.op_type == "MaxPool" and len(node.output) > 1  # it returns indices
+        if node.op_type in _JUMPING or picks:
+            operands = [name for name in node.input if name in producers]
+            found |= dict.fromkeys(operands)
+            to = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+            casts = node.op_type == "Cast"
+            if not casts or helper.tensor_dtype_to_np_dtype(to[0]).kind in "biu":
+                for operand in operands:
+                    found |= dict.fromkeys(n for n in producers[operand].input if n in producers)
+    return list(found)
 
 
 def has_loops(model: Any) -> bool:

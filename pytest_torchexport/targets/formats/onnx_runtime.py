@@ -339,7 +339,7 @@ def _expose(model: Any, names: Iterable[str]) -> list[str]:
 
 
 class OpenFile(TensorFile):
-    """An ONNX file whose graph also returns the places that ``TopK`` chooses.
+    """An ONNX file whose graph also returns the values that its nodes decide on.
 
     ``save`` writes the file to a directory and returns its path. Raises if ONNX Runtime refuses an
     output.
@@ -349,7 +349,7 @@ class OpenFile(TensorFile):
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
             path = save(Path(directory))
             model = onnx_model.read(path)
-            self._names = _expose(model, onnx_model.chosen_places(model))
+            self._names = _expose(model, onnx_model.decided_on(model))
             path.write_bytes(model.SerializeToString())
             super().__init__(path, device)
 
@@ -362,7 +362,7 @@ class OpenFile(TensorFile):
         found = self(**feeds)
         count = len(found) - len(self._names)
         for name, value in zip(self._names, found[count:], strict=True):
-            if value.dtype == torch.int64:
+            if value.is_floating_point() or value.dtype == torch.int64:
                 see(name, value)
         return found[:count]
 

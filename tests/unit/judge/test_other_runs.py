@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.orders import NOTHING_HELD
+from pytest_torchexport.judge.decisions import NOTHING_HELD
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import observe

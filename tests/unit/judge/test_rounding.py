@@ -131,13 +131,6 @@ CASES = {
     ),
     "equal inputs": (lambda x: x.argmax(1), Call((torch.ones(2, 6),)), lambda y: y + 5, "bug"),
     "on a half": (lambda x: x.round().long(), of(0.5, 1.5, 2.5), lambda y: y + 1, "bug"),
-    # Eager has four of its own errors between these; no usual run of it falls otherwise.
-    "next to a threshold": (
-        lambda x: (torch.sigmoid(x) * 6.0).floor().long(),
-        of(1e-6),
-        lambda y: y - 1,
-        "tie",
-    ),
     "off a threshold": (
         lambda x: (torch.sigmoid(x) * 6.0).floor().long(),
         of(1e-4),
@@ -326,7 +319,7 @@ def test_what_no_rounding_can_explain_is_judged_by_a_few_runs():
     assert [item.cause for item in (*far, *near)] == ["bug", "bug"]
     assert few < more
     # A verdict is never told by a few, and what is no number may be another order of a sum.
-    assert few < runs_of(torch.sigmoid, lambda value: value + 1.0, known=0)[0] < more
+    assert runs_of(torch.sigmoid, lambda value: value + 1.0, known=0)[0] == more
     assert runs_of(torch.sigmoid, lambda value: value / 0)[0] == more
 
 

@@ -1,4 +1,4 @@
-"""targets/formats/onnx_runtime.py: a copy of a file shows the places that its nodes choose."""
+"""targets/formats/onnx_runtime.py: a copy of a file shows what its nodes decide on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pytest_torchexport.targets.formats.onnx_runtime import OpenFile  # noqa: E4
 
 def test_an_open_file_shows_its_values_and_returns_what_the_file_does():
     model = onnx_by_hand.model(
-        onnx.helper.make_node("Constant", [], ["k"], value_ints=[1]),
-        onnx.helper.make_node("TopK", ["x", "k"], ["largest", "places"]),
-        onnx.helper.make_node("Add", ["places", "places"], ["twice"]),
+        onnx.helper.make_node("Mul", ["x", "x"], ["square"]),
+        onnx.helper.make_node("Floor", ["square"], ["whole"]),
+        onnx.helper.make_node("Cast", ["whole"], ["number"], to=onnx.TensorProto.INT64),
     )
 
     def save(directory):
@@ -28,4 +28,7 @@ def test_an_open_file_shows_its_values_and_returns_what_the_file_does():
     x = torch.tensor([0.5, 1.5])
     (returned,) = OpenFile(save, "cpu").show({"x": x}, seen.__setitem__)
     assert torch.equal(returned, x)
-    assert {name: value.tolist() for name, value in seen.items()} == {"places": [1], "twice": [2]}
+    assert {name: value.tolist() for name, value in seen.items()} == {
+        "square": [0.25, 2.25],
+        "whole": [0.0, 2.0],
+    }

@@ -101,11 +101,32 @@ def test_what_is_no_model_or_breaks_the_format_is_told(tmp_path):
 # -- what it says of itself ------------------------------------------------------------------------
 
 
-def test_the_places_of_a_top_k_are_named_with_what_is_made_of_them():
+def test_what_a_node_decides_on_is_named_with_what_it_is_made_of():
     nodes = (
-        helper.make_node("TopK", ["x", "k"], ["largest", "places"]),
-        helper.make_node("Cast", ["places"], ["narrow"], to=onnx.TensorProto.INT32),
-        helper.make_node("Exp", ["largest"], ["unused"]),
+        helper.make_node("Mul", ["y", "y"], ["square"]),
+        helper.make_node("Div", ["square", "x"], ["quotient"]),
+        helper.make_node("Floor", ["quotient"], ["whole"]),
+        helper.make_node("Exp", ["whole"], ["unused"]),
     )
-    assert onnx_model.chosen_places(model(*nodes)) == ["places", "narrow"]
-    assert onnx_model.chosen_places(model()) == []
+    assert onnx_model.decided_on(model(*nodes)) == ["quotient", "square"]
+    assert onnx_model.decided_on(model()) == []
+
+
+def test_nodes_that_may_be_fused_are_not_parted_by_what_is_named():
+    nodes = (
+        helper.make_node("Mul", ["y", "y"], ["square"]),
+        helper.make_node("Erf", ["square"], ["smooth"]),
+        helper.make_node("Cast", ["smooth"], ["half"], to=onnx.TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["half"], ["back"], to=onnx.TensorProto.FLOAT),
+    )
+    assert onnx_model.decided_on(model(*nodes)) == ["smooth", "half"]
+
+
+def test_a_pooling_decides_if_it_returns_indices():
+    nodes = (
+        helper.make_node("MaxPool", ["x"], ["pooled"], kernel_shape=[2]),
+        helper.make_node("Exp", ["pooled"], ["heat"]),
+        helper.make_node("MaxPool", ["heat"], ["largest", "places"], kernel_shape=[2]),
+        helper.make_node("MaxPool", ["largest"], ["unused"], kernel_shape=[2]),
+    )
+    assert onnx_model.decided_on(model(*nodes)) == ["heat", "pooled"]
