@@ -34,7 +34,7 @@ from hypothesis.strategies import SearchStrategy
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
-from pytest_torchexport.eager.fingerprint import names_in
+from pytest_torchexport.eager.fingerprint import attributes_of, names_in
 from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
 from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.outcomes import cuda
@@ -187,13 +187,21 @@ class Digest(pickle.Pickler):
         kernels = kernels_of(value)
         if kernels is not None:
             return _named(f"operator {value}", kernels)
-        memory = getattr(value, "cache_info", None)
-        if memory is None or not hasattr(value, "__wrapped__"):
+        memory, kind = getattr(value, "cache_info", None), type(value)
+        if memory is not None and hasattr(value, "__wrapped__"):
+            code = getattr(value.__wrapped__, "__code__", None)
+            if code is not None and memory().currsize and not _READS.isdisjoint(names_in(code)):
+                raise NoKey(f"what {value.__wrapped__.__qualname__} has read and remembers")
+            return _named("remembers", [value.__wrapped__])
+        if _is_of_library(kind) or all(getattr(kind, n) is getattr(object, n) for n in _COPIES):
             return NotImplemented
-        code = getattr(value.__wrapped__, "__code__", None)
-        if code is not None and memory().currsize and not _READS.isdisjoint(names_in(code)):
-            raise NoKey(f"what {value.__wrapped__.__qualname__} has read and remembers")
-        return _named("remembers", [value.__wrapped__])
+        # A copy of it may lack attributes that a global has.
+        made = value.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+        attributes = dict(attributes_of(value))
+        if isinstance(made, str):
+            return _named(made, [kind, attributes])
+        function, arguments, state, items, pairs = (*made, None, None, None)[:5]
+        return function, arguments, [kind, state, attributes], items, pairs
 
     def _class(self, cls: type) -> Any:
         self.modules.add(cls.__module__)
@@ -282,6 +290,7 @@ def _of_strategy(strategy: SearchStrategy[Any]) -> Any:
 
 
 _EMPTY = types.CellType()
+_COPIES = ("__reduce__", "__reduce_ex__", "__getstate__")
 # The names of functions that read a file.
 _READS = frozenset(
     {

@@ -60,8 +60,7 @@ class Condition:
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)
 
 
-# Items of a list that are told apart between two calls, and keys of a dict that are near others: of
-# a larger one any number may be looked up.
+# Items of a list that are told apart between two calls.
 MAX_ITEMS = 64
 
 # A condition, and the path of the module whose forward evaluated it.

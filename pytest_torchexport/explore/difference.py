@@ -76,8 +76,8 @@ CALLS_PER_GOAL = 12
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
 # difference may be within the tolerance, and far beyond it the two sides may agree again.
 BEYOND = (0.05, 5e-4)
-# Of several thresholds, which are narrow together.
-BEYOND_TOGETHER = 1e-2
+# Of several thresholds, of which one may be as small as another's rounding.
+BEYOND_TOGETHER = (1e-2, 1e-6)
 # So near to an equality, in parts of the scale, is at it: further away than the inputs' rounding.
 # Bounds that differ by less are the same, rounded to another precision.
 NEXT = 1e-6
@@ -307,12 +307,13 @@ class DifferenceSearch:
         for key in keys:
             for margin in self._margins(side, key):
                 yield Reach((key,), (margin,)), side.nearest[key][1]
-        for several in _combinations(side) if together else ():
-            margins = tuple(
-                (NEXT if key.is_equality else BEYOND_TOGETHER) * side.nearest[key][0].size
-                for key in several
-            )
-            yield Reach(several, margins), side.nearest[several[0]][1]
+        for part in BEYOND_TOGETHER if together else ():
+            for several in _combinations(side):
+                margins = tuple(
+                    (NEXT if key.is_equality else part) * side.nearest[key][0].size
+                    for key in several
+                )
+                yield Reach(several, margins), side.nearest[several[0]][1]
 
     def _margins(self, side: Side, key: Key) -> Iterator[float]:
         """Yield how far beyond a threshold a call is to be, one after the other."""

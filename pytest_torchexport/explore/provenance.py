@@ -30,7 +30,7 @@ _ATTRIBUTE = "_torchexport_provenance"
 _OPERANDS = ("input", "self", "other")
 _REMEMBERED_KINDS = ("comparison", "logic", "truths", "closeness", "inspection", "read")
 # Python's questions to a tensor, beside the operators that give it numbers.
-_ASKED = ("__bool__", "__int__", "__float__", "__index__")
+_ASKED = ("tolist", "__bool__", "__int__", "__float__", "__index__")
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,10 @@ class Uncompared:
 
 @dataclass(frozen=True)
 class Computed:
-    """The result of a computation in Python: nothing tells its distance."""
+    """The result of a computation in Python. ``missing`` is its distance, if that is known."""
 
     inner: Any
+    missing: float | None = None
 
 
 Provenance = Compared | Combined | Reduced | Uncompared | Computed
@@ -138,7 +139,10 @@ class ProvenanceMode(TorchFunctionMode):
         given = kwargs or {}
         operands = *args, *(given[each] for each in _OPERANDS if each in given)
         others = {each: value for each, value in given.items() if each not in _OPERANDS}
-        if name in _ASKED or "read" in row_of(name).kinds:
+        if name == "tolist":
+            self._numbers += _elements(args[0], result)
+            del self._numbers[:-REMEMBERED]
+        elif name in _ASKED or "read" in row_of(name).kinds:
             self._numbers.append((result, _of_read(name, operands, others)))
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
@@ -163,10 +167,10 @@ class ProvenanceMode(TorchFunctionMode):
                 return provenance
         return None
 
-    def computed(self) -> Provenance | None:
+    def computed(self, missing: float | None = None) -> Provenance | None:
         """Return the latest number's provenance for a value computed from numbers in Python."""
         last = self.last()
-        return Computed(last) if last is not None else None
+        return Computed(last, missing) if last is not None else None
 
     def last(self) -> Provenance | None:
         return self._numbers[-1][1] if self._numbers else None
@@ -176,6 +180,16 @@ def provenance_of(value: Any) -> Provenance:
     """Return the comparison behind a tensor, or the tensor itself if it was written to since."""
     found: tuple[Provenance, int] | None = getattr(value, _ATTRIBUTE, None)
     return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
+
+
+def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
+    """Return the numbers of a list that a small tensor was read to, each with its element."""
+    if tensor.numel() > REMEMBERED:
+        return []
+    while isinstance(numbers, list) and any(isinstance(item, list) for item in numbers):
+        numbers = [number for row in numbers for number in row]
+    elements = map(Uncompared, tensor.reshape(-1).unbind())
+    return list(zip(numbers if isinstance(numbers, list) else [numbers], elements, strict=True))
 
 
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:
@@ -258,8 +272,21 @@ def distance(provenance: Any, wanted: bool) -> float | None:
         left, right = _single(provenance.left), _single(provenance.right)
         if left is not None and right is not None:
             return _missing(provenance.operator, left - right, wanted)
+    if isinstance(provenance, Computed):
+        return provenance.missing
     missing = violation(provenance, wanted)
     return float(missing) if missing is not None else None
+
+
+def sequence_distance(left: Any, right: Any) -> float | None:
+    """Return how much two rows of numbers differ; None for other values."""
+    if type(left) is not type(right) or not isinstance(left, (tuple, list)):
+        return None
+    if len(left) != len(right):
+        return None
+    pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
+    known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    return sum(known) if len(known) == len(pairs) else None
 
 
 def is_order(provenance: Any) -> bool:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from pytest_torchexport.eager.queries import is_of_layers, is_torchs
 from pytest_torchexport.explore.conditions import (
-    MAX_ITEMS,
     Condition,
     ConditionId,
     ConditionKey,
@@ -35,6 +34,7 @@ from pytest_torchexport.explore.provenance import (
     ProvenanceMode,
     Uncompared,
     provenance_of,
+    sequence_distance,
 )
 
 # A call with more events, or more rounds of its ``while`` loops, counts as endless, unless it ends
@@ -42,6 +42,8 @@ from pytest_torchexport.explore.provenance import (
 MAX_EVENTS = 10_000
 MAX_ROUNDS = 2000
 QUICK_SECONDS = 1.0
+# A dict with more keys is a table, of which any number may be looked up.
+MAX_KEYS = 256
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -158,7 +160,7 @@ class ConditionRecorder:
         if isinstance(found, Tensor):
             provenance = provenance_of(found)
         elif sign not in _SIGNS or not all(isinstance(it, (int, float)) for it in (left, right)):
-            provenance = self.mode.computed() if read else None
+            provenance = self.mode.computed(sequence_distance(left, right)) if read else None
         else:
             provenance = self._of_numbers(sign, left, right, read)
         key = (own_id, self._module_of(owner))
@@ -196,7 +198,7 @@ class ConditionRecorder:
             provenance = self._of_numbers(">", given[0], given[1], read)
             self._evaluated(key, given[0] > given[1], provenance, given)
         elif isinstance(table, dict):
-            keys = [each for each in table if _is_number(each)] if len(table) <= MAX_ITEMS else []
+            keys = [each for each in table if _is_number(each)] if len(table) <= MAX_KEYS else []
             nearest = min(keys, key=lambda each: abs(each - given[0]), default=None)
             nearest = given[0] if given[0] in table else nearest
             if nearest is None:

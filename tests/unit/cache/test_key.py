@@ -346,3 +346,17 @@ def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path,
         assert installed(RECORD.splitlines()[0]) == before
     finally:
         process.cache_clear()
+
+
+class Forgetful:
+    """An object of which a copy lacks an attribute: not of a global, which no check copies."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __getstate__(self):
+        return {}
+
+
+def test_an_attribute_that_a_copy_lacks_counts():
+    assert digest(Forgetful(2.0)) == digest(Forgetful(2.0)) != digest(Forgetful(3.0))

@@ -20,6 +20,7 @@ from pytest_torchexport.explore.provenance import (
     Uncompared,
     distance,
     provenance_of,
+    sequence_distance,
     violation,
 )
 
@@ -246,3 +247,10 @@ def test_a_distance_is_the_violation_as_a_number(sign, wanted):
         provenance = Compared(sign, left, right)
         expected = float(violation(provenance, wanted))
         assert distance(provenance, wanted) == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
+
+
+def test_rows_of_numbers_are_as_far_apart_as_their_elements_together():
+    assert sequence_distance([1, 2.0], [1, 5]) == 3.0
+    assert sequence_distance((17, 230), (16, 200)) == 31.0
+    for left, right in (([1], (1,)), ([1], [1, 2]), ("a", "b"), (["a"], ["b"])):
+        assert sequence_distance(left, right) is None
