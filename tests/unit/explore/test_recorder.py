@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_torchexport.explore.conditions import MAX_ITEMS, MORE, NONE, ONCE, Condition
+from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
+    MAX_KEYS,
     MAX_ROUNDS,
     OPERATORS,
     ConditionRecorder,
@@ -63,12 +64,12 @@ def test_a_comparison_that_is_a_value_returns_what_it_did(recorder):
     assert told(recorder) == [(1, True), (1, False), (1, True)]
 
 
-@pytest.mark.parametrize("keys", [5, MAX_ITEMS + 1])
+@pytest.mark.parametrize("keys", [5, MAX_KEYS + 1])
 def test_a_key_is_looked_up_and_in_a_long_table_not_searched_for(recorder, keys):
     table = dict.fromkeys(range(0, 10 * keys, 10), "there")
     assert recorder.decided(1, table.get, (20, "x"), 0) == "there"
     assert recorder.decided(1, table.get, (21, "x"), 0) == "x"
-    assert told(recorder) == ([(1, True), (1, False)] if keys <= MAX_ITEMS else [(1, True)])
+    assert told(recorder) == ([(1, True), (1, False)] if keys <= MAX_KEYS else [(1, True)])
 
 
 def told(recorder):
