@@ -98,11 +98,14 @@ def test_a_process_that_ends_has_crashed(ways, load, target, reason, output):
         # It speaks in the place of its process, and is not believed.
         ("NONSENSE", "no frame", "it sent a malformed answer (a frame of"),
         ("NONSENSE", "not json", "it sent a malformed answer (JSONDecodeError"),
-        ("NONSENSE", "closed", ""),
     ],
 )
 def test_a_process_that_is_of_no_further_use_has_crashed(load, target, text, reason):
     crashes(load, target, text, reason)
+
+
+def test_a_process_that_closes_its_connection_is_ended(load):
+    assert isinstance(load("NONSENSE", "closed", limit=20.0).problem, Crashed)
 
 
 def test_what_does_not_return_is_hung_and_its_process_gone(ways, load):
