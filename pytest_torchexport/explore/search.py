@@ -106,7 +106,8 @@ class Seen:
     @property
     def stays(self) -> bool:
         """Return True if tensors decided it several times on each call, always in the same way."""
-        return self.on_tensors and len(self.rows) == 1 and len(set(*self.rows)) > 1
+        outcomes = [set(row) for row in self.rows]
+        return self.on_tensors and len(outcomes) == 1 and len(outcomes[0]) > 1
 
     @property
     def on_values(self) -> bool:

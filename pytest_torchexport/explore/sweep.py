@@ -84,10 +84,13 @@ def _through(
     def grouped(values: Tensor) -> Tensor:
         return torch.stack([groups(each, leaf, place, values, most) for each in programs])
 
+    def ends() -> Tensor:
+        return (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
+
     sides = grouped(values)
     parts = torch.arange(1, BETWEEN + 1, dtype=torch.float64) / (BETWEEN + 1)
     for _ in range(FINER):
-        last = (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
+        last = ends()
         # Values between the pairs of neighbours.
         low, high = values[last].unsqueeze(1), values[last + 1].unsqueeze(1)
         steps = (high.double() - low.double()) * parts
@@ -97,13 +100,12 @@ def _through(
             break
         values, order = torch.cat([values, more]).sort()
         sides = torch.cat([sides, grouped(more)], 1)[:, order]
-    last = (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
     found = []
     for each in rare(sides):
         changed = leaf.clone(memory_format=torch.contiguous_format)
         changed.reshape(-1)[place] = values[each]
         found.append(changed)
-    return found, values[last].tolist()
+    return found, values[ends()].tolist()
 
 
 def rare(sides: Tensor) -> list[int]:

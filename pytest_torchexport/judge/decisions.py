@@ -118,7 +118,7 @@ class Order:
         return places if places.dim() == self.operand.dim() else places.unsqueeze(self.dim)
 
     def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the operator returns for such a tensor if it chooses these places."""
+        """Return the operator's results for such a tensor if it chooses these places."""
         values = tensor.gather(self.dim, index)
         return values.reshape(self.places.shape), index.reshape(self.places.shape)
 

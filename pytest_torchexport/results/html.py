@@ -91,7 +91,7 @@ def _hash(text: str) -> str:
 
 
 def _article(number: int, item: ItemResult) -> dict[str, Any]:
-    """Return what the page shows of an item: headlines with the blocks of its verdicts below."""
+    """Return an item as the page shows it: headlines with the blocks of its verdicts below."""
     own = [*entries([item])]
     reasons = [
         Cause((entry,)).title if entry.fails else item.reason or "nothing was checked"

@@ -7,6 +7,7 @@ is empty. Separate because it is the largest private object of torch that is rea
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 import traceback
 from collections.abc import Iterable
@@ -98,6 +99,7 @@ def _line_of(sloc: Any) -> SourceLine | None:
     # torch leaves out the folders that the file shares with torch's own and the character after
     # them: of the root alone, the first one of a name.
     shared = (folder / match[2] for folder in Path(torch.__file__).parents)
-    paths = (*shared, *Path("/").glob(f"?{glob.escape(match[2])}"))
+    of_root = Path("/").glob(f"?{glob.escape(match[2])}")  # not looked up before it is asked for
+    paths = itertools.chain(shared, of_root)
     path = next((str(path) for path in paths if path.is_file()), match[2])
     return source_line(path, int(match[3]), match[1])
