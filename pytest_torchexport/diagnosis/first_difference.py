@@ -144,7 +144,7 @@ class Search:
         found = [self.artifact.steps[number] for number in self.slices[1]]
 
         def anchor(step: Step) -> tuple[str, ...]:
-            """Return the parts that a step has like its twin if neither sizes nor weights differ."""
+            """Return the parts that twins have alike if neither sizes nor weights differ."""
             outside = (item for item in step.arguments.values() if isinstance(item, FromOutside))
             return (_name(step), _made(step), *(item.name for item in outside))
 
