@@ -22,6 +22,7 @@ from pytest_torchexport.outcomes.observe import (
     TimedOut,
     are_one_memory,
 )
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference, DifferenceKind
 
 # torch.testing._comparison._DTYPE_PRECISIONS, documented at
@@ -74,25 +75,24 @@ def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Di
         return compare_values(expected.value, actual.value, tolerance) + [
             dataclasses.replace(difference, kind="state") for difference in written
         ]
-    if isinstance(actual, TimedOut):
-        return [_different("hung", "", "returned", str(actual))]
-    crashed = isinstance(actual, Crashed)
-    return [
-        Difference(
-            kind="crashed" if crashed else "raised",
-            path="",
-            expected="returned",
-            actual=str(actual),
-            what=actual.output if isinstance(actual, Crashed) else "",
-            where=actual.where if isinstance(actual, Raised) else None,
-        )
-    ]
+    kinds: dict[type, DifferenceKind] = {TimedOut: "hung", Crashed: "crashed"}
+    what = actual.output if isinstance(actual, Crashed) else ""
+    where = actual.where if isinstance(actual, Raised) else None
+    kind = kinds.get(type(actual), "raised")
+    return [_different(kind, "", "returned", str(actual), what, where)]
 
 
 def _different(
-    kind: DifferenceKind, path: str, expected: str, actual: str, what: str = ""
+    kind: DifferenceKind,
+    path: str,
+    expected: str,
+    actual: str,
+    what: str = "",
+    where: SourceLine | None = None,
 ) -> Difference:
-    return Difference(kind=kind, path=path, expected=expected, actual=actual, what=what)
+    return Difference(
+        kind=kind, path=path, expected=expected, actual=actual, what=what, where=where
+    )
 
 
 def compare_values(
@@ -283,26 +283,24 @@ def number_difference(
     has them. ``allowed`` is (rtol, atol).
     """
     rtol, atol = allowed
+    shape = bad.shape
+    wanted, found, bad = (each.detach().reshape(-1) for each in (wanted, found, bad))
     # In double, so that extremes of int64 do not wrap around; ``bad`` was computed exactly.
-    exact = wanted.is_complex() or wanted.is_floating_point()
-    gap = ((found - wanted) if exact else (found.double() - wanted.double())).abs().double()
+    one, other = (each if each.is_complex() else each.double() for each in (wanted, found))
+    gap, size = (other - one).abs(), one.abs()
     # The worst element is the one furthest beyond its tolerance; NaN and inf come first.
-    size = wanted.abs() if exact else wanted.double().abs()
     excess = torch.where(bad, (gap - rtol * size).nan_to_num(nan=math.inf), -math.inf)
-    flat = int(excess.reshape(-1).argmax())
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), bad.shape))
-    left, right = wanted.detach().reshape(-1)[flat], found.detach().reshape(-1)[flat]
-    worst, scale = float(gap.detach().reshape(-1)[flat]), float(size.detach().reshape(-1)[flat])
-    if not exact:
-        worst, scale = (
-            float(abs(_int(right, tensor.dtype) - _int(left, tensor.dtype))),
-            float(abs(_int(left, tensor.dtype))),
-        )
+    flat = int(excess.argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), shape))
+    left, right = (_number(each[flat], tensor.dtype) for each in (wanted, found))
+    worst, scale = float(gap[flat]), float(size[flat])
+    if isinstance(left, int):
+        worst, scale = float(abs(right - left)), float(abs(left))
     return Difference(
         kind="values",
         path=path,
-        expected=_number(left, tensor.dtype),
-        actual=_number(right, tensor.dtype),
+        expected=_shown(left, tensor.dtype),
+        actual=_shown(right, tensor.dtype),
         what=describe(tensor),
         mismatched=int(bad.sum()),
         total=tensor.numel(),
@@ -314,21 +312,18 @@ def number_difference(
     )
 
 
-def _number(value: torch.Tensor, dtype: torch.dtype) -> str:
+def _number(value: torch.Tensor, dtype: torch.dtype) -> Any:
+    """Return the exact number: ``_wide`` holds uint64 beyond 2**63 as negative numbers."""
+    number = value.item()
+    return number + 2**64 if dtype == torch.uint64 and number < 0 else number
+
+
+def _shown(number: Any, dtype: torch.dtype) -> str:
     if dtype == torch.bool:
-        return str(bool(value))
-    if dtype.is_complex:
-        return f"{complex(value):.7g}"
-    if not dtype.is_floating_point:
-        return str(_int(value, dtype))
+        return str(bool(number))
     # All digits of float64, of which an artifact may lose the last half.
-    return repr(float(value)) if dtype == torch.float64 else f"{float(value):.7g}"
-
-
-def _int(value: torch.Tensor, dtype: torch.dtype) -> int:
-    """Return the exact integer: ``_wide`` holds uint64 beyond 2**63 as negative numbers."""
-    number = int(value)
-    return number + 2**64 if number < 0 and dtype == torch.uint64 else number
+    exact = isinstance(number, int) or dtype == torch.float64
+    return str(number) if exact else f"{number:.7g}"
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
