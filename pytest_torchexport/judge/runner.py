@@ -32,7 +32,6 @@ from pytest_torchexport.outcomes.observe import (
     Tensors,
     TimedOut,
     killed_from_outside,
-    named_tensors,
     observe,
     raised,
     tensors_of,
@@ -343,12 +342,7 @@ def call_loaded(
         packed = artifact.pack_inputs(own)
     except Exception as error:
         return raised(error), {}
-    module = artifact.module
-    known = state and isinstance(module, torch.nn.Module)
-    like = dict(named_tensors(module)) if known else {}
-    outcome, tensors = session.run(
-        packed, seed=seed, limit=limit, anew=anew, state=state, like=like
-    )
+    outcome, tensors = session.run(packed, seed=seed, limit=limit, anew=anew, state=state)
     if not isinstance(outcome, Returned):
         return outcome, tensors
     try:

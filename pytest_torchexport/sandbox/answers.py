@@ -37,7 +37,7 @@ class Answer:
     ``confined``: the kernel guards the process. ``value``: what a called function returned.
     ``crashed``: why the process is of no further use. ``there``: which tensors of ``returned`` are
     on the device on which the file was loaded; all of them if None. ``state``: the tensors after a
-    call, without those that are as they were loaded: ``kept`` has their names and hashes.
+    call.
     """
 
     raised: Raised | None = None
@@ -51,7 +51,6 @@ class Answer:
     there: list[bool] | None = None
     inputs: Call | None = None
     state: Tensors = field(default_factory=dict)
-    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failure(self) -> Raised | NotTransferable | None:
@@ -127,5 +126,4 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "there": lambda value: list(map(bool, _list(value))),
     "inputs": _inputs,
     "state": _state,
-    "kept": lambda value: {name: _text(text) for name, text in _by_name(value).items()},
 }

@@ -10,15 +10,12 @@ import contextlib
 import dataclasses
 import importlib.util
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
-import torch
-
-from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.observe import (
@@ -34,7 +31,6 @@ from pytest_torchexport.sandbox import answers, guard, tensors, wire
 from pytest_torchexport.sandbox.answers import Answer
 from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import PATIENCE_SECONDS, Child, Server, ServerUnavailable
-from pytest_torchexport.torch_private.memory import shared_until_written
 
 # How much of an artifact's output is kept: its end, in bytes.
 OUTPUT_TAIL = 4000
@@ -118,7 +114,6 @@ class SandboxSession:
         self._child: Child | None = None
         self._ended: Outcome | None = None
         self._output = source.home / f"{source.path.name}.output"
-        self._loaded: Tensors = {}
         self.started = False
         self.problem: Outcome | None = None
         try:
@@ -266,15 +261,13 @@ class SandboxSession:
         limit: float,
         anew: bool = True,
         state: bool = False,
-        like: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> tuple[Outcome, Tensors]:
         """Call the artifact (tensors on the CPU) and return its outcome, within ``limit`` seconds.
 
         Its tensors are on the device on which the artifact left them. It starts from its loaded
         state if ``anew``, else from where the last call ended. If ``state``, its tensors after the
-        call are returned by name; a large one that is as it was loaded may be a copy of an equal
-        tensor of that name in ``like``, which takes no memory. A call that cannot be sent is
-        NotTransferable.
+        call are returned by name, without large parameters that it has not written to. A call that
+        cannot be sent is NotTransferable.
         """
         if self._ended is not None:
             return self._ended, {}
@@ -292,7 +285,7 @@ class SandboxSession:
         if not isinstance(answer, Answer):
             return answer, {}
         if answer.failure is not None:
-            return answer.failure, {**self._as_loaded(answer.kept, like, limit), **answer.state}
+            return answer.failure, answer.state
         left = answer.inputs or call
         if len(left.tensors()) != len(given):
             return self._end(_malformed("inputs that were not given")), {}
@@ -301,28 +294,7 @@ class SandboxSession:
         if len(outputs.tensors()) != len(there):
             return self._end(_malformed("outputs that it did not place")), {}
         (value,) = outputs.to(self._source.device, there).args
-        after = {**self._as_loaded(answer.kept, like, limit), **self._placed(answer.state)}
-        return Returned(value, left.to(self._source.device)), after
-
-    def _as_loaded(
-        self, hashes: Mapping[str, str], like: Mapping[str, torch.Tensor], limit: float
-    ) -> Tensors:
-        """Return tensors as they were loaded. Those that ``like`` lacks are sent, one at a time."""
-        for name, own in hashes.items():
-            if name in self._loaded or self._ended is not None:
-                continue
-            known = like.get(name)
-            if known is not None and is_plain(known) and hash_of(known) == own:
-                self._loaded[name] = shared_until_written(known)
-                continue
-            answer = self._exchange({"do": "state", "name": name}, "state", limit)
-            if not isinstance(answer, Answer):
-                break
-            if name not in answer.state:
-                self._end(_malformed("a state without the tensor that was asked for"))
-                break
-            self._loaded |= self._placed({name: answer.state[name]})
-        return {name: self._loaded[name] for name in hashes if name in self._loaded}
+        return Returned(value, left.to(self._source.device)), self._placed(answer.state)
 
     def tensors(self, limit: float) -> Tensors:
         """Return its parameters and buffers as loaded, by name; none if its process is gone."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain, tree_map
+from pytest_torchexport.inputs.pytrees import Call, is_plain, tree_map
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.errors import chain
 from pytest_torchexport.outcomes.observe import (
@@ -20,6 +20,8 @@ from pytest_torchexport.outcomes.observe import (
     Raised,
     Returned,
     State,
+    Tensors,
+    kept_copy,
     named_tensors,
     observe,
     tensors_of,
@@ -56,15 +58,12 @@ class Answers(child.Answers):
         self._pristine = self._loaded = _loaded(lambda: load(path, self._device))
         self._fresh = message["fresh"]
         self._grad_mode = GradMode.GRAD if message["gradients"] else GradMode.NO_GRAD
-        self._hashes: dict[str, str] = {}
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
         return {"found": {**found, "pickled": pickled}, "confined": confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters and buffers as loaded; with a name, that one as it is."""
-        if "name" in message:
-            return {"state": tensors_of(_module(self._loaded), only=[message["name"]])}
+        """Return the parameters and buffers as loaded."""
         self._state.restore()
         return {"state": tensors_of(_module(self._pristine))}
 
@@ -73,15 +72,14 @@ class Answers(child.Answers):
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
-            if message["state"] and not self._hashes:
-                self._hashes = self._hashes_of_large()
+            self._versions = {name: times_written(each) for name, each in self._tensors()}
         call = Call(message["args"], message["kwargs"])
         call = _with_traits(call, iter(message["traits"])).to(self._device)
         try:
             outcome = observe(self._loaded, call, seed=message["seed"], grad_mode=self._grad_mode)
         except cuda.ContextLost as error:
             return {"crashed": f"it made CUDA unusable for its process: {error}"}
-        after = self._after() if message["state"] else {"state": {}}
+        after = {"state": self._after() if message["state"] else {}}
         if isinstance(outcome, Raised):
             line = outcome.where
             where = [line.file, line.line, line.text] if line is not None else None
@@ -94,18 +92,17 @@ class Answers(child.Answers):
         placed = {} if self._device == "cpu" else {"there": there}
         return {"returned": outcome.value, **after, **placed, **inputs}
 
-    def _after(self) -> dict[str, Any]:
-        kept = dict(self._hashes_of_large().items() & self._hashes.items())
-        module = _module(self._loaded)
-        names = [name for name, _ in named_tensors(module)] if module is not None else []
-        return {"state": tensors_of(module, only=set(names) - kept.keys()), "kept": kept}
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return named_tensors(_module(self._loaded))
 
-    def _hashes_of_large(self) -> dict[str, str]:
-        module = _module(self._loaded)
+    def _after(self) -> Tensors:
+        """Return the tensors, without large parameters that no call has written to."""
         return {
-            name: hash_of(tensor)
-            for name, tensor in (named_tensors(module) if module is not None else ())
-            if is_plain(tensor) and tensor.nbytes > LARGE_TENSOR
+            name: kept_copy(tensor)
+            for name, tensor in self._tensors()
+            if not (name.startswith("parameter") and is_plain(tensor))
+            or tensor.nbytes <= LARGE_TENSOR
+            or times_written(tensor) != self._versions.get(name)
         }
 
 

@@ -126,15 +126,16 @@ def _no_cuda(x):
 
 
 class Large(torch.nn.Module):
-    """Has two buffers of more than a megabyte, and writes to one of them."""
+    """Has tensors of more than a megabyte, and writes to all but one of them."""
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("read", torch.zeros(300_000))
-        self.register_buffer("written", torch.zeros(300_000))
+        self.read, self.written = (torch.nn.Parameter(torch.zeros(300_000)) for _ in range(2))
+        self.register_buffer("counted", torch.zeros(300_000))
 
     def forward(self, x):
-        self.written.data.add_(1)  # which leaves no trace in the version
+        self.written.add_(1)
+        self.counted.data.add_(1)  # which leaves no trace in the version
         return x + self.read[0]
 
 

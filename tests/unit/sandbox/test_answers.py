@@ -20,7 +20,6 @@ from pytest_torchexport.sandbox import answers, wire
         ("run", {"crashed": 3}),
         ("run", {"returned": 1, "state": {}, "there": 3}),
         ("run", {"returned": 1, "state": {"weight": 3}}),
-        ("run", {"returned": 1, "state": {}, "kept": {"weight": 3}}),
         ("run", {"returned": 1, "state": {}, "inputs": [[], {1: 2}]}),
     ],
 )
