@@ -16,7 +16,7 @@ import torch
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.errors import SHOWN
-from pytest_torchexport.outcomes.subject import unique_weight_of
+from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.failures import (
     ArtifactTooLarge,
@@ -53,8 +53,7 @@ def measure(case: Case) -> None:
         for path in case.directory.rglob("*")
         if path.is_file() and path.suffix != ".output"
     ]
-    weights = unique_weight_of(module) if module is not None else 0
-    case.log.size = ArtifactSize(files=sum(files), weights=weights)
+    case.log.size = ArtifactSize(files=sum(files), weights=weight_of(module))
 
 
 def require(case: Case) -> None:

@@ -32,6 +32,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.errors import SHOWN, few
+from pytest_torchexport.outcomes.messages import first_owned
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Tensors, observe
 from pytest_torchexport.outcomes.tape import UsersLines
 from pytest_torchexport.outcomes.torch_state import GradMode, plain_attention
@@ -309,7 +310,7 @@ def _handled(read: Replace) -> Iterator[None]:
                 value = original(*args, **kwargs)
             finally:
                 inside = False
-            where = lines.of_a_read(sys._getframe(1), None)
+            where, _ = lines.to_name(sys._getframe(1), None, first_owned)
             return value if where is None else read(where, value)
 
         return stand_in

@@ -32,11 +32,9 @@ from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.torch_private.memory import memory_of, times_written
 from pytest_torchexport.torch_private.modules import (
     MODULE_FIELDS,
-    buffers_of,
-    children_of,
     hook_registers,
     hooks_of,
-    parameters_of,
+    registered,
     script_attributes,
 )
 
@@ -276,7 +274,7 @@ class _Walk:
         for held in [value for register in registers for value in register.values()]:
             if isinstance(held, types.FunctionType):
                 self.code(held, 0)
-        parameters, buffers = parameters_of(module), buffers_of(module)
+        parameters, buffers = registered(module, "parameters"), registered(module, "buffers")
         known = {*parameters, *buffers, *MODULE_FIELDS}
         given = script_attributes(module) if scripted else list(own.items())
         attributes = {name: value for name, value in given if name not in known}
@@ -294,7 +292,7 @@ class _Walk:
             self.found.shared += [tensor for tensor in tensors if tensor is not None]
         if not type(module).__module__.startswith("torch."):
             self.cls(type(module))
-        children = children_of(module)
+        children = registered(module, "modules")
         kept = tuple((name, _Held(child)) for name, child in children.items())
         self.put(StateRef("submodules", path), kept)
         for name, child in children.items():

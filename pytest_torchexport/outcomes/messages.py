@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.results.source_line import (
@@ -21,6 +22,8 @@ from pytest_torchexport.results.source_line import (
 )
 from pytest_torchexport.torch_private.circumstances import places_of
 
+# Returns the number of the frame to name, of the files of frames from the innermost one on.
+Pick = Callable[[Iterable[str]], int | None]
 MAX_REASON = 600
 MAX_OUTER = 200
 _CAUSED_BY = re.compile(r'File "([^"]+)", line (\d+), in ([\w.<>]+)\s*\n\s*([^\n]*)')
@@ -86,7 +89,7 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     text = text_of(error)
     unsaved = _STAYED_PYTHON.match(text)
     if unsaved is not None:
-        return unsaved[0], _innermost_of(_SCRIPTED.findall(text) + _TRACED.findall(text))
+        return unsaved[0], _line_of(_SCRIPTED.findall(text) + _TRACED.findall(text))
     if _TORCHSCRIPT not in text:
         return _without_its_own(text), user_frame(error)
     _, _, trace = text.partition(_TORCHSCRIPT)
@@ -95,7 +98,7 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     prefix = f"{kind}: " if kind not in ("", type(error).__name__) else ""
     # A script has the innermost line last, a trace first.
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
-    where = _innermost_of(scripted[::-1] + _TRACED.findall(trace))
+    where = _line_of(scripted[::-1] + _TRACED.findall(trace))
     return prefix + message.strip(), where or user_frame(error)
 
 
@@ -107,10 +110,13 @@ def _without_its_own(text: str) -> str:
     return _RUNTIMES_OWN.sub("", _NODE.sub(r"node \2 (\1): ", _ORIGINAL.sub("; ", text)))
 
 
-def _innermost_of(frames: Sequence[tuple[str, str]]) -> SourceLine | None:
-    """Return the line to name of frames, path and number, from the innermost one on."""
-    number = innermost(path for path, _ in frames)
-    return source_line(frames[number][0], int(frames[number][1])) if number is not None else None
+def _line_of(frames: Sequence[Sequence[Any]], pick: Pick = innermost) -> SourceLine | None:
+    """Return the line to name of frames, from the innermost one on: path, number, maybe text."""
+    number = pick(path for path, *_ in frames)
+    if number is None:
+        return None
+    path, line, *text = frames[number]
+    return source_line(path, int(line), *text)
 
 
 def is_about_dims(error: BaseException) -> bool:
@@ -192,21 +198,18 @@ def _said(said: list[str], belongs: Callable[[str], bool]) -> SourceLine | None:
 
 def raised_at(error: BaseException) -> SourceLine | None:
     """Return the line that raised, of the user's code or of a function of a library with models."""
-    frames = traceback.extract_tb(list(chain(error, explicit=True))[-1].__traceback__)
-    for frame in reversed(frames):
-        if has_owner(frame.filename):
-            return source_line(frame.filename, frame.lineno or 0, frame.line or "")
-    return None
+    return user_frame(list(chain(error, explicit=True))[-1], first_owned)
 
 
-def user_frame(error: BaseException) -> SourceLine | None:
+def user_frame(error: BaseException, pick: Pick = innermost) -> SourceLine | None:
     """Return the line of the deepest frame of the user's code, else of a library's model.
 
     None if there is none.
     """
     frames = traceback.extract_tb(error.__traceback__)[::-1]
-    number = innermost(frame.filename for frame in frames)
-    if number is None:
-        return None
-    named = frames[number]
-    return source_line(named.filename, named.lineno or 0, named.line or "")
+    return _line_of([(each.filename, each.lineno or 0, each.line or "") for each in frames], pick)
+
+
+def first_owned(paths: Iterable[str]) -> int | None:
+    """Return the number of the first frame that is the user's or of a library with models."""
+    return next((number for number, path in enumerate(paths) if has_owner(path)), None)

@@ -19,12 +19,11 @@ from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
 from pytest_torchexport.outcomes.messages import message_and_line
-from pytest_torchexport.outcomes.torch_state import GradMode
+from pytest_torchexport.outcomes.torch_state import SETTINGS, GradMode
 from pytest_torchexport.results.failures import ends_the_test
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.torch_private.circumstances import default_device, set_default_device
 from pytest_torchexport.torch_private.memory import address_of, shared_until_written, times_written
-from pytest_torchexport.torch_private.modules import buffers_of, non_persistent_of
+from pytest_torchexport.torch_private.modules import non_persistent_of, registered
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,11 @@ class State:
         owners = list(module.modules()) if module is not None else []
         self.lost = False
         self._thorough = thorough
-        registered = [(owner, dict(buffers_of(owner))) for owner in owners]
+        found = [(owner, dict(registered(owner, "buffers"))) for owner in owners]
         # TorchScript registers no further ones, and to ask it takes longer than to ask a module.
         self._buffers = [
             (owner, own)
-            for owner, own in registered
+            for owner, own in found
             if own or not isinstance(owner, torch.jit.ScriptModule)
         ]
         buffers = [t for _, own in self._buffers for t in own.values() if t is not None]
@@ -269,7 +268,7 @@ def _unwrapped(name: str) -> str:
 
 def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
     """Restore a module's own buffer objects, and drop buffers that a call registered."""
-    now = buffers_of(owner)
+    now = registered(owner, "buffers")
     if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
         return False
     for name in now.keys() - own.keys():
@@ -310,7 +309,7 @@ def observe(
     fixed = all(isinstance(item, torch.Tensor) for item in (*own.args, *own.kwargs.values()))
     given = None if fixed else own.flatten("inputs")
     seed_everything(seed)
-    before = [read() for _, read, _ in _SETTINGS]
+    before = [read() for read, _, _ in SETTINGS.values()]
 
     def go() -> Any:
         with grad_mode.entered():
@@ -344,19 +343,10 @@ def observe(
     return Returned(clone(value), inputs, changed, rebuilt)
 
 
-# Global settings of torch that a forward may change: name, how to read and how to write it.
-_SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], object]], ...] = (
-    ("default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    ("grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
-    ("number of threads", torch.get_num_threads, torch.set_num_threads),
-    ("default device", default_device, set_default_device),
-)
-
-
 def _put_back(before: Sequence[Any]) -> tuple[str, ...]:
     """Restore torch's global settings. Return the names of those that had changed."""
     changed = []
-    for (name, read, write), kept in zip(_SETTINGS, before, strict=True):
+    for (name, (read, write, _)), kept in zip(SETTINGS.items(), before, strict=True):
         if read() != kept:
             write(kept)
             changed.append(name)

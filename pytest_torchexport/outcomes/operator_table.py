@@ -262,8 +262,7 @@ _SUMMING = (
     _row("var", sum="variance"),
     _row("var_mean", sum="variance_and_mean"),
     _row("_scaled_dot_product_flash_attention_for_cpu", "fused", sum="attention"),
-    _row("mm", "sums", sum="product"),
-    _row("bmm", "sums", sum="product"),
+    _row("mm bmm", "sums", sum="product"),
     _row("addbmm addmm addmv addr baddbmm convolution dot index_add", "sums"),
     _row("linear matmul mv nansum trace vdot", "sums"),
     _row("_convolution", same_as="convolution"),
@@ -283,12 +282,11 @@ _MOVING = (
     _row("reshape", same_as="view"),
     _row("_reshape_alias _unsafe_view", "exact", same_as="view"),
     _row("index", "exact", elsewhere=1),
-    _row("gather scatter index_select", "exact"),
     _row("lift_fresh_copy", "exact", same_as="clone"),
     _row("copy", "exact copies", elsewhere=1),
     _row(
         """
-        flip roll repeat cat stack tril triu embedding take
+        flip roll repeat cat stack tril triu embedding take gather scatter index_select
         clone constant_pad_nd fill full_like im2col masked_fill new_full new_ones new_zeros
         ones_like pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d replication_pad1d
         replication_pad2d replication_pad3d slice_scatter upsample_nearest1d upsample_nearest2d

@@ -30,15 +30,10 @@ _WRITTEN_UNDECLARED = frozenset(["running_mean", "running_var"])
 def dispatched(handle: Handle) -> Iterator[None]:
     """Replace each operator of the block by ``handle(operator, args, kwargs)``.
 
-    If torch has no dispatch mode, the block runs as it is. Run the function once without this
-    before: if its first call loads torch._dynamo (``torch.cond`` does), the operators of that call
-    are not seen.
+    Run the function once without this before: if its first call loads torch._dynamo (``torch.cond``
+    does), the operators of that call are not seen.
     """
-    mode = dispatch_mode(handle)
-    if mode is None:
-        yield
-        return
-    with compiling_nothing(), mode:
+    with compiling_nothing(), dispatch_mode(handle):
         yield
 
 

@@ -33,9 +33,9 @@ from pytest_torchexport.torch_private.memory import (
     shared_until_written,
 )
 from pytest_torchexport.torch_private.modules import (
-    children_of,
     compiles_itself,
     hook_registers,
+    registered,
     uncompiled,
 )
 
@@ -205,16 +205,11 @@ def without(wrappers: Iterable[str]) -> str:
 
 
 def weight_of(module: torch.nn.Module | None) -> int:
-    """Return the size of a module's parameters and buffers, in bytes."""
-    tensors = tensors_in(module) if module is not None and not is_lazy(module) else []
-    return sum(tensor.numel() * tensor.itemsize for tensor in tensors if not tensor.is_nested)
-
-
-def unique_weight_of(module: torch.nn.Module) -> int:
     """Return the size of its parameters and buffers, in bytes; shared memory counts once."""
     sizes: dict[int, int] = {}
     places = set()
-    for index, tensor in enumerate(tensors_in(module)):
+    tensors = tensors_in(module) if module is not None and not is_lazy(module) else []
+    for index, tensor in enumerate(tensors):
         number = memory_of(tensor) if is_plain(tensor) else 0
         key = number or -index - 1
         size = 0 if tensor.is_nested else tensor.numel() * tensor.itemsize
@@ -430,7 +425,7 @@ def _copied_together(
 def _unshare(part: torch.nn.Module, memo: Memo) -> None:
     """Give a copied part classes, functions and weak references of its own."""
     # Not parametrize.is_parametrized, which runs the module's own __getattr__.
-    if isinstance(children_of(part).get("parametrizations"), torch.nn.ModuleDict):
+    if isinstance(registered(part, "modules").get("parametrizations"), torch.nn.ModuleDict):
         # torch made this class for one module, and removing a parametrization changes the class:
         # torch.jit.script does so by way of __prepare_scriptable__.
         cls = type(part)

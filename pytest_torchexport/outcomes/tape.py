@@ -28,6 +28,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.messages import Pick, first_owned
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
 from pytest_torchexport.outcomes.operator_table import READ
 from pytest_torchexport.outcomes.operators import (
@@ -39,7 +40,6 @@ from pytest_torchexport.outcomes.operators import (
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.source_line import (
     SourceLine,
-    has_owner,
     innermost,
     is_users,
     source_line,
@@ -60,15 +60,15 @@ class UsersLines:
     def __init__(self) -> None:
         self._line = functools.cache(source_line)
         self._is_users = functools.cache(is_users)
-        self._has_owner = functools.cache(has_owner)
-        self._innermost = functools.cache(innermost)
+        self._picked = functools.cache(lambda pick, paths: pick(paths))
 
-    def innermost(
-        self, frame: FrameType | None, boundary: CodeType | None
+    def to_name(
+        self, frame: FrameType | None, boundary: CodeType | None, pick: Pick = innermost
     ) -> tuple[SourceLine | None, str]:
         """Return the line to name from a frame on, and the library's function that was called.
 
-        ``results.source_line.innermost`` says which. Frames from ``boundary`` on are not looked at.
+        ``pick`` says which; for a number that Python reads it is ``first_owned``, for what the user
+        calls reads it. Frames from ``boundary`` on are not looked at.
         """
         frames: list[FrameType] = []
         while frame is not None and frame.f_code is not boundary:
@@ -76,23 +76,12 @@ class UsersLines:
             if self._is_users(frame.f_code.co_filename):
                 break
             frame = frame.f_back
-        number = self._innermost(tuple(each.f_code.co_filename for each in frames))
+        number = self._picked(pick, tuple(each.f_code.co_filename for each in frames))
         via = frames[0].f_code.co_name if frames and number != 0 else ""
         if number is None:
             return None, via
         named = frames[number]
         return self._line(named.f_code.co_filename, named.f_lineno), via
-
-    def of_a_read(self, frame: FrameType | None, boundary: CodeType | None) -> SourceLine | None:
-        """Return the line at which Python reads a number: of what the user calls, if it is there.
-
-        That is the first from a frame on that is the user's or of a library that may have models.
-        """
-        while frame is not None and frame.f_code is not boundary:
-            if self._has_owner(frame.f_code.co_filename):
-                return self._line(frame.f_code.co_filename, frame.f_lineno)
-            frame = frame.f_back
-        return None
 
 
 def is_behind(line: SourceLine, frame: FrameType) -> bool:
@@ -287,7 +276,7 @@ class _Recorder:
             if isinstance(tensor, torch.Tensor):
                 self._held.append(tensor)
                 self._names[id(tensor)] = name
-                self._memory.setdefault(storage_of(tensor), name)
+                self._memory.setdefault(memory_of(tensor), name)
         self._memory.pop(0, None)
 
     def enter(self, module: torch.nn.Module) -> None:
@@ -308,11 +297,8 @@ class _Recorder:
         self.complete = self.complete and len(self.steps) < MOST_STEPS
         if not name or not self.complete:
             return self.run(operation)
-        frame, via = sys._getframe(3), ""
-        if name == READ:
-            operation.where = self._lines.of_a_read(frame, self.boundary)
-        else:
-            operation.where, via = self._lines.innermost(frame, self.boundary)
+        pick = first_owned if name == READ else innermost
+        operation.where, via = self._lines.to_name(sys._getframe(3), self.boundary, pick)
         arguments = {key: with_tensors(self._source, value) for key, value in operation.arguments}
         sources = [self._source(tensor) for tensor in tensors_among(dict(operation.arguments))]
         written = list(tensors_among(operation.written))
@@ -354,20 +340,20 @@ class _Recorder:
             )
         )
         for tensor in written:
-            self._wrote[storage_of(tensor)] = number
+            self._wrote[memory_of(tensor)] = number
         # A view has memory that the operator was given.
         is_view = any(item.alias_info is not None for item in schema_of(operation.func).returns)
         for tensor in tensors_among(made):
             self._made[id(tensor)] = weakref.ref(tensor), FromStep(number)
             if not is_view:
-                self._wrote[storage_of(tensor)] = number
+                self._wrote[memory_of(tensor)] = number
         self._wrote.pop(0, None)
         return out
 
     def _named(self, operation: Operation, written: list[torch.Tensor]) -> tuple[Any, ...]:
         if "writes_no_numbers" in operation.row.kinds:
             return ()
-        named = [self._memory[at] for at in map(storage_of, written) if at in self._memory]
+        named = [self._memory[at] for at in map(memory_of, written) if at in self._memory]
         return tuple(dict.fromkeys(named))
 
     def ended(self, left: Iterable[tuple[str, Any]], value: Any) -> None:
@@ -380,7 +366,7 @@ class _Recorder:
         """Return the last step that made the tensor or wrote to its memory."""
         held, made = self._made.get(id(tensor), (None, None))
         made = made if held is not None and held() is tensor else None
-        wrote = self._wrote.get(storage_of(tensor))
+        wrote = self._wrote.get(memory_of(tensor))
         if isinstance(made, FromStep):
             return FromStep(max(made.step, -1 if wrote is None else wrote))
         if wrote is not None:
@@ -428,13 +414,6 @@ def _drew(before: torch.Tensor, out: Any, operation: Operation) -> bool:
     if isinstance(out, torch.Tensor) and out.device.type != torch.device("cpu").type:
         return True
     return not torch.equal(before, torch.default_generator.get_state())
-
-
-def storage_of(tensor: torch.Tensor) -> int:
-    """Return a number for a tensor's memory; 0 if it has none that could be shared."""
-    with contextlib.suppress(Exception):  # sparse, nested, or a subclass without one
-        return memory_of(tensor)
-    return 0
 
 
 @contextmanager

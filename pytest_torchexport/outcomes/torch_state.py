@@ -16,7 +16,7 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,23 +155,25 @@ def suppress_output() -> Iterator[None]:
         yield
 
 
-def _switches() -> list[cuda.Switch]:
-    """Return (read, write, value during a check, or None to leave it) of each global setting."""
-    return [
-        (torch.get_num_threads, torch.set_num_threads, 1),
-        (torch.get_default_dtype, torch.set_default_dtype, None),
-        (torch.is_grad_enabled, torch.set_grad_enabled, None),
-        (default_device, set_default_device, None),
-        (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, None),
-        (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
-        (os.getcwd, os.chdir, None),
-    ]
+# Global settings that a forward may change.
+SETTINGS: Mapping[str, cuda.Switch] = {
+    "default dtype": (torch.get_default_dtype, torch.set_default_dtype, None),
+    "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled, None),
+    "number of threads": (torch.get_num_threads, torch.set_num_threads, 1),
+    "default device": (default_device, set_default_device, None),
+}
+_SWITCHES: tuple[cuda.Switch, ...] = (
+    *SETTINGS.values(),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, None),
+    (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
+    (os.getcwd, os.chdir, None),
+)
 
 
 def settings_now(device: str) -> tuple[str, ...]:
     """Return the user's global settings of torch, as texts that are the same in every process."""
     with without_warnings():
-        switches = [*_switches(), *cuda.switches(device)]
+        switches = [*_SWITCHES, *cuda.switches(device)]
         return tuple(
             repr(read()) for read, _, value in switches if value is None and read is not os.getcwd
         )
@@ -204,10 +206,11 @@ def plain_attention() -> AbstractContextManager[None]:
 def torch_globals(device: str) -> Iterator[None]:
     """Set torch for a check during the block, and restore it."""
     with without_warnings():  # torch 2.9 warns at each read of allow_tf32
-        own, cudas = _switches(), cuda.switches(device)
-        users = [(read, write, read()) for read, write, _ in (*own, *cudas)]
-    checks = [switch for switch in (*own, *cudas) if switch[2] is not None]
-    _of_cuda.append((users[len(own) :], [switch for switch in cudas if switch[2] is not None]))
+        cudas = cuda.switches(device)
+        users = [(read, write, read()) for read, write, _ in (*_SWITCHES, *cudas)]
+    checks = [switch for switch in (*_SWITCHES, *cudas) if switch[2] is not None]
+    count = len(_SWITCHES)
+    _of_cuda.append((users[count:], [switch for switch in cudas if switch[2] is not None]))
     try:
         _write(checks)
         # Calls are made on the CPU, whatever the user's tests default to.

@@ -231,16 +231,11 @@ def _served(
     """Return the answer to a request. A failed one gets its error: the server serves on."""
     try:
         if "preload" in message:
-            # Importing makes hardly any garbage, but each full collection goes through all that is
-            # imported. In a child it would write to that memory, which is the server's until then,
+            for name in message["preload"]:
+                importlib.import_module(name)
+            # In a child, a collection would write to that memory, which is the server's until then,
             # and so copy it.
-            gc.disable()
-            try:
-                for name in message["preload"]:
-                    importlib.import_module(name)
-            finally:
-                gc.enable()
-                gc.freeze()
+            gc.freeze()
             return {}
         if "end" in message:
             return {"status": _end(children.pop(message["end"]).pid)}

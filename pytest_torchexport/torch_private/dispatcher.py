@@ -12,6 +12,7 @@ from types import CellType, FunctionType
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_torchexport.results.source_line import is_users
 
@@ -92,13 +93,9 @@ Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 def dispatch_mode(handle: Handle) -> Any:
     """Return a context manager that hands each ATen operator of its block to ``handle``.
 
-    None if torch has no such mode. https://docs.pytorch.org/docs/stable/notes/extending.html
-    documents the mode, and imports it from a private module.
+    torch documents the mode, in a private module:
+    https://docs.pytorch.org/docs/stable/notes/extending.html
     """
-    try:
-        from torch.utils._python_dispatch import TorchDispatchMode
-    except ImportError:
-        return None
 
     class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # torch.cond and its kin refuse a mode that does not say so.

@@ -17,13 +17,13 @@ import torch
 def memory_of(tensor: torch.Tensor) -> int:
     """Return a number for the memory of a tensor, which all its views have too; 0 if it has none.
 
-    Not ``data_ptr``, which ends the sharing of ``shared_until_written``. Raises what torch raises
-    for a tensor without a storage: a sparse or nested one, some subclasses.
+    Not ``data_ptr``, which ends the sharing of ``shared_until_written``.
     """
-    storage = tensor.untyped_storage()
-    if not storage.nbytes():
-        return 0
-    number: int = getattr(storage, "_cdata", None) or storage.data_ptr()
+    number = 0
+    with contextlib.suppress(Exception):  # sparse, nested, or a subclass without a storage
+        storage = tensor.untyped_storage()
+        if storage.nbytes():
+            number = getattr(storage, "_cdata", None) or storage.data_ptr()
     return number
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -59,20 +59,16 @@ def hook_registers(module: torch.nn.Module) -> list[dict[int, Any]]:
     return [own[name] for name in _HOOKS if isinstance(own.get(name), dict)]
 
 
-def parameters_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
-    """Return a module's own parameters, also those that are None (not of a ScriptModule)."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return dict(module.named_parameters(recurse=False))
-    found: Mapping[str, torch.Tensor | None] = vars(module).get("_parameters", {})
-    return found
-
-
-def buffers_of(module: torch.nn.Module) -> Mapping[str, torch.Tensor | None]:
-    """Return a module's own buffers, also those that are None (not of a ScriptModule)."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return dict(module.named_buffers(recurse=False))
-    found: Mapping[str, torch.Tensor | None] = vars(module).get("_buffers", {})
-    return found
+def registered(
+    module: torch.nn.Module, kind: Literal["parameters", "buffers", "modules"]
+) -> Mapping[str, Any]:
+    """Return a module's own ones of a kind, also those that are None (not of a ScriptModule)."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        found: Mapping[str, Any] = vars(module).get(f"_{kind}", {})
+        return found
+    if kind == "modules":
+        return dict(module.named_children())
+    return dict(getattr(module, f"named_{kind}")(recurse=False))
 
 
 def non_persistent_of(module: torch.nn.Module) -> frozenset[str]:
@@ -81,14 +77,6 @@ def non_persistent_of(module: torch.nn.Module) -> frozenset[str]:
     Empty for a ScriptModule, which knows none, and if torch keeps them elsewhere.
     """
     return frozenset(vars(module).get("_non_persistent_buffers_set", ()))
-
-
-def children_of(module: torch.nn.Module) -> Mapping[str, torch.nn.Module | None]:
-    """Return a module's own submodules, also those that are None (not of a ScriptModule)."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return dict(module.named_children())
-    found: Mapping[str, torch.nn.Module | None] = vars(module).get("_modules", {})
-    return found
 
 
 def uncompiled(thing: Any) -> Any:

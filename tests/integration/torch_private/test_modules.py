@@ -12,12 +12,10 @@ from torch import nn
 
 from pytest_torchexport.torch_private.modules import (
     MODULE_FIELDS,
-    buffers_of,
-    children_of,
     compiles_itself,
     hook_registers,
     hooks_of,
-    parameters_of,
+    registered,
     script_attributes,
     uncompiled,
     with_calls_inlined,
@@ -52,9 +50,9 @@ class Net(nn.Module):
 
 def test_the_registers_of_a_module_are_read_with_what_is_none():
     net = Net()
-    assert list(buffers_of(net)) == ["steps", "empty"]
-    assert list(parameters_of(net)) == ["weight"]
-    assert list(children_of(net)) == ["block", "no_block"]
+    assert list(registered(net, "buffers")) == ["steps", "empty"]
+    assert list(registered(net, "parameters")) == ["weight"]
+    assert list(registered(net, "modules")) == ["block", "no_block"]
 
 
 def test_the_hooks_of_a_module_are_seen():
