@@ -29,7 +29,6 @@ _lost: list[str] = []
 
 
 def is_cuda(device: str) -> bool:
-    """Return True for ``cuda`` and ``cuda:N``."""
     return device.partition(":")[0] == "cuda"
 
 
@@ -73,7 +72,6 @@ def wait_for(*values: Any) -> None:
 
 
 def raise_if_lost() -> None:
-    """Raise ContextLost if CUDA cannot be used any more."""
     reason = lost()
     if reason:
         raise ContextLost(reason)
@@ -95,13 +93,11 @@ def random_states() -> list[torch.Tensor]:
 
 
 def set_random_states(states: list[torch.Tensor]) -> None:
-    """Put the random streams back."""
     if states and not lost():
         torch.cuda.set_rng_state_all(states)
 
 
 def seed(number: int) -> None:
-    """Seed the random streams of all devices."""
     if in_use():
         torch.cuda.manual_seed_all(number)
 

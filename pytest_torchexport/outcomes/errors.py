@@ -126,7 +126,6 @@ def fault(error: BaseException, *, memory: bool = False) -> Ineffective | None:
 
 
 def raise_fault(error: BaseException) -> None:
-    """Raise Ineffective if an error or its causes say that something of the machine ran out."""
     failure = fault(error)
     if failure is not None:
         raise failure from None

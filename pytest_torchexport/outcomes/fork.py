@@ -163,7 +163,6 @@ def _has_ended(fork: BaseProcess) -> bool:
 def _work(
     items: Callable[[], Iterable[Any]], seconds: float, pipe: Connection, directory: str
 ) -> NoReturn:
-    """Send each item, and end this process, which is the fork."""
     import resource
 
     def send(kind: str, value: Any) -> None:

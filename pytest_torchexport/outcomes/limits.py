@@ -44,16 +44,13 @@ class Deadline:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the item began."""
         return time.monotonic() - self._start
 
     def is_past(self, share: float) -> bool:
-        """Return True if more than this share of the limit is used up."""
         return self.elapsed > share * self.seconds
 
     @property
     def left(self) -> float:
-        """Seconds until the limit, never below zero."""
         return max(self.seconds - self.elapsed, 0.0)
 
     def for_a_call(self, most: float = math.inf) -> float:

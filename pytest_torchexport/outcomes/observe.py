@@ -55,8 +55,6 @@ class Raised:
 
 @dataclass(frozen=True)
 class TimedOut:
-    """The callable did not return in time."""
-
     seconds: float
 
     def __str__(self) -> str:
@@ -267,7 +265,6 @@ def _unwrapped(name: str) -> str:
 
 
 def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool:
-    """Restore a module's own buffer objects, and drop buffers that a call registered."""
     now = registered(owner, "buffers")
     if now.keys() == own.keys() and all(now[name] is own[name] for name in own):
         return False
@@ -279,7 +276,6 @@ def _rebind(owner: torch.nn.Module, own: dict[str, torch.Tensor | None]) -> bool
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch on all devices, numpy and ``random``."""
     # Not torch.manual_seed: while CUDA is not initialized, each call formats and queues a stack.
     torch.default_generator.manual_seed(seed)
     cuda.seed(seed)

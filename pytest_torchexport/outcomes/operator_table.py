@@ -102,7 +102,6 @@ NO_ROW = Row()
 
 
 def row_of(name: str) -> Row:
-    """Return an operator's row; one without facts if nothing is known about it."""
     return OPERATORS.get(name, NO_ROW)
 
 

@@ -52,7 +52,6 @@ class Operation:
     where: SourceLine | None = None
 
     def run(self) -> Any:
-        """Run the operator."""
         return self.func(*self.args, **self.kwargs)
 
     @property
@@ -62,7 +61,6 @@ class Operation:
 
     @property
     def row(self) -> Row:
-        """The operator's row of the table."""
         return row_of(self.name)
 
     @property
@@ -77,7 +75,6 @@ class Operation:
 
     @property
     def operand(self) -> Any:
-        """The first argument."""
         return self.args[0]
 
     def argument(self, name: str) -> Any:
@@ -104,7 +101,6 @@ class Operation:
 
     @property
     def floats(self) -> list[torch.Tensor]:
-        """The float tensors among its arguments."""
         return floats_of((self.args, self.kwargs))
 
 

@@ -85,7 +85,6 @@ class Subject:
 
     @property
     def scripted(self) -> bool:
-        """Return True if it is TorchScript already."""
         return isinstance(self.module, torch.jit.ScriptModule) or isinstance(
             self.function, torch.jit.ScriptFunction
         )
@@ -113,7 +112,6 @@ class Subject:
         return dict.fromkeys(type(module) for module in modules)
 
     def annotations(self) -> Mapping[str, Any]:
-        """Return the annotations of its parameters, evaluated if possible."""
         try:
             return typing.get_type_hints(self._forward())
         except Exception:
@@ -248,7 +246,6 @@ _OURS = frozenset({"__main__", "pytest_torchexport"})
 
 
 def _source_of(thing: Any) -> str:
-    """Return the source of a class or a function; of other things, the name of their type."""
     try:
         return inspect.getsource(thing)
     except (OSError, TypeError):
@@ -282,7 +279,6 @@ def spelled_out(thing: Callable[..., Any], keywords: Iterable[str]) -> torch.nn.
 
 
 def signature_of(thing: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature of a module's forward, a function or a bound method."""
     return Subject.of(thing).signature()
 
 
@@ -388,7 +384,6 @@ def copied_module(
 
 
 def tensors_in(module: torch.nn.Module) -> list[torch.Tensor]:
-    """Return a module's parameters and buffers."""
     return [*module.parameters(), *module.buffers()]
 
 

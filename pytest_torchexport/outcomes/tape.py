@@ -290,7 +290,6 @@ class _Recorder:
             self._stack.pop()
 
     def operator(self, operation: Operation) -> Any:
-        """Run one operator and record it."""
         name = operation.name
         if name == READ and not isinstance(operation.operand, torch.Tensor):
             return operation.operand  # a trace gives it the number itself
@@ -374,7 +373,6 @@ class _Recorder:
         return made or FromOutside(tensor, self._names.get(id(tensor), ""))
 
     def _pass_on(self, sources: list[Source], out: Any, where: SourceLine | None) -> None:
-        """Give the result the source of the operand."""
         if sources and isinstance(out, torch.Tensor):
             source = sources[0]
             if isinstance(source, FromOutside) and source.where is None:

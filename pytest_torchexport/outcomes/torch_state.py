@@ -204,7 +204,6 @@ def plain_attention() -> AbstractContextManager[None]:
 
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
-    """Set torch for a check during the block, and restore it."""
     with without_warnings():  # torch 2.9 warns at each read of allow_tf32
         cudas = cuda.switches(device)
         users = [(read, write, read()) for read, write, _ in (*_SWITCHES, *cudas)]
@@ -340,14 +339,12 @@ class GradMode(enum.Enum):
 
     @classmethod
     def current(cls) -> GradMode:
-        """Return the mode that this thread is in."""
         if torch.is_inference_mode_enabled():
             return cls.INFERENCE
         return cls.GRAD if torch.is_grad_enabled() else cls.NO_GRAD
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Run the block in this mode."""
         with (
             torch.inference_mode(self is GradMode.INFERENCE),
             torch.set_grad_enabled(self is GradMode.GRAD),
@@ -371,7 +368,6 @@ def under_autocast() -> tuple[str, ...]:
 
 @contextmanager
 def outside_autocast() -> Iterator[None]:
-    """Leave ``torch.autocast`` for the block."""
     with ExitStack() as stack:
         for kind in under_autocast():
             stack.enter_context(torch.autocast(kind, enabled=False))

@@ -196,7 +196,6 @@ class SandboxSession:
     def _exchange(
         self, message: dict[str, Any] | None, request: str, limit: float
     ) -> Answer | Crashed | TimedOut:
-        """Send a message, if there is one, and return the next answer."""
         assert self._child is not None
         channel = self._child.channel
         codec = tensors.CODEC if self._source.trusted else tensors.STRICT
@@ -313,7 +312,6 @@ def _malformed(what: str) -> Crashed:
 
 
 def _reason(status: int | None) -> str:
-    """Return how a process ended, as a sentence of a report."""
     if status is None:
         return "its process is gone, and its server with it"
     number = status & 0x7F

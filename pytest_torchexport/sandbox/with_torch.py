@@ -34,8 +34,6 @@ from pytest_torchexport.torch_private.structures import names_in_tensors
 
 
 class Answers(child.Answers):
-    """One artifact of a target that loads with torch."""
-
     codec = tensors.CODEC
 
     def __init__(self) -> None:
@@ -63,7 +61,6 @@ class Answers(child.Answers):
         return {"found": {**found, "pickled": pickled}, "confined": confined}
 
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters and buffers as loaded."""
         self._state.restore()
         return {"state": tensors_of(_module(self._pristine))}
 

@@ -24,7 +24,6 @@ def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:
 
 
 def unflatten(leaves: Sequence[Any], structure: Any) -> Any:
-    """Return the value of this structure with these leaves."""
     return torch.utils._pytree.tree_unflatten(list(leaves), structure)
 
 

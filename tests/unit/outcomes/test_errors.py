@@ -77,16 +77,11 @@ def test_what_ran_out_is_named_with_the_next_step(error, said, step):
     assert step in "".join(failure.details)
 
 
-@pytest.mark.parametrize(
-    ("found", "said"),
-    [
-        (errors.fault_there("Fail", "open: Too many open files"), "too many files are open"),
-        (errors.fault_in("not started: [Errno 24] Too many open files"), "too many files"),
-        (errors.fault_in("what():  Resource temporarily unavailable\n"), "no further thread"),
-    ],
-)
-def test_what_ran_out_for_another_process_is_named(found, said):
-    assert said in str(found)
+def test_what_ran_out_for_another_process_is_named():
+    assert "too many files" in str(errors.fault_there("Fail", "open: Too many open files"))
+    assert "too many files" in str(errors.fault_in("not started: [Errno 24] Too many open files"))
+    text = "what():  Resource temporarily unavailable\n"
+    assert "no further thread" in str(errors.fault_in(text))
 
 
 @pytest.mark.parametrize(

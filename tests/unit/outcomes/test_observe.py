@@ -104,13 +104,7 @@ def test_whatever_is_raised_is_an_outcome(error, text):
     assert str(observe(raises, Call((error,)), seed=0)) == text
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        KeyboardInterrupt(),
-        pytest.skip.Exception("not today"),
-    ],
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), pytest.skip.Exception("not today")])
 def test_what_ends_the_test_passes_through(error):
     with pytest.raises(type(error)):
         observe(raises, Call((error,)), seed=0)
