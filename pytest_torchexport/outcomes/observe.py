@@ -301,9 +301,7 @@ def observe(
     and torch.OutOfMemoryError if the device is full.
     """
     own = call.clone()
-    # Tensors hold no others that a callable could replace.
-    fixed = all(isinstance(item, torch.Tensor) for item in (*own.args, *own.kwargs.values()))
-    given = None if fixed else own.flatten("inputs")
+    leaves, structure = own.flatten("inputs")
     seed_everything(seed)
     before = [read() for read, _, _ in SETTINGS.values()]
 
@@ -328,15 +326,11 @@ def observe(
         return raised(error)
     finally:
         changed = _put_back(before)
-    if given is None:
-        return Returned(clone(value), own, changed, ())
     # The objects that the call had in their own containers, and where others are now.
-    leaves, structure = given
     args, kwargs = structure.unflatten([leaf for _, leaf in leaves])
     old, new = dict(leaves), dict(own.flatten("inputs")[0])
     moved = (path for path in {**old, **new} if old.get(path, old) is not new.get(path, new))
-    inputs, rebuilt = Call(args, kwargs), tuple(moved)
-    return Returned(clone(value), inputs, changed, rebuilt)
+    return Returned(clone(value), Call(args, kwargs), changed, tuple(moved))
 
 
 def _put_back(before: Sequence[Any]) -> tuple[str, ...]:

@@ -127,9 +127,8 @@ class Subject:
         """
         if self.module is None:
             function = self.function
-            if not isinstance(function, (types.FunctionType, types.BuiltinFunctionType)):
-                with contextlib.suppress(Exception):  # of its owner's own __deepcopy__
-                    function = copy.deepcopy(function)
+            with contextlib.suppress(Exception):  # of its owner's own __deepcopy__
+                function = copy.deepcopy(function)
             return replace(self, function=function)
         try:
             lazily = (self.is_copy or self.is_lent) and weight_of(self.module) > LARGE_MODULE

@@ -24,17 +24,13 @@ from pytest_torchexport.sandbox import kernel
 OUTPUT_LIMIT = 64 * 2**20
 
 # https://docs.python.org/3/library/audit_events.html
-_NETWORK = frozenset(
-    {
-        *("socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"),
-        *("socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname"),
-    }
+_NETWORK = (
+    *("socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"),
+    *("socket.getaddrinfo", "socket.gethostbyaddr", "socket.gethostbyname"),
 )
-_PROGRAMS = frozenset(
-    {
-        *("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"),
-        *("pty.spawn", "subprocess.Popen"),
-    }
+_PROGRAMS = (
+    *("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"),
+    *("pty.spawn", "subprocess.Popen"),
 )
 # The arguments of an event that are a changed path and its directory (``dir_fd``, None: it has no
 # such argument), and if the file is changed to which the path leads if it is a link. os.link counts
@@ -137,18 +133,19 @@ class _Hook:
         self._admitted = admitted
         self._trusted = trusted
         self._pid = os.getpid()
+        self._refused = {
+            **dict.fromkeys(_NETWORK, "there is no network in the clean process"),
+            **dict.fromkeys(_PROGRAMS, "the clean process starts no other program"),
+            **dict.fromkeys(("os.kill", "os.killpg"), "the clean process signals nobody else"),
+        }
         self._writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
         self._real, self._join, self._split = os.path.realpath, os.path.join, os.path.split
         self._text, self._link, self._null = os.fsdecode, os.readlink, os.devnull
         self._root = self._join(self._real(home), "")
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event in _NETWORK:
-            raise PermissionError(f"{event}: there is no network in the clean process")
-        if event in _PROGRAMS:
-            raise PermissionError(f"{event}: the clean process starts no other program")
-        if event == "os.killpg" or (event == "os.kill" and args[0] != self._pid):
-            raise PermissionError(f"{event}: the clean process signals nobody else")
+        if event in self._refused and not (event == "os.kill" and args[0] == self._pid):
+            raise PermissionError(f"{event}: {self._refused[event]}")
         name = f"{args[0]}.{args[1]}" if event == "pickle.find_class" else None
         if name is not None and name not in self._admitted:
             if not self._trusted:
