@@ -111,24 +111,20 @@ def switches(device: str) -> list[Switch]:
     TF32 has its settings under the names that the user uses: torch refuses to read the older ones
     if the user's settings by the newer ones have no equal there.
     """
-    on = is_cuda(device)
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    older = [
+    older: list[Switch] = [
         # Only this one keeps "high" and "medium" apart.
-        (
-            torch.get_float32_matmul_precision,
-            torch.set_float32_matmul_precision,
-            "highest" if on else None,
-        ),
-        _attribute(cudnn, "allow_tf32", False if on else None),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+        _attribute(cudnn, "allow_tf32", False),
     ]
     parts = [matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
-    newer = [_attribute(part, "fp32_precision", "ieee" if on else None) for part in parts]
-    return [
+    newer = [_attribute(part, "fp32_precision", "ieee") for part in parts]
+    found = [
         *(older if all(map(_readable, older)) else filter(_readable, newer)),
-        _attribute(cudnn, "benchmark", False if on else None),
-        _attribute(cudnn, "deterministic", True if on else None),
+        _attribute(cudnn, "benchmark", False),
+        _attribute(cudnn, "deterministic", True),
     ]
+    return [(read, write, value if is_cuda(device) else None) for read, write, value in found]
 
 
 def _attribute(owner: Any, name: str, value: Any) -> Switch:

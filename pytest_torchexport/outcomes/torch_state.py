@@ -69,13 +69,7 @@ class CapturedOutput:
     traced: dict[SourceLine, None] = field(default_factory=dict)
 
     def warned(
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: Any = None,
-        line: str | None = None,
+        self, message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
     ) -> None:
         """Stand in for ``warnings.showwarning``."""
         traced = category.__name__ == "TracerWarning"
@@ -126,7 +120,7 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("always")
             # The documented way to divert warnings without keeping each one.
-            warnings.showwarning = heard.warned
+            warnings.showwarning = heard.warned  # type: ignore[assignment]
             for logger in map(logging.getLogger, _LOGGERS):
                 stack.callback(logger.setLevel, logger.level)
                 logger.setLevel(logging.CRITICAL)

@@ -45,10 +45,6 @@ class Threads:
 
     allowed: int = 1
 
-    @property
-    def as_served(self) -> bool:
-        return self.allowed > 1
-
 
 THREADS = Threads()
 

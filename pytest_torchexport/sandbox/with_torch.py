@@ -43,7 +43,7 @@ class Answers(child.Answers):
         self._device = message["device"]
         # Now, while the driver may still open what it needs.
         cuda.initialize(self._device)
-        if THREADS.as_served:
+        if THREADS.allowed > 1:
             torch.set_num_threads(THREADS.allowed)
         else:
             self._settings.enter_context(torch_globals(self._device))

@@ -104,7 +104,7 @@ def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIP
     if kind == "cuda":
         # Without torch, nothing else has loaded CUDA's libraries from where pip installs them.
         onnxruntime.preload_dlls()
-        precise = {} if THREADS.as_served else CUDA_SETTINGS
+        precise = {} if THREADS.allowed > 1 else CUDA_SETTINGS
         settings = precise | {"device_id": index or "0"}
     session = onnxruntime.InferenceSession(
         str(path),
