@@ -10,7 +10,6 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
@@ -84,23 +83,6 @@ def set_default_device(device: torch.device | None) -> None:
     if device is None and hasattr(torch, "_GLOBAL_DEVICE_CONTEXT"):
         with contextlib.suppress(AttributeError):
             del torch._GLOBAL_DEVICE_CONTEXT.device_context
-
-
-# -- local variables of torch's frames -------------------------------------------------------------
-
-
-def is_printing(frame: FrameType | None) -> bool:
-    """Return True if a frame is inside the printing of a tensor.
-
-    No number that this reads gets into a program. The text of an error may hold a tensor, and while
-    a trace runs torch warns of each of its numbers. False if torch has no ``torch._tensor_str``.
-    """
-    printing = getattr(sys.modules.get("torch._tensor_str"), "__file__", None)
-    while frame is not None:
-        if frame.f_code.co_filename == printing:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def places_of(error: BaseException) -> list[str]:

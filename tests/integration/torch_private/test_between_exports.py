@@ -1,7 +1,4 @@
-"""torch_private/between_exports.py: what exporters keep is found, forgotten, and no weights stay.
-
-A test that fails here means that torch has changed: the docstring of the room says what to do.
-"""
+"""torch_private/between_exports.py: what exporters keep is found, forgotten, and no weights stay."""
 
 import gc
 import weakref

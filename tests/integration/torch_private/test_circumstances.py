@@ -1,9 +1,5 @@
-"""torch_private/circumstances.py: transforms, modes and torch's frames are noticed.
+"""torch_private/circumstances.py: transforms, modes and torch's frames are noticed."""
 
-A test that fails here means that torch has changed: the docstring of the room says what to do.
-"""
-
-import sys
 import warnings
 
 import pytest
@@ -12,7 +8,6 @@ from torch import nn
 
 from pytest_torchexport.torch_private.circumstances import (
     innermost_function_mode,
-    is_printing,
     is_transforming,
     places_of,
 )
@@ -30,25 +25,6 @@ def test_transforms_of_torch_func_are_known():
     torch.func.vmap(lambda x: seen.append(is_transforming()) or x)(torch.ones(2))
     assert seen == [True]
     assert not is_transforming()
-
-
-def test_reads_while_a_tensor_is_printed_are_told_from_others(monkeypatch):
-    printing: list[bool] = []
-
-    def warned(message, category, *_):
-        if category is torch.jit.TracerWarning:
-            printing.append(is_printing(sys._getframe(1)))
-
-    def traced(function) -> set[bool]:
-        printing.clear()
-        torch.jit.trace(lambda x: x * len(function(x)), torch.ones(2), check_trace=False)
-        return set(printing)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        monkeypatch.setattr(warnings, "showwarning", warned)
-        assert traced(lambda x: x) == {False}
-        assert traced(repr) == {True}
 
 
 class _Logs(nn.Module):

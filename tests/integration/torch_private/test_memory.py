@@ -1,7 +1,4 @@
-"""torch_private/memory.py: memory of tensors is shared, told apart and counted as the functions say.
-
-A test that fails here means that torch has changed: the docstring of the room says what to do.
-"""
+"""torch_private/memory.py: memory of tensors is shared, told apart and counted as the functions say."""
 
 import io
 

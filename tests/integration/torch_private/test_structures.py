@@ -1,7 +1,4 @@
-"""torch_private/structures.py: values are taken apart, put together and named as pytrees.
-
-A test that fails here means that torch has changed: the docstring of the room says what to do.
-"""
+"""torch_private/structures.py: values are taken apart, put together and named as pytrees."""
 
 import io
 import pickletools

@@ -1,7 +1,4 @@
-"""torch_private/symbolic_sizes.py: guards, ranges and lines are read from a ShapeEnv.
-
-A test that fails here means that torch has changed: the docstring of the room says what to do.
-"""
+"""torch_private/symbolic_sizes.py: guards, ranges and lines are read from a ShapeEnv."""
 
 from types import SimpleNamespace
 from typing import Any
