@@ -25,7 +25,7 @@ from pytest_torchexport.targets import (
     Target,
     TargetTraits,
 )
-from pytest_torchexport.torch_private.modules import hooks_of
+from pytest_torchexport.torch_private.modules import hook_registers
 
 __all__ = ["FakeTarget", "TargetContract", "export_with"]
 
@@ -122,7 +122,7 @@ class TargetContract:
         gradients = [parameter.requires_grad for parameter in own.parameters()]
         export_with(target, own, call(2), device, copied=False)
         assert own.training
-        assert not hooks_of(own)
+        assert not any(hook_registers(own))
         assert [parameter.requires_grad for parameter in own.parameters()] == gradients
         for key, value in own.state_dict().items():
             torch.testing.assert_close(value, before[key], rtol=0, atol=0, msg=key)

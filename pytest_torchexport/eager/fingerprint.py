@@ -33,7 +33,6 @@ from pytest_torchexport.torch_private.memory import memory_of, times_written
 from pytest_torchexport.torch_private.modules import (
     MODULE_FIELDS,
     hook_registers,
-    hooks_of,
     registered,
     script_attributes,
 )
@@ -268,9 +267,10 @@ class _Walk:
         own, scripted = vars(module), isinstance(module, torch.jit.ScriptModule)
         training = getattr(module, "training", None) if scripted else own.get("training")
         self.put(StateRef("training flag", path), training)
-        self.put(StateRef("hooks", path), hooks_of(module))
+        hooks = hook_registers(module)
+        self.put(StateRef("hooks", path), tuple(map(tuple, hooks)))
         # Hooks, and functions in attributes: forward, if it was replaced.
-        registers: list[dict[Any, Any]] = [own, *hook_registers(module)]
+        registers: list[dict[Any, Any]] = [own, *hooks]
         for held in [value for register in registers for value in register.values()]:
             if isinstance(held, types.FunctionType):
                 self.code(held, 0)

@@ -41,12 +41,6 @@ _BOOKKEEPING = (
 MODULE_FIELDS = frozenset({*_HOOKS, *_BOOKKEEPING})
 
 
-def hooks_of(module: torch.nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Return the ids of a module's hooks, by register; no code of the module's class runs."""
-    own = vars(module)
-    return tuple([(name, tuple(own[name])) for name in _HOOKS if own.get(name)])
-
-
 def global_hooks() -> list[Any]:
     """Return the hooks that run for every module; none if torch names their registers otherwise."""
     registers = [getattr(torch.nn.modules.module, f"_global{name}", None) for name in _HOOKS]
@@ -54,7 +48,10 @@ def global_hooks() -> list[Any]:
 
 
 def hook_registers(module: torch.nn.Module) -> list[dict[int, Any]]:
-    """Return the registers of a module's hooks; none if torch names them otherwise."""
+    """Return the registers of a module's hooks, each with the ids and functions of its own.
+
+    No code of the module's class runs. Empty if torch names them otherwise.
+    """
     own = vars(module)
     return [own[name] for name in _HOOKS if isinstance(own.get(name), dict)]
 
