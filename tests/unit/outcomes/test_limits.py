@@ -135,11 +135,10 @@ def test_a_handler_that_the_block_sets_stays():
     users = signal.getsignal(signal.SIGTERM)
     try:
         with before_termination(lambda: None):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-        signal.signal(signal.SIGTERM, users)
-        with before_termination(lambda: None):
             assert signal.getsignal(signal.SIGTERM) is not users
         assert signal.getsignal(signal.SIGTERM) is users
+        with before_termination(lambda: None):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, users)

@@ -22,7 +22,6 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
-from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.circumstances import set_default_device
 
 
@@ -89,7 +88,6 @@ def test_an_exception_is_told_by_type_message_and_the_users_line():
     assert "shape" in outcome.message
     assert "test_observe.py" in str(outcome.where)
     assert outcome.where.text.endswith("return x.view(7, 7)  # the line to be shown")
-    assert all(isinstance(value, str | SourceLine) for value in vars(outcome).values())  # no frames
     assert str(outcome).startswith("RuntimeError: ")
 
 
