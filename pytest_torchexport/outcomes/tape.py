@@ -389,20 +389,19 @@ class _Numbers:
     def keep(self, value: Any) -> Result:
         if not isinstance(value, torch.Tensor):
             return Result((), type(value), value)
-        try:
-            return self._numbers(value.detach())
-        except Exception:  # nested, sparse or quantized in a way that has no clone
-            return Result(tuple(value.shape), value.dtype, None, whole=False)
+        shape, numbers, whole = () if value.is_nested else tuple(value.shape), None, False
+        with contextlib.suppress(Exception):  # sparse or quantized in a way that has no clone
+            numbers, whole = self._numbers(value.detach())
+        return Result(shape, value.dtype, numbers, whole)
 
-    def _numbers(self, tensor: torch.Tensor) -> Result:
-        shape = () if tensor.is_nested else tuple(tensor.shape)
+    def _numbers(self, tensor: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Return the numbers, or a sample of them, and if it has all."""
         size = tensor.numel() * tensor.itemsize
         if self.kept + size <= KEPT:
             self.kept += size
-            return Result(shape, tensor.dtype, copy_tensor(tensor))
+            return copy_tensor(tensor), True
         flat = tensor.reshape(-1)
-        sample = flat[:: max(1, flat.numel() // SAMPLED)].clone()
-        return Result(shape, tensor.dtype, sample, whole=False)
+        return flat[:: max(1, flat.numel() // SAMPLED)].clone(), False
 
 
 def _drew(before: torch.Tensor, out: Any, operation: Operation) -> bool:

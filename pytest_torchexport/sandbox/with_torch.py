@@ -69,7 +69,8 @@ class Answers(child.Answers):
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
-            self._versions = {name: times_written(each) for name, each in self._tensors()}
+            if message["state"]:
+                self._versions = {name: times_written(each) for name, each in self._tensors()}
         call = Call(message["args"], message["kwargs"])
         call = _with_traits(call, iter(message["traits"])).to(self._device)
         try:
