@@ -73,7 +73,6 @@ class Server:
 
     def __init__(self, library: Library, home: Path | None = None) -> None:
         self.home = home or Path(tempfile.mkdtemp(prefix="torchexport-"))
-        self._library = library
         self._owner = os.getpid()
         self._preloaded: frozenset[str] = frozenset()
         self._process: subprocess.Popen[bytes] | None = None
