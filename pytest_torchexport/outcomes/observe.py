@@ -200,18 +200,13 @@ def kept_copy(tensor: torch.Tensor) -> torch.Tensor:
 
 def are_one_memory(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Return True if two tensors are read from the same place: they are equal, NaN included."""
-    return (
-        is_plain(left)
-        and is_plain(right)
-        and left.numel() > 0
-        and left.dtype == right.dtype
-        and left.device == right.device
-        and left.shape == right.shape
-        and left.stride() == right.stride()
-        and left.is_conj() == right.is_conj()
-        and left.is_neg() == right.is_neg()
-        and address_of(left) == address_of(right)
-    )
+
+    def reading(tensor: torch.Tensor) -> tuple[Any, ...]:
+        how = tensor.is_conj(), tensor.is_neg()
+        return (tensor.dtype, tensor.device, tensor.shape, tensor.stride(), *how)
+
+    both = is_plain(left) and is_plain(right) and left.numel() > 0
+    return both and reading(left) == reading(right) and address_of(left) == address_of(right)
 
 
 def differ(left: torch.Tensor, right: torch.Tensor) -> bool:
