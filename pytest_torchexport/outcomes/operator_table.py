@@ -262,12 +262,10 @@ _SUMMING = (
     _row("var_mean", sum="variance_and_mean"),
     _row("_scaled_dot_product_flash_attention_for_cpu", "fused", sum="attention"),
     _row("mm bmm", "sums", sum="product"),
-    _row("addbmm addmm addmv addr baddbmm convolution dot index_add", "sums"),
+    _row("addbmm addmm addmv addr baddbmm convolution dot index_add scatter_add", "sums"),
     _row("linear matmul mv nansum trace vdot", "sums"),
     _row("_convolution", same_as="convolution"),
-    _row("scatter_add", "sums"),
     _row("index_put", "sums", elsewhere=1),
-    _row("_index_put_impl", elsewhere=1),
     _row("lstm gru rnn_tanh rnn_relu", "recurrent"),
 )
 
@@ -306,8 +304,10 @@ _OTHER = (
     _row("bernoulli dropout", "exact training"),
     _row("native_dropout", "training"),
     _row("normal rand rand_like randint randn randn_like random uniform", "exact"),
-    _row("_pack_padded_sequence", elsewhere=1),
-    _row("tensor_split expand_as view_as reshape_as", elsewhere=1),
+    _row(
+        "_pack_padded_sequence _index_put_impl tensor_split expand_as view_as reshape_as",
+        elsewhere=1,
+    ),
     _row("to type_as", "as_last"),
     _row("cpu", device="cpu"),
     _row("cuda", device="cuda"),
