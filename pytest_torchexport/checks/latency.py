@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch.utils import benchmark
 
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe
-from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.inputs.strategies import boundary_recipes
+from pytest_torchexport.eager.accepted import ReferenceCall
+from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.observe import State
@@ -29,15 +28,14 @@ from pytest_torchexport.targets.base import served
 
 # Seconds for one call, with all its repeats.
 SECONDS = 10.0
-# Fewer pairs decide nothing; more are not needed.
-FEWEST, MOST = 10, 30
+# Pairs of calls. Of the fewest, 18 are slower if the low end of the interval is: callables that are
+# equally fast have that in 2 of 10,000 measurements (sign test).
+FEWEST, MOST = 20, 30
 # The seconds of calls between two looks at the clock.
 BLOCK = 0.002
 # Of so many blocks the fastest counts: other processes take time from the rest. A call that takes
 # longer than a block is made once.
 BLOCKS = 3
-# So rarely may equal callables have as many slow pairs.
-SIGNIFICANT = 0.001
 ELSEWHERE = (
     "latency not measured: the artifact is called in a process of its own, and the way there would "
     "be a part of the time"
@@ -46,6 +44,7 @@ CHANGES = (
     "latency not measured: forward changes its module, so that each call starts anew and no two "
     "are alike"
 )
+TOO_SLOW = f"latency not measured: {FEWEST} pairs of calls take more than {SECONDS:.0f} s"
 BESIDE = (
     "latency measured while {} workers of pytest-xdist are at work: the times are not those of an "
     "idle machine; for such times, run without -n"
@@ -75,12 +74,12 @@ def measure(case: Case) -> None:
         log.caution(BESIDE.format(case.plan.workers))
     with log.timed("latency"):
         measured = list(_measured(case, tell))
-    slow: list[tuple[Latency, Recipe, Call]] = []
+    slow: list[tuple[Latency, ReferenceCall]] = []
     short: list[str] = []
-    for recipe, call, pairs in measured:
+    for found, pairs in measured:
         low, high = pairs.interval
         latency = Latency(
-            sizes=case.spec.all_sizes(recipe.sizes),
+            sizes=case.spec.all_sizes(found.recipe.sizes),
             eager=statistics.median(pairs.ones),
             artifact=statistics.median(pairs.others),
             ratio=statistics.median(pairs.ratios),
@@ -91,15 +90,15 @@ def measure(case: Case) -> None:
             workers=case.plan.workers,
         )
         log.latency.append(latency)
-        if latency.eager >= OVERHEAD and pairs.without(OVERHEAD).exceeds(limit):
-            slow.append((latency, recipe, call))
-        elif pairs.exceeds(limit):
+        if latency.eager >= OVERHEAD and pairs.without(OVERHEAD).interval[0] > limit:
+            slow.append((latency, found))
+        elif low > limit:
             short.append(
                 SHORT.format(_at(latency), seconds_text(latency.artifact), seconds_text(OVERHEAD))
             )
     if slow:
-        worst, recipe, call = max(slow, key=lambda each: each[0].ratio)
-        log.shrunk = Shrunk.as_made(case.spec, recipe, call)
+        worst, found = max(slow, key=lambda each: each[0].ratio)
+        log.shrunk = Shrunk.as_made(case.spec, found.recipe, found.call)
         allowed = f"the limit is {limit:g} (torchexport_max_slowdown)"
         raise ArtifactSlower(
             f"it takes {worst.times}{_at(worst)}; {allowed}",
@@ -113,54 +112,35 @@ def _at(latency: Latency) -> str:
     return f" at {latency.at}" if latency.sizes else ""
 
 
-def _measured(case: Case, tell: Callable[[str], None]) -> Iterator[tuple[Recipe, Call, Pairs]]:
+def _measured(case: Case, tell: Callable[[str], None]) -> Iterator[tuple[ReferenceCall, Pairs]]:
+    """Yield the example, and the boundary calls of the fewest and of the most elements."""
     state = State(case.artifact.module, thorough=case.reference.stateful)
     subject = case.reference.pristine.copy().to(case.plan.device)
+    largest = case.largest_first()
+    seen: list[Mapping[str, int]] = []
     try:
-        for recipe, call in _calls(case):
-            one = call.clone().to(case.plan.device)
+        for found in case.calls([example_recipe(case.spec), *largest[-1:], *largest[:1]]):
+            sizes = case.spec.all_sizes(found.recipe.sizes)
+            if sizes in seen:
+                continue
+            seen.append(sizes)
+            one = found.call.clone().to(case.plan.device)
             eager = partial(subject.function, *one.args, **one.kwargs)
             with case.reference.served.entered():
-                artifact = served(case.artifact, call.clone().to(case.plan.device))
-                found = timed_in_turn(eager, artifact, SECONDS)
-            if isinstance(found, TooSlow):
-                tell(
-                    f"latency not measured: the fewest calls that tell noise from time take "
-                    f"{found.seconds:.0f} s, more than {SECONDS:.0f}"
-                )
+                artifact = served(case.artifact, found.call.clone().to(case.plan.device))
+                pairs = timed_in_turn(eager, artifact, SECONDS)
+            if pairs is None:
+                tell(TOO_SLOW)
                 return
-            yield recipe, call, found
+            yield found, pairs
     finally:
         state.restore()
-
-
-def _calls(case: Case) -> Iterator[tuple[Recipe, Call]]:
-    """Yield the example, and the boundary calls of the fewest and of the most elements."""
-
-    def elements(recipe: Recipe) -> int:
-        return case.spec.numel(case.spec.all_sizes(recipe.sizes))
-
-    boundary = sorted(boundary_recipes(case.spec, case.plan.seed), key=elements)
-    seen = []
-    for recipe in (example_recipe(case.spec), *boundary[:1], *boundary[-1:]):
-        found = case.accepted.call(recipe)
-        sizes = case.spec.all_sizes(recipe.sizes)
-        if found is not None and sizes not in seen:
-            seen.append(sizes)
-            yield found.recipe, found.call
 
 
 # -- the times of two callables --------------------------------------------------------------------
 # Machines are noisy: the two are timed in turn, and compared pair by pair.
 
 Run = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class TooSlow:
-    """The fewest pairs that decide anything would take so many seconds."""
-
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -185,22 +165,12 @@ class Pairs:
         """Return the pairs as if each call of the other took so many seconds less."""
         return Pairs(self.ones, [other - seconds for other in self.others])
 
-    def exceeds(self, limit: float) -> bool:
-        """Return True if the other takes more than ``limit`` times as long, and it is no noise.
 
-        A sign test over the pairs says so, and the whole interval of the ratio lies above.
-        """
-        slow, pairs = sum(ratio > limit for ratio in self.ratios), len(self.ones)
-        by_chance = sum(math.comb(pairs, k) for k in range(slow, pairs + 1)) / 2**pairs
-        return by_chance < SIGNIFICANT and self.interval[0] > limit
-
-
-def timed_in_turn(one: Run, other: Run, seconds: float) -> Pairs | TooSlow:
-    """Return the times of pairs, as many as there are seconds for."""
+def timed_in_turn(one: Run, other: Run, seconds: float) -> Pairs | None:
+    """Return the times of as many pairs as there are seconds for; None if the fewest take more."""
     sides = [_Side(run) for run in (one, other)]
-    needed = FEWEST * sum(side.seconds for side in sides)
-    if needed > seconds:
-        return TooSlow(needed)
+    if FEWEST * sum(side.seconds for side in sides) > seconds:
+        return None
     until = time.monotonic() + seconds
     found: tuple[list[float], list[float]] = [], []
     while len(found[0]) < MOST and (len(found[0]) < FEWEST or time.monotonic() < until):

@@ -31,7 +31,6 @@ from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_r
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
-    boundary_recipes,
     examples,
     recipes,
 )
@@ -114,9 +113,8 @@ def _every(case: Case) -> None:
         _explicit(case, "recorded", recorded_recipes(case.spec), repeats=1)
         stored = readable(case.spec, case.plan.corpus.load(case.key))
         _explicit(case, "stored", stored, repeats=1)
-        boundary = list(boundary_recipes(case.spec, case.plan.seed))
         repeats = REPEATS if isinstance(case.artifact.module, torch.jit.ScriptModule) else 1
-        _explicit(case, "boundary", boundary, repeats=repeats)
+        _explicit(case, "boundary", case.boundary(), repeats=repeats)
     _explicit(case, "explored", case.branches.recipes, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)

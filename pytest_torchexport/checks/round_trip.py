@@ -21,7 +21,6 @@ import torch
 from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case, attempt, attempted
 from pytest_torchexport.judge.judge import LENGTH, carried_differences
 from pytest_torchexport.judge.log import BEFORE_CALLS, Activity
@@ -236,7 +235,7 @@ def run_others(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     session, tried = saved.session, case.log.trying
-    recipes = [*boundary_recipes(case.spec, case.plan.seed), *case.branches.recipes]
+    recipes = [*case.boundary(), *case.branches.recipes]
     made: list[tuple[ReferenceCall, Outcome]] = []
     with case.log.timed("round trip"):
         for number, recipe in enumerate(recipes[:CALLS]):

@@ -15,7 +15,6 @@ from pytest_torchexport import targets
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import failure_of
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
@@ -179,16 +178,11 @@ def _served(case: Case, threads: int) -> InSandbox | None:
 
 
 def _repeated_calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
-    boundary = sorted(
-        boundary_recipes(case.spec, case.plan.seed),
-        key=lambda recipe: -case.spec.numel(case.spec.all_sizes(recipe.sizes)),
-    )
-    for recipe in (example_recipe(case.spec), *boundary[: REPEATED_CALLS - 1]):
-        found = case.accepted.call(recipe)
-        if found is not None:
-            expected = case.reference.on_device(found.call, found.outcome)
-            if isinstance(expected, Returned):
-                yield found.recipe, found.call, expected
+    recipes = [example_recipe(case.spec), *case.largest_first()]
+    for found in case.calls(recipes[:REPEATED_CALLS]):
+        expected = case.reference.on_device(found.call, found.outcome)
+        if isinstance(expected, Returned):
+            yield found.recipe, found.call, expected
 
 
 def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:

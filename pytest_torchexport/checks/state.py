@@ -13,7 +13,6 @@ from typing import Any
 
 from pytest_torchexport.explore.search import Goal
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import (
     LENGTH,
@@ -102,11 +101,7 @@ def check_rows(case: Case) -> None:
 def rows(case: Case, length: int) -> list[list[Call]]:
     """Return the rows of calls: the example again and again, and then with other calls."""
     example = case.spec.example
-    others = [
-        found.call
-        for recipe in boundary_recipes(case.spec, case.plan.seed)
-        if (found := case.accepted.call(recipe)) is not None
-    ]
+    others = [found.call for found in case.calls(case.boundary())]
     step = max(1, len(others) // LENGTH)
     return [[example] * length, [example, *others[::step][:LENGTH]]]
 

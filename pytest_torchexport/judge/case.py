@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ import torch
 from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.eager.accepted import AcceptedCalls
+from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
 from pytest_torchexport.eager.fingerprint import reach
 from pytest_torchexport.eager.queries import Query, queries, survives
 from pytest_torchexport.eager.reference import Reference
@@ -29,6 +29,7 @@ from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_di
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_recipe
 from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.strategies import boundary_recipes
 from pytest_torchexport.judge.branch_table import NOT_EXPLORED, BranchResults, NotExplored
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, Activity, ItemLog, Shrunk
@@ -307,6 +308,21 @@ class Case(Prepared):
         source = self.reference.pristine.source()
         text = json.dumps([source, shapes, sorted(self.spec.dims)], default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def boundary(self) -> list[Recipe]:
+        return list(boundary_recipes(self.spec, self.plan.seed))
+
+    def largest_first(self) -> list[Recipe]:
+        """Return the boundary recipes, that of most elements first."""
+
+        def elements(recipe: Recipe) -> int:
+            return self.spec.numel(self.spec.all_sizes(recipe.sizes))
+
+        return sorted(self.boundary(), key=elements, reverse=True)
+
+    def calls(self, recipes: Iterable[Recipe]) -> Iterator[ReferenceCall]:
+        """Yield the calls of these recipes that eager takes."""
+        yield from filter(None, map(self.accepted.call, recipes))
 
     def hold(self, failure: Failure, calls: Sequence[Call] | None = None) -> None:
         """Keep a failure of the round trip for later, unless the item is only isolated."""

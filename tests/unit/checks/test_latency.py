@@ -5,35 +5,27 @@ from __future__ import annotations
 import pytest
 
 from pytest_torchexport.checks import latency
-from pytest_torchexport.checks.latency import Pairs, TooSlow, timed_in_turn
+from pytest_torchexport.checks.latency import Pairs, timed_in_turn
 
 
 def pairs(*ratios):
     return Pairs([0.5] * len(ratios), [0.5 * ratio for ratio in ratios])
 
 
-def test_a_clear_slowdown_exceeds_a_limit_below_it_alone():
-    found = pairs(*[1.9, 2.0, 2.1] * 10)
-    assert found.interval == pytest.approx((1.9, 2.1))
-    assert found.exceeds(1.5)
-    assert not found.exceeds(1.95)
+def test_the_interval_holds_the_middle_of_the_ratios():
+    assert pairs(*[1.9, 2.0, 2.1] * 10).interval == pytest.approx((1.9, 2.1))
+    # 26 of 30 pairs are slower: the low end is not.
+    assert pairs(*[2.0] * 26, *[0.9] * 4).interval[0] == pytest.approx(0.9)
+
+
+def test_of_the_fewest_pairs_two_may_be_fast_by_chance():
+    assert pairs(*[2.0] * (latency.FEWEST - 2), 0.9, 0.9).interval[0] > 1.5
+    assert pairs(*[2.0] * (latency.FEWEST - 3), 0.9, 0.9, 0.9).interval[0] < 1.5
 
 
 def test_a_constant_time_is_taken_from_the_other_alone():
     found = pairs(*[1.9, 2.0, 2.1] * 10).without(0.25)
     assert found.ratios == pytest.approx([1.4, 1.5, 1.6] * 10)
-
-
-def test_few_pairs_decide_nothing_unless_all_agree():
-    assert pairs(*[2.0] * 10).exceeds(1.5)
-    assert not pairs(*[2.0] * 9).exceeds(1.5)
-    assert not pairs(*[2.0] * 9, 1.0).exceeds(1.5)
-
-
-def test_the_interval_has_to_lie_above_as_well():
-    # The sign test alone would say it: 26 of 30 pairs are slower.
-    found = pairs(*[2.0] * 26, *[0.9] * 4)
-    assert not found.exceeds(1.0)
 
 
 def test_both_are_timed_in_turn_and_each_is_first_as_often(monkeypatch):
@@ -52,9 +44,7 @@ def test_both_are_timed_in_turn_and_each_is_first_as_often(monkeypatch):
 
 
 def test_calls_that_take_too_long_are_not_timed():
-    found = timed_in_turn(lambda: None, lambda: None, seconds=0.0)
-    assert isinstance(found, TooSlow)
-    assert found.seconds > 0
+    assert timed_in_turn(lambda: None, lambda: None, seconds=0.0) is None
 
 
 def test_calls_are_timed():
