@@ -28,8 +28,8 @@ from pytest_torchexport.inputs.axes import BATCH, Group, groups
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.recipes import (
+    AS_GIVEN,
     GIVEN,
-    LeafRecipe,
     Recipe,
     describe_recipe,
     example_recipe,
@@ -392,10 +392,9 @@ class ReferenceCall:
     @property
     def nbytes(self) -> int:
         """The bytes of the tensors of the call and of its outcome."""
-        values = (self.call, self.outcome.inputs)
-        tensors = [tensor for call in values for tensor in call.tensors()]
-        tensors += [leaf for leaf in leaves_of(self.outcome.value) if isinstance(leaf, Tensor)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        calls = [self.call.leaves(), self.outcome.inputs.leaves()]
+        leaves = leaves_of([*calls, self.outcome.value])
+        return sum(leaf.nbytes for leaf in leaves if is_plain(leaf))
 
 
 class AcceptedCalls:
@@ -460,39 +459,38 @@ class AcceptedCalls:
         for known in self._rehearsed:
             if known.recipe == recipe:
                 return known
-        call = build(self.spec, recipe)
-        if call is None:
+        found, outcome = self._made(recipe)
+        if outcome is None:
             return None
-        outcome = self._eager.on_cpu(call)
         # Literals are values that the search computed so that eager takes them.
-        kinds = {item.kind for item in recipe.leaves}
-        generated = not kinds <= {*GIVEN, "value", "literal"}
+        generated = not {item.kind for item in recipe.leaves} <= {*GIVEN, "value", "literal"}
         self._generated += generated
-        if isinstance(outcome, Returned):
-            self._generated_taken += generated
-            return ReferenceCall(recipe, call, outcome)
-        self.refusal = self.refusal or str(outcome)
-        found = self._instead(recipe, contiguous(recipe))
         if found is not None:
+            self._generated_taken += generated
+            return found
+        self.refusal = self.refusal or str(outcome)
+        straight, declared = contiguous(recipe), self._keep_declared_values(recipe)
+        if straight != recipe and (found := self._made(straight)[0]):
             self._contiguous_only = True
             self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
-        elif not self.takes_other_values:
-            found = self._instead(recipe, self._keep_declared_values(recipe))
+        elif not self.takes_other_values and declared != recipe:
+            found = self._made(declared)[0]
             self.fell_back = self.fell_back or found is not None
         if found is None:
             self._blame(recipe, outcome)
         return found
 
-    def _instead(self, recipe: Recipe, other: Recipe) -> ReferenceCall | None:
-        call = build(self.spec, other) if other != recipe else None
+    def _made(self, recipe: Recipe) -> tuple[ReferenceCall | None, Outcome | None]:
+        """Return a recipe's call if eager takes it, and eager's outcome if there is a call."""
+        call = build(self.spec, recipe)
         outcome = self._eager.on_cpu(call) if call is not None else None
         if call is None or not isinstance(outcome, Returned):
-            return None
-        return ReferenceCall(other, call, outcome)
+            return None, outcome
+        return ReferenceCall(recipe, call, outcome), outcome
 
     def _keep_declared_values(self, recipe: Recipe) -> Recipe:
         leaves = tuple(
-            item if _declared(leaf) else LeafRecipe(kind="example")
+            item if _declared(leaf) else AS_GIVEN
             for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
         )
         return dataclasses.replace(recipe, leaves=leaves)
@@ -509,7 +507,7 @@ class AcceptedCalls:
         is_example = (declared.sizes, declared.leaves) == (example.sizes, example.leaves)
         call = None if is_example else build(self.spec, declared)
         refused = self._eager.on_cpu(call) if call is not None else None
-        if call is None or refused is None or isinstance(refused, Returned):
+        if call is None or isinstance(refused, Returned):
             if not self._refused_before:
                 self._refused_before = True
                 what = str(outcome) if isinstance(outcome, Raised) else "no return"

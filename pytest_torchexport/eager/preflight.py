@@ -105,9 +105,7 @@ def watch(
             after.update(streams())
 
     def outside(given: Call) -> Iterator[tuple[StateRef, torch.Tensor]]:
-        leaves = given.flatten("input")[0]
-        paths = names if names is not None and len(names) == len(leaves) else [p for p, _ in leaves]
-        for path, (_, leaf) in zip(paths, leaves, strict=True):
+        for path, leaf in zip(names or _paths_of(call), given.leaves(), strict=True):
             yield StateRef("input", path), leaf
         yield from reached.tensors.items()
 
@@ -119,6 +117,10 @@ def watch(
     )
     tape = record(run, call, seed=seed, grad_mode=subject.grad_mode, how=how)
     return tape, tuple(name for name, state in after.items() if before.get(name, state) != state)
+
+
+def _paths_of(call: Call) -> list[str]:
+    return [path for path, _ in call.flatten("input")[0]]
 
 
 def streams() -> dict[str, Any]:
@@ -310,7 +312,7 @@ def examine(
     Never raises for an odd model: what is known by then is returned. What ran out does pass through
     (time, memory, a thing of the machine), and so does cuda.ContextLost.
     """
-    examination = _Examination(subject, example, seed, names)
+    examination = _Examination(subject, example, seed, names or _paths_of(example))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the clean runs of the check report them
         try:
@@ -332,13 +334,13 @@ class _Examination:
     subject: Subject
     example: Call
     seed: int
-    names: Sequence[str] | None
+    names: Sequence[str]
     found: Findings = field(default_factory=Findings)
 
     def run(self) -> None:
         """Add what each run shows to ``found``, until one shows that there is no more to learn."""
         found, start = self.found, self.subject.copy()
-        reached = reach(start.root, values=True)
+        reached = reach(start.root)
         # Unwatched, because a first call may load torch._dynamo.
         first = self._outcome(self.subject.copy())
         if not isinstance(first, Returned):
@@ -349,7 +351,7 @@ class _Examination:
             found.complete = False
             return
         found.training = _bounded(left_in_training(start.module, reached, tape.trained))
-        changes = changed(reached.tokens, reach(start.root, values=True).tokens)
+        changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
         outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []
         known = {draw.what for draw in outside}
@@ -375,15 +377,12 @@ class _Examination:
     # -- the watched run ---------------------------------------------------------------------------
 
     def _inputs(self, writes: Mapping[StateRef, Step], outcome: Returned) -> None:
-        names = self.names or []
-        before, after = self.example.leaves(), outcome.inputs.leaves()
+        pairs = zip(self.example.leaves(), outcome.inputs.leaves(), strict=True)
+        moved = [name for name, pair in zip(self.names, pairs, strict=True) if _moved(*pair)]
         written = [ref.path for ref in writes if ref.kind == "input"]
-        if len(names) == len(before) == len(after):
-            for name, old, new in zip(names, before, after, strict=True):
-                if name not in written and _moved(old, new):
-                    written.append(name)
         self.found.writes_inputs = _bounded(
-            f"writes to {name}{_at(writes.get(StateRef('input', name)))}" for name in written
+            f"writes to {name}{_at(writes.get(StateRef('input', name)))}"
+            for name in (*written, *moved)
         )
 
     def _changes(self, writes: Mapping[StateRef, Step], changes: Sequence[Change]) -> None:
@@ -536,13 +535,10 @@ def left_in_training(
     """
     if module is None or getattr(module, "training", True):
         return []
-    hidden = tuple(f"{root}." for root in reached.unregistered)
     return [
         f"{path} ({type(part).__name__}) is still in training mode"
         for path, part in reached.modules.items()
-        if path in ran
-        and getattr(part, "training", False)
-        and (not f"{path}.".startswith(hidden) or _reads_training_flag(part))
+        if path in ran and getattr(part, "training", False) and _reads_training_flag(part)
     ]
 
 
