@@ -37,7 +37,8 @@ class Domain:
     them, for the calls that Hypothesis does not draw. Each row along the last axis of a mask has
     a nonzero if ``rows_keep`` is True, a zero if it is False. ``triangle`` are the values of a
     causal mask: up to the diagonal, and above it. ``special`` are further legal values, those of
-    the user's words. ``declared`` says that the user gave the values.
+    the user's words. ``declared`` says that the user gave the values, ``like`` what they are like
+    if not.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Domain:
     triangle: tuple[Any, Any] | None = None
     special: tuple[float, ...] = ()
     declared: bool = False
+    like: str = "as in the example"
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""

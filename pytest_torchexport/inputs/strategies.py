@@ -208,7 +208,7 @@ def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
     """Return True if a call of these sizes is small enough to make."""
-    return _has_at_most(MEMORY_CAP, spec, sizes)
+    return _has_at_most(MEMORY_CAP, spec, spec.all_sizes(sizes))
 
 
 def _has_at_most(cap: int, spec: InputSpec, sizes: Mapping[str, int]) -> bool:
