@@ -250,11 +250,7 @@ class NewSizes:
 
     def __init__(self, spec: InputSpec, met: Mapping[str, Collection[int]]) -> None:
         self._spec = spec
-        # Those beside the ends first, which are more often special; the others if they are few.
-        self._wanted = {
-            name: [sorted({*of_dim[1:3], *of_dim[-2:-1]}), of_dim if len(of_dim) <= FEW else ()]
-            for name, of_dim in drawn_sizes(spec).items()
-        }
+        self._sizes = drawn_sizes(spec)
         self._met = met
         # A dim and its size; True if the other dims were as in the example.
         self._refused: dict[tuple[str, int], bool] = {}
@@ -287,17 +283,18 @@ class NewSizes:
         ``refused`` is None for sizes that were not tried, False for those not tried alone.
         """
         nearest = {}
-        for name, tiers in self._wanted.items():
-            for tier in tiers:
-                left = [
-                    size
-                    for size in tier
-                    if size not in self._met.get(name, ())
-                    and self._refused.get((name, size)) is refused
-                ]
-                if left:
-                    nearest[name] = min(left, key=lambda size: abs(size - drawn[name]))
-                    break
+        for name, sizes in self._sizes.items():
+            # Those beside the ends first, which are more often special; the others if they are few.
+            beside = {*sizes[1:3], *sizes[-2:-1]}
+            left = [
+                size
+                for size in (sizes if len(sizes) <= FEW else beside)
+                if size not in self._met.get(name, ())
+                and self._refused.get((name, size)) is refused
+            ]
+            own = drawn[name]
+            if left:
+                nearest[name] = min(left, key=lambda n: (n not in beside, abs(n - own), n))
         return nearest
 
 
