@@ -112,9 +112,8 @@ class LeafRecipe:
     """The recipe of one leaf.
 
     ``kind`` is one of KINDS, ``special``, ``example`` (the example's own values, tiled to the
-    size), ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn
-    ones, the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python
-    argument).
+    size), ``recorded`` (those of a further recorded call, by its number), ``literal`` (a Literal)
+    or ``value`` (a Python argument).
     """
 
     kind: str
@@ -253,8 +252,6 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
         words.append(f"(seed {seed})")
     if item.kind == "literal":
         words = [_numbers(value)]
-    if item.kind == "elements":
-        words = [f"of {', '.join(map(str, item.data))}"]
     for edit in item.edits:
         place = f"[{edit.position}]"
         if edit.extent == "all":

@@ -91,8 +91,7 @@ def test_what_is_written_is_legal():
             origin = Compared(sign, tensors[index].reshape(-1)[0], 1e6)
             for wanted in (True, False):
                 for made in moves.written(SPEC, recipe, probe_of(origin, tensors, wanted=wanted)):
-                    leaves = legal_leaves(SPEC, made)
-                    assert torch.equal(leaves[4], inputs[4])
+                    legal_leaves(SPEC, made)
 
 
 # -- stepped -----------------------------------------------------------------------------------------------------
@@ -197,11 +196,10 @@ def test_neighbours_step_dims_and_numbers_within_their_ranges():
     suppress_health_check=list(HealthCheck),
 )
 @given(st.integers(0, 2**30))
-def test_mutations_are_legal_and_leave_strategies_alone(seed):
+def test_mutations_are_legal_and_leave_other_objects_alone(seed):
     rng = random.Random(seed)
     recipe = example_recipe(SPEC)
     for _ in range(6):
         recipe = moves.mutated(SPEC, recipe, rng, CONSTANTS)
         legal_leaves(SPEC, recipe)
-        assert recipe.leaves[4].kind == "example"
         assert recipe.leaves[10].kind == "example"
