@@ -20,6 +20,8 @@ from pytest_torchexport.config.options import REGIONS
 from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
+# Of a Python argument: a list, or the ends of a range and the numbers of words.
+Values = list[Any] | tuple[Any, ...] | None
 # A smaller triangle may be one by chance.
 CAUSAL = 3
 # A mask that is added leaves out what it adds this or less to.
@@ -167,21 +169,21 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
         domain = _between(ends[0], ends[1], base, example, path) if ends else base
         special = _special(value[len(ends) :], example.dtype, path)
         return dataclasses.replace(domain, special=special)
-    chosen = value if isinstance(value, list) else _drawn(value, path)[1]
+    chosen = value if isinstance(value, list) else _drawn(value, path)
     choices = tuple(_held(one, example=example, path=path) for one in chosen)
     return dataclasses.replace(base, choices=choices)
 
 
-def of_argument(value: Any, example: Any, path: str) -> Any:
-    """Return the user's ``values`` for a Python argument: a list, a range or a strategy.
+def of_argument(value: Any, example: Any, path: str) -> Values:
+    """Return the user's ``values`` for a Python argument: a list or a range.
 
     The numbers of words follow the ends of a range, or the example in a list. Raises SpecError if
-    they hold no value for it; drawing from the strategy does too.
+    they hold no value for it.
     """
     if isinstance(value, (list, NoneType)):
         return value
     if not isinstance(value, tuple):
-        return _drawn(value, path)[0]
+        return _drawn(value, path)
     words = tuple(item for item in value if isinstance(item, str))
     # The types in which a program holds Python numbers.
     dtype = {int: torch.int64, float: torch.float64}.get(type(example), torch.bool)
@@ -210,10 +212,10 @@ def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[flo
     return numbers_of(words, dtype)
 
 
-def _drawn(strategy: Any, path: str) -> tuple[Any, list[Any]]:
-    from pytest_torchexport.inputs.drawing import given_by_the_user
+def _drawn(strategy: Any, path: str) -> list[Any]:
+    from pytest_torchexport.inputs.drawing import values_of
 
-    return given_by_the_user(strategy, path)
+    return values_of(strategy, path)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:

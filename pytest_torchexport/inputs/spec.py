@@ -22,7 +22,7 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
 from pytest_torchexport.inputs.axes import Axes, Group, axes_of, find_axes
-from pytest_torchexport.inputs.domains import Domain, Index, index_of
+from pytest_torchexport.inputs.domains import Domain, Index, Values, index_of
 from pytest_torchexport.inputs.pytrees import (
     Call,
     Leaf,
@@ -74,11 +74,11 @@ class TensorLeaf:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueLeaf:
-    """A Python argument: the example's value, and what ``values`` lists for it (None: nothing)."""
+    """A Python argument: the example's value, and its legal ``values`` (None: no other)."""
 
     path: str
     example: Any
-    values: Any = None
+    values: Values = None
     recorded: tuple[Any, ...] = ()
 
 
