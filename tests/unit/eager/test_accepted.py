@@ -111,15 +111,6 @@ def recurrent(batch_first):
     return lstm, lambda x, h, c: lstm(x, (h, c))
 
 
-def test_a_recurrent_layer_takes_the_sequence_first():
-    lstm, forward = recurrent(batch_first=False)
-    state = torch.zeros(1, 5, 2)
-    item = found(forward, X(5, 5, 3), state, state, module=lstm)
-    assert shapes_of(item.spec) == {"x": "5 batch 3", "h": "1 batch 2", "c": "1 batch 2"}
-    assert shapes_of(item.with_sequence)["x"] == "sequence batch 3"
-    assert "dim 0 of x is a sequence" in " ".join(map(str, item.spec.assumed))
-
-
 def test_a_mask_of_the_sequence_does_not_hide_the_batch():
     layer = nn.MultiheadAttention(4, 2)
 
