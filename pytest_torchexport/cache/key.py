@@ -195,13 +195,11 @@ class Digest(pickle.Pickler):
             return _named("remembers", [value.__wrapped__])
         if _is_of_library(kind) or all(getattr(kind, n) is getattr(object, n) for n in _COPIES):
             return NotImplemented
-        # A copy of it may lack attributes that a global has.
         made = value.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
-        attributes = dict(attributes_of(value))
-        if isinstance(made, str):
-            return _named(made, [kind, attributes])
-        function, arguments, state, items, pairs = (*made, None, None, None)[:5]
-        return function, arguments, [kind, state, attributes], items, pairs
+        made = (made,) if isinstance(made, str) else made
+        items = [list(part) for part in made[3:5] if part is not None]
+        # A copy of it may lack attributes that a global has.
+        return _named("object", [kind, made[:3], items, dict(attributes_of(value))])
 
     def _class(self, cls: type) -> Any:
         self.modules.add(cls.__module__)
@@ -381,13 +379,11 @@ def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
     waiting += _with_packages(modules)
     while waiting:
         name, file = waiting.pop()
-        if name in sources:
-            continue
         if file is None and name in sys.modules:
             file = getattr(sys.modules[name], "__file__", None)
         elif file is None:
             file = _not_imported(name, tuple(sys.path))
-        if not isinstance(file, str) or not is_users(file):
+        if name in sources or not isinstance(file, str) or not is_users(file):
             continue
         path = Path(file)
         try:
