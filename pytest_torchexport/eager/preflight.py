@@ -177,12 +177,12 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
     def look() -> Mapping[str, Any]:
         return {name: state for name, state in streams().items() if name in watched}
 
-    return _lines_of(subject, example, seed, lambda _: look)
+    return _lines_of(subject.copy(), example, seed, look)
 
 
 def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
     """Return the first line of the user's that sets another seed."""
-    moved = _lines_of(subject, example, seed, lambda _: lambda: {"seed": torch.initial_seed()})
+    moved = _lines_of(subject.copy(), example, seed, lambda: {"seed": torch.initial_seed()})
     return moved[0].line if moved else None
 
 
@@ -194,13 +194,14 @@ def changed_at(
     Of attributes and buffers of modules, class attributes and globals; without those that no line
     is known to change.
     """
+    copy = subject.copy()
+    reached = reach(copy.root)
+    held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
 
-    def looking_at(copy: Subject) -> Look:
-        reached = reach(copy.root)
-        held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
-        return lambda: {ref: held_tokens(read()) for ref, read in held.items()}
+    def look() -> Mapping[StateRef, Any]:
+        return {ref: held_tokens(read()) for ref, read in held.items()}
 
-    moved = _lines_of(subject, example, seed, looking_at)
+    moved = _lines_of(copy, example, seed, look)
     return {item.what: item.line for item in reversed(moved)}
 
 
@@ -222,13 +223,9 @@ def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
     return next(iter(read), None)
 
 
-def _lines_of(
-    subject: Subject, example: Call, seed: int, looking_at: Callable[[Subject], Look]
-) -> list[Moved]:
-    """Run a copy, and return the user's lines at which what is looked at changed."""
-    copy = subject.copy()
-    look = looking_at(copy)
-    module = copy.module
+def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Moved]:
+    """Run a subject, and return the user's lines at which what is looked at changed."""
+    module = subject.module
     parts = {id(part): path for path, part in module.named_modules()} if module is not None else {}
     last: Mapping[Any, Any] = {}
     # The user's line that runs, and the module that it is in.
@@ -264,7 +261,7 @@ def _lines_of(
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            return copy.function(*args, **kwargs)
+            return subject.function(*args, **kwargs)
         finally:
             sys.settrace(before)
             check()
