@@ -308,13 +308,12 @@ def _by_argument(given: Any, arguments: Mapping[str, Any]) -> list[tuple[str, An
     if isinstance(given, Mapping):
         entries: dict[Any, Any] = {}
         for name, entry in given.items():
-            nested = isinstance(entry, Mapping) and name not in arguments
             # Below the name of forward's ``**kwargs``.
-            if nested and entry and all(key in arguments for key in entry):
-                entries |= entry
-            elif name in arguments:
-                entries[name] = entry
-            else:
+            nested = isinstance(entry, Mapping) and name not in arguments
+            nested = nested and entry and all(key in arguments for key in entry)
+            entries |= entry if nested else {name: entry}
+        for name in entries:
+            if name not in arguments:
                 raise ValueError(
                     f"dynamic_shapes: {name!r} is not an argument of this call; legal: "
                     f"{', '.join(arguments)}.{nearest(name, arguments)}"
@@ -332,10 +331,8 @@ def _by_argument(given: Any, arguments: Mapping[str, Any]) -> list[tuple[str, An
 
 def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
     """Return the entry of ``dynamic_shapes`` of each leaf of an argument."""
-    if structure.kind == "leaf":
-        return [entry]
-    if entry is None:
-        return [None] * structure.count
+    if structure.kind == "leaf" or entry is None:
+        return [entry] * structure.count
     if isinstance(entry, Mapping):
         parts = [entry.get(ast.literal_eval(key[1:-1])) for key in structure.keys]
     else:

@@ -161,9 +161,8 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     if spec.dims:
         sizes.append({name: dim.low for name, dim in spec.dims.items()})
         sizes.append({name: dim.high for name, dim in spec.dims.items()})
-    for number, of_call in enumerate(sizes):
-        if of_call not in sizes[:number]:
-            yield plain_recipe(spec, "normal", of_call, seed)
+    for of_call in {tuple(each.values()): each for each in sizes}.values():
+        yield plain_recipe(spec, "normal", of_call, seed)
     if spec.tensors:
         for kind in CORNERS:
             yield plain_recipe(spec, kind, example, seed)
