@@ -147,14 +147,15 @@ class Reached:
     shared: list[torch.Tensor] = field(default_factory=list)
 
 
-def fingerprint(thing: Any) -> Mapping[StateRef, Any]:
+def fingerprint(thing: Any, *, numbers: bool = True) -> Mapping[StateRef, Any]:
     """Return a token for each place that a module or a function reaches; equal tokens: no change.
 
     Parameters are compared by identity, version and shape, which is cheap; other tensors by their
-    numbers, which native kernels change without a trace: one that was put back is as it was. A
-    fingerprint keeps its parameters alive: hold it no longer than the comparison takes.
+    numbers, which native kernels change without a trace: one that was put back is as it was.
+    Without ``numbers``, which take time, all are compared like parameters. A fingerprint keeps
+    tensors alive: hold it no longer than the comparison takes.
     """
-    return reach(thing).tokens
+    return reach(thing, numbers=numbers).tokens
 
 
 def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tuple[Change, ...]:
@@ -171,16 +172,16 @@ def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tu
     )
 
 
-def reach(thing: Any) -> Reached:
-    """Walk over everything that a module or a function reaches."""
-    walk = _Walk(Subject.of(thing).module)
+def reach(thing: Any, *, numbers: bool = True) -> Reached:
+    """Walk over everything that a module or a function reaches; ``fingerprint`` says how."""
+    walk = _Walk(Subject.of(thing).module, numbers)
     walk.function(thing, 0)
     return walk.found
 
 
 def held_tokens(value: Any) -> Mapping[StateRef, Any]:
     """Return a token for each place in a value that an attribute holds, as ``fingerprint`` does."""
-    walk = _Walk(None)
+    walk = _Walk(None, numbers=True)
     walk.value(value, StateRef("attribute"), 0)
     return walk.found.tokens
 
@@ -211,10 +212,11 @@ class _Held:
 
 
 class _Walk:
-    def __init__(self, root: torch.nn.Module | None) -> None:
+    def __init__(self, root: torch.nn.Module | None, numbers: bool) -> None:
         self.found = Reached()
         # The modules that a copy of the subject has for itself.
         self._own = {id(part) for part in root.modules()} if root is not None else set()
+        self._numbers = numbers
         self._seen: dict[int, Any] = {}
         self._classes: set[type] = set()
         self._scopes: set[tuple[int, tuple[str, ...]]] = set()
@@ -398,7 +400,8 @@ class _Walk:
         self.found.tensors.setdefault(ref, tensor)
         if ref.kind in SHARED:
             self.found.shared.append(tensor)
-        self.put(ref, _token_of(tensor))
+        by_numbers = self._numbers and not isinstance(tensor, torch.nn.Parameter)
+        self.put(ref, _token_of(tensor, by_numbers))
 
     def _content(self, value: Any, ref: StateRef, depth: int) -> None:
         self.found.containers.append(value)
@@ -432,12 +435,12 @@ def _opened(value: Any) -> tuple[Any, Iterable[tuple[str, Any]]]:
     return (type(value),), ((f".{name}", item) for name, item in attributes_of(value))
 
 
-def _token_of(tensor: torch.Tensor) -> Any:
+def _token_of(tensor: torch.Tensor, by_numbers: bool) -> Any:
     facts: tuple[Any, ...] = ()
     with contextlib.suppress(Exception):  # of a subclass; sparse, nested, fake
         facts = (times_written(tensor), tensor.dtype, tensor.device, tensor.requires_grad)
         facts = (*facts, tensor.shape, memory_of(tensor), int(tensor.storage_offset()))
-        if is_plain(tensor) and not isinstance(tensor, torch.nn.Parameter):
+        if by_numbers and is_plain(tensor):
             return (*facts[1:5], zlib.crc32(bits_of(tensor)))
     return _Held(tensor, facts)
 

@@ -93,7 +93,7 @@ def watch(
     is what ``fingerprint.reach`` found from the subject, and names its tensors and modules. The
     results of operators are kept as checksums, with ``digests``, or not at all.
     """
-    reached = reached or reach(subject.root)
+    reached = reached or reach(subject.root, numbers=False)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
 
@@ -195,7 +195,7 @@ def changed_at(
     is known to change.
     """
     copy = subject.copy()
-    reached = reach(copy.root)
+    reached = reach(copy.root, numbers=False)
     held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
 
     def look() -> Mapping[StateRef, Any]:

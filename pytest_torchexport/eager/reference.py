@@ -141,7 +141,7 @@ class Reference:
             # By value: a write by way of ``.data`` leaves no trace.
             weights = zip(left.parameters(), right.parameters(), strict=False)
             stale = any(is_plain(a) and differ(a.detach(), b.detach()) for a, b in weights)
-        now = fingerprint(here.root)
+        now = fingerprint(here.root, numbers=False)
         changes, self._fingerprint = changed(self._fingerprint, now), now
         moved = [str(item) for item in changes if not item.ref.is_tensor_of_module]
         if not moved and not stale:
@@ -155,7 +155,7 @@ class Reference:
     def _begin(self) -> None:
         """Take fresh copies from now on."""
         self._copies: dict[str, tuple[Subject, State]] = {}
-        self._fingerprint = fingerprint(self._at("cpu")[0].root)
+        self._fingerprint = fingerprint(self._at("cpu")[0].root, numbers=False)
 
     def _at(self, device: str) -> tuple[Subject, State | None]:
         """Return the copy that is called on a device, and its state, to be put back after the call.
