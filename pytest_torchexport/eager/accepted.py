@@ -302,7 +302,7 @@ class _Tries:
             for leaf, twin, axis in zip(one, other, axes, strict=True)
         ]
         calls = (self._spec.call(one), self._spec.call(changed))
-        before, after = (call and _tensors_of(self._eager(call)) for call in calls)
+        before, after = (_tensors_of(self._eager(call)) if call else None for call in calls)
         if before is None or after is None or _shapes(before) != _shapes(after):
             return None
         return list(zip(before, after, strict=True))

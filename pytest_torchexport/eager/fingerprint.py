@@ -205,8 +205,9 @@ class _Held:
     facts: tuple[Any, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        is_same = isinstance(other, _Held) and self.thing is other.thing
-        return is_same and self.facts == other.facts
+        if not isinstance(other, _Held) or self.thing is not other.thing:
+            return False
+        return self.facts == other.facts
 
     __hash__ = None  # type: ignore[assignment]  # a token is compared, never looked up
 

@@ -20,8 +20,6 @@ from pytest_torchexport.config.options import REGIONS
 from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
-# Of a Python argument: a list, or the ends of a range and the numbers of words.
-Values = list[Any] | tuple[Any, ...] | None
 # What masks of a kind hold.
 _IN_MASKS = {"float": ("zero", "nonzero"), "int": ("0", "1"), "bool": ("False", "True")}
 # A smaller triangle may be one by chance.
@@ -173,8 +171,8 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     return dataclasses.replace(base, choices=choices)
 
 
-def of_argument(value: Any, example: Any, path: str) -> Values:
-    """Return the user's ``values`` for a Python argument: a list or a range.
+def of_argument(value: Any, example: Any, path: str) -> Any:
+    """Return the user's ``values`` for a Python argument: a list, or a tuple of a range.
 
     The numbers of words follow the ends of a range, or the example in a list. Raises SpecError if
     they hold no value for it.

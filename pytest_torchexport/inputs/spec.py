@@ -22,7 +22,7 @@ from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
 from pytest_torchexport.inputs.axes import Axes, Group, axes_of, find_axes
-from pytest_torchexport.inputs.domains import Domain, Index, Values, index_of
+from pytest_torchexport.inputs.domains import Domain, Index, index_of
 from pytest_torchexport.inputs.pytrees import (
     Call,
     Leaf,
@@ -78,7 +78,7 @@ class ValueLeaf:
 
     path: str
     example: Any
-    values: Values = None
+    values: Any = None
     recorded: tuple[Any, ...] = ()
 
 
