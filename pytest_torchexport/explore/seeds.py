@@ -33,8 +33,8 @@ def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Re
     yield from special_recipes(spec, seed)
     # Each listed value of a Python argument, or the ends of its range.
     for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf):
-            for value in leaf.values or ():
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
                 base = with_leaves(example_recipe(spec), {index: value})
                 yield dataclasses.replace(base, seed=seed)
     yield from _sizes(spec, constants, seed)

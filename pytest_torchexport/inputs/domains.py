@@ -166,21 +166,21 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
         domain = _between(ends[0], ends[1], base, example, path) if ends else base
         special = _special(value[len(ends) :], example.dtype, path)
         return dataclasses.replace(domain, special=special)
-    chosen = value if isinstance(value, list) else _drawn(value, path)
+    chosen = value if isinstance(value, list) else _drawn(value, path)[1]
     choices = tuple(_held(one, example=example, path=path) for one in chosen)
     return dataclasses.replace(base, choices=choices)
 
 
 def of_argument(value: Any, example: Any, path: str) -> Any:
-    """Return the user's ``values`` for a Python argument: a list, or a tuple of a range.
+    """Return the user's ``values`` for a Python argument: a list, a range or a strategy.
 
     The numbers of words follow the ends of a range, or the example in a list. Raises SpecError if
-    they hold no value for it.
+    they hold no value for it; drawing from the strategy does too.
     """
     if isinstance(value, (list, NoneType)):
         return value
     if not isinstance(value, tuple):
-        return _drawn(value, path)
+        return _drawn(value, path)[0]
     words = tuple(item for item in value if isinstance(item, str))
     # The types in which a program holds Python numbers.
     dtype = {int: torch.int64, float: torch.float64}.get(type(example), torch.bool)
@@ -209,10 +209,10 @@ def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[flo
     return numbers_of(words, dtype)
 
 
-def _drawn(strategy: Any, path: str) -> list[Any]:
-    from pytest_torchexport.inputs.drawing import values_of
+def _drawn(strategy: Any, path: str) -> tuple[Any, list[Any]]:
+    from pytest_torchexport.inputs.drawing import given_by_the_user
 
-    return values_of(strategy, path)
+    return given_by_the_user(strategy, path)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:

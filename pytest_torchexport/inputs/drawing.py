@@ -48,22 +48,32 @@ def for_each(
     drawn()
 
 
-def values_of(strategy: st.SearchStrategy[Any], path: str) -> list[Any]:
-    """Return different values of a leaf's strategy in ``values``, the same each time.
+def given_by_the_user(
+    strategy: st.SearchStrategy[Any], path: str
+) -> tuple[st.SearchStrategy[Any], list[Any]]:
+    """Return a leaf's strategy in ``values``, and different values of it, the same each time.
 
-    Raises SpecError if the strategy raises, or gives no value.
+    Drawing raises SpecError if the strategy raises. Raises SpecError if it gives no value.
     """
-    drawn: dict[str, Any] = {}
+
+    @st.composite
+    def values(draw: st.DrawFn) -> Any:
+        try:
+            return draw(strategy)
+        except errors.UnsatisfiedAssumption:
+            raise
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            raise SpecError(
+                f"values: the strategy of {path!r} raised {type(error).__name__}: {error}"
+            ) from error
+
+    some: dict[str, Any] = {}
     try:
-        for_each(strategy, lambda value: drawn.update({repr(value): value}), seed=0, most=32)
+        for_each(values(), lambda value: some.update({repr(value): value}), seed=0, most=32)
     except errors.HypothesisException as error:
         raise SpecError(
             f"values: the strategy of {path!r} gives no value: {type(error).__name__}: {error}"
         ) from error
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        raise SpecError(
-            f"values: the strategy of {path!r} raised {type(error).__name__}: {error}"
-        ) from error
-    return list(drawn.values())
+    return values(), list(some.values())

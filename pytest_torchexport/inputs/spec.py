@@ -74,7 +74,7 @@ class TensorLeaf:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueLeaf:
-    """A Python argument: the example's value, and its legal ``values`` (None: no other)."""
+    """A Python argument: the example's value, and what ``values`` lists for it (None: nothing)."""
 
     path: str
     example: Any

@@ -129,13 +129,14 @@ def _number(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
 
 
 def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:
-    if leaf.values is None:
+    values = leaf.values
+    if values is None:
         return st.just(AS_GIVEN)
-    drawn: st.SearchStrategy[Any]
-    if isinstance(leaf.values, list):
-        drawn = st.sampled_from(leaf.values)
-    else:
-        low, high, *special = leaf.values
+    drawn: st.SearchStrategy[Any] = values
+    if isinstance(values, list):
+        drawn = st.sampled_from(values)
+    elif isinstance(values, tuple):
+        low, high, *special = values
         whole = isinstance(leaf.example, int) and not isinstance(leaf.example, bool)
         drawn = (
             st.integers(math.ceil(low), math.floor(high))
@@ -171,8 +172,8 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
         yield plain_recipe(spec, ("high", "low"), example, seed)
     yield from special_recipes(spec, seed)
     for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf):
-            for value in leaf.values or ():
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
                 chosen = with_leaves(example_recipe(spec), {index: value})
                 yield dataclasses.replace(chosen, seed=seed)
 
