@@ -409,10 +409,10 @@ def domain_of(spec: InputSpec, index: int) -> Domain:
 
 
 def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Return True if the search may choose a leaf's numbers: not those of a triangle."""
+    """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
     if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
         return False
-    return leaf.domain.triangle is None
+    return leaf.domain.elements is None and leaf.domain.triangle is None
 
 
 # -- the size of a step -------------------------------------------------------------------------

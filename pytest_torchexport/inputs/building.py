@@ -153,7 +153,7 @@ def _special_numbers(domain: Domain, dtype: torch.dtype) -> torch.Tensor:
 def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
     """Cast to the leaf's dtype. A narrow one saturates and has no -0.0: both may not be legal."""
     narrow = leaf.dtype.is_floating_point and leaf.dtype.itemsize < tensor.dtype.itemsize
-    if not narrow or not tensor.is_floating_point():
+    if not narrow or not tensor.is_floating_point() or leaf.domain.elements is not None:
         return tensor.to(leaf.dtype)
     limit = torch.finfo(leaf.dtype).max
     tensor = tensor.clamp(-limit, limit)
@@ -165,6 +165,12 @@ def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int)
     domain = leaf.domain
     if item.kind == "literal":
         return _within(tiled(item.data.tensor, shape), domain)
+    if item.kind == "elements":
+        *points, rest = item.data
+        tensor = torch.full(shape, rest, dtype=leaf.dtype)
+        for index, value in enumerate(points if tensor.numel() else ()):
+            tensor.view(-1)[(index * 7919) % tensor.numel()] = value
+        return tensor
     generator = _generator(seed)
     if item.kind == SWITCHED:
         return _switched(shape, domain, generator)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import NoneType
 from typing import Any, Literal
 
@@ -34,7 +35,8 @@ class Domain:
 
     ``low`` and ``high`` are inclusive; None means unbounded (floats only). ``scale`` is the root
     mean square of the example, or 1 if that is zero. ``choices``, if not empty, are the only legal
-    values; of a Hypothesis strategy, some that it draws. Each row along the last axis of a mask has
+    values. ``elements`` is a Hypothesis strategy for single elements; ``choices`` are then some of
+    them, for the calls that Hypothesis does not draw. Each row along the last axis of a mask has
     a nonzero if ``rows_keep`` is True, a zero if it is False. ``triangle`` are the values of a
     causal mask: up to the diagonal, and above it. ``special`` are further legal values, those of
     the user's words. ``declared`` says that the user gave the values, ``like`` what they are like
@@ -46,6 +48,7 @@ class Domain:
     high: float | int | None = None
     scale: float = 1.0
     choices: tuple[Any, ...] = ()
+    elements: Any = None
     rows_keep: bool | None = None
     triangle: tuple[Any, Any] | None = None
     special: tuple[float, ...] = ()
@@ -57,6 +60,8 @@ class Domain:
         if self.triangle is not None:
             below, above = self.triangle
             words = f"{above} above the diagonal and {below} elsewhere"
+        elif self.elements is not None:
+            words = "from a strategy"
         elif self.choices:
             words = f"one of {', '.join(map(str, self.choices))}"
         elif self.kind == "bool":
@@ -158,7 +163,8 @@ def _triangle(mask: torch.Tensor) -> tuple[Any, Any] | None:
 def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
     """Return the domain that the user's ``values`` give for a leaf.
 
-    Raises SpecError if the leaf's dtype cannot hold them, or if a strategy raises or gives none.
+    Raises SpecError if the leaf's dtype cannot hold them, or if a strategy raises or gives none;
+    drawing from the domain's ``elements`` does too.
     """
     base = dataclasses.replace(infer(example), declared=True, rows_keep=None, triangle=None)
     if isinstance(value, tuple):
@@ -166,9 +172,11 @@ def declared(value: Any, example: torch.Tensor, path: str) -> Domain:
         domain = _between(ends[0], ends[1], base, example, path) if ends else base
         special = _special(value[len(ends) :], example.dtype, path)
         return dataclasses.replace(domain, special=special)
-    chosen = value if isinstance(value, list) else _drawn(value, path)[1]
-    choices = tuple(_held(one, example=example, path=path) for one in chosen)
-    return dataclasses.replace(base, choices=choices)
+    held = partial(_held, example=example, path=path)
+    if isinstance(value, list):
+        return dataclasses.replace(base, choices=tuple(map(held, value)))
+    elements, some = _drawn(value, path, held)
+    return dataclasses.replace(base, choices=tuple(some), elements=elements)
 
 
 def of_argument(value: Any, example: Any, path: str) -> Any:
@@ -180,7 +188,7 @@ def of_argument(value: Any, example: Any, path: str) -> Any:
     if isinstance(value, (list, NoneType)):
         return value
     if not isinstance(value, tuple):
-        return _drawn(value, path)[0]
+        return _drawn(value, path, lambda one: one)[0]
     words = tuple(item for item in value if isinstance(item, str))
     # The types in which a program holds Python numbers.
     dtype = {int: torch.int64, float: torch.float64}.get(type(example), torch.bool)
@@ -209,10 +217,11 @@ def _special(words: tuple[str, ...], dtype: torch.dtype, path: str) -> tuple[flo
     return numbers_of(words, dtype)
 
 
-def _drawn(strategy: Any, path: str) -> tuple[Any, list[Any]]:
+def _drawn(strategy: Any, path: str, taken: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
+    """Return a user's strategy with ``taken`` called on each value, and some of its values."""
     from pytest_torchexport.inputs.drawing import given_by_the_user
 
-    return given_by_the_user(strategy, path)
+    return given_by_the_user(strategy, path, taken)
 
 
 def _between(low: Any, high: Any, base: Domain, example: torch.Tensor, path: str) -> Domain:

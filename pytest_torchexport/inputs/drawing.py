@@ -49,17 +49,19 @@ def for_each(
 
 
 def given_by_the_user(
-    strategy: st.SearchStrategy[Any], path: str
+    strategy: st.SearchStrategy[Any], path: str, taken: Callable[[Any], Any]
 ) -> tuple[st.SearchStrategy[Any], list[Any]]:
-    """Return a leaf's strategy in ``values``, and different values of it, the same each time.
+    """Return a leaf's strategy in ``values`` with ``taken`` called on each value, and some values.
 
-    Drawing raises SpecError if the strategy raises. Raises SpecError if it gives no value.
+    These are different ones, the same each time, for the calls that Hypothesis does not draw.
+    Drawing raises SpecError if the strategy raises; ``taken`` may. Raises SpecError if it gives no
+    value.
     """
 
     @st.composite
     def values(draw: st.DrawFn) -> Any:
         try:
-            return draw(strategy)
+            value = draw(strategy)
         except errors.UnsatisfiedAssumption:
             raise
         except Exception as error:
@@ -68,6 +70,7 @@ def given_by_the_user(
             raise SpecError(
                 f"values: the strategy of {path!r} raised {type(error).__name__}: {error}"
             ) from error
+        return taken(value)
 
     some: dict[str, Any] = {}
     try:

@@ -112,8 +112,9 @@ class LeafRecipe:
     """The recipe of one leaf.
 
     ``kind`` is one of KINDS, ``special``, ``example`` (the example's own values, tiled to the
-    size), ``recorded`` (those of a further recorded call, by its number), ``literal`` (a Literal)
-    or ``value`` (a Python argument).
+    size), ``recorded`` (those of a further recorded call, by its number), ``elements`` (a few drawn
+    ones, the last of which fills the rest), ``literal`` (a Literal) or ``value`` (a Python
+    argument).
     """
 
     kind: str
@@ -250,6 +251,8 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
         words.append(f"x {item.scale:g}")
     if item.kind in RANDOM:
         words.append(f"(seed {seed})")
+    if item.kind == "elements":
+        words = [f"of {', '.join(map(str, item.data))}"]
     for edit in item.edits:
         place = f"[{edit.position}]"
         if edit.extent == "all":

@@ -31,7 +31,7 @@ from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 # Kinds of leaves, the easiest to read first.
 RANK = (
     *("zeros", "ones", "low", "high", "ramp", "uniform", "normal", "sparse", "grid", "flat"),
-    *("twins", "offset", "ladder", "example", "recorded", "literal"),
+    *("twins", "offset", "ladder", "elements", "example", "recorded", "literal"),
     *(SWITCHED, SPECIAL),
 )
 MAX_TRIES = 150
@@ -112,7 +112,10 @@ def _simpler_leaf(leaf: TensorLeaf | ValueLeaf, item: LeafRecipe) -> Iterator[Le
         if item.kind in ("value", "recorded"):
             yield AS_GIVEN
         return
-    yield from _simpler_kinds(leaf, item)
+    if leaf.domain.elements is None:
+        yield from _simpler_kinds(leaf, item)
+    elif len(item.data or ()) > 1:
+        yield dataclasses.replace(item, data=item.data[-1:])
     for number, edit in enumerate(item.edits):
         for instead in ((), *((simpler,) for simpler in _simpler_edit(edit))):
             edits = (*item.edits[:number], *instead, *item.edits[number + 1 :])
@@ -123,7 +126,7 @@ def _simpler_leaf(leaf: TensorLeaf | ValueLeaf, item: LeafRecipe) -> Iterator[Le
 
 def _simpler_kinds(leaf: TensorLeaf, item: LeafRecipe) -> Iterator[LeafRecipe]:
     for kind in RANK[: RANK.index(item.kind)]:
-        if kind not in ("recorded", "literal"):
+        if kind not in ("elements", "recorded", "literal"):
             yield LeafRecipe(kind=kind)
             yield LeafRecipe(kind=kind, edits=item.edits)
             yield dataclasses.replace(item, kind=kind, scale=1.0, data=None)

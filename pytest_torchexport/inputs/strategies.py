@@ -93,6 +93,9 @@ def recipes(
 
 def _tensor(leaf: TensorLeaf) -> st.SearchStrategy[LeafRecipe]:
     domain = leaf.domain
+    if domain.elements is not None:
+        points = st.lists(domain.elements, min_size=1, max_size=MAX_EDITS + 1)
+        return points.map(lambda data: LeafRecipe(kind="elements", data=list(data)))
     scales = SCALES if domain.kind == "float" and not domain.choices else (1.0,)
     dims = len(leaf.shape)
     layouts = [*LAYOUTS[: 2 if dims >= 2 else 1], *(LAYOUTS[2:] if dims == 4 else ())]

@@ -91,7 +91,8 @@ def test_what_is_written_is_legal():
             origin = Compared(sign, tensors[index].reshape(-1)[0], 1e6)
             for wanted in (True, False):
                 for made in moves.written(SPEC, recipe, probe_of(origin, tensors, wanted=wanted)):
-                    legal_leaves(SPEC, made)
+                    leaves = legal_leaves(SPEC, made)
+                    assert torch.equal(leaves[4], inputs[4])
 
 
 # -- stepped -----------------------------------------------------------------------------------------------------
@@ -196,10 +197,11 @@ def test_neighbours_step_dims_and_numbers_within_their_ranges():
     suppress_health_check=list(HealthCheck),
 )
 @given(st.integers(0, 2**30))
-def test_mutations_are_legal_and_leave_other_objects_alone(seed):
+def test_mutations_are_legal_and_leave_strategies_alone(seed):
     rng = random.Random(seed)
     recipe = example_recipe(SPEC)
     for _ in range(6):
         recipe = moves.mutated(SPEC, recipe, rng, CONSTANTS)
         legal_leaves(SPEC, recipe)
+        assert recipe.leaves[4].kind == "example"
         assert recipe.leaves[10].kind == "example"

@@ -30,6 +30,7 @@ def test_recipes_survive_json():
             LeafRecipe(kind="normal", scale=0.1, edits=edits, layout="strided"),
             LeafRecipe(kind="value", data=None),
             LeafRecipe(kind="value", data="nan"),
+            LeafRecipe(kind="elements", data=[1.0, math.inf]),
             LeafRecipe(kind="recorded", data=1),
         ),
         seed=2**31,

@@ -77,9 +77,10 @@ def test_a_size_shrinks_to_the_smallest_that_fails(threshold):
     assert found.leaves[0].kind == "zeros"
 
 
-def test_no_candidate_is_asked_twice_and_asking_ends():
+@pytest.mark.parametrize("kind", ["example", "elements"])
+def test_no_candidate_is_asked_twice_and_asking_ends(kind):
     spec = one(dims={"batch": (1, 4000)})
-    item = LeafRecipe(kind="example", edits=(Edit(1, 2.7),))
+    item = LeafRecipe(kind=kind, data=[1.0] if kind == "elements" else None, edits=(Edit(1, 2.7),))
     asked = []
 
     def fails(recipe):
