@@ -125,8 +125,9 @@ def _rehearse(prepared: Prepared) -> None:
     for recipe in boundary_recipes(prepared.spec, plan.seed):
         if prepared.deadline.is_past(BEFORE_CALLS):
             return
-        prepared.accepted.call(recipe)
-    prepared.reference.drifted()
+        prepared.accepted.rehearse(recipe)
+    if prepared.reference.drifted():
+        prepared.accepted.forget()
 
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager import accepted
 from pytest_torchexport.eager.accepted import find_batch, narrow_assumed
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.recipes import plain_recipe
+from pytest_torchexport.inputs.recipes import example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -130,10 +132,19 @@ def test_the_axes_that_eager_takes_for_a_batch(forward, given, module, shapes):
 
 
 def accepted_calls(function, x, **options):
-    """The calls that eager takes."""
+    """The calls that eager takes, and the list of those that it was asked for since."""
+    runs = []
     plan = Plan(target="trace", device="cpu")
     reference = Reference(Subject.of(function), plan, lambda _: None, Call((x,)))
-    return accepted.AcceptedCalls(spec_of(function, x, **options), reference, lambda _: None)
+    made = accepted.AcceptedCalls(spec_of(function, x, **options), reference, lambda _: None)
+    on_cpu = reference.on_cpu
+
+    def counted(call):
+        runs.append(call)
+        return on_cpu(call)
+
+    reference.on_cpu = counted
+    return made, runs
 
 
 def of_patches(x):
@@ -155,8 +166,37 @@ def of_positive(x):
 )
 def test_a_wrong_declaration_has_the_sizes_that_eager_takes_as_its_remedy(forward, values, remedy):
     options = {"shapes": {"x": "batch time"}, "dims": {"time": (6, 40)}, "values": {"x": values}}
-    made = accepted_calls(forward, X(2, 16).abs(), **options)
+    made, _ = accepted_calls(forward, X(2, 16).abs(), **options)
     recipe = plain_recipe(made.spec, "uniform", {"batch": 2, "time": 6}, 0)
     with pytest.raises(SpecError) as error:
         made.call(recipe)
     assert error.value.details[-1].startswith(remedy)
+
+
+@pytest.fixture
+def calls():
+    return accepted_calls(F.relu, torch.ones(2, 3))
+
+
+def test_a_rehearsed_call_is_not_run_again(calls):
+    calls, runs = calls
+    recipe = example_recipe(calls.spec, {"batch": 3})
+    calls.rehearse(recipe)
+    assert calls.call(recipe) is calls.call(dataclasses.replace(recipe))
+    assert len(runs) == 1
+    calls.call(example_recipe(calls.spec, {"batch": 4}))
+    assert len(runs) == 2
+
+
+def test_a_large_call_is_not_kept(calls, monkeypatch):
+    calls, runs = calls
+    recipe = example_recipe(calls.spec)
+    calls.rehearse(recipe)
+    (kept,) = calls._rehearsed
+    # 2 x 3 numbers given, as many afterwards, and 2 x 3 returned.
+    assert kept.nbytes == 4 * (6 + 6 + 6)
+    calls.forget()
+    monkeypatch.setattr(accepted, "SMALL", kept.nbytes - 1)
+    calls.rehearse(recipe)
+    calls.call(recipe)
+    assert len(runs) == 3
