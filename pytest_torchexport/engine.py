@@ -380,7 +380,7 @@ def _checked(
 ) -> Verdict:
     inside, _ = unwrapped(thing)
     module = Subject.of(thing).module
-    before = reach(inside, values=True, writes=False)
+    before = reach(inside)
     started = _started(thing, plan, before, foreign=foreign, is_copy=is_copy, is_lent=not is_copy)
     try:
         # In a function of its own, which leaves no copies in variables.
@@ -394,7 +394,7 @@ def _checked(
         cuda.release()
     if cuda.lost():
         return verdict  # nothing that is there can be read
-    after = fingerprint(inside, values=True, writes=False)
+    after = fingerprint(inside)
     return _verified(verdict, changed(before.tokens, after))
 
 

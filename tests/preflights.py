@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pytest_torchexport.config.options import Options
 from pytest_torchexport.eager.preflight import Findings, examine
-from pytest_torchexport.inputs.spec import Call, flatten_call
+from pytest_torchexport.inputs.spec import Call, build_spec
 from pytest_torchexport.outcomes.subject import Subject
 
 
@@ -17,18 +18,10 @@ def findings(thing, *args, mode="eval", seed=0, complete=True, **kwargs):
     if isinstance(thing, nn.Module) and mode == "eval":
         thing.eval()
     subject, call = Subject.of(thing), Call(args, kwargs)
-    found = examine(subject, call, seed, names_of(subject, call))
+    spec = build_spec(subject.signature(), [call], Options(), {})
+    found = examine(subject, call, seed, [leaf.path for leaf in spec.leaves])
     assert found.complete is complete
     return found
-
-
-def names_of(subject, call):
-    """The paths of the call's leaves, as its spec names them."""
-    signature = subject.signature()
-    parameters = list(signature.parameters.values()) if signature is not None else []
-    names = [item.name for item in parameters if item.kind <= item.POSITIONAL_OR_KEYWORD]
-    rest = (item.name for item in parameters if item.kind is item.VAR_POSITIONAL)
-    return [path for path, _ in flatten_call(call, names, next(rest, "args"))[0]]
 
 
 def silent(found, *ignored):

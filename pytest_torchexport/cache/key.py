@@ -195,13 +195,11 @@ class Digest(pickle.Pickler):
             return _named("remembers", [value.__wrapped__])
         if _is_of_library(kind) or all(getattr(kind, n) is getattr(object, n) for n in _COPIES):
             return NotImplemented
-        # A copy of it may lack attributes that a global has.
         made = value.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
-        attributes = dict(attributes_of(value))
-        if isinstance(made, str):
-            return _named(made, [kind, attributes])
-        function, arguments, state, items, pairs = (*made, None, None, None)[:5]
-        return function, arguments, [kind, state, attributes], items, pairs
+        made = (made,) if isinstance(made, str) else made
+        items = [list(part) for part in made[3:5] if part is not None]
+        # A copy of it may lack attributes that a global has.
+        return _named("object", [kind, made[:3], items, dict(attributes_of(value))])
 
     def _class(self, cls: type) -> Any:
         self.modules.add(cls.__module__)
@@ -381,13 +379,11 @@ def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
     waiting += _with_packages(modules)
     while waiting:
         name, file = waiting.pop()
-        if name in sources:
-            continue
         if file is None and name in sys.modules:
             file = getattr(sys.modules[name], "__file__", None)
         elif file is None:
             file = _not_imported(name, tuple(sys.path))
-        if not isinstance(file, str) or not is_users(file):
+        if name in sources or not isinstance(file, str) or not is_users(file):
             continue
         path = Path(file)
         try:
@@ -467,7 +463,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
                 f"({', '.join(sorted(unknown))})"
             )
     return Source(
-        digest=hashlib.sha256(data).hexdigest(),
+        digest=_hash(data),
         imports=frozenset(imports),
         variables=None if None in variables else frozenset(filter(None, variables)),
         registers=_REGISTER.search(data) is not None,
@@ -505,10 +501,13 @@ def surroundings(device: str) -> tuple[str, ...]:
     )
 
 
-@functools.cache
+@functools.cache  # a library stays as it was loaded while the process lives
 def _hash_of_file(path: str) -> str:
-    """Return the SHA-256 of a library, which stays as it was loaded while the process lives."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return _hash(Path(path).read_bytes())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @functools.cache
@@ -518,24 +517,19 @@ def process() -> tuple[str, ...]:
     Every installed distribution: any of them may be a part of the model, or hook into torch.
     """
     root = Path(__file__).parents[1]  # in its own repository, its version stays the same
-    own = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        own.update(f"{path.relative_to(root)}:".encode() + path.read_bytes())
-    installed = set()
-    for package in metadata.distributions():
-        # What an installer wrote of its files: the version may stay the same while it is installed
-        # anew, as tox does. Not scripts and notes of the installer, which hold the directory, nor
-        # what it compiled.
-        lines = (package.read_text("RECORD") or "").splitlines()
-        files = [line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line)]
-        digest = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()
-        installed.add(f"{package.metadata['Name']}=={package.version} {digest}")
+    own = {f"{path.relative_to(root)}:{_hash(path.read_bytes())}" for path in root.rglob("*.py")}
+    # With what an installer wrote of its files: the version may stay the same while it is installed
+    # anew, as tox does.
+    records = ((each, each.read_text("RECORD") or "") for each in metadata.distributions())
+    installed = {
+        f"{each.metadata['Name']}=={each.version} {_hash(files.encode())}"
+        for each, files in records
+    }
     return (
         platform.python_version(),
         platform.python_implementation(),
         f"-O{sys.flags.optimize}",  # leaves out asserts
         platform.platform(),
         torch.backends.cpu.get_cpu_capability(),
-        own.hexdigest(),
-        *sorted(installed),
+        *sorted(own | installed),
     )

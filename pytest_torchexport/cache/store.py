@@ -123,7 +123,7 @@ def _listen() -> None:
 
 
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in _EVENTS or not _noticed:
+    if not _noticed or event not in _EVENTS:  # the names are gone when Python ends
         return
     name = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else event
     if name.startswith(_NO_DATA) or name.endswith(_CODE):

@@ -143,9 +143,9 @@ class Facts:
         def buffers() -> dict[str, torch.Tensor]:
             return dict(subject.module.named_buffers()) if subject.module is not None else {}
 
-        before, held = fingerprint(subject.root, values=True), buffers()
+        before, held = fingerprint(subject.root), buffers()
         observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
-        after, now = fingerprint(subject.root, values=True), buffers()
+        after, now = fingerprint(subject.root), buffers()
         refs = [change.ref for change in changed(before, after)]
         lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
         return Changes(

@@ -26,10 +26,11 @@ from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.axes import BATCH, Group, groups
 from pytest_torchexport.inputs.building import build, build_leaves
+from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.recipes import (
+    AS_GIVEN,
     GIVEN,
-    LeafRecipe,
     Recipe,
     describe_recipe,
     example_recipe,
@@ -43,6 +44,7 @@ from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.verdict import Assumption
 
 SEQUENCE = "sequence"
+OF_EMBEDDING = "the rows of the nn.Embedding they feed"
 # The batch of an input that has its own.
 OTHER = "other"
 # So many groups of axes are tried.
@@ -100,11 +102,16 @@ def _taken(spec: InputSpec, dim: Dim, eager: Eager) -> range:
 
 
 def _takes(spec: InputSpec, sizes: Mapping[str, int], eager: Eager) -> bool:
-    """Return True unless eager refuses the example's values at these sizes."""
-    if not within_memory(spec, spec.all_sizes(sizes)):
-        return True
+    outcome = _at(spec, sizes, eager)
+    return outcome is None or isinstance(outcome, Returned)
+
+
+def _at(spec: InputSpec, sizes: Mapping[str, int], eager: Eager) -> Outcome | None:
+    """Return eager's outcome on the example's values at these sizes; None if it is not called."""
+    if not within_memory(spec, sizes):
+        return None
     call = build(spec, example_recipe(spec, sizes))
-    return call is None or isinstance(eager(call), Returned)
+    return eager(call) if call is not None else None
 
 
 def _limit(good: int, bound: int, step: int, takes: Callable[[int], bool]) -> int:
@@ -201,14 +208,7 @@ class _Tries:
         self._spec = spec
         self._eager = eager
         self._tensors = spec.free
-        self._example = self._outputs(spec.example)
-
-    def _outputs(self, call: Call | None) -> Outputs | None:
-        """Return eager's output tensors on a call, or None if it does not return."""
-        outcome = self._eager(call) if call is not None else None
-        if not isinstance(outcome, Returned):
-            return None
-        return [leaf.detach() for leaf in leaves_of(outcome.value) if is_plain(leaf)]
+        self._example = _tensors_of(eager(spec.example))
 
     def first(self, axis: int) -> Group:
         """Return the first group with this axis that eager takes at another size; or none.
@@ -231,15 +231,10 @@ class _Tries:
         spec = self._spec.with_dims({BATCH: group})
         size = spec.dims[BATCH].example
         for other in dict.fromkeys((2 * size, size + 1, size - 1)):
-            outputs = self._at(spec, {BATCH: other}) if other > 0 else None
-            if outputs is not None:
-                return outputs
+            outcome = _at(spec, {BATCH: other}, self._eager) if other > 0 else None
+            if isinstance(outcome, Returned):
+                return _tensors_of(outcome)
         return None
-
-    def _at(self, spec: InputSpec, sizes: Mapping[str, int]) -> Outputs | None:
-        if not within_memory(spec, sizes):
-            return None
-        return self._outputs(build(spec, example_recipe(spec, sizes)))
 
     def apart(self, group: Group) -> Iterator[str]:
         """Yield the inputs after the first that eager takes at a size that the others do not have.
@@ -252,7 +247,7 @@ class _Tries:
             others = {name: axis for name, axis in group.items() if name != path}
             spec = self._spec.with_dims({BATCH: others, OTHER: {path: group[path]}})
             size = spec.dims[BATCH].example + 1
-            if self._at(spec, {BATCH: size, OTHER: size + 1}):
+            if _tensors_of(_at(spec, {BATCH: size, OTHER: size + 1}, self._eager)):
                 yield path
 
     def separates(self, group: Group) -> bool | None:
@@ -308,10 +303,17 @@ class _Tries:
             leaf if axis is None else change(leaf, twin, axis)
             for leaf, twin, axis in zip(one, other, axes, strict=True)
         ]
-        before, after = (self._outputs(self._spec.call(each)) for each in (one, changed))
+        calls = (self._spec.call(one), self._spec.call(changed))
+        before, after = (_tensors_of(self._eager(call)) if call else None for call in calls)
         if before is None or after is None or _shapes(before) != _shapes(after):
             return None
         return list(zip(before, after, strict=True))
+
+
+def _tensors_of(outcome: Outcome | None) -> Outputs | None:
+    if not isinstance(outcome, Returned):
+        return None
+    return [leaf.detach() for leaf in leaves_of(outcome.value) if is_plain(leaf)]
 
 
 def _unlike(left: Tensor, right: Tensor) -> Tensor:
@@ -332,24 +334,12 @@ def _shapes(outputs: Outputs | None) -> list[torch.Size]:
 def widen_embeddings(spec: InputSpec, subject: Subject) -> InputSpec:
     """Return the spec in which integers that index an ``nn.Embedding`` may be any of its rows."""
     rows = _embedded(spec, subject)
-
-    def widened(leaf: TensorLeaf | ValueLeaf) -> TensorLeaf | ValueLeaf:
-        if not isinstance(leaf, TensorLeaf) or leaf.path not in rows or leaf.domain.declared:
-            return leaf
-        domain = dataclasses.replace(
-            leaf.domain, low=0, high=rows[leaf.path] - 1, rows_keep=None, triangle=None
-        )
-        return dataclasses.replace(leaf, domain=domain, index=None)
-
-    def said(item: Assumption) -> Assumption:
-        if item.kind != "values" or item.path not in rows:
-            return item
-        last = rows[item.path] - 1
-        text = f"values of {item.path} are 0..{last}, the rows of the nn.Embedding they feed"
-        return dataclasses.replace(item, text=text)
-
-    leaves, assumed = tuple(map(widened, spec.leaves)), tuple(map(said, spec.assumed))
-    return dataclasses.replace(spec, leaves=leaves, assumed=assumed)
+    assumed = {leaf.path: leaf.domain for leaf in spec.tensors if not leaf.domain.declared}
+    domains = {
+        path: Domain(kind="int", low=0, high=rows[path] - 1, like=OF_EMBEDDING)
+        for path in assumed.keys() & rows.keys()
+    }
+    return spec.with_domains(domains)
 
 
 def _embedded(spec: InputSpec, subject: Subject) -> dict[str, int]:
@@ -392,10 +382,9 @@ class ReferenceCall:
     @property
     def nbytes(self) -> int:
         """The bytes of the tensors of the call and of its outcome."""
-        values = (self.call, self.outcome.inputs)
-        tensors = [tensor for call in values for tensor in call.tensors()]
-        tensors += [leaf for leaf in leaves_of(self.outcome.value) if isinstance(leaf, Tensor)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        calls = [self.call.leaves(), self.outcome.inputs.leaves()]
+        leaves = leaves_of([*calls, self.outcome.value])
+        return sum(leaf.nbytes for leaf in leaves if is_plain(leaf))
 
 
 class AcceptedCalls:
@@ -460,39 +449,38 @@ class AcceptedCalls:
         for known in self._rehearsed:
             if known.recipe == recipe:
                 return known
-        call = build(self.spec, recipe)
-        if call is None:
+        found, outcome = self._made(recipe)
+        if outcome is None:
             return None
-        outcome = self._eager.on_cpu(call)
         # Literals are values that the search computed so that eager takes them.
-        kinds = {item.kind for item in recipe.leaves}
-        generated = not kinds <= {*GIVEN, "value", "literal"}
+        generated = not {item.kind for item in recipe.leaves} <= {*GIVEN, "value", "literal"}
         self._generated += generated
-        if isinstance(outcome, Returned):
-            self._generated_taken += generated
-            return ReferenceCall(recipe, call, outcome)
-        self.refusal = self.refusal or str(outcome)
-        found = self._instead(recipe, contiguous(recipe))
         if found is not None:
+            self._generated_taken += generated
+            return found
+        self.refusal = self.refusal or str(outcome)
+        straight, declared = contiguous(recipe), self._keep_declared_values(recipe)
+        if straight != recipe and (found := self._made(straight)[0]):
             self._contiguous_only = True
             self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
-        elif not self.takes_other_values:
-            found = self._instead(recipe, self._keep_declared_values(recipe))
+        elif not self.takes_other_values and declared != recipe:
+            found = self._made(declared)[0]
             self.fell_back = self.fell_back or found is not None
         if found is None:
             self._blame(recipe, outcome)
         return found
 
-    def _instead(self, recipe: Recipe, other: Recipe) -> ReferenceCall | None:
-        call = build(self.spec, other) if other != recipe else None
+    def _made(self, recipe: Recipe) -> tuple[ReferenceCall | None, Outcome | None]:
+        """Return a recipe's call if eager takes it, and eager's outcome if there is a call."""
+        call = build(self.spec, recipe)
         outcome = self._eager.on_cpu(call) if call is not None else None
         if call is None or not isinstance(outcome, Returned):
-            return None
-        return ReferenceCall(other, call, outcome)
+            return None, outcome
+        return ReferenceCall(recipe, call, outcome), outcome
 
     def _keep_declared_values(self, recipe: Recipe) -> Recipe:
         leaves = tuple(
-            item if _declared(leaf) else LeafRecipe(kind="example")
+            item if _declared(leaf) else AS_GIVEN
             for leaf, item in zip(self.spec.leaves, recipe.leaves, strict=True)
         )
         return dataclasses.replace(recipe, leaves=leaves)
@@ -509,7 +497,7 @@ class AcceptedCalls:
         is_example = (declared.sizes, declared.leaves) == (example.sizes, example.leaves)
         call = None if is_example else build(self.spec, declared)
         refused = self._eager.on_cpu(call) if call is not None else None
-        if call is None or refused is None or isinstance(refused, Returned):
+        if call is None or isinstance(refused, Returned):
             if not self._refused_before:
                 self._refused_before = True
                 what = str(outcome) if isinstance(outcome, Raised) else "no return"

@@ -105,14 +105,6 @@ class StateRef(NamedTuple):
         """Return True for a parameter or a buffer, which is put back without copying the module."""
         return self.kind in ("parameter", "buffer")
 
-    def item(self, key: object) -> StateRef:
-        """Return the place ``[key]`` inside this one."""
-        return StateRef(self.kind, f"{self.path}[{key}]")
-
-    def attribute(self, name: str) -> StateRef:
-        """Return the place ``.name`` inside this one."""
-        return StateRef(self.kind, f"{self.path}.{name}")
-
     def contains(self, other: StateRef) -> bool:
         """Return True if ``other`` is an item or an attribute inside this place."""
         inside = (f"{self.path}[", f"{self.path}.")
@@ -137,16 +129,14 @@ class Change(NamedTuple):
 class Reached:
     """The result of a walk: tokens and tensors by place, modules by path.
 
-    ``unregistered`` are the paths of modules that no register of their parent has: ``.to()`` and
-    ``state_dict`` pass them by. ``classes``, ``scopes`` (globals, and the names of them that a
-    function mentions), ``cells`` and ``containers`` are the objects that hold the places, and
-    ``shared`` the tensors that copies of the subject have too.
+    ``classes``, ``scopes`` (globals, and the names of them that a function mentions), ``cells`` and
+    ``containers`` are the objects that hold the places, and ``shared`` the tensors that copies of
+    the subject have too.
     """
 
     tokens: dict[StateRef, Any] = field(default_factory=dict)
     tensors: dict[StateRef, torch.Tensor] = field(default_factory=dict)
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
-    unregistered: list[str] = field(default_factory=list)
     classes: list[type] = field(default_factory=list)
     scopes: list[tuple[dict[str, Any], tuple[str, ...]]] = field(default_factory=list)
     cells: list[types.CellType] = field(default_factory=list)
@@ -154,15 +144,15 @@ class Reached:
     shared: list[torch.Tensor] = field(default_factory=list)
 
 
-def fingerprint(thing: Any, *, values: bool = False, writes: bool = True) -> Mapping[StateRef, Any]:
+def fingerprint(thing: Any, *, numbers: bool = True) -> Mapping[StateRef, Any]:
     """Return a token for each place that a module or a function reaches; equal tokens: no change.
 
-    Cheap: tensors are compared by identity, version and shape. With ``values``, those that are no
-    parameters also by their numbers, which native kernels change without a trace; without
-    ``writes``, these by their numbers alone, so that a tensor that was put back is as it was. A
-    fingerprint keeps its tensors alive: hold it no longer than the comparison takes.
+    Parameters are compared by identity, version and shape, which is cheap; other tensors by their
+    numbers, which native kernels change without a trace: one that was put back is as it was.
+    Without ``numbers``, which take time, all are compared like parameters. A fingerprint keeps
+    tensors alive: hold it no longer than the comparison takes.
     """
-    return reach(thing, values=values, writes=writes).tokens
+    return reach(thing, numbers=numbers).tokens
 
 
 def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tuple[Change, ...]:
@@ -179,16 +169,16 @@ def changed(before: Mapping[StateRef, Any], after: Mapping[StateRef, Any]) -> tu
     )
 
 
-def reach(thing: Any, *, values: bool = False, writes: bool = True) -> Reached:
+def reach(thing: Any, *, numbers: bool = True) -> Reached:
     """Walk over everything that a module or a function reaches; ``fingerprint`` says how."""
-    walk = _Walk(values, writes, Subject.of(thing).module)
+    walk = _Walk(Subject.of(thing).module, numbers)
     walk.function(thing, 0)
     return walk.found
 
 
 def held_tokens(value: Any) -> Mapping[StateRef, Any]:
     """Return a token for each place in a value that an attribute holds, as ``fingerprint`` does."""
-    walk = _Walk(values=True, writes=True, root=None)
+    walk = _Walk(None, numbers=True)
     walk.value(value, StateRef("attribute"), 0)
     return walk.found.tokens
 
@@ -204,42 +194,27 @@ def _same(left: Any, right: Any) -> bool:
         return False
 
 
+@dataclass(eq=False)
 class _Held:
-    """A token that compares by identity. Keeps the object alive: its address stays its own.
+    """A token that compares by identity. Keeps the object alive: its address stays its own."""
 
-    ``by_numbers``: an equal tensor in its place is no change, a write to it is.
-    """
-
-    __slots__ = ("by_numbers", "facts", "thing", "version")
-
-    def __init__(
-        self,
-        thing: Any,
-        facts: tuple[Any, ...] = (),
-        version: int | None = None,
-        *,
-        by_numbers: bool = False,
-    ) -> None:
-        self.thing = thing
-        self.facts = facts
-        self.version = version
-        self.by_numbers = by_numbers
+    thing: Any
+    facts: tuple[Any, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Held) or self.facts != other.facts:
+        if not isinstance(other, _Held) or self.thing is not other.thing:
             return False
-        return self.version == other.version if self.thing is other.thing else self.by_numbers
+        return self.facts == other.facts
 
     __hash__ = None  # type: ignore[assignment]  # a token is compared, never looked up
 
 
 class _Walk:
-    def __init__(self, values: bool, writes: bool, root: torch.nn.Module | None) -> None:
+    def __init__(self, root: torch.nn.Module | None, numbers: bool) -> None:
         self.found = Reached()
         # The modules that a copy of the subject has for itself.
         self._own = {id(part) for part in root.modules()} if root is not None else set()
-        self._values = values
-        self._writes = writes
+        self._numbers = numbers
         self._seen: dict[int, Any] = {}
         self._classes: set[type] = set()
         self._scopes: set[tuple[int, tuple[str, ...]]] = set()
@@ -407,16 +382,12 @@ class _Walk:
             return
         elif isinstance(value, torch.Tensor):
             self._tensor(value, ref)
-        elif isinstance(value, torch.nn.Module) and id(value) not in self._own:
-            name = str(ref) if ref.kind in ("argument", "default") else ref.path
-            if id(value) not in self._seen:
-                self.found.unregistered.append(name)
-            self.module(value, name, depth + 1)
-        elif isinstance(value, torch.nn.Module):
-            self.put(ref, _Held(value))
         elif isinstance(value, _VALUES):
             self.put(ref, value)
-        elif not self.first(value):
+        elif isinstance(value, torch.nn.Module) and id(value) not in self._own:
+            name = str(ref) if ref.kind in ("argument", "default") else ref.path
+            self.module(value, name, depth + 1)
+        elif isinstance(value, torch.nn.Module) or not self.first(value):
             self.put(ref, _Held(value))
         else:
             self._content(value, ref, depth)
@@ -428,62 +399,49 @@ class _Walk:
         self.found.tensors.setdefault(ref, tensor)
         if ref.kind in SHARED:
             self.found.shared.append(tensor)
-        by_numbers = self._values and not isinstance(tensor, torch.nn.Parameter)
-        token = _Held(tensor)
-        with contextlib.suppress(Exception):  # of a subclass
-            facts: tuple[Any, ...] = ("nested",)
-            if not tensor.is_nested:
-                facts = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
-            version = times_written(tensor)
-            if by_numbers:
-                facts = (*facts, _crc(tensor))
-                version = version if self._writes else None
-            else:
-                with contextlib.suppress(Exception):  # sparse, nested, fake
-                    facts = (*facts, memory_of(tensor), int(tensor.storage_offset()))
-            token = _Held(tensor, facts, version, by_numbers=by_numbers)
-        self.put(ref, token)
+        by_numbers = self._numbers and not isinstance(tensor, torch.nn.Parameter)
+        self.put(ref, _token_of(tensor, by_numbers))
 
     def _content(self, value: Any, ref: StateRef, depth: int) -> None:
         self.found.containers.append(value)
-        # Of these, to iterate runs no code of the user's.
-        plain = isinstance(value, (dict, types.MappingProxyType))
-        if isinstance(value, Mapping) and (plain or type(value).__module__ == "collections"):
-            pairs = list(itertools.islice(value.items(), MAX_NODES // 10))
-            keys = [key if type(key) in _PLAIN else type(key) for key, _ in pairs]
-            self.put(ref, (type(value), len(value), tuple(keys)))
-            for index, (key, item) in enumerate(pairs):
-                shown = repr(key) if type(key) in _PLAIN else str(index)
-                self.value(item, ref.item(shown), depth + 1)
-        elif (sequence := builtin_base(value, _SEQUENCES)) is not None:
-            self.put(ref, (type(value), sequence.__len__(value)))
-            items = itertools.islice(sequence.__iter__(value), MAX_NODES // 10)
-            for index, item in enumerate(items):
-                self.value(item, ref.item(index), depth + 1)
-        elif isinstance(value, (set, frozenset)):
-            plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_NODES // 10))
-            self.put(ref, frozenset(value) if plain else (type(value), len(value)))
-            if not plain:
-                for item in itertools.islice(value, MAX_NODES // 10):
-                    if isinstance(item, torch.nn.Module):
-                        self.value(item, ref.item(type(item).__name__), depth + 1)
-        else:
-            self._object(value, ref, depth)
-
-    def _object(self, value: Any, ref: StateRef, depth: int) -> None:
-        opaque = _opaque_token(value)
-        if opaque is not None:
-            self.put(ref, opaque)
-            return
-        self.put(ref, (type(value),))
         if _has_dict(value):
             self.found.containers.append(vars(value))
-        for name, item in attributes_of(value):
-            self.value(item, ref.attribute(name), depth + 1)
+        token, items = _opened(value)
+        self.put(ref, token)
+        for place, item in items:
+            self.value(item, StateRef(ref.kind, ref.path + place), depth + 1)
 
 
-def _crc(tensor: torch.Tensor) -> int | None:
-    return zlib.crc32(bits_of(tensor)) if is_plain(tensor) else None
+def _opened(value: Any) -> tuple[Any, Iterable[tuple[str, Any]]]:
+    """Return a token for a container or an object, and what it holds with the end of the path."""
+    # Of these, to iterate runs no code of the user's.
+    plain = isinstance(value, (dict, types.MappingProxyType))
+    if isinstance(value, Mapping) and (plain or type(value).__module__ == "collections"):
+        pairs = list(itertools.islice(value.items(), MAX_NODES // 10))
+        keys = tuple(key if type(key) in _PLAIN else type(key) for key, _ in pairs)
+        names = (f"[{i if isinstance(key, type) else repr(key)}]" for i, key in enumerate(keys))
+        return (type(value), len(value), keys), zip(names, (it for _, it in pairs), strict=True)
+    if (sequence := builtin_base(value, _SEQUENCES)) is not None:
+        items = itertools.islice(sequence.__iter__(value), MAX_NODES // 10)
+        numbered = ((f"[{index}]", item) for index, item in enumerate(items))
+        return (type(value), sequence.__len__(value)), numbered
+    if isinstance(value, (set, frozenset)):
+        plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_NODES // 10))
+        return frozenset(value) if plain else (type(value), len(value)), ()
+    opaque = _opaque_token(value)
+    if opaque is not None:
+        return opaque, ()
+    return (type(value),), ((f".{name}", item) for name, item in attributes_of(value))
+
+
+def _token_of(tensor: torch.Tensor, by_numbers: bool) -> Any:
+    facts: tuple[Any, ...] = ()
+    with contextlib.suppress(Exception):  # of a subclass; sparse, nested, fake
+        facts = (times_written(tensor), tensor.dtype, tensor.device, tensor.requires_grad)
+        facts = (*facts, tensor.shape, memory_of(tensor), int(tensor.storage_offset()))
+        if by_numbers and is_plain(tensor):
+            return (*facts[1:5], zlib.crc32(bits_of(tensor)))
+    return _Held(tensor, facts)
 
 
 def _opaque_token(value: Any) -> Any:
@@ -493,7 +451,7 @@ def _opaque_token(value: Any) -> Any:
     if isinstance(value, random.Random):
         return hash(value.getstate())
     if isinstance(value, torch.Generator):
-        return _crc(value.get_state())
+        return zlib.crc32(bits_of(value.get_state()))
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, (numpy.ndarray, numpy.generic)):

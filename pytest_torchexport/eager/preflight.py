@@ -93,7 +93,7 @@ def watch(
     is what ``fingerprint.reach`` found from the subject, and names its tensors and modules. The
     results of operators are kept as checksums, with ``digests``, or not at all.
     """
-    reached = reached or reach(subject.root)
+    reached = reached or reach(subject.root, numbers=False)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
 
@@ -105,9 +105,7 @@ def watch(
             after.update(streams())
 
     def outside(given: Call) -> Iterator[tuple[StateRef, torch.Tensor]]:
-        leaves = given.flatten("input")[0]
-        paths = names if names is not None and len(names) == len(leaves) else [p for p, _ in leaves]
-        for path, (_, leaf) in zip(paths, leaves, strict=True):
+        for path, leaf in zip(names or _paths_of(call), given.leaves(), strict=True):
             yield StateRef("input", path), leaf
         yield from reached.tensors.items()
 
@@ -119,6 +117,10 @@ def watch(
     )
     tape = record(run, call, seed=seed, grad_mode=subject.grad_mode, how=how)
     return tape, tuple(name for name, state in after.items() if before.get(name, state) != state)
+
+
+def _paths_of(call: Call) -> list[str]:
+    return [path for path, _ in call.flatten("input")[0]]
 
 
 def streams() -> dict[str, Any]:
@@ -175,12 +177,12 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
     def look() -> Mapping[str, Any]:
         return {name: state for name, state in streams().items() if name in watched}
 
-    return _lines_of(subject, example, seed, lambda _: look)
+    return _lines_of(subject.copy(), example, seed, look)
 
 
 def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
     """Return the first line of the user's that sets another seed."""
-    moved = _lines_of(subject, example, seed, lambda _: lambda: {"seed": torch.initial_seed()})
+    moved = _lines_of(subject.copy(), example, seed, lambda: {"seed": torch.initial_seed()})
     return moved[0].line if moved else None
 
 
@@ -192,13 +194,14 @@ def changed_at(
     Of attributes and buffers of modules, class attributes and globals; without those that no line
     is known to change.
     """
+    copy = subject.copy()
+    reached = reach(copy.root, numbers=False)
+    held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
 
-    def looking_at(copy: Subject) -> Look:
-        reached = reach(copy.root)
-        held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
-        return lambda: {ref: held_tokens(read()) for ref, read in held.items()}
+    def look() -> Mapping[StateRef, Any]:
+        return {ref: held_tokens(read()) for ref, read in held.items()}
 
-    moved = _lines_of(subject, example, seed, looking_at)
+    moved = _lines_of(copy, example, seed, look)
     return {item.what: item.line for item in reversed(moved)}
 
 
@@ -220,13 +223,9 @@ def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
     return next(iter(read), None)
 
 
-def _lines_of(
-    subject: Subject, example: Call, seed: int, looking_at: Callable[[Subject], Look]
-) -> list[Moved]:
-    """Run a copy, and return the user's lines at which what is looked at changed."""
-    copy = subject.copy()
-    look = looking_at(copy)
-    module = copy.module
+def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Moved]:
+    """Run a subject, and return the user's lines at which what is looked at changed."""
+    module = subject.module
     parts = {id(part): path for path, part in module.named_modules()} if module is not None else {}
     last: Mapping[Any, Any] = {}
     # The user's line that runs, and the module that it is in.
@@ -262,7 +261,7 @@ def _lines_of(
         before = sys.gettrace()
         sys.settrace(trace)
         try:
-            return copy.function(*args, **kwargs)
+            return subject.function(*args, **kwargs)
         finally:
             sys.settrace(before)
             check()
@@ -310,7 +309,7 @@ def examine(
     Never raises for an odd model: what is known by then is returned. What ran out does pass through
     (time, memory, a thing of the machine), and so does cuda.ContextLost.
     """
-    examination = _Examination(subject, example, seed, names)
+    examination = _Examination(subject, example, seed, names or _paths_of(example))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the clean runs of the check report them
         try:
@@ -332,13 +331,13 @@ class _Examination:
     subject: Subject
     example: Call
     seed: int
-    names: Sequence[str] | None
+    names: Sequence[str]
     found: Findings = field(default_factory=Findings)
 
     def run(self) -> None:
         """Add what each run shows to ``found``, until one shows that there is no more to learn."""
         found, start = self.found, self.subject.copy()
-        reached = reach(start.root, values=True)
+        reached = reach(start.root)
         # Unwatched, because a first call may load torch._dynamo.
         first = self._outcome(self.subject.copy())
         if not isinstance(first, Returned):
@@ -349,7 +348,7 @@ class _Examination:
             found.complete = False
             return
         found.training = _bounded(left_in_training(start.module, reached, tape.trained))
-        changes = changed(reached.tokens, reach(start.root, values=True).tokens)
+        changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
         outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []
         known = {draw.what for draw in outside}
@@ -375,15 +374,12 @@ class _Examination:
     # -- the watched run ---------------------------------------------------------------------------
 
     def _inputs(self, writes: Mapping[StateRef, Step], outcome: Returned) -> None:
-        names = self.names or []
-        before, after = self.example.leaves(), outcome.inputs.leaves()
+        pairs = zip(self.example.leaves(), outcome.inputs.leaves(), strict=True)
+        moved = [name for name, pair in zip(self.names, pairs, strict=True) if _moved(*pair)]
         written = [ref.path for ref in writes if ref.kind == "input"]
-        if len(names) == len(before) == len(after):
-            for name, old, new in zip(names, before, after, strict=True):
-                if name not in written and _moved(old, new):
-                    written.append(name)
         self.found.writes_inputs = _bounded(
-            f"writes to {name}{_at(writes.get(StateRef('input', name)))}" for name in written
+            f"writes to {name}{_at(writes.get(StateRef('input', name)))}"
+            for name in (*written, *moved)
         )
 
     def _changes(self, writes: Mapping[StateRef, Step], changes: Sequence[Change]) -> None:
@@ -536,13 +532,10 @@ def left_in_training(
     """
     if module is None or getattr(module, "training", True):
         return []
-    hidden = tuple(f"{root}." for root in reached.unregistered)
     return [
         f"{path} ({type(part).__name__}) is still in training mode"
         for path, part in reached.modules.items()
-        if path in ran
-        and getattr(part, "training", False)
-        and (not f"{path}.".startswith(hidden) or _reads_training_flag(part))
+        if path in ran and getattr(part, "training", False) and _reads_training_flag(part)
     ]
 
 

@@ -57,11 +57,11 @@ class Reference:
         running: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Copy the subject to the CPU. ``running`` is entered around each call of eager."""
-        self._running = running
+        self._running, self._plan, self._note = running, plan, note
         self.pristine = original.copy().to("cpu")
         if is_lazy(self.pristine.module):
             # Its first call makes its parameters.
-            self._observe(self.pristine.function, example, seed=plan.seed)
+            self._observe(self.pristine.function, example)
         self.fresh_each_call = False
         self._ends: Callable[[Call], bool] = lambda _: True
         # True if a call has reached a loop that may not end.
@@ -77,8 +77,6 @@ class Reference:
         self.returns_nan = False
         # The mode in which an artifact runs: without gradients, unless eager cannot do that.
         self.served = GradMode.NO_GRAD
-        self._plan = plan
-        self._note = note
         self._mode = plan.options.mode or plan.settings.mode
         self._set_mode(self._mode)
         self._begin()
@@ -87,11 +85,11 @@ class Reference:
         self,
         function: Callable[..., Any],
         call: Call,
-        seed: int,
+        seed: int | None = None,
         grad_mode: GradMode | None = None,
     ) -> Outcome:
+        seed, mode = self._plan.seed if seed is None else seed, grad_mode or self.pristine.grad_mode
         with self._running():
-            mode = grad_mode or self.pristine.grad_mode
             return observe(function, call, seed=seed, grad_mode=mode)
 
     def guard(self, loops: Callable[[], bool], ends: Callable[[Call], bool]) -> None:
@@ -110,12 +108,21 @@ class Reference:
         ``grad_mode`` is another one than the subject's; ``answers`` are other ones to what it asks
         about its run.
         """
-        seed = self._plan.seed if seed is None else seed
         if self.may_not_end() and not self._ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
-        subject, state = self._at("cpu")
+        return self._on("cpu", call, seed, grad_mode, answers)
+
+    def _on(
+        self,
+        device: str,
+        call: Call,
+        seed: int | None = None,
+        grad_mode: GradMode | None = None,
+        answers: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Outcome:
+        subject, state = self._at(device)
         function = answering(subject.function, answers) if answers else subject.function
-        outcome = self._observe(function, call, seed, grad_mode)
+        outcome = self._observe(function, call.to(device), seed, grad_mode)
         if state is not None:
             self.stateful = state.restore() or self.stateful
         return outcome
@@ -134,7 +141,7 @@ class Reference:
             # By value: a write by way of ``.data`` leaves no trace.
             weights = zip(left.parameters(), right.parameters(), strict=False)
             stale = any(is_plain(a) and differ(a.detach(), b.detach()) for a, b in weights)
-        now = fingerprint(here.root)
+        now = fingerprint(here.root, numbers=False)
         changes, self._fingerprint = changed(self._fingerprint, now), now
         moved = [str(item) for item in changes if not item.ref.is_tensor_of_module]
         if not moved and not stale:
@@ -148,7 +155,7 @@ class Reference:
     def _begin(self) -> None:
         """Take fresh copies from now on."""
         self._copies: dict[str, tuple[Subject, State]] = {}
-        self._fingerprint = fingerprint(self._at("cpu")[0].root)
+        self._fingerprint = fingerprint(self._at("cpu")[0].root, numbers=False)
 
     def _at(self, device: str) -> tuple[Subject, State | None]:
         """Return the copy that is called on a device, and its state, to be put back after the call.
@@ -171,7 +178,7 @@ class Reference:
         found = []
         for call in calls:
             moved = call.to(self._plan.device)
-            outcome = self._observe(subject.function, moved, seed=self._plan.seed)
+            outcome = self._observe(subject.function, moved)
             found.append((outcome, tensors_of(subject.module)))
         self.caches |= caches_of(subject.module)
         return found
@@ -184,17 +191,9 @@ class Reference:
         if self._plan.device == "cpu":
             return outcome
         try:
-            return self._on_device(call)
+            return self._on(self._plan.device, call)
         except torch.OutOfMemoryError as error:
             return raised(error)
-
-    def _on_device(self, call: Call) -> Outcome:
-        device = self._plan.device
-        subject, state = self._at(device)
-        outcome = self._observe(subject.function, call.to(device), seed=self._plan.seed)
-        if state is not None:
-            state.restore()
-        return outcome
 
     def prepare(self, example: Call, names: Sequence[str]) -> None:
         """Run the example and examine eager; ``names`` are the paths of the call's leaves.
@@ -226,7 +225,7 @@ class Reference:
                 f"forward is random{drawn}; eager and artifact are seeded alike before each call"
             )
         device = self._plan.device
-        there = self._on_device(example) if device != "cpu" else first
+        there = self._on(device, example) if device != "cpu" else first
         if isinstance(there, Raised):
             raise SpecError(
                 f"eager raises on {device}, and not on the CPU: {there}", where=there.where

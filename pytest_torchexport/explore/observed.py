@@ -115,7 +115,7 @@ class Observed:
         digest = hash(self.recorder.path.decisions())
         if not self.fresh_each_call and digest not in self._paths:
             self._paths.add(digest)
-            moved = changed(self._before, fingerprint(self._subject.root))
+            moved = changed(self._before, fingerprint(self._subject.root, numbers=False))
             if any(not change.ref.is_tensor_of_module for change in moved):
                 self.fresh_each_call = self._drifted = True
         return None if isinstance(outcome, Raised) else self.recorder.path
@@ -205,7 +205,7 @@ class Observed:
         self._function = answering(function, self._answers) if self._answers else function
         module = self._subject.module
         self._state = State(module, thorough=self._eager.stateful)
-        self._before = fingerprint(self._subject.root)
+        self._before = fingerprint(self._subject.root, numbers=False)
         self._names = (
             {id(part): name for name, part in module.named_modules()} if module is not None else {}
         )

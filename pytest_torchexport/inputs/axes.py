@@ -289,13 +289,11 @@ def _from_dynamic_shapes(
         for (path, leaf), of_leaf in zip(leaves, of_leaves, strict=True):
             if path not in tensors:
                 continue
-            of_axes = _per_axis(path, leaf, of_leaf)
             axes = []
-            for axis, size in enumerate(leaf.shape):
-                item = of_axes.get(axis)
+            of_axes = _per_axis(path, leaf, of_leaf)
+            for axis, (item, size) in enumerate(zip(of_axes, leaf.shape, strict=True)):
                 text = _text_of_axis(item, f"dim {axis} of {path!r}", size)
-                if not text:
-                    text = unnamed.setdefault(size, f"{_identifier(path)}_{axis}")
+                text = text or unnamed.setdefault(size, f"{_identifier(path)}_{axis}")
                 # Of ``2*batch``, the range is that of ``batch``.
                 dim = getattr(item, "root", item)
                 sizes = _range_of(dim, size)
@@ -310,13 +308,12 @@ def _by_argument(given: Any, arguments: Mapping[str, Any]) -> list[tuple[str, An
     if isinstance(given, Mapping):
         entries: dict[Any, Any] = {}
         for name, entry in given.items():
-            nested = isinstance(entry, Mapping) and name not in arguments
             # Below the name of forward's ``**kwargs``.
-            if nested and entry and all(key in arguments for key in entry):
-                entries |= entry
-            elif name in arguments:
-                entries[name] = entry
-            else:
+            nested = isinstance(entry, Mapping) and name not in arguments
+            nested = nested and entry and all(key in arguments for key in entry)
+            entries |= entry if nested else {name: entry}
+        for name in entries:
+            if name not in arguments:
                 raise ValueError(
                     f"dynamic_shapes: {name!r} is not an argument of this call; legal: "
                     f"{', '.join(arguments)}.{nearest(name, arguments)}"
@@ -334,10 +331,8 @@ def _by_argument(given: Any, arguments: Mapping[str, Any]) -> list[tuple[str, An
 
 def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
     """Return the entry of ``dynamic_shapes`` of each leaf of an argument."""
-    if structure.kind == "leaf":
-        return [entry]
-    if entry is None:
-        return [None] * structure.count
+    if structure.kind == "leaf" or entry is None:
+        return [entry] * structure.count
     if isinstance(entry, Mapping):
         parts = [entry.get(ast.literal_eval(key[1:-1])) for key in structure.keys]
     else:
@@ -351,20 +346,20 @@ def _per_leaf(path: str, structure: Structure, entry: Any) -> list[Any]:
     return [item for key, child, part in below for item in _per_leaf(f"{path}{key}", child, part)]
 
 
-def _per_axis(path: str, tensor: torch.Tensor, entry: Any) -> dict[int, Any]:
+def _per_axis(path: str, tensor: torch.Tensor, entry: Any) -> list[Any]:
     dims = tensor.dim()
-    if entry is None:
-        return {}
     if isinstance(entry, (tuple, list)) and len(entry) == dims:
-        return dict(enumerate(entry))
-    if not isinstance(entry, Mapping):
+        return list(entry)
+    of_axes: list[Any] = [None] * dims
+    if entry is not None and not isinstance(entry, Mapping):
         raise ValueError(f"dynamic_shapes: {entry!r:.60} does not fit {path!r} with {dims} dims")
-    for axis in entry:
+    for axis, item in (entry or {}).items():
         if not isinstance(axis, int) or not -dims <= axis < dims:
             raise ValueError(
                 f"dynamic_shapes: {path!r} has {dims} dims, so {axis!r} is not one of them"
             )
-    return {axis % dims: item for axis, item in entry.items()}
+        of_axes[axis] = item
+    return of_axes
 
 
 def _text_of_axis(item: Any, place: str, size: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.domains import Domain, is_among
-from pytest_torchexport.inputs.pytrees import copy_tensor
+from pytest_torchexport.inputs.pytrees import copy_tensor, tiled
 from pytest_torchexport.inputs.recipes import (
     AS_GIVEN,
     GIVEN,
@@ -117,7 +117,7 @@ def _leaf(
     as_given = item.kind in GIVEN and not item.edits and leaf.index is None
     if as_given and shape == tuple(given.shape):
         return copy_tensor(given).requires_grad_(leaf.example.requires_grad)
-    tensor = _tile(given, shape) if item.kind in GIVEN else _fill(item, shape, leaf, seed)
+    tensor = tiled(given, shape) if item.kind in GIVEN else _fill(item, shape, leaf, seed)
     for edit in item.edits:
         if not is_among(edit.value, domain.special):
             edit.write(tensor, _legal(edit.value, leaf))
@@ -164,7 +164,7 @@ def _cast(tensor: torch.Tensor, leaf: TensorLeaf) -> torch.Tensor:
 def _fill(item: LeafRecipe, shape: tuple[int, ...], leaf: TensorLeaf, seed: int) -> torch.Tensor:
     domain = leaf.domain
     if item.kind == "literal":
-        return _within(_tile(item.data.tensor, shape), domain)
+        return _within(tiled(item.data.tensor, shape), domain)
     if item.kind == "elements":
         *points, rest = item.data
         tensor = torch.full(shape, rest, dtype=leaf.dtype)
@@ -289,17 +289,6 @@ def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator
         off_on = low, low + 1 if domain.high is None else domain.high
     dtype = torch.float64 if domain.kind == "float" else torch.int64
     return torch.tensor(off_on, dtype=dtype)[on.long()].reshape(shape)
-
-
-def _tile(example: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    value = example.detach()
-    for axis, size in enumerate(shape):
-        have = value.shape[axis]
-        if have != size:
-            if not have:
-                return torch.zeros(shape, dtype=example.dtype)
-            value = value.index_select(axis, torch.arange(size) % have)
-    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:

@@ -21,6 +21,8 @@ from pytest_torchexport.config.options import REGIONS
 from pytest_torchexport.results.failures import SpecError
 
 Kind = Literal["float", "int", "bool"]
+# What masks of a kind hold.
+_IN_MASKS = {"float": ("zero", "nonzero"), "int": ("0", "1"), "bool": ("False", "True")}
 # A smaller triangle may be one by chance.
 CAUSAL = 3
 # A mask that is added leaves out what it adds this or less to.
@@ -37,7 +39,8 @@ class Domain:
     them, for the calls that Hypothesis does not draw. Each row along the last axis of a mask has
     a nonzero if ``rows_keep`` is True, a zero if it is False. ``triangle`` are the values of a
     causal mask: up to the diagonal, and above it. ``special`` are further legal values, those of
-    the user's words. ``declared`` says that the user gave the values.
+    the user's words. ``declared`` says that the user gave the values, ``like`` what they are like
+    if not.
     """
 
     kind: Kind
@@ -50,25 +53,21 @@ class Domain:
     triangle: tuple[Any, Any] | None = None
     special: tuple[float, ...] = ()
     declared: bool = False
+    like: str = "as in the example"
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
-
-        def kept(one: str, zero: str) -> str:
-            keeps = {True: f", {one} in each row", False: f", {zero} in each row", None: ""}
-            return keeps[self.rows_keep]
-
         if self.triangle is not None:
             below, above = self.triangle
             words = f"{above} above the diagonal and {below} elsewhere"
         elif self.elements is not None:
             words = "from a strategy"
         elif self.choices:
-            words = f"one of {', '.join(map(str, self.choices))}{kept('a nonzero', 'a zero')}"
+            words = f"one of {', '.join(map(str, self.choices))}"
         elif self.kind == "bool":
-            words = "False or True" + kept("a True", "a False")
+            words = "False or True"
         elif self.kind == "int":
-            words = f"{self.low}..{self.high}" + kept("a 1", "a 0")
+            words = f"{self.low}..{self.high}"
         elif self.low is None and self.high is None:
             words = f"about +-{self.scale:.3g}"
         elif self.low == 0 and self.high is None:
@@ -77,6 +76,8 @@ class Domain:
             low = "-inf" if self.low is None else self.low
             words = f"[{low}, {'inf' if self.high is None else self.high}]"
         more = f" or {', '.join(f'{number:g}' for number in self.special)}" if self.special else ""
+        if self.rows_keep is not None:
+            words += f", a {_IN_MASKS[self.kind][self.rows_keep]} in each row"
         return words + more
 
 

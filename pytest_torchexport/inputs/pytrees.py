@@ -123,6 +123,18 @@ def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone(**keep).requires_grad_(tensor.requires_grad)
 
 
+def tiled(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return a detached copy of a shape: rows repeat as often as needed, or are zeros."""
+    value = tensor.detach()
+    for axis, (have, size) in enumerate(zip(tensor.shape, shape, strict=True)):
+        if have != size:
+            if not have:
+                return torch.zeros(*shape, dtype=tensor.dtype, device=tensor.device)
+            rows = torch.arange(size, device=tensor.device) % have
+            value = value.index_select(axis, rows)
+    return value.clone(memory_format=torch.contiguous_format)
+
+
 def describe(value: Any) -> str:
     """Return ``float32[3, 10]`` for a tensor, the repr of a scalar, else the name of the type."""
     if isinstance(value, torch.Tensor):

@@ -245,14 +245,12 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
 
 def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
     words = [{"example": "as in the example", "recorded": "as recorded"}.get(item.kind, item.kind)]
-    if item.kind in ("zeros", "ones", "low", "high") and not item.edits:
+    if item.kind == "literal" or (item.kind in ("zeros", "ones", "low", "high") and not item.edits):
         words = [_numbers(value)]
     if item.scale != 1.0:
         words.append(f"x {item.scale:g}")
     if item.kind in RANDOM:
         words.append(f"(seed {seed})")
-    if item.kind == "literal":
-        words = [_numbers(value)]
     if item.kind == "elements":
         words = [f"of {', '.join(map(str, item.data))}"]
     for edit in item.edits:
@@ -271,23 +269,16 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
 
 
 def _numbers(value: torch.Tensor) -> str:
-    flat = value.detach().flatten()
-    shown = ", ".join(map(_shown, flat[:8].tolist()))
-    return _constant(value) or f"of {shown}{', ...' if flat.numel() > 8 else ''}"
-
-
-def _constant(value: torch.Tensor) -> str:
-    """Return ``zeros``, ``ones`` or ``all 3`` for a tensor of equal numbers, else nothing.
+    """Return ``zeros``, ``ones``, ``all 3`` or ``of 1, 2``, as they are.
 
     Read off the tensor: the domain may have changed what the recipe asks for.
     """
-    if not value.numel() or value.is_complex():
-        return ""
-    first = value.reshape(-1)[0]
-    if not bool((value == first).all()):
-        return ""
-    number: Any = first.item()
-    return {0: "zeros", 1: "ones"}.get(number, f"all {_shown(number)}")
+    flat = value.detach().flatten()
+    if flat.numel() and not flat.is_complex() and bool((flat == flat[0]).all()):
+        number: Any = flat[0].item()
+        return {0: "zeros", 1: "ones"}.get(number, f"all {_shown(number)}")
+    shown = ", ".join(map(_shown, flat[:8].tolist()))
+    return f"of {shown}{', ...' if flat.numel() > 8 else ''}"
 
 
 def _shown(number: Any) -> str:

@@ -32,6 +32,7 @@ from pytest_torchexport.inputs.pytrees import (
     flatten,
     holders,
     is_plain,
+    tiled,
 )
 from pytest_torchexport.results.failures import SpecError, ends_the_test
 from pytest_torchexport.results.verdict import Assumption
@@ -164,6 +165,18 @@ class InputSpec:
             assumed=(*axes.assumed, *assumed, *others),
         )
 
+    def with_domains(self, domains: Mapping[str, Domain]) -> InputSpec:
+        """Return the spec with other values for some tensors, which then index no other input."""
+        leaves = tuple(
+            dataclasses.replace(leaf, domain=domains[leaf.path], index=None)
+            if isinstance(leaf, TensorLeaf) and leaf.path in domains
+            else leaf
+            for leaf in self.leaves
+        )
+        others = (item for item in self.assumed if item.kind not in ("argument", "values"))
+        assumed = (*others, *_assumed_values(leaves))
+        return dataclasses.replace(self, leaves=leaves, assumed=assumed)
+
     def narrow(self, name: str, sizes: range | tuple[int, ...]) -> InputSpec:
         """Return the spec with fewer sizes for one dim; with a single size, without the dim."""
         if len(sizes) > 1:
@@ -194,17 +207,15 @@ class InputSpec:
 
     def resized(self, call: Call, sizes: Mapping[str, int]) -> Call:
         """Return the call at other sizes of its dims: its rows are repeated as often as needed."""
-        shapes = {leaf.path: leaf.shape for leaf in self.tensors}
-        leaves = []
-        for path, value in self.flatten(call):
-            resized = value
-            for axis, expr in enumerate(shapes.get(path, ())):
-                if expr.names and expr.names <= sizes.keys() and value.shape[axis]:
-                    rows = torch.arange(expr.evaluate(sizes), device=value.device)
-                    resized = resized.index_select(axis, rows % value.shape[axis])
-            leaves.append(resized)
-        args, kwargs = self.structure.unflatten(leaves)
-        return Call(args, kwargs)
+        leaves = dict(self.flatten(call))
+        for leaf in self.tensors:
+            axes = zip(leaf.shape, leaves[leaf.path].shape, strict=True)
+            shape = [
+                axis.evaluate(sizes) if axis.names and axis.names <= sizes.keys() else size
+                for axis, size in axes
+            ]
+            leaves[leaf.path] = tiled(leaves[leaf.path], shape)
+        return Call(*self.structure.unflatten(leaves.values()))
 
     def numel(self, sizes: Mapping[str, int]) -> int:
         # In Python's integers: torch's overflow, and a call too large to make would look small.
@@ -380,7 +391,7 @@ def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> Iterator[Assump
         elif not leaf.domain.declared:
             domain = leaf.domain
             if domain.kind != "float" or domain.low is not None or domain.choices:
-                text = f"values of {leaf.path} are {domain.describe()}, as in the example"
+                text = f"values of {leaf.path} are {domain.describe()}, {domain.like}"
                 if leaf.index is not None:
                     ordered = ", in order" if leaf.index.ordered else ""
                     text += f", and below the size of {leaf.index.into}{ordered}"

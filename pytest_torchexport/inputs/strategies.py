@@ -165,9 +165,8 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     if spec.dims:
         sizes.append({name: dim.low for name, dim in spec.dims.items()})
         sizes.append({name: dim.high for name, dim in spec.dims.items()})
-    for number, of_call in enumerate(sizes):
-        if of_call not in sizes[:number]:
-            yield plain_recipe(spec, "normal", of_call, seed)
+    for of_call in {tuple(each.values()): each for each in sizes}.values():
+        yield plain_recipe(spec, "normal", of_call, seed)
     if spec.tensors:
         for kind in CORNERS:
             yield plain_recipe(spec, kind, example, seed)
@@ -208,7 +207,7 @@ def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
     """Return True if a call of these sizes is small enough to make."""
-    return _has_at_most(MEMORY_CAP, spec, sizes)
+    return _has_at_most(MEMORY_CAP, spec, spec.all_sizes(sizes))
 
 
 def _has_at_most(cap: int, spec: InputSpec, sizes: Mapping[str, int]) -> bool:
@@ -250,11 +249,7 @@ class NewSizes:
 
     def __init__(self, spec: InputSpec, met: Mapping[str, Collection[int]]) -> None:
         self._spec = spec
-        # Those beside the ends first, which are more often special; the others if they are few.
-        self._wanted = {
-            name: [sorted({*of_dim[1:3], *of_dim[-2:-1]}), of_dim if len(of_dim) <= FEW else ()]
-            for name, of_dim in drawn_sizes(spec).items()
-        }
+        self._sizes = drawn_sizes(spec)
         self._met = met
         # A dim and its size; True if the other dims were as in the example.
         self._refused: dict[tuple[str, int], bool] = {}
@@ -287,17 +282,18 @@ class NewSizes:
         ``refused`` is None for sizes that were not tried, False for those not tried alone.
         """
         nearest = {}
-        for name, tiers in self._wanted.items():
-            for tier in tiers:
-                left = [
-                    size
-                    for size in tier
-                    if size not in self._met.get(name, ())
-                    and self._refused.get((name, size)) is refused
-                ]
-                if left:
-                    nearest[name] = min(left, key=lambda size: abs(size - drawn[name]))
-                    break
+        for name, sizes in self._sizes.items():
+            # Those beside the ends first, which are more often special; the others if they are few.
+            beside = {*sizes[1:3], *sizes[-2:-1]}
+            left = [
+                size
+                for size in (sizes if len(sizes) <= FEW else beside)
+                if size not in self._met.get(name, ())
+                and self._refused.get((name, size)) is refused
+            ]
+            own = drawn[name]
+            if left:
+                nearest[name] = min(left, key=lambda n: (n not in beside, abs(n - own), n))
         return nearest
 
 

@@ -144,7 +144,7 @@ class Prepared:
         subject = pristine.copy().to(device)
         call = call.clone().to(device)
         # As eager's calls have left it: they may have made the places that an export writes to.
-        reached = reach(pristine.root)
+        reached = reach(pristine.root, numbers=False)
         with (
             self.log.during(Activity.EXPORTER),
             grad_mode.entered(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import nn
 
@@ -20,9 +18,7 @@ def test_an_attribute_of_a_script_module_is_named():
             self.steps += 1
             return x * self.steps
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scripted = torch.jit.script(Counting())
+    scripted = torch.jit.script(Counting())
     before = fingerprint(scripted)
     scripted(torch.ones(1))
     assert tuple(map(str, changed(before, fingerprint(scripted)))) == ("attribute steps",)

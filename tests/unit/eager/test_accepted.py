@@ -62,14 +62,6 @@ def found(forward, *args, module=None, **options):
     return find_batch(spec, lambda call: observe(forward, call, seed=0), module)
 
 
-def shapes(forward, *args, **options):
-    return shapes_of(found(forward, *args, **options).spec)
-
-
-def causal(size):
-    return torch.full((size, size), -1e9).triu(1)
-
-
 def test_inputs_are_tied_if_eager_takes_a_batch_of_its_own_for_one():
     def towers(user, item):
         return user.sum(1), item.sum(1)
@@ -81,83 +73,59 @@ def test_inputs_are_tied_if_eager_takes_a_batch_of_its_own_for_one():
     assert found(towers, X(3, 4), X(3, 5), shapes={"user": "b 4", "item": "b 5"}).tied == ()
 
 
-# -- tensors without a batch axis ------------------------------------------------------------------
-
-
-def test_a_mask_has_no_batch_axis_also_if_the_batch_is_as_long():
+def test_a_declared_range_of_the_batch_stays():
     def attend(x, mask):
         return (x @ x.mT + mask).softmax(-1) @ x
 
-    assert shapes(attend, X(4, 4, 3), causal(4)) == {"x": "batch 4 3", "mask": "4 4"}
-    options = {"dims": {"batch": (1, 3)}}
-    spec = found(attend, X(4, 4, 3), causal(4), **options).spec
+    spec = found(attend, X(4, 4, 3), MASK, dims={"batch": (1, 3)}).spec
     assert (spec.dims["batch"].declared, spec.dims["batch"].high) == (True, 3)
 
 
-def test_a_table_is_no_batch_because_the_outputs_do_not_follow_it():
-    def loss(weight, logits, target):
-        return F.cross_entropy(logits, target, weight, reduction="none")
-
-    expected = {"weight": "3", "logits": "batch 3", "target": "batch"}
-    assert shapes(loss, X(3).abs(), X(3, 3), torch.tensor([0, 2, 1])) == expected
-    look_up = {"table": "9 4", "ids": "batch 5"}
-    ids = torch.arange(10).view(2, 5) % 9
-    assert shapes(lambda table, ids: table[ids], X(9, 4), ids) == look_up
+MASK = torch.full((4, 4), -1e9).triu(1)
+ATTENTION, LSTM = nn.MultiheadAttention(4, 2), nn.LSTM(3, 2)
 
 
-def test_what_the_user_said_stays():
-    assert shapes(lambda x, y: x, X(4, 3), X(3), shapes={"x": "4 n"}) == {"x": "4 n", "y": "3"}
+def attends(x, mask):
+    return ATTENTION(x, x, x, attn_mask=mask)[0]
 
 
-# -- sequences first -------------------------------------------------------------------------------
+def loses(weight, logits, target):
+    return F.cross_entropy(logits, target, weight, reduction="none")
 
 
-def recurrent(batch_first):
-    torch.manual_seed(0)
-    lstm = nn.LSTM(3, 2, batch_first=batch_first)
-    return lstm, lambda x, h, c: lstm(x, (h, c))
+def picks(x):
+    assert bool((x == 1).all())
+    return LSTM(x)[0]
 
 
-def test_a_recurrent_layer_takes_the_sequence_first():
-    lstm, forward = recurrent(batch_first=False)
-    state = torch.zeros(1, 5, 2)
-    item = found(forward, X(5, 5, 3), state, state, module=lstm)
-    assert shapes_of(item.spec) == {"x": "5 batch 3", "h": "1 batch 2", "c": "1 batch 2"}
-    assert shapes_of(item.with_sequence)["x"] == "sequence batch 3"
-    assert "dim 0 of x is a sequence" in " ".join(map(str, item.spec.assumed))
-
-
-def test_a_module_that_turns_its_input_takes_the_batch_first():
-    lstm, _ = recurrent(batch_first=False)
-    item = found(lambda x: lstm(x.transpose(0, 1))[0], X(5, 4, 3), module=lstm)
-    assert shapes_of(item.spec) == {"x": "batch 4 3"}
-    assert item.with_sequence is None
-
-
-def test_a_mask_of_the_sequence_does_not_hide_the_batch():
-    layer = nn.MultiheadAttention(4, 2)
-
-    def attend(x, mask):
-        return layer(x, x, x, attn_mask=mask)[0]
-
-    item = found(attend, X(5, 5, 4), causal(5), module=layer)
-    assert shapes_of(item.spec) == {"x": "5 batch 4", "mask": "5 5"}
+@pytest.mark.parametrize(
+    ("forward", "given", "module", "shapes"),
+    [
+        # A table is no batch: the outputs do not follow it.
+        (
+            loses,
+            (X(3).abs(), X(3, 3), torch.tensor([0, 2, 1])),
+            None,
+            {"weight": "3", "logits": "batch 3", "target": "batch"},
+        ),
+        (
+            lambda table, ids: table[ids],
+            (X(9, 4), torch.arange(10).view(2, 5) % 9),
+            None,
+            {"table": "9 4", "ids": "batch 5"},
+        ),
+        # A mask of the sequence, which comes first, does not hide the batch.
+        (attends, (X(4, 4, 4), MASK), ATTENTION, {"x": "4 batch 4", "mask": "4 4"}),
+        # Statistics of a batch are no sequence, nor is what refuses generated values.
+        (lambda x: x - x.mean(0), (X(4, 3, 5),), None, {"x": "batch 3 5"}),
+        (lambda x: x.cumsum(1), (X(4, 3, 5),), None, {"x": "batch 3 5"}),
+        (picks, (torch.ones(5, 4, 3),), LSTM, {"x": "batch 4 3"}),
+    ],
+)
+def test_the_axes_that_eager_takes_for_a_batch(forward, given, module, shapes):
+    item = found(forward, *given, module=module)
+    assert shapes_of(item.spec) == shapes
     assert item.with_sequence is None  # the mask has its length
-
-
-@pytest.mark.parametrize("forward", [lambda x: x - x.mean(0), lambda x: x.cumsum(1)])
-def test_statistics_of_a_batch_are_no_sequence(forward):
-    assert shapes(forward, X(4, 3, 5)) == {"x": "batch 3 5"}
-
-
-def test_a_module_that_refuses_generated_values_takes_the_batch_first():
-    lstm, _ = recurrent(batch_first=False)
-
-    def picky(x):
-        assert bool((x == 1).all())
-        return lstm(x)[0]
-
-    assert shapes(picky, torch.ones(5, 4, 3), module=lstm) == {"x": "batch 4 3"}
 
 
 # -- calls -----------------------------------------------------------------------------------------

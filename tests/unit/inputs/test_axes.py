@@ -24,12 +24,6 @@ def two(x, y):
 # -- the batch rule --------------------------------------------------------------------------------
 
 
-def test_dimension_zero_is_batch_where_all_tensors_agree_on_it():
-    spec = spec_of(two, torch.randn(4, 3), torch.randn(4))
-    assert shapes_of(spec) == {"x": "batch 3", "y": "batch"}
-    assert sizes_of(spec) == {"batch": range(1, 9)}
-
-
 def listed(axis, **shapes):
     return list(groups({name: torch.zeros(shape) for name, shape in shapes.items()}, axis))
 

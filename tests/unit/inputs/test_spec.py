@@ -48,11 +48,6 @@ def test_paths_that_do_not_exist_are_spec_errors(options, words):
         model_spec(**options)
 
 
-def test_a_call_that_does_not_fit_the_signature_is_a_spec_error():
-    with pytest.raises(SpecError, match="the call does not fit forward"):
-        spec_of(model, torch.randn(2))
-
-
 def test_what_is_assumed_is_said_in_sentences():
     spec = spec_of(
         lambda ids, x, n, name, nothing: x,
