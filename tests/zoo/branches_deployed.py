@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.row import *
@@ -109,16 +108,6 @@ def forward(self, x: Tensor) -> Tensor:
     return logits * 0.5
 
 
-@branch("chooses bits", X6, X6 * 0.05, X6 / X6.abs().max() * 12, line="if bits", x=(-16.0, 16.0))
-def forward(self, x: Tensor) -> Tensor:
-    bits = torch.ceil(torch.log2(x.abs().max() + 1e-6))
-    if bits <= -2:
-        return x * 0
-    if bits == 4:
-        return torch.round(x * 2) / 2
-    return x
-
-
 def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
     """Return by how much the token to stop at is ahead in a step, and behind in those before."""
     found, state = [], h
@@ -171,70 +160,6 @@ def forward(self, ids: Tensor) -> Tensor:
     if first == len(ids) - 1:
         return ids + 1
     return ids.masked_fill(ids == 2, -1)
-
-
-@branch(
-    "trims padding",
-    call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [5], [2]])),
-    call(normal(3, 5, 2), torch.ones(3, 5, dtype=torch.bool)),
-    call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [3], [2]])),
-    line="if ",
-    x="3 time 2",
-    mask="3 time",
-)
-def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-    lengths = mask.sum(1)
-    if lengths.min() == lengths.max():
-        return x.mean(1)
-    longest = int(lengths.max())
-    if longest < 4:
-        x = x[:, :longest] * 2
-    return (x * mask[:, : x.shape[1], None]).sum(1)
-
-
-@branch(
-    "half open gate",
-    X6,
-    climbed(X6 * 0.1, lambda m, x: -m.inner(x).square().sum()),
-    climbed(X6, lambda m, x: m.inner(x).amin()),
-    **WIDE,
-)
-@has(inner=lambda: nn.Linear(6, 1))
-def forward(self, x: Tensor) -> Tensor:
-    gate = torch.sigmoid(30.0 * self.inner(x))
-    if gate.amin() > 0.4 and gate.amax() < 0.6:
-        return x * 0.5
-    return x * gate.round()
-
-
-@branch("dead layer", X6, climbed(X6, lambda m, x: -m.inner(x).amax()), **WIDE)
-@has(inner=lambda: nn.Linear(6, 5), out=lambda: nn.Linear(5, 2))
-def forward(self, x: Tensor) -> Tensor:
-    hidden = F.relu(self.inner(x))
-    if hidden.sum() == 0:
-        return torch.ones(len(x), 2) + x.sum()
-    return self.out(hidden)
-
-
-@branch(
-    "samples nucleus",
-    normal(16),
-    normal(16) * 30,
-    normal(16) * 0,
-    NUMBER,
-    line="if kept",
-    blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
-    logits="16",
-    refused={"export onnx": undecided()},
-)
-def forward(self, logits: Tensor) -> Tensor:
-    ordered = logits.softmax(-1).sort(descending=True)
-    kept = int((ordered.values.cumsum(-1) < 0.9).sum()) + 1  # here
-    if kept == 1:
-        return logits * 0
-    if kept > 14:
-        return logits / 2
-    return ordered.values[:kept].sum() + logits
 
 
 @branch(

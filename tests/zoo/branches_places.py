@@ -69,11 +69,6 @@ def softened(x: Tensor) -> Tensor:
     return x
 
 
-@branch("in helper", X, N * 2, line="if x.max() > 2.2")
-def forward(self, x: Tensor) -> Tensor:
-    return softened(x) * 2
-
-
 @branch(
     "in helper, twice", call(N, N.flip(0)), call(N * 2, N), call(N, N * 2), line="if x.max() > 2.2"
 )
@@ -128,17 +123,6 @@ class WithoutGrad(nn.Module):
         return x * self.gate(x)
 
 
-@branch(X, N * 2, refused={"export onnx": undecided("bool(x.abs().mean() > 1.1)")})
-class InMethod(nn.Module):
-    def excited(self, x: Tensor) -> bool:
-        return bool(x.abs().mean() > 1.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.excited(x):
-            return x.sin()
-        return x.cos()
-
-
 @branch(
     X,
     N * 2,
@@ -154,16 +138,6 @@ class InProperty(nn.Module):
         if x.amax() - x.mean() > 2 * self.limit:
             return x - x.mean()
         return x * self.limit
-
-
-@branch("early return", X, -N.abs(), N.abs() + 1, line=".all()")
-def forward(self, x: Tensor) -> Tensor:
-    if bool((x < 0).all()):
-        return torch.zeros_like(x)
-    x = x.relu()
-    if bool((x > 0.5).all()):
-        return torch.ones_like(x)
-    return x
 
 
 # -- several instances of one class ----------------------------------------------------------------

@@ -106,23 +106,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x.sum(1) - 1
 
 
-@branch(
-    "windows",
-    call(time(6)),
-    call(time(4)),
-    call(time(12)),
-    STATIC,
-    export=frozen_size(),
-    x="batch time 3",
-    dims=TIME,
-)
-def forward(self, x: Tensor) -> Tensor:
-    total = torch.zeros_like(x[:, 0])
-    for start in range(0, x.shape[1], 4):  # here
-        total = total + x[:, start : start + 4].amax(1)
-    return total
-
-
 # torch asks for more than the line does: two rows fail too.
 @branch(
     "view that fits",
@@ -188,39 +171,6 @@ def forward(self, ids: Tensor) -> Tensor:
     return ids.sum(1)
 
 
-@branch("token count", TOKENS, call(ids(5, 5, 5, 5)))
-def forward(self, ids: Tensor) -> Tensor:
-    if (ids == 5).sum() > 3:
-        return ids.amax(1)
-    return ids.amin(1)
-
-
-@branch("begins with bos", TOKENS, call(ids(1)))
-@has(words=lambda: nn.Embedding(10, 4))
-def forward(self, ids: Tensor) -> Tensor:
-    if ids[0, 0] == 1:
-        ids = ids[:, 1:]
-    return self.words(ids).sum(1)
-
-
-@branch(
-    "distinct ids",
-    IDS[:, :4],
-    torch.arange(8).view(2, 4),
-    PYTHON,
-    script=Blame(
-        owner="capture",
-        cause="unsupported operator",
-        line="if ids.unique().numel() == ids.numel():",
-    ),
-    ids="...",
-)
-def forward(self, ids: Tensor) -> Tensor:
-    if ids.unique().numel() == ids.numel():
-        return ids.sort(1).values
-    return ids * 2
-
-
 @branch("outside vocabulary", TOKENS, call(ids(11)), ids=(0, 12))
 @has(known=lambda: nn.Embedding(10, 4), rare=lambda: nn.Embedding(4, 4))
 def forward(self, ids: Tensor) -> Tensor:
@@ -237,31 +187,6 @@ def forward(self, ids: Tensor) -> Tensor:
     return ids - 1
 
 
-@branch(
-    "bytes or shares",
-    normal(2, 4, 5).sigmoid() * 255,
-    normal(2, 4, 5).sigmoid(),
-    image=(0.0, 255.0),
-)
-def forward(self, image: Tensor) -> Tensor:
-    """Scales an image in 0..255 to 0..1, and leaves one that is already in 0..1."""
-    if image.max() > 1:
-        image = image / 255
-    return image.mean((1, 2))
-
-
-@row(
-    "pair by cond",
-    TOKENS,
-    call(ids(7, 4, at=2)),
-    truth(REFUSED, export=None, onnx=None),
-    refused={"trace script onnx_legacy": no_construct()},
-)
-def forward(self, ids: Tensor) -> Tensor:
-    found = ((ids[:, :-1] == 7) & (ids[:, 1:] == 4)).any()
-    return torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clone(), (ids,))  # here
-
-
 # -- masks and lengths -----------------------------------------------------------------------------
 
 
@@ -270,14 +195,6 @@ def forward(self, x: Tensor, mask: Tensor) -> Tensor:
     if not mask.any():
         return torch.zeros_like(x[:, 0])
     return (x * mask).sum(1) / mask.sum()
-
-
-@branch("something masked, from nothing", call(N, MASK | True), call(N, MASK))
-@branch("something masked", call(N, MASK), call(N, MASK | True), UNDECIDED)
-def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-    if bool((~mask).any()):
-        x = x.masked_fill(~mask, -100.0)
-    return x.softmax(1)
 
 
 @branch(

@@ -17,7 +17,6 @@ from zoo.row import *
 X = call(normal(4, 3))
 WIDE = {"x": (-4.0, 4.0)}
 N = normal(4, 3)
-SYMMETRIC = normal(3, 3) + normal(3, 3).t()
 GRID = torch.tensor([[-1.0, 0.0, 2.0], [2.0, -1.0, -1.0], [0.0, 2.0, -1.0], [-1.0, 2.0, 2.0]])
 
 section("branches_values", "branches")
@@ -32,13 +31,6 @@ def forward(self, x: Tensor) -> Tensor:
     if x.mean() > 0:
         return x * 2
     return x - 1
-
-
-@branch("max above literal", X, N * 1.75, values=WIDE)
-def forward(self, x: Tensor) -> Tensor:
-    if x.max() > 2.5:
-        x = x / x.max()
-    return x + 1
 
 
 @branch("limit in attribute", X, N * 1.5)
@@ -65,14 +57,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x.exp()
 
 
-@branch("learned limit", X, N * 1.5)
-@has(limit=lambda: nn.Parameter(torch.tensor(0.85)))
-def forward(self, x: Tensor) -> Tensor:
-    if x.square().mean().sqrt() > self.limit + 0.5:
-        return x * self.limit
-    return x + self.limit
-
-
 @branch("learned band", X, equal_rows(-1.88, 1.88, -1.88), equal_rows(-2.5, 2.5, -2.5), values=WIDE)
 @has(project=lambda: nn.Linear(3, 1))
 def forward(self, x: Tensor) -> Tensor:
@@ -81,14 +65,6 @@ def forward(self, x: Tensor) -> Tensor:
     if 1.05 < score < 1.07:
         return x * score
     return x - 1
-
-
-@branch("norm band", X, N / N.norm() * 5.05, N * 2)
-def forward(self, x: Tensor) -> Tensor:
-    norm = x.norm()
-    if norm > 5.0 and norm < 5.1:
-        return x / norm
-    return x * 2
 
 
 def tilted(x: Tensor, degrees: float) -> Tensor:
@@ -127,13 +103,6 @@ def forward(self, x: Tensor) -> Tensor:
     if 2.0 <= top <= 3.0 != float(x.min()):
         return -x
     return x
-
-
-@branch("both extremes", X, N * 1.5, N + 1)
-def forward(self, x: Tensor) -> Tensor:
-    if x.max() > 1.8 and x.min() < -2.4:
-        return x.sign()
-    return x + 1
 
 
 @branch(
@@ -193,15 +162,6 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     return x - y
 
 
-@branch("symmetric, from a symmetric one", SYMMETRIC, normal(3, 3), x="...")
-# The general side is right for a symmetric matrix too.
-@branch("symmetric", normal(3, 3), SYMMETRIC, UNDECIDED, x="...")
-def forward(self, x: Tensor) -> Tensor:
-    if torch.equal(x, x.t()):
-        return x @ x
-    return x @ x.t()
-
-
 @branch("standardize", X, filled(0.5, 4, 3))
 def forward(self, x: Tensor) -> Tensor:
     """Tests for a constant input, whose standard deviation of 0 would be divided by."""
@@ -216,20 +176,6 @@ def forward(self, x: Tensor) -> Tensor:
     if (x[:, 1:] >= x[:, :-1]).all():
         return x[:, :1] * 2
     return x.amin(1, keepdim=True)
-
-
-@branch("strongest column", X, N.flip(1))
-def forward(self, x: Tensor) -> Tensor:
-    if int(x.sum(0).argmax()) == 2:
-        return x.flip(1)
-    return x
-
-
-@branch("rounded sum", X, N - N.mean() + 1.5 / 12)
-def forward(self, x: Tensor) -> Tensor:
-    if int(x.sum()) % 3 == 1:
-        return x + 1
-    return x - 1
 
 
 @branch(

@@ -40,16 +40,6 @@ class Boxes:
 torch.export.register_dataclass(Boxes, serialized_type_name="zoo.files.Boxes")
 
 
-@dataclass
-class Anonymous:
-    corners: Tensor
-    scores: Tensor
-
-
-# A type without a serialized name can be exported but not saved.
-torch.export.register_dataclass(Anonymous)
-
-
 class Bag:
     """Not a dataclass: only its registration makes this class a container."""
 
@@ -103,16 +93,6 @@ def composed(x: Tensor, slope: float) -> Tensor:
     return torch.where(x > 0, x, x * slope)
 
 
-@torch.library.custom_op("zoo_files::softened", mutates_args=())
-def softened(x: Tensor) -> Tensor:
-    return x / (1 + x.abs())
-
-
-@softened.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
 @row(X, UNKNOWN, onnx=untranslated(HERE), onnx_legacy=untranslated())
 class CustomOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -124,11 +104,6 @@ class CustomOperator(nn.Module):
 def forward(self, x: Tensor) -> Tensor:
     """A custom operator that is registered as a composition of torch's own operators."""
     return torch.ops.zoo_files.composed(x, 0.1)
-
-
-@row("custom operator, decorated", X, UNKNOWN, onnx=untranslated(HERE), onnx_legacy=untranslated())
-def forward(self, x: Tensor) -> Tensor:
-    return torch.ops.zoo_files.softened(x)
 
 
 @row("custom operator, unused", X, script=UNLOADABLE)
@@ -285,16 +260,6 @@ def forward(self, x):
     return boxes.corners + boxes.scores.unsqueeze(1)
 
 
-@row(
-    "dataclass without a name",
-    X,
-    UNTYPED,
-    refused={"trace script": no_type(), "onnx_legacy": no_type("")},
-)
-def forward(self, x):
-    return Anonymous(x * 2, x.sum(1))
-
-
 @row("bag out", X, UNTYPED, refused={"trace script": no_type(), "onnx_legacy": no_type("")})
 def forward(self, x):
     return Bag([x * 2, x.sum(1)])
@@ -333,7 +298,6 @@ def forward(self, x: Tensor) -> Tensor:
     has={"count": Buffer(torch.ones(1), persistent=False)},
     blame=moved_on(),
 )
-@row("counter that is kept", X, COUNTED, blame=moved_on())
 @has(count=Buffer(torch.ones(1)))
 def forward(self, x: Tensor) -> Tensor:
     self.count += 1  # here

@@ -35,72 +35,11 @@ def bart_layer() -> nn.Module:
     return BartEncoderLayer(config).half()
 
 
-LONGFORMER = {
-    "shapes": dict.fromkeys(("input_ids", "attention_mask", "global_attention_mask"), "batch time"),
-    "dims": {"batch": (1, 3), "time": (2, 24)},
-    "values": {"input_ids": (3, 31), "attention_mask": [0, 1], "global_attention_mask": [0, 1]},
-}
-
-
-def after(size: int, *shape: int) -> Tensor:
-    """Return ones, with zeros from a position of the last axis on."""
-    mask = torch.ones(shape, dtype=torch.int64)
-    mask[..., size:] = 0
-    return mask
-
-
-def ids(batch: int, time: int) -> Tensor:
-    return whole(3, 31, batch, time)
-
-
-def for_longformer(time: int, *places: int) -> Callable[[], Example]:
-    attended = torch.zeros(2, time, dtype=torch.int64)
-    attended[0, list(places)] = 1
-    return call(
-        input_ids=ids(2, time), attention_mask=after(time, 2, time), global_attention_mask=attended
-    )
-
-
-@row(
-    for_longformer(8),
-    for_longformer(8, 0),
-    for_longformer(6),
-    for_longformer(6, 1, 3),
-    **LONGFORMER,
-)
-def longformer() -> nn.Module:
-    from transformers import LongformerConfig, LongformerModel
-
-    config = LongformerConfig(
-        attention_window=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, vocab_size=32, max_position_embeddings=40,
-    )  # fmt: skip
-    return LongformerModel(config, add_pooling_layer=False)
-
-
 def spread(module: nn.Module) -> nn.Module:
     """Draw the weights anew from a normal distribution, as wide as that of a trained model."""
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return module
-
-
-@row(
-    call(pixel_values=normal(1, 3, 16, 16)),
-    *tuple(
-        call(pixel_values=normal(1, 3, *size))
-        for size in ((18, 16), (16, 18), (17, 19), (32, 32), (16, 32))
-    ),
-    shapes={"pixel_values": "batch 3 height width"},
-    dims={"batch": (1, 2), "height": (16, 40), "width": (16, 40)},
-)
-def swin() -> nn.Module:
-    from transformers import SwinConfig, SwinModel
-
-    config = SwinConfig(
-        image_size=16, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=4
-    )
-    return SwinModel(config, add_pooling_layer=False)
 
 
 class Calls(nn.Module):
@@ -157,19 +96,6 @@ def mixture() -> nn.Module:
     )
     config._experts_implementation = "eager"
     return spread(MixtralSparseMoeBlock(config))
-
-
-@row(
-    normal(1, 2, 16),
-    *tuple(call(normal(1, 2, size)) for size in (2, 5, 6, 7, 17)),
-    shapes={"hidden_states": "batch 2 time"},
-    dims={"batch": (1, 2), "time": (1, 24)},
-)
-def encodec_conv() -> nn.Module:
-    from transformers import EncodecConfig
-    from transformers.models.encodec.modeling_encodec import EncodecConv1d
-
-    return EncodecConv1d(EncodecConfig(), 2, 3, kernel_size=7, stride=2)
 
 
 section("libraries", "torchvision")
@@ -238,29 +164,6 @@ def components() -> nn.Module:
     return Calls(connected_components_union_find)
 
 
-def cubics(*rows: tuple[float, float, float, float]) -> Callable[[], Example]:
-    return call(torch.tensor(rows, dtype=torch.float32))
-
-
-@row(
-    cubics((1, 0, 0, 1)),
-    cubics((1, -6, 11, -6)),
-    cubics((0, 1, -3, 2)),
-    cubics((0, 0, 2, -4)),
-    cubics((0, 0, 0, 1)),
-    cubics((1, 0, 0, 0)),
-    cubics((1, -4, 5, -2)),
-    cubics((1e-6, 1, -3, 2)),
-    shapes={"x": "batch 4"},
-    dims={"batch": (1, 4)},
-    values={"x": (-10.0, 10.0)},
-)
-def cubic() -> nn.Module:
-    from kornia.geometry.solvers import solve_cubic
-
-    return Calls(solve_cubic)
-
-
 section("libraries", "torchmetrics")
 
 scored = {
@@ -305,20 +208,6 @@ mask = coins(6, 6)
 
 
 boxes = torch.tensor([[0.0, 0, 4, 4], [2, 2, 5, 6], [1, 1, 3, 8]])
-
-
-@row(
-    call(boxes, boxes + 0.5),
-    call(boxes[:0], boxes),
-    call(boxes, boxes[:0]),
-    call(boxes[:0], boxes[:0]),
-    shapes={"x": "n 4", "y": "m 4"},
-    dims={"n": (0, 4), "m": (0, 4)},
-)
-def overlap() -> nn.Module:
-    from torchmetrics.functional.detection import intersection_over_union
-
-    return CallsWithTwo(intersection_over_union, iou_threshold=0.5)
 
 
 section("libraries", "nflows")
