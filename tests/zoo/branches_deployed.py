@@ -19,7 +19,6 @@ X24 = normal(24)
 WIDE = {"values": {"x": (-5.0, 5.0)}}
 BOXES = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.5, 0.0, 2.0, 2.0], [5.0, 5.0, 1.0, 1.0]])
 SCORES = torch.tensor([0.9, 0.6, 0.4])
-IMAGE = normal(1, 1, 6, 6)
 
 section("branches_models", "deployed")
 
@@ -141,28 +140,6 @@ def forward(self, h: Tensor) -> Tensor:
 
 
 @branch(
-    "counts tokens",
-    torch.tensor([5, 2, 7, 9, 2, 4]),
-    torch.tensor([5, 3, 7, 9, 1, 4]),
-    torch.tensor([2, 2, 7, 2, 2, 4]),
-    torch.tensor([5, 3, 7, 9, 1, 2]),
-    line="if ",
-    ids=(0, 99),
-    refused={"export onnx": undecided()},
-)
-def forward(self, ids: Tensor) -> Tensor:
-    stops = int((ids == 2).sum())  # here
-    if stops == 0:
-        return ids
-    if stops > 3:
-        return ids * 0
-    first = int((ids == 2).nonzero()[0])
-    if first == len(ids) - 1:
-        return ids + 1
-    return ids.masked_fill(ids == 2, -1)
-
-
-@branch(
     "rejects outlier",
     X6,
     X6 + 4,
@@ -259,33 +236,3 @@ def forward(self, logits: Tensor, mode: str) -> Tensor:
             return logits.softmax(-1)
         return logits.log_softmax(-1)
     return logits * best[..., :1]
-
-
-def one_row(model: Any, x: Tensor) -> Tensor:
-    """Return how far the mask is from one row that is set."""
-    away = torch.tensor([-1.0, -1.0, 1.0, -1.0, -1.0, -1.0])[:, None]
-    return ((model.net(x)[0, 0] - 0.4) * away).amin()
-
-
-@branch(
-    "crops object",
-    IMAGE,
-    IMAGE * 0,
-    climbed(IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
-    climbed(IMAGE, one_row),
-    line="if ",
-    x="...",
-    **WIDE,
-)
-@has(net=lambda: nn.Conv2d(1, 1, 3, padding=1))
-def forward(self, x: Tensor) -> Tensor:
-    mask = torch.sigmoid(self.net(x))[0, 0] > 0.6
-    rows = mask.any(1).nonzero()
-    if rows.numel() == 0:
-        return x * 0
-    height = int(rows[-1] - rows[0]) + 1
-    if height <= 2:
-        return x + height
-    if mask.sum() > 0.6 * mask.numel():
-        return x / 2
-    return x

@@ -18,7 +18,6 @@ NO_UNIQUE = Blame(owner="capture", cause="unsupported operator", line=".unique()
 X6 = normal(4, 6)
 WIDE = {"values": {"x": (-5.0, 5.0)}}
 PLACES = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
-LOUD = torch.ones(10, 3)
 
 section("branches_models", "held-out")
 
@@ -97,36 +96,6 @@ def forward(self, x: Tensor) -> Tensor:
     if len(text) >= 6:
         return x[:, :2]
     return x
-
-
-def quiet_at(*places: int) -> Tensor:
-    """Return loud frames that are quiet at these places."""
-    return LOUD.index_fill(0, torch.tensor(places), 0.01)
-
-
-@branch(
-    "hears speech",
-    call(quiet_at(0, 1, 5, 6)),
-    call(quiet_at(0, 1, 2, 3, 4, 5, 6, 7)),
-    LOUD,
-    call(quiet_at(1, 3, 5, 7, 9)),
-    NUMBER,
-    line="if ",
-    blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
-    frames="10 3",
-)
-def forward(self, frames: Tensor) -> Tensor:
-    energy = frames.square().mean(-1).add(1e-8).log10() * 10
-    voiced = energy > -3.0
-    if voiced.sum() < 3:
-        return frames * 0
-    edges = (voiced[1:] ^ voiced[:-1]).sum()
-    if edges == 0:
-        return frames
-    if edges >= 8:
-        return frames.cumsum(0)
-    first = int(voiced.float().argmax())  # here
-    return frames[first:]
 
 
 @branch("sets gain", X6, X6 * 0, X6 / X6.abs().max() * 3, X6 * 0.001, line="if ")

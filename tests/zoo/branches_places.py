@@ -50,19 +50,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x.sqrt()
 
 
-@branch(
-    "asserted, then branch",
-    X,
-    N + 1,
-    refused={"export onnx": undecided("assert bool(torch.isfinite(x).all())")},
-)
-def forward(self, x: Tensor) -> Tensor:
-    assert bool(torch.isfinite(x).all())
-    if x.mean() > 0.4:
-        return x + 1
-    return x * 2
-
-
 def softened(x: Tensor) -> Tensor:
     if x.max() > 2.2:
         return x.tanh()
@@ -109,18 +96,6 @@ class Decorated(nn.Module):
         if x.var() > 2.0:
             return x / x.var()
         return x
-
-
-@branch(X, N + 1)
-class WithoutGrad(nn.Module):
-    @torch.no_grad()
-    def gate(self, x: Tensor) -> float:
-        if x.mean() > 0.25:  # here
-            return 2.0
-        return 0.5
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
 
 
 @branch(

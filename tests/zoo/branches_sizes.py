@@ -6,7 +6,7 @@ from typing import List, Optional  # noqa: UP035  # TorchScript's words
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.row import *
 
@@ -76,34 +76,11 @@ def forward(self, x: Tensor) -> Tensor:
     return x.mean(1)
 
 
-# len(x) is a Python number: the size becomes static.
-@branch("only row", X, normal(1, 3), STATIC, export=decides_by_size())
-def forward(self, x: Tensor) -> Tensor:
-    if len(x) == 1:
-        return x * 10
-    return x - x.mean(0)
-
-
 @branch("no rows", X, normal(0, 3), SIZE, dims={"batch": (0, 6)}, x="batch 3")
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[0] == 0:
         return x.new_full((3,), -1.0)
     return x.sum(0)
-
-
-@branch(
-    "long and positive",
-    call(time(4)),
-    call(time(8) + 1),
-    call(time(8) - 1),
-    SIZE,
-    x="batch time 3",
-    dims=TIME,
-)
-def forward(self, x: Tensor) -> Tensor:
-    if x.shape[1] > 6 and x.sum() > 0:
-        return x.sum(1) * 2
-    return x.sum(1) - 1
 
 
 # torch asks for more than the line does: two rows fail too.
@@ -169,22 +146,6 @@ def forward(self, ids: Tensor) -> Tensor:
     if torch.equal(ids[0, :3], self.prompt):
         ids = ids[:, 3:]
     return ids.sum(1)
-
-
-@branch("outside vocabulary", TOKENS, call(ids(11)), ids=(0, 12))
-@has(known=lambda: nn.Embedding(10, 4), rare=lambda: nn.Embedding(4, 4))
-def forward(self, ids: Tensor) -> Tensor:
-    if int(ids.max()) > 9:
-        return self.rare(ids % 4).sum(1)
-    return self.known(ids.clamp(max=9)).sum(1)
-
-
-@branch("check digit", TOKENS, call(ids(1)))
-@has(factors=Buffer(torch.tensor([3, 1, 4, 1, 5, 9])))
-def forward(self, ids: Tensor) -> Tensor:
-    if int((ids * self.factors).sum()) % 11 == 4:
-        return ids + 1
-    return ids - 1
 
 
 # -- masks and lengths -----------------------------------------------------------------------------
@@ -279,13 +240,6 @@ def forward(self, x: Tensor, reduction: str = "mean") -> Tensor:
     if reduction == "sum":
         return x.sum(1)
     return x.amax(1)
-
-
-@branch("flag, then value", call(N, True), call(N + 1, True))
-def forward(self, x: Tensor, clip: bool = True) -> Tensor:
-    if clip and x.max() > 2.0:
-        return x.clamp(max=1.0)
-    return x
 
 
 @row(

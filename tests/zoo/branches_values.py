@@ -33,14 +33,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x - 1
 
 
-@branch("limit in attribute", X, N * 1.5)
-@has(limit=2.75)
-def forward(self, x: Tensor) -> Tensor:
-    if x.abs().amax() >= self.limit:
-        return x.clamp(-1.0, 1.0)
-    return x * 0.5
-
-
 @dataclass(frozen=True)
 class Limits:
     low: float = -1.5
@@ -105,20 +97,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch(
-    "mixed parts",
-    X,
-    N * 1.75 + 1,
-    N * 1.75,
-    N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0]),
-)
-def forward(self, x: Tensor) -> Tensor:
-    wide = x.std() > 1.5
-    if wide and (x.mean() > 0.5 or not bool((x[:, 0] < 0).any())):
-        return x * 2
-    return x + 1
-
-
 @branch("three deep", X, N * 0.5 + 0.5, N + 1.5, equal_rows(-1.0, 2.5, 0.5))
 def forward(self, x: Tensor) -> Tensor:
     if x.sum() > 0:  # here
@@ -145,13 +123,6 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 # -- what is compared ------------------------------------------------------------------------------
-
-
-@branch("larger mean", call(N, N.flip(0) + 0.5), call(N + 1, N.flip(0)))
-def forward(self, x: Tensor, y: Tensor) -> Tensor:
-    if x.mean() > y.mean():
-        return x - y
-    return y * 2
 
 
 @branch("same tensor", call(N, normal(4, 3, seed=1)), call(N, N.clone()))

@@ -52,17 +52,6 @@ def forward(self, x: Tensor) -> Tensor:
     return self.body(x)
 
 
-@row(
-    "writes a dict's entry",
-    call({"x": normal(4, 3), "y": normal(4, 3, seed=1)}),
-    BY_VALUE,
-    blame=dropped(),
-)
-def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
-    batch["x"].sub_(1.0)  # here
-    return batch["x"] * batch["y"]
-
-
 @row("returns its dict, extended", call({"x": normal(4, 3)}))
 def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
     """Adds an entry to the dict that it was given, and returns it, as detectors do."""

@@ -132,38 +132,6 @@ def matcher() -> nn.Module:
     return DescriptorMatcher("smnn", 0.8)
 
 
-SPIRAL = (
-    "xxxxxxxx",
-    ".......x",
-    "xxxxxx.x",
-    "x....x.x",
-    "x.xx.x.x",
-    "x.x..x.x",
-    "x.xxxx.x",
-    "x......x",
-)
-
-
-def connected(*rows: str) -> Callable[[], Example]:
-    """Return an image in which ``x`` is foreground."""
-    return call(torch.tensor([[[[float(mark == "x") for mark in row] for row in rows]]]))
-
-
-@row(
-    connected("........", "...xx...", "...xx...", "........"),
-    connected(*SPIRAL),
-    connected("x......x", "........"),
-    connected("........"),
-    shapes={"x": "1 1 height width"},
-    dims={"height": (1, 8), "width": (1, 8)},
-    values={"x": [0.0, 1.0]},
-)
-def components() -> nn.Module:
-    from kornia.contrib.connected_components import connected_components_union_find
-
-    return Calls(connected_components_union_find)
-
-
 section("libraries", "torchmetrics")
 
 scored = {
@@ -204,36 +172,6 @@ def matthews() -> nn.Module:
     return CallsWithTwo(binary_matthews_corrcoef, validate_args=False)
 
 
-mask = coins(6, 6)
-
-
-boxes = torch.tensor([[0.0, 0, 4, 4], [2, 2, 5, 6], [1, 1, 3, 8]])
-
-
-section("libraries", "nflows")
-
-
-@row(
-    call(normal(4) * 0.3, normal(4, 2)),
-    call(normal(4) + 9, normal(4, 2)),
-    shapes={"x": "n", "condition": "n 2"},
-    dims={"n": (1, 6)},
-)
-def spline() -> nn.Module:
-    from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
-
-    class Spline(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = nn.Linear(2, 11)
-
-        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-            widths, heights, slopes = self.net(condition).split([4, 4, 3], dim=-1)
-            return unconstrained_rational_quadratic_spline(x, widths, heights, slopes)[0]
-
-    return Spline()
-
-
 section("libraries", "torchdiffeq")
 
 steps = torch.tensor([0.0, 0.1, 0.1])
@@ -270,30 +208,6 @@ row(
 )(partial(NeuralOde, "dopri5"))
 
 
-section("libraries", "labml_nn")
-
-
-def to_expert(place: int) -> Callable[[], Example]:
-    return climbed(normal(5, 2, 4), lambda m, x: margin(m.switch(x.flatten(0, 1)), place))
-
-
-@row(
-    normal(5, 2, 4),
-    *tuple(map(to_expert, range(3))),
-    shapes={"x": "time batch 4"},
-    dims={"batch": (1, 3), "time": (1, 6)},
-    values={"x": (-6.0, 6.0)},
-)
-def switch() -> nn.Module:
-    from labml_nn.transformers.feed_forward import FeedForward
-    from labml_nn.transformers.switch import SwitchFeedForward
-
-    return SwitchFeedForward(
-        capacity_factor=1.25, drop_tokens=True, is_scale_prob=True, n_experts=3,
-        expert=FeedForward(4, 8, 0.0), d_model=4,
-    )  # fmt: skip
-
-
 section("libraries", "torchcrf")
 
 
@@ -328,77 +242,3 @@ def crf() -> Any:
             return torch.tensor([path + [-1] * (longest - len(path)) for path in paths])
 
     return Tagger()
-
-
-section("libraries", "pytorch_metric_learning")
-
-corners = torch.eye(4).repeat(2, 1)[:6]
-
-
-@row(
-    call(normal(6, 4), labels(0, 1, 0, 1, 2, 2)),
-    call(normal(4, 4), labels(0, 1, 2, 3)),
-    call(normal(6, 4), labels(1, 1, 1, 1, 1, 1)),
-    call(corners, labels(0, 1, 2, 3, 0, 1)),
-    call(corners[:4], labels(0, 1, 2, 3)),
-    shapes={"embeddings": "n 4", "labels": "n"},
-    dims={"n": (2, 6)},
-    values={"labels": (0, 3)},
-)
-def triplets() -> nn.Module:
-    from pytorch_metric_learning.losses import TripletMarginLoss
-
-    return TripletMarginLoss(margin=0.2)
-
-
-section("libraries", "local_attention")
-
-
-def same(size: int) -> Callable[[], Example]:
-    return call(*(normal(2, size, 4, seed=seed) for seed in range(3)))
-
-
-@row(
-    same(8),
-    same(4),
-    same(7),
-    same(2),
-    shapes=dict.fromkeys("qkv", "batch time 4"),
-    dims={"batch": (1, 2), "time": (1, 12)},
-)
-def local_attention() -> nn.Module:
-    from local_attention import LocalAttention
-
-    return LocalAttention(
-        window_size=4, causal=True, look_backward=1, autopad=True, dim=4, exact_windowsize=True
-    )
-
-
-section("libraries", "diffusers")
-
-
-def noised(*size: int) -> Callable[[], Example]:
-    return call(
-        sample=normal(1, 2, *size), timestep=torch.tensor(3),
-        encoder_hidden_states=normal(1, 3, 8),
-    )  # fmt: skip
-
-
-@row(
-    noised(8, 8),
-    noised(7, 8),
-    noised(8, 5),
-    noised(9, 9),
-    shapes={"sample": "batch 2 height width", "timestep": "", "encoder_hidden_states": "batch 3 8"},
-    dims={"batch": (1, 2), "height": (4, 12), "width": (4, 12)},
-    values={"timestep": (0, 999)},
-)
-def unet() -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8, in_channels=2, out_channels=2, layers_per_block=1,
-        block_out_channels=(8, 16), norm_num_groups=4, cross_attention_dim=8,
-        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip

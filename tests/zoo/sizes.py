@@ -155,13 +155,6 @@ section("dims")
 # -- branches and numbers of sizes -----------------------------------------------------------------
 
 
-@branch("wider than high", normal(2, 2, 3, 5), SIZE, x="batch 2 height width")
-def forward(self, x: Tensor) -> Tensor:
-    if x.shape[3] > x.shape[2]:
-        x = x.transpose(2, 3)
-    return x.mean(3)
-
-
 @row("same length branch, tied", TWO, x="rows 4", y="rows 4")
 @branch("same length branch", TWO, SIZE, x="rows 4", y="columns 4")
 def forward(self, x: Tensor, y: Tensor) -> Tensor:

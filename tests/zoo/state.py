@@ -316,15 +316,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row("stale scale", X, COUNTED, trace=DIFFERS, blame=moved_on())
-@has(scale=Buffer(torch.zeros(()), persistent=False))
-def forward(self, x: Tensor) -> Tensor:
-    """As WarmsUp: the first call decides about all later ones, and tracing is a call."""
-    scale = torch.where(self.scale == 0, x.abs().max() + 1, self.scale)
-    self.scale.copy_(scale)  # here
-    return x / scale
-
-
 row(
     "batchnorm, train",
     normal(4, 3),

@@ -19,22 +19,10 @@ TIME = {"batch": (1, 3), "time": (1, 16)}
 section("steep", "large slopes")
 
 
-@steep("SteepSigmoid", targets=THREE, x=reals("batch 8", -1, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return (1000.0 * x).sigmoid()
-
-
 @steep("SoftmaxAtLowTemperature", targets=THREE, x=reals("batch 10"))
 @has(layer=lambda: nn.Linear(10, 7))
 def forward(self, x: Tensor) -> Tensor:
     return (self.layer(x) / 1e-3).softmax(-1)
-
-
-@steep("ChaoticMap", x=reals("batch 4", 0.01, 0.99))
-def forward(self, x: Tensor) -> Tensor:
-    for _ in range(10):
-        x = 3.9 * x * (1.0 - x)
-    return x
 
 
 section("steep", "cancellation")
@@ -45,23 +33,12 @@ def forward(self, x: Tensor) -> Tensor:
     return (x + 1e4) - 1e4
 
 
-@steep("VarianceOfOffsets", targets=THREE, x=reals("batch 16", -1000, 1000))
-def forward(self, x: Tensor) -> Tensor:
-    return (x.square().mean(-1) - x.mean(-1).square()).clamp(min=0.0)
-
-
 section("steep", "tiny divisors")
 
 
 @steep("Reciprocal", targets=THREE, x=reals("batch 4"))
 def forward(self, x: Tensor) -> Tensor:
     return 1.0 / (x.abs() + 1e-7)
-
-
-@steep("GroupNormOfFlatChannels", x=reals("batch 4 5 5", 0, 255))
-@has(norm=lambda: nn.GroupNorm(2, 4))
-def forward(self, x: Tensor) -> Tensor:
-    return self.norm(x)
 
 
 section("steep", "saturation")
@@ -93,12 +70,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x.sum(-1)
 
 
-@steep("WideLayer", targets=THREE, x=reals("batch 2048"))
-@has(layer=lambda: nn.Linear(2048, 8))
-def forward(self, x: Tensor) -> Tensor:
-    return self.layer(x)
-
-
 section("steep", "steps")
 
 
@@ -125,12 +96,6 @@ class ArgmaxBehindALayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x).argmax(-1)
-
-
-@steep("QuantizedLayer", x=reals("batch 12"))
-@has(layer=lambda: nn.Linear(12, 6))
-def forward(self, x: Tensor) -> Tensor:
-    return (self.layer(x) / 0.05).round().clamp(-128, 127) * 0.05
 
 
 section("steep", "lost precision")
