@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,13 +13,9 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "scripts" / "check-gpu"
 
 
-@pytest.fixture(scope="module")
-def script():
-    loader = importlib.machinery.SourceFileLoader("check_gpu", str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("check_gpu", loader))
-    sys.modules["check_gpu"] = module
-    loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(load_script):
+    return load_script("check-gpu")
 
 
 def test_without_cuda_it_says_so_and_ends_with_2():

@@ -30,11 +30,8 @@ ROW = zoo.ZOO[0]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import compatibility
-
-    return compatibility
+def script(load_script):
+    return load_script("compatibility.py")
 
 
 def report() -> ET.Element:
