@@ -107,38 +107,6 @@ def forward(self, x: Tensor) -> Tensor:
     return logits * 0.5
 
 
-def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
-    """Return by how much the token to stop at is ahead in a step, and behind in those before."""
-    found, state = [], h
-    for number in range(step + 1):
-        state = model.cell(torch.tanh(state), state)
-        ahead = margin(model.head(state), 3)
-        found.append(ahead if number == step else -ahead)
-    return torch.stack(found).amin()
-
-
-@branch(
-    "stops at token",
-    normal(6),
-    *(climbed(normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
-    line="if ",
-    h=("6", (-5.0, 5.0)),
-)
-@has(cell=lambda: nn.GRUCell(6, 6), head=lambda: nn.Linear(6, 5))
-def forward(self, h: Tensor) -> Tensor:
-    tokens = []
-    state = h
-    for _ in range(6):
-        state = self.cell(torch.tanh(state), state)
-        token = self.head(state).argmax()
-        if token == 3:
-            break
-        tokens.append(token)
-    if len(tokens) == 0:
-        return h * 0
-    return torch.stack(tokens) + h.sum()
-
-
 @branch(
     "rejects outlier",
     X6,

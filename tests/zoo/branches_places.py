@@ -35,13 +35,6 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.stack([x.new_zeros(3), *kept]).sum(0)
 
 
-@branch("any of rows", X, N + 1.5, x="...")
-def forward(self, x: Tensor) -> Tensor:
-    if any(float(one) > 1.2 for one in x.mean(1)):
-        return x * 3
-    return x + 2
-
-
 # The strict capture that torch.onnx.export falls back to accepts assertions.
 @row("positive, asserted", N.abs(), export=undecided())
 def forward(self, x: Tensor) -> Tensor:

@@ -97,17 +97,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch("three deep", X, N * 0.5 + 0.5, N + 1.5, equal_rows(-1.0, 2.5, 0.5))
-def forward(self, x: Tensor) -> Tensor:
-    if x.sum() > 0:  # here
-        if x.max() > 2.0:
-            if x[:, 0].mean() < 0:
-                return x * 5
-            return x * 4
-        return x * 3
-    return x * 2
-
-
 @branch("elif", X, N - 2, N + 1, N + 2, line="if level <")
 def forward(self, x: Tensor) -> Tensor:
     level = x.mean()
@@ -147,15 +136,6 @@ def forward(self, x: Tensor) -> Tensor:
     if (x[:, 1:] >= x[:, :-1]).all():
         return x[:, :1] * 2
     return x.amin(1, keepdim=True)
-
-
-@branch(
-    "bool tensor", call(N, torch.tensor(True)), call(N, torch.tensor(False)), flag=[True, False]
-)
-def forward(self, x: Tensor, flag: Tensor) -> Tensor:
-    if bool(flag):
-        return x * 2
-    return x + 1
 
 
 # NaN is no legal value here, so no legal call tells the two sides apart.

@@ -19,10 +19,7 @@ X = call(normal(4, 8))
 SEQUENCE = normal(2, 3, 8)
 ATTENTION = partial(nn.MultiheadAttention, 8, 2, batch_first=True)
 QKV = ("query", "key", "value")
-N = call(whole(-6, 6, 4, 5))
 DOUBLE = call(normal(4, 8, dtype=torch.float64))
-# The older exporter does not know the operator.
-OR_REFUSED = truth(onnx=DIFFERS, onnx_legacy=REFUSED)
 # torch.export gives a tensor that stands at two places one input; a trace does not.
 TAKEN_FOR_ONE = truth(export=DIFFERS, onnx=DIFFERS)
 
@@ -57,18 +54,6 @@ def forward(self, x: Tensor) -> Tensor:
 # -- formulas that lose digits or overflow ---------------------------------------------------------
 
 
-# It translates them as exp(x) - 1 and log(1 + x).
-@row(
-    "expm1 of small",
-    X,
-    OR_REFUSED,
-    onnx_legacy=untranslated(),
-    known={"onnx": "expm1 of small numbers"},
-)
-def forward(self, x: Tensor) -> Tensor:
-    return torch.expm1(x * 1e-5) * 1e5
-
-
 @row("log1p of small", X, ON_BOTH, blame=MISTRANSLATED, known={"onnx": "log1p of small numbers"})
 def forward(self, x: Tensor) -> Tensor:
     return torch.log1p(x.abs() * 1e-6) * 1e6
@@ -86,35 +71,6 @@ def forward(self, x: Tensor) -> Tensor:
 )
 def forward(self, x: Tensor) -> Tensor:
     return F.logsigmoid(x)
-
-
-@row(
-    "loss of logits",
-    X,
-    ON_BOTH,
-    blame=MISTRANSLATED,
-    known={"onnx": "binary cross entropy of large negative logits"},
-)
-def forward(self, x: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(x, torch.ones_like(x), reduction="none")
-
-
-# ONNX Runtime's sigmoid is 0 below -18, and the logarithm of 0 counts as -100.
-@row(
-    "loss of probabilities",
-    X,
-    OR_REFUSED,
-    onnx_legacy=untranslated(),
-    known={"onnx": "sigmoid of large negative numbers"},
-)
-def forward(self, x: Tensor) -> Tensor:
-    return F.binary_cross_entropy(torch.sigmoid(x), torch.full_like(x, 0.5))
-
-
-# As log(exp(x) + exp(y)), which is infinite from 89 on.
-@row("logaddexp", X, OR_REFUSED, onnx_legacy=untranslated(), known={"onnx": "logaddexp overflows"})
-def forward(self, x: Tensor) -> Tensor:
-    return torch.logaddexp(x, x.flip(1))
 
 
 @row("logsumexp", X)
@@ -145,20 +101,6 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.atan2(torch.relu(x), 1 + x.abs())
 
 
-# 1.0 // 0.1 is 9, because 0.1 is a little more than a tenth.
-@row(
-    "quotient rounded up",
-    X,
-    ON_BOTH,
-    known={
-        "onnx": "floor_divide by way of a quotient",
-        "onnx_legacy": "legacy: floor division of floats",
-    },
-)
-def forward(self, x: Tensor) -> Tensor:
-    return x // 0.1
-
-
 @row("quotient that is exact", X, onnx_legacy=DIFFERS, blame=MISTRANSLATED)
 def forward(self, x: Tensor) -> Tensor:
     return x // 0.5
@@ -185,18 +127,6 @@ def forward(self, x: Tensor) -> Tensor:
 def forward(self, x: Tensor) -> Tensor:
     known = torch.where(torch.isnan(x), torch.zeros_like(x), x)
     return torch.softmax(known.clamp(-3.0, 3.0), 1)
-
-
-# ONNX Runtime compares int64 as int32 there.
-@row(
-    "clamp of large integers",
-    N,
-    ON_BOTH,
-    values={"n": "limits"},
-    known={"onnx": "clamp of large integers", "onnx_legacy": "clamp of large integers"},
-)
-def forward(self, n: Tensor) -> Tensor:
-    return n.clamp(-5, 5)
 
 
 # The exporter's optimizer takes the addition of 0.0 for nothing.

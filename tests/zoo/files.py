@@ -64,7 +64,6 @@ UNKNOWN = truth(UNLOADABLE, onnx=REFUSED, onnx_legacy=REFUSED)
 # ``Clip.apply`` is Python code, which TorchScript cannot save; other exporters capture its body.
 PYTHON = truth(trace=UNLOADABLE, script=UNLOADABLE)
 TYPED = {FUNCTION_TYPED: {"script": REFUSED}}
-COUNTED = truth(trace=STATE, onnx=STATE, onnx_legacy=DIFFERS)
 UNTYPED = truth(REFUSED, export=UNLOADABLE, onnx=None)
 # Only TorchScript, a trace included, uses the model's own code to save.
 OWN = truth(trace=MOVED, script=MOVED)
@@ -289,19 +288,6 @@ def forward(self, x: Tensor) -> Tensor:
 
 
 # -- weights and state -----------------------------------------------------------------------------
-
-
-@row(
-    "counter that is not kept",
-    X,
-    COUNTED,
-    has={"count": Buffer(torch.ones(1), persistent=False)},
-    blame=moved_on(),
-)
-@has(count=Buffer(torch.ones(1)))
-def forward(self, x: Tensor) -> Tensor:
-    self.count += 1  # here
-    return x * self.count
 
 
 @row("buffer that is not kept", X)

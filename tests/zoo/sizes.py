@@ -76,17 +76,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x + torch.arange(x.shape[1], dtype=x.dtype)
 
 
-@row(
-    "scaled by sqrt",
-    normal(3, 5),
-    truth(DIFFERS, script=None, export=REFUSED, onnx=NARROWED),
-    x="batch time",
-    blame=frozen_size(),
-)
-def forward(self, x: Tensor) -> Tensor:
-    return x.sum(1) / math.sqrt(x.shape[1])
-
-
 @row("mean by size", normal(3, 5), x="batch time")
 def forward(self, x: Tensor) -> Tensor:
     return x.sum(1) / x.shape[1]
