@@ -19,7 +19,10 @@ X = call(normal(4, 8))
 SEQUENCE = normal(2, 3, 8)
 ATTENTION = partial(nn.MultiheadAttention, 8, 2, batch_first=True)
 QKV = ("query", "key", "value")
+N = call(whole(-6, 6, 4, 5))
 DOUBLE = call(normal(4, 8, dtype=torch.float64))
+# The older exporter does not know the operator.
+OR_REFUSED = truth(onnx=DIFFERS, onnx_legacy=REFUSED)
 # torch.export gives a tensor that stands at two places one input; a trace does not.
 TAKEN_FOR_ONE = truth(export=DIFFERS, onnx=DIFFERS)
 
@@ -54,6 +57,18 @@ def forward(self, x: Tensor) -> Tensor:
 # -- formulas that lose digits or overflow ---------------------------------------------------------
 
 
+# It translates them as exp(x) - 1 and log(1 + x).
+@row(
+    "expm1 of small",
+    X,
+    OR_REFUSED,
+    onnx_legacy=untranslated(),
+    known={"onnx": "expm1 of small numbers"},
+)
+def forward(self, x: Tensor) -> Tensor:
+    return torch.expm1(x * 1e-5) * 1e5
+
+
 @row("log1p of small", X, ON_BOTH, blame=MISTRANSLATED, known={"onnx": "log1p of small numbers"})
 def forward(self, x: Tensor) -> Tensor:
     return torch.log1p(x.abs() * 1e-6) * 1e6
@@ -71,6 +86,23 @@ def forward(self, x: Tensor) -> Tensor:
 )
 def forward(self, x: Tensor) -> Tensor:
     return F.logsigmoid(x)
+
+
+@row(
+    "loss of logits",
+    X,
+    ON_BOTH,
+    blame=MISTRANSLATED,
+    known={"onnx": "binary cross entropy of large negative logits"},
+)
+def forward(self, x: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(x, torch.ones_like(x), reduction="none")
+
+
+# As log(exp(x) + exp(y)), which is infinite from 89 on.
+@row("logaddexp", X, OR_REFUSED, onnx_legacy=untranslated(), known={"onnx": "logaddexp overflows"})
+def forward(self, x: Tensor) -> Tensor:
+    return torch.logaddexp(x, x.flip(1))
 
 
 @row("logsumexp", X)
@@ -127,6 +159,18 @@ def forward(self, x: Tensor) -> Tensor:
 def forward(self, x: Tensor) -> Tensor:
     known = torch.where(torch.isnan(x), torch.zeros_like(x), x)
     return torch.softmax(known.clamp(-3.0, 3.0), 1)
+
+
+# ONNX Runtime compares int64 as int32 there.
+@row(
+    "clamp of large integers",
+    N,
+    ON_BOTH,
+    values={"n": "limits"},
+    known={"onnx": "clamp of large integers", "onnx_legacy": "clamp of large integers"},
+)
+def forward(self, n: Tensor) -> Tensor:
+    return n.clamp(-5, 5)
 
 
 # The exporter's optimizer takes the addition of 0.0 for nothing.
