@@ -195,6 +195,7 @@ class Mode(enum.Enum):
     line="if ",
     blame={"export": GUARD},
     values={"mode": ["greedy", "beam"]},
+    tags="slow",
 )
 def forward(self, logits: Tensor, mode: str) -> Tensor:
     best = logits.topk(2).values

@@ -137,6 +137,7 @@ row(
     UNDECIDED,
     values={"x": (-4.0, 4.0)},
     weak=UNVERIFIED,
+    tags="slow",
     line="if scores.max() > self.limit:",
 )(lambda: SixBlocks((1e9,) * 6))
 
