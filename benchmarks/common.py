@@ -9,7 +9,7 @@ import logging
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,49 @@ def healthy_table(found: list[Record], targets: Sequence[str]) -> str:
     return table(["healthy items", *targets, "all"], *rows)
 
 
+def judged(verdict: Any, broken: Callable[[], Any]) -> Record:
+    """Return what became of a healthy model; ``broken`` tells if its exporter itself breaks it."""
+    record = {"healthy": "passed", "seconds": sum(verdict.seconds.values()), "reason": why(verdict)}
+    if verdict.status == "skipped" or verdict.failure == "ExportRefused":
+        record["healthy"] = "refused"
+    elif verdict.status == "failed":
+        record["healthy"] = "broken by the exporter" if broken() else "false alarm"
+    return record
+
+
+def why(verdict: Any) -> str:
+    """Return the class of a failure, its reason, the first difference and the call."""
+    worst = [
+        f"eager {one.expected}, artifact {one.actual}, |difference| {one.max_abs}"
+        for one in verdict.differences[:1]
+    ]
+    parts = [verdict.failure or "", verdict.reason, *worst, verdict.call]
+    return "; ".join(part for part in parts if part)
+
+
+def progress(record: Record) -> str:
+    text = f"{record['name']:32} {record['target']:6} seed {record['seed']}: {record['healthy']}"
+    if record["healthy"] != "passed":
+        return f"{text}: {record['reason'][:200]}"
+    if not record.get("counted"):
+        return f"{text}, not counted" if "counted" in record else text
+    return f"{text}, {'found' if record['found'] else 'MISSED'} ({record['failure']})"
+
+
+def misses(records: list[Record]) -> Iterator[str]:
+    """Yield a line per fault that was missed, per pair that does not count, and per alarm."""
+    for record in records:
+        where = (
+            f"{record['name']} ({record['mechanism']}) on {record['target']}, seed {record['seed']}"
+        )
+        if record["healthy"] not in ("passed", "refused"):
+            yield f"- {record['healthy']}: {where}: {record['reason']}"
+        elif not record.get("counted", True):
+            yield f"- not counted: {where}"
+        elif not record.get("found", True):
+            yield f"- missed: {where}"
+
+
 def found_of_counted(found: list[Record]) -> tuple[int, int]:
     """Return how many faults were found, and how many count."""
     counted = [record for record in found if record.get("counted")]
@@ -119,6 +162,17 @@ def found_of_counted(found: list[Record]) -> tuple[int, int]:
 
 
 # -- torch's exporters by hand ---------------------------------------------------------------------
+
+
+def dims_of(
+    shapes: Mapping[str, str], sizes: Mapping[str, tuple[int, int]]
+) -> dict[str, dict[int, Any]]:
+    """Return torch's dynamic shapes, of shapes like ``batch 3`` and the sizes of named dims."""
+    dims = {name: torch.export.Dim(name, min=low, max=high) for name, (low, high) in sizes.items()}
+    return {
+        name: {axis: dims[word] for axis, word in enumerate(text.split()) if word in dims}
+        for name, text in shapes.items()
+    }
 
 
 def exported(

@@ -16,8 +16,7 @@ import os
 import random
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import common
 import torch
-from common import Record, by_target, far, found_of_counted, healthy_table, table
+from common import (
+    Record,
+    by_target,
+    dims_of,
+    far,
+    found_of_counted,
+    healthy_table,
+    judged,
+    misses,
+    progress,
+    table,
+)
 from networks import EXAMPLE, FAULTS, RANGES, Network, draw
 from torch import Tensor, nn
-from torch.export import Dim
 
 from pytest_torchexport import check_export
 
@@ -46,14 +55,13 @@ def effect(network: Network, healthy: nn.Module, faulty: nn.Module) -> bool:
     return _differs_on_draws(network, healthy, lambda: copy.deepcopy(faulty).faulty)
 
 
-def broken(network: Network, healthy: nn.Module, target: str) -> str:
-    """Return how the exporter breaks this module without the plugin; empty if it does not."""
+def broken(network: Network, healthy: nn.Module, target: str) -> bool:
+    """Return True if the exporter refuses or breaks this module without the plugin, too."""
     try:
         exported(network, healthy, target)
-    except Exception as error:  # exporters raise many types
-        return f"refuses by hand: {type(error).__name__}"
-    apart = _differs_on_draws(network, healthy, lambda: exported(network, healthy, target))
-    return "raises or differs by hand" if apart else ""
+    except Exception:  # exporters raise many types
+        return True
+    return _differs_on_draws(network, healthy, lambda: exported(network, healthy, target))
 
 
 def _differs_on_draws(
@@ -120,12 +128,8 @@ def _differ(
 def exported(network: Network, module: nn.Module, target: str) -> Callable[..., Any]:
     """Return an artifact made by hand, whose outputs have the names of eager's."""
     module = copy.deepcopy(module)
-    dims = {name: Dim(name, min=low, max=high) for name, (low, high) in RANGES.items()}
-    shapes = {
-        name: {axis: dims[word] for axis, word in enumerate(text.split()) if word in dims}
-        for name, text in network.shapes.items()
-    }
-    artifact = common.exported(module, network.example(), shapes, target)
+    dims = dims_of(network.shapes, RANGES)
+    artifact = common.exported(module, network.example(), dims, target)
     if target != "onnx":
         return artifact
     names = list(_leaves(copy.deepcopy(module)(*network.example())))
@@ -148,25 +152,18 @@ def _pair(
     network: Network, target: str, healthy: nn.Module, faulty: nn.Module, counted: bool
 ) -> Record:
     record: Record = {
+        "name": f"network {network.seed}",
         "seed": network.seed,
         "target": target,
-        "fault": network.fault,
-        "counted": False,
+        "mechanism": network.fault,
     }
     if network.stateful and target == "onnx":
         return record | {"healthy": "refused", "reason": "an ONNX file carries no state"}
-    started = time.perf_counter()
     verdict = _verdict(network, healthy, target)
-    record["seconds"] = time.perf_counter() - started
-    record["reason"] = f"{verdict.failure}: {verdict.reason}" if verdict.failure else verdict.reason
-    if verdict.status == "skipped" or verdict.failure == "ExportRefused":
-        return record | {"healthy": "refused"}
-    if verdict.status == "failed":
-        really = broken(network, healthy, target)
-        record["by_hand"] = really
-        return record | {"healthy": "broken by the exporter" if really else "false alarm"}
-    record |= {"healthy": "passed", "counted": counted}
-    if counted:
+    record |= judged(verdict, lambda: broken(network, healthy, target))
+    if record["healthy"] == "passed":
+        record["counted"] = counted
+    if record.get("counted"):
         found = _verdict(network, faulty, target)
         record |= {"found": found.status == "failed", "failure": found.failure}
         record["faulty_reason"] = found.reason
@@ -197,30 +194,9 @@ def tables(records: list[Record], targets: list[str]) -> str:
         cell = lambda group: "{} / {}".format(*found_of_counted(group))  # noqa: E731
         return by_target(name, of, targets, cell)
 
-    kinds = [row(fault, [r for r in records if r["fault"] == fault]) for fault in FAULTS]
+    kinds = [row(fault, [r for r in records if r["mechanism"] == fault]) for fault in FAULTS]
     faulty = table(["found / counted", *targets, "all"], *kinds, row("all", records))
-    return "\n\n".join([healthy_table(records, targets), faulty, "\n".join(_misses(records))])
-
-
-def _misses(records: list[Record]) -> Iterator[str]:
-    """Yield lines with the seeds of false alarms, misses and networks that did not count."""
-    lines = dict.fromkeys(("false alarm", "missed", "broken by the exporter", "no effect"), "")
-    for record in records:
-        what = record["healthy"]
-        if what == "passed":
-            what = "no effect" if not record["counted"] else "" if record["found"] else "missed"
-        if what in lines:
-            lines[what] += f" {record['seed']} {record['target']},"
-    yield from (f"{what}:{where or ' none'}  " for what, where in lines.items())
-
-
-def progress(record: Record) -> str:
-    text = f"{record['seed']:4} {record['target']:7} {record['fault']}: {record['healthy']}"
-    if record["healthy"] != "passed":
-        return f"{text}: {record['reason'][:200]}"
-    if not record["counted"]:
-        return f"{text}, no effect"
-    return f"{text}, {'found' if record['found'] else 'MISSED'} ({record['failure']})"
+    return "\n\n".join([healthy_table(records, targets), faulty, "\n".join(misses(records))])
 
 
 def main() -> None:

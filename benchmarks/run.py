@@ -7,6 +7,7 @@ the machine's speed cancels out. Goals are printed and not asserted.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import os
 import resource
@@ -425,11 +426,32 @@ def search(runs: int) -> Iterator[Row]:
         yield f"search for thresholds / item, {len(MODELS)} models, {target}", figure, "<= 15 %"
 
 
+def noise(runs: int) -> Iterator[Row]:
+    """Count how often identical networks are told apart, and one that runs twice is."""
+    import torch
+    from torch import nn
+
+    from pytest_torchexport.checks.latency import timed_in_turn
+
+    x = torch.randn(32, 64)
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+    other = copy.deepcopy(net)
+
+    def slower(artifact: Callable[[], object], limit: float) -> bool:
+        return timed_in_turn(lambda: net(x), artifact, 60.0).exceeds(limit)
+
+    with torch.no_grad():
+        alarms = sum(slower(lambda: other(x), 1.0) for _ in range(10 * runs))
+        seen = sum(slower(lambda: (net(x), net(x)), 1.5) for _ in range(runs))
+    yield "identical networks called slower, limit 1", f"{alarms} of {10 * runs}", "0"
+    yield "a network run twice called slower, limit 1.5", f"{seen} of {runs}", "all"
+
+
 ROWS = {
     each.__name__: each
     for each in (
         startup, overhead, whole, marked, cached, observing, explore, search, memory, weights,
-        xdist,
+        xdist, noise,
     )
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from zoo import rows
 
 MARKER = "PWNED"
 FLOAT_BYTES = 4
@@ -400,17 +401,29 @@ def _embedded(name: str, dims: list[int], size: int) -> TensorProto:
 # -- TorchScript that behaves badly ---------------------------------------------------------------------
 
 
+Module = Callable[[], nn.Module]
+
+
+def of_the_zoo(name: str) -> Module:
+    """The model of a row whose script does harm, and whose eager model does not."""
+    (build,) = (row.build for row in rows("dangerous") if row.name == name)
+    return build
+
+
+NeverReturns = of_the_zoo("hangs, scripted")
+AllocatesWithoutEnd = of_the_zoo("allocates, scripted")
+PrintsWithoutEnd = of_the_zoo("chatters, scripted")
+ReadsBeyondTheEnd = of_the_zoo("reads beyond, scripted")
+# TorchScript runs ``__setstate__`` in the load.
+NeverLoads = of_the_zoo("own state, hangs")
+DiesInTheLoad = of_the_zoo("own state, dies")
+PrintsInTheLoad = of_the_zoo("own state, says an answer")
+
+
 def spin(x: Tensor) -> Tensor:
     while bool(x.numel() > 0):
         x = x * 1.0
     return x
-
-
-class NeverReturns(nn.Module):
-    """Goes round a loop for ever."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return spin(x)
 
 
 class WaitsForAChild(nn.Module):
@@ -420,15 +433,6 @@ class WaitsForAChild(nn.Module):
         return torch.jit.wait(torch.jit.fork(spin, x))
 
 
-class AllocatesWithoutEnd(nn.Module):
-    """Doubles a tensor for ever."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        while bool(x.numel() > 0):
-            x = torch.cat([x, x])
-        return x
-
-
 class AllocatesAtOnce(nn.Module):
     """Asks for four terabytes."""
 
@@ -436,67 +440,11 @@ class AllocatesAtOnce(nn.Module):
         return x + torch.ones([1024, 1024, 1024, 1024]).sum()
 
 
-class PrintsWithoutEnd(nn.Module):
-    """Writes to stdout for ever."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        while bool(x.numel() > 0):
-            print("a line of a log that nobody has asked for, and that no disk is large enough for")
-        return x
-
-
-class ReadsBeyondTheEnd(nn.Module):
-    """Sums a terabyte behind a tensor's end, with the check of the lengths turned off: SIGSEGV."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        beyond = torch.full([1], 1 << 38, dtype=torch.int64)
-        return x + torch.segment_reduce(x.flatten(), "sum", lengths=beyond, unsafe=True)
-
-
-class NeverLoads(nn.Module):
-    """Behaves until it has been saved: TorchScript runs ``__setstate__`` in the load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = torch.ones(1)
-
-    @torch.jit.export
-    def __getstate__(self) -> Tensor:
-        return self.state
-
-    @torch.jit.export
-    def __setstate__(self, state: Tensor) -> None:
-        self.training = False
-        self.state = spin(state)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.state
-
-
-class DiesInTheLoad(NeverLoads):
-    """The same with a division that the processor refuses."""
-
-    @torch.jit.export
-    def __setstate__(self, state: Tensor) -> None:
-        self.training = False
-        self.state = state
-        less = state.numel() - 2
-        self.state = self.state * ((less - 9223372036854775807) // less)
-
-
-class PrintsInTheLoad(NeverLoads):
-    """The same with a line on stdout, where another program may expect its protocol."""
-
-    @torch.jit.export
-    def __setstate__(self, state: Tensor) -> None:
-        print('{"status": "done"}')
-        self.training = False
-        self.state = state
-
-
-def scripted(cls: type[nn.Module]) -> Builder:
+def scripted(make: Module) -> Builder:
     """The module as a TorchScript archive. It is never called here."""
-    return _built(cls.__name__, ".pt", lambda path: torch.jit.script(cls()).save(str(path)))
+
+    name = next(name for name, each in globals().items() if each is make)
+    return _built(name, ".pt", lambda path: torch.jit.script(make()).save(str(path)))
 
 
 def nested_source(directory: Path) -> Path:

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "check-gpu"
-
-
-@pytest.fixture(scope="module")
-def script():
-    loader = importlib.machinery.SourceFileLoader("check_gpu", str(SCRIPT))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("check_gpu", loader))
-    sys.modules["check_gpu"] = module
-    loader.exec_module(module)
-    return module
+import torch
 
 
-def test_without_cuda_it_says_so_and_ends_with_2():
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT)], env=hidden, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == ("check-gpu: torch.cuda.is_available() is false: nothing was checked\n")
+@pytest.fixture
+def script(load_script):
+    return load_script("check-gpu")
+
+
+def test_without_cuda_it_says_so_and_ends_with_2(script, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["check-gpu"])
+    assert script.main() == 2
+    said = "check-gpu: torch.cuda.is_available() is false: nothing was checked\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_a_part_without_time_is_not_run_and_said_so(script):

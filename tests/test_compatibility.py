@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from versions import INSTALLED, Change
 from pytest_torchexport.config import tested
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts/compatibility.py"
 REPORT = """<testsuites><testsuite timestamp="2026-11-22T20:39:52">
 <testcase classname="tests.test_zoo" name="test_verdict_is_the_truth[{row}-trace]"/>
 <testcase classname="tests.test_zoo" name="test_verdict_is_the_truth[{row}-onnx]"><failure/></testcase>
@@ -30,11 +28,8 @@ ROW = zoo.ZOO[0]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import compatibility
-
-    return compatibility
+def script(load_script):
+    return load_script("compatibility.py")
 
 
 def report() -> ET.Element:
@@ -83,14 +78,14 @@ def test_a_report_without_tests_is_refused(script):
         script.run_of(ET.fromstring("<testsuites/>"))
 
 
-def test_a_run_replaces_the_one_on_the_same_torch_and_python(tmp_path, script):
+def test_a_run_replaces_the_one_on_the_same_torch_and_python(tmp_path, script, monkeypatch):
     path, into = tmp_path / "run.xml", tmp_path / "runs.json"
     path.write_text(REPORT.format(row="any"), encoding="utf-8")
     into.write_text("[]", encoding="utf-8")
+    given = [path, "--into", into, "--ship", tmp_path / "tested.json"]
+    monkeypatch.setattr(sys, "argv", ["compatibility.py", *map(str, given)])
     for _ in range(2):
-        command = [sys.executable, SCRIPT, path, "--into", into, "--ship", tmp_path / "tested.json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        assert script.main() == 0
     (run,) = script.runs(into)
     assert run.versions == INSTALLED
     assert json.loads(into.read_text(encoding="utf-8"))[0]["tests"] == run.tests

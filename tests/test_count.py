@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "count"
 
 
 @pytest.fixture
-def count(monkeypatch, tmp_path):
-    loader = SourceFileLoader("count_script", str(SCRIPT))
-    module = module_from_spec(spec_from_loader("count_script", loader))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setitem(sys.modules, "count_script", module)
-    loader.exec_module(module)
+def count(load_script, monkeypatch, tmp_path):
+    module = load_script("count")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     return module
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 import zoo
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
-
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(SCRIPTS))
-    yield importlib.import_module("switches")
-    sys.path.remove(str(SCRIPTS))
+@pytest.fixture
+def script(load_script):
+    return load_script("switches.py")
 
 
 def test_every_mechanism_is_where_its_switch_says(script):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Verdict
 
-ROOT = Path(__file__).parents[1]
 PASSED = Verdict(
     subject="Net",
     target="trace",
@@ -28,12 +26,9 @@ PASSED = Verdict(
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
+def script(load_script, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # for all of its process
-    import verdicts
-
-    return verdicts
+    return load_script("verdicts.py")
 
 
 @pytest.fixture

@@ -1,8 +1,15 @@
-"""Show what a user sees who has not installed the extra ``[onnx]``: ``tox -e no-onnx`` runs this."""
+"""Show what a user sees who has not installed the extra ``[onnx]``.
+
+Where it is installed, a run of pytest that cannot find it has these tests, and others that need no ONNX.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,22 +18,39 @@ from pytest_torchexport.config import names
 
 INSTALL = "pip install 'pytest-torchexport[onnx]'"
 ONNX_TARGETS = ("onnx", "onnx_legacy")
+TESTS = Path(__file__).parent
+HERE = importlib.util.find_spec("onnxruntime") is not None
+where_it_is_missing = pytest.mark.skipif(HERE, reason="the extra onnx is installed")
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime") is not None, reason="the extra onnx is installed"
-)
+
+@pytest.mark.skipif(not HERE, reason="the extra onnx is not installed: these tests run as they are")
+def test_the_other_tests_pass_where_it_cannot_be_found() -> None:
+    files = [__file__, TESTS / "targets", TESTS / "plugin/test_fixture.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "without_onnx", *files],
+        cwd=TESTS.parent,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the extra onnx is installed" not in done.stdout
 
 
+@where_it_is_missing
 @pytest.mark.parametrize("name", ONNX_TARGETS)
 def test_an_onnx_target_is_unavailable_with_the_line_that_installs_it(name):
     assert INSTALL in targets.get(name).unavailable("cpu")
 
 
+@where_it_is_missing
 @pytest.mark.parametrize("name", sorted(set(names.targets()) - set(ONNX_TARGETS)))
 def test_every_other_target_is_available(name):
     assert targets.get(name).unavailable("cpu") is None
 
 
+@where_it_is_missing
 def test_its_item_is_skipped_with_that_line(pytester):
     pytester.makepyfile(
         "import pytest, torch\n"

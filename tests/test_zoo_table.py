@@ -16,8 +16,8 @@ from pytest_torchexport.targets import upstream
 ROOT = Path(__file__).parents[1]
 # How many models of the zoo must pass, and must fail, at least on each target.
 HEALTHY, BROKEN = 340, 170
-# All tests take CI at most 12 minutes on two cores; this many items of the zoo take some two.
-CI_ITEMS = 635
+# All tests take CI at most seven minutes on two cores; these items of the zoo take one.
+CI_ITEMS = 350
 
 
 @pytest.mark.parametrize("target", zoo.TARGETS)

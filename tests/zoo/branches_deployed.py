@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.row import *
@@ -20,7 +19,6 @@ X24 = normal(24)
 WIDE = {"values": {"x": (-5.0, 5.0)}}
 BOXES = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.5, 0.0, 2.0, 2.0], [5.0, 5.0, 1.0, 1.0]])
 SCORES = torch.tensor([0.9, 0.6, 0.4])
-IMAGE = normal(1, 1, 6, 6)
 
 section("branches_models", "deployed")
 
@@ -107,134 +105,6 @@ def forward(self, x: Tensor) -> Tensor:
         if logits.softmax(-1).amax(-1).amin() > 0.8:
             return logits
     return logits * 0.5
-
-
-@branch("chooses bits", X6, X6 * 0.05, X6 / X6.abs().max() * 12, line="if bits", x=(-16.0, 16.0))
-def forward(self, x: Tensor) -> Tensor:
-    bits = torch.ceil(torch.log2(x.abs().max() + 1e-6))
-    if bits <= -2:
-        return x * 0
-    if bits == 4:
-        return torch.round(x * 2) / 2
-    return x
-
-
-def says_stop(step: int, model: Any, h: Tensor) -> Tensor:
-    """Return by how much the token to stop at is ahead in a step, and behind in those before."""
-    found, state = [], h
-    for number in range(step + 1):
-        state = model.cell(torch.tanh(state), state)
-        ahead = margin(model.head(state), 3)
-        found.append(ahead if number == step else -ahead)
-    return torch.stack(found).amin()
-
-
-@branch(
-    "stops at token",
-    normal(6),
-    *(climbed(normal(6), partial(says_stop, step)) for step in (0, 1, 3)),
-    line="if ",
-    h=("6", (-5.0, 5.0)),
-)
-@has(cell=lambda: nn.GRUCell(6, 6), head=lambda: nn.Linear(6, 5))
-def forward(self, h: Tensor) -> Tensor:
-    tokens = []
-    state = h
-    for _ in range(6):
-        state = self.cell(torch.tanh(state), state)
-        token = self.head(state).argmax()
-        if token == 3:
-            break
-        tokens.append(token)
-    if len(tokens) == 0:
-        return h * 0
-    return torch.stack(tokens) + h.sum()
-
-
-@branch(
-    "counts tokens",
-    torch.tensor([5, 2, 7, 9, 2, 4]),
-    torch.tensor([5, 3, 7, 9, 1, 4]),
-    torch.tensor([2, 2, 7, 2, 2, 4]),
-    torch.tensor([5, 3, 7, 9, 1, 2]),
-    line="if ",
-    ids=(0, 99),
-    refused={"export onnx": undecided()},
-)
-def forward(self, ids: Tensor) -> Tensor:
-    stops = int((ids == 2).sum())  # here
-    if stops == 0:
-        return ids
-    if stops > 3:
-        return ids * 0
-    first = int((ids == 2).nonzero()[0])
-    if first == len(ids) - 1:
-        return ids + 1
-    return ids.masked_fill(ids == 2, -1)
-
-
-@branch(
-    "trims padding",
-    call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [5], [2]])),
-    call(normal(3, 5, 2), torch.ones(3, 5, dtype=torch.bool)),
-    call(normal(3, 5, 2), torch.arange(5) < torch.tensor([[1], [3], [2]])),
-    line="if ",
-    x="3 time 2",
-    mask="3 time",
-)
-def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-    lengths = mask.sum(1)
-    if lengths.min() == lengths.max():
-        return x.mean(1)
-    longest = int(lengths.max())
-    if longest < 4:
-        x = x[:, :longest] * 2
-    return (x * mask[:, : x.shape[1], None]).sum(1)
-
-
-@branch(
-    "half open gate",
-    X6,
-    climbed(X6 * 0.1, lambda m, x: -m.inner(x).square().sum()),
-    climbed(X6, lambda m, x: m.inner(x).amin()),
-    **WIDE,
-)
-@has(inner=lambda: nn.Linear(6, 1))
-def forward(self, x: Tensor) -> Tensor:
-    gate = torch.sigmoid(30.0 * self.inner(x))
-    if gate.amin() > 0.4 and gate.amax() < 0.6:
-        return x * 0.5
-    return x * gate.round()
-
-
-@branch("dead layer", X6, climbed(X6, lambda m, x: -m.inner(x).amax()), **WIDE)
-@has(inner=lambda: nn.Linear(6, 5), out=lambda: nn.Linear(5, 2))
-def forward(self, x: Tensor) -> Tensor:
-    hidden = F.relu(self.inner(x))
-    if hidden.sum() == 0:
-        return torch.ones(len(x), 2) + x.sum()
-    return self.out(hidden)
-
-
-@branch(
-    "samples nucleus",
-    normal(16),
-    normal(16) * 30,
-    normal(16) * 0,
-    NUMBER,
-    line="if kept",
-    blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
-    logits="16",
-    refused={"export onnx": undecided()},
-)
-def forward(self, logits: Tensor) -> Tensor:
-    ordered = logits.softmax(-1).sort(descending=True)
-    kept = int((ordered.values.cumsum(-1) < 0.9).sum()) + 1  # here
-    if kept == 1:
-        return logits * 0
-    if kept > 14:
-        return logits / 2
-    return ordered.values[:kept].sum() + logits
 
 
 @branch(
@@ -325,6 +195,7 @@ class Mode(enum.Enum):
     line="if ",
     blame={"export": GUARD},
     values={"mode": ["greedy", "beam"]},
+    tags="slow",
 )
 def forward(self, logits: Tensor, mode: str) -> Tensor:
     best = logits.topk(2).values
@@ -334,33 +205,3 @@ def forward(self, logits: Tensor, mode: str) -> Tensor:
             return logits.softmax(-1)
         return logits.log_softmax(-1)
     return logits * best[..., :1]
-
-
-def one_row(model: Any, x: Tensor) -> Tensor:
-    """Return how far the mask is from one row that is set."""
-    away = torch.tensor([-1.0, -1.0, 1.0, -1.0, -1.0, -1.0])[:, None]
-    return ((model.net(x)[0, 0] - 0.4) * away).amin()
-
-
-@branch(
-    "crops object",
-    IMAGE,
-    IMAGE * 0,
-    climbed(IMAGE, lambda m, x: m.net(x).flatten().sort().values[12]),
-    climbed(IMAGE, one_row),
-    line="if ",
-    x="...",
-    **WIDE,
-)
-@has(net=lambda: nn.Conv2d(1, 1, 3, padding=1))
-def forward(self, x: Tensor) -> Tensor:
-    mask = torch.sigmoid(self.net(x))[0, 0] > 0.6
-    rows = mask.any(1).nonzero()
-    if rows.numel() == 0:
-        return x * 0
-    height = int(rows[-1] - rows[0]) + 1
-    if height <= 2:
-        return x + height
-    if mask.sum() > 0.6 * mask.numel():
-        return x / 2
-    return x

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.row import *
@@ -19,7 +18,6 @@ NO_UNIQUE = Blame(owner="capture", cause="unsupported operator", line=".unique()
 X6 = normal(4, 6)
 WIDE = {"values": {"x": (-5.0, 5.0)}}
 PLACES = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
-LOUD = torch.ones(10, 3)
 
 section("branches_models", "held-out")
 
@@ -100,102 +98,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch(
-    "reads prompt",
-    torch.tensor([101, 7, 102, 9, 4, 8]),
-    torch.tensor([50, 7, 102, 9, 4, 8]),
-    torch.tensor([101, 7, 102, 9, 102, 8]),
-    torch.tensor([101, 7, 102, 102, 4, 8]),
-    PYTHON,
-    script=no_type(),
-    line="if ",
-    ids=(0, 120),
-)
-def forward(self, ids: Tensor) -> Tensor:
-    if ids[0] != 101:
-        ids = F.pad(ids, (1, 0), value=101)  # here
-    ends = (ids == 102).nonzero().flatten()
-    if len(ends) == 2:
-        if ends[1] - ends[0] == 1:
-            return ids[: int(ends[0])]
-        return ids[int(ends[0]) :]
-    return ids
-
-
-def quiet_at(*places: int) -> Tensor:
-    """Return loud frames that are quiet at these places."""
-    return LOUD.index_fill(0, torch.tensor(places), 0.01)
-
-
-@branch(
-    "hears speech",
-    call(quiet_at(0, 1, 5, 6)),
-    call(quiet_at(0, 1, 2, 3, 4, 5, 6, 7)),
-    LOUD,
-    call(quiet_at(1, 3, 5, 7, 9)),
-    NUMBER,
-    line="if ",
-    blame=dict.fromkeys(("trace", "onnx_legacy"), baked()),
-    frames="10 3",
-)
-def forward(self, frames: Tensor) -> Tensor:
-    energy = frames.square().mean(-1).add(1e-8).log10() * 10
-    voiced = energy > -3.0
-    if voiced.sum() < 3:
-        return frames * 0
-    edges = (voiced[1:] ^ voiced[:-1]).sum()
-    if edges == 0:
-        return frames
-    if edges >= 8:
-        return frames.cumsum(0)
-    first = int(voiced.float().argmax())  # here
-    return frames[first:]
-
-
-@branch(
-    "uses codebook",
-    normal(8, 3),
-    normal(8, 3) * 0.01 + 2,
-    OfModel(lambda m: m.codes[[0, 1, 2, 3, 4, 5, 0, 1]]),
-    OfModel(lambda m: m.codes[[0, 1, 2, 3, 0, 1, 2, 3]]),
-    OfModel(lambda m: m.codes[[0, 1, 2, 3, 0, 1, 2, 3]] * 1.8),
-    PYTHON,
-    script=NO_UNIQUE,
-    line="if ",
-    x=("8 3", (-6.0, 6.0)),
-)
-@has(codes=lambda: Buffer(torch.randn(6, 3) * 2))
-def forward(self, x: Tensor) -> Tensor:
-    far = torch.cdist(x, self.codes)
-    used = far.argmin(-1).unique()
-    if used.numel() <= 1:
-        return x * 0
-    if used.numel() == 6:
-        return self.codes[far.argmin(-1)]
-    if far.amin(-1).max() < 0.7:
-        return x * 2
-    return x
-
-
-@branch(
-    "holds limits",
-    normal(3, 4),
-    climbed(normal(3, 4), lambda m, x: m.out(torch.tanh(m.inner(x))).amin()),
-    climbed(normal(3, 4), lambda m, x: -m.out(torch.tanh(m.inner(x))).square().sum().sqrt()),
-    line="if drive",
-    **WIDE,
-)
-@has(inner=lambda: nn.Linear(4, 6), out=lambda: nn.Linear(6, 3))
-def forward(self, x: Tensor) -> Tensor:
-    """A controller whose outputs are at their limits, all or none."""
-    drive = F.hardtanh(16 * self.out(torch.tanh(self.inner(x))))
-    if drive.amin() >= 1.0:
-        return drive * 2
-    if drive.abs().amax() < 0.9:
-        return drive / 2
-    return drive
-
-
 @branch("sets gain", X6, X6 * 0, X6 / X6.abs().max() * 3, X6 * 0.001, line="if ")
 def forward(self, x: Tensor) -> Tensor:
     peak = x.abs().max().item()
@@ -253,53 +155,6 @@ def forward(self, image: Tensor, layout: str) -> Tensor:
     if image.min() >= 0:
         return (image - 0.5) / 0.25
     return image
-
-
-@branch(
-    "attends sparsely",
-    normal(4, 3),
-    torch.eye(4, 3) - 1,
-    torch.tensor([[1.0, 0, 0], [-1, 1, 1], [-1, 1, 1], [-1, 1, 1]]),
-    normal(4, 3).abs(),
-    truth(BRANCH, script=None, export=REFUSED, onnx=REFUSED),
-    onnx_legacy=untranslated(),
-    line="if ",
-    x="4 3",
-)
-def forward(self, x: Tensor) -> Tensor:
-    scores = ((x @ x.mT) / 2).fill_diagonal_(-1.0)
-    shut = scores < 0.0
-    if shut.all(-1).any():
-        return x * 0
-    if shut.float().mean() > 0.45:
-        scores = scores.masked_fill(shut, 0.0)
-    if not shut[0, 1:].any():
-        return x.mean(0)
-    return scores.softmax(-1) @ x
-
-
-@branch(
-    "buckets distance",
-    call(normal(6), normal(6, seed=1)),
-    call(normal(6), normal(6)),
-    call(normal(6), normal(6) + 8),
-    call(normal(6), normal(6) + torch.tensor([10.0, 0, 0, 0, 0, 0])),
-    line="if ",
-    x=("6", (-20.0, 20.0)),
-    y=("6", (-20.0, 20.0)),
-    refused={"export onnx": undecided()},
-)
-def forward(self, x: Tensor, y: Tensor) -> Tensor:
-    far = (x - y).norm()
-    bucket = int(torch.floor(torch.log2(far + 1)))  # here
-    if bucket == 0:
-        return x
-    if bucket == 4:
-        return x - y
-    edges = torch.tensor([0.5, 1.0, 2.0, 8.0])
-    if torch.bucketize((x[0] - y[0]).abs(), edges) == 4:
-        return y
-    return x + y
 
 
 def nearest_ids(place: int | None, model: Any) -> Tensor:

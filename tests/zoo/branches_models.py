@@ -10,14 +10,9 @@ from zoo.row import *
 
 X = call(normal(4, 3))
 N = normal(4, 3)
-ODD = normal(4, 6)
-STATE = (normal(4, 4, seed=1) * 0.5, normal(4, 4, seed=2) * 0.5)
 WORDS = normal(2, 5, 16)
-TIMED = normal(3, 5, 3)
-LENGTHS = {"shapes": {"x": "batch 5 3", "lengths": "batch"}, "values": {"lengths": (0, 5)}}
 BOXES = normal(5, 4)
 SCORES = torch.tensor([0.1, 0.9, 0.65, 0.3, 0.7])
-OVERLAP = (torch.tensor([0.0, 0.5, 1.5, 2.0]), torch.tensor([1.0, 1.25, 3.0, 2.5]))
 
 section("branches_models", "branches")
 
@@ -72,22 +67,6 @@ def forward(self, x: Tensor, n: Tensor) -> Tensor:
     return x
 
 
-@branch(
-    "over lengths",
-    call(TIMED, torch.tensor([2, 1, 3])),
-    call(TIMED, torch.tensor([0, 0, 0])),
-    call(TIMED, torch.tensor([1, 0, 1])),
-    call(TIMED, torch.tensor([5, 0, 1])),
-    **LENGTHS,
-)
-@has(cell=lambda: nn.GRUCell(3, 4))
-def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-    h = torch.zeros(x.shape[0], 4)
-    for t in range(int(lengths.max())):  # here
-        h = torch.where((t < lengths).unsqueeze(1), self.cell(x[:, t], h), h)
-    return h
-
-
 @branch("adds up", X, N - 40)
 def forward(self, x: Tensor) -> Tensor:
     """Three turns instead of two if the mean is below -27: no ordinary call has that."""
@@ -113,42 +92,6 @@ def forward(self, x: Tensor) -> Tensor:
         x = torch.tanh(x)
         steps += 1
     return x
-
-
-@torch.jit.script
-def halved(x: Tensor) -> Tensor:
-    while bool(x.abs().amax() > 2.0):
-        x = x * 0.5
-    return x
-
-
-@row("halve in script", N * 1.5, X, N * 4, UNDECIDED, line="while bool(x.abs().amax() > 2.0):")
-def forward(self, x: Tensor) -> Tensor:
-    return halved(x) + 1
-
-
-# -- recurrent steps -------------------------------------------------------------------------------
-
-
-@branch("resetting step", call(N, *STATE), call(N, STATE[0], STATE[1] * 5))
-@has(cell=lambda: nn.LSTMCell(3, 4))
-def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
-    h, c = self.cell(x, (h, c))
-    if c.abs().amax() > 1.2:
-        c = torch.zeros_like(c)
-    return torch.cat([h, c], dim=1)
-
-
-@branch(
-    "rolling cache",
-    call(normal(4, 3), normal(1, 3, seed=1), torch.tensor(2)),
-    call(normal(4, 3), normal(1, 3, seed=1), torch.tensor(4)),
-    position=(0, 7),
-)
-def forward(self, cache: Tensor, new: Tensor, position: Tensor) -> Tensor:
-    if int(position) >= 4:
-        return torch.cat([cache[1:], new])
-    return torch.where((torch.arange(4) == position).unsqueeze(1), new, cache)
 
 
 # -- attention -------------------------------------------------------------------------------------
@@ -194,47 +137,12 @@ row(
     UNDECIDED,
     values={"x": (-4.0, 4.0)},
     weak=UNVERIFIED,
+    tags="slow",
     line="if scores.max() > self.limit:",
 )(lambda: SixBlocks((1e9,) * 6))
 
 
 # -- exits and routes ------------------------------------------------------------------------------
-
-
-class Exit(nn.Module):
-    def __init__(self, limit: float) -> None:
-        super().__init__()
-        self.layer = nn.Linear(6, 6)
-        self.head = nn.Linear(6, 4)
-        self.limit = limit
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.layer(x))
-
-    def sure(self, out: Tensor) -> bool:
-        return bool(out.amax(1).min() > self.limit)
-
-
-@branch(
-    "early exit",
-    ODD,
-    equal_rows(-6.0, -8.0, 9.0, -4.0, 8.0, 1.0),
-    equal_rows(-8.0, 4.0, -6.0, -7.0, 8.0, 2.0),
-    equal_rows(7.0, -7.0, 5.0, -2.0, -4.0, 6.0),
-    x=(-12.0, 12.0),
-    refused={"export onnx": undecided("bool(out.amax(1).min() > self.limit)")},
-)
-@has(
-    exits=lambda: nn.ModuleList(Exit(limit) for limit in (0.5, 0.36, 0.325)),
-    last=lambda: nn.Linear(6, 4),
-)
-def forward(self, x: Tensor) -> Tensor:
-    for level in self.exits:
-        x = level(x)
-        out = level.head(x).softmax(1)
-        if level.sure(out):
-            return out
-    return self.last(x)
 
 
 @row(
@@ -275,20 +183,6 @@ class DenseExperts(ExpertByIndex):
         return (routes.unsqueeze(2) * outs).sum(1)
 
 
-@branch("recall", X, normal(5, 3, seed=7)[:4])
-@has(
-    keys=lambda: Buffer(normal(5, 3, seed=7)),
-    stored=lambda: Buffer(normal(5, 2, seed=8)),
-    guess=lambda: nn.Linear(3, 2),
-)
-def forward(self, x: Tensor) -> Tensor:
-    """Returns the stored value if the key is close to a stored one."""
-    likeness = F.cosine_similarity(x.unsqueeze(1), self.keys.unsqueeze(0), dim=2)
-    if bool((likeness.amax(1) > 0.98).all()):
-        return self.stored[likeness.argmax(1)]
-    return self.guess(x)
-
-
 # -- detection and decoding ------------------------------------------------------------------------
 
 
@@ -300,26 +194,6 @@ def forward(self, boxes: Tensor, scores: Tensor) -> Tensor:
     if not kept.any():
         return boxes.new_zeros((0, 5))
     return torch.cat([boxes[kept], scores[kept].unsqueeze(1)], dim=1)
-
-
-@branch(
-    "suppression",
-    call(*OVERLAP),
-    call(OVERLAP[0] * 2, OVERLAP[1]),
-    starts="4",
-    ends="4",
-    refused={"export onnx": undecided("last = float(starts.min()) - 1")},
-)
-def forward(self, starts: Tensor, ends: Tensor) -> Tensor:
-    """Greedy: an interval that overlaps a kept one is dropped."""
-    kept = [starts[0] * 0, ends[0] * 0]
-    last = float(starts.min()) - 1
-    for i in range(4):
-        if float(starts[i]) >= last:
-            kept.append(starts[i])
-            kept.append(ends[i])
-            last = float(ends[i])
-    return torch.stack(kept).sum().reshape(1)
 
 
 @branch(torch.tensor([[0], [1]]), torch.tensor([[2], [7]]), torch.tensor([[6], [6]]), ids=(0, 7))

@@ -35,13 +35,6 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.stack([x.new_zeros(3), *kept]).sum(0)
 
 
-@branch("any of rows", X, N + 1.5, x="...")
-def forward(self, x: Tensor) -> Tensor:
-    if any(float(one) > 1.2 for one in x.mean(1)):
-        return x * 3
-    return x + 2
-
-
 # The strict capture that torch.onnx.export falls back to accepts assertions.
 @row("positive, asserted", N.abs(), export=undecided())
 def forward(self, x: Tensor) -> Tensor:
@@ -50,28 +43,10 @@ def forward(self, x: Tensor) -> Tensor:
     return x.sqrt()
 
 
-@branch(
-    "asserted, then branch",
-    X,
-    N + 1,
-    refused={"export onnx": undecided("assert bool(torch.isfinite(x).all())")},
-)
-def forward(self, x: Tensor) -> Tensor:
-    assert bool(torch.isfinite(x).all())
-    if x.mean() > 0.4:
-        return x + 1
-    return x * 2
-
-
 def softened(x: Tensor) -> Tensor:
     if x.max() > 2.2:
         return x.tanh()
     return x
-
-
-@branch("in helper", X, N * 2, line="if x.max() > 2.2")
-def forward(self, x: Tensor) -> Tensor:
-    return softened(x) * 2
 
 
 @branch(
@@ -116,29 +91,6 @@ class Decorated(nn.Module):
         return x
 
 
-@branch(X, N + 1)
-class WithoutGrad(nn.Module):
-    @torch.no_grad()
-    def gate(self, x: Tensor) -> float:
-        if x.mean() > 0.25:  # here
-            return 2.0
-        return 0.5
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
-
-
-@branch(X, N * 2, refused={"export onnx": undecided("bool(x.abs().mean() > 1.1)")})
-class InMethod(nn.Module):
-    def excited(self, x: Tensor) -> bool:
-        return bool(x.abs().mean() > 1.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.excited(x):
-            return x.sin()
-        return x.cos()
-
-
 @branch(
     X,
     N * 2,
@@ -154,16 +106,6 @@ class InProperty(nn.Module):
         if x.amax() - x.mean() > 2 * self.limit:
             return x - x.mean()
         return x * self.limit
-
-
-@branch("early return", X, -N.abs(), N.abs() + 1, line=".all()")
-def forward(self, x: Tensor) -> Tensor:
-    if bool((x < 0).all()):
-        return torch.zeros_like(x)
-    x = x.relu()
-    if bool((x > 0.5).all()):
-        return torch.ones_like(x)
-    return x
 
 
 # -- several instances of one class ----------------------------------------------------------------

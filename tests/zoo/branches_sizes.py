@@ -6,7 +6,7 @@ from typing import List, Optional  # noqa: UP035  # TorchScript's words
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.row import *
 
@@ -76,51 +76,11 @@ def forward(self, x: Tensor) -> Tensor:
     return x.mean(1)
 
 
-# len(x) is a Python number: the size becomes static.
-@branch("only row", X, normal(1, 3), STATIC, export=decides_by_size())
-def forward(self, x: Tensor) -> Tensor:
-    if len(x) == 1:
-        return x * 10
-    return x - x.mean(0)
-
-
 @branch("no rows", X, normal(0, 3), SIZE, dims={"batch": (0, 6)}, x="batch 3")
 def forward(self, x: Tensor) -> Tensor:
     if x.shape[0] == 0:
         return x.new_full((3,), -1.0)
     return x.sum(0)
-
-
-@branch(
-    "long and positive",
-    call(time(4)),
-    call(time(8) + 1),
-    call(time(8) - 1),
-    SIZE,
-    x="batch time 3",
-    dims=TIME,
-)
-def forward(self, x: Tensor) -> Tensor:
-    if x.shape[1] > 6 and x.sum() > 0:
-        return x.sum(1) * 2
-    return x.sum(1) - 1
-
-
-@branch(
-    "windows",
-    call(time(6)),
-    call(time(4)),
-    call(time(12)),
-    STATIC,
-    export=frozen_size(),
-    x="batch time 3",
-    dims=TIME,
-)
-def forward(self, x: Tensor) -> Tensor:
-    total = torch.zeros_like(x[:, 0])
-    for start in range(0, x.shape[1], 4):  # here
-        total = total + x[:, start : start + 4].amax(1)
-    return total
 
 
 # torch asks for more than the line does: two rows fail too.
@@ -188,80 +148,6 @@ def forward(self, ids: Tensor) -> Tensor:
     return ids.sum(1)
 
 
-@branch("token count", TOKENS, call(ids(5, 5, 5, 5)))
-def forward(self, ids: Tensor) -> Tensor:
-    if (ids == 5).sum() > 3:
-        return ids.amax(1)
-    return ids.amin(1)
-
-
-@branch("begins with bos", TOKENS, call(ids(1)))
-@has(words=lambda: nn.Embedding(10, 4))
-def forward(self, ids: Tensor) -> Tensor:
-    if ids[0, 0] == 1:
-        ids = ids[:, 1:]
-    return self.words(ids).sum(1)
-
-
-@branch(
-    "distinct ids",
-    IDS[:, :4],
-    torch.arange(8).view(2, 4),
-    PYTHON,
-    script=Blame(
-        owner="capture",
-        cause="unsupported operator",
-        line="if ids.unique().numel() == ids.numel():",
-    ),
-    ids="...",
-)
-def forward(self, ids: Tensor) -> Tensor:
-    if ids.unique().numel() == ids.numel():
-        return ids.sort(1).values
-    return ids * 2
-
-
-@branch("outside vocabulary", TOKENS, call(ids(11)), ids=(0, 12))
-@has(known=lambda: nn.Embedding(10, 4), rare=lambda: nn.Embedding(4, 4))
-def forward(self, ids: Tensor) -> Tensor:
-    if int(ids.max()) > 9:
-        return self.rare(ids % 4).sum(1)
-    return self.known(ids.clamp(max=9)).sum(1)
-
-
-@branch("check digit", TOKENS, call(ids(1)))
-@has(factors=Buffer(torch.tensor([3, 1, 4, 1, 5, 9])))
-def forward(self, ids: Tensor) -> Tensor:
-    if int((ids * self.factors).sum()) % 11 == 4:
-        return ids + 1
-    return ids - 1
-
-
-@branch(
-    "bytes or shares",
-    normal(2, 4, 5).sigmoid() * 255,
-    normal(2, 4, 5).sigmoid(),
-    image=(0.0, 255.0),
-)
-def forward(self, image: Tensor) -> Tensor:
-    """Scales an image in 0..255 to 0..1, and leaves one that is already in 0..1."""
-    if image.max() > 1:
-        image = image / 255
-    return image.mean((1, 2))
-
-
-@row(
-    "pair by cond",
-    TOKENS,
-    call(ids(7, 4, at=2)),
-    truth(REFUSED, export=None, onnx=None),
-    refused={"trace script onnx_legacy": no_construct()},
-)
-def forward(self, ids: Tensor) -> Tensor:
-    found = ((ids[:, :-1] == 7) & (ids[:, 1:] == 4)).any()
-    return torch.cond(found, lambda ids: ids + 100, lambda ids: ids.clone(), (ids,))  # here
-
-
 # -- masks and lengths -----------------------------------------------------------------------------
 
 
@@ -270,14 +156,6 @@ def forward(self, x: Tensor, mask: Tensor) -> Tensor:
     if not mask.any():
         return torch.zeros_like(x[:, 0])
     return (x * mask).sum(1) / mask.sum()
-
-
-@branch("something masked, from nothing", call(N, MASK | True), call(N, MASK))
-@branch("something masked", call(N, MASK), call(N, MASK | True), UNDECIDED)
-def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-    if bool((~mask).any()):
-        x = x.masked_fill(~mask, -100.0)
-    return x.softmax(1)
 
 
 @branch(
@@ -362,13 +240,6 @@ def forward(self, x: Tensor, reduction: str = "mean") -> Tensor:
     if reduction == "sum":
         return x.sum(1)
     return x.amax(1)
-
-
-@branch("flag, then value", call(N, True), call(N + 1, True))
-def forward(self, x: Tensor, clip: bool = True) -> Tensor:
-    if clip and x.max() > 2.0:
-        return x.clamp(max=1.0)
-    return x
 
 
 @row(

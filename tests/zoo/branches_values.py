@@ -17,7 +17,6 @@ from zoo.row import *
 X = call(normal(4, 3))
 WIDE = {"x": (-4.0, 4.0)}
 N = normal(4, 3)
-SYMMETRIC = normal(3, 3) + normal(3, 3).t()
 GRID = torch.tensor([[-1.0, 0.0, 2.0], [2.0, -1.0, -1.0], [0.0, 2.0, -1.0], [-1.0, 2.0, 2.0]])
 
 section("branches_values", "branches")
@@ -32,21 +31,6 @@ def forward(self, x: Tensor) -> Tensor:
     if x.mean() > 0:
         return x * 2
     return x - 1
-
-
-@branch("max above literal", X, N * 1.75, values=WIDE)
-def forward(self, x: Tensor) -> Tensor:
-    if x.max() > 2.5:
-        x = x / x.max()
-    return x + 1
-
-
-@branch("limit in attribute", X, N * 1.5)
-@has(limit=2.75)
-def forward(self, x: Tensor) -> Tensor:
-    if x.abs().amax() >= self.limit:
-        return x.clamp(-1.0, 1.0)
-    return x * 0.5
 
 
 @dataclass(frozen=True)
@@ -65,14 +49,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x.exp()
 
 
-@branch("learned limit", X, N * 1.5)
-@has(limit=lambda: nn.Parameter(torch.tensor(0.85)))
-def forward(self, x: Tensor) -> Tensor:
-    if x.square().mean().sqrt() > self.limit + 0.5:
-        return x * self.limit
-    return x + self.limit
-
-
 @branch("learned band", X, equal_rows(-1.88, 1.88, -1.88), equal_rows(-2.5, 2.5, -2.5), values=WIDE)
 @has(project=lambda: nn.Linear(3, 1))
 def forward(self, x: Tensor) -> Tensor:
@@ -81,14 +57,6 @@ def forward(self, x: Tensor) -> Tensor:
     if 1.05 < score < 1.07:
         return x * score
     return x - 1
-
-
-@branch("norm band", X, N / N.norm() * 5.05, N * 2)
-def forward(self, x: Tensor) -> Tensor:
-    norm = x.norm()
-    if norm > 5.0 and norm < 5.1:
-        return x / norm
-    return x * 2
 
 
 def tilted(x: Tensor, degrees: float) -> Tensor:
@@ -129,38 +97,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x
 
 
-@branch("both extremes", X, N * 1.5, N + 1)
-def forward(self, x: Tensor) -> Tensor:
-    if x.max() > 1.8 and x.min() < -2.4:
-        return x.sign()
-    return x + 1
-
-
-@branch(
-    "mixed parts",
-    X,
-    N * 1.75 + 1,
-    N * 1.75,
-    N * 1.75 * torch.tensor([0.0, 1.0, 1.0]) + torch.tensor([0.5, 0.0, 0.0]),
-)
-def forward(self, x: Tensor) -> Tensor:
-    wide = x.std() > 1.5
-    if wide and (x.mean() > 0.5 or not bool((x[:, 0] < 0).any())):
-        return x * 2
-    return x + 1
-
-
-@branch("three deep", X, N * 0.5 + 0.5, N + 1.5, equal_rows(-1.0, 2.5, 0.5))
-def forward(self, x: Tensor) -> Tensor:
-    if x.sum() > 0:  # here
-        if x.max() > 2.0:
-            if x[:, 0].mean() < 0:
-                return x * 5
-            return x * 4
-        return x * 3
-    return x * 2
-
-
 @branch("elif", X, N - 2, N + 1, N + 2, line="if level <")
 def forward(self, x: Tensor) -> Tensor:
     level = x.mean()
@@ -178,28 +114,12 @@ def forward(self, x: Tensor) -> Tensor:
 # -- what is compared ------------------------------------------------------------------------------
 
 
-@branch("larger mean", call(N, N.flip(0) + 0.5), call(N + 1, N.flip(0)))
-def forward(self, x: Tensor, y: Tensor) -> Tensor:
-    if x.mean() > y.mean():
-        return x - y
-    return y * 2
-
-
 @branch("same tensor", call(N, normal(4, 3, seed=1)), call(N, N.clone()))
 def forward(self, x: Tensor, y: Tensor) -> Tensor:
     """A trace makes ``torch.equal`` a constant, without a warning."""
     if torch.equal(x, y):
         return x * 3
     return x - y
-
-
-@branch("symmetric, from a symmetric one", SYMMETRIC, normal(3, 3), x="...")
-# The general side is right for a symmetric matrix too.
-@branch("symmetric", normal(3, 3), SYMMETRIC, UNDECIDED, x="...")
-def forward(self, x: Tensor) -> Tensor:
-    if torch.equal(x, x.t()):
-        return x @ x
-    return x @ x.t()
 
 
 @branch("standardize", X, filled(0.5, 4, 3))
@@ -216,29 +136,6 @@ def forward(self, x: Tensor) -> Tensor:
     if (x[:, 1:] >= x[:, :-1]).all():
         return x[:, :1] * 2
     return x.amin(1, keepdim=True)
-
-
-@branch("strongest column", X, N.flip(1))
-def forward(self, x: Tensor) -> Tensor:
-    if int(x.sum(0).argmax()) == 2:
-        return x.flip(1)
-    return x
-
-
-@branch("rounded sum", X, N - N.mean() + 1.5 / 12)
-def forward(self, x: Tensor) -> Tensor:
-    if int(x.sum()) % 3 == 1:
-        return x + 1
-    return x - 1
-
-
-@branch(
-    "bool tensor", call(N, torch.tensor(True)), call(N, torch.tensor(False)), flag=[True, False]
-)
-def forward(self, x: Tensor, flag: Tensor) -> Tensor:
-    if bool(flag):
-        return x * 2
-    return x + 1
 
 
 # NaN is no legal value here, so no legal call tells the two sides apart.

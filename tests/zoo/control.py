@@ -28,14 +28,6 @@ def forward(self, x: Tensor) -> Tensor:
     return h
 
 
-@branch("loop over rows", normal(4, 3), STATIC, export=frozen_size(""))
-def forward(self, x: Tensor) -> Tensor:
-    rows = []
-    for one in x:  # here
-        rows.append(one.cumsum(0))  # noqa: PERF401  # the loop is the point
-    return torch.stack(rows)
-
-
 @row("cell over fixed time", normal(2, 4, 3))
 @has(cell=lambda: nn.GRUCell(3, 4))
 def forward(self, x: Tensor) -> Tensor:

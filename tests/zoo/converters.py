@@ -20,7 +20,6 @@ from zoo.row import *
 # Only the line with all three questions is one that a report can name.
 CAPTURED = asks("torch.jit.is_scripting() or torch.jit.is_tracing()")
 X = call(normal(4, 5))
-IMAGE = call(normal(2, 1, 3, 4))
 POSITIVE = call(normal(4, 5).abs() * 3)
 NANS = {"x": [-2.0, 0.5, 3.0, math.nan]}
 HALVES = {"x": [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5]}
@@ -186,20 +185,6 @@ def squared_in_int32(x: Tensor) -> Tensor:
     return (y * y).long()
 
 
-def bytes_up(x: Tensor) -> Tensor:
-    return x + 100
-
-
-@wrong(bytes_up, "bytes saturate", whole(0, 255, 4, 5, dtype=torch.uint8))
-def bytes_up_saturating(x: Tensor) -> Tensor:
-    return (x.int() + 100).clamp(0, 255).to(torch.uint8)
-
-
-@right(bytes_up, whole(0, 255, 4, 5, dtype=torch.uint8))
-def bytes_up_wrapping(x: Tensor) -> Tensor:
-    return ((x.int() + 100) % 256).to(torch.uint8)
-
-
 def flipped_maximum(x: Tensor) -> Tensor:
     return torch.maximum(x, x.flip(1))
 
@@ -301,20 +286,6 @@ def truncated_by_sign(x: Tensor) -> Tensor:
 
 
 # -- indices ---------------------------------------------------------------------------------------
-
-
-def looked_up(x: Tensor) -> Tensor:
-    return (torch.arange(10) * 7)[x]
-
-
-@wrong(looked_up, "index shifted by one", whole(0, 9, 4, 5))
-def looked_up_next(x: Tensor) -> Tensor:
-    return (torch.arange(10) * 7)[(x + 1) % 10]
-
-
-@right(looked_up, whole(0, 9, 4, 5))
-def looked_up_by_selection(x: Tensor) -> Tensor:
-    return (torch.arange(10) * 7).index_select(0, x.reshape(-1)).reshape(x.shape)
 
 
 def first_of_equals(x: Tensor) -> Tensor:
@@ -450,20 +421,6 @@ def layer_norm_by_hand(x: Tensor) -> Tensor:
     return (x - mean) / torch.sqrt(((x - mean) ** 2).mean(-1, keepdim=True) + 1e-5)
 
 
-def stretched(x: Tensor) -> Tensor:
-    return F.interpolate(x, size=[6, 8], mode="bilinear", align_corners=False)
-
-
-@wrong(stretched, "corners aligned", IMAGE)
-def stretched_to_corners(x: Tensor) -> Tensor:
-    return F.interpolate(x, size=[6, 8], mode="bilinear", align_corners=True)
-
-
-@right(stretched, IMAGE)
-def stretched_by_scale(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 # -- what an output is -----------------------------------------------------------------------------
 
 
@@ -530,21 +487,6 @@ def in_bool(x: Tensor) -> Tensor:
 @wrong(in_bool, "uint8 for bool")
 def in_bytes(x: Tensor) -> Tensor:
     return (x > 0).to(torch.uint8)
-
-
-def kept_axis(x: Tensor) -> Tensor:
-    return x.sum(1, keepdim=True)
-
-
-@wrong(kept_axis, "an axis dropped")
-def dropped_axis(x: Tensor) -> Tensor:
-    """Drop an axis; the result still broadcasts against the right one."""
-    return x.sum(1)
-
-
-@right(kept_axis)
-def kept_axis_later(x: Tensor) -> Tensor:
-    return x.sum(1).unsqueeze(1)
 
 
 def list_of_two(x: Tensor) -> List[Tensor]:  # noqa: UP006

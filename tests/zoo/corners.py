@@ -228,10 +228,6 @@ def both_high_by_negation(x: Tensor) -> Tensor:
     return torch.where((x[:, 0] <= 1.5) | (x[:, 1] <= 1.5), x[:, 3], x[:, 3] + 1)
 
 
-def bump(x: Tensor) -> Tensor:
-    return x + torch.exp(-(((x - 0.7) / 1e-2) ** 2))
-
-
 section("converters", "integers")
 
 

@@ -144,73 +144,49 @@ def faulty(
     witness: Callable[[Any], Tensor | Inputs] | None = None,
     **leaves: Leaf,
 ) -> Callable[[Any], type[nn.Module]]:
-    """Add a row of a ``forward`` or a class, which may have ``shipped`` and ``witness`` itself.
+    """Add a row of a ``forward`` or a class; ``steep`` adds a healthy one, which ships its forward.
 
-    They are taken out of it: an exporter's fault is no part of the user's class, so no search may
-    read it there.
+    An exporter's fault is no part of the user's class, so no search may read it there.
     """
+    domain = Domain(leaves, BATCH if dims is None else dims)
 
     def add(model: Any) -> type[nn.Module]:
         cls = as_class(model, name)
-        wrong = shipped or vars(cls)["shipped"]
-        showing = witness or vars(cls)["witness"]
-        if shipped is None:
-            del cls.shipped, cls.witness
-        same = map(list, (inspect.signature(each).parameters for each in (wrong, cls.forward)))
-        assert len({tuple(names) for names in same}) == 1, cls.__name__
 
-        def inputs(net: nn.Module) -> Inputs:
-            made = showing(net)
+        def build() -> nn.Module:
+            """Return the module in eval mode, with the same weights each time."""
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(zlib.crc32(cls.__name__.encode()))
+                return cls().eval()
+
+        def showing(net: nn.Module) -> Inputs:
+            made = witness(net) if witness is not None else domain.example()
             return made if isinstance(made, tuple) else (made,)
 
-        domain = Domain(leaves, BATCH if dims is None else dims)
-        TABLE.append(_region(cls, domain, targets, shipped=wrong, witness=inputs))
+        wrong = shipped or cls.forward
+        taken, wanted = (list(inspect.signature(each).parameters) for each in (wrong, cls.forward))
+        assert taken == wanted, cls.__name__
+        TABLE.append(
+            Region(
+                name=cls.__name__,
+                make=cls,
+                build=build,
+                example=lambda: (domain.example(), {}),
+                options=domain.options(),
+                domain=domain,
+                targets=targets,
+                tags=tuple(SECTION),
+                names=frozenset(names_in(cls)),
+                shipped=wrong,
+                witness=showing,
+            )
+        )
         return cls
 
     return add
 
 
-def steep(
-    name: str = "",
-    *,
-    targets: tuple[str, ...] = TWO,
-    dims: dict[str, tuple[int, int]] | None = None,
-    **leaves: Leaf,
-) -> Callable[[Any], type[nn.Module]]:
-    """Add a row of a healthy ``forward`` or class that amplifies rounding."""
-
-    def add(model: Any) -> type[nn.Module]:
-        cls = as_class(model, name)
-        domain = Domain(leaves, BATCH if dims is None else dims)
-        TABLE.append(_region(cls, domain, targets, shipped=cls.forward, witness=_example(domain)))
-        return cls
-
-    return add
-
-
-def _example(domain: Domain) -> Callable[[nn.Module], Inputs]:
-    return lambda _: domain.example()
-
-
-def _region(cls: Any, domain: Domain, targets: tuple[str, ...], **fields: Any) -> Region:
-    def build() -> nn.Module:
-        """Return the module in eval mode, with the same weights each time."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(zlib.crc32(cls.__name__.encode()))
-            return cls().eval()
-
-    return Region(
-        name=cls.__name__,
-        make=cls,
-        build=build,
-        example=lambda: (domain.example(), {}),
-        options=domain.options(),
-        domain=domain,
-        targets=targets,
-        tags=tuple(SECTION),
-        names=frozenset(names_in(cls)),
-        **fields,
-    )
+steep = faulty
 
 
 def climb(

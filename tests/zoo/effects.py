@@ -52,24 +52,6 @@ def forward(self, x: Tensor) -> Tensor:
     return self.body(x)
 
 
-@row("writes second", call(normal(4, 3), normal(4, 3, seed=1)), BY_VALUE, blame=dropped())
-def forward(self, x: Tensor, total: Tensor) -> Tensor:
-    """Accumulates into a tensor that the caller passes for that."""
-    total += x  # here
-    return total * 2
-
-
-@row(
-    "writes a dict's entry",
-    call({"x": normal(4, 3), "y": normal(4, 3, seed=1)}),
-    BY_VALUE,
-    blame=dropped(),
-)
-def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
-    batch["x"].sub_(1.0)  # here
-    return batch["x"] * batch["y"]
-
-
 @row("returns its dict, extended", call({"x": normal(4, 3)}))
 def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
     """Adds an entry to the dict that it was given, and returns it, as detectors do."""
@@ -81,14 +63,6 @@ def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
 def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
     batch["x"] = batch["x"] * 2
     return batch["x"] + 1
-
-
-@row("extends and writes", call({"x": normal(4, 3)}), BY_VALUE, blame=dropped())
-def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
-    """Its caller's tensor is other than before, which the new entry does not hide."""
-    batch["y"] = batch["x"] * 2
-    batch["x"].sub_(1.0)  # here
-    return batch["y"]
 
 
 @row("writes after use", X, BY_VALUE, blame=dropped())
@@ -321,11 +295,6 @@ section("chance")
 @row("adds noise", X, STREAM)
 def forward(self, x: Tensor) -> Tensor:
     return x + torch.rand_like(x)
-
-
-@row("sampled", X, STREAM)
-def forward(self, x: Tensor) -> Tensor:
-    return torch.bernoulli(torch.sigmoid(x)) * x
 
 
 @row("drops by default", X, STREAM)

@@ -99,18 +99,6 @@ def forward(self, x: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(x, torch.ones_like(x), reduction="none")
 
 
-# ONNX Runtime's sigmoid is 0 below -18, and the logarithm of 0 counts as -100.
-@row(
-    "loss of probabilities",
-    X,
-    OR_REFUSED,
-    onnx_legacy=untranslated(),
-    known={"onnx": "sigmoid of large negative numbers"},
-)
-def forward(self, x: Tensor) -> Tensor:
-    return F.binary_cross_entropy(torch.sigmoid(x), torch.full_like(x, 0.5))
-
-
 # As log(exp(x) + exp(y)), which is infinite from 89 on.
 @row("logaddexp", X, OR_REFUSED, onnx_legacy=untranslated(), known={"onnx": "logaddexp overflows"})
 def forward(self, x: Tensor) -> Tensor:
@@ -143,20 +131,6 @@ def forward(self, x: Tensor) -> Tensor:
 @row("atan2 to the right", X)
 def forward(self, x: Tensor) -> Tensor:
     return torch.atan2(torch.relu(x), 1 + x.abs())
-
-
-# 1.0 // 0.1 is 9, because 0.1 is a little more than a tenth.
-@row(
-    "quotient rounded up",
-    X,
-    ON_BOTH,
-    known={
-        "onnx": "floor_divide by way of a quotient",
-        "onnx_legacy": "legacy: floor division of floats",
-    },
-)
-def forward(self, x: Tensor) -> Tensor:
-    return x // 0.1
 
 
 @row("quotient that is exact", X, onnx_legacy=DIFFERS, blame=MISTRANSLATED)

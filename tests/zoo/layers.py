@@ -179,7 +179,14 @@ def encoder(*, nested: bool) -> nn.Module:
     blame=FAST_PATH,
 )
 # With gradients no encoder takes the fast path, but for a script, which is run without.
-@row("padded encoder, with gradients", PADDED, script=DIFFERS, otherwise=HERE, blame=by_mode())
+@row(
+    "padded encoder, with gradients",
+    PADDED,
+    script=DIFFERS,
+    otherwise=HERE,
+    blame=by_mode(),
+    tags="slow",
+)
 @has(encoder=lambda: encoder(nested=True))
 def forward(self, x: Tensor, keep: Tensor) -> Tensor:
     """With nested tensors torch itself branches on the mask: if the kept tokens come first, the
@@ -198,6 +205,7 @@ def forward(self, x: Tensor, keep: Tensor) -> Tensor:
     memory="batch 2 4",
     mask=("4 4", [-torch.inf, 0.0]),
     line="make_causal = bool(",
+    tags="slow",
     refused={"export onnx": undecided()},
 )
 class MaskedDecoder(nn.Module):

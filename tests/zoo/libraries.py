@@ -35,72 +35,11 @@ def bart_layer() -> nn.Module:
     return BartEncoderLayer(config).half()
 
 
-LONGFORMER = {
-    "shapes": dict.fromkeys(("input_ids", "attention_mask", "global_attention_mask"), "batch time"),
-    "dims": {"batch": (1, 3), "time": (2, 24)},
-    "values": {"input_ids": (3, 31), "attention_mask": [0, 1], "global_attention_mask": [0, 1]},
-}
-
-
-def after(size: int, *shape: int) -> Tensor:
-    """Return ones, with zeros from a position of the last axis on."""
-    mask = torch.ones(shape, dtype=torch.int64)
-    mask[..., size:] = 0
-    return mask
-
-
-def ids(batch: int, time: int) -> Tensor:
-    return whole(3, 31, batch, time)
-
-
-def for_longformer(time: int, *places: int) -> Callable[[], Example]:
-    attended = torch.zeros(2, time, dtype=torch.int64)
-    attended[0, list(places)] = 1
-    return call(
-        input_ids=ids(2, time), attention_mask=after(time, 2, time), global_attention_mask=attended
-    )
-
-
-@row(
-    for_longformer(8),
-    for_longformer(8, 0),
-    for_longformer(6),
-    for_longformer(6, 1, 3),
-    **LONGFORMER,
-)
-def longformer() -> nn.Module:
-    from transformers import LongformerConfig, LongformerModel
-
-    config = LongformerConfig(
-        attention_window=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, vocab_size=32, max_position_embeddings=40,
-    )  # fmt: skip
-    return LongformerModel(config, add_pooling_layer=False)
-
-
 def spread(module: nn.Module) -> nn.Module:
     """Draw the weights anew from a normal distribution, as wide as that of a trained model."""
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return module
-
-
-@row(
-    call(pixel_values=normal(1, 3, 16, 16)),
-    *tuple(
-        call(pixel_values=normal(1, 3, *size))
-        for size in ((18, 16), (16, 18), (17, 19), (32, 32), (16, 32))
-    ),
-    shapes={"pixel_values": "batch 3 height width"},
-    dims={"batch": (1, 2), "height": (16, 40), "width": (16, 40)},
-)
-def swin() -> nn.Module:
-    from transformers import SwinConfig, SwinModel
-
-    config = SwinConfig(
-        image_size=16, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=4
-    )
-    return SwinModel(config, add_pooling_layer=False)
 
 
 class Calls(nn.Module):
@@ -159,19 +98,6 @@ def mixture() -> nn.Module:
     return spread(MixtralSparseMoeBlock(config))
 
 
-@row(
-    normal(1, 2, 16),
-    *tuple(call(normal(1, 2, size)) for size in (2, 5, 6, 7, 17)),
-    shapes={"hidden_states": "batch 2 time"},
-    dims={"batch": (1, 2), "time": (1, 24)},
-)
-def encodec_conv() -> nn.Module:
-    from transformers import EncodecConfig
-    from transformers.models.encodec.modeling_encodec import EncodecConv1d
-
-    return EncodecConv1d(EncodecConfig(), 2, 3, kernel_size=7, stride=2)
-
-
 section("libraries", "torchvision")
 
 
@@ -204,61 +130,6 @@ def matcher() -> nn.Module:
     from kornia.feature import DescriptorMatcher
 
     return DescriptorMatcher("smnn", 0.8)
-
-
-SPIRAL = (
-    "xxxxxxxx",
-    ".......x",
-    "xxxxxx.x",
-    "x....x.x",
-    "x.xx.x.x",
-    "x.x..x.x",
-    "x.xxxx.x",
-    "x......x",
-)
-
-
-def connected(*rows: str) -> Callable[[], Example]:
-    """Return an image in which ``x`` is foreground."""
-    return call(torch.tensor([[[[float(mark == "x") for mark in row] for row in rows]]]))
-
-
-@row(
-    connected("........", "...xx...", "...xx...", "........"),
-    connected(*SPIRAL),
-    connected("x......x", "........"),
-    connected("........"),
-    shapes={"x": "1 1 height width"},
-    dims={"height": (1, 8), "width": (1, 8)},
-    values={"x": [0.0, 1.0]},
-)
-def components() -> nn.Module:
-    from kornia.contrib.connected_components import connected_components_union_find
-
-    return Calls(connected_components_union_find)
-
-
-def cubics(*rows: tuple[float, float, float, float]) -> Callable[[], Example]:
-    return call(torch.tensor(rows, dtype=torch.float32))
-
-
-@row(
-    cubics((1, 0, 0, 1)),
-    cubics((1, -6, 11, -6)),
-    cubics((0, 1, -3, 2)),
-    cubics((0, 0, 2, -4)),
-    cubics((0, 0, 0, 1)),
-    cubics((1, 0, 0, 0)),
-    cubics((1, -4, 5, -2)),
-    cubics((1e-6, 1, -3, 2)),
-    shapes={"x": "batch 4"},
-    dims={"batch": (1, 4)},
-    values={"x": (-10.0, 10.0)},
-)
-def cubic() -> nn.Module:
-    from kornia.geometry.solvers import solve_cubic
-
-    return Calls(solve_cubic)
 
 
 section("libraries", "torchmetrics")
@@ -301,50 +172,6 @@ def matthews() -> nn.Module:
     return CallsWithTwo(binary_matthews_corrcoef, validate_args=False)
 
 
-mask = coins(6, 6)
-
-
-boxes = torch.tensor([[0.0, 0, 4, 4], [2, 2, 5, 6], [1, 1, 3, 8]])
-
-
-@row(
-    call(boxes, boxes + 0.5),
-    call(boxes[:0], boxes),
-    call(boxes, boxes[:0]),
-    call(boxes[:0], boxes[:0]),
-    shapes={"x": "n 4", "y": "m 4"},
-    dims={"n": (0, 4), "m": (0, 4)},
-)
-def overlap() -> nn.Module:
-    from torchmetrics.functional.detection import intersection_over_union
-
-    return CallsWithTwo(intersection_over_union, iou_threshold=0.5)
-
-
-section("libraries", "nflows")
-
-
-@row(
-    call(normal(4) * 0.3, normal(4, 2)),
-    call(normal(4) + 9, normal(4, 2)),
-    shapes={"x": "n", "condition": "n 2"},
-    dims={"n": (1, 6)},
-)
-def spline() -> nn.Module:
-    from nflows.transforms.splines.rational_quadratic import unconstrained_rational_quadratic_spline
-
-    class Spline(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = nn.Linear(2, 11)
-
-        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-            widths, heights, slopes = self.net(condition).split([4, 4, 3], dim=-1)
-            return unconstrained_rational_quadratic_spline(x, widths, heights, slopes)[0]
-
-    return Spline()
-
-
 section("libraries", "torchdiffeq")
 
 steps = torch.tensor([0.0, 0.1, 0.1])
@@ -381,30 +208,6 @@ row(
 )(partial(NeuralOde, "dopri5"))
 
 
-section("libraries", "labml_nn")
-
-
-def to_expert(place: int) -> Callable[[], Example]:
-    return climbed(normal(5, 2, 4), lambda m, x: margin(m.switch(x.flatten(0, 1)), place))
-
-
-@row(
-    normal(5, 2, 4),
-    *tuple(map(to_expert, range(3))),
-    shapes={"x": "time batch 4"},
-    dims={"batch": (1, 3), "time": (1, 6)},
-    values={"x": (-6.0, 6.0)},
-)
-def switch() -> nn.Module:
-    from labml_nn.transformers.feed_forward import FeedForward
-    from labml_nn.transformers.switch import SwitchFeedForward
-
-    return SwitchFeedForward(
-        capacity_factor=1.25, drop_tokens=True, is_scale_prob=True, n_experts=3,
-        expert=FeedForward(4, 8, 0.0), d_model=4,
-    )  # fmt: skip
-
-
 section("libraries", "torchcrf")
 
 
@@ -439,77 +242,3 @@ def crf() -> Any:
             return torch.tensor([path + [-1] * (longest - len(path)) for path in paths])
 
     return Tagger()
-
-
-section("libraries", "pytorch_metric_learning")
-
-corners = torch.eye(4).repeat(2, 1)[:6]
-
-
-@row(
-    call(normal(6, 4), labels(0, 1, 0, 1, 2, 2)),
-    call(normal(4, 4), labels(0, 1, 2, 3)),
-    call(normal(6, 4), labels(1, 1, 1, 1, 1, 1)),
-    call(corners, labels(0, 1, 2, 3, 0, 1)),
-    call(corners[:4], labels(0, 1, 2, 3)),
-    shapes={"embeddings": "n 4", "labels": "n"},
-    dims={"n": (2, 6)},
-    values={"labels": (0, 3)},
-)
-def triplets() -> nn.Module:
-    from pytorch_metric_learning.losses import TripletMarginLoss
-
-    return TripletMarginLoss(margin=0.2)
-
-
-section("libraries", "local_attention")
-
-
-def same(size: int) -> Callable[[], Example]:
-    return call(*(normal(2, size, 4, seed=seed) for seed in range(3)))
-
-
-@row(
-    same(8),
-    same(4),
-    same(7),
-    same(2),
-    shapes=dict.fromkeys("qkv", "batch time 4"),
-    dims={"batch": (1, 2), "time": (1, 12)},
-)
-def local_attention() -> nn.Module:
-    from local_attention import LocalAttention
-
-    return LocalAttention(
-        window_size=4, causal=True, look_backward=1, autopad=True, dim=4, exact_windowsize=True
-    )
-
-
-section("libraries", "diffusers")
-
-
-def noised(*size: int) -> Callable[[], Example]:
-    return call(
-        sample=normal(1, 2, *size), timestep=torch.tensor(3),
-        encoder_hidden_states=normal(1, 3, 8),
-    )  # fmt: skip
-
-
-@row(
-    noised(8, 8),
-    noised(7, 8),
-    noised(8, 5),
-    noised(9, 9),
-    shapes={"sample": "batch 2 height width", "timestep": "", "encoder_hidden_states": "batch 3 8"},
-    dims={"batch": (1, 2), "height": (4, 12), "width": (4, 12)},
-    values={"timestep": (0, 999)},
-)
-def unet() -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8, in_channels=2, out_channels=2, layers_per_block=1,
-        block_out_channels=(8, 16), norm_num_groups=4, cross_attention_dim=8,
-        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip

@@ -69,7 +69,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x.mean(1)
 
 
-@row("reductions of many", MANY)
+@row("reductions of many", MANY, tags="slow")
 def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: UP006
     lengths = torch.linalg.vector_norm(x, dim=1)
     return x.cumsum(1)[:, -1], torch.logsumexp(x, dim=1), lengths, (x * x.flip(1)).sum()
@@ -125,7 +125,7 @@ row("deep relu", X)(lambda: stack(nn.ReLU, 24, 1.5))
 row("deep gelu", X)(lambda: stack(nn.GELU, 20, 1.8))
 
 
-@row("logistic map", normal(4, 3))
+@row("logistic map", normal(4, 3), tags="slow")
 def forward(self, x: Tensor) -> Tensor:
     """Chaos: after forty steps the last bit of the input decides the first bit of the output."""
     y = torch.sigmoid(x)

@@ -138,19 +138,6 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row(
-    "moving parameter",
-    X,
-    COUNTED,
-    blame=moved_on(),
-)
-@has(scale=lambda: nn.Parameter(torch.ones(3), requires_grad=False))
-def forward(self, x: Tensor) -> Tensor:
-    """A parameter that decays with every call."""
-    self.scale.mul_(0.5)  # here
-    return x * self.scale
-
-
 @row("warms up", X, COUNTED, blame=moved_on())
 @has(scale=Buffer(torch.zeros(())))
 def forward(self, x: Tensor) -> Tensor:
@@ -327,23 +314,6 @@ def forward(self, x: Tensor) -> Tensor:
     """As SilentBuffer, and nobody asks for the count after loading."""
     self.calls += 1
     return x * 2
-
-
-@row("counts in a cache", X, COUNTED, blame=moved_on())
-@has(calls=Buffer(torch.zeros(()), persistent=False))
-def forward(self, x: Tensor) -> Tensor:
-    """As BufferCounter: an output shows the count, so it is state."""
-    self.calls += 1  # here
-    return x * self.calls
-
-
-@row("stale scale", X, COUNTED, trace=DIFFERS, blame=moved_on())
-@has(scale=Buffer(torch.zeros(()), persistent=False))
-def forward(self, x: Tensor) -> Tensor:
-    """As WarmsUp: the first call decides about all later ones, and tracing is a call."""
-    scale = torch.where(self.scale == 0, x.abs().max() + 1, self.scale)
-    self.scale.copy_(scale)  # here
-    return x / scale
 
 
 row(

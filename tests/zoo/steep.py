@@ -19,35 +19,10 @@ TIME = {"batch": (1, 3), "time": (1, 16)}
 section("steep", "large slopes")
 
 
-@steep("SteepSigmoid", targets=THREE, x=reals("batch 8", -1, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return (1000.0 * x).sigmoid()
-
-
 @steep("SoftmaxAtLowTemperature", targets=THREE, x=reals("batch 10"))
 @has(layer=lambda: nn.Linear(10, 7))
 def forward(self, x: Tensor) -> Tensor:
     return (self.layer(x) / 1e-3).softmax(-1)
-
-
-@steep("TangentNearItsPole", x=reals("batch 6", -1.57, 1.57))
-def forward(self, x: Tensor) -> Tensor:
-    return x.tan()
-
-
-@steep("ChaoticMap", x=reals("batch 4", 0.01, 0.99))
-def forward(self, x: Tensor) -> Tensor:
-    for _ in range(10):
-        x = 3.9 * x * (1.0 - x)
-    return x
-
-
-@steep("DeepNetWithGain", targets=THREE, x=reals("batch 12"))
-@has(layers=lambda: nn.ModuleList(nn.Linear(12, 12) for _ in range(8)))
-def forward(self, x: Tensor) -> Tensor:
-    for layer in self.layers:
-        x = 4.0 * F.relu(layer(x)) - x
-    return x
 
 
 section("steep", "cancellation")
@@ -58,16 +33,6 @@ def forward(self, x: Tensor) -> Tensor:
     return (x + 1e4) - 1e4
 
 
-@steep("QuadraticFormula", b=reals("batch 3", -1000, 1000), c=reals("batch 3", -0.1, 0.1))
-def forward(self, b: Tensor, c: Tensor) -> Tensor:
-    return (-b + (b * b + 4.0 * c.abs()).sqrt()) / 2.0
-
-
-@steep("VarianceOfOffsets", targets=THREE, x=reals("batch 16", -1000, 1000))
-def forward(self, x: Tensor) -> Tensor:
-    return (x.square().mean(-1) - x.mean(-1).square()).clamp(min=0.0)
-
-
 section("steep", "tiny divisors")
 
 
@@ -76,28 +41,7 @@ def forward(self, x: Tensor) -> Tensor:
     return 1.0 / (x.abs() + 1e-7)
 
 
-@steep("NormalizedTinyRows", targets=THREE, x=reals("batch 12"))
-def forward(self, x: Tensor) -> Tensor:
-    return F.normalize(x * 1e-6, dim=-1)
-
-
-@steep("GroupNormOfFlatChannels", x=reals("batch 4 5 5", 0, 255))
-@has(norm=lambda: nn.GroupNorm(2, 4))
-def forward(self, x: Tensor) -> Tensor:
-    return self.norm(x)
-
-
-@steep("CosineOfRows", left=reals("batch 6"), right=reals("batch 6"))
-def forward(self, left: Tensor, right: Tensor) -> Tensor:
-    return F.cosine_similarity(left * 1e-3, right, dim=-1)
-
-
 section("steep", "saturation")
-
-
-@steep("StableSoftplus", targets=THREE, x=reals("batch 6", -120, 120))
-def forward(self, x: Tensor) -> Tensor:
-    return F.softplus(x) - F.softplus(-x)
 
 
 @steep("StableLogSumExp", targets=THREE, x=reals("batch 6", -200, 200))
@@ -126,34 +70,12 @@ def forward(self, x: Tensor) -> Tensor:
     return x.sum(-1)
 
 
-@steep("LongCumulativeSum", dims={"batch": (1, 2)}, x=reals("batch 2048", 0, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return x.cumsum(-1)
-
-
-@steep("AlternatingSum", dims={"batch": (1, 2)}, x=reals("batch 2048", -1, 1))
-@has(signs=lambda: Buffer(torch.tensor([1.0, -1.0]).repeat(1024)))
-def forward(self, x: Tensor) -> Tensor:
-    return ((x + 100.0) * self.signs).sum(-1)
-
-
-@steep("WideLayer", targets=THREE, x=reals("batch 2048"))
-@has(layer=lambda: nn.Linear(2048, 8))
-def forward(self, x: Tensor) -> Tensor:
-    return self.layer(x)
-
-
 section("steep", "steps")
 
 
 @steep("HalvesOfAFourth", targets=THREE, x=reals("batch 6", -20, 20))
 def forward(self, x: Tensor) -> Tensor:
     return (x * 4.0).round() / 4.0
-
-
-@steep("AtLeastOrMore", x=reals("batch 6", 0, 1))
-def forward(self, x: Tensor) -> Tensor:
-    return torch.where(x >= 0.5, 2.0 * x, torch.where(x > 0.25, -x, x))
 
 
 @steep("FirstMaximum", targets=THREE, x=reals("batch 9"))
@@ -176,35 +98,12 @@ class ArgmaxBehindALayer(nn.Module):
         return self.layer(x).argmax(-1)
 
 
-@steep("SignBehindALayer", targets=THREE, x=reals("batch 6"))
-@has(layer=lambda: nn.Linear(6, 16, bias=False), head=lambda: nn.Linear(16, 2))
-def forward(self, x: Tensor) -> Tensor:
-    return self.head(torch.where(self.layer(x) >= 0.0, 1.0, -1.0))
-
-
-@steep("QuantizedLayer", x=reals("batch 12"))
-@has(layer=lambda: nn.Linear(12, 6))
-def forward(self, x: Tensor) -> Tensor:
-    return (self.layer(x) / 0.05).round().clamp(-128, 127) * 0.05
-
-
-@steep("Buckets", x=reals("batch 3", 0, 1))
-@has(edges=Buffer(torch.tensor([0.125, 0.3, 0.5, 0.9])))
-def forward(self, x: Tensor) -> Tensor:
-    return (x[..., None] > self.edges).sum(-1)
-
-
 section("steep", "lost precision")
 
 
 @steep("ThroughHalf", targets=THREE, x=reals("batch 6", -300, 300))
 def forward(self, x: Tensor) -> Tensor:
     return x.half().float() * 0.01
-
-
-@steep("IdsAsFloats", ids=whole("batch 2", 0, 16_780_000))
-def forward(self, ids: Tensor) -> Tensor:
-    return ids.float().sqrt()
 
 
 @steep("RotationsOfLargePositions", at=whole("batch", 0, 100_000))

@@ -254,7 +254,7 @@ def test_a_file_that_prints_without_end_is_ended(contained, monkeypatch):
 
 def test_what_is_printed_in_the_load_is_no_answer(tmp_path):
     path = scripted(hostile.PrintsInTheLoad)(tmp_path)
-    assert judge(path, Same(), X, target="script").status == "passed"
+    assert judge(path, hostile.PrintsInTheLoad(), X, target="script").status == "passed"
 
 
 # -- the kernel's guard ----------------------------------------------------------------------------
