@@ -10,15 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.conditions import Event, Path
 from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe
-from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.strategies import within_memory
 
 # Calls with numbers written into the input.
 WRITTEN = 12
@@ -68,16 +71,41 @@ class Base:
         return None
 
 
-class World(Protocol):
-    """The place where calls are made: eager with conditions, or one side with thresholds."""
+class World(ABC):
+    """The place where calls are made: eager with conditions, or one side with thresholds.
 
-    spec: InputSpec
+    ``spent`` counts them, with those of probes.
+    """
 
+    def __init__(self, spec: InputSpec, before_call: Callable[[Recipe], object] | None) -> None:
+        self.spec = spec
+        self.spent = 0
+        self._before_call = before_call
+        self._probed: tuple[object, Probe | None] | None = None
+
+    @abstractmethod
     def near(self, recipe: Recipe, goal: Any) -> Base | None:
         """Make a call, and return it as a base; None if it is refused or does not get there."""
 
-    def probe(self, base: Base, goal: Any) -> Probe | None:
+    @abstractmethod
+    def _probe(self, call: Call, base: Base, goal: Any) -> Probe | None:
         """Return the demands that lead from a call to a goal; None if it does not get there."""
+
+    def probe(self, base: Base, goal: Any) -> Probe | None:
+        """Probe a call towards a goal. It takes one more run, but for the call probed last."""
+        asked = base.recipe, base.position, base.wanted, goal
+        if self._probed is None or self._probed[0] != asked:
+            call = build(self.spec, base.recipe)
+            self.spent += 1
+            self._probed = asked, self._probe(call, base, goal) if call is not None else None
+        return self._probed[1]
+
+    def _begin(self, recipe: Recipe) -> Call | None:
+        """Count a call, and build it; None if it is not legal, or needs too much memory."""
+        self.spent += 1
+        if self._before_call is not None:
+            self._before_call(recipe)
+        return build(self.spec, recipe) if within_memory(self.spec, recipe.sizes) else None
 
 
 class Pursuit:
@@ -173,12 +201,6 @@ class Pursuit:
                 return
             tried = again
 
-    def corner(self) -> Iterator[None]:
-        probe = self._probe()
-        if probe is not None and (recipe := moves.cornered(self._spec, self.base.recipe, probe)):
-            self._try(recipe)
-            yield
-
     def swap(self) -> Iterator[None]:
         for _ in range(SWAPS):
             start, probe = self.base, self._probe()
@@ -266,7 +288,6 @@ class Move:
 MOVES = {
     "write": Move(Pursuit.write, "a compared number is in the input: put the other one there"),
     "descend": Move(Pursuit.descend, "floats have slopes, smooth or of the step that was taken"),
-    "corner": Move(Pursuit.corner, "the ends of a range stop a step: what is beyond adds up"),
     "swap": Move(Pursuit.swap, "ids have no slope, but the rows of their table have"),
     "repeat": Move(Pursuit.repeat, "what one row needs, all rows have then"),
     "size": Move(Pursuit.size, "sizes decide without any number"),

@@ -27,12 +27,11 @@ from pytest_torchexport.explore.conditions import (
 )
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.explore.pursuit import Base, Pursuit
+from pytest_torchexport.explore.pursuit import Base, Pursuit, World
 from pytest_torchexport.explore.seeds import constants_of
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
-from pytest_torchexport.inputs.spec import InputSpec
-from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.inputs.spec import Call, InputSpec
 
 # The share of the budget that seeds may use.
 SEED_SHARE = 0.3
@@ -127,11 +126,11 @@ class Seen:
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
 
 
-class Trials:
+class Trials(World):
     """Runs calls of eager one by one.
 
-    ``spent`` counts them, and those of probes; ``refused`` those that eager refuses. ``corpus`` are
-    the calls that are kept. ``searching`` says that no seed makes the calls.
+    ``refused`` counts those that eager refuses. ``corpus`` are the calls that are kept.
+    ``searching`` says that no seed makes the calls.
     """
 
     def __init__(
@@ -140,19 +139,17 @@ class Trials:
         observed: Observed,
         before_call: Callable[[Recipe], None] | None = None,
     ) -> None:
-        self.spec = spec
-        self.spent = self.refused = 0
+        super().__init__(spec, before_call)
+        self.refused = 0
         self.seen: dict[ConditionKey, Seen] = {}
         self.corpus: list[Found] = []
         self.searching = False
         # A value of ``time.perf_counter`` at which a call is cut.
         self.deadline = math.inf
         self._observed = observed
-        self._before_call = before_call
         self._paths: set[object] = set()
         # The call that came nearest to each outcome that it did not take.
         self.bases: dict[Goal, Base] = {}
-        self._probed: tuple[object, Probe | None] | None = None
         self._unsteady: frozenset[ConditionKey] = frozenset()
 
     # -- one call -------------------------------------------------------------------------------
@@ -175,10 +172,7 @@ class Trials:
 
     def run(self, recipe: Recipe) -> Path | None:
         """Run a call and learn from its path. Return None if eager refuses the call."""
-        self.spent += 1
-        if self._before_call is not None:
-            self._before_call(recipe)
-        call = build(self.spec, recipe) if within_memory(self.spec, recipe.sizes) else None
+        call = self._begin(recipe)
         path = self._observed.run(call, self.deadline) if call is not None else None
         if path is None:
             self.refused += 1
@@ -224,17 +218,12 @@ class Trials:
         return self.base_on(recipe, path, goal) if path is not None else None
 
     def probe(self, base: Base, goal: Goal) -> Probe | None:
-        """Probe the base where it came nearest. It takes one more call of eager, once."""
-        if base.position is None:
-            return None
-        asked = base.recipe, base.position, base.wanted
-        if self._probed is None or self._probed[0] != asked:
-            call = build(self.spec, base.recipe)
-            if call is None:
-                return None
-            self.spent += 1
-            self._probed = asked, self._observed.probe(call, *asked[1:], self.deadline)
-        return self._probed[1]
+        """Probe the base where it came nearest."""
+        return super().probe(base, goal) if base.position is not None else None
+
+    def _probe(self, call: Call, base: Base, goal: Goal) -> Probe | None:
+        assert base.position is not None
+        return self._observed.probe(call, base.position, base.wanted, self.deadline)
 
     def _keep_base(self, goal: Goal, base: Base) -> None:
         if base.far < self.bases.setdefault(goal, base).far:

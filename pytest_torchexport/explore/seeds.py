@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.explore.moves import legal, may_change
-from pytest_torchexport.inputs.building import build_leaves
+from pytest_torchexport.explore import moves
 from pytest_torchexport.inputs.pytrees import builtin_base, is_plain
 from pytest_torchexport.inputs.recipes import (
     Recipe,
@@ -48,14 +47,16 @@ def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Reci
     for number in constants:
         # All tensors filled with a constant, half filled with it, and filled with a bit more.
         base = plain_recipe(spec, "normal", example, seed)
-        built = build_leaves(spec, base)
+        leaves = moves.numbers(spec, base)
         for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
-            values = {}
-            for index, leaf in enumerate(spec.leaves):
-                if built is not None and may_change(leaf) and _holds(leaf, value):
-                    flat = built[index].detach().clone().reshape(-1)
-                    flat[: max(1, int(share * flat.numel()))] = value
-                    values[index] = flat.reshape(built[index].shape)
+            written = torch.tensor(float(value), dtype=torch.float64)
+            values = {
+                index: moves.put(
+                    spec.leaves[index], leaf, slice(max(1, int(share * leaf.numel()))), written
+                )
+                for index, leaf in leaves.items()
+                if _holds(spec.leaves[index], value)
+            }
             if values:
                 yield with_leaves(base, values)
 
@@ -91,10 +92,10 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
 
 
 def _holds(leaf: Any, value: float) -> bool:
-    if leaf.domain.kind == "float":
-        return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
-    low, high = leaf.domain.low or 0, leaf.domain.high or 0
-    return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
+    """Return True if a leaf's numbers may be this one."""
+    low, high = moves.range_of(leaf)
+    whole = leaf.domain.kind == "float" or value == int(value)
+    return leaf.domain.kind != "bool" and whole and low <= value <= high
 
 
 # A container or tensor with more numbers is a table and not a threshold.

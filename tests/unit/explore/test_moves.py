@@ -128,13 +128,15 @@ def test_a_step_stays_within_the_domain():
 
 def step(start, *wanted, kept=(), low=-100.0, high=100.0):
     """The step from a row of numbers; quantities are pairs of a gradient and a most."""
+    start = torch.tensor(start, dtype=torch.float64)
     made = moves.smallest_step(
-        {0: torch.tensor(start)},
-        {0: (low, high)},
-        [moves.Quantity({0: torch.tensor(slope)}, most) for slope, most in wanted],
-        [moves.Quantity({0: torch.tensor(slope)}, most) for slope, most in kept],
+        start,
+        torch.stack([torch.full_like(start, low), torch.full_like(start, high)]),
+        torch.tensor([slope for slope, _ in (*wanted, *kept)], dtype=torch.float64),
+        torch.tensor([most for _, most in (*wanted, *kept)], dtype=torch.float64),
+        len(wanted),
     )
-    return None if made is None else made[0].tolist()
+    return None if made is None else made.tolist()
 
 
 def test_several_quantities_fall_together():
