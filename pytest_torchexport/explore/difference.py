@@ -123,7 +123,7 @@ class Side(World):
 
     def near(self, recipe: Recipe, goal: Reach = NOWHERE) -> Base | None:
         """Run a call, and learn from it; return it as a base if it gets to the goal's operators."""
-        call = self._begin(recipe)
+        call = self._call(recipe)
         recorded = self.runs.run(call, goal) if call is not None else None
         if recorded is None:
             return None

@@ -100,7 +100,7 @@ class World(ABC):
             self._probed = asked, self._probe(call, base, goal) if call is not None else None
         return self._probed[1]
 
-    def _begin(self, recipe: Recipe) -> Call | None:
+    def _call(self, recipe: Recipe) -> Call | None:
         """Count a call, and build it; None if it is not legal, or needs too much memory."""
         self.spent += 1
         if self._before_call is not None:
