@@ -39,6 +39,7 @@ from pytest_torchexport.explore.thresholds import (
     COMPARING,
     CONSTANT,
     LARGEST_EPSILON,
+    SIDES,
     STATED,
 )
 from pytest_torchexport.inputs.building import build
@@ -156,21 +157,10 @@ class Side(World):
         }
         return sorted(left, key=lambda key: left[key].relative)
 
-    def equalities(self) -> frozenset[Key]:
-        return frozenset(
-            key
-            for key in self.nearest
-            if key.side == "tied" or (key.source in COMPARING and key.is_equality)
-        )
-
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
         mine, others = (
-            {
-                # Without the number of its operator.
-                key: (key.source, key.of, key.side, key.name, near.bound)
-                for key, (near, _) in side.nearest.items()
-            }
+            {key: (key._replace(number=0), near.bound) for key, (near, _) in side.nearest.items()}
             for side in (self, other)
         )
         rare = Counter(mine.values()) - Counter(others.values())
@@ -197,12 +187,11 @@ class DifferenceSearch:
         before_call: Callable[[Recipe], None],
     ) -> None:
         self._spec = spec
-        self._eager, *others = [
+        self._sides = [
             Side(spec, runs, before_call, self._keep)
             for runs in (eager, artifact)
             if runs is not None
         ]
-        self._artifact = others[0] if others else None
         self._bounds = bounds
         self._straight = straight
         self._seed = seed
@@ -223,8 +212,8 @@ class DifferenceSearch:
         self._kept: list[Recipe] = []
 
     @property
-    def _sides(self) -> list[Side]:
-        return [self._eager, *([self._artifact] if self._artifact is not None else [])]
+    def _eager(self) -> Side:
+        return self._sides[0]
 
     def run(self) -> Sequence[Recipe]:
         """Return calls that meet thresholds which the usual calls may not have met."""
@@ -264,12 +253,15 @@ class DifferenceSearch:
 
     def _find_own(self, example: Recipe) -> None:
         """Find the thresholds that only one side has, and compare eager with foreign bounds too."""
-        eager, artifact = self._eager, self._artifact
-        if artifact is not None and artifact.ran:
+        eager = self._eager
+        for artifact in self._sides[1:]:
+            if not artifact.ran:
+                continue
             self._merged = eager.merges ^ artifact.merges
             for side, other in ((eager, artifact), (artifact, eager)):
-                equalities = side.equalities() if self._merged else frozenset()
-                side.own = side.without(other) | equalities
+                side.own = side.without(other) | frozenset(
+                    key for key in side.nearest if self._merged and _is_equality(key)
+                )
         if self._bounds:
             # The artifact does not have these bounds of eager's.
             eager.own |= {
@@ -299,16 +291,14 @@ class DifferenceSearch:
         if near.bound is None or key.is_equality:
             yield (BEYOND[0] if key.way else NEXT) * near.size
             return
-        other = self._artifact if side is self._eager else self._eager
-        there = other.nearest.get(key) if other is not None else None
+        there = [each.nearest[key][0].bound for each in self._sides if key in each.nearest]
         # The further bounds may be those of an operator that states one, and of no other.
         stated = side.runs.bounds if key.source in {*STATED, OPERAND, OUTPUT} else ()
-        others = [there[0].bound] if there is not None else stated
-        gaps = [bound - near.bound for bound in others if bound is not None]
-        between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == (key.side == "above")]
+        others = stated if len(there) == 1 else there
+        gaps = [key.way * (bound - near.bound) for bound in others if bound is not None]
         parts = [part * near.size for part in BEYOND]
-        if between:
-            yield min(between)  # half way to the other side's bound
+        if max(gaps, default=0.0) > 0:
+            yield min(gap for gap in gaps if gap > 0) / 2  # half way to the other side's bound
             # The network before the operator may give nothing that is so far.
             yield from parts[:1] if not side.nearest[key][0].met else ()
         elif 0 < abs(near.bound) <= LARGEST_EPSILON:
@@ -397,14 +387,14 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     They are those that only one of eager and the artifact has, with comparisons that both have.
     How a program combines them is not known: each combination of the sides of a few is a goal.
     """
-    sides: dict[tuple[object, ...], list[Key]] = {}
+    sides: dict[Key, list[Key]] = {}
     for key, near in side.first.items():
         equality = row_of(key.source).symbol in ("==", "!=")
-        aimed = AT if key.name == CONSTANT else ("at", "above") if equality else ("above", "below")
+        aimed = AT if key.name == CONSTANT else ("at", "above") if equality else SIDES
         # Two tensors that are compared have no bound.
         fixed = near.bound is not None or key.source in COMPARING
         if fixed and key.side in aimed:
-            sides.setdefault((*key[:3], key.name), []).append(key)
+            sides.setdefault(key._replace(side=""), []).append(key)
     # A threshold with one side is an overflow.
     several = [keys for keys in sides.values() if len(keys) > 1 or keys[0].name == CONSTANT]
     mine = [keys for keys in several if keys[0] in side.own]
@@ -418,6 +408,10 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     for number in dict.fromkeys((len(goals), 2)) if len(goals) > 1 else ():
         some = itertools.combinations(goals, number)
         yield from sorted((keys for each in some for keys in itertools.product(*each)), key=common)
+
+
+def _is_equality(key: Key) -> bool:
+    return key.side == "tied" or (key.source in COMPARING and key.is_equality)
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

@@ -356,39 +356,31 @@ def mutated(
 
 
 def _mutate(flat: Tensor, leaf: TensorLeaf, rng: random.Random, constants: Sequence[float]) -> None:
-    whole = leaf.domain.kind != "float" or bool(leaf.domain.choices)
-    picked = _picked(flat, leaf, rng, constants)
-    start = rng.randrange(len(flat))
-    span = rng.choice((1, 1, 2, 4, max(1, len(flat) // 4), max(1, len(flat) // 2), len(flat)))
-    some = flat[start : start + span]
-    kind = rng.random()
-    if leaf.domain.kind == "int" and kind < CHANCE:
-        other = rng.randrange(len(flat))
-        flat[[start, other]] = flat[[other, start]]
-    elif kind < 0.5 or whole:
-        some[:] = picked
-    elif kind < 0.65:
-        some += picked
-    elif kind < 0.85:
-        flat *= rng.choice((-1.0, 0.1, 0.5, 2.0, 10.0))
+    domain, (low, high) = leaf.domain, range_of(leaf)
+    floats = domain.kind == "float" and not domain.choices
+    known = [each for each in constants if low <= each <= high and (floats or each == int(each))]
+    one, other = rng.randrange(len(flat)), rng.randrange(len(flat))
+    if domain.choices:
+        number = rng.choice(domain.choices)
+    elif known and rng.random() < CHANCE:
+        number = rng.choice(known) * (rng.choice((1.0, 1.01, 0.99, -1.0)) if floats else 1)
+    elif rng.random() < CHANCE:
+        number = flat[other].item()
     else:
-        some[:] = flat[rng.randrange(len(flat))].clone()
-    if not whole:
-        flat.clamp_(*range_of(leaf))
-
-
-def _picked(flat: Tensor, leaf: TensorLeaf, rng: random.Random, constants: Sequence[float]) -> Any:
-    if leaf.domain.choices:
-        return rng.choice(leaf.domain.choices)
-    if leaf.domain.kind == "float":
-        if constants and rng.random() < CHANCE:
-            return rng.choice(constants) * rng.choice((1.0, 1.01, 0.99, -1.0))
-        return rng.gauss(0.0, 1.0) * leaf.domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
-    if rng.random() < CHANCE:
-        return int(flat[rng.randrange(len(flat))])
-    low, high = map(int, range_of(leaf))
-    near = [int(c) for c in constants if c == int(c) and low <= c <= high]
-    return rng.choice(near) if near and rng.random() < 0.5 else rng.randint(low, high)
+        wide = domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
+        number = rng.gauss(0.0, wide) if floats else rng.randint(int(low), int(high))
+    span = rng.choice((1, 1, 2, 4, max(1, len(flat) // 4), max(1, len(flat) // 2), len(flat)))
+    kind = rng.random()
+    if kind < CHANCE and not floats:
+        flat[[one, other]] = flat[[other, one]]
+    elif kind < 0.6 or not floats:
+        flat[one : one + span] = number
+    elif kind < 0.75:
+        flat[one : one + span] += number
+    else:
+        flat *= rng.choice((-1.0, 0.1, 0.5, 2.0, 10.0))
+    if floats:
+        flat.clamp_(low, high)
 
 
 # -- the size of a step ---------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.conditions import Event, Path
+from pytest_torchexport.explore.conditions import Path
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe
@@ -42,20 +42,13 @@ class Base:
     """A call to start from towards a goal.
 
     ``far`` is its distance to the goal. Of a condition, ``position`` is the place on the call's
-    ``path`` where it came nearest (None: at no condition), and ``wanted`` the outcome that the
-    condition is to have there.
+    ``path`` where it came nearest; None: at no condition.
     """
 
     recipe: Recipe
     far: float = math.inf
     position: int | None = None
-    wanted: bool = False
     path: Path = field(default_factory=Path)
-
-    @classmethod
-    def at(cls, event: Event, position: int, recipe: Recipe, path: Path) -> Base:
-        """Return the call as a base towards the outcome that an event did not have."""
-        return cls(recipe, event.far, position, not event.outcome, path)
 
     def deviation(self, other: Base) -> Base | None:
         """Return another call as a base at the condition where it leaves this call's path.
@@ -67,7 +60,7 @@ class Base:
             if event.key != left.key:
                 return None
             if event.outcome != left.outcome:
-                return Base.at(left, position, other.recipe, other.path)
+                return Base(other.recipe, left.far, position, other.path)
         return None
 
 
@@ -93,7 +86,7 @@ class World(ABC):
 
     def probe(self, base: Base, goal: Any) -> Probe | None:
         """Probe a call towards a goal. It takes one more run, but for the call probed last."""
-        asked = base.recipe, base.position, base.wanted, goal
+        asked = base.recipe, base.position, goal
         if self._probed is None or self._probed[0] != asked:
             call = build(self.spec, base.recipe)
             self.spent += 1

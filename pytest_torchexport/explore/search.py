@@ -134,17 +134,15 @@ def _outcomes(marks: tuple[object, ...]) -> list[object]:
 class Explored:
     """The result of a search.
 
-    ``refused`` counts calls that eager refuses. ``below`` are outcomes that only a size below the
-    dim's minimum could take, such as ``x.numel() == 0``: the nearest calls had the minimum.
-    ``stopped`` says why the search ended early, or is empty. ``seeded`` is True if all kinds of
-    seeds were run before it ended.
+    ``below`` are outcomes that only a size below the dim's minimum could take, such as
+    ``x.numel() == 0``: the nearest calls had the minimum. ``stopped`` says why the search ended
+    early, or is empty. ``seeded`` is True if all kinds of seeds were run before it ended.
     """
 
     conditions: dict[ConditionId, Condition]
     seen: dict[ConditionKey, Seen]
     corpus: tuple[Found, ...]
     calls: int
-    refused: int
     below: frozenset[Goal] = frozenset()
     stopped: str = ""
     seeded: bool = True
@@ -185,7 +183,6 @@ class Search(World):
         self._constants = constants_of(observed.code.constants, observed.module)
         # A value of ``time.perf_counter`` at which a call is cut.
         self._deadline = math.inf
-        self._refused = 0
         self._seen: dict[ConditionKey, Seen] = {}
         # The calls that are kept, and the paths of them.
         self._corpus: list[Found] = []
@@ -226,7 +223,6 @@ class Search(World):
             seen=self._seen,
             corpus=tuple(self._corpus),
             calls=self.spent,
-            refused=self._refused,
             below=frozenset(filter(self._below, self._open())),
             stopped=stopped,
             seeded=self._seeded,
@@ -310,7 +306,6 @@ class Search(World):
         call = self._call(recipe)
         path = self._observed.run(call, self._deadline) if call is not None else None
         if path is None:
-            self._refused += 1
             return None
         self._learn(recipe, path)
         # Kept if its path or one of its outcomes is new or rare.
@@ -331,7 +326,7 @@ class Search(World):
                 seen.on_tensors |= event.on_tensors
                 seen.read |= event.read
             if isinstance(event.outcome, bool):
-                base = Base.at(event, position, recipe, path)
+                base = Base(recipe, event.far, position, path)
                 self._keep((event.key, not event.outcome), base)
                 self._keep((event.key, OTHERWISE), base)
         for key in path.loops:
@@ -360,7 +355,7 @@ class Search(World):
             missing = [abs(min(length, 2) - aim) for length in path.loops.get(key, [])]
             return Base(recipe, min(missing, default=math.inf), path=path)
         found = (
-            Base.at(event, position, recipe, path)
+            Base(recipe, event.far, position, path)
             for position, event in enumerate(path.events)
             if event.key == key and event.outcome != wanted
         )
@@ -371,7 +366,8 @@ class Search(World):
 
     def _probe(self, call: Call, base: Base, goal: Goal) -> Probe | None:
         assert base.position is not None
-        return self._observed.probe(call, base.position, base.wanted, self._deadline)
+        wanted = not base.path.events[base.position].outcome
+        return self._observed.probe(call, base.position, wanted, self._deadline)
 
     # -- what is known --------------------------------------------------------------------------
 

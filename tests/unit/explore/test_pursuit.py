@@ -26,7 +26,7 @@ class Trials:
         return self.base(recipe)
 
     def base(self, recipe):
-        return Base(recipe, self.far[recipe.sizes["n"]], 0, True)
+        return Base(recipe, self.far[recipe.sizes["n"]], 0)
 
     def probe(self, base, goal):
         self.probed += 1
@@ -86,7 +86,7 @@ def test_two_sizes_are_changed_to_where_the_distance_ends():
         def base(self, recipe):
             self.ran.append(recipe.sizes)
             far = abs(7 * recipe.sizes["b"] - 13 * recipe.sizes["t"])
-            return Base(recipe, float(far), 0, True)
+            return Base(recipe, float(far), 0)
 
     trials = Sizes()
     start = trials.base(example_recipe(spec))
