@@ -68,10 +68,8 @@ SEEDS = (
 )
 # Calls whose rows are masks.
 SWITCHES = 2
-# The moves towards thresholds, and the lengths of steps: one is to land where it was meant to. The
-# last one takes every number to an end of its range: what a step is stopped by there adds up.
+# The moves towards thresholds.
 BY_SLOPES = ("descend", "write")
-LENGTHS = (1.0, 0.5, 0.25, 1e9)
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
@@ -106,14 +104,19 @@ class Side(World):
     operators of torch's. ``keep`` takes calls that are the first at one.
     """
 
+    # A step is to land where it was meant to. The last one takes every number to an end of its
+    # range: what a step is stopped by there adds up.
+    lengths = (1.0, 0.5, 0.25, 1e9)
+
     def __init__(
         self,
         spec: InputSpec,
         runs: OperatorRuns,
+        seed: int,
         before_call: Callable[[Recipe], object],
         keep: Callable[[Recipe], None],
     ) -> None:
-        super().__init__(spec, before_call)
+        super().__init__(spec, seed, before_call)
         self.runs = runs
         self.nearest: dict[Key, tuple[Near, Recipe]] = {}
         self.first: dict[Key, Near] = {}
@@ -188,7 +191,7 @@ class DifferenceSearch:
     ) -> None:
         self._spec = spec
         self._sides = [
-            Side(spec, runs, before_call, self._keep)
+            Side(spec, runs, seed, before_call, self._keep)
             for runs in (eager, artifact)
             if runs is not None
         ]
@@ -316,7 +319,7 @@ class DifferenceSearch:
             probe = side.probe(Base(start), goal)
             if probe is None:
                 continue
-            pursuit = Pursuit(side, goal, Base(start, probe.missing), lengths=LENGTHS)
+            pursuit = Pursuit(side, goal, Base(start, probe.missing))
             last = min(most, side.spent + CALLS_PER_GOAL)
             for _ in pursuit.make(BY_SLOPES):
                 if not pursuit.base.far or side.spent >= last:

@@ -67,11 +67,18 @@ class Base:
 class World(ABC):
     """The place where calls are made: eager with conditions, or one side with thresholds.
 
-    ``spent`` counts them, with those of probes.
+    ``spent`` counts them, with those of probes. ``lengths`` are those of the first steps, in parts
+    of the distance, and ``constants`` the numbers that a random change may write.
     """
 
-    def __init__(self, spec: InputSpec, before_call: Callable[[Recipe], object] | None) -> None:
+    lengths: Sequence[float] = moves.LENGTHS
+    constants: Sequence[float] = ()
+
+    def __init__(
+        self, spec: InputSpec, seed: int, before_call: Callable[[Recipe], object] | None
+    ) -> None:
         self.spec = spec
+        self.rng = random.Random(seed)
         self.spent = 0
         self._before_call = before_call
         self._probed: tuple[object, Probe | None] | None = None
@@ -102,30 +109,13 @@ class World(ABC):
 
 
 class Pursuit:
-    """The moves towards one goal, each from ``base``, the nearest call that they have found.
+    """The moves towards one goal, each from ``base``, the nearest call that they have found."""
 
-    ``lengths`` are those of the first steps, in parts of the distance.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        goal: Any,
-        base: Base,
-        *,
-        rng: random.Random | None = None,
-        constants: Sequence[float] = (),
-        lengths: Sequence[float] = moves.LENGTHS,
-    ) -> None:
+    def __init__(self, world: World, goal: Any, base: Base) -> None:
         self.base = base
         self._world = world
         self._spec = world.spec
         self._goal = goal
-        self._rng = rng
-        self._constants = constants
-        self._lengths = lengths
-        # The call from which no step along slopes helps.
-        self._stuck: Base | None = None
 
     def make(self, names: Iterable[str]) -> Iterator[None]:
         for name in names:
@@ -157,11 +147,9 @@ class Pursuit:
 
     def descend(self) -> Iterator[None]:
         """Make steps as long as they help: the next one is up to twice as long."""
-        lengths = self._lengths
+        lengths = self._world.lengths
         for _ in range(STEPS):
             start = self.base
-            if start is self._stuck:
-                return
             probe = self._probe()
             if probe is None or not moves.slopes(self._spec, probe):
                 return
@@ -176,9 +164,8 @@ class Pursuit:
                     helped = length * start.far / max(self.base.far, TINY)
                     break
             if not helped:
-                self._stuck = start
                 return
-            lengths = (min(2 * helped, self._lengths[0]), *lengths[1:4])
+            lengths = (min(2 * helped, self._world.lengths[0]), *lengths[1:4])
 
     def _repair(self, start: Base, tried: Base) -> Iterator[None]:
         """Go back to the path of ``start`` where a step has left it: there the condition is."""
@@ -188,7 +175,7 @@ class Pursuit:
             if lost is None or probe is None or not probe.demands:
                 return
             yield
-            again = self._try(moves.stepped(self._spec, lost.recipe, probe, self._lengths[0]))
+            again = self._try(moves.stepped(self._spec, lost.recipe, probe, self._world.lengths[0]))
             yield
             if again is None:
                 return
@@ -259,10 +246,9 @@ class Pursuit:
 
     def climb(self) -> Iterator[None]:
         """Keep changes that do not get further away."""
-        assert self._rng is not None
         recipe, best = self.base.recipe, self.base.far
         for _ in range(CLIMB):
-            changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
+            changed = moves.mutated(self._spec, recipe, self._world.rng, self._world.constants)
             tried = self._try(changed)
             yield
             far = tried.far if tried is not None else math.inf

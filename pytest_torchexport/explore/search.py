@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ SEED_SHARE = 0.3
 ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
-BY_VALUE = ("descend", "swap", "repeat", "descend")
+BY_VALUE = ("swap", "repeat", "descend")
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -174,13 +173,12 @@ class Search(World):
         stored: Sequence[Recipe] = (),
         before_call: Callable[[Recipe], None] | None = None,
     ) -> None:
-        super().__init__(spec, before_call)
+        super().__init__(spec, seed, before_call)
         self._observed = observed
         self._seed = seed
         self._budget = budget
         self._stored = stored
-        self._rng = random.Random(seed)
-        self._constants = constants_of(observed.code.constants, observed.module)
+        self.constants = constants_of(observed.code.constants, observed.module)
         # A value of ``time.perf_counter`` at which a call is cut.
         self._deadline = math.inf
         self._seen: dict[ConditionKey, Seen] = {}
@@ -257,7 +255,7 @@ class Search(World):
         self._searching = False
         most = max(1, int(SEED_SHARE * self._budget.calls))
         for kind in (seeds.plain, seeds.odd):
-            for recipe in itertools.islice(kind(self.spec, self._constants, self._seed), most):
+            for recipe in itertools.islice(kind(self.spec, self.constants, self._seed), most):
                 self._make(recipe)
                 yield
             if not any(seen.depends for seen in self._seen.values()):
@@ -275,8 +273,8 @@ class Search(World):
                     break
         while any(not self._is_doubtful(goal) for goal in self._open()):
             known = [found.recipe for found in self._corpus] or [example_recipe(self.spec)]
-            start = self._rng.choice(known)
-            self._make(moves.mutated(self.spec, start, self._rng, self._constants))
+            start = self.rng.choice(known)
+            self._make(moves.mutated(self.spec, start, self.rng, self.constants))
             yield
 
     def _pursuit(self, goal: Goal) -> Pursuit:
@@ -287,7 +285,7 @@ class Search(World):
             seed = self._seed + self.spent
             new = plain_recipe(self.spec, "normal", self.spec.example_sizes, seed)
             base = self.near(new, goal) or base
-        return Pursuit(self, goal, base, rng=self._rng, constants=self._constants)
+        return Pursuit(self, goal, base)
 
     def _moves(self, goal: Goal) -> Iterator[str]:
         on_tensors = self._seen[goal[0]].on_tensors

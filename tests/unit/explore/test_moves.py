@@ -27,11 +27,10 @@ FREE = spec_of(
 )
 
 
-def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, kept=(), wanted=True):
+def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, wanted=True):
     return Probe(
         missing=missing,
         demands=(Gap(missing, gradients or {}),),
-        earlier=lambda: tuple(kept),
         provenance=origin,
         wanted=wanted,
         inputs=tuple(inputs),
@@ -98,32 +97,12 @@ def test_what_is_written_is_legal():
 # -- stepped -----------------------------------------------------------------------------------------------------
 
 
-def stepped(x, gradient, missing, kept=(), step=1.1, **options):
-    spec = spec_of(lambda x: x, x, **options)
-    probe = probe_of(
-        None,
-        (x,),
-        missing=missing,
-        gradients={0: gradient},
-        kept=tuple(Gap(0.0, {0: other}) for other in kept),
-    )
-    made = moves.stepped(spec, example_recipe(spec), probe, step)
-    return None if made is None else build(spec, made).args[0]
-
-
-def test_a_step_leaves_conditions_alone_that_must_stay():
-    x, slope = torch.tensor([1.0, -2.0, 0.3]), torch.tensor([1.0, 1.0, 0.0])
-    keep = torch.tensor([-1.0, 0.0, 0.0])
-    moved = stepped(x, slope, 2.0, [keep], step=1.0)
-    assert moved[0] == x[0]
-    assert float((slope * (x - moved)).sum()) == pytest.approx(2.0, rel=1e-4)
-
-
 def test_a_step_stays_within_the_domain():
-    moved = stepped(
-        torch.tensor([0.5, 0.75]), torch.tensor([-1.0, 1.0]), 50.0, values={"x": (0.0, 2.0)}
-    )
-    assert moved.tolist() == [2.0, 0.0]
+    x = torch.tensor([0.5, 0.75])
+    spec = spec_of(lambda x: x, x, values={"x": (0.0, 2.0)})
+    probe = probe_of(None, (x,), missing=50.0, gradients={0: torch.tensor([-1.0, 1.0])})
+    made = moves.stepped(spec, example_recipe(spec), probe, 1.1)
+    assert build(spec, made).args[0].tolist() == [2.0, 0.0]
 
 
 def step(start, *wanted, kept=(), low=-100.0, high=100.0):
