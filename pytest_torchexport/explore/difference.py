@@ -22,8 +22,6 @@ import torch
 from pytest_torchexport.explore import moves, sweep
 from pytest_torchexport.explore.operator_run import (
     NOWHERE,
-    OPERAND,
-    OUTPUT,
     Key,
     Merge,
     Near,
@@ -38,7 +36,6 @@ from pytest_torchexport.explore.thresholds import (
     BUCKETING,
     COMPARING,
     CONSTANT,
-    LARGEST_EPSILON,
     SIDES,
     STATED,
 )
@@ -74,7 +71,7 @@ BY_SLOPES = ("descend", "write")
 CALLS_PER_GOAL = 12
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
 # difference may be within the tolerance, and far beyond it the two sides may agree again.
-BEYOND = (0.05, 5e-4)
+BEYOND = (5e-4, 0.05)
 # Of several thresholds, of which one may be as small as another's rounding.
 BEYOND_TOGETHER = (1e-2, 1e-6)
 # So near to an equality, in parts of the scale, is at it: further away than the inputs' rounding.
@@ -99,9 +96,9 @@ WIDE = (
 class Side(World):
     """One side, eager or the artifact: how near calls came to each of its thresholds.
 
-    ``nearest`` are these calls, and ``first`` is how near the first call with a threshold came to
-    it. ``own`` are the thresholds that the other side does not have. ``ran`` is True if a call ran
-    operators of torch's. ``keep`` takes calls that are the first at one.
+    ``nearest`` are these calls. ``own`` are the thresholds that the other side does not have.
+    ``ran`` is True if a call ran operators of torch's. ``keep`` takes calls that are the first at
+    one.
     """
 
     # A step is to land where it was meant to. The last one takes every number to an end of its
@@ -119,7 +116,6 @@ class Side(World):
         super().__init__(spec, seed, before_call)
         self.runs = runs
         self.nearest: dict[Key, tuple[Near, Recipe]] = {}
-        self.first: dict[Key, Near] = {}
         self.own: frozenset[Key] = frozenset()
         self.merges: set[Merge] = set()
         self.ran = False
@@ -136,7 +132,6 @@ class Side(World):
         meets_first = False
         for key, near in recorded.near.items():
             known, _ = self.nearest.setdefault(key, (near, recipe))
-            self.first.setdefault(key, near)
             meets_first |= near.met and (known is near or not known.met)
             if (not near.met, abs(near.missing)) < (not known.met, abs(known.missing)):
                 self.nearest[key] = near, recipe
@@ -284,30 +279,19 @@ class DifferenceSearch:
             eager.own |= frozenset(eager.nearest) - before
 
     def _goals(self, side: Side, keys: Sequence[Key]) -> Iterator[Reach]:
+        """Yield two goals for each threshold: how far beyond it a call is to be."""
         for key in keys:
-            for margin in self._margins(side, key):
+            near, _ = side.nearest[key]
+            margins = [part * near.size for part in BEYOND]
+            if near.bound is None or key.is_equality:
+                margins = margins[-1:] if key.way else [NEXT * near.size]
+            else:
+                # Half way to the other side's bound.
+                there = [each.nearest[key][0].bound for each in self._sides if key in each.nearest]
+                bounds = [each for each in (*there, *side.runs.bounds) if each is not None]
+                margins += [abs(bound - near.bound) / 2 for bound in bounds]
+            for margin in sorted(filter(None, margins))[:2]:
                 yield Reach((key,), (margin,))
-
-    def _margins(self, side: Side, key: Key) -> Iterator[float]:
-        """Yield how far beyond a threshold a call is to be, one after the other."""
-        near, _ = side.nearest[key]
-        if near.bound is None or key.is_equality:
-            yield (BEYOND[0] if key.way else NEXT) * near.size
-            return
-        there = [each.nearest[key][0].bound for each in self._sides if key in each.nearest]
-        # The further bounds may be those of an operator that states one, and of no other.
-        stated = side.runs.bounds if key.source in {*STATED, OPERAND, OUTPUT} else ()
-        others = stated if len(there) == 1 else there
-        gaps = [key.way * (bound - near.bound) for bound in others if bound is not None]
-        parts = [part * near.size for part in BEYOND]
-        if max(gaps, default=0.0) > 0:
-            yield min(gap for gap in gaps if gap > 0) / 2  # half way to the other side's bound
-            # The network before the operator may give nothing that is so far.
-            yield from parts[:1] if not side.nearest[key][0].met else ()
-        elif 0 < abs(near.bound) <= LARGEST_EPSILON:
-            yield abs(near.bound) / 2
-        else:
-            yield from parts
 
     def _pursue(self, side: Side, goals: Iterable[Reach], calls: int) -> None:
         """Move calls towards goals, each from the one that is nearest to its first threshold."""
@@ -391,7 +375,7 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     How a program combines them is not known: each combination of the sides of a few is a goal.
     """
     sides: dict[Key, list[Key]] = {}
-    for key, near in side.first.items():
+    for key, (near, _) in side.nearest.items():
         equality = row_of(key.source).symbol in ("==", "!=")
         aimed = AT if key.name == CONSTANT else ("at", "above") if equality else SIDES
         # Two tensors that are compared have no bound.
@@ -405,7 +389,7 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     goals = [*mine, *others][:TOGETHER] if mine else []
 
     def common(keys: tuple[Key, ...]) -> float:
-        nears = [side.first[key] for key in keys]
+        nears = [side.nearest[key][0] for key in keys]
         return -sum(near.missing / max(near.scale, TINY) for near in nears)
 
     for number in dict.fromkeys((len(goals), 2)) if len(goals) > 1 else ():

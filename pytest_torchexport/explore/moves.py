@@ -45,8 +45,6 @@ MAX_ROWS = 4
 SWEEPS, SETTLED = 60, 1e-6
 # How often a step is continued with the elements that are not yet at an end of their range.
 CONTINUED = 4
-# A step that reaches less than this part of the amount gives up the other quantities.
-ENOUGH = 0.5
 
 
 # -- the numbers of a call ------------------------------------------------------------------------
@@ -396,21 +394,14 @@ def smallest_step(
     at which earlier conditions would change. The step stays within the ``ends`` of each number's
     range. The problem is the quadratic program ``min |step|²`` with one linear constraint per
     quantity; it has few constraints and is solved by coordinate ascent on their multipliers (C.
-    Hildreth, 1957). None if no quantity that is to fall depends on the numbers.
-
-    If the others leave no way to half of what is wanted, the step ignores them. Numbers that are
-    not finite stay as they are.
+    Hildreth, 1957). Numbers that are not finite stay as they are. None if no quantity that is to
+    fall depends on the numbers.
     """
     fixed = ~numbers.isfinite()
     start, slopes = numbers.masked_fill(fixed, 0.0), slopes * ~fixed
     if not slopes[:wanted].square().sum() > 0:
         return None
-    there = _within(start, ends, slopes, most)
-    missing = -most[:wanted].clamp(max=0.0).sum()
-    left = (slopes[:wanted] @ (there - start) - most[:wanted]).clamp(min=0.0).sum()
-    if len(most) > wanted and not left <= ENOUGH * missing:
-        there = _within(start, ends, slopes[:wanted], most[:wanted])
-    return torch.where(fixed, numbers, there)
+    return torch.where(fixed, numbers, _within(start, ends, slopes, most))
 
 
 def _within(start: Tensor, ends: Tensor, slopes: Tensor, most: Tensor) -> Tensor:

@@ -134,10 +134,6 @@ def test_a_quantity_that_is_kept_may_fall_and_not_rise():
     )
 
 
-def test_what_is_kept_is_given_up_where_it_leaves_no_way():
-    assert step([0.0], ([1.0], -2.0), kept=[([-1.0], 0.0)]) == pytest.approx([-2.0])
-
-
 def test_the_other_numbers_go_on_where_one_is_at_the_end_of_its_range():
     assert step([0.5, 0.0], ([1.0, 1.0], -4.0), low=0.0, high=9.0) == pytest.approx([0.0, 0.0])
     moved = step([0.5, 9.0], ([1.0, 1.0], -4.0), low=0.0, high=9.0)
