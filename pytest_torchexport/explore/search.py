@@ -38,7 +38,7 @@ SEED_SHARE = 0.3
 ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
-BY_VALUE = ("swap", "repeat", "descend")
+BY_VALUE = ("swap", "descend")
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -86,8 +86,6 @@ class Seen:
     calls: int = 0
     # Whether it compares tensors. Then it may depend on the input even if it never varied.
     on_tensors: bool = False
-    # Whether the source reads an operand from a tensor; ``len`` of a result is no tensor.
-    read: bool = False
     # Whether a call had another row of outcomes than the first one.
     moved: bool = False
 
@@ -254,8 +252,10 @@ class Search(World):
             yield
         self._searching = False
         most = max(1, int(SEED_SHARE * self._budget.calls))
-        for kind in (seeds.plain, seeds.odd):
-            for recipe in itertools.islice(kind(self.spec, self.constants, self._seed), most):
+        plain = seeds.plain(self.spec, self._seed)
+        odd = seeds.odd(self.spec, self.constants, self._seed)
+        for recipes in (plain, odd):
+            for recipe in itertools.islice(recipes, most):
                 self._make(recipe)
                 yield
             if not any(seen.depends for seen in self._seen.values()):
@@ -319,10 +319,8 @@ class Search(World):
     def _learn(self, recipe: Recipe, path: Path) -> None:
         sizes = self.spec.all_sizes(recipe.sizes)
         for position, event in enumerate(path.events):
-            if event.on_tensors or event.read:
-                seen = self._seen.setdefault(event.key, Seen())
-                seen.on_tensors |= event.on_tensors
-                seen.read |= event.read
+            if event.on_tensors:
+                self._seen.setdefault(event.key, Seen()).on_tensors = True
             if isinstance(event.outcome, bool):
                 base = Base(recipe, event.far, position, path)
                 self._keep((event.key, not event.outcome), base)
@@ -372,12 +370,12 @@ class Search(World):
     def _open(self, *, doubtful: bool = False) -> Iterator[Goal]:
         """Yield the outcomes that no call took, of conditions that may depend on the input.
 
-        ``doubtful``: also of those that never varied, if they are read from tensors or few calls
-        evaluated them; not if a clock or a counter decides them.
+        ``doubtful``: also of those that few calls evaluated; not if a clock or a counter decides
+        them.
         """
         for key, seen in list(self._seen.items()):
             unsure = doubtful and key not in self._unsteady
-            if seen.depends or (unsure and (seen.read or seen.calls < FEW_CALLS)):
+            if seen.depends or (unsure and seen.calls < FEW_CALLS):
                 for outcome in self._observed.conditions[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome
