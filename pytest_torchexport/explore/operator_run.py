@@ -7,7 +7,7 @@ sides are run alike, and what one has and the other has not is what the search a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -36,20 +36,19 @@ from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import Operation, is_float, operations
 from pytest_torchexport.outcomes.torch_state import GradMode
 
-# These stand for the operator if its operand, or an output, is compared with a further bound.
-OPERAND, OUTPUT = "operand of", "output"
+# Stands for the operator if an output is compared with a further bound.
+OUTPUT = "output"
 
 
 class Key(NamedTuple):  # made for each threshold of each operator: a dataclass takes longer
     """One threshold among those that a call meets.
 
-    ``source`` is the name of the operator that has it. For a further bound it is ``OPERAND``, with
-    the operator's name in ``of``, or ``OUTPUT``. ``number`` counts the operators of that name, or
-    the outputs. ``side`` and ``name`` are those of ``Threshold``.
+    ``source`` is the name of the operator that has it; for a further bound ``OUTPUT``, or words for
+    the operator's operand. ``number`` counts these. ``side`` and ``name`` are those of
+    ``Threshold``.
     """
 
     source: str
-    of: str
     number: int
     side: str
     name: str = ""
@@ -237,12 +236,10 @@ class Recorded:
         self.ran = True
         # Before the operator: it may write to its operand.
         if name in RULES:
-            for threshold in RULES[name](operation):
-                self._saw(Key(name, "", number, threshold.side, threshold.name), threshold)
+            self._saw(name, number, RULES[name](operation))
         operand = operation.args[operation.row.operand]
-        compares = name in COMPARING or name in BUCKETING
-        if compares or is_float(operand):
-            self._compare(OPERAND, name, number, operand)
+        if name in COMPARING or name in BUCKETING or is_float(operand):
+            self._saw(f"operand of {name}", number, beyond(operand, self.bounds))
         result = operation.run()
         merge = merge_of(name, operation.args, result)
         if merge is not None:
@@ -252,20 +249,18 @@ class Recorded:
     def returned(self, value: Any) -> None:
         for number, leaf in enumerate(leaves_of(value)):
             if is_float(leaf):
-                self._compare(OUTPUT, "", number, leaf)
+                self._saw(OUTPUT, number, beyond(leaf, self.bounds))
 
-    def _compare(self, source: str, of: str, number: int, operand: Any) -> None:
-        for threshold in beyond(operand, self.bounds):
-            self._saw(Key(source, of, number, threshold.side, threshold.name), threshold)
-
-    def _saw(self, key: Key, threshold: Threshold) -> None:
-        self.near[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)
-        if key in self.wanted:
-            self.reached[key] = threshold
-            self.edges[key] = [
-                torch.autograd.graph.get_gradient_edge(operand) if operand.requires_grad else None
-                for operand, _ in threshold.pull()
-            ]
+    def _saw(self, source: str, number: int, thresholds: Iterable[Threshold]) -> None:
+        for each in thresholds:
+            key = Key(source, number, each.side, each.name)
+            self.near[key] = Near(each.missing, each.met, each.scale, each.bound)
+            if key in self.wanted:
+                self.reached[key] = each
+                self.edges[key] = [
+                    torch.autograd.graph.get_gradient_edge(moved) if moved.requires_grad else None
+                    for moved, _ in each.pull()
+                ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class Differentiable:
 
     def __init__(self, call: Call) -> None:
         self._sources: dict[int, Tensor] = {}
-        self.given: list[Any] = []
+        given: list[Any] = []
         own = call.clone()
         for index, leaf in enumerate(own.leaves()):
             if (
@@ -98,16 +98,13 @@ class Differentiable:
             ):
                 source = self._sources[index] = leaf.detach().requires_grad_()
                 # Forward gets a copy: autograd forbids writing to the source itself.
-                self.given.append(source.clone())
+                given.append(source.clone())
             else:
-                self.given.append(leaf)
+                given.append(leaf)
         _, structure = own.flatten()
-        args, kwargs = structure.unflatten(self.given)
+        args, kwargs = structure.unflatten(given)
         self.call = Call(args, kwargs)
-
-    @property
-    def inputs(self) -> tuple[Tensor | None, ...]:
-        return tuple(item if isinstance(item, Tensor) else None for item in self.given)
+        self.inputs = tuple(item if isinstance(item, Tensor) else None for item in given)
 
     def gradients(
         self, outputs: Sequence[Any], pulls: Sequence[Tensor] | None = None
