@@ -38,6 +38,8 @@ MAX_SCALE = 100.0
 MAX_POSITIONS = 8
 # How often a random change repeats a whole number, exchanges two of them, or takes a constant.
 CHANCE = 0.3
+# Rows that are tried in place of all others.
+MAX_ROWS = 4
 # How often the solver of steps goes over the multipliers. It ends before that if none of them moves
 # the step by more than this part of what is missing.
 SWEEPS, SETTLED = 60, 1e-6
@@ -268,6 +270,18 @@ def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
                 made = put(leaf, leaves[index], positions[places], best.indices[places] + low)
                 if number:
                     yield with_leaves(recipe, {index: made})
+
+
+def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
+    """Yield calls in which one row of the tensors is repeated; tensors of one length together."""
+    lengths: dict[int, dict[int, Tensor]] = {}
+    for index, leaf in numbers(spec, recipe).items():
+        if leaf.dim() and len(leaf) > 1:
+            lengths.setdefault(len(leaf), {})[index] = leaf
+    for length, leaves in lengths.items():
+        for row in range(min(length, MAX_ROWS)):
+            rows = {i: leaf[row : row + 1].expand_as(leaf).clone() for i, leaf in leaves.items()}
+            yield with_leaves(recipe, rows)
 
 
 def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe | None]]:

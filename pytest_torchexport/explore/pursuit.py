@@ -195,6 +195,11 @@ class Pursuit:
             else:
                 return
 
+    def repeat(self) -> Iterator[None]:
+        for recipe in moves.repeated(self._spec, self.base.recipe):
+            self._try(recipe)
+            yield
+
     # -- sizes, and at random -------------------------------------------------------------------
 
     def size(self) -> Iterator[None]:
@@ -263,6 +268,7 @@ MOVES = {
     "write": Move(Pursuit.write, "a compared number is in the input: put the other one there"),
     "descend": Move(Pursuit.descend, "floats have slopes, smooth or of the step that was taken"),
     "swap": Move(Pursuit.swap, "ids have no slope, but the rows of their table have"),
+    "repeat": Move(Pursuit.repeat, "what one row needs, all rows have then"),
     "size": Move(Pursuit.size, "sizes decide without any number"),
     "two sizes": Move(Pursuit.two_sizes, "their product, sum or ratio decides"),
     "climb": Move(Pursuit.climb, "where nothing shows a way, near calls are better than any"),

@@ -38,7 +38,7 @@ SEED_SHARE = 0.3
 ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
-BY_VALUE = ("swap", "descend")
+BY_VALUE = ("swap", "repeat", "descend")
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
