@@ -54,14 +54,8 @@ from pytest_torchexport.outcomes.operator_table import row_of
 # Kinds and scales of the calls from which the search starts, at the example's sizes and at the
 # largest. They are made too: drawing may leave a kind out.
 SEEDS = (
-    ("normal", 1.0),
-    ("normal", 1e-3),
-    ("normal", 1e-6),
-    ("ladder", 1.0),
-    ("offset", 1.0),
-    ("grid", 1.0),
-    ("flat", 1.0),
-    ("twins", 1.0),
+    *(("normal", scale) for scale in (1.0, 1e-3, 1e-6)),
+    *((kind, 1.0) for kind in ("ladder", "offset", "grid", "flat", "twins")),
 )
 # Calls whose rows are masks.
 SWITCHES = 2
@@ -85,12 +79,7 @@ COMMON, DIFFERENT = 30, 300
 TOGETHER = 4
 # In the type that an exporter or a runtime may cast integers to, these are equal, or they change
 # their order: float32, int32, float64.
-WIDE = (
-    Merge(1, 2**24),
-    Merge(1, 2**31 - 1),
-    Merge(2**32),
-    Merge(1, 2**53),
-)
+WIDE = (Merge(1, 2**24), Merge(1, 2**31 - 1), Merge(2**32), Merge(1, 2**53))
 
 
 class Side(World):

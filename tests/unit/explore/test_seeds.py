@@ -20,7 +20,7 @@ def made_of(spec):
     return [*seeds.plain(spec, 0), *seeds.odd(spec, CONSTANTS, 0)]
 
 
-def test_seeds_are_legal_and_the_same_for_a_seed():
+def test_seeds_are_legal_and_the_same():
     first = made_of(SPEC)
     for recipe in first:
         legal_leaves(SPEC, recipe)
