@@ -95,12 +95,12 @@ class Demand(NamedTuple):
 
     @property
     def missing(self) -> float:
-        """How far the element is from where it should be."""
+        """The distance of the element from where it should be."""
         return self.threshold.missing_at(self.place) + abs(self.key.way) * self.margin
 
     @property
     def far(self) -> float:
-        """The distance, and 0 if the element is about as far beyond as it should be."""
+        """The distance, or 0 if the element is about as far beyond as it should be."""
         return max(abs(self.missing) - self.margin * (0.5 if self.key.way else 1.0), 0.0)
 
 
