@@ -12,7 +12,7 @@ import math
 import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -50,16 +50,16 @@ CONTINUED = 4
 # -- the numbers of a call ------------------------------------------------------------------------
 
 
-def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
+def may_change(leaf: TensorLeaf | ValueLeaf) -> TypeGuard[TensorLeaf]:
     """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
     if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
         return False
     return leaf.domain.elements is None and leaf.domain.triangle is None
 
 
-def is_free(leaf: TensorLeaf | ValueLeaf) -> bool:
+def is_free(leaf: TensorLeaf | ValueLeaf) -> TypeGuard[TensorLeaf]:
     """Return True if each number of a leaf may be any one in its range."""
-    if not isinstance(leaf, TensorLeaf) or not may_change(leaf):
+    if not may_change(leaf):
         return False
     bound = leaf.domain.choices or leaf.domain.rows_keep is not None or leaf.index is not None
     return leaf.domain.kind != "bool" and not bound
