@@ -234,7 +234,7 @@ def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, length: float) -> Rec
     )
     if there is None:
         return None
-    parts = zip(leaves.items(), there.split(sizes), strict=True)
+    parts = zip(leaves.items(), torch.split(there, sizes), strict=True)
     return with_leaves(recipe, {i: part.reshape(v.shape).to(v.dtype) for (i, v), part in parts})
 
 
