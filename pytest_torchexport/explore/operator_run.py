@@ -257,8 +257,9 @@ class Recorded:
             self.near[key] = Near(each.missing, each.met, each.scale, each.bound)
             if key in self.wanted:
                 self.reached[key] = each
+                # A tensor without a function before it, as a parameter, leads to no input.
                 self.edges[key] = [
-                    torch.autograd.graph.get_gradient_edge(moved) if moved.requires_grad else None
+                    torch.autograd.graph.get_gradient_edge(moved) if moved.grad_fn else None
                     for moved, _ in each.pull()
                 ]
 
