@@ -12,18 +12,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pytest_torchexport.explore import moves, sweep
 from pytest_torchexport.explore.operator_run import (
-    OPERAND,
-    OUTPUT,
+    NOWHERE,
     Key,
     Merge,
     Near,
@@ -31,18 +29,17 @@ from pytest_torchexport.explore.operator_run import (
     Reach,
 )
 from pytest_torchexport.explore.probe import Gap, Probe
-from pytest_torchexport.explore.pursuit import TINY, Base, Pursuit
+from pytest_torchexport.explore.pursuit import TINY, Base, Pursuit, World
 from pytest_torchexport.explore.seeds import scaled
 from pytest_torchexport.explore.thresholds import (
     AT,
     BUCKETING,
     COMPARING,
     CONSTANT,
-    LARGEST_EPSILON,
+    SIDES,
     STATED,
 )
-from pytest_torchexport.inputs.building import build, build_leaves
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
     SWITCHED,
     Recipe,
@@ -50,32 +47,25 @@ from pytest_torchexport.inputs.recipes import (
     plain_recipe,
     with_leaves,
 )
-from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf
+from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 from pytest_torchexport.outcomes.operator_table import row_of
 
 # Kinds and scales of the calls from which the search starts, at the example's sizes and at the
 # largest. They are made too: drawing may leave a kind out.
 SEEDS = (
-    ("normal", 1.0),
-    ("normal", 1e-3),
-    ("normal", 1e-6),
-    ("ladder", 1.0),
-    ("offset", 1.0),
-    ("grid", 1.0),
-    ("flat", 1.0),
-    ("twins", 1.0),
+    *(("normal", scale) for scale in (1.0, 1e-3, 1e-6)),
+    *((kind, 1.0) for kind in ("ladder", "offset", "grid", "flat", "twins")),
 )
 # Calls whose rows are masks.
 SWITCHES = 2
-# The moves towards thresholds, and the lengths of steps: one is to land where it was meant to.
-BY_SLOPES = ("descend", "corner", "write")
-LENGTHS = (1.0, 0.5, 0.25)
+# The moves towards thresholds.
+BY_SLOPES = ("descend", "write")
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
 # difference may be within the tolerance, and far beyond it the two sides may agree again.
-BEYOND = (0.05, 5e-4)
+BEYOND = (5e-4, 0.05)
 # Of several thresholds, of which one may be as small as another's rounding.
 BEYOND_TOGETHER = (1e-2, 1e-6)
 # So near to an equality, in parts of the scale, is at it: further away than the inputs' rounding.
@@ -87,45 +77,42 @@ COMMON, DIFFERENT = 30, 300
 # Thresholds that are met at once, at most: 2 ** 4 combinations of their sides. The most bounds that
 # only the artifact has and that eager's operands are compared with.
 TOGETHER = 4
-LARGEST = torch.finfo(torch.float64).max
 # In the type that an exporter or a runtime may cast integers to, these are equal, or they change
 # their order: float32, int32, float64.
-WIDE = (
-    Merge(1, 2**24),
-    Merge(1, 2**31 - 1),
-    Merge(2**32),
-    Merge(1, 2**53),
-)
+WIDE = (Merge(1, 2**24), Merge(1, 2**31 - 1), Merge(2**32), Merge(1, 2**53))
 
 
-@dataclass
-class Side:
+class Side(World):
     """One side, eager or the artifact: how near calls came to each of its thresholds.
 
-    ``nearest`` are these calls, and ``first`` is how near the first call with a threshold came to
-    it. ``own`` are the thresholds that the other side does not have. ``ran`` is True if a call ran
-    operators of torch's. ``keep`` takes calls that are the first at one.
+    ``nearest`` are these calls. ``own`` are the thresholds that the other side does not have.
+    ``ran`` is True if a call ran operators of torch's. ``keep`` takes calls that are the first at
+    one.
     """
 
-    spec: InputSpec
-    runs: OperatorRuns
-    before_call: Callable[[Recipe], None]
-    keep: Callable[[Recipe], None]
-    nearest: dict[Key, tuple[Near, Recipe]] = field(default_factory=dict)
-    first: dict[Key, Near] = field(default_factory=dict)
-    own: frozenset[Key] = frozenset()
-    merges: set[Merge] = field(default_factory=set)
-    ran: bool = False
-    calls: int = 0
-    _probed: tuple[object, Probe | None] | None = None
+    # A step is to land where it was meant to. The last one takes every number to an end of its
+    # range: what a step is stopped by there adds up.
+    lengths = (1.0, 0.5, 0.25, 1e9)
 
-    def near(self, recipe: Recipe, goal: Reach | None = None) -> Base | None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        runs: OperatorRuns,
+        seed: int,
+        before_call: Callable[[Recipe], object],
+        keep: Callable[[Recipe], None],
+    ) -> None:
+        super().__init__(spec, seed, before_call)
+        self.runs = runs
+        self.nearest: dict[Key, tuple[Near, Recipe]] = {}
+        self.own: frozenset[Key] = frozenset()
+        self.merges: set[Merge] = set()
+        self.ran = False
+        self._keep = keep
+
+    def near(self, recipe: Recipe, goal: Reach = NOWHERE) -> Base | None:
         """Run a call, and learn from it; return it as a base if it gets to the goal's operators."""
-        if not within_memory(self.spec, recipe.sizes):
-            return None
-        self.before_call(recipe)
-        call = build(self.spec, recipe)
-        self.calls += 1
+        call = self._call(recipe)
         recorded = self.runs.run(call, goal) if call is not None else None
         if recorded is None:
             return None
@@ -133,27 +120,17 @@ class Side:
         self.ran |= recorded.ran
         meets_first = False
         for key, near in recorded.near.items():
-            known, _ = self.nearest.get(key, (None, recipe))
-            self.first.setdefault(key, near)
-            meets_first |= near.met and not (known is not None and known.met)
-            nearer = known is None or (not near.met, abs(near.missing)) < (
-                not known.met,
-                abs(known.missing),
-            )
-            if nearer:
+            known, _ = self.nearest.setdefault(key, (near, recipe))
+            meets_first |= near.met and (known is near or not known.met)
+            if (not near.met, abs(near.missing)) < (not known.met, abs(known.missing)):
                 self.nearest[key] = near, recipe
         if meets_first:
-            self.keep(recipe)
-        far = goal.far(recorded.reached) if goal is not None else math.inf
-        return Base(recipe, far) if math.isfinite(far) else None
+            self._keep(recipe)
+        demands = goal.demands(recorded.reached)
+        return Base(recipe, sum(each.far for each in demands)) if demands else None
 
-    def probe(self, base: Base, goal: Reach) -> Probe | None:
-        if self._probed is None or self._probed[0] != (base.recipe, goal):
-            call = build(self.spec, base.recipe)
-            self.calls += 1
-            probe = self.runs.probe(call, goal) if call is not None else None
-            self._probed = (base.recipe, goal), probe
-        return self._probed[1]
+    def _probe(self, call: Call, base: Base, goal: Reach) -> Probe | None:
+        return self.runs.probe(call, goal)
 
     def open(self) -> list[Key]:
         """Return the thresholds that no call has met, the nearest first.
@@ -167,21 +144,10 @@ class Side:
         }
         return sorted(left, key=lambda key: left[key].relative)
 
-    def equalities(self) -> frozenset[Key]:
-        return frozenset(
-            key
-            for key in self.nearest
-            if key.side == "tied" or (key.source in COMPARING and key.is_equality)
-        )
-
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
         mine, others = (
-            {
-                # Without the number of its operator.
-                key: (key.source, key.of, key.side, key.name, near.bound)
-                for key, (near, _) in side.nearest.items()
-            }
+            {key: (key._replace(number=0), near.bound) for key, (near, _) in side.nearest.items()}
             for side in (self, other)
         )
         rare = Counter(mine.values()) - Counter(others.values())
@@ -208,12 +174,11 @@ class DifferenceSearch:
         before_call: Callable[[Recipe], None],
     ) -> None:
         self._spec = spec
-        self._eager, *others = [
-            Side(spec, runs, before_call, self._keep)
+        self._sides = [
+            Side(spec, runs, seed, before_call, self._keep)
             for runs in (eager, artifact)
             if runs is not None
         ]
-        self._artifact = others[0] if others else None
         self._bounds = bounds
         self._straight = straight
         self._seed = seed
@@ -234,8 +199,8 @@ class DifferenceSearch:
         self._kept: list[Recipe] = []
 
     @property
-    def _sides(self) -> list[Side]:
-        return [self._eager, *([self._artifact] if self._artifact is not None else [])]
+    def _eager(self) -> Side:
+        return self._sides[0]
 
     def run(self) -> Sequence[Recipe]:
         """Return calls that meet thresholds which the usual calls may not have met."""
@@ -247,7 +212,19 @@ class DifferenceSearch:
         if not self._straight or self._eager.open() or any(side.own for side in sides):
             for side, recipe in itertools.product(sides, self._seeds):
                 side.near(recipe)
-        # With calls of numbers that only one side makes equal, or that a wide type may.
+        self._kept = [*self._seeds, *self._merging()]
+        # Before the calls far from these that the pursuit of others makes.
+        common = self._eager.open()
+        for side in sides:
+            own = sorted(side.own, key=lambda key: (side.nearest[key][0].relative, key))
+            goals = itertools.chain(self._goals(side, own), _together(side))
+            self._pursue(side, goals, DIFFERENT)
+        self._pursue(self._eager, self._goals(self._eager, common), COMMON)
+        self._sweep()
+        return self._kept
+
+    def _merging(self) -> Iterator[Recipe]:
+        """Yield calls of numbers that only one side makes equal, or that a wide type may."""
         compared = [
             near.bound
             for side in self._sides
@@ -256,101 +233,69 @@ class DifferenceSearch:
         ]
         starts = list(dict.fromkeys(compared))[:TOGETHER]
         base = plain_recipe(self._spec, "normal", self._spec.example_sizes, self._seed)
-        self._kept = list(self._seeds)
         for merge in sorted({*WIDE, *self._merged}, key=repr):
-            self._kept += merging(self._spec, base, merge, starts, self._seed)
-        # Before the calls far from these that the pursuit of others makes.
-        common = self._eager.open()
-        for side in sides:
-            own = sorted(side.own, key=lambda key: (side.nearest[key][0].relative, key))
-            self._pursue(side, self._goals(side, own, together=True), DIFFERENT)
-        self._pursue(self._eager, self._goals(self._eager, common), COMMON)
-        self._sweep()
-        return self._kept
+            yield from merging(self._spec, base, merge, starts, self._seed)
 
     # -- goals ------------------------------------------------------------------------------------
 
     def _find_own(self, example: Recipe) -> None:
         """Find the thresholds that only one side has, and compare eager with foreign bounds too."""
-        eager, artifact = self._eager, self._artifact
-        if artifact is not None and artifact.ran:
+        eager = self._eager
+        for artifact in self._sides[1:]:
+            if not artifact.ran:
+                continue
             self._merged = eager.merges ^ artifact.merges
             for side, other in ((eager, artifact), (artifact, eager)):
-                equalities = side.equalities() if self._merged else frozenset()
-                side.own = side.without(other) | equalities
-        known = [near.bound for near, _ in eager.nearest.values() if near.bound is not None]
-        finite = filter(math.isfinite, self._bounds)
-        foreign = tuple(bound for bound in finite if not _among(bound, known))[:TOGETHER]
+                side.own = side.without(other) | frozenset(
+                    key for key in side.nearest if self._merged and _is_equality(key)
+                )
         if self._bounds:
+            # The artifact does not have these bounds of eager's.
             eager.own |= {
                 key
                 for key, (near, _) in eager.nearest.items()
                 if key.source in STATED
                 and near.bound is not None
-                # The artifact does not have this bound of eager's.
                 and not _among(near.bound, self._bounds)
             }
+        known = [near.bound for near, _ in eager.nearest.values() if near.bound is not None]
+        finite = filter(math.isfinite, self._bounds)
+        foreign = tuple(bound for bound in finite if not _among(bound, known))[:TOGETHER]
         if foreign:
             eager.runs = dataclasses.replace(eager.runs, bounds=foreign)
             before = frozenset(eager.nearest)
             eager.near(example)
             eager.own |= frozenset(eager.nearest) - before
 
-    def _goals(
-        self, side: Side, keys: Sequence[Key], *, together: bool = False
-    ) -> Iterator[tuple[Reach, Recipe]]:
-        """Yield goals, each with the call to start from.
-
-        Of each threshold from the nearest call; if ``together``, then of several at once, as a
-        program may ask for several conditions of which none alone changes anything.
-        """
+    def _goals(self, side: Side, keys: Sequence[Key]) -> Iterator[Reach]:
+        """Yield two goals for each threshold: how far beyond it a call is to be."""
         for key in keys:
-            for margin in self._margins(side, key):
-                yield Reach((key,), (margin,)), side.nearest[key][1]
-        for part in BEYOND_TOGETHER if together else ():
-            for several in _combinations(side):
-                margins = tuple(
-                    (NEXT if key.is_equality else part) * side.nearest[key][0].size
-                    for key in several
-                )
-                yield Reach(several, margins), side.nearest[several[0]][1]
+            near, _ = side.nearest[key]
+            margins = [part * near.size for part in BEYOND]
+            if near.bound is None or key.is_equality:
+                margins = margins[-1:] if key.way else [NEXT * near.size]
+            else:
+                # Half way to the other side's bound.
+                there = [each.nearest[key][0].bound for each in self._sides if key in each.nearest]
+                bounds = [each for each in (*there, *side.runs.bounds) if each is not None]
+                margins += [abs(bound - near.bound) / 2 for bound in bounds]
+            for margin in sorted(filter(None, margins))[:2]:
+                yield Reach((key,), (margin,))
 
-    def _margins(self, side: Side, key: Key) -> Iterator[float]:
-        """Yield how far beyond a threshold a call is to be, one after the other."""
-        near, _ = side.nearest[key]
-        if near.bound is None or key.is_equality:
-            yield (BEYOND[0] if key.way else NEXT) * near.size
-            return
-        other = self._artifact if side is self._eager else self._eager
-        there = other.nearest.get(key) if other is not None else None
-        # The further bounds may be those of an operator that states one, and of no other.
-        stated = side.runs.bounds if key.source in {*STATED, OPERAND, OUTPUT} else ()
-        others = [there[0].bound] if there is not None else stated
-        gaps = [bound - near.bound for bound in others if bound is not None]
-        between = [abs(gap) / 2 for gap in gaps if gap and (gap > 0) == (key.side == "above")]
-        parts = [part * near.size for part in BEYOND]
-        if between:
-            yield min(between)  # half way to the other side's bound
-            # The network before the operator may give nothing that is so far.
-            yield from parts[:1] if not side.nearest[key][0].met else ()
-        elif 0 < abs(near.bound) <= LARGEST_EPSILON:
-            yield abs(near.bound) / 2
-        else:
-            yield from parts
-
-    def _pursue(self, side: Side, goals: Iterable[tuple[Reach, Recipe]], calls: int) -> None:
-        most = side.calls + calls
-        for goal, start in goals:
-            if side.calls >= most:
+    def _pursue(self, side: Side, goals: Iterable[Reach], calls: int) -> None:
+        """Move calls towards goals, each from the one that is nearest to its first threshold."""
+        most = side.spent + calls
+        for goal in goals:
+            if side.spent >= most:
                 return
+            _, start = side.nearest[goal.keys[0]]
             probe = side.probe(Base(start), goal)
             if probe is None:
                 continue
-            base = Base(start, probe.missing)
-            pursuit = Pursuit(side, goal, base, lengths=LENGTHS)
-            last = min(most, side.calls + CALLS_PER_GOAL)
-            for _ in pursuit.make(BY_SLOPES) if base.far else ():
-                if not pursuit.base.far or side.calls >= last:
+            pursuit = Pursuit(side, goal, Base(start, probe.missing))
+            last = min(most, side.spent + CALLS_PER_GOAL)
+            for _ in pursuit.make(BY_SLOPES):
+                if not pursuit.base.far or side.spent >= last:
                     break
             self._arrive(side, goal, pursuit.base)
 
@@ -387,15 +332,10 @@ class DifferenceSearch:
             return
         smallest = {name: max(1, dim.low) for name, dim in self._spec.dims.items()}
         base = plain_recipe(self._spec, "normal", smallest, self._seed)
-        call, leaves = build(self._spec, base), build_leaves(self._spec, base)
-        for index, leaf in enumerate(self._spec.leaves):
-            if call is None or leaves is None or not isinstance(leaf, TensorLeaf):
-                continue
-            built = leaves[index]
-            domain = leaf.domain
-            fixed = domain.choices or domain.rows_keep is not None or leaf.index is not None
-            numbers = domain.kind in ("int", "float") and is_plain(built) and built.numel()
-            if fixed or not numbers or not moves.may_change(leaf):
+        call = build(self._spec, base)
+        for index, built in moves.numbers(self._spec, base).items():
+            leaf = self._spec.leaves[index]
+            if call is None or not moves.is_free(leaf) or not built.numel():
                 continue
             values = sweep.values_of(leaf, numel=built.numel())
             sides = [sweep.follow(side.runs, self._spec, call, leaf.path) for side in self._sides]
@@ -405,20 +345,32 @@ class DifferenceSearch:
                 self._keep(with_leaves(base, {index: changed}))
 
 
+def _together(side: Side) -> Iterator[Reach]:
+    """Yield goals of several thresholds at once.
+
+    A program may ask for several conditions of which none alone changes anything.
+    """
+    for part in BEYOND_TOGETHER:
+        for keys in _combinations(side):
+            sizes = [side.nearest[key][0].size for key in keys]
+            parts = [NEXT if key.is_equality else part for key in keys]
+            yield Reach(keys, tuple(map(operator.mul, parts, sizes)))
+
+
 def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     """Yield thresholds to be met at once, one side of each; the rarest combinations first.
 
     They are those that only one of eager and the artifact has, with comparisons that both have.
     How a program combines them is not known: each combination of the sides of a few is a goal.
     """
-    sides: dict[tuple[object, ...], list[Key]] = {}
-    for key, near in side.first.items():
+    sides: dict[Key, list[Key]] = {}
+    for key, (near, _) in side.nearest.items():
         equality = row_of(key.source).symbol in ("==", "!=")
-        aimed = AT if key.name == CONSTANT else ("at", "above") if equality else ("above", "below")
+        aimed = AT if key.name == CONSTANT else ("at", "above") if equality else SIDES
         # Two tensors that are compared have no bound.
         fixed = near.bound is not None or key.source in COMPARING
         if fixed and key.side in aimed:
-            sides.setdefault((*key[:3], key.name), []).append(key)
+            sides.setdefault(key._replace(side=""), []).append(key)
     # A threshold with one side is an overflow.
     several = [keys for keys in sides.values() if len(keys) > 1 or keys[0].name == CONSTANT]
     mine = [keys for keys in several if keys[0] in side.own]
@@ -426,12 +378,16 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     goals = [*mine, *others][:TOGETHER] if mine else []
 
     def common(keys: tuple[Key, ...]) -> float:
-        nears = [side.first[key] for key in keys]
+        nears = [side.nearest[key][0] for key in keys]
         return -sum(near.missing / max(near.scale, TINY) for near in nears)
 
     for number in dict.fromkeys((len(goals), 2)) if len(goals) > 1 else ():
         some = itertools.combinations(goals, number)
         yield from sorted((keys for each in some for keys in itertools.product(*each)), key=common)
+
+
+def _is_equality(key: Key) -> bool:
+    return key.side == "tied" or (key.source in COMPARING and key.is_equality)
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:
@@ -446,60 +402,24 @@ def merging(
 
     Floats are next to each of ``starts``, and to a number of the call.
     """
-    built = build_leaves(spec, base)
-    if built is None:
-        return
     leaves = {
-        index: leaf
-        for index, leaf in enumerate(spec.leaves)
-        if isinstance(leaf, TensorLeaf) and moves.may_change(leaf) and _takes(leaf, merge)
+        index: value
+        for index, value in moves.numbers(spec, base).items()
+        if moves.is_free(spec.leaves[index]) and merge.takes(value) and value.numel()
     }
-    some = [built[index].detach().double().abs() for index in leaves if built[index].numel()][:1]
-    own = [float(each.max()) for each in some if 0 < each.max() < math.inf] or [1.0]
-    for start in (None,) if merge.to is None else dict.fromkeys([*starts, *own]):
+    largest = [float(value.double().abs().max()) for value in leaves.values()][:1]
+    own = [each for each in largest if 0 < each < math.inf] or [1.0]
+    for start in (0.0,) if merge.to is None else dict.fromkeys([*starts, *own]):
         for way in (1, -1):
             generator = torch.Generator().manual_seed(seed)
             values = {}
-            for index, leaf in leaves.items():
-                among = torch.randint(0, 2, built[index].shape, generator=generator) > 0
-                pair = _wholes(leaf, merge) if start is None else _floats(leaf, merge, start, way)
-                if pair is not None:
-                    one, other = pair[::way]
-                    values[index] = torch.where(among, one, other).to(leaf.dtype)
+            for index, value in leaves.items():
+                low, high = moves.range_of(spec.leaves[index])
+                among = torch.randint(0, 2, value.shape, generator=generator) > 0
+                for pair in merge.pairs(value.dtype, low, start, way):
+                    if low <= pair.min() and pair.max() <= high:
+                        one, other = pair if way > 0 else pair.flip(0)
+                        values[index] = torch.where(among, one, other).to(value.dtype)
+                        break
             if values:
                 yield with_leaves(base, values)
-
-
-def _takes(leaf: TensorLeaf, merge: Merge) -> bool:
-    """Return True if a leaf's numbers may be chosen, and are of the kind that a merge is of."""
-    if leaf.domain.choices or leaf.index is not None:
-        return False
-    if merge.to is None:
-        return leaf.domain.kind == "int"
-    wider = leaf.dtype.itemsize > merge.to.itemsize
-    return leaf.domain.kind == "float" and wider
-
-
-def _wholes(leaf: TensorLeaf, merge: Merge) -> tuple[Tensor, Tensor] | None:
-    """Return two integers that are made equal, as a leaf may have them."""
-    low, high = int(leaf.domain.low or 0), int(leaf.domain.high or 0)
-    # The lowest number often stands for something else: padding, for one.
-    starts = (low + 1, low) if merge.start is None else (merge.start, -merge.start - merge.apart)
-    for start in starts:
-        if low <= start and start + merge.apart <= high:
-            return torch.tensor(start), torch.tensor(start + merge.apart)
-    return None
-
-
-def _floats(leaf: TensorLeaf, merge: Merge, start: float, way: int) -> tuple[Tensor, Tensor] | None:
-    """Return two floats that are rounded to one, the nearest to ``start``, as a leaf may have them.
-
-    ``way`` says on which side of it the other one is.
-    """
-    assert merge.to is not None
-    rounded = torch.tensor(start, dtype=torch.float64).to(merge.to).double()
-    apart = merge.part(leaf.dtype) * abs(rounded)
-    first, second = sorted((float(rounded), float(rounded + way * apart)))
-    low = -LARGEST if leaf.domain.low is None else leaf.domain.low
-    high = LARGEST if leaf.domain.high is None else leaf.domain.high
-    return (rounded, rounded + way * apart) if low <= first and second <= high else None

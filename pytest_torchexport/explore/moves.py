@@ -1,7 +1,7 @@
-"""Moves from a call to other calls that may take another branch.
+"""Moves from a call to other calls that may come nearer to a goal.
 
-Each is a pure function of the spec, a recipe and what is known of a condition, and gives recipes.
-The search decides which moves to make, and whether they helped.
+Each is a pure function of the spec, a recipe and what a probe says, and gives recipes. A pursuit
+decides which moves to make, and whether they helped.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import math
 import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from torch import Tensor
 from pytest_torchexport.explore.probe import Probe
 from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
 from pytest_torchexport.inputs.building import build_leaves
-from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
 from pytest_torchexport.inputs.strategies import within_memory
@@ -47,13 +45,57 @@ MAX_ROWS = 4
 SWEEPS, SETTLED = 60, 1e-6
 # How often a step is continued with the elements that are not yet at an end of their range.
 CONTINUED = 4
-# A step that reaches less than this part of the amount gives up the other quantities.
-ENOUGH = 0.5
-
-Range = tuple[float, float]
 
 
-# -- towards one outcome ------------------------------------------------------------------------
+# -- the numbers of a call ------------------------------------------------------------------------
+
+
+def may_change(leaf: TensorLeaf | ValueLeaf) -> TypeGuard[TensorLeaf]:
+    """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
+    if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
+        return False
+    return leaf.domain.elements is None and leaf.domain.triangle is None
+
+
+def is_free(leaf: TensorLeaf | ValueLeaf) -> TypeGuard[TensorLeaf]:
+    """Return True if each number of a leaf may be any one in its range."""
+    if not may_change(leaf):
+        return False
+    bound = leaf.domain.choices or leaf.domain.rows_keep is not None or leaf.index is not None
+    return leaf.domain.kind != "bool" and not bound
+
+
+def range_of(leaf: TensorLeaf | ValueLeaf) -> tuple[float, float]:
+    """Return the range of a tensor's numbers, of floats perhaps ``MAX_SCALE`` times the scale."""
+    leaf = cast(TensorLeaf, leaf)
+    domain = leaf.domain
+    if domain.kind != "float":
+        return domain.low or 0, domain.high or 0
+    largest = min(MAX_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
+    low = -largest if domain.low is None else float(domain.low)
+    return low, max(largest, low) if domain.high is None else float(domain.high)
+
+
+def numbers(spec: InputSpec, recipe: Recipe) -> dict[int, Tensor]:
+    """Return the tensors of a call whose numbers may be chosen, by the position of their leaf."""
+    built = build_leaves(spec, recipe) or ()
+    pairs = enumerate(zip(spec.leaves, built, strict=False))
+    return {index: value.detach() for index, (leaf, value) in pairs if may_change(leaf)}
+
+
+def put(leaf: TensorLeaf | ValueLeaf, tensor: Tensor, places: Any, values: Tensor) -> Tensor:
+    """Return a leaf's tensor with other numbers at flat positions.
+
+    A recipe makes them legal; here floats without a range are kept near the example's.
+    """
+    if is_free(leaf) and values.is_floating_point():
+        values = values.nan_to_num(0.0).clamp(*range_of(leaf))
+    flat = tensor.clone(memory_format=torch.contiguous_format).view(-1)
+    flat[places] = values.to(flat.dtype)
+    return flat.view(tensor.shape)
+
+
+# -- towards a goal -------------------------------------------------------------------------------
 
 
 def written(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
@@ -63,62 +105,34 @@ def written(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
     single ones, the last first, if any of them will do. If several comparisons have to hold, all of
     them come last.
     """
-    built = build_leaves(spec, recipe)
-    if built is None or probe.provenance is None:
-        return
-    comparisons = _comparisons(probe.provenance)
+    leaves = numbers(spec, recipe)
+    comparisons = _comparisons(probe.provenance) if probe.provenance is not None else []
     for compared in comparisons:
-        for made in _written(spec, probe, compared, built):
+        for made in _written(spec, probe, compared, leaves):
             yield with_leaves(recipe, made)
     if len(comparisons) > 1:
         together: dict[int, Tensor] = {}
         for compared in comparisons:
-            now = [together.get(index, leaf) for index, leaf in enumerate(built)]
-            together |= next(_written(spec, probe, compared, now), {})
+            together |= next(_written(spec, probe, compared, leaves | together), {})
         if together:
             yield with_leaves(recipe, together)
 
 
 def _written(
-    spec: InputSpec, probe: Probe, compared: Compared, built: Sequence[Any]
+    spec: InputSpec, probe: Probe, compared: Compared, leaves: Mapping[int, Tensor]
 ) -> Iterator[dict[int, Tensor]]:
     for mine, other, mirrored in (
         (compared.left, compared.right, False),
         (compared.right, compared.left, True),
     ):
-        for index, positions in _positions_read(mine, probe.inputs, built, spec):
-            leaf, flat = spec.leaves[index], positions.reshape(-1)
+        for index, positions in _positions_read(mine, probe.inputs, leaves):
+            leaf = spec.leaves[index]
             for value in _values(compared.operator, other, probe.wanted, mirrored, leaf):
-                single = value.numel() == 1 and len(flat) > 1 and compared is probe.provenance
-                places = (len(flat) - 1, 0, len(flat) // 2) if single else ()
-                for where in (*(flat[place : place + 1] for place in places), positions):
-                    made = _put(leaf, built[index], where, value)
-                    if made is not None:
-                        yield {index: made}
-
-
-def cornered(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
-    """Move each element of the float leaves to the end of its range, against the gradient.
-
-    Return None if no leaf that may change has a range, or none has a gradient.
-    """
-    built = build_leaves(spec, recipe)
-    moved: dict[int, Tensor] = {}
-    gradients: dict[int, Tensor] = {}
-    for gap in probe.demands:
-        for index, gradient in gap.gradients.items():
-            gradients[index] = gradients.get(index, 0.0) + gradient
-    for index, gradient in gradients.items():
-        leaf = spec.leaves[index]
-        if built is None or not may_change(leaf) or built[index].shape != gradient.shape:
-            continue
-        domain = domain_of(spec, index)
-        if domain.low is None or domain.high is None or not bool(gradient.any()):
-            continue
-        value = built[index].detach()
-        ends = torch.where(gradient > 0, float(domain.low), float(domain.high))
-        moved[index] = torch.where(gradient == 0, value, ends.to(value.dtype))
-    return with_leaves(recipe, moved) if moved else None
+                single = value.numel() == 1 and len(positions) > 1 and compared is probe.provenance
+                places = (len(positions) - 1, 0, len(positions) // 2) if single else ()
+                for where in (*(positions[each : each + 1] for each in places), positions):
+                    if value.numel() in (1, len(where)):
+                        yield {index: put(leaf, leaves[index], where, value.reshape(-1))}
 
 
 def _comparisons(provenance: Any) -> list[Compared]:
@@ -132,48 +146,45 @@ def _comparisons(provenance: Any) -> list[Compared]:
 
 
 def _positions_read(
-    operand: Any, inputs: Sequence[Tensor | None], built: Sequence[Any], spec: InputSpec
+    operand: Any, inputs: Sequence[Tensor | None], leaves: Mapping[int, Tensor]
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield leaves, by index, and the flat positions in them that an operand was read from.
 
     The positions are exact if the operand is a view of an input; else they are those that contain
     its value.
     """
-    for index, given in enumerate(inputs):
-        if given is None or not may_change(spec.leaves[index]) or given.shape != built[index].shape:
+    for index, leaf in leaves.items():
+        given = inputs[index] if isinstance(operand, Tensor) else None
+        if given is None or given.shape != leaf.shape or operand.dtype != given.dtype:
             continue
-        strided = isinstance(operand, Tensor) and operand.layout == given.layout == torch.strided
-        if not strided or operand.dtype != given.dtype or not given.numel():
+        if not operand.layout == given.layout == torch.strided or not given.numel():
             continue
         if memory_of(operand) == memory_of(given):
             # The flat positions of the view's elements.
-            places = torch.zeros(
-                given.untyped_storage().nbytes() // given.element_size(), dtype=torch.int64
-            )
+            size = given.untyped_storage().nbytes() // given.element_size()
+            places = torch.zeros(size, dtype=torch.int64)
             own = torch.arange(given.numel()).reshape(given.shape)
             places.as_strided(given.shape, given.stride(), given.storage_offset()).copy_(own)
             place = operand.storage_offset()
-            yield index, places.as_strided(operand.shape, operand.stride(), place)
+            yield index, places.as_strided(operand.shape, operand.stride(), place).reshape(-1)
             return
     if isinstance(operand, Tensor) and operand.numel() == 1 and not operand.is_complex():
         operand = float(operand.detach())
     if not isinstance(operand, (int, float)) or isinstance(operand, bool):
         return
-    for index, leaf in enumerate(spec.leaves):
-        if may_change(leaf) and not built[index].is_complex():
-            found = (built[index].detach().double().reshape(-1) == operand).nonzero().reshape(-1)
-            if 0 < len(found) <= MAX_POSITIONS:
-                yield index, found
+    for index, leaf in leaves.items():
+        found = (leaf.double().reshape(-1) == operand).nonzero().reshape(-1)
+        if 0 < len(found) <= MAX_POSITIONS:
+            yield index, found
 
 
 def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) -> Iterator[Tensor]:
     """Yield values for which ``<value> operator other`` has the wanted outcome."""
-    if isinstance(other, Tensor):
-        base = other.detach().double()
-    elif isinstance(other, (bool, int, float)):
-        base = torch.tensor(float(other), dtype=torch.float64)
-    else:
+    if isinstance(other, (bool, int, float)):
+        other = torch.tensor(float(other), dtype=torch.float64)
+    if not isinstance(other, Tensor):
         return
+    base = other.detach().double()
     whole = leaf.domain.kind != "float"
     more = torch.ones_like(base) if whole else base.abs() * 0.1 + leaf.domain.scale * 0.1
     up = {">": True, ">=": True, "<": False, "<=": False}.get(operator)
@@ -181,81 +192,57 @@ def _values(operator: str, other: Any, wanted: bool, mirrored: bool, leaf: Any) 
         same = (operator == "==") == wanted
         yield from ((base,) if same else (base + more, base - more))
         return
-    upwards = (up == wanted) != mirrored
-    yield base + more if upwards else base - more
-    yield base + 10 * more if upwards else base - 10 * more
+    way = 1 if (up == wanted) != mirrored else -1
+    yield base + way * more
+    yield base + 10 * way * more
 
 
-def _put(known: Any, leaf: Tensor, positions: Tensor, value: Tensor) -> Tensor | None:
-    flat = leaf.detach().clone().reshape(-1)
-    if known.domain.kind == "float" and not known.domain.choices:
-        value = legal(known, value.double())
-    try:
-        flat[positions.reshape(-1)] = value.expand(positions.shape).reshape(-1).to(flat.dtype)
-    except RuntimeError:  # ``map`` changed the shape, or the dtype does not hold the number
-        return None
-    return flat.reshape(leaf.shape)
-
-
-def stepped(
-    spec: InputSpec,
-    recipe: Recipe,
-    probe: Probe,
-    length: float,
-) -> Recipe | None:
+def stepped(spec: InputSpec, recipe: Recipe, probe: Probe, length: float) -> Recipe | None:
     """Move the float leaves until every demand is met, to first order, in parts of the distance.
 
     The earlier conditions keep their outcomes, to first order, if they leave a way. Return None if
     no leaf has a gradient.
     """
-    wanted = [
-        Quantity(
-            gap.gradients,
-            -gap.missing * (length if gap.missing > 0 else 1.0)
-            - (0.0 if gap.exact else LEAST_BEYOND),
-        )
-        for gap in probe.demands
-    ]
-    kept = [Quantity(gap.gradients, max(0.0, -KEPT * gap.missing)) for gap in probe.earlier()]
-    built = build_leaves(spec, recipe)
-    if built is None:
-        return None
-    shapes = {i: item.shape for quantity in wanted for i, item in quantity.gradients.items()}
-    usable = [i for i in shapes if may_change(spec.leaves[i])]
+    wanted, kept = (
+        [gap for gap in gaps if math.isfinite(gap.missing)]
+        for gaps in (probe.demands, probe.earlier())
+    )
+    leaves = {
+        index: value
+        for index, value in numbers(spec, recipe).items()
+        if any(index in gap.gradients for gap in wanted)
+        and all(gap.gradients.get(index, value).shape == value.shape for gap in (*wanted, *kept))
+    }
     # One of some numbers moves only if nothing else does: it is rounded, or it stays.
-    free = [i for i in usable if (of := domain_of(spec, i)).kind == "float" and not of.choices]
-    values = {i: built[i].detach() for i in free or usable}
-    if not values or any(value.shape != shapes[index] for index, value in values.items()):
+    leaves = {i: value for i, value in leaves.items() if is_free(spec.leaves[i])} or leaves
+    if not leaves:
         return None
-    ranges = {index: range_of(spec.leaves[index]) for index in values}
-    moved = smallest_step(values, ranges, wanted, kept)
-    if moved is None:
+    falls = [
+        -gap.missing * (length if gap.missing > 0 else 1.0) - LEAST_BEYOND * (not gap.exact)
+        for gap in wanted
+    ]
+    rises = [max(0.0, -KEPT * gap.missing) for gap in kept]
+    ranges = [range_of(spec.leaves[index]) for index in leaves]
+    sizes = [value.numel() for value in leaves.values()]
+    ends = torch.tensor(ranges, dtype=torch.float64).repeat_interleave(torch.tensor(sizes), 0)
+    there = smallest_step(
+        _flat(leaves, leaves),
+        ends.T,
+        torch.stack([_flat(gap.gradients, leaves) for gap in (*wanted, *kept)]),
+        torch.tensor([*falls, *rises], dtype=torch.float64),
+        len(wanted),
+    )
+    if there is None:
         return None
-    return with_leaves(recipe, {i: value.to(built[i].dtype) for i, value in moved.items()})
+    parts = zip(leaves.items(), torch.split(there, sizes), strict=True)
+    return with_leaves(recipe, {i: part.reshape(v.shape).to(v.dtype) for (i, v), part in parts})
 
 
-def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
-    """Replace indices by those that let the distance fall most: at all places, some, and one."""
-    built = build_leaves(spec, recipe)
-    if built is None:
-        return
-    for swaps in probe.swaps():
-        for leaf, positions in _positions_read(swaps.indices, probe.inputs, built, spec):
-            domain = domain_of(spec, leaf)
-            low, high = int(domain.low or 0), int(domain.high or 0)
-            best = swaps.gains[:, low : high + 1].min(-1)
-            order = best.values.argsort()
-            order = order[best.values[order] < 0]
-            for number in dict.fromkeys((len(order), 4, 1)):
-                places = order[:number]
-                made = _put(
-                    spec.leaves[leaf],
-                    built[leaf],
-                    positions.reshape(-1)[places],
-                    best.indices[places] + low,
-                )
-                if number and made is not None:
-                    yield with_leaves(recipe, {leaf: made})
+def _flat(tensors: Mapping[int, Tensor], like: Mapping[int, Tensor]) -> Tensor:
+    """Return the tensors of these leaves in one row; zeros for those that are missing."""
+    return torch.cat(
+        [tensors.get(i, torch.zeros_like(leaf)).double().reshape(-1) for i, leaf in like.items()]
+    )
 
 
 def slopes(spec: InputSpec, probe: Probe) -> bool:
@@ -268,16 +255,33 @@ def slopes(spec: InputSpec, probe: Probe) -> bool:
     )
 
 
-def legal(leaf: Any, values: Tensor) -> Tensor:
-    return values.nan_to_num(0.0).clamp(*range_of(leaf))
+def swapped(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
+    """Replace indices by those that let the distance fall most: at all places, some, and one."""
+    leaves = numbers(spec, recipe)
+    for swaps in probe.swaps():
+        for index, positions in _positions_read(swaps.indices, probe.inputs, leaves):
+            leaf = spec.leaves[index]
+            low, high = map(int, range_of(leaf))
+            best = swaps.gains[:, low : high + 1].min(-1)
+            order = best.values.argsort()
+            order = order[best.values[order] < 0]
+            for number in dict.fromkeys((len(order), 4, 1)):
+                places = order[:number]
+                made = put(leaf, leaves[index], positions[places], best.indices[places] + low)
+                if number:
+                    yield with_leaves(recipe, {index: made})
 
 
-def range_of(leaf: Any) -> Range:
-    """Return the range of a float leaf's domain, or ``MAX_SCALE`` times the example's scale."""
-    domain = leaf.domain
-    largest = min(MAX_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
-    low = -largest if domain.low is None else float(domain.low)
-    return low, max(largest, low) if domain.high is None else float(domain.high)
+def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
+    """Yield calls in which one row of the tensors is repeated; tensors of one length together."""
+    lengths: dict[int, dict[int, Tensor]] = {}
+    for index, leaf in numbers(spec, recipe).items():
+        if leaf.dim() and len(leaf) > 1:
+            lengths.setdefault(len(leaf), {})[index] = leaf
+    for length, leaves in lengths.items():
+        for row in range(min(length, MAX_ROWS)):
+            rows = {i: leaf[row : row + 1].expand_as(leaf).clone() for i, leaf in leaves.items()}
+            yield with_leaves(recipe, rows)
 
 
 def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe | None]]:
@@ -285,23 +289,16 @@ def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe |
 
     Called with a number of steps, it returns the recipe moved by so many, or None beyond the range.
     """
-    numbers = [
-        index
-        for index, leaf in enumerate(spec.leaves)
-        if isinstance(leaf, ValueLeaf)
-        and isinstance(leaf.values, tuple)
-        and isinstance(leaf.example, (int, float))
-        and not isinstance(leaf.example, bool)
-    ]
 
     def resized(name: str, steps: int) -> Recipe | None:
         dim = spec.dims[name]
         own = recipe.sizes.get(name, dim.example)
         position = dim.sizes.index(own) + steps if own in dim.sizes else -1
-        if not 0 <= position < len(dim.sizes):
-            return None
-        changed = {**recipe.sizes, name: dim.sizes[position]}
-        return dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else None
+        return (
+            _resized(spec, recipe, name, dim.sizes[position])
+            if 0 <= position < len(dim.sizes)
+            else None
+        )
 
     def moved(index: int, steps: int) -> Recipe | None:
         leaf, item = cast(ValueLeaf, spec.leaves[index]), recipe.leaves[index]
@@ -312,180 +309,104 @@ def neighbours(spec: InputSpec, recipe: Recipe) -> list[Callable[[int], Recipe |
 
     return [
         *(functools.partial(resized, name) for name in spec.dims),
-        *(functools.partial(moved, index) for index in numbers),
+        *(
+            functools.partial(moved, index)
+            for index, leaf in enumerate(spec.leaves)
+            if isinstance(leaf, ValueLeaf)
+            and isinstance(leaf.values, tuple)
+            and type(leaf.example) in (int, float)
+        ),
     ]
 
 
-def repeated(spec: InputSpec, recipe: Recipe) -> Iterator[Recipe]:
-    """Yield calls in which one row of the tensors is repeated; tensors of one length together."""
-    built = build_leaves(spec, recipe)
-    if built is None:
-        return
-    lengths: dict[int, list[int]] = {}
-    for index, leaf in enumerate(spec.leaves):
-        if may_change(leaf) and built[index].dim():
-            lengths.setdefault(built[index].shape[0], []).append(index)
-    for length, indices in lengths.items():
-        for row in range(length if length >= 2 else 0)[:MAX_ROWS]:
-            rows = {
-                i: built[i].detach()[row : row + 1].expand_as(built[i]).clone() for i in indices
-            }
-            yield with_leaves(recipe, rows)
+def _resized(spec: InputSpec, recipe: Recipe, name: str, size: int) -> Recipe | None:
+    sizes = {**recipe.sizes, name: size}
+    return dataclasses.replace(recipe, sizes=sizes) if within_memory(spec, sizes) else None
 
 
-# -- at random ----------------------------------------------------------------------------------
+# -- at random ------------------------------------------------------------------------------------
 
 
 def mutated(
     spec: InputSpec, recipe: Recipe, rng: random.Random, constants: Sequence[float]
 ) -> Recipe:
     """Change a size, a Python argument, or some values of a leaf, at random."""
-    choices = [i for i, leaf in enumerate(spec.leaves) if may_change(leaf)]
+    leaves = numbers(spec, recipe)
     listed = [
         i
         for i, leaf in enumerate(spec.leaves)
         if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, list)
     ]
-    if spec.dims and rng.random() < (0.2 if choices else 0.7):
+    if spec.dims and rng.random() < (0.2 if leaves else 0.7):
         name = rng.choice(list(spec.dims))
-        changed = {**recipe.sizes, name: rng.choice(spec.dims[name].sizes)}
-        return (
-            dataclasses.replace(recipe, sizes=changed) if within_memory(spec, changed) else recipe
-        )
-    if listed and (not choices or rng.random() < 0.3):
+        return _resized(spec, recipe, name, rng.choice(spec.dims[name].sizes)) or recipe
+    if listed and (not leaves or rng.random() < 0.3):
         index = rng.choice(listed)
         values = spec.leaves[index].values  # type: ignore[union-attr]
         return with_leaves(recipe, {index: rng.choice(values)})
-    built = build_leaves(spec, recipe)
-    if not choices or built is None:
+    if not leaves:
         return recipe
-    index = rng.choice(choices)
-    value = built[index].detach().clone(memory_format=torch.contiguous_format)
-    return with_leaves(recipe, {index: _mutated(value, spec.leaves[index], rng, constants)})
+    index = rng.choice(list(leaves))
+    value = leaves[index].clone(memory_format=torch.contiguous_format)
+    if value.numel():
+        _mutate(value.view(-1), cast(TensorLeaf, spec.leaves[index]), rng, constants)
+    return with_leaves(recipe, {index: value})
 
 
-def _mutated(value: Tensor, leaf: Any, rng: random.Random, constants: Sequence[float]) -> Tensor:
-    if not value.numel() or value.is_complex():
-        return value
-    flat = value.view(-1)
-    picked = _picked(flat, leaf, rng, constants)
-    start = rng.randrange(flat.numel())
-    span = rng.choice(
-        (1, 1, 2, 4, max(1, flat.numel() // 4), max(1, flat.numel() // 2), flat.numel())
-    )
-    kind = rng.random()
-    if leaf.domain.kind == "int" and kind < CHANCE:
-        other = rng.randrange(flat.numel())
-        flat[[start, other]] = flat[[other, start]]
-    elif kind < 0.5 or leaf.domain.kind != "float" or leaf.domain.choices:
-        flat[start : start + span] = picked
-    elif kind < 0.65:
-        flat[start : start + span] += picked
-    elif kind < 0.85:
-        flat.mul_(rng.choice((-1.0, 0.1, 0.5, 2.0, 10.0)))
+def _mutate(flat: Tensor, leaf: TensorLeaf, rng: random.Random, constants: Sequence[float]) -> None:
+    domain, (low, high) = leaf.domain, range_of(leaf)
+    floats = domain.kind == "float" and not domain.choices
+    known = [each for each in constants if low <= each <= high and (floats or each == int(each))]
+    one, other = rng.randrange(len(flat)), rng.randrange(len(flat))
+    if domain.choices:
+        number = rng.choice(domain.choices)
+    elif known and rng.random() < CHANCE:
+        number = rng.choice(known) * (rng.choice((1.0, 1.01, 0.99, -1.0)) if floats else 1)
+    elif rng.random() < CHANCE:
+        number = flat[other].item()
     else:
-        flat[start : start + span] = flat[rng.randrange(flat.numel())].clone()
-    if leaf.domain.kind == "float" and not leaf.domain.choices:
-        return legal(leaf, value.double()).to(value.dtype)
-    return value
+        wide = domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
+        number = rng.gauss(0.0, wide) if floats else rng.randint(int(low), int(high))
+    span = rng.choice((1, 1, 2, 4, max(1, len(flat) // 4), max(1, len(flat) // 2), len(flat)))
+    kind = rng.random()
+    if kind < CHANCE and not floats:
+        flat[[one, other]] = flat[[other, one]]
+    elif kind < 0.6 or not floats:
+        flat[one : one + span] = number
+    elif kind < 0.75:
+        flat[one : one + span] += number
+    else:
+        flat *= rng.choice((-1.0, 0.1, 0.5, 2.0, 10.0))
+    if floats:
+        flat.clamp_(low, high)
 
 
-def _picked(flat: Tensor, leaf: Any, rng: random.Random, constants: Sequence[float]) -> Any:
-    if leaf.domain.choices:
-        return rng.choice(leaf.domain.choices)
-    if leaf.domain.kind == "float":
-        if constants and rng.random() < CHANCE:
-            return rng.choice(constants) * rng.choice((1.0, 1.01, 0.99, -1.0))
-        return rng.gauss(0.0, 1.0) * leaf.domain.scale * rng.choice((0.1, 1.0, 3.0, 10.0))
-    if rng.random() < CHANCE:
-        return int(flat[rng.randrange(flat.numel())])
-    low, high = int(leaf.domain.low or 0), int(leaf.domain.high or 0)
-    near = [int(c) for c in constants if c == int(c) and low <= c <= high]
-    return rng.choice(near) if near and rng.random() < 0.5 else rng.randint(low, high)
-
-
-def domain_of(spec: InputSpec, index: int) -> Domain:
-    return cast(TensorLeaf, spec.leaves[index]).domain
-
-
-def may_change(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
-    if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
-        return False
-    return leaf.domain.elements is None and leaf.domain.triangle is None
-
-
-# -- the size of a step -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A quantity of a call: its gradients per float leaf, and the most that it may change by.
-
-    A negative ``most`` says how far it has to fall.
-    """
-
-    gradients: Mapping[int, Tensor]
-    most: float
+# -- the size of a step ---------------------------------------------------------------------------
 
 
 def smallest_step(
-    values: Mapping[int, Tensor],
-    ranges: Mapping[int, Range],
-    wanted: Sequence[Quantity],
-    kept: Sequence[Quantity] = (),
-) -> dict[int, Tensor] | None:
-    """Return the leaves after the smallest step that lets quantities fall by given amounts.
+    numbers: Tensor, ends: Tensor, slopes: Tensor, most: Tensor, wanted: int
+) -> Tensor | None:
+    """Return the numbers after the smallest step that lets quantities fall by given amounts.
 
-    To first order. The step stays within the inputs' ranges, and other quantities rise by no more
-    than they may: they are the distances at which earlier conditions would change. The problem is
-    the quadratic program ``min |step|²`` with one linear constraint per quantity; it has few
-    constraints and is solved by coordinate ascent on their multipliers (C. Hildreth, 1957). None if
-    no quantity that is to fall depends on the leaves.
-
-    If the kept quantities leave no way to half of what is wanted, the step ignores them. Elements
-    that are not finite stay as they are, and quantities that are not finite do not count.
+    ``slopes`` has a row for each quantity, and ``most`` is the most that it may change by, to first
+    order: the first ``wanted`` are to fall by the negative amount, and the others are the distances
+    at which earlier conditions would change. The step stays within the ``ends`` of each number's
+    range. The problem is the quadratic program ``min |step|²`` with one linear constraint per
+    quantity; it has few constraints and is solved by coordinate ascent on their multipliers (C.
+    Hildreth, 1957). Numbers that are not finite stay as they are. None if no quantity that is to
+    fall depends on the numbers.
     """
-    wanted, kept = (
-        [item for item in items if math.isfinite(item.most)] for items in (wanted, kept)
-    )
-    if not wanted:
+    fixed = ~numbers.isfinite()
+    start, slopes = numbers.masked_fill(fixed, 0.0), slopes * ~fixed
+    if not slopes[:wanted].square().sum() > 0:
         return None
-    own = _flat(values, values)
-    fixed = ~own.isfinite()
-    start = own.masked_fill(fixed, 0.0)
-    low, high = (
-        _flat({i: torch.full_like(v, ranges[i][end]) for i, v in values.items()}, values)
-        for end in (0, 1)
-    )
-    low, high = low.masked_fill(fixed, 0.0), high.masked_fill(fixed, 0.0)
-    slopes = torch.stack([_flat(item.gradients, values) for item in (*wanted, *kept)]) * ~fixed
-    most = torch.tensor([item.most for item in (*wanted, *kept)], dtype=torch.float64)
-    number = len(wanted)
-    if not slopes[:number].square().sum() > 0:
-        return None
-    there = _within(start, low, high, slopes, most)
-    missing = -most[:number].clamp(max=0.0).sum()
-    left = (slopes[:number] @ (there - start) - most[:number]).clamp(min=0.0).sum()
-    if kept and not left <= ENOUGH * missing:
-        there = _within(start, low, high, slopes[:number], most[:number])
-    there = torch.where(fixed, own, there)
-    parts = torch.split(there, [value.numel() for value in values.values()])
-    return {
-        index: part.reshape(value.shape)
-        for (index, value), part in zip(values.items(), parts, strict=True)
-    }
+    return torch.where(fixed, numbers, _within(start, ends, slopes, most))
 
 
-def _flat(tensors: Mapping[int, Tensor], like: Mapping[int, Tensor]) -> Tensor:
-    """Return the tensors of these leaves in one row; zeros for those that are missing."""
-    return torch.cat(
-        [tensors.get(i, torch.zeros_like(leaf)).double().reshape(-1) for i, leaf in like.items()]
-    )
-
-
-def _within(start: Tensor, low: Tensor, high: Tensor, slopes: Tensor, most: Tensor) -> Tensor:
+def _within(start: Tensor, ends: Tensor, slopes: Tensor, most: Tensor) -> Tensor:
     """Return where the step ends. Elements that reach an end of their range stay there."""
+    low, high = ends
     there = start.clamp(low, high)
     free = torch.ones_like(there, dtype=torch.bool)
     for _ in range(CONTINUED):
@@ -513,4 +434,4 @@ def _smallest(slopes: Tensor, most: Tensor) -> Tensor:
                 pulls[number] = pull
         if moved <= SETTLED * max(map(abs, missing)):
             break
-    return -(torch.tensor(pulls, dtype=slopes.dtype, device=slopes.device) @ slopes)
+    return -(torch.tensor(pulls, dtype=slopes.dtype) @ slopes)

@@ -6,20 +6,19 @@ sides are run alike, and what one has and the other has not is what the search a
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from pytest_torchexport.explore.probe import (
     Differentiable,
     Gap,
     Probe,
     SlopeMode,
-    frozen_parameters,
 )
 from pytest_torchexport.explore.provenance import Combined, Compared
 from pytest_torchexport.explore.thresholds import (
@@ -37,20 +36,19 @@ from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import Operation, is_float, operations
 from pytest_torchexport.outcomes.torch_state import GradMode
 
-# These stand for the operator if its operand, or an output, is compared with a further bound.
-OPERAND, OUTPUT = "operand of", "output"
+# Stands for the operator if an output is compared with a further bound.
+OUTPUT = "output"
 
 
 class Key(NamedTuple):  # made for each threshold of each operator: a dataclass takes longer
     """One threshold among those that a call meets.
 
-    ``source`` is the name of the operator that has it. For a further bound it is ``OPERAND``, with
-    the operator's name in ``of``, or ``OUTPUT``. ``number`` counts the operators of that name, or
-    the outputs. ``side`` and ``name`` are those of ``Threshold``.
+    ``source`` is the name of the operator that has it; for a further bound ``OUTPUT``, or words for
+    the operator's operand. ``number`` counts these. ``side`` and ``name`` are those of
+    ``Threshold``.
     """
 
     source: str
-    of: str
     number: int
     side: str
     name: str = ""
@@ -84,6 +82,28 @@ class Near:
         return abs(self.missing) / max(self.size, 1e-30)
 
 
+class Demand(NamedTuple):
+    """A threshold that a call is to be beyond by ``margin``, or at an equality nearer than that.
+
+    ``place`` is the position of the element of its operand; None: of the nearest.
+    """
+
+    key: Key
+    threshold: Threshold
+    place: int | None
+    margin: float
+
+    @property
+    def missing(self) -> float:
+        """The distance of the element from where it should be."""
+        return self.threshold.missing_at(self.place) + abs(self.key.way) * self.margin
+
+    @property
+    def far(self) -> float:
+        """The distance, or 0 if the element is about as far beyond as it should be."""
+        return max(abs(self.missing) - self.margin * (0.5 if self.key.way else 1.0), 0.0)
+
+
 @dataclass(frozen=True)
 class Reach:
     """A goal: thresholds that a call is to be beyond, each by a margin; at an equality, as near."""
@@ -91,22 +111,23 @@ class Reach:
     keys: tuple[Key, ...]
     margins: tuple[float, ...]
 
-    def far(self, reached: Mapping[Key, Threshold]) -> float:
-        """Return how far a call is from it: 0 if it is about as far beyond as it should be."""
+    def demands(self, reached: Mapping[Key, Threshold]) -> list[Demand]:
+        """Return what the goal demands of a call; nothing if it misses one of the thresholds."""
         if not all(key in reached for key in self.keys):
-            return math.inf
+            return []
         several = [reached[key] for key in self.keys]
-        far = 0.0
+        places = _places(several)
+        found = []
         for key, margin, threshold, place in zip(
-            self.keys, self.margins, several, _places(several), strict=True
+            self.keys, self.margins, several, places, strict=True
         ):
-            missing = threshold.missing_at(place)
-            least, most = 0.5 * margin, 1.5 * margin
-            if not threshold.operand.is_floating_point():
-                least, most = min(least, 1.0), max(most, 1.0)
-            beyond = max(missing + least, -missing - most, 0.0)
-            far += beyond if key.way else max(missing - margin, 0.0)
-        return far
+            whole = key.way and not threshold.operand.is_floating_point()
+            found.append(Demand(key, threshold, place, max(1, round(margin)) if whole else margin))
+        return found
+
+
+# No threshold: the operators of a call are recorded all the same.
+NOWHERE = Reach((), ())
 
 
 def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
@@ -121,8 +142,7 @@ def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
         return [int(sum(least[1:], least[0]).argmin())] * len(least)
     if len({item.shape[:1] for item in least}) == 1 and least[0].dim():
         rows = [item.reshape(len(item), -1) for item in least]
-        sums = torch.stack([item.min(1).values for item in rows]).sum(0)
-        row = int(sums.argmin())
+        row = int(sum(item.amin(1) for item in rows).argmin())  # type: ignore[union-attr]
         return [row * item.shape[1] + int(item[row].argmin()) for item in rows]
     return [int(item.argmin()) for item in least]
 
@@ -138,6 +158,25 @@ class Merge:
     apart: int = 0
     start: int | None = None
     to: torch.dtype | None = None
+
+    def takes(self, values: Tensor) -> bool:
+        """Return True if numbers of such a tensor may be made equal."""
+        if self.to is None:
+            return not values.is_floating_point()
+        return values.is_floating_point() and values.dtype.itemsize > self.to.itemsize
+
+    def pairs(self, dtype: torch.dtype, low: float, start: float, way: int) -> Iterator[Tensor]:
+        """Yield two numbers that become equal, the best first: integers, or floats next to a start.
+
+        ``low`` is the lowest integer, and ``way`` the side of the start where the other float is.
+        """
+        if self.to is not None:
+            rounded = torch.tensor(start, dtype=torch.float64).to(self.to).double()
+            yield torch.stack([rounded, rounded + way * self.part(dtype) * rounded.abs()])
+            return
+        # The lowest number often stands for something else: padding, for one.
+        starts = (low + 1, low) if self.start is None else (self.start, -self.start - self.apart)
+        yield from (torch.tensor([each, each + self.apart]) for each in starts)
 
     def part(self, wide: torch.dtype | None = None) -> float:
         """Return a distance, in parts of a float, that it makes zero and that ``wide`` has.
@@ -197,12 +236,10 @@ class Recorded:
         self.ran = True
         # Before the operator: it may write to its operand.
         if name in RULES:
-            for threshold in RULES[name](operation):
-                self._saw(Key(name, "", number, threshold.side, threshold.name), threshold)
+            self._saw(name, number, RULES[name](operation))
         operand = operation.args[operation.row.operand]
-        compares = name in COMPARING or name in BUCKETING
-        if compares or is_float(operand):
-            self._compare(OPERAND, name, number, operand)
+        if name in COMPARING or name in BUCKETING or is_float(operand):
+            self._saw(f"operand of {name}", number, beyond(operand, self.bounds))
         result = operation.run()
         merge = merge_of(name, operation.args, result)
         if merge is not None:
@@ -212,20 +249,19 @@ class Recorded:
     def returned(self, value: Any) -> None:
         for number, leaf in enumerate(leaves_of(value)):
             if is_float(leaf):
-                self._compare(OUTPUT, "", number, leaf)
+                self._saw(OUTPUT, number, beyond(leaf, self.bounds))
 
-    def _compare(self, source: str, of: str, number: int, operand: Any) -> None:
-        for threshold in beyond(operand, self.bounds):
-            self._saw(Key(source, of, number, threshold.side, threshold.name), threshold)
-
-    def _saw(self, key: Key, threshold: Threshold) -> None:
-        self.near[key] = Near(threshold.missing, threshold.met, threshold.scale, threshold.bound)
-        if key in self.wanted:
-            self.reached[key] = threshold
-            self.edges[key] = [
-                torch.autograd.graph.get_gradient_edge(operand) if operand.requires_grad else None
-                for operand, _ in threshold.pull()
-            ]
+    def _saw(self, source: str, number: int, thresholds: Iterable[Threshold]) -> None:
+        for each in thresholds:
+            key = Key(source, number, each.side, each.name)
+            self.near[key] = Near(each.missing, each.met, each.scale, each.bound)
+            if key in self.wanted:
+                self.reached[key] = each
+                # A tensor without a function before it, as a parameter, leads to no input.
+                self.edges[key] = [
+                    torch.autograd.graph.get_gradient_edge(moved) if moved.grad_fn else None
+                    for moved, _ in each.pull()
+                ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,9 +278,9 @@ class OperatorRuns:
     grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
 
-    def run(self, call: Call, goal: Reach | None = None) -> Recorded | None:
+    def run(self, call: Call, goal: Reach = NOWHERE) -> Recorded | None:
         """Return the record of the call's operators; None if it raises."""
-        recorded = Recorded(self.bounds, goal.keys if goal is not None else ())
+        recorded = Recorded(self.bounds, goal.keys)
 
         def run(go: Callable[[], Any]) -> Any:
             with operations(recorded.operator):
@@ -262,10 +298,7 @@ class OperatorRuns:
         recorded = Recorded(self.bounds, goal.keys)
         function = self.fresh()
         seed_everything(self.seed)
-        inner = inspect.unwrap(function)
-        module = getattr(inner, "__self__", getattr(inner, "module", inner))
-        learned = module if isinstance(module, torch.nn.Module) else None
-        with torch.enable_grad(), frozen_parameters(learned), SlopeMode():
+        with torch.enable_grad(), SlopeMode():
             inputs = Differentiable(call)
             own = inputs.call
             try:
@@ -277,18 +310,15 @@ class OperatorRuns:
                 pass
             finally:
                 self.done()
-        if not all(key in recorded.reached for key in goal.keys):
-            return None
-        return _probe(goal, recorded, inputs)
+        demands = goal.demands(recorded.reached)
+        return _probe(demands, recorded, inputs) if demands else None
 
 
-def _probe(goal: Reach, recorded: Recorded, inputs: Differentiable) -> Probe:
-    several = [recorded.reached[key] for key in goal.keys]
+def _probe(demands: Sequence[Demand], recorded: Recorded, inputs: Differentiable) -> Probe:
     gaps: list[Gap] = []
     compared: list[Compared] = []
-    for key, margin, threshold, place in zip(
-        goal.keys, goal.margins, several, _places(several), strict=True
-    ):
+    for each in demands:
+        key, threshold, place, margin = each
         pulls = threshold.pull() if place is None else threshold.pull(place)
         ways = [
             (edge, pull.to(operand.dtype))
@@ -296,16 +326,15 @@ def _probe(goal: Reach, recorded: Recorded, inputs: Differentiable) -> Probe:
             if edge is not None
         ]
         found = inputs.gradients(*zip(*ways, strict=True)) if ways else {}
-        missing = threshold.missing_at(place) + abs(key.way) * margin
-        gaps.append(Gap.to_zero(missing, {index: -gradient for index, gradient in found.items()}))
-        whole = not threshold.operand.is_floating_point()
-        further = key.way * (max(1, round(margin)) if whole else margin)
+        if found:
+            falling = {index: -gradient for index, gradient in found.items()}
+            gaps.append(Gap.to_zero(each.missing, falling))
         if threshold.other is not None:
-            right = threshold.other + further if further else threshold.other
+            right = threshold.other + key.way * margin if key.way else threshold.other
             compared.append(Compared("==", threshold.at(place), right))
     return Probe(
-        missing=sum(gap.missing for gap in gaps),
+        missing=sum(each.far for each in demands),
         inputs=inputs.inputs,
         provenance=compared[0] if len(compared) == 1 else Combined("and", tuple(compared)),
-        demands=tuple(gap for gap in gaps if gap.gradients),
+        demands=tuple(gaps),
     )

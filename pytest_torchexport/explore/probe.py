@@ -7,10 +7,9 @@ that of the number before, and so have the rows of a table that indices looked u
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -36,20 +35,10 @@ _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 # -- while the call runs ---------------------------------------------------------------------------
 
 
-class _Sloped(torch.autograd.Function):
-    """A value with the gradient of a source of the same shape."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, source: Tensor) -> Tensor:  # noqa: ARG004
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:  # noqa: ARG004
-        return None, gradients[0]
-
-
 def _sloped(value: Tensor, source: Tensor) -> Tensor:
-    found: Tensor = _Sloped.apply(value.detach(), source)  # type: ignore[no-untyped-call]
+    """Return a value with the gradient of a source of the same shape."""
+    found = source.clone()
+    found.detach().copy_(value.detach())
     return found
 
 
@@ -86,7 +75,7 @@ class SlopeMode(TorchFunctionMode):
         if function in (F.embedding, F.embedding_bag) and isinstance(result, Tensor):
             # The result with the gradient of the rows that it was computed from.
             bag = function is F.embedding_bag
-            plain = not result.requires_grad and kwargs.get("per_sample_weights") is None
+            plain = args[1].grad_fn is None and kwargs.get("per_sample_weights") is None
             if plain and (not bag or (args[0].dim() == 2 and kwargs.get("mode", "mean") == "mean")):
                 rows = F.embedding(*args[:2]).detach().requires_grad_()
                 self.lookups = [*self.lookups, Lookup(args[0], args[1], rows)][-MOST_DEMANDS:]
@@ -99,7 +88,7 @@ class Differentiable:
 
     def __init__(self, call: Call) -> None:
         self._sources: dict[int, Tensor] = {}
-        self.given: list[Any] = []
+        given: list[Any] = []
         own = call.clone()
         for index, leaf in enumerate(own.leaves()):
             if (
@@ -109,16 +98,13 @@ class Differentiable:
             ):
                 source = self._sources[index] = leaf.detach().requires_grad_()
                 # Forward gets a copy: autograd forbids writing to the source itself.
-                self.given.append(source.clone())
+                given.append(source.clone())
             else:
-                self.given.append(leaf)
+                given.append(leaf)
         _, structure = own.flatten()
-        args, kwargs = structure.unflatten(self.given)
+        args, kwargs = structure.unflatten(given)
         self.call = Call(args, kwargs)
-
-    @property
-    def inputs(self) -> tuple[Tensor | None, ...]:
-        return tuple(item if isinstance(item, Tensor) else None for item in self.given)
+        self.inputs = tuple(item if isinstance(item, Tensor) else None for item in given)
 
     def gradients(
         self, outputs: Sequence[Any], pulls: Sequence[Tensor] | None = None
@@ -167,8 +153,8 @@ class ProbeListener:
                     provenance=provenance,
                     wanted=self._wanted,
                     demands=gaps,
-                    earlier=lazily(lambda: self._gaps(kept)),
-                    swaps=lazily(lambda: self._swaps(missing)),
+                    earlier=functools.cache(lambda: tuple(self._gaps(kept))),
+                    swaps=functools.cache(lambda: tuple(self._swaps(missing))),
                 )
         elif position < self._position and provenance is not None:
             self._earlier = [*self._earlier, (provenance, outcome)][-MOST_DEMANDS:]
@@ -224,24 +210,6 @@ class Swaps:
     gains: Tensor
 
 
-_Item = TypeVar("_Item")
-Lazy = Callable[[], tuple[_Item, ...]]
-
-
-def lazily(made: Callable[[], Iterable[_Item]]) -> Lazy[_Item]:
-    """Return a function that makes the items once, when it is called: to differentiate takes long.
-
-    They are made with grad mode on, whatever the mode is then.
-    """
-
-    @functools.cache
-    def items() -> tuple[_Item, ...]:
-        with torch.enable_grad():
-            return tuple(made())
-
-    return items
-
-
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """The state of a call on its way to a goal.
@@ -249,7 +217,7 @@ class Probe:
     ``missing`` is its distance. ``inputs`` are the tensors that forward got. ``provenance`` is what
     is compared, and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it,
     and ``earlier`` what keeps the last conditions before it at their outcomes. ``swaps`` are what
-    other indices into tables would change.
+    other indices into tables would change. These are functions: to differentiate takes long.
     """
 
     missing: float
@@ -257,23 +225,8 @@ class Probe:
     provenance: Provenance | None = None
     wanted: bool = True
     demands: tuple[Gap, ...] = ()
-    earlier: Lazy[Gap] = tuple
-    swaps: Lazy[Swaps] = tuple
-
-
-@contextmanager
-def frozen_parameters(module: torch.nn.Module | None) -> Iterator[None]:
-    """Differentiate no parameter in the block: it would cost as much again as the inputs."""
-    learned = (
-        [item for item in module.parameters() if item.requires_grad] if module is not None else []
-    )
-    for item in learned:
-        item.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for item in learned:
-            item.requires_grad_(True)
+    earlier: Callable[[], tuple[Gap, ...]] = tuple
+    swaps: Callable[[], tuple[Swaps, ...]] = tuple
 
 
 def gradients(

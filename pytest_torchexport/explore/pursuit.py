@@ -10,15 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from pytest_torchexport.explore import moves
-from pytest_torchexport.explore.conditions import Event, Path
+from pytest_torchexport.explore.conditions import Path
 from pytest_torchexport.explore.probe import Probe
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe
-from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.strategies import within_memory
 
 # Calls with numbers written into the input.
 WRITTEN = 12
@@ -39,20 +42,13 @@ class Base:
     """A call to start from towards a goal.
 
     ``far`` is its distance to the goal. Of a condition, ``position`` is the place on the call's
-    ``path`` where it came nearest (None: at no condition), and ``wanted`` the outcome that the
-    condition is to have there.
+    ``path`` where it came nearest; None: at no condition.
     """
 
     recipe: Recipe
     far: float = math.inf
     position: int | None = None
-    wanted: bool = False
     path: Path = field(default_factory=Path)
-
-    @classmethod
-    def at(cls, event: Event, position: int, recipe: Recipe, path: Path) -> Base:
-        """Return the call as a base towards the outcome that an event did not have."""
-        return cls(recipe, event.far, position, not event.outcome, path)
 
     def deviation(self, other: Base) -> Base | None:
         """Return another call as a base at the condition where it leaves this call's path.
@@ -64,47 +60,63 @@ class Base:
             if event.key != left.key:
                 return None
             if event.outcome != left.outcome:
-                return Base.at(left, position, other.recipe, other.path)
+                return Base(other.recipe, left.far, position, other.path)
         return None
 
 
-class World(Protocol):
-    """The place where calls are made: eager with conditions, or one side with thresholds."""
+class World(ABC):
+    """The place where calls are made: eager with conditions, or one side with thresholds.
 
-    spec: InputSpec
+    ``spent`` counts them, with those of probes. ``lengths`` are those of the first steps, in parts
+    of the distance, and ``constants`` the numbers that a random change may write.
+    """
 
+    lengths: Sequence[float] = moves.LENGTHS
+    constants: Sequence[float] = ()
+
+    def __init__(
+        self, spec: InputSpec, seed: int, before_call: Callable[[Recipe], object] | None
+    ) -> None:
+        self.spec = spec
+        self.rng = random.Random(seed)
+        self.spent = 0
+        self._before_call = before_call
+        self._probed: tuple[object, Probe | None] | None = None
+
+    @abstractmethod
     def near(self, recipe: Recipe, goal: Any) -> Base | None:
         """Make a call, and return it as a base; None if it is refused or does not get there."""
 
-    def probe(self, base: Base, goal: Any) -> Probe | None:
+    @abstractmethod
+    def _probe(self, call: Call, base: Base, goal: Any) -> Probe | None:
         """Return the demands that lead from a call to a goal; None if it does not get there."""
+
+    def probe(self, base: Base, goal: Any) -> Probe | None:
+        """Probe a call towards a goal. It takes one more run, but for the call probed last."""
+        asked = base.recipe, base.position, goal
+        if self._probed is None or self._probed[0] != asked:
+            call = build(self.spec, base.recipe)
+            probe = self._probe(call, base, goal) if call is not None else None
+            self.spent += probe is not None
+            self._probed = asked, probe
+        return self._probed[1]
+
+    def _call(self, recipe: Recipe) -> Call | None:
+        """Count a call, and build it; None if it is not legal, or needs too much memory."""
+        self.spent += 1
+        if self._before_call is not None:
+            self._before_call(recipe)
+        return build(self.spec, recipe) if within_memory(self.spec, recipe.sizes) else None
 
 
 class Pursuit:
-    """The moves towards one goal, each from ``base``, the nearest call that they have found.
+    """The moves towards one goal, each from ``base``, the nearest call that they have found."""
 
-    ``lengths`` are those of the first steps, in parts of the distance.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        goal: Any,
-        base: Base,
-        *,
-        rng: random.Random | None = None,
-        constants: Sequence[float] = (),
-        lengths: Sequence[float] = moves.LENGTHS,
-    ) -> None:
+    def __init__(self, world: World, goal: Any, base: Base) -> None:
         self.base = base
         self._world = world
         self._spec = world.spec
         self._goal = goal
-        self._rng = rng
-        self._constants = constants
-        self._lengths = lengths
-        # The call from which no step along slopes helps.
-        self._stuck: Base | None = None
 
     def make(self, names: Iterable[str]) -> Iterator[None]:
         for name in names:
@@ -136,11 +148,9 @@ class Pursuit:
 
     def descend(self) -> Iterator[None]:
         """Make steps as long as they help: the next one is up to twice as long."""
-        lengths = self._lengths
+        lengths = self._world.lengths
         for _ in range(STEPS):
             start = self.base
-            if start is self._stuck:
-                return
             probe = self._probe()
             if probe is None or not moves.slopes(self._spec, probe):
                 return
@@ -155,9 +165,8 @@ class Pursuit:
                     helped = length * start.far / max(self.base.far, TINY)
                     break
             if not helped:
-                self._stuck = start
                 return
-            lengths = (min(2 * helped, self._lengths[0]), *lengths[1:4])
+            lengths = (min(2 * helped, self._world.lengths[0]), *lengths[1:4])
 
     def _repair(self, start: Base, tried: Base) -> Iterator[None]:
         """Go back to the path of ``start`` where a step has left it: there the condition is."""
@@ -167,17 +176,11 @@ class Pursuit:
             if lost is None or probe is None or not probe.demands:
                 return
             yield
-            again = self._try(moves.stepped(self._spec, lost.recipe, probe, self._lengths[0]))
+            again = self._try(moves.stepped(self._spec, lost.recipe, probe, self._world.lengths[0]))
             yield
             if again is None:
                 return
             tried = again
-
-    def corner(self) -> Iterator[None]:
-        probe = self._probe()
-        if probe is not None and (recipe := moves.cornered(self._spec, self.base.recipe, probe)):
-            self._try(recipe)
-            yield
 
     def swap(self) -> Iterator[None]:
         for _ in range(SWAPS):
@@ -244,10 +247,9 @@ class Pursuit:
 
     def climb(self) -> Iterator[None]:
         """Keep changes that do not get further away."""
-        assert self._rng is not None
         recipe, best = self.base.recipe, self.base.far
         for _ in range(CLIMB):
-            changed = moves.mutated(self._spec, recipe, self._rng, self._constants)
+            changed = moves.mutated(self._spec, recipe, self._world.rng, self._world.constants)
             tried = self._try(changed)
             yield
             far = tried.far if tried is not None else math.inf
@@ -266,7 +268,6 @@ class Move:
 MOVES = {
     "write": Move(Pursuit.write, "a compared number is in the input: put the other one there"),
     "descend": Move(Pursuit.descend, "floats have slopes, smooth or of the step that was taken"),
-    "corner": Move(Pursuit.corner, "the ends of a range stop a step: what is beyond adds up"),
     "swap": Move(Pursuit.swap, "ids have no slope, but the rows of their table have"),
     "repeat": Move(Pursuit.repeat, "what one row needs, all rows have then"),
     "size": Move(Pursuit.size, "sizes decide without any number"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,12 +26,11 @@ from pytest_torchexport.explore.conditions import (
 )
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.explore.pursuit import Base, Pursuit
+from pytest_torchexport.explore.pursuit import Base, Pursuit, World
 from pytest_torchexport.explore.seeds import constants_of
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
-from pytest_torchexport.inputs.spec import InputSpec
-from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.inputs.spec import Call, InputSpec
 
 # The share of the budget that seeds may use.
 SEED_SHARE = 0.3
@@ -40,7 +38,7 @@ SEED_SHARE = 0.3
 ROUNDS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
-BY_VALUE = ("descend", "swap", "repeat", "descend")
+BY_VALUE = ("swap", "repeat", "descend")
 # Calls kept per outcome, and in all: the first shows the outcome, a second guards against chance.
 KEPT_PER_OUTCOME = 2
 KEPT = 96
@@ -88,10 +86,8 @@ class Seen:
     calls: int = 0
     # Whether it compares tensors. Then it may depend on the input even if it never varied.
     on_tensors: bool = False
-    # Whether the source reads an operand from a tensor; ``len`` of a result is no tensor.
-    read: bool = False
-    # Its outcomes on a call, in their order: at most two such rows, the second is another one.
-    rows: set[tuple[object, ...]] = field(default_factory=set)
+    # Whether a call had another row of outcomes than the first one.
+    moved: bool = False
 
     @property
     def constant(self) -> bool:
@@ -106,8 +102,8 @@ class Seen:
     @property
     def stays(self) -> bool:
         """Return True if tensors decided it several times on each call, always in the same way."""
-        outcomes = [set(row) for row in self.rows]
-        return self.on_tensors and len(outcomes) == 1 and len(outcomes[0]) > 1
+        row = _outcomes(self.first[0]) if self.first is not None else []
+        return self.on_tensors and not self.moved and len(set(row)) > 1
 
     @property
     def on_values(self) -> bool:
@@ -117,9 +113,8 @@ class Seen:
     def compare(self, marks: tuple[object, ...], sizes: Mapping[str, int]) -> None:
         """Learn from another call what decides the condition: values, or the one size changed."""
         self.calls += 1
-        if self.first is None:
-            self.first = marks, sizes
-        known, at = self.first
+        known, at = self.first = self.first or (marks, sizes)
+        self.moved |= _outcomes(marks) != _outcomes(known)
         # How often a helper meets a condition does not change it.
         if set(marks) != set(known):
             self.varies = True
@@ -127,170 +122,24 @@ class Seen:
             self.steers.update(changed[:1] if len(changed) == 1 else () if changed else (VALUES,))
 
 
-class Trials:
-    """Runs calls of eager one by one.
-
-    ``spent`` counts them, and those of probes; ``refused`` those that eager refuses. ``corpus`` are
-    the calls that are kept. ``searching`` says that no seed makes the calls.
-    """
-
-    def __init__(
-        self,
-        spec: InputSpec,
-        observed: Observed,
-        before_call: Callable[[Recipe], None] | None = None,
-    ) -> None:
-        self.spec = spec
-        self.spent = self.refused = 0
-        self.seen: dict[ConditionKey, Seen] = {}
-        self.corpus: list[Found] = []
-        self.searching = False
-        # A value of ``time.perf_counter`` at which a call is cut.
-        self.deadline = math.inf
-        self._observed = observed
-        self._before_call = before_call
-        self._paths: set[object] = set()
-        # The call that came nearest to each outcome that it did not take.
-        self.bases: dict[Goal, Base] = {}
-        self._probed: tuple[object, Probe | None] | None = None
-        self._unsteady: frozenset[ConditionKey] = frozenset()
-
-    # -- one call -------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Run the example, and once more if it meets conditions.
-
-        Conditions that differ when it is repeated are decided by a clock or a counter, and by no
-        input.
-        """
-        deadline, self.deadline = self.deadline, math.inf
-        first = self.run(example_recipe(self.spec))
-        self.deadline = deadline
-        met = first.marks() if first is not None else {}
-        call = build(self.spec, example_recipe(self.spec)) if met else None
-        again = self._observed.run(call) if call is not None else None
-        if again is not None:
-            marks = again.marks()
-            self._unsteady = frozenset(key for key, mark in met.items() if mark != marks.get(key))
-
-    def run(self, recipe: Recipe) -> Path | None:
-        """Run a call and learn from its path. Return None if eager refuses the call."""
-        self.spent += 1
-        if self._before_call is not None:
-            self._before_call(recipe)
-        call = build(self.spec, recipe) if within_memory(self.spec, recipe.sizes) else None
-        path = self._observed.run(call, self.deadline) if call is not None else None
-        if path is None:
-            self.refused += 1
-            return None
-        self._learn(recipe, path)
-        # Kept if its path or one of its outcomes is new or rare.
-        found = found_on(recipe, path, searched=self.searching)
-        taken = Counter(goal for known in self.corpus for goal in known.taken)
-        rare = any(taken[goal] < KEPT_PER_OUTCOME for goal in found.taken)
-        new = found.decisions not in self._paths and len(self.corpus) < KEPT
-        if rare or new:
-            self._paths.add(found.decisions)
-            self.corpus.append(found)
-        return path
-
-    def _learn(self, recipe: Recipe, path: Path) -> None:
-        sizes = self.spec.all_sizes(recipe.sizes)
-        rows: dict[ConditionKey, list[object]] = {}
-        for position, event in enumerate(path.events):
-            if event.on_tensors or event.read:
-                seen = self.seen.setdefault(event.key, Seen())
-                seen.on_tensors |= event.on_tensors
-                seen.read |= event.read
-            if isinstance(event.outcome, bool):
-                base = Base.at(event, position, recipe, path)
-                self._keep_base((event.key, not event.outcome), base)
-                self._keep_base((event.key, OTHERWISE), base)
-                rows.setdefault(event.key, []).append(event.outcome)
-        for key, marks in path.marks().items():
-            seen = self.seen.setdefault(key, Seen())
-            if key not in self._unsteady:
-                seen.compare(marks, sizes)
-                if len(seen.rows) < 2 and key in rows:
-                    seen.rows.add(tuple(rows[key]))
-        for key in path.loops:
-            for wanted in ROUNDS_OF_LOOPS:
-                self._keep_base((key, wanted), self.base_on(recipe, path, (key, wanted)))
-        for (key, outcome), count in path.taken().items():
-            self.seen[key].counts[outcome] += count
-
-    def near(self, recipe: Recipe, goal: Goal) -> Base | None:
-        path = self.run(recipe)
-        return self.base_on(recipe, path, goal) if path is not None else None
-
-    def probe(self, base: Base, goal: Goal) -> Probe | None:
-        """Probe the base where it came nearest. It takes one more call of eager, once."""
-        if base.position is None:
-            return None
-        asked = base.recipe, base.position, base.wanted
-        if self._probed is None or self._probed[0] != asked:
-            call = build(self.spec, base.recipe)
-            if call is None:
-                return None
-            self.spent += 1
-            self._probed = asked, self._observed.probe(call, *asked[1:], self.deadline)
-        return self._probed[1]
-
-    def _keep_base(self, goal: Goal, base: Base) -> None:
-        if base.far < self.bases.setdefault(goal, base).far:
-            self.bases[goal] = base
-
-    # -- what is known --------------------------------------------------------------------------
-
-    def open(self, *, doubtful: bool = False) -> Iterator[Goal]:
-        """Yield the outcomes that no call took, of conditions that may depend on the input.
-
-        ``doubtful``: also of those that never varied, if they are read from tensors or few calls
-        evaluated them; not if a clock or a counter decides them.
-        """
-        for key, seen in list(self.seen.items()):
-            unsure = doubtful and key not in self._unsteady
-            if seen.depends or (unsure and (seen.read or seen.calls < FEW_CALLS)):
-                for outcome in self._observed.conditions[key[0]].outcomes:
-                    if outcome not in seen.counts:
-                        yield key, outcome
-
-    def done(self, goal: Goal) -> bool:
-        key, outcome = goal
-        seen = self.seen[key]
-        return not seen.stays if outcome == OTHERWISE else outcome in seen.counts
-
-    def base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
-        """Return the call as a base: the place on its path where it came nearest to the outcome."""
-        key, wanted = goal
-        if wanted in ROUNDS_OF_LOOPS:
-            aim = ROUNDS_OF_LOOPS.index(wanted)
-            lengths = [min(length, 2) for length in path.loops.get(key, [])]
-            missing = min((abs(length - aim) for length in lengths), default=math.inf)
-            return Base(recipe, missing, path=path)
-        found = (
-            Base.at(event, position, recipe, path)
-            for position, event in enumerate(path.events)
-            if event.key == key and event.outcome != wanted
-        )
-        return min(found, key=lambda base: base.far, default=Base(recipe, path=path))
+def _outcomes(marks: tuple[object, ...]) -> list[object]:
+    """Return the row of outcomes of a condition on a call; of a loop there is none."""
+    return [mark[0] for mark in marks if isinstance(mark, tuple)]
 
 
 @dataclass(frozen=True)
 class Explored:
     """The result of a search.
 
-    ``refused`` counts calls that eager refuses. ``below`` are outcomes that only a size below the
-    dim's minimum could take, such as ``x.numel() == 0``: the nearest calls had the minimum.
-    ``stopped`` says why the search ended early, or is empty. ``seeded`` is True if all kinds of
-    seeds were run before it ended.
+    ``below`` are outcomes that only a size below the dim's minimum could take, such as
+    ``x.numel() == 0``: the nearest calls had the minimum. ``stopped`` says why the search ended
+    early, or is empty. ``seeded`` is True if all kinds of seeds were run before it ended.
     """
 
     conditions: dict[ConditionId, Condition]
     seen: dict[ConditionKey, Seen]
     corpus: tuple[Found, ...]
     calls: int
-    refused: int
     below: frozenset[Goal] = frozenset()
     stopped: str = ""
     seeded: bool = True
@@ -309,7 +158,7 @@ class Budget:
     patience: float = math.inf
 
 
-class Search:
+class Search(World):
     """One search with a budget. It is the same for the same seed."""
 
     def __init__(
@@ -322,130 +171,124 @@ class Search:
         stored: Sequence[Recipe] = (),
         before_call: Callable[[Recipe], None] | None = None,
     ) -> None:
-        self._spec = spec
+        super().__init__(spec, seed, before_call)
         self._observed = observed
         self._seed = seed
         self._budget = budget
         self._stored = stored
-        self._rng = random.Random(seed)
-        self._constants = constants_of(observed.code.constants, observed.module)
-        self._trials = Trials(spec, observed, before_call)
+        self.constants = constants_of(observed.code.constants, observed.module)
+        # A value of ``time.perf_counter`` at which a call is cut.
+        self._deadline = math.inf
+        self._seen: dict[ConditionKey, Seen] = {}
+        # The calls that are kept, and the paths of them.
+        self._corpus: list[Found] = []
+        self._paths: set[object] = set()
+        # Whether no seed makes the calls, and whether all kinds of seeds were made.
+        self._searching = self._seeded = False
+        # The call that came nearest to each outcome that it did not take.
+        self._nearest: dict[Goal, Base] = {}
         self._rounds: Counter[Goal] = Counter()
+        # Conditions that differ when the example is repeated.
+        self._unsteady: frozenset[ConditionKey] = frozenset()
         # Whether calls at random were made for a condition that may not depend on the input.
         self._at_random = False
-        self._seeded = False
 
     def run(self, progress: Callable[[int, int], None]) -> Explored:
         """Search until every outcome was taken, nothing is left to try, or the budget is spent.
 
         ``progress`` is called with the number of calls made and the budget.
         """
-        trials, budget = self._trials, self._budget
-        trials.deadline = time.perf_counter() + budget.patience
+        budget, stopped = self._budget, ""
+        deadline = time.perf_counter() + budget.patience
         busy_until = time.thread_time() + budget.seconds
-        stopped = ""
         with self._observed.installed():
-            for _ in itertools.chain(self._begin(), self._pursue()):
-                progress(trials.spent, budget.calls)
-                made = f"{trials.spent} of {budget.calls} calls"
-                if time.perf_counter() > trials.deadline:
+            for _ in itertools.chain(self._begin(), self._seeds(), self._pursue()):
+                self._deadline = deadline  # the example alone is never cut
+                progress(self.spent, budget.calls)
+                made = f"{self.spent} of {budget.calls} calls"
+                if time.perf_counter() > deadline:
                     stopped = f"{made}, in {budget.patience:g} s"
                     break
                 if time.thread_time() > busy_until:
                     stopped = f"{made}, in {budget.seconds:g} s of processor time"
                     break
-                if trials.spent >= budget.calls:
+                if self.spent >= budget.calls:
                     break
         return Explored(
             conditions=dict(self._observed.conditions),
-            seen=trials.seen,
-            corpus=tuple(trials.corpus),
-            calls=trials.spent,
-            refused=trials.refused,
-            below=frozenset(filter(self._below, trials.open())),
+            seen=self._seen,
+            corpus=tuple(self._corpus),
+            calls=self.spent,
+            below=frozenset(filter(self._below, self._open())),
             stopped=stopped,
             seeded=self._seeded,
         )
 
+    # -- which calls ----------------------------------------------------------------------------
+
     def _begin(self) -> Iterator[None]:
-        """Run the example, stored calls, and seeds; the example alone if it meets no condition."""
-        trials = self._trials
-        trials.begin()
+        """Run the example, and once more if it meets conditions.
+
+        Conditions that differ when it is repeated are decided by a clock or a counter, and by no
+        input.
+        """
+        example = example_recipe(self.spec)
+        first = self._make(example)
+        met = first.marks() if first is not None else {}
+        call = build(self.spec, example) if met else None
+        again = self._observed.run(call) if call is not None else None
+        if again is not None:
+            marks = again.marks()
+            self._unsteady = frozenset(key for key, mark in met.items() if mark != marks.get(key))
         yield
-        if not trials.seen:
+
+    def _seeds(self) -> Iterator[None]:
+        """Run stored calls, and seeds; none if the example meets no condition."""
+        if not self._seen:
             return  # the comparisons in the source, which are no tests, were all of tensors
-        trials.searching = True
+        self._searching = True
         for recipe in self._stored:
-            trials.run(recipe)
+            self._make(recipe)
             yield
-        trials.searching = False
+        self._searching = False
         most = max(1, int(SEED_SHARE * self._budget.calls))
-        for kind in (seeds.plain, seeds.odd):
-            for recipe in itertools.islice(kind(self._spec, self._constants, self._seed), most):
-                trials.run(recipe)
+        plain = seeds.plain(self.spec, self._seed)
+        odd = seeds.odd(self.spec, self.constants, self._seed)
+        for recipes in (plain, odd):
+            for recipe in itertools.islice(recipes, most):
+                self._make(recipe)
                 yield
-            if not any(seen.depends for seen in trials.seen.values()):
+            if not any(seen.depends for seen in self._seen.values()):
                 break  # odder values will not change that
         self._seeded = True
 
     def _pursue(self) -> Iterator[None]:
         """Pursue each outcome that is still open; then mutate calls."""
-        trials = self._trials
-        trials.searching = True
+        self._searching = True
         while (goal := self._next()) is not None:
-            yield from self._pursue_one(goal)
-        while any(not self._is_doubtful(goal) for goal in trials.open()):
-            known = [found.recipe for found in trials.corpus] or [example_recipe(self._spec)]
-            start = self._rng.choice(known)
-            trials.run(moves.mutated(self._spec, start, self._rng, self._constants))
+            pursuit = self._pursuit(goal)
+            for _ in pursuit.make(self._moves(goal)):
+                yield
+                if self._done(goal):
+                    break
+        while any(not self._is_doubtful(goal) for goal in self._open()):
+            known = [found.recipe for found in self._corpus] or [example_recipe(self.spec)]
+            start = self.rng.choice(known)
+            self._make(moves.mutated(self.spec, start, self.rng, self.constants))
             yield
 
-    def _next(self) -> Goal | None:
-        """Return the open outcome that was pursued least; None if none has a round left.
-
-        Those whose condition was the same on several calls come last: most of them are of the
-        configuration, and no input changes them. One to which no call has a distance waits a round.
-        """
-        staying = [(key, OTHERWISE) for key, seen in self._trials.seen.items() if seen.stays]
-        left = (
-            goal
-            for goal in (*self._trials.open(doubtful=True), *staying)
-            if self._rounds[goal]
-            < (1 if self._is_doubtful(goal) or goal[1] == OTHERWISE else ROUNDS)
-        )
-        return min(
-            left,
-            key=lambda goal: (
-                self._is_doubtful(goal),
-                self._rounds[goal] + (not math.isfinite(self._trials.bases[goal].far)),
-            ),
-            default=None,
-        )
-
-    def _is_doubtful(self, goal: Goal) -> bool:
-        """Return True if nothing shows that the condition depends on the input.
-
-        A tensor that is compared may be one that no call changes, as the sum of a mask of ones.
-        Calls at random for one of these are as good for the others.
-        """
-        return self._trials.seen[goal[0]].constant
-
-    def _pursue_one(self, goal: Goal) -> Iterator[None]:
-        """Make all moves towards an outcome, until a call takes it."""
+    def _pursuit(self, goal: Goal) -> Pursuit:
+        """Return a pursuit from the nearest call; after the first round, from a new one."""
         self._rounds[goal] += 1
-        base = self._trials.bases[goal]
+        base = self._nearest[goal]
         if self._rounds[goal] > 1:
-            seed = self._seed + self._trials.spent
-            new = plain_recipe(self._spec, "normal", self._spec.example_sizes, seed)
-            base = self._trials.near(new, goal) or base
-        pursuit = Pursuit(self._trials, goal, base, rng=self._rng, constants=self._constants)
-        for _ in pursuit.make(self._moves(goal)):
-            yield
-            if self._trials.done(goal):
-                return
+            seed = self._seed + self.spent
+            new = plain_recipe(self.spec, "normal", self.spec.example_sizes, seed)
+            base = self.near(new, goal) or base
+        return Pursuit(self, goal, base)
 
     def _moves(self, goal: Goal) -> Iterator[str]:
-        on_tensors = self._trials.seen[goal[0]].on_tensors
+        on_tensors = self._seen[goal[0]].on_tensors
         yield from ("write", *(() if on_tensors else SIZES), *BY_VALUE)
         if on_tensors:
             yield "size"
@@ -454,10 +297,123 @@ class Search:
             self._at_random |= doubtful
             yield "climb"
 
+    # -- one call -------------------------------------------------------------------------------
+
+    def _make(self, recipe: Recipe) -> Path | None:
+        """Run a call and learn from its path. Return None if eager refuses the call."""
+        call = self._call(recipe)
+        path = self._observed.run(call, self._deadline) if call is not None else None
+        if path is None:
+            return None
+        self._learn(recipe, path)
+        # Kept if its path or one of its outcomes is new or rare.
+        found = found_on(recipe, path, searched=self._searching)
+        taken = Counter(goal for known in self._corpus for goal in known.taken)
+        rare = any(taken[goal] < KEPT_PER_OUTCOME for goal in found.taken)
+        new = found.decisions not in self._paths and len(self._corpus) < KEPT
+        if rare or new:
+            self._paths.add(found.decisions)
+            self._corpus.append(found)
+        return path
+
+    def _learn(self, recipe: Recipe, path: Path) -> None:
+        sizes = self.spec.all_sizes(recipe.sizes)
+        for position, event in enumerate(path.events):
+            if event.on_tensors:
+                self._seen.setdefault(event.key, Seen()).on_tensors = True
+            if isinstance(event.outcome, bool):
+                base = Base(recipe, event.far, position, path)
+                self._keep((event.key, not event.outcome), base)
+                self._keep((event.key, OTHERWISE), base)
+        for key in path.loops:
+            for wanted in ROUNDS_OF_LOOPS:
+                self._keep((key, wanted), self._base_on(recipe, path, (key, wanted)))
+        for key, marks in path.marks().items():
+            seen = self._seen.setdefault(key, Seen())
+            if key not in self._unsteady:
+                seen.compare(marks, sizes)
+        for (key, outcome), count in path.taken().items():
+            self._seen[key].counts[outcome] += count
+
+    def _keep(self, goal: Goal, base: Base) -> None:
+        if base.far < self._nearest.setdefault(goal, base).far:
+            self._nearest[goal] = base
+
+    def near(self, recipe: Recipe, goal: Goal) -> Base | None:
+        path = self._make(recipe)
+        return self._base_on(recipe, path, goal) if path is not None else None
+
+    def _base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
+        """Return the call as a base: the place on its path where it came nearest to the outcome."""
+        key, wanted = goal
+        if wanted in ROUNDS_OF_LOOPS:
+            aim = ROUNDS_OF_LOOPS.index(wanted)
+            missing = [abs(min(length, 2) - aim) for length in path.loops.get(key, [])]
+            return Base(recipe, min(missing, default=math.inf), path=path)
+        found = (
+            Base(recipe, event.far, position, path)
+            for position, event in enumerate(path.events)
+            if event.key == key and event.outcome != wanted
+        )
+        return min(found, key=lambda base: base.far, default=Base(recipe, path=path))
+
+    def _probe(self, call: Call, base: Base, goal: Goal) -> Probe | None:
+        if base.position is None:
+            return None
+        wanted = not base.path.events[base.position].outcome
+        return self._observed.probe(call, base.position, wanted, self._deadline)
+
+    # -- what is known --------------------------------------------------------------------------
+
+    def _open(self, *, doubtful: bool = False) -> Iterator[Goal]:
+        """Yield the outcomes that no call took, of conditions that may depend on the input.
+
+        ``doubtful``: also of those that few calls evaluated; not if a clock or a counter decides
+        them.
+        """
+        for key, seen in list(self._seen.items()):
+            unsure = doubtful and key not in self._unsteady
+            if seen.depends or (unsure and seen.calls < FEW_CALLS):
+                for outcome in self._observed.conditions[key[0]].outcomes:
+                    if outcome not in seen.counts:
+                        yield key, outcome
+
+    def _done(self, goal: Goal) -> bool:
+        key, outcome = goal
+        seen = self._seen[key]
+        return not seen.stays if outcome == OTHERWISE else outcome in seen.counts
+
+    def _is_doubtful(self, goal: Goal) -> bool:
+        """Return True if nothing shows that the condition depends on the input.
+
+        A tensor that is compared may be one that no call changes, as the sum of a mask of ones.
+        Calls at random for one of these are as good for the others.
+        """
+        return self._seen[goal[0]].constant
+
+    def _next(self) -> Goal | None:
+        """Return the open outcome that was pursued least; None if none has a round left.
+
+        Those whose condition was the same on several calls come last: most of them are of the
+        configuration, and no input changes them. One to which no call has a distance waits a round.
+        """
+
+        def left(goal: Goal) -> bool:
+            once = self._is_doubtful(goal) or goal[1] == OTHERWISE
+            return self._rounds[goal] < (1 if once else ROUNDS)
+
+        def order(goal: Goal) -> tuple[bool, int]:
+            waits = not math.isfinite(self._nearest[goal].far)
+            return self._is_doubtful(goal), self._rounds[goal] + waits
+
+        staying = [(key, OTHERWISE) for key, seen in self._seen.items() if seen.stays]
+        every = itertools.chain(self._open(doubtful=True), staying)
+        return min(filter(left, every), key=order, default=None)
+
     def _below(self, goal: Goal) -> bool:
         """Return True if only a size below the minimum could take the outcome."""
-        seen, base = self._trials.seen[goal[0]], self._trials.bases[goal]
-        dims = [self._spec.dims[name] for name in seen.steers & self._spec.dims.keys()]
+        seen, base = self._seen[goal[0]], self._nearest[goal]
+        dims = [self.spec.dims[name] for name in seen.steers & self.spec.dims.keys()]
         if not dims or seen.on_values or not math.isfinite(base.far):
             return False
         return all(base.recipe.sizes.get(dim.name, dim.example) == dim.low for dim in dims)

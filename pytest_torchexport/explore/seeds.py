@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.explore.moves import legal, may_change
-from pytest_torchexport.inputs.building import build_leaves
+from pytest_torchexport.explore import moves
 from pytest_torchexport.inputs.pytrees import builtin_base, is_plain
 from pytest_torchexport.inputs.recipes import (
     Recipe,
@@ -24,7 +23,7 @@ from pytest_torchexport.inputs.spec import InputSpec, ValueLeaf
 from pytest_torchexport.inputs.strategies import special_recipes
 
 
-def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+def plain(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Yield diverse calls: those that the test made, fills, listed values, sizes."""
     yield from recorded_recipes(spec)
     example = spec.example_sizes
@@ -37,27 +36,24 @@ def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Re
             for value in leaf.values:
                 base = with_leaves(example_recipe(spec), {index: value})
                 yield dataclasses.replace(base, seed=seed)
-    yield from _sizes(spec, constants, seed)
+    yield from _sizes(spec, seed)
 
 
 def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls that a condition may need: other scales, the code's constants."""
-    example = spec.example_sizes
-    for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
-        yield scaled(plain_recipe(spec, "normal", example, seed + 1), scale)
-    for number in constants:
-        # All tensors filled with a constant, half filled with it, and filled with a bit more.
-        base = plain_recipe(spec, "normal", example, seed)
-        built = build_leaves(spec, base)
-        for share, value in ((1.0, number), (0.5, number), (1.0, number * 1.1 + 0.1)):
-            values = {}
-            for index, leaf in enumerate(spec.leaves):
-                if built is not None and may_change(leaf) and _holds(leaf, value):
-                    flat = built[index].detach().clone().reshape(-1)
-                    flat[: max(1, int(share * flat.numel()))] = value
-                    values[index] = flat.reshape(built[index].shape)
-            if values:
-                yield with_leaves(base, values)
+    """Yield calls with the code's constants: all tensors filled with one, and half filled."""
+    base = plain_recipe(spec, "normal", spec.example_sizes, seed)
+    leaves = moves.numbers(spec, base)
+    for number, share in itertools.product(constants, (1.0, 0.5)):
+        written = torch.tensor(float(number), dtype=torch.float64)
+        values = {}
+        for index, leaf in leaves.items():
+            low, high = moves.range_of(spec.leaves[index])
+            whole = leaf.is_floating_point() or (leaf.dtype != torch.bool and number % 1 == 0)
+            if whole and low <= number <= high:
+                some = slice(max(1, int(share * leaf.numel())))
+                values[index] = moves.put(spec.leaves[index], leaf, some, written)
+        if values:
+            yield with_leaves(base, values)
 
 
 def scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -68,33 +64,16 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
     return dataclasses.replace(recipe, leaves=leaves)
 
 
-def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield sizes: the ends of each dim, beside the example's, and around the code's constants."""
+def _sizes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+    """Yield sizes: the ends of each dim, small ones, and beside the example's."""
     example = spec.example_sizes
-    near = {int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)}
-    seen = {name: {dim.example} for name, dim in spec.dims.items()}
-
-    def at(name: str, sizes: Iterable[int]) -> Iterator[Recipe]:
-        for size in sizes:
-            if size in spec.dims[name].sizes and size not in seen[name]:
-                seen[name].add(size)
-                yield plain_recipe(spec, "normal", {**example, name: size}, seed)
-
     for name, dim in spec.dims.items():
-        yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
+        for size in dict.fromkeys((dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1)):
+            if size in dim.sizes and size != dim.example:
+                yield plain_recipe(spec, "normal", {**example, name: size}, seed)
     if spec.dims:
         yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
         yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
-    # Last, so that many constants do not keep another dim from its turn.
-    for name in spec.dims:
-        yield from at(name, sorted(near))
-
-
-def _holds(leaf: Any, value: float) -> bool:
-    if leaf.domain.kind == "float":
-        return float(legal(leaf, torch.tensor(float(value), dtype=torch.float64))) == float(value)
-    low, high = leaf.domain.low or 0, leaf.domain.high or 0
-    return leaf.domain.kind == "int" and value == int(value) and low <= value <= high
 
 
 # A container or tensor with more numbers is a table and not a threshold.

@@ -10,13 +10,14 @@ groups more values are tried: what is equal to a bound lies between what is less
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pytest_torchexport.explore.moves import range_of
 from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.explore.thresholds import BUCKETING
 from pytest_torchexport.inputs.pytrees import tree_map
@@ -46,16 +47,14 @@ BESIDE = 512
 def values_of(leaf: TensorLeaf, *, numel: int) -> Tensor:
     """Return ascending values of a number of a leaf with ``numel``: all integers, if not many."""
     domain, most = leaf.domain, BY_OPERATOR // numel
-    if domain.kind == "int":
-        low, high = int(domain.low or 0), int(domain.high or 0)
-        if high - low < most:
-            return torch.arange(low, high + 1).to(leaf.dtype)
-        return torch.linspace(low, high, most, dtype=torch.float64).to(leaf.dtype)
-    far = SCALES * domain.scale
-    least = -far if domain.low is None else domain.low
-    largest = far if domain.high is None else domain.high
-    count = min(FLOATS, most)
-    return torch.linspace(least, largest, count, dtype=torch.float64).to(leaf.dtype)
+    low, high = range_of(leaf)
+    if domain.kind == "float":
+        far = SCALES * domain.scale
+        low, high = -far if domain.low is None else low, far if domain.high is None else high
+        most = min(FLOATS, most)
+    elif high - low < most:
+        return torch.arange(low, high + 1).to(leaf.dtype)
+    return torch.linspace(low, high, most, dtype=torch.float64).to(leaf.dtype)
 
 
 def leaves(
@@ -103,7 +102,7 @@ def _through(
     found = []
     for each in rare(sides):
         changed = leaf.clone(memory_format=torch.contiguous_format)
-        changed.reshape(-1)[place] = values[each]
+        changed.view(-1)[place] = values[each]
         found.append(changed)
     return found, values[ends()].tolist()
 
@@ -173,16 +172,66 @@ def groups(followed: Followed, leaf: Tensor, place: slice, values: Tensor, most:
     """
     batch = leaf.detach().reshape(1, -1).repeat(len(values), 1)
     batch[:, place] = values.unsqueeze(1)
-    batches = _Batches(
-        {id(followed.leaf): batch.reshape(-1, *leaf.shape)},
-        torch.zeros_like(values).long(),
-        most,
-    )
+    # The batches of the run's tensors, by the tensors' ids.
+    held = {id(followed.leaf): batch.reshape(-1, *leaf.shape)}
+    found, left = torch.zeros(len(values), dtype=torch.int64), IN_ALL
     # Not within the run: functorch's batches are above the dispatch mode.
     with only_in_batches(), torch.no_grad():
         for number, (operation, result) in enumerate(followed.steps):
-            batches.follow(number, operation, result)
-    return batches.groups
+            results = list(tensors_among([result]))
+            elements = most * sum(tensor.numel() for tensor in results)
+            if not any(id(tensor) in held for tensor in tensors_among(_given(operation))):
+                continue
+            fits = elements <= min(BY_OPERATOR, left)
+            left -= elements * fits
+            batches = _in_batches(operation, held) if fits else None
+            if batches is None:
+                for tensor in tensors_among(operation.written):
+                    held.pop(id(tensor), None)
+                continue
+            for tensor, each in zip(results, batches, strict=False):
+                held[id(tensor)] = each
+                if _decides(operation, tensor):
+                    outcomes = each.reshape(len(values), -1).long()
+                    for greater in batches[len(results) :]:
+                        outcomes += 2 * greater.reshape(outcomes.shape)
+                    generator = torch.Generator().manual_seed(number)  # other factors for each
+                    factors = torch.randint(2**62, (outcomes.shape[1],), generator=generator)
+                    found += (outcomes * factors).sum(1)
+    return found
+
+
+def _in_batches(operation: Operation, held: Mapping[int, Tensor]) -> list[Tensor] | None:
+    """Return the batches of an operator's results; of an equality, then that of what is greater.
+
+    None if it does not take the batches of its operands.
+    """
+    if not all(id(tensor) in held for tensor in tensors_among(operation.written)):
+        return None
+    given = list(tensors_among(_given(operation)))
+    equality = operation.row.symbol in ("==", "!=")
+
+    def run(*tensors: Tensor) -> Any:
+        others = iter(tensors)
+        args, rest = tree_map(
+            lambda value: next(others) if isinstance(value, Tensor) else value,
+            _given(operation),
+        )
+        made = operation.func(*args, **dict(zip(operation.kwargs, rest, strict=True)))
+        return *tensors_among([made]), *([torch.gt(*args)] if equality else [])
+
+    try:
+        return list(
+            torch.func.vmap(
+                run,
+                in_dims=tuple(0 if id(tensor) in held else None for tensor in given),
+                randomness="same",
+            )(*(held.get(id(tensor), tensor) for tensor in given))
+        )
+    except TimeLimitExceeded:
+        raise
+    except Exception:  # it takes no batch: of many classes in functorch
+        return None
 
 
 def _decides(operation: Operation, result: Any) -> bool:
@@ -191,60 +240,3 @@ def _decides(operation: Operation, result: Any) -> bool:
 
 def _given(operation: Operation) -> list[Any]:
     return [operation.args, list(operation.kwargs.values())]
-
-
-@dataclass
-class _Batches:
-    """The batches of a run's tensors, by the tensors' ids, and the group of each value."""
-
-    held: dict[int, Tensor]
-    groups: Tensor
-    most: int
-    left: int = IN_ALL
-
-    def follow(self, number: int, operation: Operation, result: Any) -> None:
-        """Run an operator, the one with this number, on the batches, if it takes them."""
-        given = list(tensors_among(_given(operation)))
-        written = [id(tensor) for tensor in tensors_among(operation.written)]
-        elements = self.most * sum(each.numel() for each in tensors_among([result]))
-        if not any(id(tensor) in self.held for tensor in given):
-            return
-        if elements <= min(BY_OPERATOR, self.left) and all(each in self.held for each in written):
-            self.left -= elements
-            try:
-                self._run(number, operation, given, result)
-            except TimeLimitExceeded:
-                raise
-            except Exception:  # noqa: S110  # it takes no batch: of many classes in functorch
-                pass
-            else:
-                return
-        for each in written:
-            self.held.pop(each, None)
-
-    def _run(self, number: int, operation: Operation, given: list[Tensor], result: Any) -> None:
-        equality = operation.row.symbol in ("==", "!=")
-
-        def run(*tensors: Tensor) -> Any:
-            others = iter(tensors)
-            args, rest = tree_map(
-                lambda value: next(others) if isinstance(value, Tensor) else value,
-                _given(operation),
-            )
-            made = operation.func(*args, **dict(zip(operation.kwargs, rest, strict=True)))
-            return (made, torch.gt(*args)) if equality else (made,)
-
-        made, *more = torch.func.vmap(
-            run,
-            in_dims=tuple(0 if id(tensor) in self.held else None for tensor in given),
-            randomness="same",
-        )(*(self.held.get(id(tensor), tensor) for tensor in given))
-        for tensor, batch in zip(tensors_among([result]), tensors_among([made]), strict=True):
-            self.held[id(tensor)] = batch
-            if _decides(operation, tensor):
-                outcomes = batch.reshape(len(self.groups), -1).long()
-                if equality:
-                    outcomes += 2 * more[0].reshape(outcomes.shape)
-                generator = torch.Generator().manual_seed(number)  # other factors for each
-                factors = torch.randint(2**62, (outcomes.shape[1],), generator=generator)
-                self.groups += (outcomes * factors).sum(1)

@@ -180,7 +180,7 @@ def seen(counts, *, varies=True, on_values=True):
 
 def statuses(known, tried, artifact=Branches(), *, where=None, culprit=None, example=EXAMPLE):  # noqa: B008
     explored = Explored(
-        conditions={A[0]: where or condition()}, seen={A: known}, corpus=(), calls=9, refused=0
+        conditions={A[0]: where or condition()}, seen={A: known}, corpus=(), calls=9
     )
     (row,) = table(explored, tried, artifact, example, culprit)
     return row
