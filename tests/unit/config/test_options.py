@@ -113,7 +113,7 @@ WRONG = [
     ({"export_options": {"onx": {}}}, ["export_options:", "'onx' is not a target", "'onnx'?"]),
     ({"export_options": {"onnx": 20}}, ["export_options:", "'onnx'", "{'opset_version': 20}"]),
     ({"xfail": ExportRefused}, ["xfail:", "is not a dict like {'script': ExportRefused}"]),
-    ({"xfail": {"scrpt": ExportRefused}}, ["xfail:", "does not start with a target", "'script'?"]),
+    ({"xfail": {"scrpt": ExportRefused}}, ["xfail:", "'scrpt' is not a target", "'script'?"]),
     ({"xfail": {"onnx-tpu": ExportRefused}}, ["xfail:", "'tpu' is not a device"]),
     ({"xfail": {"onnx": "known"}}, ["xfail: 'onnx':", "is not a failure class", "OutputsDiffer"]),
     ({"xfail": {"onnx": ValueError}}, ["xfail: 'onnx':", "legal: ", "SpecError"]),
