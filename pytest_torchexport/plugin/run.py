@@ -355,13 +355,11 @@ class Run:
 
         settings = self.configuration.settings
         style = self.config.get_terminal_writer().markup
-        inipath = self.config.inipath
         lines = list(
             summary_lines(
                 self.results,
                 style,
                 runtime_imports=settings.runtime_imports,
-                toml=inipath is not None and inipath.suffix == ".toml",
                 cached=bool(settings.cache),
             )
         )

@@ -20,7 +20,8 @@ from pytest_torchexport.plugin.active_item import seed_of
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
 from pytest_torchexport.plugin.items import Configuration
-from pytest_torchexport.results.summary import SHOWN, table_lines
+from pytest_torchexport.results.escaped import few
+from pytest_torchexport.results.summary import table_lines
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import Verdict
 
@@ -217,9 +218,8 @@ def survey_lines(
         for reason, those in on_targets.items():
             names.setdefault((reason, *those), []).append(each.name)
     for (reason, *those), alike in names.items():
-        more = f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
         on = f" on {', '.join(those)}" if those else ""
-        yield f"{', '.join(alike[:SHOWN])}{more}{on}: {reason}"
+        yield f"{few(alike)}{on}: {reason}"
     if markers := list(_markers(classes, targets)):
         yield "markers to try, a test for each class, of which one instance was checked:"
     yield from markers

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_torchexport.results.changes import NEW, Cause, Change, causes, changes_of, counted
-from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line
-from pytest_torchexport.results.summary import MARKS, SHOWN, remarks, severity, table
+from pytest_torchexport.results.escaped import SHOWN, code, code_block, html_code, on_a_line
+from pytest_torchexport.results.summary import MARKS, remarks, severity, table
 from pytest_torchexport.results.verdict import RunResults, entries
 
 # The words of the first line, in their order; any other outcome is named at its end.

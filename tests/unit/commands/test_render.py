@@ -139,7 +139,7 @@ def test_items_in_several_reports_and_runs_that_did_not_end_are_named():
     run = run_of(*(item(f"t{number}", verdict()) for number in range(5)))
     results, notes = merge(run, dataclasses.replace(run, complete=False))
     assert not results.complete
-    named = "t0[trace-cpu], t1[trace-cpu], t2[trace-cpu], ..."
+    named = "t0[trace-cpu], t1[trace-cpu], t2[trace-cpu] and 2 more"
     assert notes == [
         f"5 items are in several reports, the last result counts: {named}",
         "1.json: the run did not come to its end",
