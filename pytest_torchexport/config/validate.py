@@ -19,7 +19,7 @@ KNOWN_MODES = ("check", "create", "tighten")
 
 @dataclass(frozen=True)
 class Value:
-    """What a user may give: how it is read, what is legal, and its name in a usage line."""
+    """A value that a user gives: its check, what is legal, and its name in a usage line."""
 
     check: Callable[[Any], Any]
     legal: str

@@ -98,9 +98,10 @@ UNCOPIED = (
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
 )
-CALL_IT = "Call the module in the body: net(x), not net.forward(x)"
-REQUEST = "Request the torchexport fixture: torchexport.check(net.{method}, ...)"
-INSIDE = "only {part} was checked, which {name}, {place}, calls: that method itself was not. {step}"
+INSIDE = (
+    "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
+    "the torchexport fixture: torchexport.check(net.{method}, ...)"
+)
 
 
 def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
@@ -146,27 +147,23 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         return _unchecked(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():
         verdict = engine.check(recording.module, recording.calls, plan, is_copy=True)
-    if recording.autocast:
-        cautions = (*verdict.cautions, WITHOUT_AUTOCAST)
-        verdict = dataclasses.replace(verdict, cautions=cautions)
-    if recording.wrappers:
-        notes = (*verdict.notes, without(recording.wrappers))
-        verdict = dataclasses.replace(verdict, notes=notes)
-    caller = recording.caller
-    if caller is None or verdict.status != "passed":
-        return verdict
-    method = caller.name.rpartition(".")[2]
-    text = INSIDE.format(
-        part=verdict.subject,
-        name=caller.name,
-        place=caller.place,
-        step=CALL_IT if method == "forward" else REQUEST.format(method=method),
-    )
-    if plan.settings.strict:
+    cautions = [WITHOUT_AUTOCAST] if recording.autocast else []
+    notes = [without(recording.wrappers)] if recording.wrappers else []
+    inside = []
+    if recording.caller is not None and verdict.status == "passed":
+        name, place = recording.caller
+        method = name.rpartition(".")[2]
+        inside = [INSIDE.format(part=verdict.subject, name=name, place=place, method=method)]
+    if inside and plan.settings.strict:
         if plan.settings.ship:
             artifact_files.clear(plan.settings.ship)
-        return _unchecked(plan, verdict.subject, Ineffective(text))
-    return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
+        return _unchecked(plan, verdict.subject, Ineffective(inside[0]))
+    return dataclasses.replace(
+        verdict,
+        cautions=(*verdict.cautions, *cautions),
+        notes=(*verdict.notes, *notes),
+        ineffective=(*verdict.ineffective, *inside),
+    )
 
 
 def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:

@@ -77,7 +77,6 @@ class Run:
             from pytest_torchexport.plugin.survey import PLUGIN, Survey
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
-        self._has_checked = False
         self._known: KnownFailures | None = None
         self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
@@ -158,14 +157,18 @@ class Run:
 
     # -- running -----------------------------------------------------------------------------------
 
-    def fixture(self, item: pytest.Item, variant: Variant) -> Iterator[TorchExport]:
-        """Yield the fixture's value for one item."""
+    @pytest.fixture
+    def torchexport(self, request: pytest.FixtureRequest) -> Generator[TorchExport]:
+        """Check and export modules on the item's target and device."""
+        if not hasattr(request, "param"):
+            pytest.skip(
+                "--torchexport-targets or --torchexport-devices leaves no target for this test"
+            )
         from pytest_torchexport.plugin.active_item import active
         from pytest_torchexport.plugin.fixture import TorchExport
 
-        self._has_checked = True
-        with active(item, self.configuration, self._replayed) as active_item:
-            yield TorchExport(active_item.plan(variant), active_item)
+        with active(request.node, self.configuration, self._replayed) as active_item:
+            yield TorchExport(active_item.plan(request.param), active_item)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
@@ -221,7 +224,6 @@ class Run:
 
         with CallRecorder(item.obj) as recorder:
             yield
-        self._has_checked = True
         with active(item, self.configuration, self._replayed) as active_item:
             plans = [active_item.plan(variant) for variant in of_item]
             check_recorded(recorder, plans, active_item)
@@ -384,10 +386,8 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         """Write the reports, once, on the controller, after the hooks of all other plugins."""
-        if self._has_checked:
-            from pytest_torchexport.outcomes.limits import left_behind
-
-            left_behind.exit_status = int(exitstatus)
+        if limits := sys.modules.get("pytest_torchexport.outcomes.limits"):  # an item was checked
+            limits.left_behind.exit_status = int(exitstatus)
         known = self._known if not self.config.option.collectonly else None
         if known is not None:
             known.end(self.results)  # the summary tells of it
