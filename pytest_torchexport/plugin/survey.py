@@ -39,15 +39,14 @@ MAX_REASON = 200
 class Surveyed:
     """A module class that a suite calls: the items that call it, and the verdicts on one instance.
 
-    The instance is the first that can be checked, and has a recording for each way in which the
-    item ``checked_in`` calls it. If none can be checked, it is the first. ``late``: the targets for
+    The instance is the first that can be checked, and has a recording for each way in which its
+    item calls it. If none can be checked, it is the first. ``late``: the targets for
     which the time was not enough. ``problem``: why the class was not checked; empty if it was.
     """
 
     name: str
     items: dict[str, None] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
-    checked_in: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     problem: str = ""
@@ -57,12 +56,12 @@ class Surveyed:
         """True if an instance can be checked."""
         return bool(self.recordings) and self.recordings[0].problem is None
 
-    def record(self, recording: Recording, item: str) -> None:
+    def record(self, recording: Recording) -> None:
         """Keep the recording if it is of the instance that is checked, or the first."""
         if self.is_recorded and recording.module is self.recordings[0].module:
             self.recordings.append(recording)
         elif not self.recordings or (not self.is_recorded and recording.problem is None):
-            self.recordings, self.checked_in = [recording], item
+            self.recordings = [recording]
 
     def on(self, target: str) -> tuple[str, str]:
         """Return the cell of a target (``ok``, ``skip``, ``time``, a failure), and the reason."""
@@ -100,7 +99,7 @@ class Survey:
                 return (yield)
         finally:
             for recording in recorder.recordings:
-                self._classes[_name_of(recording.module)].record(recording, item.nodeid)
+                self._classes[_name_of(recording.module)].record(recording)
 
     def _wanted(self, module: Any, item: str) -> bool:
         """Note that an item calls a class. Return True if no instance of it was recorded."""
@@ -228,8 +227,7 @@ def survey_lines(
 def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
     """Yield markers to try: for each class the first test whose modules have a target in common.
 
-    A marker is for all parametrizations of a test, so it says how many of them have an instance
-    that was checked.
+    A marker is for all parametrizations of a test.
     """
     of_test: dict[str, dict[str, Surveyed]] = {}
     for each in classes:
@@ -245,11 +243,8 @@ def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[st
             if each.name in covered or not common:
                 continue
             covered.update(one.name for one in together)
-            items = {i for one in together for i in one.items if _test_of(i) == test}
-            checked = items & {one.checked_in for one in together}
-            of = f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
             names = ", ".join(f'"{name}"' for name in common)
-            yield f"  {test}: @pytest.mark.torchexport({names}){of}"
+            yield f"  {test}: @pytest.mark.torchexport({names})"
 
 
 def _test_of(item: str) -> str:

@@ -10,7 +10,7 @@ TARGETS = ("trace", "onnx")
 
 
 def surveyed(name, *items, **fields):
-    return Surveyed(name=name, items=dict.fromkeys(items), checked_in=items[0], **fields)
+    return Surveyed(name=name, items=dict.fromkeys(items), **fields)
 
 
 BOTH = [failed(), failed("onnx")]
@@ -38,15 +38,6 @@ def test_the_report_of_a_survey():
         '  t.py::one: @pytest.mark.torchexport("onnx")',
         '  t.py::four: @pytest.mark.torchexport("trace")',
     ]
-
-
-def test_a_parametrized_test_says_how_many_of_its_items_were_checked():
-    items = [f"t.py::both[{n}]" for n in range(4)]
-    one, other = (surveyed(f"a.{n}", *items, verdicts=[verdict()]) for n in range(2))
-    other.checked_in = items[1]
-    marker = '  t.py::both: @pytest.mark.torchexport("trace")'
-    assert list(survey_lines([one], TARGETS))[-1] == f"{marker} (items checked: 1 of 4)"
-    assert list(survey_lines([one, other], TARGETS))[-1] == f"{marker} (items checked: 2 of 4)"
 
 
 def test_a_survey_that_ended_early_or_found_nothing_says_so():
