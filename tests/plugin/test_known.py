@@ -121,18 +121,6 @@ def test_an_entry_of_a_test_that_is_gone_is_named_and_kept(suite, run, text_of, 
     assert known() == before
 
 
-def test_a_file_that_is_wrong_is_refused_and_left_as_it_is(suite, run, text_of, pytester):
-    suite("def test_plain(): pass\n")
-    path = pytester.path / FILE
-    path.parent.mkdir(parents=True)
-    path.write_text("version = 2\n")
-    result = run(*CREATE)
-    assert result.ret == 4
-    assert f"{FILE}: its version is 2, this pytest-torchexport reads 1" in text_of(result)
-    assert "Traceback" not in text_of(result)
-    assert path.read_text() == "version = 2\n"
-
-
 @slow
 def test_with_xdist_the_controller_alone_writes(suite, run_apart, known):
     suite(SUITE)

@@ -126,13 +126,6 @@ def test_the_marker_names_what_passed(call, verdicts, status, remark):
     assert f"@pytest.mark.torchexport({named})" in out
 
 
-def test_if_nothing_was_judged_it_is_not_green(call):
-    only = ("tried_net.py:Net", "--input=torch.randn(2)", "--target=onnx")
-    status, out, err, _ = call(*only, onnx=REFUSED)
-    assert (status, err) == (1, "no target was judged\n")
-    assert "too new" in out
-
-
 def test_a_wrong_call_is_told_once(call):
     wrong = failed(failure="SpecError", reason="eager raises on the example")
     status, out, err, calls = call("tried_net.py:Net", "--input=torch.randn(2)", trace=wrong)
