@@ -109,11 +109,12 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
     recordings = recorder.recordings
     counts = Counter(type(recording.module) for recording in recordings)
     ways = Counter(id(recording.module) for recording in recordings)
+    uncopied = UNCOPIED.format(modules=", ".join(recorder.uncopied))
     verdicts = []
     for plan in plans:
         numbers: Counter[type] = Counter()
         for recording in recordings:
-            cls = type(recording.module)
+            cls, several = type(recording.module), ways[id(recording.module)]
             numbers[cls] += 1
             verdict = verdict_on(recording, item.shipping(plan, recording.module))
             recorded = Recorded(
@@ -122,16 +123,11 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
                 call=recording.calls[0].describe() if recording.calls else "unknown arguments",
                 where=recording.line,
             )
-            several = ways[id(recording.module)]
-            apart = (APART.format(ways=several),) if several > 1 else ()
-            notes = (*verdict.notes, *apart)
-            verdicts.append(dataclasses.replace(verdict, recorded=recorded, notes=notes))
-    if recorder.uncopied:
-        names = list(recorder.uncopied)
-        text = UNCOPIED.format(modules=", ".join(names))
-        verdicts = [
-            dataclasses.replace(verdict, cautions=(*verdict.cautions, text)) for verdict in verdicts
-        ] or [_unchecked(plan, names[0], text) for plan in plans]
+            apart = [APART.format(ways=several)] if several > 1 else []
+            cautions = [uncopied] if recorder.uncopied else []
+            verdicts.append(_with(verdict, notes=apart, cautions=cautions, recorded=recorded))
+    if recorder.uncopied and not verdicts:
+        verdicts = [_unchecked(plan, next(iter(recorder.uncopied)), uncopied) for plan in plans]
     is_own = any(mark.name == MARKER for mark in item.item.own_markers)
     # An inherited marker also reaches tests that call no module: that is no failure.
     if not verdicts and (is_own or plans[0].settings.strict):
@@ -158,12 +154,13 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         if plan.settings.ship:
             artifact_files.clear(plan.settings.ship)
         return _unchecked(plan, verdict.subject, Ineffective(inside[0]))
-    return dataclasses.replace(
-        verdict,
-        cautions=(*verdict.cautions, *cautions),
-        notes=(*verdict.notes, *notes),
-        ineffective=(*verdict.ineffective, *inside),
-    )
+    return _with(verdict, cautions=cautions, notes=notes, ineffective=inside)
+
+
+def _with(verdict: Verdict, *, recorded: Recorded | None = None, **more: list[str]) -> Verdict:
+    """Return the verdict with more lines of its notes, cautions, or why it may mean little."""
+    added = {name: (*getattr(verdict, name), *lines) for name, lines in more.items()}
+    return dataclasses.replace(verdict, recorded=recorded, **added)  # type: ignore[arg-type]
 
 
 def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:

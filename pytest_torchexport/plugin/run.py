@@ -12,8 +12,8 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -280,17 +280,15 @@ class Run:
         if self.config.option.collectonly:
             return
         for name in ("ship", "cache"):
-            given = getattr(self.configuration.settings, name)
-            directory = Path(self.config.rootpath, given)
-            try:
-                if given:
+            if given := getattr(self.configuration.settings, name):
+                directory = Path(self.config.rootpath, given)
+                try:
                     directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise pytest.UsageError(
-                    f"torchexport_{name}: {given!r}: {error.strerror}"
-                ) from None
-            if given and not os.access(directory, os.W_OK):
-                raise pytest.UsageError(f"torchexport_{name}: {given!r} cannot be written")
+                    tempfile.TemporaryFile(dir=directory).close()
+                except OSError as error:
+                    raise pytest.UsageError(
+                        f"torchexport_{name}: {given!r} cannot be written: {error.strerror}"
+                    ) from None
         if self._reports_here():
             self._write_reports(complete=False)
 
@@ -334,26 +332,23 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
-        if not self.results or self.config.get_verbosity() < 0:
+        verbosity, settings = self.config.get_verbosity(), self.configuration.settings
+        if not self.results or verbosity < 0:
             # Lines that -q has too; those that are no warnings not with -qq.
             quiet = list(self._known.quiet_lines()) if self._known is not None else []
-            if self.results and self.config.get_verbosity() == -1:
+            if self.results and verbosity == -1:
                 from pytest_torchexport.results.summary import unchanged_lines
 
-                quiet += unchanged_lines(
-                    self.results, cached=bool(self.configuration.settings.cache)
-                )
+                quiet += unchanged_lines(self.results, cached=bool(settings.cache))
             for line in quiet:
                 terminalreporter.write_line(line)
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
-        settings = self.configuration.settings
-        style = self.config.get_terminal_writer().markup
         lines = list(
             summary_lines(
                 self.results,
-                style,
+                self.config.get_terminal_writer().markup,
                 runtime_imports=settings.runtime_imports,
                 cached=bool(settings.cache),
             )
@@ -369,7 +364,7 @@ class Run:
             devices = {verdict.device for item in self.results for verdict in item.verdicts}
             line = tested.untested(reports.environment(), tested.runs(), devices)
             lines += filter(None, [line])
-        if self.config.get_verbosity() > 0:
+        if verbosity > 0:
             lines += detail_lines(self.results)
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport")
@@ -398,7 +393,6 @@ class Run:
 
     def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
         from pytest_torchexport.results import reports
-        from pytest_torchexport.results.reports import write
         from pytest_torchexport.results.verdict import RunResults
 
         results = RunResults(
@@ -414,10 +408,8 @@ class Run:
                 text = reports.rendered(name, results)
                 terminal = self.config.pluginmanager.get_plugin("terminalreporter")
                 if path != reports.STDOUT:
-                    write(Path(self.config.invocation_params.dir, path), text)
-                elif terminal is None:
-                    sys.stdout.write(text)
-                else:
+                    reports.write(Path(self.config.invocation_params.dir, path), text)
+                elif terminal is not None:
                     terminal.ensure_newline()
                     terminal.write(text)
             except OSError as error:

@@ -83,21 +83,6 @@ def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, know
     assert known() == {}
 
 
-def test_another_failure_of_a_known_item_is_red_and_says_what_is_known(
-    suite, run, text_of, pytester
-):
-    suite(SUITE)
-    run(*CREATE)
-    replaced_target(pytester, "lambda x: (module(x), module(x))")
-    result = run()
-    result.assert_outcomes(passed=1, failed=1)
-    said = "another failure is known: OutputsDiffer of Net on liar-cpu (output)"
-    assert f"known    {FILE}: {said}" in text_of(result)
-    assert "new: test_it.py::test_net[liar-cpu]: StructureDiffers of Net on liar-cpu" in text_of(
-        result
-    )
-
-
 def test_in_ci_the_files_are_written_for_somebody_to_commit_and_the_items_stay_red(
     suite, run, text_of, known, monkeypatch, pytester
 ):
