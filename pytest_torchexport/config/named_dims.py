@@ -14,6 +14,8 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
+from pytest_torchexport.results.manifest import sizes_text
+
 ELLIPSIS = "..."
 # torch counts sizes in signed integers of 64 bits; offsets must fit beside them.
 MAX_SIZE = 2**62
@@ -158,11 +160,7 @@ class Dim:
         )
 
     def describe(self) -> str:
-        """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
-        if isinstance(self.sizes, range):
-            step = f" by {self.sizes.step}" if self.sizes.step > 1 else ""
-            return f"{self.low}..{self.high}{step}"
-        return ", ".join(map(str, self.sizes))
+        return sizes_text(self.sizes)
 
 
 def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
