@@ -8,7 +8,6 @@ import pytest
 import torch
 from sample import failed, verdict
 
-from pytest_torchexport import __main__ as program
 from pytest_torchexport import engine
 
 SOURCE = """
@@ -30,10 +29,9 @@ REFUSED = verdict(status="skipped", skip="refused", reason="too new")
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
+def call(tmp_path, monkeypatch, command):
     """Run the command on a file; the verdicts are given by target, the calls are kept."""
     (tmp_path / "tried_net.py").write_text(SOURCE)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     calls = []
 
@@ -44,12 +42,7 @@ def call(tmp_path, monkeypatch, capsys):
             return type(found).from_dict(found.as_dict() | {"target": plan.target})
 
         monkeypatch.setattr(engine, "check", check)
-        try:
-            status = program.main(["try", *arguments])
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        return status, out, err, calls
+        return *command("try", *arguments), calls
 
     yield run
     for name in [name for name in sys.modules if name.startswith(("tried_", "own_package"))]:
