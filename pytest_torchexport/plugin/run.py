@@ -175,12 +175,9 @@ class Run:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Wrap a marked ``unittest`` method so that all targets run after its body.
-
-        Afterwards, note in the item's properties that it has no verdict.
-        """
+        """Wrap a marked ``unittest`` method so that all targets run after its body."""
         item.stash[VERDICTS] = []  # an item may be run again
-        variant, of_method = variant_of(item), self._of_method(item)
+        of_method = self._of_method(item)
         if of_method and isinstance(item, pytest.Function):
             body = item.obj
 
@@ -195,12 +192,7 @@ class Run:
                     return await body(*args, **kwargs)
 
             item.obj = awaited if inspect.iscoroutinefunction(body) else wrapped
-        try:
-            return (yield)
-        finally:
-            if (variant is not None or of_method) and not item.stash[VERDICTS]:
-                words = [variant.id] if variant is not None else []
-                item.user_properties.append(("torchexport", " ".join([*words, "no verdict"])))
+        return (yield)
 
     def _of_method(self, item: pytest.Item) -> list[Variant]:
         """Return the variants of a marked ``unittest`` method; none for any other item."""
