@@ -289,13 +289,13 @@ def _entries(path: Path) -> list[KnownFailure]:
     for number, table in enumerate(tables, 1):
         try:
             entries.append(_entry(table))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise pytest.UsageError(f"{shown}: entry {number}: {error}; mend it") from None
     return entries
 
 
 def _entry(table: Any) -> KnownFailure:
-    """Return the entry of a table. Raises ValueError or TypeError that says what is wrong."""
+    """Return the entry of a table. Raises ValueError that says what is wrong."""
     if not isinstance(table, dict):
         raise ValueError(f"{table!r} is no table [[failure]]")
     for key in table:

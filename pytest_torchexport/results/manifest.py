@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.results.plain import Unreadable, document, made_of, plain
+from pytest_torchexport.results.plain import Unreadable, document, made, plain
 
 NAME = "torchexport.json"
 SCHEMA = "pytest-torchexport manifest"
@@ -80,7 +80,8 @@ def read(text: str | bytes) -> Manifest:
     seal = found.pop("seal", None)
     if seal != _seal(found):
         raise Unreadable("something has changed it: it does not fit its own checksum")
-    return made_of(Manifest, found)
+    manifest: Manifest = made(Manifest, found)
+    return manifest
 
 
 def _seal(document: Mapping[str, Any]) -> str:
