@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample import RUN, SHOWN, failed, item, run_of, verdict
 
@@ -92,6 +92,7 @@ def test_texts_of_others_stay_texts():
 
 
 @given(st.text(alphabet="<>&'\"/=;:-![]{}%#`\\\n\r\t \0\x1b\u202e\ud800ab", max_size=12))
+@settings(deadline=None)
 def test_no_text_changes_the_elements_of_a_page(text):
     pages = [
         Parsed(html.render(run_of(item(f"t.py::x{each}", failed(call=f"x{each}")))))
