@@ -78,6 +78,8 @@ def main(program: str, arguments: Sequence[str]) -> int:
             named=bool(given.target),
             seed=given.seed,
         )
+        if sys.stderr.isatty():  # an export may take a minute
+            say([f"checking {target} ..."], sys.stderr)
         verdicts.append(engine.check(trial.subject, [Call(*trial.arguments)], plan))
         if verdicts[-1].failure == SpecError.__name__:  # a mistake in the call, and so of each
             raise CommandError("\n".join([verdicts[-1].reason, *verdicts[-1].details]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, parse_dim, say
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
+from pytest_torchexport.results.escaped import on_a_line
 from pytest_torchexport.results.manifest import File, Manifest
 from pytest_torchexport.results.plain import Unreadable
 
@@ -30,15 +31,9 @@ def main(program: str, arguments: Sequence[str]) -> int:
     add_repeated(parser, "--sizes", "NAME=LOW..HIGH", sizes)
     given = parser.parse_args(arguments)
     asked = [parse_dim(text) for text in given.sizes]
-    path = given.directory / manifest.NAME
     try:
-        judged = manifest.read(path.read_bytes())
+        judged = _read(given.directory / manifest.NAME)
         found = manifest.files_in(given.directory)
-    except FileNotFoundError:
-        step = "name the folder of one artifact; pytest --torchexport-ship=DIR writes it"
-        raise CommandError(f"{path}: there is none; {step}") from None
-    except Unreadable as error:
-        raise CommandError(f"{path}: {error}") from None
     except OSError as error:
         raise CommandError(str(error)) from None
     problems = [*_problems(judged, found, asked)]
@@ -49,6 +44,21 @@ def main(program: str, arguments: Sequence[str]) -> int:
         return RED
     say(_verified(judged))
     return GREEN
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        return manifest.read(path.read_bytes())
+    except FileNotFoundError:
+        below = sorted(str(each.parent) for each in path.parent.rglob(path.name))
+        step = (
+            f"name one of {on_a_line(', '.join(below))}"
+            if below
+            else "pytest --torchexport-ship=DIR writes one for each artifact"
+        )
+        raise CommandError(f"{path}: there is none; {step}") from None
+    except Unreadable as error:
+        raise CommandError(f"{path}: {error}") from None
 
 
 def _problems(

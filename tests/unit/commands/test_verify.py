@@ -48,6 +48,15 @@ def test_what_passed_is_said_with_sizes_versions_and_doubts(call):
     )
 
 
+def test_the_folder_of_all_artifacts_is_refused_with_those_in_it(call, command):
+    call()
+    status, _, err = command("verify", ".")
+    assert status == 2
+    assert "torchexport.json: there is none; name one of shipped\n" in err
+    (call.folder / manifest.NAME).unlink()
+    assert "there is none; pytest --torchexport-ship=DIR" in command("verify", ".")[2]
+
+
 def test_a_changed_another_a_missing_and_an_added_file_are_found(call):
     (call.folder / "below").mkdir()
     (call.folder / "below" / "new").touch()
@@ -78,8 +87,7 @@ def test_sizes_that_were_not_verified_are_refused(call):
     assert status == 1
 
 
-def test_a_manifest_that_is_missing_or_cannot_be_read_is_status_2(call, command):
-    assert "torchexport.json: there is none; name the folder of one" in command("verify", ".")[2]
+def test_a_manifest_that_is_missing_or_cannot_be_read_is_status_2(call):
     status, out, err = call(text="{")
     assert (status, out) == (2, "")
     assert "torchexport.json: it is not JSON" in err
