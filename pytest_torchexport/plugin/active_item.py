@@ -85,7 +85,11 @@ class ActiveItem:
             corpus = Corpus([verdict.recipe for verdict in stored if verdict.recipe is not None])
         ignored = config.getoption("runxfail", default=False)
         loaded = [plugin for _, plugin in config.pluginmanager.list_name_plugin()]
-        names = {each.__name__ for each in loaded if isinstance(each, ModuleType)}
+        modules = {
+            each.__name__: Path(getattr(each, "__file__", None) or "")
+            for each in loaded
+            if isinstance(each, ModuleType)
+        }
         return Plan(
             target=variant.target,
             device=variant.device,
@@ -104,7 +108,7 @@ class ActiveItem:
             expects=() if ignored else tuple(cls for cls, _ in variant.xfail),
             workers=int(getattr(config, "workerinput", {}).get("workercount", 1)),
             # Which conftests are loaded depends on the tests that the run selects.
-            plugins=tuple(sorted(n for n in names if n.rpartition(".")[2] != "conftest")),
+            plugins=tuple(sorted(n for n, file in modules.items() if file.name != "conftest.py")),
         )
 
     def shipping(self, plan: Plan, subject: Any) -> Plan:
@@ -118,12 +122,15 @@ class ActiveItem:
         return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, ship=ship))
 
     def add(self, verdict: Verdict) -> None:
-        """Add a verdict to the item."""
+        """Add a verdict to the item, and to its properties in JUnit."""
         self.item.stash.setdefault(VERDICTS, []).append(verdict)
         if verdict.script or verdict.kept:
             config = self.item.config
             directory = kept_in(config.rootpath, self.item.nodeid)
             tidy(directory, _name_of(config), retained(config))
+        self.item.user_properties.append(
+            ("torchexport", f"{verdict.target}-{verdict.device} {verdict.status}")
+        )
 
 
 @contextlib.contextmanager

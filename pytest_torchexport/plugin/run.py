@@ -175,9 +175,12 @@ class Run:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Wrap a marked ``unittest`` method so that all targets run after its body."""
+        """Wrap a marked ``unittest`` method so that all targets run after its body.
+
+        Afterwards, note in the item's properties that it has no verdict.
+        """
         item.stash[VERDICTS] = []  # an item may be run again
-        of_method = self._of_method(item)
+        variant, of_method = variant_of(item), self._of_method(item)
         if of_method and isinstance(item, pytest.Function):
             body = item.obj
 
@@ -192,7 +195,12 @@ class Run:
                     return await body(*args, **kwargs)
 
             item.obj = awaited if inspect.iscoroutinefunction(body) else wrapped
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            if (variant is not None or of_method) and not item.stash[VERDICTS]:
+                words = [variant.id] if variant is not None else []
+                item.user_properties.append(("torchexport", " ".join([*words, "no verdict"])))
 
     def _of_method(self, item: pytest.Item) -> list[Variant]:
         """Return the variants of a marked ``unittest`` method; none for any other item."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from xml.etree import ElementTree as ET
 
 import pytest
 from slow import slow
@@ -70,6 +71,11 @@ def test_every_format_is_written_and_json_holds_every_verdict(suite, run, pytest
     assert annotation.startswith("::error file=test_it.py,title=OutputsDiffer%3A output")
     above = result.outlines[: result.outlines.index(annotation)]
     assert any("= torchexport =" in line for line in above)
+    found = properties(pytester)
+    assert found["test_net[mirror-cpu]"] == {"torchexport": "mirror-cpu passed"}
+    assert found["test_net[liar-cpu]"] == {"torchexport": "liar-cpu failed"}
+    assert found["test_net[picky-cpu]"] == {"torchexport": "picky-cpu skipped"}
+    assert found["test_plain"] == {}
     text = (pytester.path / "junit.xml").read_text()
     assert "OutputsDiffer: output: 2 of 2 elements of" in text
     assert "not applicable: only for functions" in text
@@ -79,11 +85,12 @@ def test_every_format_is_written_and_json_holds_every_verdict(suite, run, pytest
 @slow
 def test_with_xdist_the_controller_writes_the_same_report_once(suite, run_apart, pytester):
     suite(SUITE)
-    result = run_apart("-n", "2", "--torchexport-report=json:report.json")
+    result = run_apart("-n", "2", "--torchexport-report=json:report.json", "--junitxml=junit.xml")
     result.assert_outcomes(passed=3, failed=1, skipped=1)
     check_document(json.loads((pytester.path / "report.json").read_text()))
     result.stdout.fnmatch_lines(["*= torchexport =*"])
     assert sum("= torchexport =" in line for line in result.outlines) == 1
+    assert "torchexport" in properties(pytester)["test_net[liar-cpu]"]
 
 
 @pytest.mark.parametrize("path", ["test_it.py/report.json", "pipe"])
@@ -98,6 +105,14 @@ def test_a_report_that_cannot_be_written_is_a_usage_error_before_the_first_test(
     assert f"--torchexport-report: cannot write {path}: " in text
     assert "Traceback" not in text
     assert "1 passed" not in text
+
+
+def properties(pytester):
+    root = ET.parse(pytester.path / "junit.xml").getroot()
+    return {
+        case.get("name"): {prop.get("name"): prop.get("value") for prop in case.iter("property")}
+        for case in root.iter("testcase")
+    }
 
 
 def test_a_failing_call_is_stored_and_replayed_first_whatever_the_seed(
@@ -180,7 +195,7 @@ def test_fixture(torchexport, x, subtests):
 
 def test_an_item_with_subtests_is_one_item(suite, run, pytester):
     suite(SUBTESTS)
-    result = run("--torchexport-report=json:report.json")
+    result = run("--torchexport-report=json:report.json", "--junitxml=junit.xml")
     items = json.loads((pytester.path / "report.json").read_text())["items"]
     assert {item["nodeid"].partition("::")[2]: len(item["verdicts"]) for item in items} == {
         "TestMethods::test_sizes": 2,
@@ -189,6 +204,7 @@ def test_an_item_with_subtests_is_one_item(suite, run, pytester):
     }
     assert len(items) == 3
     result.stdout.no_fnmatch_line("*checked nothing*")
+    assert "no verdict" not in (pytester.path / "junit.xml").read_text()
     result.stdout.fnmatch_lines(["*subject  Net on raiser-cpu: *"])
 
 
@@ -245,7 +261,7 @@ def described(pytester):
 
 def test_items_without_a_verdict_are_in_the_report_with_their_reason(suite, run, pytester):
     suite(NO_VERDICT.replace("END", "pytest.fail('the end')"))
-    run("--torchexport-report=json:report.json")
+    run("--torchexport-report=json:report.json", "--junitxml=junit.xml")
     complete, found = described(pytester)
     assert complete
     outcome, _, _, reason = found.pop("test_setup[mirror-cpu]")
@@ -254,6 +270,9 @@ def test_items_without_a_verdict_are_in_the_report_with_their_reason(suite, run,
         **WITHOUT,
         "test_ends[mirror-cpu]": ("failed", "mirror", "cpu", "Failed: the end"),
     }
+    junit = properties(pytester)
+    assert junit["test_body[mirror-cpu]"] == {"torchexport": "mirror-cpu no verdict"}
+    assert junit["test_method"] == {"torchexport": "no verdict"}
 
 
 @slow
