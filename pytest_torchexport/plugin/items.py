@@ -32,8 +32,8 @@ class Configuration:
 
     ``targets_named``: the ini file names targets. ``only_targets`` and ``only_devices``: keep only
     these; None keeps all. ``exact_max_examples``: the number of drawn calls, before profile and
-    marker. ``surveyed``: the targets of a survey, in which markers make no items; None if the run
-    is none.
+    marker. ``active``: ``name=value`` of each setting that is set, for the header line.
+    ``surveyed``: the targets of a survey, in which markers make no items; None if the run is none.
     """
 
     settings: Settings
@@ -41,6 +41,7 @@ class Configuration:
     only_targets: tuple[str, ...] | None = None
     only_devices: tuple[str, ...] | None = None
     exact_max_examples: int | None = None
+    active: tuple[str, ...] = ()
     surveyed: tuple[str, ...] | None = None
 
 
@@ -76,6 +77,7 @@ def read_configuration(config: pytest.Config) -> Configuration:
     """Return the settings of ini file and flags. Raises UsageError that names the option."""
     ini: dict[str, Any] = {}
     flags: dict[str, Any] = {}
+    active = []
     try:
         for row in TABLE:
             in_file, flag = _in_file(config, row), config.getoption(row.option)
@@ -83,6 +85,9 @@ def read_configuration(config: pytest.Config) -> Configuration:
                 ini[row.name] = row.checked(in_file, f"ini option {row.ini}")
             if flag is not None:
                 flags[row.name] = row.checked(flag, row.option)
+            if (given := in_file if flag is None else flag) is not None:
+                text = ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
+                active.append(f"{row.name.replace('_', '-')}={text}")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     replacing = {name: value for name, value in flags.items() if name not in _NARROWING}
@@ -109,6 +114,7 @@ def read_configuration(config: pytest.Config) -> Configuration:
         only_targets=only_targets,
         only_devices=flags.get("devices"),
         exact_max_examples=flags.get("max_examples"),
+        active=tuple(active),
         surveyed=surveyed,
     )
 

@@ -80,6 +80,10 @@ class Run:
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
 
+    def pytest_report_header(self) -> str | None:
+        active = self.configuration.active
+        return f"torchexport: {' '.join(active)}" if active else None
+
     # -- collection --------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)

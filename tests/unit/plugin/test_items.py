@@ -28,6 +28,7 @@ def test_defaults_are_those_of_the_contract(config_of):
     assert found.settings == Settings()
     assert found.settings.targets == ("trace", "script", "export", "onnx")
     assert not found.targets_named
+    assert found.active == ()
 
 
 # A setting, its text in the ini file and on the command line, and what each means.
@@ -53,6 +54,7 @@ def test_the_command_line_wins_over_the_ini_file(config_of, name, ini, flag, of_
     found = config_of(argument, **{name: ini})
     read = found.exact_max_examples if name == "max_examples" else getattr(found.settings, name)
     assert read == of_flag
+    assert len(found.active) == 1
 
 
 def test_flags_for_targets_and_devices_narrow(config_of):
@@ -69,6 +71,8 @@ def test_flags_for_targets_and_devices_narrow(config_of):
     assert found.settings.devices == ("cpu",)
     assert found.only_targets == ("trace", "onnx", "script")
     assert found.only_devices == ("cuda:1",)
+    # What is set, for the header.
+    assert found.active == ("targets=trace,onnx,script", "devices=cuda:1", "max-examples=7")
     assert config_of("--torchexport-targets=none").only_targets == ()
 
 
