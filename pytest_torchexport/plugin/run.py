@@ -35,7 +35,7 @@ from pytest_torchexport.plugin.items import (
     variant_of,
     variants,
 )
-from pytest_torchexport.plugin.terminal import color, why_skipped
+from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key, why_skipped
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.active_item import Stored
@@ -53,7 +53,8 @@ COMPLETE = (
     pytest.ExitCode.TESTS_FAILED,
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
-# The attribute of a pytest report with an item's result as plain data, through xdist too.
+# The attribute of a pytest report with an item's result as plain data, through xdist too, and
+# (``same``) what items of one test have in common that fail for the same reason.
 ATTRIBUTE = "torchexport"
 
 
@@ -77,6 +78,7 @@ class Run:
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._known: KnownFailures | None = None
+        self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
 
@@ -245,6 +247,8 @@ class Run:
         from pytest_torchexport.results.plain import plain
         from pytest_torchexport.results.verdict import ItemResult
 
+        of_body = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
+        same = failure_key(report, verdicts, whole=of_body and call.when == "call")
         known: list[KnownMatch] = []
         if verdicts and self._known is not None:
             of_verdicts = bool(ours) and all(failure.verdicts for failure in ours)
@@ -257,7 +261,7 @@ class Run:
             device=variant.device if variant is not None else "",
             known=tuple(known),
         )
-        setattr(report, ATTRIBUTE, plain(result))
+        setattr(report, ATTRIBUTE, {"result": plain(result), "same": same})
         is_skip = report.outcome == "skipped" and not hasattr(report, "wasxfail")
         if is_skip and (reason := why_skipped(verdicts)):
             path, line, _ = item.reportinfo()
@@ -303,12 +307,12 @@ class Run:
         if report.when == "teardown" or (given is None and result is None):
             return
         from pytest_torchexport.results.plain import made
-        from pytest_torchexport.results.verdict import ItemResult
+        from pytest_torchexport.results.verdict import Entry, ItemResult
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
         if given is not None:
-            result = made(ItemResult, given)
+            result = made(ItemResult, given["result"])
         assert result is not None
         outcome = str(report.outcome)
         if hasattr(report, "wasxfail"):
@@ -318,6 +322,9 @@ class Run:
             outcome=outcome,
             reason="" if result.verdicts else _reason(report),
         )
+        if report.failed and given is not None and given["same"]:
+            entry = Entry(result, None)
+            self._same.note(report, entry.test, entry.column, given["same"])
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
         else:
@@ -379,6 +386,7 @@ class Run:
         known = self._known if not self.config.option.collectonly else None
         if known is not None:
             known.end(self.results)  # the summary tells of it
+        self._same.shorten(_reason)
         yield
         if self._reports_here():
             # After ``-x`` and ``--maxfail`` the exit status is that of a failed test.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 LIAR = """
 @pytest.mark.torchexport('liar', 'mirror')
 def test_net(x): Net()(x)
@@ -54,3 +56,41 @@ def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):
     assert len(short) == 15 < len(whole)
     assert short[-2].startswith(f"  more     {len(whole) + 1 - len(short)} lines with -v: details")
     assert [line for line in short[:-2] if line not in whole] == []
+
+
+ALIKE = """
+@pytest.mark.torchexport('mirror', 'liar', shapes={'z': 'batch 3'})
+def test_spec(): Net()(torch.zeros(2, 3))
+
+@pytest.mark.torchexport('mirror', 'liar')
+@pytest.mark.parametrize('limit', [2, 3])
+def test_body(limit):
+    Net()(torch.zeros(2, 3))
+    print('said at', limit)
+    assert torch.rand(()) > limit, 'too small'
+
+@pytest.fixture
+def broken(): raise KeyError('not there')
+
+@pytest.mark.torchexport('mirror', 'liar')
+def test_fixture(broken): pass
+
+@pytest.mark.torchexport('mirror', 'liar')
+def test_nothing(): pass
+"""
+
+
+def test_a_failure_that_no_target_is_to_blame_for_is_printed_once(suite, run, text_of, pytester):
+    suite(ALIKE)
+    result = run("--torchexport-report=json:report.json", "--junitxml=report.xml")
+    result.assert_outcomes(failed=8, errors=2)
+    text = text_of(result)
+    for once in ("  reason   shapes: 'z' is", "said at 2", "said at 3", ">   def broken"):
+        assert text.count(once) == 1, once
+    assert text.count("  rerun ") == 2  # those of test_spec and test_nothing
+    assert text.count("as on mirror-cpu, above") == text.count("-- the same on --") == 5
+    assert text.count("\nliar-cpu\n") == 5
+    assert text.count("\nFAILED test_it.py::test_spec[") == 2
+    reported = json.loads((pytester.path / "report.json").read_text())["items"]
+    assert len(reported) == 10
+    assert (pytester.path / "report.xml").read_text().count("too small") >= 4
