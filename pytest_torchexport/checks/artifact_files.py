@@ -15,9 +15,9 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.outcomes.errors import SHOWN
 from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.results import manifest, reports
+from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import (
     ArtifactTooLarge,
     SpecError,

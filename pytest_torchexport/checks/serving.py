@@ -20,7 +20,6 @@ from pytest_torchexport.judge.judge import failure_of
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import InSandbox, call_loaded
 from pytest_torchexport.outcomes.compare import largest_error
-from pytest_torchexport.outcomes.errors import SHOWN
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     NotTransferable,
@@ -31,6 +30,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.outcomes.torch_state import users_precision
+from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
 

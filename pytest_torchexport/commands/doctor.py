@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from pytest_torchexport import __version__, targets
 from pytest_torchexport.commands import GREEN, RED, say
@@ -19,9 +18,6 @@ from pytest_torchexport.config import names, tested
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results import reports
 from pytest_torchexport.sandbox import kernel
-
-if TYPE_CHECKING:
-    from packaging.specifiers import SpecifierSet
 
 PACKAGE = "pytest-torchexport"
 DEVICES = ("cpu", "cuda")
@@ -88,18 +84,14 @@ def _unusable(device: str) -> str | None:
 
 
 def _packages(cannot: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Yield each package with its version, and what is wrong with it."""
+    """Yield each package with its version, and whether the plugin's tests ran on it."""
     versions = reports.environment()
     yield Finding("python", versions["python"])
     yield Finding(PACKAGE, __version__)
-    required = _required()
     for name, install in (NEEDED | EXTRA).items():
         version = versions.get(name) or versions.get(INSTEAD.get(name, ""))
         if version is None:
             yield Finding(name, "not installed", step=install, lacks=True)
-        elif name in required and not required[name].contains(version, prereleases=True):
-            text = f"{version} is there, {required[name]} is needed"
-            yield Finding(name, text, step=f"{install} --upgrade", lacks=True)
         else:
             yield Finding(name, version)
     if "torch" in versions:
@@ -107,17 +99,6 @@ def _packages(cannot: Mapping[str, str | None]) -> Iterator[Finding]:
         untested = tested.untested(versions, tested.runs(), devices)
         plain = "the plugin's own tests have run on these versions"
         yield Finding("versions", untested or plain)
-
-
-def _required() -> dict[str, SpecifierSet]:
-    """Return the versions of each package that are needed; nothing if it runs from its source."""
-    try:
-        from packaging.requirements import Requirement
-
-        found = map(Requirement, metadata.requires(PACKAGE) or ())
-    except (ImportError, metadata.PackageNotFoundError):
-        return {}
-    return {requirement.name: requirement.specifier for requirement in found}
 
 
 def _targets(devices: Sequence[str]) -> Iterator[Finding]:

@@ -12,8 +12,9 @@ from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, 
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.changes import WORSE, changes_of, counted
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.plain import NotOurs, Unreadable
-from pytest_torchexport.results.summary import SHOWN, summary_lines
+from pytest_torchexport.results.summary import summary_lines
 from pytest_torchexport.results.verdict import GREEN as GREEN_OUTCOMES
 from pytest_torchexport.results.verdict import ItemResult, RunResults
 
@@ -182,9 +183,8 @@ def merged(read: Mapping[str, RunResults]) -> tuple[RunResults, list[str]]:
     )
     notes = []
     if twice:
-        names = ", ".join([*[*twice][:SHOWN], *(["..."] if len(twice) > SHOWN else [])])
         what = "1 item is" if len(twice) == 1 else f"{len(twice)} items are"
-        notes = [f"{what} in several reports, the last result counts: {names}"]
+        notes = [f"{what} in several reports, the last result counts: {few(list(twice))}"]
     ends = (f"{name}: the run did not come to its end" for name in read if not read[name].complete)
     return whole, [*notes, *ends]
 

@@ -13,7 +13,7 @@ from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, 
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.results import manifest
 from pytest_torchexport.results.escaped import on_a_line
-from pytest_torchexport.results.manifest import File, Manifest, Sizes
+from pytest_torchexport.results.manifest import File, Manifest
 from pytest_torchexport.results.plain import Unreadable
 
 
@@ -78,27 +78,23 @@ def _problems(
         if name not in judged.files:
             yield f"{name}: it was not judged, and stands beside what was"
     for name, sizes in asked:
-        verified = judged.sizes.get(name)
-        if verified is None:
+        if name not in judged.sizes:
             known = ", ".join(f"{each} {found}" for each, found in judged.sizes.items()) or "none"
             yield (
                 f"{judged.file}: no size of {name!r} was verified; verified dims: {known}."
                 f"{nearest(name, judged.sizes)}"
             )
             continue
-        other = first_other(verified, sizes)
+        other = first_other(judged.sizes[name].verified, sizes)
         if other is not None:
-            yield f"{judged.file}: {name}={other} was not verified; verified: {verified}"
+            yield f"{judged.file}: {name}={other} was not verified; verified: {judged.sizes[name]}"
 
 
-def first_other(sizes: Sizes, asked: range) -> int | None:
+def first_other(verified: range | tuple[int, ...], asked: range) -> int | None:
     """Return the first size of those asked for that was not verified; None if all were."""
-    if sizes.step > 1 or sizes.only:
-        verified = sizes.only or range(sizes.low, sizes.high + 1, sizes.step)
-        return next((size for size in asked if size not in verified), None)
-    if not sizes.low <= asked[0] <= sizes.high:
-        return asked[0]
-    return sizes.high + 1 if asked[-1] > sizes.high else None
+    if isinstance(verified, range) and verified.step == 1 and asked[0] in verified:
+        asked = asked[verified[-1] + 1 - asked[0] :]  # those in a row may be too many to walk over
+    return next((size for size in asked if size not in verified), None)
 
 
 def _verified(judged: Manifest) -> Iterator[str]:

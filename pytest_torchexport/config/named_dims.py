@@ -6,25 +6,21 @@ Imports no torch: a marker's ``shapes`` and ``dims`` are checked while pytest co
 from __future__ import annotations
 
 import ast
-import operator
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from types import CodeType
 from typing import Any
+
+from pytest_torchexport.results.manifest import sizes_text
 
 ELLIPSIS = "..."
 # torch counts sizes in signed integers of 64 bits; offsets must fit beside them.
 MAX_SIZE = 2**62
 
-_OPERATORS: dict[type[ast.operator], Any] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod)
 
 
 @dataclass(frozen=True)
@@ -35,15 +31,15 @@ class Expr:
 
     @property
     def names(self) -> frozenset[str]:
-        return _names(self.text)
+        return frozenset(_compiled(self.text).co_names)
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
         """Return the axis's size for the given sizes of dims.
 
-        Raises KeyError for a dim that is missing, ValueError if the expression divides by zero.
+        Raises NameError for a dim that is missing, ValueError if the expression divides by zero.
         """
         try:
-            return _evaluate(_parse(self.text), sizes)
+            return _value(self.text, sizes)
         except ZeroDivisionError:
             at = ", ".join(f"{name}={sizes[name]}" for name in sorted(self.names))
             raise ValueError(f"{self.text!r} divides by zero at {at}") from None
@@ -52,8 +48,8 @@ class Expr:
         """Return the expression with a size in place of one dim."""
         if name not in self.names:
             return self
-        text = re.sub(rf"\b{re.escape(name)}\b", str(size), self.text)
-        return Expr(text if _names(text) else str(_evaluate(_parse(text), {})))
+        fixed = Expr(re.sub(rf"\b{re.escape(name)}\b", str(size), self.text))
+        return fixed if fixed.names else Expr(str(_value(fixed.text, {})))
 
     def linear(self) -> tuple[str, int, int] | None:
         """Return ``(dim, factor, offset)`` if the expression is linear in one dim, else None.
@@ -95,7 +91,7 @@ def parse_shape(text: str) -> Shape | None:
         )
     for axis in axes:
         try:
-            _validate(_parse(axis))
+            _compiled(axis)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             legal = "a size, a dim's name, or an expression of them with + - * // % ( )"
             raise ValueError(f"in shape {text!r}, {axis!r} is not {legal}") from None
@@ -164,11 +160,7 @@ class Dim:
         )
 
     def describe(self) -> str:
-        """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
-        if isinstance(self.sizes, range):
-            step = f" by {self.sizes.step}" if self.sizes.step > 1 else ""
-            return f"{self.low}..{self.high}{step}"
-        return ", ".join(map(str, self.sizes))
+        return sizes_text(self.sizes)
 
 
 def solve(shapes: Sequence[tuple[Shape, Sequence[int]]]) -> dict[str, int]:
@@ -220,31 +212,17 @@ def _is_size(value: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _parse(text: str) -> ast.expr:
-    return ast.parse(text, mode="eval").body
+def _compiled(text: str) -> CodeType:
+    """Return an expression of sizes and dims. Raises SyntaxError or ValueError for any other."""
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree.body):
+        wrong = isinstance(node, ast.Constant) and not _is_size(node.value)
+        if wrong or not isinstance(
+            node, (ast.BinOp, ast.Name, ast.Constant, ast.expr_context, *_OPERATORS)
+        ):
+            raise ValueError(type(node).__name__)
+    return compile(tree, text, "eval")
 
 
-@lru_cache(maxsize=1024)
-def _names(text: str) -> frozenset[str]:
-    nodes = ast.walk(_parse(text))
-    return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
-
-
-def _validate(node: ast.expr) -> None:
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        _validate(node.left)
-        _validate(node.right)
-    elif not (
-        isinstance(node, ast.Name) or (isinstance(node, ast.Constant) and _is_size(node.value))
-    ):
-        raise ValueError(type(node).__name__)
-
-
-def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> int:
-    if isinstance(node, ast.BinOp):
-        function = _OPERATORS[type(node.op)]
-        return int(function(_evaluate(node.left, sizes), _evaluate(node.right, sizes)))
-    if isinstance(node, ast.Name):
-        return sizes[node.id]
-    assert isinstance(node, ast.Constant)
-    return int(node.value)  # type: ignore[arg-type]  # _validate let only ints through
+def _value(text: str, sizes: Mapping[str, int]) -> int:
+    return int(eval(_compiled(text), {"__builtins__": {}}, sizes))  # noqa: S307  # operators alone

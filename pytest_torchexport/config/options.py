@@ -16,8 +16,7 @@ from typing import Any
 from pytest_torchexport.config import names as known_names
 from pytest_torchexport.config.named_dims import Shape, parse_shape, parse_sizes
 from pytest_torchexport.config.validate import (
-    MODES,
-    choice,
+    MODE,
     device_names,
     listed,
     nearest,
@@ -120,11 +119,7 @@ def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
     expected = {}
     for key, item in _mapping(value, "{'script': ExportRefused}").items():
         target, dash, device = key.partition("-")
-        if target not in known:
-            raise ValueError(
-                f"{key!r} does not start with a target; legal: {', '.join(known)}, each alone or "
-                f"with a device ('onnx-cuda').{nearest(target, known)}"
-            )
+        one_of(target, "target", known)
         if dash:
             device_names((device,))
         cls, reason = item if isinstance(item, tuple) and len(item) == 2 else (item, "")
@@ -138,25 +133,30 @@ def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:
     return expected
 
 
+def _option(read: Callable[[Any], Any]) -> Any:
+    """Return a field. ``read`` takes what the user gave; it raises ValueError if that is wrong."""
+    return dataclasses.field(default=None, metadata={"read": read})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The arguments of the marker, ``using`` and ``check_export``; None: not given."""
 
-    targets: tuple[str, ...] | None = None
-    shapes: Mapping[str, Shape | None] | None = None
-    dims: Mapping[str, range | tuple[int, ...]] | None = None
-    dynamic_shapes: Any = None
-    values: Mapping[str, Any] | None = None
-    map: Callable[..., Any] | None = None
-    filter: Callable[..., Any] | None = None
-    devices: tuple[str, ...] | None = None
-    checks: tuple[str, ...] | None = None
-    rtol: float | None = None
-    atol: float | None = None
-    max_examples: int | None = None
-    mode: str | None = None
-    export_options: Mapping[str, Mapping[str, Any]] | None = None
-    xfail: Mapping[str, tuple[type[Failure], str]] | None = None
+    targets: tuple[str, ...] | None = _option(target_names)
+    shapes: Mapping[str, Shape | None] | None = _option(_shapes)
+    dims: Mapping[str, range | tuple[int, ...]] | None = _option(_dims)
+    dynamic_shapes: Any = _option(lambda value: value)  # noqa: RUF009  # a field
+    values: Mapping[str, Any] | None = _option(_values)
+    map: Callable[..., Any] | None = _option(_function)  # noqa: RUF009  # a field
+    filter: Callable[..., Any] | None = _option(_function)  # noqa: RUF009  # a field
+    devices: tuple[str, ...] | None = _option(device_names)
+    checks: tuple[str, ...] | None = _option(_checks)
+    rtol: float | None = _option(_tolerance)
+    atol: float | None = _option(_tolerance)
+    max_examples: int | None = _option(whole_number)
+    mode: str | None = _option(MODE.check)
+    export_options: Mapping[str, Mapping[str, Any]] | None = _option(_export_options)
+    xfail: Mapping[str, tuple[type[Failure], str]] | None = _option(_xfail)
 
     def over(self, outer: Options) -> Options:
         """Return these options, completed by the outer ones. Dicts replace, they do not merge."""
@@ -168,24 +168,7 @@ class Options:
         return dataclasses.replace(outer, **given)
 
 
-# What an option's value is read with: a function that raises ValueError for what is not legal.
-_READ: dict[str, Callable[[Any], Any]] = {
-    "targets": target_names,
-    "shapes": _shapes,
-    "dims": _dims,
-    "dynamic_shapes": lambda value: value,
-    "values": _values,
-    "map": _function,
-    "filter": _function,
-    "devices": device_names,
-    "checks": _checks,
-    "rtol": _tolerance,
-    "atol": _tolerance,
-    "max_examples": whole_number,
-    "mode": choice("mode", MODES),
-    "export_options": _export_options,
-    "xfail": _xfail,
-}
+_READ = {field.name: field.metadata["read"] for field in dataclasses.fields(Options)}
 NAMES = tuple(name for name in _READ if name != "targets")
 
 

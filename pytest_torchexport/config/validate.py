@@ -9,12 +9,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.config import names as known_names
 
-MODES = ("eval", "train", "as-is")
 KNOWN_MODES = ("check", "create", "tighten")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value that a user gives: its check, what is legal, and its name in a usage line."""
+
+    check: Callable[[Any], Any]
+    legal: str
+    metavar: str | None = None
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
@@ -33,8 +42,8 @@ def one_of(value: Any, kind: str, legal: Iterable[str]) -> str:
     return str(value)
 
 
-def choice(kind: str, legal: Iterable[str]) -> Callable[[Any], str]:
-    return lambda value: one_of(value, kind, legal)
+def choice(kind: str, legal: Iterable[str], metavar: str) -> Value:
+    return Value(lambda value: one_of(value, kind, legal), ", ".join(legal), metavar)
 
 
 def listed(values: Any, kind: str, legal: str) -> list[Any]:
@@ -80,8 +89,8 @@ def module_names(values: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def number(is_legal: Callable[[float], bool]) -> Callable[[Any], float]:
-    """Return the check of a number, given as such or as text. NaN is none."""
+def number(is_legal: Callable[[float], bool], legal: str, metavar: str) -> Value:
+    """Return a number, given as such or as text. NaN is none."""
 
     def checked(value: Any) -> float:
         try:
@@ -92,7 +101,7 @@ def number(is_legal: Callable[[float], bool]) -> Callable[[Any], float]:
             raise ValueError
         return given
 
-    return checked
+    return Value(checked, legal, metavar)
 
 
 def whole_number(value: Any, most: float = math.inf) -> int:
@@ -140,3 +149,11 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
             raise ValueError(f"two reports have the path {path!r}.")
         pairs.append((form, path))
     return tuple(pairs)
+
+
+TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
+DEVICES = Value(device_names, "cpu, cuda, cuda:N", "NAMES")
+MODE = choice("mode", ("eval", "train", "as-is"), "MODE")
+WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
+FLAG = Value(truth, "true, false")
+DIRECTORY = Value(text, "a path", "DIRECTORY")

@@ -23,11 +23,11 @@ from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
-from pytest_torchexport.outcomes.errors import few
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Step, Tape, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import StateDiffers
 from pytest_torchexport.targets.base import Artifact
 

@@ -31,12 +31,12 @@ from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, querie
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
-from pytest_torchexport.outcomes.errors import SHOWN, few
 from pytest_torchexport.outcomes.messages import first_owned
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Tensors, observe
 from pytest_torchexport.outcomes.tape import UsersLines
 from pytest_torchexport.outcomes.torch_state import GradMode, plain_attention
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
+from pytest_torchexport.results.escaped import SHOWN, few
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.capturing import FlatModule
 

@@ -32,12 +32,12 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
-from pytest_torchexport.outcomes.errors import SHOWN, few
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Structural
+from pytest_torchexport.results.escaped import SHOWN, few
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     BranchFrozen,

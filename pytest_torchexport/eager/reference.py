@@ -20,7 +20,6 @@ from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
-from pytest_torchexport.outcomes.errors import SHOWN, few
 from pytest_torchexport.outcomes.observe import (
     Outcome,
     Raised,
@@ -35,6 +34,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.outcomes.torch_state import GradMode
+from pytest_torchexport.results.escaped import SHOWN, few
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 import builtins
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import Ineffective
-
-# A sentence names so many things of a list.
-SHOWN = 3
 
 
 def text_of(error: BaseException) -> str:
@@ -44,12 +41,6 @@ def chain(error: BaseException, *, explicit: bool = False) -> Iterator[BaseExcep
 def printable(text: str) -> str:
     """Return the text with escapes for what a terminal would obey, and line feeds as line ends."""
     return visible(text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def few(things: Sequence[object], between: str = ", ") -> str:
-    """Return ``a, b, c and 2 more``."""
-    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
-    return between.join(map(str, things[:SHOWN])) + more
 
 
 # -- faults of the machine -------------------------------------------------------------------------

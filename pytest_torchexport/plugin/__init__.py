@@ -6,18 +6,9 @@ loads then imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
-
 import pytest
 
 from pytest_torchexport.plugin import items
-
-if TYPE_CHECKING:
-    from pytest_torchexport.plugin.fixture import TorchExport
-    from pytest_torchexport.plugin.run import Run
-
-RUN = "torchexport-run"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,13 +23,4 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     from pytest_torchexport.plugin.run import Run
 
-    config.pluginmanager.register(Run(config, items.read_configuration(config)), RUN)
-
-
-@pytest.fixture
-def torchexport(request: pytest.FixtureRequest) -> Generator[TorchExport]:
-    """Check and export modules on the item's target and device."""
-    run: Run = request.config.pluginmanager.get_plugin(RUN)  # type: ignore[assignment]
-    if not hasattr(request, "param"):
-        pytest.skip("--torchexport-targets or --torchexport-devices leaves no target for this test")
-    yield from run.fixture(request.node, request.param)
+    config.pluginmanager.register(Run(config, items.read_configuration(config)), "torchexport-run")

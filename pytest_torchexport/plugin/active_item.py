@@ -15,6 +15,7 @@ import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -43,23 +44,16 @@ REPLAY = "--torchexport-replay"
 Stored = Mapping[str, Sequence[Verdict]]
 
 
+@dataclass
 class ActiveItem:
-    """A pytest item while its modules are checked."""
+    """A pytest item while its modules are checked. ``shipped`` counts the subjects of each name."""
 
-    def __init__(
-        self,
-        item: pytest.Item,
-        configuration: Configuration,
-        progress: Progress,
-        why_isolated: str,
-        replayed: Stored | None,
-    ) -> None:
-        self.item = item
-        self._configuration = configuration
-        self._progress = progress
-        self._why_isolated = why_isolated
-        self._replayed = replayed
-        self._shipped: Counter[str] = Counter()  # the subjects of each name
+    item: pytest.Item
+    configuration: Configuration
+    progress: Progress
+    why_isolated: str
+    replayed: Stored | None
+    shipped: Counter[str] = field(default_factory=Counter)
 
     @property
     def nodeid(self) -> str:
@@ -76,7 +70,7 @@ class ActiveItem:
 
     def plan(self, variant: Variant) -> Plan:
         """Return the plan for one target and device."""
-        config, nodeid, settings = self.item.config, self.item.nodeid, self._configuration.settings
+        config, nodeid, settings = self.item.config, self.item.nodeid, self.configuration.settings
         # A unittest method is one item for all targets.
         folder = "" if variant.id in nodeid else variant.id
         keep: Path | None = kept_in(config.rootpath, nodeid) / folder
@@ -84,9 +78,9 @@ class ActiveItem:
         settings = dataclasses.replace(settings, ship=ship)
         seed: int | None = None
         corpus: Corpus = CacheCorpus(getattr(config, "cache", None), nodeid)
-        if self._replayed is not None:
+        if self.replayed is not None:
             settings, keep = dataclasses.replace(settings, cache="", ship=""), None
-            stored = self._replayed.get(nodeid, ())
+            stored = self.replayed.get(nodeid, ())
             seed = next((verdict.seed for verdict in stored), None)
             corpus = Corpus([verdict.recipe for verdict in stored if verdict.recipe is not None])
         ignored = config.getoption("runxfail", default=False)
@@ -104,10 +98,10 @@ class ActiveItem:
             settings=settings,
             named=variant.named,
             seed=seed or seed_of(config, name_of_test(self.item)),
-            max_examples=self._configuration.exact_max_examples,
-            why_isolated="torchexport_isolate" if settings.isolate else self._why_isolated,
+            max_examples=self.configuration.exact_max_examples,
+            why_isolated="torchexport_isolate" if settings.isolate else self.why_isolated,
             corpus=corpus,
-            progress=self._progress,
+            progress=self.progress,
             root=config.rootpath,
             keep=keep if retained(config) else None,
             nodeid=nodeid,
@@ -123,7 +117,7 @@ class ActiveItem:
             return plan
         name = directory_name(getattr(subject, "__name__", type(subject).__name__)) or "subject"
         place = Path(plan.settings.ship) / name
-        number = self._shipped[str(place)] = self._shipped[str(place)] + 1
+        number = self.shipped[str(place)] = self.shipped[str(place)] + 1
         ship = str(place) if number == 1 else f"{place}-{number}"
         return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, ship=ship))
 
@@ -225,10 +219,6 @@ def stored_failures(config: pytest.Config, given: str) -> Stored:
     calls and seeds come from there. Raises UsageError that names the flag and the path.
     """
     place = Path(config.invocation_params.dir, given)
-    if not place.is_dir():
-        wrong = f"{given} is a file" if place.exists() else f"there is no {given}"
-    else:
-        wrong = f"no {MARK} lies in {given}"
     stored: dict[str, list[Verdict]] = {}
     for path in sorted(place.rglob(MARK)):
         if any(part.startswith(HALF) for part in path.parts):
@@ -249,8 +239,8 @@ def stored_failures(config: pytest.Config, given: str) -> Stored:
         stored.setdefault(item.nodeid, []).append(verdict)
     if not stored:
         raise pytest.UsageError(
-            f"{REPLAY}: {wrong}. Legal: {KEPT}, or the directory of one failure in it, which a "
-            "failed test writes."
+            f"{REPLAY}: no {MARK} lies in {given}. Legal: {KEPT}, or the directory of one failure "
+            "in it, which a failed test writes."
         )
     return stored
 

@@ -98,9 +98,10 @@ UNCOPIED = (
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
 )
-CALL_IT = "Call the module in the body: net(x), not net.forward(x)"
-REQUEST = "Request the torchexport fixture: torchexport.check(net.{method}, ...)"
-INSIDE = "only {part} was checked, which {name}, {place}, calls: that method itself was not. {step}"
+INSIDE = (
+    "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
+    "the torchexport fixture: torchexport.check(net.{method}, ...)"
+)
 
 
 def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
@@ -108,11 +109,12 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
     recordings = recorder.recordings
     counts = Counter(type(recording.module) for recording in recordings)
     ways = Counter(id(recording.module) for recording in recordings)
+    uncopied = UNCOPIED.format(modules=", ".join(recorder.uncopied))
     verdicts = []
     for plan in plans:
         numbers: Counter[type] = Counter()
         for recording in recordings:
-            cls = type(recording.module)
+            cls, several = type(recording.module), ways[id(recording.module)]
             numbers[cls] += 1
             verdict = verdict_on(recording, item.shipping(plan, recording.module))
             recorded = Recorded(
@@ -121,16 +123,11 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
                 call=recording.calls[0].describe() if recording.calls else "unknown arguments",
                 where=recording.line,
             )
-            several = ways[id(recording.module)]
-            apart = (APART.format(ways=several),) if several > 1 else ()
-            notes = (*verdict.notes, *apart)
-            verdicts.append(dataclasses.replace(verdict, recorded=recorded, notes=notes))
-    if recorder.uncopied:
-        names = list(recorder.uncopied)
-        text = UNCOPIED.format(modules=", ".join(names))
-        verdicts = [
-            dataclasses.replace(verdict, cautions=(*verdict.cautions, text)) for verdict in verdicts
-        ] or [_unchecked(plan, names[0], text) for plan in plans]
+            apart = [APART.format(ways=several)] if several > 1 else []
+            cautions = [uncopied] if recorder.uncopied else []
+            verdicts.append(_with(verdict, notes=apart, cautions=cautions, recorded=recorded))
+    if recorder.uncopied and not verdicts:
+        verdicts = [_unchecked(plan, next(iter(recorder.uncopied)), uncopied) for plan in plans]
     is_own = any(mark.name == MARKER for mark in item.item.own_markers)
     # An inherited marker also reaches tests that call no module: that is no failure.
     if not verdicts and (is_own or plans[0].settings.strict):
@@ -146,27 +143,24 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         return _unchecked(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():
         verdict = engine.check(recording.module, recording.calls, plan, is_copy=True)
-    if recording.autocast:
-        cautions = (*verdict.cautions, WITHOUT_AUTOCAST)
-        verdict = dataclasses.replace(verdict, cautions=cautions)
-    if recording.wrappers:
-        notes = (*verdict.notes, without(recording.wrappers))
-        verdict = dataclasses.replace(verdict, notes=notes)
-    caller = recording.caller
-    if caller is None or verdict.status != "passed":
-        return verdict
-    method = caller.name.rpartition(".")[2]
-    text = INSIDE.format(
-        part=verdict.subject,
-        name=caller.name,
-        place=caller.place,
-        step=CALL_IT if method == "forward" else REQUEST.format(method=method),
-    )
-    if plan.settings.strict:
+    cautions = [WITHOUT_AUTOCAST] if recording.autocast else []
+    notes = [without(recording.wrappers)] if recording.wrappers else []
+    inside = []
+    if recording.caller is not None and verdict.status == "passed":
+        name, place = recording.caller
+        method = name.rpartition(".")[2]
+        inside = [INSIDE.format(part=verdict.subject, name=name, place=place, method=method)]
+    if inside and plan.settings.strict:
         if plan.settings.ship:
             artifact_files.clear(plan.settings.ship)
-        return _unchecked(plan, verdict.subject, Ineffective(text))
-    return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
+        return _unchecked(plan, verdict.subject, Ineffective(inside[0]))
+    return _with(verdict, cautions=cautions, notes=notes, ineffective=inside)
+
+
+def _with(verdict: Verdict, *, recorded: Recorded | None = None, **more: list[str]) -> Verdict:
+    """Return the verdict with more lines of its notes, cautions, or why it may mean little."""
+    added = {name: (*getattr(verdict, name), *lines) for name, lines in more.items()}
+    return dataclasses.replace(verdict, recorded=recorded, **added)  # type: ignore[arg-type]
 
 
 def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:

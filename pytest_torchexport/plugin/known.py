@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pytest_torchexport.config.settings import KNOWN_DIRECTORY
-from pytest_torchexport.config.validate import nearest
+from pytest_torchexport.config.validate import one_of
 from pytest_torchexport.plugin.items import Configuration
 from pytest_torchexport.results.changes import (
     entry_of,
@@ -27,7 +27,8 @@ from pytest_torchexport.results.changes import (
     known_blocks,
     known_lines,
 )
-from pytest_torchexport.results.failures import Failure, by_name
+from pytest_torchexport.results.failures import Failure
+from pytest_torchexport.results.plain import made
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.text import labelled
@@ -38,8 +39,8 @@ HEAD = (
     "# Known failures. `pytest --torchexport-known=create` adds some, `=tighten` removes what is\n"
     "# fixed. Reasons go into the entries: comments are lost when this file is written again.\n"
 )
-# The keys of an entry, in the order in which they are written.
 REQUIRED = ("test", "target", "device", "subject", "failure", "reason")
+# The keys of an entry, in the order in which they are written.
 KEYS = (*REQUIRED[:-1], "at", "reason", "owner", "since", "until", "when")
 DATES = ("since", "until")
 
@@ -200,7 +201,7 @@ def _holds(requirement: str) -> bool:
         asked = Requirement(requirement)
         version = metadata.version(asked.name)
     except InvalidRequirement:
-        raise ValueError(f"'when': {requirement!r} is no requirement like 'torch < 2.15'") from None
+        raise ValueError(f"when: {requirement!r} is no requirement like 'torch < 2.15'") from None
     except metadata.PackageNotFoundError:
         return False
     return (not asked.marker or asked.marker.evaluate()) and asked.specifier.contains(
@@ -294,33 +295,21 @@ def _entries(path: Path) -> list[KnownFailure]:
 
 
 def _entry(table: Any) -> KnownFailure:
-    """Return the entry of a table. Raises ValueError that says what is wrong with it."""
+    """Return the entry of a table. Raises ValueError that says what is wrong."""
     if not isinstance(table, dict):
         raise ValueError(f"{table!r} is no table [[failure]]")
-    values = {key: _value(key, value) for key, value in table.items()}
-    for key in REQUIRED:
-        if not values.get(key, "").strip():
-            raise ValueError(f"{key!r} is missing or empty")
-    if values["failure"] == Failure.__name__:
-        raise ValueError("'failure': an error of the plugin itself cannot be known")
-    try:
-        by_name(values["failure"])
-    except KeyError:
-        raise ValueError(f"'failure': {values['failure']!r} is no failure class") from None
-    for requirement in values.get("when", ()):
-        _holds(requirement)
-    return KnownFailure(**values)
-
-
-def _value(key: str, value: Any) -> Any:
-    """Return a value as the entry holds it. Raises ValueError for a wrong key or type."""
-    if key not in KEYS:
-        raise ValueError(f"unknown key {key!r}.{nearest(key, KEYS)}")
-    if key in DATES:
-        if not isinstance(value, dt.date) or isinstance(value, dt.datetime):
+    for key in table:
+        one_of(key, "key", KEYS)
+    for key in {*DATES} & {*table}:
+        if type(table[key]) is not dt.date:  # nor a time of a day, which is a date too
             raise ValueError(f"{key!r} is no date; write it like 2030-12-31, without quotes")
-        return value.isoformat()
-    texts = value if key == "when" and isinstance(value, list) else [value]
-    if not all(isinstance(each, str) for each in texts):
-        raise ValueError(f"{key!r} is no text")
-    return tuple(texts) if key == "when" else value
+        table[key] = table[key].isoformat()
+    entry: KnownFailure = made(KnownFailure, table)
+    for key in REQUIRED:
+        if not getattr(entry, key).strip():
+            raise ValueError(f"{key}: it is empty")
+    # Failure itself is an error of the plugin, which cannot be known.
+    one_of(entry.failure, "failure class", [cls.__name__ for cls in Failure.__subclasses__()])
+    for requirement in entry.when:
+        _holds(requirement)
+    return entry

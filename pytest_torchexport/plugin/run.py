@@ -12,8 +12,8 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -77,7 +77,6 @@ class Run:
             from pytest_torchexport.plugin.survey import PLUGIN, Survey
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
-        self._has_checked = False
         self._known: KnownFailures | None = None
         self._same = SameFailures()
         # A value of time.monotonic: from then on the reports are written again while items run.
@@ -158,14 +157,18 @@ class Run:
 
     # -- running -----------------------------------------------------------------------------------
 
-    def fixture(self, item: pytest.Item, variant: Variant) -> Iterator[TorchExport]:
-        """Yield the fixture's value for one item."""
+    @pytest.fixture
+    def torchexport(self, request: pytest.FixtureRequest) -> Generator[TorchExport]:
+        """Check and export modules on the item's target and device."""
+        if not hasattr(request, "param"):
+            pytest.skip(
+                "--torchexport-targets or --torchexport-devices leaves no target for this test"
+            )
         from pytest_torchexport.plugin.active_item import active
         from pytest_torchexport.plugin.fixture import TorchExport
 
-        self._has_checked = True
-        with active(item, self.configuration, self._replayed) as active_item:
-            yield TorchExport(active_item.plan(variant), active_item)
+        with active(request.node, self.configuration, self._replayed) as active_item:
+            yield TorchExport(active_item.plan(request.param), active_item)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
@@ -221,7 +224,6 @@ class Run:
 
         with CallRecorder(item.obj) as recorder:
             yield
-        self._has_checked = True
         with active(item, self.configuration, self._replayed) as active_item:
             plans = [active_item.plan(variant) for variant in of_item]
             check_recorded(recorder, plans, active_item)
@@ -282,17 +284,15 @@ class Run:
         if self.config.option.collectonly:
             return
         for name in ("ship", "cache"):
-            given = getattr(self.configuration.settings, name)
-            directory = Path(self.config.rootpath, given)
-            try:
-                if given:
+            if given := getattr(self.configuration.settings, name):
+                directory = Path(self.config.rootpath, given)
+                try:
                     directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise pytest.UsageError(
-                    f"torchexport_{name}: {given!r}: {error.strerror}"
-                ) from None
-            if given and not os.access(directory, os.W_OK):
-                raise pytest.UsageError(f"torchexport_{name}: {given!r} cannot be written")
+                    tempfile.TemporaryFile(dir=directory).close()
+                except OSError as error:
+                    raise pytest.UsageError(
+                        f"torchexport_{name}: {given!r} cannot be written: {error.strerror}"
+                    ) from None
         if self._reports_here():
             self._write_reports(complete=False)
 
@@ -339,29 +339,24 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
-        if not self.results or self.config.get_verbosity() < 0:
+        verbosity, settings = self.config.get_verbosity(), self.configuration.settings
+        if not self.results or verbosity < 0:
             # Lines that -q has too; those that are no warnings not with -qq.
             quiet = list(self._known.quiet_lines()) if self._known is not None else []
-            if self.results and self.config.get_verbosity() == -1:
+            if self.results and verbosity == -1:
                 from pytest_torchexport.results.summary import unchanged_lines
 
-                quiet += unchanged_lines(
-                    self.results, cached=bool(self.configuration.settings.cache)
-                )
+                quiet += unchanged_lines(self.results, cached=bool(settings.cache))
             for line in quiet:
                 terminalreporter.write_line(line)
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
-        settings = self.configuration.settings
-        style = self.config.get_terminal_writer().markup
-        inipath = self.config.inipath
         lines = list(
             summary_lines(
                 self.results,
-                style,
+                self.config.get_terminal_writer().markup,
                 runtime_imports=settings.runtime_imports,
-                toml=inipath is not None and inipath.suffix == ".toml",
                 cached=bool(settings.cache),
             )
         )
@@ -376,7 +371,7 @@ class Run:
             devices = {verdict.device for item in self.results for verdict in item.verdicts}
             line = tested.untested(reports.environment(), tested.runs(), devices)
             lines += filter(None, [line])
-        if self.config.get_verbosity() > 0:
+        if verbosity > 0:
             lines += detail_lines(self.results)
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport")
@@ -386,10 +381,8 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
         """Write the reports, once, on the controller, after the hooks of all other plugins."""
-        if self._has_checked:
-            from pytest_torchexport.outcomes.limits import left_behind
-
-            left_behind.exit_status = int(exitstatus)
+        if limits := sys.modules.get("pytest_torchexport.outcomes.limits"):  # an item was checked
+            limits.left_behind.exit_status = int(exitstatus)
         known = self._known if not self.config.option.collectonly else None
         if known is not None:
             known.end(self.results)  # the summary tells of it
@@ -408,7 +401,6 @@ class Run:
 
     def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
         from pytest_torchexport.results import reports
-        from pytest_torchexport.results.reports import write
         from pytest_torchexport.results.verdict import RunResults
 
         results = RunResults(
@@ -424,10 +416,8 @@ class Run:
                 text = reports.rendered(name, results)
                 terminal = self.config.pluginmanager.get_plugin("terminalreporter")
                 if path != reports.STDOUT:
-                    write(Path(self.config.invocation_params.dir, path), text)
-                elif terminal is None:
-                    sys.stdout.write(text)
-                else:
+                    reports.write(Path(self.config.invocation_params.dir, path), text)
+                elif terminal is not None:
                     terminal.ensure_newline()
                     terminal.write(text)
             except OSError as error:

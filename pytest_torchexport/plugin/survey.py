@@ -20,7 +20,8 @@ from pytest_torchexport.plugin.active_item import seed_of
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
 from pytest_torchexport.plugin.items import Configuration
-from pytest_torchexport.results.summary import SHOWN, table_lines
+from pytest_torchexport.results.escaped import few
+from pytest_torchexport.results.summary import table_lines
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import Verdict
 
@@ -34,21 +35,23 @@ SECONDS, SECONDS_EACH = 1800.0, 100.0
 MAX_REASON = 200
 
 
+LATE = "time", "not judged in its time (100 s for a class, 1800 s for all)"
+
+
 @dataclass(kw_only=True)
 class Surveyed:
-    """A module class that a suite calls: the items that call it, and the verdicts on one instance.
+    """A module class that a suite calls: the items that call it, and what became of one instance.
 
-    The instance is the first that can be checked, and has a recording for each way in which the
-    item ``checked_in`` calls it. If none can be checked, it is the first. ``late``: the targets for
-    which the time was not enough. ``problem``: why the class was not checked; empty if it was.
+    The instance is the first that can be checked, and has a recording for each way in which its
+    item calls it. If none can be checked, it is the first. ``cells``: a word (``ok``, ``skip``,
+    ``time``, a failure) and the reason by target. ``problem``: why the class was not checked; empty
+    if it was.
     """
 
     name: str
     items: dict[str, None] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
-    checked_in: str = ""
-    verdicts: list[Verdict] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
+    cells: dict[str, tuple[str, str]] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -56,24 +59,19 @@ class Surveyed:
         """True if an instance can be checked."""
         return bool(self.recordings) and self.recordings[0].problem is None
 
-    def record(self, recording: Recording, item: str) -> None:
+    def record(self, recording: Recording) -> None:
         """Keep the recording if it is of the instance that is checked, or the first."""
         if self.is_recorded and recording.module is self.recordings[0].module:
             self.recordings.append(recording)
         elif not self.recordings or (not self.is_recorded and recording.problem is None):
-            self.recordings, self.checked_in = [recording], item
+            self.recordings = [recording]
 
-    def on(self, target: str) -> tuple[str, str]:
-        """Return the cell of a target (``ok``, ``skip``, ``time``, a failure), and the reason."""
-        if target in self.late:
-            return "time", "not judged in its time (100 s for a class, 1800 s for all)"
-        for verdict in self.verdicts:
-            if verdict.target == target:
-                if verdict.status == "failed":
-                    return verdict.failure or "failed", headline(verdict)
-                reason = f"skip: {verdict.reason}" if verdict.reason else ""
-                return {"passed": "ok", "skipped": "skip"}[verdict.status], reason
-        return "", ""
+
+def cell_of(verdict: Verdict) -> tuple[str, str]:
+    if verdict.status == "failed":
+        return verdict.failure or "failed", headline(verdict)
+    reason = f"skip: {verdict.reason}" if verdict.reason else ""
+    return {"passed": "ok", "skipped": "skip"}[verdict.status], reason
 
 
 class Survey:
@@ -85,7 +83,6 @@ class Survey:
         self._settings = dataclasses.replace(configuration.settings, ship="")
         self._device = next(iter(configuration.settings.devices), "cpu")
         self._classes: dict[str, Surveyed] = {}
-        self._surveyed: list[Surveyed] = []
         self._ended = ""
 
     @pytest.hookimpl(wrapper=True)
@@ -99,7 +96,7 @@ class Survey:
                 return (yield)
         finally:
             for recording in recorder.recordings:
-                self._classes[_name_of(recording.module)].record(recording, item.nodeid)
+                self._classes[_name_of(recording.module)].record(recording)
 
     def _wanted(self, module: Any, item: str) -> bool:
         """Note that an item calls a class. Return True if no instance of it was recorded."""
@@ -110,9 +107,8 @@ class Survey:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Check each class, unless the tests were interrupted. Those of torch are the last."""
-        classes = sorted(self._classes.values(), key=lambda each: each.name.startswith("torch."))
-        self._surveyed = classes
+        """Check each class, unless the tests were interrupted."""
+        classes = self._sorted()
         if exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR):
             self._ended = "interrupted while tests ran: no class was checked"
             return
@@ -123,11 +119,11 @@ class Survey:
             try:
                 self._check(each, min(start + SECONDS_EACH, until))
             except KeyboardInterrupt:
-                each.verdicts, each.late = [], []
+                each.cells = {}
                 self._ended = f"interrupted after {number} of {len(classes)} classes"
                 session.exitstatus = pytest.ExitCode.INTERRUPTED
                 return
-            cells = ", ".join(f"{target} {each.on(target)[0]}" for target in self._targets)
+            cells = ", ".join(f"{target} {word}" for target, (word, _) in each.cells.items())
             self._say(f" {each.problem or cells} ({time.monotonic() - start:.0f} s)\n")
             # The module and its calls are not needed any more.
             each.recordings = []
@@ -136,26 +132,25 @@ class Survey:
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
     ) -> None:
         """Print the report, unless pytest could not begin: it says why itself."""
-        if exitstatus == pytest.ExitCode.USAGE_ERROR and not self._surveyed:
+        if exitstatus == pytest.ExitCode.USAGE_ERROR and not self._classes:
             return
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport survey")
-        for line in survey_lines(self._surveyed, self._targets, ended=self._ended):
+        for line in survey_lines(self._sorted(), self._targets, ended=self._ended):
             terminalreporter.write_line(line)
 
     def _check(self, each: Surveyed, until: float) -> None:
-        """Add the verdicts of a class on all targets, as far as there is time."""
+        """Check a class on all targets, as far as there is time."""
         if not each.is_recorded:
             each.problem = "no call of it could be recorded"
             if each.recordings:
                 each.problem = str(each.recordings[0].problem)
             return
         for target in self._targets:
-            verdict: Verdict | None = None
             for recording in each.recordings:  # up to the first that does not pass
                 left = until - time.monotonic()
                 if left <= 0:
-                    each.late.append(target)
+                    each.cells[target] = LATE
                     break
                 plan = Plan(
                     target=target,
@@ -167,12 +162,14 @@ class Survey:
                     root=self._config.rootpath,
                 )
                 verdict = verdict_on(recording, plan)
+                late = verdict.status == "failed" and time.monotonic() >= until
+                each.cells[target] = LATE if late else cell_of(verdict)
                 if verdict.status != "passed":
                     break
-            if verdict is not None:
-                each.verdicts.append(verdict)
-                if verdict.status == "failed" and time.monotonic() >= until:
-                    each.late.append(target)
+
+    def _sorted(self) -> list[Surveyed]:
+        """Return the classes, those of torch at last."""
+        return sorted(self._classes.values(), key=lambda each: each.name.startswith("torch."))
 
     def _say(self, text: str) -> None:
         """Show progress at once, if pytest prints anything."""
@@ -203,34 +200,31 @@ def survey_lines(
     if not classes:
         yield "no test called a module"
         return
-    checked = sum(bool(each.verdicts or each.late) for each in classes)
+    checked = sum(bool(each.cells) for each in classes)
     yield f"{len(classes)} module class{'es' * (len(classes) > 1)}, {checked} checked"
-    rows = {each.name: {target: each.on(target)[0] for target in targets} for each in classes}
+    rows = {
+        each.name: {target: word for target, (word, _) in each.cells.items()} for each in classes
+    }
     yield from table_lines(rows, targets)
     # What keeps the others, once for all classes and targets of which it is the same.
     names: dict[tuple[str, ...], list[str]] = {}
     for each in classes:
         on_targets: dict[str, list[str]] = {each.problem: []} if each.problem else {}
-        for target in targets:
-            if reason := " ".join(each.on(target)[1].split())[:MAX_REASON]:
+        for target, (_, text) in each.cells.items():
+            if reason := " ".join(text.split())[:MAX_REASON]:
                 on_targets.setdefault(reason, []).append(target)
         for reason, those in on_targets.items():
             names.setdefault((reason, *those), []).append(each.name)
     for (reason, *those), alike in names.items():
-        more = f" and {len(alike) - SHOWN} more" if len(alike) > SHOWN else ""
         on = f" on {', '.join(those)}" if those else ""
-        yield f"{', '.join(alike[:SHOWN])}{more}{on}: {reason}"
+        yield f"{few(alike)}{on}: {reason}"
     if markers := list(_markers(classes, targets)):
         yield "markers to try, a test for each class, of which one instance was checked:"
     yield from markers
 
 
 def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
-    """Yield markers to try: for each class the first test whose modules have a target in common.
-
-    A marker is for all parametrizations of a test, so it says how many of them have an instance
-    that was checked.
-    """
+    """Yield markers to try: for each class the first test whose modules have a target in common."""
     of_test: dict[str, dict[str, Surveyed]] = {}
     for each in classes:
         for item in each.items:
@@ -240,16 +234,15 @@ def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[st
         for test in dict.fromkeys(map(_test_of, each.items)):
             together = of_test[test].values()
             common = [
-                target for target in targets if all(one.on(target)[0] == "ok" for one in together)
+                target
+                for target in targets
+                if all(one.cells.get(target, LATE)[0] == "ok" for one in together)
             ]
             if each.name in covered or not common:
                 continue
             covered.update(one.name for one in together)
-            items = {i for one in together for i in one.items if _test_of(i) == test}
-            checked = items & {one.checked_in for one in together}
-            of = f" (items checked: {len(checked)} of {len(items)})" if checked != items else ""
             names = ", ".join(f'"{name}"' for name in common)
-            yield f"  {test}: @pytest.mark.torchexport({names}){of}"
+            yield f"  {test}: @pytest.mark.torchexport({names})"
 
 
 def _test_of(item: str) -> str:

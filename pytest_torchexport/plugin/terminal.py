@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -162,11 +162,12 @@ class Progress:
     """A few words behind the terminal's cursor on the step of an item that takes long."""
 
     def __init__(self, config: pytest.Config) -> None:
-        is_worker = hasattr(config, "workerinput")
-        reports = config.pluginmanager.hasplugin("terminalreporter")
-        self._wanted = reports and not is_worker and config.get_verbosity() >= 0
-        self._wanted = self._wanted and bool(config.get_terminal_writer().hasmarkup)
-        self._terminal: TextIO | None = None
+        self._wanted = (
+            config.pluginmanager.hasplugin("terminalreporter")
+            and not hasattr(config, "workerinput")
+            and config.get_verbosity() >= 0
+            and config.get_terminal_writer().hasmarkup
+        )
         self._start = self._last = time.monotonic()
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
@@ -180,16 +181,12 @@ class Progress:
 
     def close(self) -> None:
         """Remove the words."""
-        if self._terminal is not None:
+        if self._last > self._start:
             self._write("")
-            self._terminal.close()
-            self._terminal = None
 
     def _write(self, text: str) -> None:
         try:
-            if self._terminal is None:
-                self._terminal = TERMINAL.open("w", encoding="utf-8")
-            self._terminal.write(f"{SAVE}{ERASE}{text}{RESTORE}")
-            self._terminal.flush()
+            with TERMINAL.open("w", encoding="utf-8") as terminal:
+                terminal.write(f"{SAVE}{ERASE}{text}{RESTORE}")
         except OSError:
             self._wanted = False

@@ -115,25 +115,43 @@ def known_blocks(matches: Iterable[KnownMatch]) -> Iterator[Block]:
             yield Block("known", [f"{match.file}: {text}"])
 
 
-def known_lines(results: Iterable[ItemResult]) -> Iterator[str]:
-    """Yield the lines of a summary: why failures are expected, what is fixed, and what is other."""
+def shared_lines(found: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """Yield ``label: item (and 2 more): text`` once for all items of which label and text are."""
     items: dict[tuple[str, str], dict[str, None]] = {}
-    for result in results:
-        for match in result.known:
-            if match.is_expected:
-                line = ("xfail", reason_of(match.known or match.now))
-            else:
-                line = (match.status, f"{match.now}: {match.why or match.file}")
-            if match.is_expected or match.known is not None:
-                items.setdefault(line, {})[result.nodeid] = None
-    for (label, text), (first, *others) in list(items.items())[:MAX_LINES]:
+    for label, item, text in found:
+        items.setdefault((label, text), {})[item] = None
+    for (label, text), (first, *others) in items.items():
         more = f" (and {len(others)} more)" if others else ""
         yield f"{label}: {first}{more}: {text}"
-    if len(items) > MAX_LINES:
-        yield f"known: + {len(items) - MAX_LINES} more lines"
+
+
+def known_lines(results: Iterable[ItemResult]) -> Iterator[str]:
+    """Yield the lines of a summary: why failures are expected, what is fixed, and what is other."""
+    lines = list(
+        shared_lines(
+            ("xfail", result.nodeid, reason_of(match.known or match.now))
+            if match.is_expected
+            else (match.status, result.nodeid, f"{match.now}: {match.why or match.file}")
+            for result in results
+            for match in result.known
+            if match.is_expected or match.known is not None
+        )
+    )
+    yield from lines[:MAX_LINES]
+    if len(lines) > MAX_LINES:
+        yield f"known: + {len(lines) - MAX_LINES} more lines"
 
 
 # -- failures grouped by cause: a mistake in a layer fails each test and target that uses it -------
+
+
+def title(entry: Entry) -> str:
+    """Return in a line why an entry fails."""
+    if entry.failure is not None:
+        return headline(entry.failure)
+    if entry.outcome == "running":
+        return "the process ended while the item ran"
+    return f"no verdict: {entry.item.reason or 'the test failed beside its checks'}"
 
 
 @dataclass(frozen=True)
@@ -146,13 +164,9 @@ class Cause:
     def title(self) -> str:
         """``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
         first = self.entries[0]
-        if first.failure is not None:
-            return headline(first.failure)
         if first.fixed:
             return self.text.partition("\n")[0]
-        if first.outcome == "running":
-            return "the process ended while the item ran"
-        return f"no verdict: {first.item.reason or 'the test failed beside its checks'}"
+        return title(first)
 
     @property
     def text(self) -> str:
@@ -174,14 +188,9 @@ class Cause:
     def where(self) -> SourceLine | None:
         """The user's line, below the directory of the run; None if it is not known."""
         for verdict in (entry.verdict for entry in self.entries if entry.verdict is not None):
-            place, recorded = verdict.diagnosis.place, verdict.recorded
-            lines = (
-                verdict.where,
-                verdict.diagnosis.where,
-                place.where if place is not None else None,
-                recorded.where if recorded is not None else None,
-            )
-            for line in lines:
+            diagnosis = verdict.diagnosis
+            for found in (verdict, *diagnosis.causes, diagnosis.place, verdict.recorded):
+                line = found.where if found is not None else None
                 if line is not None and _is_below(line.file):
                     return line
         return None
@@ -321,9 +330,9 @@ def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:  # noqa: C901 -
     elif new.fails:
         if old is None or not old.fails:
             expected = ["it was expected to fail"] if was == "xfailed" else []
-            yield Change(NEW, new, (_title(new), *expected))
+            yield Change(NEW, new, (title(new), *expected))
         elif not _fails_alike(old, new):
-            yield Change("other failure", new, (_title(new), f"before: {_title(old)}"))
+            yield Change("other failure", new, (title(new), f"before: {title(old)}"))
     elif old is None:
         return
     elif new.outcome == "skipped":
@@ -342,13 +351,9 @@ def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:  # noqa: C901 -
 
 def _fails_alike(old: Entry, new: Entry) -> bool:
     if old.failure is None or new.failure is None:
-        return _title(old) == _title(new)
+        return title(old) == title(new)
     before, now = entry_of(old.failure, old.item.nodeid), entry_of(new.failure, new.item.nodeid)
     return is_same(before, now)
-
-
-def _title(entry: Entry) -> str:
-    return headline(entry.failure) if entry.failure else entry.item.reason or entry.outcome
 
 
 def _costs(old: Verdict, new: Verdict) -> Iterator[tuple[str, str]]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import shlex
 import unicodedata
+from collections.abc import Sequence
 
 # Of a name or a message on one line, in characters.
 MAX_LINE = 300
+# Of names in a sentence.
+SHOWN = 3
 # Controls (ANSI codes begin with one), formats (they reorder text), surrogates, line separators.
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # They would end a span of code or a cell of a table in Markdown.
@@ -36,6 +39,12 @@ def on_a_line(text: str) -> str:
     """Return the text on one line of at most MAX_LINE characters, and all of them visible."""
     line = visible(" ".join(text.split()))
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 3]}..."
+
+
+def few(things: Sequence[object], between: str = ", ") -> str:
+    """Return ``a, b, c and 2 more``."""
+    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
+    return between.join(map(str, things[:SHOWN])) + more
 
 
 def in_shell(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from pytest_torchexport.results.plain import document, made_of, plain
+from pytest_torchexport.results.plain import document, made, plain
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
 
 SCHEMA = "pytest-torchexport"
@@ -41,4 +41,5 @@ def read(text: str | bytes) -> RunResults:
     """
     otherwise = f"it is not a report of pytest-torchexport: {WRITE_ONE}"
     found = document(text, SCHEMA, SCHEMA_VERSION, otherwise)
-    return made_of(RunResults, {**found, "before": None})
+    results: RunResults = made(RunResults, {**found, "before": None})
+    return results

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_torchexport.results.plain import Unreadable, document, made_of, plain
+from pytest_torchexport.results.plain import Unreadable, document, made, plain
 
 NAME = "torchexport.json"
 SCHEMA = "pytest-torchexport manifest"
@@ -28,6 +28,14 @@ class File:
     size: int
 
 
+def sizes_text(sizes: range | tuple[int, ...]) -> str:
+    """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
+    if not isinstance(sizes, range):
+        return ", ".join(map(str, sizes))
+    step = f" by {sizes.step}" if sizes.step > 1 else ""
+    return f"{sizes[0]}..{sizes[-1]}{step}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """The verified sizes of a dim: from low to high by a step, or only those that are listed."""
@@ -37,12 +45,12 @@ class Sizes:
     step: int = 1
     only: tuple[int, ...] = ()
 
+    @property
+    def verified(self) -> range | tuple[int, ...]:
+        return self.only or range(self.low, self.high + 1, self.step)
+
     def __str__(self) -> str:
-        """Return ``1..8``, ``32..128 by 32`` or ``1, 2, 7``."""
-        if self.only:
-            return ", ".join(map(str, self.only))
-        step = f" by {self.step}" if self.step > 1 else ""
-        return f"{self.low}..{self.high}{step}"
+        return sizes_text(self.verified)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,8 @@ def read(text: str | bytes) -> Manifest:
     seal = found.pop("seal", None)
     if seal != _seal(found):
         raise Unreadable("something has changed it: it does not fit its own checksum")
-    return made_of(Manifest, found)
+    manifest: Manifest = made(Manifest, found)
+    return manifest
 
 
 def _seal(document: Mapping[str, Any]) -> str:

@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pytest_torchexport.results.changes import NEW, Cause, Change, causes, changes_of, counted
-from pytest_torchexport.results.escaped import code, code_block, html_code, on_a_line
-from pytest_torchexport.results.summary import MARKS, SHOWN, remarks, severity, table
+from pytest_torchexport.results.escaped import SHOWN, code, code_block, html_code, on_a_line
+from pytest_torchexport.results.summary import MARKS, remarks, severity, table
 from pytest_torchexport.results.verdict import RunResults, entries
 
-# The words of the first line, in their order; any other outcome is named at its end.
-COUNTED = ("failed", "running", "xpassed", "xfailed", "skipped", "passed")
 # Of a cause, as many items are named.
 SHOWN_ITEMS = 5
 # GitHub shows so many annotations per step, and drops the others.
@@ -31,8 +29,7 @@ def render(results: RunResults, room: int = 1024 * 1024 - 1024, most: int = 2000
     """Return the report for a step summary, of which GitHub takes 1 MiB, or else nothing."""
     changes = changes_of(results)
     counts = Counter(item.outcome for item in results.items)
-    names = [*COUNTED, *(name for name in counts if name not in COUNTED)]
-    text = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
+    text = ", ".join(f"{counts[name]} {name}" for name in MARKS if counts[name])
     head = [text or "no item was checked"]
     if results.before is not None:
         head = [counted(changes), f"{head[0]}."]

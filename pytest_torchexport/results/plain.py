@@ -12,9 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
-
-Data = TypeVar("Data")
+from typing import Any
 
 NOT_IN_JSON = ("nan", "inf", "-inf")
 # The types that a value of a field's type may have in the data, and their name in a message.
@@ -26,6 +24,14 @@ _SCALARS: Mapping[Any, tuple[tuple[type, ...], str]] = {
 }
 # The types of a class's fields, which are strings in the source; cached, as an item has hundreds.
 _kinds = functools.cache(typing.get_type_hints)
+
+
+class Unreadable(ValueError):
+    """Data are none of ours, or none that this version can read. Its text says why."""
+
+
+class NotOurs(Unreadable):
+    """A text is whole, but something else than a document of this plugin."""
 
 
 def plain(value: Any) -> Any:
@@ -48,8 +54,8 @@ def made(kind: Any, value: Any, at: str = "") -> Any:
     """Return the value of a type, such as a dataclass, that ``plain`` made the data from.
 
     Unknown keys are left out. A number that JSON does not have is its name: ``"nan"``, ``"inf"``,
-    ``"-inf"``. Raises TypeError if a value has another type than its field, or if a field without a
-    default is missing; its text begins with the place: ``verdicts[0].seed: ...``.
+    ``"-inf"``. Raises Unreadable if a value has another type than its field, or a field without a
+    default is missing: its text begins with the place: ``verdicts[0].seed: ...``.
     """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         kinds, found = _kinds(kind), _typed(value, (Mapping,), "an object", at)
@@ -59,7 +65,7 @@ def made(kind: Any, value: Any, at: str = "") -> Any:
             if item.name in found:
                 values[item.name] = made(kinds[item.name], found[item.name], place)
             elif item.default is item.default_factory is dataclasses.MISSING:
-                raise TypeError(f"{place}: it is missing")
+                raise Unreadable(f"{place}: it is missing")
         return kind(**values)
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
@@ -81,22 +87,14 @@ def made(kind: Any, value: Any, at: str = "") -> Any:
 
 
 def _typed(value: Any, allowed: tuple[type, ...], words: str, at: str) -> Any:
-    """Return the value. Raises TypeError if it has none of the allowed types."""
+    """Return the value. Raises Unreadable if it has none of the allowed types."""
     # A bool is an int in Python, and not in JSON.
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise TypeError(f"{at or 'all of it'}: {value!r:.80} is not {words}")
+        raise Unreadable(f"{at or 'all of it'}: {value!r:.80} is not {words}")
     return value
 
 
 # -- documents of ours: JSON with a schema and a version -------------------------------------------
-
-
-class Unreadable(ValueError):
-    """A text is no such document, or none that this version can read. Its text says why."""
-
-
-class NotOurs(Unreadable):
-    """A text is whole, but something else than a document of this plugin."""
 
 
 def document(text: str | bytes, schema: str, version: int, otherwise: str) -> dict[str, Any]:
@@ -116,12 +114,3 @@ def document(text: str | bytes, schema: str, version: int, otherwise: str) -> di
     if written != version or isinstance(written, bool):
         raise Unreadable(f"its version is {written!r}, which no release has written")
     return found
-
-
-def made_of(cls: type[Data], found: Mapping[str, Any]) -> Data:
-    """Return the dataclass of a document. Raises Unreadable."""
-    try:
-        data: Data = made(cls, found)
-    except TypeError as error:
-        raise Unreadable(f"something has changed it: {error}") from None
-    return data

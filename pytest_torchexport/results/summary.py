@@ -5,11 +5,11 @@ Few lines for however many items: a line that several items share names the firs
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pytest_torchexport.results.changes import known_lines
+from pytest_torchexport.results.changes import known_lines, shared_lines
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.text import details, labelled
 from pytest_torchexport.results.verdict import Entry, ItemResult, Verdict, entries
 
@@ -26,8 +26,6 @@ MARKS = {
 NAME_TARGETS = (
     "name the targets you ship (marker or torchexport_targets): then a refusal is a failure"
 )
-# Of the items of a line that names them all, so many are named.
-SHOWN = 3
 
 Style = Callable[..., str]
 
@@ -42,13 +40,11 @@ def summary_lines(
     style: Style = plain,
     *,
     runtime_imports: Sequence[str] = (),
-    toml: bool = False,
     cached: bool = False,
 ) -> Iterator[str]:
     """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
 
-    ``runtime_imports``: the setting of that name. ``toml``: settings stand in a TOML file.
-    ``cached``: the run had a cache of verdicts.
+    ``runtime_imports``: the setting of that name. ``cached``: the run had a cache of verdicts.
     """
     rows, columns = table(results)
     if rows:
@@ -58,31 +54,28 @@ def summary_lines(
         }
         yield from table_lines(shown, columns, style)
     yield from reason_lines(results)
+    judged = list(_judged(results))
     bugs = [
-        (f"{nodeid}{_which([verdict])}", bug)
-        for nodeid, verdict in _verdicts(results)
+        (entry, bug)
+        for entry, verdict in judged
         for bug in verdict.self_test
         if bug.result != "does not apply"
     ]
-    missed = [(place, bug) for place, bug in bugs if bug.result == "missed"]
+    missed = [(entry, bug) for entry, bug in bugs if bug.result == "missed"]
     if bugs:
         caught = len(bugs) - len(missed)
         yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
-    for place, bug in missed:
-        yield f"missed: {place}: {bug.name}: {bug.explanation}"
-    if any(verdict.skip == "refused" for _, verdict in _verdicts(results)):
+    for entry, bug in missed:
+        yield f"missed: {entry}: {bug.name}: {bug.explanation}"
+    if any(verdict.skip == "refused" for _, verdict in judged):
         yield NAME_TARGETS
     yield from unchanged_lines(results, cached=cached)
-    # The report of a single item names its own.
-    needed = [
-        {name for verdict in result.verdicts for name in verdict.imports} - {*runtime_imports}
-        for result in results
-        if result.outcome == "failed"
-    ]
-    lacking = [names for names in needed if names]
+    lacking: dict[str, set[str]] = {}  # of the items that fail; the report of one names its own
+    for entry, verdict in judged:
+        if entry.item.outcome == "failed" and (names := {*verdict.imports} - {*runtime_imports}):
+            lacking.setdefault(entry.item.nodeid, set()).update(names)
     if len(lacking) > 1:
-        names = [*runtime_imports, *sorted(set().union(*lacking))]
-        setting = json.dumps(names) if toml else " ".join(names)
+        setting = " ".join([*runtime_imports, *sorted(set().union(*lacking.values()))])
         yield (
             f"imports: the files of {len(lacking)} items need modules; if the process that serves "
             f"them imports these too, set torchexport_runtime_imports = {setting}"
@@ -92,13 +85,13 @@ def summary_lines(
 
 def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
     """Yield the details of every verdict, for ``-v``."""
-    for nodeid, verdict in _verdicts(results):
-        yield f"{nodeid} {verdict.name}: {verdict.status}"
+    for entry, verdict in _judged(results):
+        yield f"{entry.item.nodeid} {verdict.name}: {verdict.status}"
         yield from labelled(details(verdict))
 
 
-def _verdicts(results: Iterable[ItemResult]) -> Iterator[tuple[str, Verdict]]:
-    return ((result.nodeid, verdict) for result in results for verdict in result.verdicts)
+def _judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:
+    return ((each, each.verdict) for each in entries(results) if each.verdict is not None)
 
 
 # -- tests x targets -------------------------------------------------------------------------------
@@ -159,25 +152,15 @@ def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
 
 def reason_lines(results: Iterable[ItemResult]) -> Iterator[str]:
     """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
-    shared: dict[tuple[str, str], dict[str, list[Verdict]]] = {}
-    for nodeid, verdict in _verdicts(results):
-        lines: list[tuple[str, str]] = []
-        if verdict.status == "skipped":
-            lines = [("skip", verdict.reason)]
-        elif verdict.status == "passed":
-            lines = [("warn", line) for line in (*verdict.cautions, *verdict.ineffective)]
-        for line in lines:
-            shared.setdefault(line, {}).setdefault(nodeid, []).append(verdict)
-    for (label, reason), verdicts in shared.items():
-        nodeid, first = next(iter(verdicts.items()))
-        more = f" (and {len(verdicts) - 1} more)" if len(verdicts) > 1 else ""
-        yield f"{label}: {nodeid}{_which(first)}{more}: {reason}"
-
-
-def _which(verdicts: Sequence[Verdict]) -> str:
-    """Return `` Net (2nd of 3)`` if the verdicts of an item are about this recorded module only."""
-    names = {verdict.name for verdict in verdicts if verdict.name != verdict.subject}
-    return f" {names.pop()}" if len(names) == 1 else ""
+    yield from shared_lines(
+        (label, str(entry), reason)
+        for entry, verdict in _judged(results)
+        for label, reasons in (
+            ("skip", [verdict.reason] if verdict.status == "skipped" else []),
+            ("warn", [*verdict.cautions, *verdict.ineffective] * (verdict.status == "passed")),
+        )
+        for reason in reasons
+    )
 
 
 def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[str]:
@@ -185,7 +168,7 @@ def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[
 
     If it gave none, yield why.
     """
-    passes = [verdict for _, verdict in _verdicts(results) if verdict.status == "passed"]
+    passes = [verdict for _, verdict in _judged(results) if verdict.status == "passed"]
     days = [verdict.unchanged_since for verdict in passes if verdict.unchanged_since]
     if days:
         oldest = f"the oldest of {min(days)}"
@@ -213,7 +196,11 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
     Only passed verdicts count, and only what the user did not declare: ``judge/coverage.py`` finds
     it per verdict.
     """
-    passed = [pair for pair in _verdicts(results) if pair[1].status == "passed"]
+    passed = [
+        (entry.item.nodeid, verdict)
+        for entry, verdict in _judged(results)
+        if verdict.status == "passed"
+    ]
     of = f"of {_items(len({nodeid for nodeid, _ in passed}))}"
     # Which dims alone varied, for the two commonest sets of them, and where none did.
     varied = {
@@ -266,5 +253,4 @@ def _items(count: int) -> str:
 
 def _named(nodeids: Iterable[str]) -> str:
     """Return the names of the first tests, without their parameters."""
-    names = list(dict.fromkeys(item.partition("[")[0].rpartition("::")[2] for item in nodeids))
-    return f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+    return few(list(dict.fromkeys(i.partition("[")[0].rpartition("::")[2] for i in nodeids)))

@@ -75,21 +75,6 @@ def test_a_body_without_calls_fails_with_its_own_marker_and_passes_with_an_inher
     strict.stdout.fnmatch_lines(["*Ineffective*"])
 
 
-def test_flags_only_narrow(suite, run):
-    suite(
-        "@pytest.mark.torchexport('trace', 'mirror', devices=['cpu', 'cuda'])\n"
-        "def test_net(x): Net()(x)\n"
-        "@pytest.mark.torchexport('liar')\n"
-        "def test_other(x): Net()(x)\n"
-    )
-    narrowed = run(
-        "--collect-only", "-q", "--torchexport-targets=mirror,onnx", "--torchexport-devices=cpu"
-    )
-    assert ids(narrowed) == ["test_it.py::test_net[mirror-cpu]", "test_it.py::test_other"]
-    devices = run("--collect-only", "-q", "--torchexport-devices=cuda", "-k", "test_net")
-    assert ids(devices) == ["test_it.py::test_net[trace-cuda]", "test_it.py::test_net[mirror-cuda]"]
-
-
 def test_a_device_that_is_not_there_is_skipped_with_its_reason_and_red_under_strict(suite, run):
     import torch
 

@@ -83,21 +83,6 @@ def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, know
     assert known() == {}
 
 
-def test_another_failure_of_a_known_item_is_red_and_says_what_is_known(
-    suite, run, text_of, pytester
-):
-    suite(SUITE)
-    run(*CREATE)
-    replaced_target(pytester, "lambda x: (module(x), module(x))")
-    result = run()
-    result.assert_outcomes(passed=1, failed=1)
-    said = "another failure is known: OutputsDiffer of Net on liar-cpu (output)"
-    assert f"known    {FILE}: {said}" in text_of(result)
-    assert "new: test_it.py::test_net[liar-cpu]: StructureDiffers of Net on liar-cpu" in text_of(
-        result
-    )
-
-
 def test_in_ci_the_files_are_written_for_somebody_to_commit_and_the_items_stay_red(
     suite, run, text_of, known, monkeypatch, pytester
 ):
@@ -119,18 +104,6 @@ def test_an_entry_of_a_test_that_is_gone_is_named_and_kept(suite, run, text_of, 
     said = f"unused: {FILE}: there is no test_it.py::test_net: rename or remove"
     assert said in text_of(run(TIGHTEN))
     assert known() == before
-
-
-def test_a_file_that_is_wrong_is_refused_and_left_as_it_is(suite, run, text_of, pytester):
-    suite("def test_plain(): pass\n")
-    path = pytester.path / FILE
-    path.parent.mkdir(parents=True)
-    path.write_text("version = 2\n")
-    result = run(*CREATE)
-    assert result.ret == 4
-    assert f"{FILE}: its version is 2, this pytest-torchexport reads 1" in text_of(result)
-    assert "Traceback" not in text_of(result)
-    assert path.read_text() == "version = 2\n"
 
 
 @slow

@@ -47,14 +47,6 @@ def test_an_operator_that_only_the_test_imports_is_named_with_the_setting(
         assert "not importable there: team_ops" in said
 
 
-def test_what_serving_imports_is_imported_there_too(suite, library, run, verdicts):
-    library("team_ops_served")
-    body = CUSTOM.replace("team_ops", "team_ops_served")
-    suite(body, fakes=False, torchexport_runtime_imports="team_ops_served")
-    run(REPORT).assert_outcomes(passed=2)
-    assert all("round trip" in verdict.seconds for (verdict,) in verdicts().values())
-
-
 # -- other devices ---------------------------------------------------------------------------------
 
 DEVICES = """

@@ -1,20 +1,6 @@
-"""Wrong settings: a message that says what is legal, exit code 4, and never a traceback."""
+"""What a suite sees that does not use the plugin, and its help."""
 
 from __future__ import annotations
-
-from wrong_settings import WRONG_INI
-
-
-def test_wrong_settings_are_usage_errors(suite, run, text_of):
-    for name, value, parts in WRONG_INI[::9]:  # each of them: unit/plugin/test_items.py
-        suite("def test_plain(): pass\n", fakes=False, **{f"torchexport_{name}": value})
-        result = run()
-        text = text_of(result)
-        assert result.ret == 4, (name, value, text)
-        for part in parts:
-            assert part in text, (name, value, text)
-        assert "Traceback" not in text
-        assert "INTERNALERROR" not in text
 
 
 def test_the_help_lists_every_setting(suite, run, text_of):

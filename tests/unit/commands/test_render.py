@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 from sample import ENVIRONMENT, failed, item, run_of, verdict
 
-from pytest_torchexport import __main__ as program
 from pytest_torchexport.commands.render import merged
 from pytest_torchexport.results import json, reports
 
@@ -16,19 +15,14 @@ RED = run_of(item("t.py::c", failed()))
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
+def call(tmp_path, command):
     """Run a command in a folder with the reports, and return its status and what it printed."""
-    monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, command="render", **runs):
-        for name, results in runs.items():
+    def run(*arguments, name="render", **runs):
+        for run, results in runs.items():
             text = results if isinstance(results, str) else json.render(results)
-            (tmp_path / f"{name}.json").write_text(text)
-        try:
-            status = program.main([command, *arguments])
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
+            (tmp_path / f"{run}.json").write_text(text)
+        return command(name, *arguments)
 
     return run
 
@@ -139,7 +133,7 @@ def test_items_in_several_reports_and_runs_that_did_not_end_are_named():
     run = run_of(*(item(f"t{number}", verdict()) for number in range(5)))
     results, notes = merge(run, dataclasses.replace(run, complete=False))
     assert not results.complete
-    named = "t0[trace-cpu], t1[trace-cpu], t2[trace-cpu], ..."
+    named = "t0[trace-cpu], t1[trace-cpu], t2[trace-cpu] and 2 more"
     assert notes == [
         f"5 items are in several reports, the last result counts: {named}",
         "1.json: the run did not come to its end",
@@ -155,14 +149,13 @@ RUNS = {
 
 
 def test_the_changes_are_printed_the_worst_first(call):
-    status, out, err = call("old.json", "new.json", command="diff", **RUNS)
+    status, out, err = call("old.json", "new.json", name="diff", **RUNS)
     assert (status, err) == (1, "")
     assert out.splitlines() == [
         "1 new failure, 1 fixed",
         "new failure: t.py::a[trace-cpu]: BranchFrozen: if x.sum() > 0 (net.py:12)",
         "fixed: t.py::b[trace-cpu]",
     ]
-    assert call("new.json", "new.json", command="diff")[0] == 0
-    assert call("new.json", "new.json", command="diff")[0] == 0
-    _, out, _ = call("old.json", "new.json", "--report=markdown:-", command="diff")
+    assert call("new.json", "new.json", name="diff")[0] == 0
+    _, out, _ = call("old.json", "new.json", "--report=markdown:-", name="diff")
     assert out.startswith("**torchexport: 1 new failure, 1 fixed**\n\n1 failed, 1 passed.\n\n")

@@ -8,7 +8,6 @@ import re
 
 import pytest
 
-from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW
 
 
@@ -23,7 +22,3 @@ def test_a_step_is_a_documented_function_of_a_case(step):
     assert list(inspect.signature(function).parameters) == ["case"]
     assert re.fullmatch(r"(Case|Case \| None|None)", function.__annotations__["return"])
     assert function.__doc__
-
-
-def test_the_names_of_checks_are_those_of_the_table():
-    assert set(names.checks()) >= {"control_flow", "dims", "parity", "round_trip", "state"}

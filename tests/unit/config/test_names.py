@@ -18,12 +18,6 @@ def _only_for_this_test(monkeypatch):
     monkeypatch.setattr(names, "_registered", {})
 
 
-def test_ours_come_first_in_a_fixed_order():
-    assert targets()[:5] == ("trace", "script", "export", "onnx", "onnx_legacy")
-    assert "base" not in targets()
-    assert "ort" not in targets()
-
-
 def test_a_registered_target_is_known_and_lives_only_here():
     target = Fake()
     register_target("mine", target)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from sample import failed, verdict
 
-from pytest_torchexport.plugin.survey import Surveyed, survey_lines
+from pytest_torchexport.plugin.survey import LATE, Surveyed, cell_of, survey_lines
 
 TARGETS = ("trace", "onnx")
 
 
 def surveyed(name, *items, **fields):
-    return Surveyed(name=name, items=dict.fromkeys(items), checked_in=items[0], **fields)
+    """Return a class; what is given for a target is a verdict, or the cell itself."""
+    cells = {
+        target: found if isinstance(found, tuple) else cell_of(found)
+        for target in TARGETS
+        if (found := fields.pop(target, None))
+    }
+    return Surveyed(name=name, items=dict.fromkeys(items), cells=cells, **fields)
 
 
-BOTH = [failed(), failed("onnx")]
-GOOD = surveyed("a.Good", "t.py::one", "t.py::two", verdicts=[verdict(), verdict("onnx")])
-FROZEN = surveyed("a.Frozen", "t.py::two", verdicts=BOTH)
-HALF = surveyed("a.Half", "t.py::one", "t.py::three", verdicts=[failed(), verdict("onnx")])
-LATE = surveyed("a.Late", "t.py::four", verdicts=[verdict()], late=["onnx"])
+GOOD = surveyed("a.Good", "t.py::one", "t.py::two", trace=verdict(), onnx=verdict())
+FROZEN = surveyed("a.Frozen", "t.py::two", trace=failed(), onnx=failed())
+HALF = surveyed("a.Half", "t.py::one", "t.py::three", trace=failed(), onnx=verdict())
+TIMED = surveyed("a.Late", "t.py::four", trace=verdict(), onnx=LATE)
 OPEN = surveyed("a.Open", "t.py::five", problem="it cannot be copied")
 
 
 def test_the_report_of_a_survey():
-    assert list(survey_lines([GOOD, FROZEN, HALF, LATE, OPEN], TARGETS)) == [
+    assert list(survey_lines([GOOD, FROZEN, HALF, TIMED, OPEN], TARGETS)) == [
         "5 module classes, 4 checked",
         "          trace         onnx",
         "a.Good    ok            ok",
@@ -38,15 +43,6 @@ def test_the_report_of_a_survey():
         '  t.py::one: @pytest.mark.torchexport("onnx")',
         '  t.py::four: @pytest.mark.torchexport("trace")',
     ]
-
-
-def test_a_parametrized_test_says_how_many_of_its_items_were_checked():
-    items = [f"t.py::both[{n}]" for n in range(4)]
-    one, other = (surveyed(f"a.{n}", *items, verdicts=[verdict()]) for n in range(2))
-    other.checked_in = items[1]
-    marker = '  t.py::both: @pytest.mark.torchexport("trace")'
-    assert list(survey_lines([one], TARGETS))[-1] == f"{marker} (items checked: 1 of 4)"
-    assert list(survey_lines([one, other], TARGETS))[-1] == f"{marker} (items checked: 2 of 4)"
 
 
 def test_a_survey_that_ended_early_or_found_nothing_says_so():

@@ -8,9 +8,9 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample import EVIL_TEXT, RUN, SHOWN, failed, item, run_of, verdict
+from sample import RUN, SHOWN, failed, item, run_of, verdict
 
 from pytest_torchexport.results import html
 from pytest_torchexport.results.escaped import visible
@@ -92,6 +92,7 @@ def test_texts_of_others_stay_texts():
 
 
 @given(st.text(alphabet="<>&'\"/=;:-![]{}%#`\\\n\r\t \0\x1b\u202e\ud800ab", max_size=12))
+@settings(deadline=None)
 def test_no_text_changes_the_elements_of_a_page(text):
     pages = [
         Parsed(html.render(run_of(item(f"t.py::x{each}", failed(call=f"x{each}")))))
@@ -101,12 +102,6 @@ def test_no_text_changes_the_elements_of_a_page(text):
     assert changed == same
     line = visible(text).splitlines()
     assert all(part.strip() in pages[0].texts["i1"] for part in line)
-
-
-def test_what_the_test_of_hostile_texts_looks_for_is_found_without_escaping():
-    parsed = Parsed(f"<main><p>{EVIL_TEXT}</p></main>")
-    assert len(parsed.all("script")) == 1
-    assert parsed.all("img") == [{"src": "x", "onerror": "window.hurt=2"}]
 
 
 # -- what it says ------------------------------------------------------------------------------------
