@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.provenance import Provenance, distance, is_order, operands_of
+from pytest_torchexport.explore.provenance import Computed, Provenance, distance
 from pytest_torchexport.inputs.pytrees import is_plain
 
 # The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
@@ -60,6 +60,8 @@ class Condition:
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)
 
 
+# Comparisons that rounding may decide.
+ORDER = ("<", "<=", ">", ">=")
 # Items of a list that are told apart between two calls.
 MAX_ITEMS = 64
 
@@ -158,16 +160,14 @@ def event_of(
     ``operands`` are used if no provenance gives better ones. ``read`` is that of ``Event``.
     """
     far = distance(provenance, not outcome) if provenance is not None else None
-    compared = operands_of(provenance) if provenance is not None else []
+    comparisons = provenance.comparisons if provenance is not None else []
+    compared = [operand for each in comparisons for operand in (each.left, each.right)]
     tensors = [operand for operand in compared if isinstance(operand, Tensor)]
     if far is None and not tensors:
         return Event(key, outcome, mark=tuple(map(_kind, operands)), read=read)
-    rounded = (
-        far is not None
-        and bool(tensors)
-        and is_order(provenance)
-        and all(tensor.is_floating_point() for tensor in tensors)
-    )
+    by_order = all(each.operator in ORDER for each in comparisons)
+    floats = bool(tensors) and all(tensor.is_floating_point() for tensor in tensors)
+    rounded = by_order and floats and not isinstance(provenance, Computed)
     return Event(
         key,
         outcome,

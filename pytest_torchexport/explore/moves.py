@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
@@ -66,7 +66,7 @@ def written(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
     built = build_leaves(spec, recipe)
     if built is None or probe.provenance is None:
         return
-    comparisons = _comparisons(probe.provenance)
+    comparisons = probe.provenance.comparisons
     for compared in comparisons:
         for made in _written(spec, probe, compared, built):
             yield with_leaves(recipe, made)
@@ -119,16 +119,6 @@ def cornered(spec: InputSpec, recipe: Recipe, probe: Probe) -> Recipe | None:
         ends = torch.where(gradient > 0, float(domain.low), float(domain.high))
         moved[index] = torch.where(gradient == 0, value, ends.to(value.dtype))
     return with_leaves(recipe, moved) if moved else None
-
-
-def _comparisons(provenance: Any) -> list[Compared]:
-    if isinstance(provenance, Compared):
-        return [provenance]
-    if isinstance(provenance, Combined):
-        return [item for part in provenance.parts for item in _comparisons(part)]
-    if isinstance(provenance, (Reduced, Computed)):
-        return _comparisons(provenance.inner)
-    return [Compared("!=", provenance.value, False)]
 
 
 def _positions_read(

@@ -15,7 +15,6 @@ from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
     MAX_KEYS,
-    MAX_ROUNDS,
     OPERATORS,
     ConditionRecorder,
     Endless,
@@ -160,15 +159,19 @@ def test_a_handler_takes_back_that_its_try_ended_well(recorder):
 # -- who is listened to ------------------------------------------------------------------------------------------
 
 
-def test_the_module_is_that_of_the_owner_or_the_one_that_runs(recorder):
-    outer, inner, other = object(), object(), object()
+def test_the_module_is_that_of_the_method_or_the_one_that_runs(recorder):
+    class Part:
+        def asks(self):
+            recorder.truth(1, 1, 0)
+
+    outer, inner = Part(), Part()
     recorder.start({id(outer): "outer", id(inner): "inner"})
     recorder.truth(1, 1, 0)
     recorder.enter(outer)
     recorder.truth(1, 1, 0)
-    recorder.truth(1, 1, 0, inner)
+    inner.asks()
     recorder.enter(inner)
-    recorder.truth(1, 1, 0, other)
+    Part().asks()
     recorder.leave()
     recorder.truth(1, 1, 0)
     recorder.leave()
@@ -221,5 +224,5 @@ def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(rec
 def test_what_is_done_quickly_is_not_endless(recorder):
     recorder.limit(20)
     recorder._started += 1000.0
-    ask(recorder, 3, MAX_ROUNDS * 2)
-    assert len(told(recorder)) == MAX_ROUNDS * 2
+    ask(recorder, 3, MAX_EVENTS * 2)
+    assert len(told(recorder)) == MAX_EVENTS * 2
