@@ -74,7 +74,13 @@ def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
 
 @pytest.mark.parametrize(
     "origin",
-    [None, Compared("==", "a", "b"), Compared(">", None, 1), Compared.of_truth(True), Compared.of_truth("a")],
+    [
+        None,
+        Compared("==", "a", "b"),
+        Compared(">", None, 1),
+        Compared.of_truth(True),
+        Compared.of_truth("a"),
+    ],
 )
 def test_nothing_is_written_where_nothing_is_compared(origin):
     recipe = example_recipe(FREE)

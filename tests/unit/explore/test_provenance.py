@@ -230,7 +230,9 @@ def test_what_has_no_number_has_no_violation():
         Compared.of_truth("text"),
     ):
         assert violation(provenance, True) is None
-    assert violation(Combined("and", (Compared.of_truth(None), Compared.of_truth(None))), True) is None
+    assert (
+        violation(Combined("and", (Compared.of_truth(None), Compared.of_truth(None))), True) is None
+    )
 
 
 NUMBERS = (0.0, -1.5, 2.5, float("inf"), 3, 2**53 + 1, True)
