@@ -7,6 +7,7 @@ known less precisely.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.provenance import Computed, Provenance, distance
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.explore.provenance import Computed, Provenance, distance, number
 
 # The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
 NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
@@ -100,16 +100,12 @@ class Path:
     events: list[Event] = field(default_factory=list)
     loops: dict[ConditionKey, list[int]] = field(default_factory=dict)
 
-    def taken(self) -> dict[tuple[ConditionKey, ConditionOutcome], int]:
-        counts: dict[tuple[ConditionKey, ConditionOutcome], int] = {}
-        for event in self.events:
-            if event.key in self.loops:
-                continue
-            counts[event.key, event.outcome] = counts.get((event.key, event.outcome), 0) + 1
+    def taken(self) -> Counter[tuple[ConditionKey, ConditionOutcome]]:
+        counts: Counter[tuple[ConditionKey, ConditionOutcome]] = Counter(
+            (event.key, event.outcome) for event in self.events if event.key not in self.loops
+        )
         for key, lengths in self.loops.items():
-            for length in lengths:
-                goal = key, (NONE, ONCE)[length] if length < 2 else MORE
-                counts[goal] = counts.get(goal, 0) + 1
+            counts.update((key, (NONE, ONCE, MORE)[min(length, 2)]) for length in lengths)
         return counts
 
     def marks(self) -> dict[ConditionKey, tuple[object, ...]]:
@@ -180,14 +176,9 @@ def event_of(
 
 
 def _largest(compared: Sequence[Any]) -> float:
-    sizes = [0.0]
-    for item in compared:
-        if isinstance(item, Tensor):
-            dense = item.numel() and item.layout == torch.strided and not item.is_complex()
-            sizes.append(float(item.detach().double().abs().max()) if dense else 0.0)
-        elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            sizes.append(abs(item))
-    return max(filter(math.isfinite, sizes))
+    known = [torch.as_tensor(it) for each in compared if (it := number(each)) is not None]
+    sizes = [float(item.detach().abs().max()) for item in known if item.numel()]
+    return max(filter(math.isfinite, sizes), default=0.0)
 
 
 def _kind(value: Any) -> Any:
@@ -201,13 +192,8 @@ def _kind(value: Any) -> Any:
 
 def _digest(tensor: Tensor) -> float:
     """Return a number that nearly always differs between different tensors."""
-    if not is_plain(tensor) or tensor.is_complex() or not tensor.numel():
+    numbers = number(tensor)
+    if not isinstance(numbers, Tensor):
         return 0.0
-    digest = math.nan
-    if tensor.numel() == 1:
-        digest = float(tensor.item())
-    elif tensor.dtype in (torch.float32, torch.float64):  # the usual dtypes, and twice as fast
-        digest = float(tensor.abs().sum(dtype=torch.float64))
-    if math.isfinite(digest):
-        return digest
-    return float(tensor.double().abs().nan_to_num().sum())
+    numbers = numbers.detach().nan_to_num()
+    return float((numbers if numbers.numel() == 1 else numbers.abs()).sum())

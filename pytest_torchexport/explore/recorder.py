@@ -285,12 +285,7 @@ class ConditionRecorder:
 
     def _truth_read(self, outcome: bool) -> None:
         """Record that a tensor was asked for its truth in code without source, or in torch.nn's."""
-        asking: types.FrameType | None = sys._getframe(2)  # below the mode's frame
-        frame = _of_a_layer(asking)
-        if frame is None and self.coarse:
-            frame = asking
-            while frame is not None and frame.f_code not in self.coarse:
-                frame = frame.f_back
+        frame = self._unwritten(sys._getframe(2))  # below the mode's frame
         if frame is None:
             return
         code, line = frame.f_code, frame.f_lineno
@@ -311,6 +306,17 @@ class ConditionRecorder:
             )
         self._evaluated((own_id, self._module), outcome, self.mode.last(), ())
 
+    def _unwritten(self, frame: types.FrameType | None) -> types.FrameType | None:
+        """Return the frame that asks if it is of a layer of torch's, or the one without source."""
+        within_torch = True
+        while frame is not None:
+            file = frame.f_code.co_filename
+            within_torch = within_torch and is_torchs(file)
+            if frame.f_code in self.coarse or (within_torch and is_of_layers(file)):
+                return frame
+            frame = frame.f_back if within_torch or self.coarse else None
+        return None
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -324,12 +330,3 @@ def _nearest(table: Any, number: float) -> Any:
         return number
     keys = [each for each in table if _is_number(each)] if len(table) <= MAX_KEYS else []
     return min(keys, key=lambda each: abs(each - number), default=None)
-
-
-def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:
-    """Return the frame that asks if it is in a layer or function of torch.nn, else None."""
-    while frame is not None and is_torchs(frame.f_code.co_filename):
-        if is_of_layers(frame.f_code.co_filename):
-            return frame
-        frame = frame.f_back
-    return None

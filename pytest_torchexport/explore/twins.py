@@ -365,22 +365,20 @@ class InstrumentedCode:
         names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
         self._model_files = frozenset(file for name in names if (file := _file(name)))
         self._recorder = recorder
-        by_file: dict[str, set[types.CodeType]] = {}
-        for function in functions:
-            by_file.setdefault(function.__code__.co_filename, set()).add(function.__code__)
-        # Codes of two files may be equal, so that the file is part of the key.
-        twins: dict[tuple[str, types.CodeType], types.CodeType] = {}
+        self._twins: list[tuple[types.FunctionType, types.CodeType]] = []
         unread: list[str] = []
-        for file, codes in by_file.items():
-            found = twins_of(file, frozenset(codes))
+        # Codes of two files may be equal.
+        by_file: dict[str, list[types.FunctionType]] = {}
+        for function in functions:
+            by_file.setdefault(function.__code__.co_filename, []).append(function)
+        for file, group in by_file.items():
+            found = twins_of(file, frozenset(function.__code__ for function in group))
             recorder.conditions |= found.conditions
-            for code, twin in found.twins.items():
-                twins[file, code] = with_recorder(twin, recorder)
-            unread += [code.co_qualname for code in found.unread]
             recorder.coarse.update(found.unread)
+            unread += [code.co_qualname for code in found.unread]
+            made = {code: with_recorder(twin, recorder) for code, twin in found.twins.items()}
+            self._twins += [(f, made[f.__code__]) for f in group if f.__code__ in made]
         self.unread = tuple(dict.fromkeys(unread))
-        pairs = [(f, twins.get((f.__code__.co_filename, f.__code__))) for f in functions]
-        self._twins = [(function, twin) for function, twin in pairs if twin is not None]
 
     @property
     def constants(self) -> Iterator[Any]:
