@@ -307,17 +307,6 @@ PROGRAMS = {
                 case whole:
                     return whole
     """,
-    "match whose last case is an or of everything": """
-        def f(x):
-            match x:
-                case 3:
-                    return "three"
-                case 1 | _:
-                    say("any")
-            match x:
-                case ((0 | _) as z):
-                    return z if x else "zero"
-    """,
     "try": """
         def f(x):
             try:
@@ -426,33 +415,6 @@ PROGRAMS = {
                 return made.go(x), made.size, made.show(x)
             except TypeError as error:
                 return str(error)
-    """,
-    "self is another": """
-        class A:
-            def take(self, x):
-                if x > 0:
-                    self = x
-                return self if x > 0 else 1
-            def drop(self, x):
-                if x:
-                    del self
-                return x if x > 1 else -1
-            def matched(self, x):
-                match x:
-                    case 1:
-                        pass
-                    case self:
-                        pass
-                return self if x > 1 else 0
-            def imported(self, x):
-                if x:
-                    import math as self
-                return self.pi if x else x
-            def none(*args):
-                return 1 if args[1] > 1 else 2
-        def f(x):
-            a = A()
-            return [part(x) for part in (a.take, a.drop, a.matched, a.imported, a.none)]
     """,
     "membership in odd containers": """
         class Box:

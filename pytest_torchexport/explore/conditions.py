@@ -73,24 +73,20 @@ ConditionKey = tuple[ConditionId, str]
 class Event:
     """One evaluation of a condition.
 
-    ``distance`` is how far it was from the other outcome, in the units of its operands (None: no
-    number says so). ``margin`` is that in parts of the largest operand, if rounding may decide:
-    only floats were compared, and by order; else it is infinite. ``mark`` differs between two
+    ``far`` is the distance to the other outcome, in the units of its operands (infinite: no number
+    says so). ``margin`` is that in parts of the largest operand, if rounding may decide: only
+    floats were compared, and by order; else it is infinite. ``mark`` differs between two
     evaluations if anything about the condition differed. ``read`` says that the source reads an
     operand from a tensor.
     """
 
     key: ConditionKey
     outcome: ConditionOutcome
-    distance: float | None = None
+    far: float = math.inf
     margin: float = math.inf
     on_tensors: bool = False
     mark: object = None
     read: bool = False
-
-    @property
-    def far(self) -> float:
-        return math.inf if self.distance is None else self.distance
 
 
 @dataclass
@@ -133,8 +129,8 @@ def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
     marks, earlier = last.marks(), before.marks()
 
     def farthest(path: Path, key: ConditionKey) -> float:
-        known = [event.distance for event in path.events if event.key == key]
-        return max((far for far in known if far is not None), default=math.nan)
+        known = [event.far for event in path.events if event.key == key]
+        return max(filter(math.isfinite, known), default=math.nan)
 
     return frozenset(
         key
@@ -167,7 +163,7 @@ def event_of(
     return Event(
         key,
         outcome,
-        distance=far,
+        far=far if far is not None else math.inf,
         margin=far / (_largest(compared) or 1.0) if rounded and far is not None else math.inf,
         on_tensors=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,

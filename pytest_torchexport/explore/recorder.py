@@ -172,16 +172,17 @@ class ConditionRecorder:
         return found
 
     def mark(self, own_id: ConditionId, outcome: bool) -> None:
-        """Record that a handler or a case was reached, or was not, or a round of ``while True``."""
+        """Record that a handler or a case was reached, or was not."""
         key, events = self._key(own_id), self.path.events
         if key is None:
             return
-        if outcome:  # a handler or case: that it was not reached was told before
-            told = (n for n in reversed(range(len(events))) if events[n].key == key)
-            last = next(told, None)
-            if last is not None and not events[last].outcome:
-                del events[last]
-        self._add(Event(key, outcome))
+        event = Event(key, outcome)
+        told = (n for n in reversed(range(len(events))) if events[n].key == key)
+        last = next(told, None) if outcome else None
+        if last is not None and not events[last].outcome:
+            events[last] = event  # that it was not reached was recorded before
+        else:
+            self._add(event)
 
     def each(self, own_id: ConditionId, iterable: Iterable[Any]) -> Iterable[Any]:
         """Return the items of a loop, and record how many are taken."""

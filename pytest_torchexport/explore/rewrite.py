@@ -235,11 +235,9 @@ class _Rewriter(ast.NodeTransformer):
         return self._visited(node, test=self._test(node.test, "if", raises))
 
     def visit_While(self, node: ast.While) -> Any:
-        made = self._visited(node, test=self._test(node.test, "while"))
-        if isinstance(node.test, ast.Constant):  # decides nothing, but its rounds are counted
-            own_id = self._condition("while", node.test, frozenset({False}))
-            made.body.insert(0, self._mark(own_id, True, node.test))
-        return made
+        # ``while True`` decides nothing, but its rounds are counted.
+        raises = frozenset({False}) if isinstance(node.test, ast.Constant) else NEVER
+        return self._visited(node, test=self._test(node.test, "while", raises))
 
     def visit_Assert(self, node: ast.Assert) -> Any:
         return self._visited(node, test=self._test(node.test, "assert", frozenset({False})))
@@ -343,7 +341,7 @@ class _Rewriter(ast.NodeTransformer):
             )
         if isinstance(node, ast.Compare):
             return self._chain(node, kind, raises)
-        if isinstance(node, ast.Constant):
+        if isinstance(node, ast.Constant) and kind != "while":
             return node
         own_id, read = self._condition(kind, node, raises), self._reads(node)
         return self._call("truth", own_id, self.visit(node), read, at=node)
