@@ -93,8 +93,6 @@ def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType
     walk = _Walk(owns)
     walk.mention("forward")
     walk.mention(getattr(subject.function, "__name__", "forward"))
-    if subject.module is not None:
-        walk.look(subject.module.modules())
     walk.look([subject.module, subject.function])
     return tuple(walk.found), walk.complete
 
