@@ -82,7 +82,6 @@ class ConditionRecorder:
         self.cut = False
         self._started = 0.0
         self._max_events = math.inf
-        self._modules: list[str] = []
         self._names: dict[int, str] = {}
         self._thread = -1
         # The right operand of each thread's last comparison: the middle one of ``a < b < c``.
@@ -95,7 +94,6 @@ class ConditionRecorder:
         self._started = time.thread_time()
         self.mode.forget()
         self._names = names
-        self._modules = []
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
@@ -191,18 +189,20 @@ class ConditionRecorder:
         return iterable if key is None else self._counted(key, iter(iterable))
 
     def _key(self, own_id: ConditionId) -> ConditionKey | None:
-        """Return a condition of the code two frames below, and its module; None if not recorded.
-
-        That is the module whose method the code is, else the one that runs.
-        """
+        """Return a condition of the code two frames below, and its module; None: not recorded."""
         if self._thread != threading.get_ident():
             return None
-        frame = sys._getframe(2)
-        if frame.f_code.co_varnames[:1] == ("self",):
-            owner = self._names.get(id(frame.f_locals.get("self")))
-            if owner is not None:
-                return own_id, owner
-        return own_id, self._module
+        return own_id, self._module_of(sys._getframe(2))
+
+    def _module_of(self, frame: types.FrameType | None) -> str:
+        """Return the path of the module of which a method runs, the innermost one."""
+        while frame is not None and self._names:
+            if frame.f_code.co_varnames[:1] == ("self",):
+                name = self._names.get(id(frame.f_locals.get("self")))
+                if name is not None:
+                    return name
+            frame = frame.f_back
+        return ""
 
     # -- the path -------------------------------------------------------------------------------
 
@@ -268,20 +268,6 @@ class ConditionRecorder:
             raise Endless
         self.path.events.append(event)
 
-    # -- the module whose forward runs ----------------------------------------------------------
-
-    def enter(self, module: Any) -> None:
-        if self._thread == threading.get_ident():
-            self._modules.append(self._names.get(id(module), ""))
-
-    def leave(self) -> None:
-        if self._thread == threading.get_ident() and self._modules:
-            self._modules.pop()
-
-    @property
-    def _module(self) -> str:
-        return self._modules[-1] if self._modules else ""
-
     # -- code that is not rewritten ---------------------------------------------------------------
 
     def _truth_read(self, outcome: bool) -> None:
@@ -305,7 +291,7 @@ class ConditionRecorder:
                 function=code.co_qualname,
                 coarse=True,
             )
-        self._evaluated((own_id, self._module), outcome, self.mode.last(), ())
+        self._evaluated((own_id, self._module_of(frame)), outcome, self.mode.last(), ())
 
     def _unwritten(self, frame: types.FrameType | None) -> types.FrameType | None:
         """Return the frame that asks if it is of a layer of torch's, or the one without source."""

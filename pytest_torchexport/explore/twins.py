@@ -34,7 +34,6 @@ from pytest_torchexport.explore.conditions import Condition, ConditionId
 from pytest_torchexport.explore.recorder import ConditionRecorder
 from pytest_torchexport.explore.rewrite import SENTINEL, rewrite
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.outcomes.tape import submodules
 from pytest_torchexport.outcomes.torch_state import compiling_nothing, suppress_output
 from pytest_torchexport.results.source_line import NO_MODELS, SourceLine, is_users, source_line
 
@@ -362,7 +361,6 @@ class InstrumentedCode:
         # The files that define the classes of the subject's modules, and their bases.
         names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
         self._model_files = frozenset(file for name in names if (file := _file(name)))
-        self._recorder = recorder
         self._twins: list[tuple[types.FunctionType, types.CodeType]] = []
         unread: list[str] = []
         # Codes of two files may be equal.
@@ -402,5 +400,4 @@ class InstrumentedCode:
             for function, twin in self._twins:
                 stack.callback(setattr, function, "__code__", function.__code__)
                 function.__code__ = twin
-            stack.enter_context(submodules(self._recorder.enter, self._recorder.leave))
             yield

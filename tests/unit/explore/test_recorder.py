@@ -158,26 +158,23 @@ def test_a_handler_takes_back_that_its_try_ended_well(recorder):
 # -- who is listened to ------------------------------------------------------------------------------------------
 
 
-def test_the_module_is_that_of_the_method_or_the_one_that_runs(recorder):
+def test_the_module_is_the_innermost_of_which_a_method_runs(recorder):
+    def helper(*parts):
+        recorder.truth(1, 1, 0)
+        for part in parts:
+            part.asks()
+
     class Part:
-        def asks(self):
+        def asks(self, *parts):
             recorder.truth(1, 1, 0)
+            helper(*parts)
 
     outer, inner = Part(), Part()
     recorder.start({id(outer): "outer", id(inner): "inner"})
-    recorder.truth(1, 1, 0)
-    recorder.enter(outer)
-    recorder.truth(1, 1, 0)
-    inner.asks()
-    recorder.enter(inner)
-    Part().asks()
-    recorder.leave()
-    recorder.truth(1, 1, 0)
-    recorder.leave()
-    recorder.leave()
-    recorder.truth(1, 1, 0)
+    helper()
+    outer.asks(inner, Part())
     names = [event.key[1] for event in recorder.path.events]
-    assert names == ["", "outer", "inner", "inner", "outer", ""]
+    assert names == ["", "outer", "outer", "inner", "inner", "outer", "outer"]
 
 
 def test_another_thread_gets_what_python_would_and_tells_nothing(recorder):
@@ -190,8 +187,6 @@ def test_another_thread_gets_what_python_would_and_tells_nothing(recorder):
         recorder.mark(4, True)
         items = [1, 2]
         results.append(recorder.each(2, items) is items)
-        recorder.enter(object())
-        recorder.leave()
 
     thread = threading.Thread(target=other)
     thread.start()
