@@ -53,25 +53,17 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     """
     thing = type(subject.module) if subject.module is not None else subject.function
     home = (getattr(thing, "__module__", None) or "").partition(".")[0]
-    folders = [
+    places = {
         next(iter(getattr(sys.modules.get(name), "__path__", None) or []), _file(name))
         for name in (*packages, "" if home in ("torch", "builtins") else home)
-    ]
-    parts = frozenset(
-        file
-        for name in {type(part).__module__ for part in _parts(subject)}
-        if name.partition(".")[0] not in NO_MODELS and (file := _file(name))
-    )
+    }
+    defining = {type(part).__module__ for part in _parts(subject)}
+    places |= {_file(name) for name in defining if name.partition(".")[0] not in NO_MODELS}
+    # A file, or all below a folder.
+    owned = [(place, place + os.sep) for place in places - {""}]
 
     def owns(file: str) -> bool:
-        return (
-            is_users(file)
-            or file in parts
-            or any(
-                folder and (file == folder or file.startswith(folder + os.sep))
-                for folder in folders
-            )
-        )
+        return is_users(file) or any(file == it or file.startswith(below) for it, below in owned)
 
     return owns
 
