@@ -169,18 +169,21 @@ class ConditionRecorder:
             self._compared(key, sign, outcome, (number, other), read)
         return found
 
-    def mark(self, own_id: ConditionId, outcome: bool) -> None:
-        """Record that a handler or a case was reached, or was not."""
+    def mark(self, own_id: ConditionId, outcome: bool, later: int = 0) -> None:
+        """Record that a handler or a case was reached, or before them that it was not.
+
+        ``later`` is the number of cases after it, which are not evaluated if it is reached.
+        """
         key, events = self._key(own_id), self.path.events
         if key is None:
             return
         event = Event(key, outcome)
-        told = (n for n in reversed(range(len(events))) if events[n].key == key)
-        last = next(told, None) if outcome else None
-        if last is not None and not events[last].outcome:
-            events[last] = event  # that it was not reached was recorded before
-        else:
+        before = (n for n in reversed(range(len(events))) if events[n].key == key)
+        last = next(before, None) if outcome else None
+        if last is None:
             self._add(event)
+        else:
+            events[last : last + 1 + later] = [event]
 
     def each(self, own_id: ConditionId, iterable: Iterable[Any]) -> Iterable[Any]:
         """Return the items of a loop, and record how many are taken."""

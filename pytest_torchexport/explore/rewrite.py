@@ -263,14 +263,16 @@ class _Rewriter(ast.NodeTransformer):
     def _alternatives(self, kind: str, ways: Sequence[Any]) -> list[ast.stmt]:
         """Record in each handler or case that it was reached.
 
-        Return the statements that record before them that none was.
+        Return the statements that record before them that none was. After a case that is reached
+        the later ones are not evaluated.
         """
         before = []
-        for way in ways:
+        for number, way in enumerate(ways, 1):
             at = getattr(way, "pattern", way)
             raises = frozenset({True}) if _only_raises(way.body) else NEVER
             own_id = self._condition(kind, at, raises)
-            way.body.insert(0, self._mark(own_id, True, at))
+            later = len(ways) - number if kind == "case" else 0
+            way.body.insert(0, self._mark(own_id, True, at, later))
             before.append(self._mark(own_id, False, at))
         return before
 
@@ -421,8 +423,8 @@ class _Rewriter(ast.NodeTransformer):
         id_node = ast.Constant(own_id)  # type: ignore[arg-type]  # Python takes tuples, too
         return ast.copy_location(ast.Call(recorder, [id_node, *arguments], []), at)
 
-    def _mark(self, own_id: ConditionId, outcome: bool, at: Any) -> ast.stmt:
-        call = self._call("mark", own_id, ast.Constant(outcome), at=at)
+    def _mark(self, own_id: ConditionId, outcome: bool, at: Any, later: int = 0) -> ast.stmt:
+        call = self._call("mark", own_id, ast.Constant(outcome), ast.Constant(later), at=at)
         return ast.copy_location(ast.Expr(call), at)
 
 
