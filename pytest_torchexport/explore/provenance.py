@@ -330,8 +330,8 @@ def sequence_distance(left: Any, right: Any) -> float | None:
     """Return how much two rows of numbers differ; None for other values."""
     if type(left) is not type(right) or not isinstance(left, (tuple, list)):
         return None
-    rows = [list(map(number, row)) for row in (left, right)]
-    if len(left) != len(right) or not all(isinstance(it, float) for row in rows for it in row):
+    rows = [[it for it in map(number, row) if isinstance(it, float)] for row in (left, right)]
+    if len({len(row) for row in (left, right, *rows)}) > 1:
         return None
     return sum(abs(one - other) for one, other in zip(*rows, strict=True))
 
