@@ -9,6 +9,7 @@ call.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,12 +63,14 @@ class Compared:
         left, right = number(self.left), number(self.right)
         if left is None or right is None:
             return None
+        sign = self.operator
         if self.truth and _is_bool(self.left):
-            return _missing(">", left - 0.5, wanted)
+            sign, right = ">", 0.5
         try:
-            return _missing(self.operator, left - right, wanted)
+            far: Far | None = _missing(sign, left - right, wanted)
         except RuntimeError:  # the shapes do not broadcast
             return None
+        return far
 
 
 @dataclass(frozen=True)
@@ -333,7 +336,7 @@ def sequence_distance(left: Any, right: Any) -> float | None:
     rows = [[it for it in map(number, row) if isinstance(it, float)] for row in (left, right)]
     if len({len(row) for row in (left, right, *rows)}) > 1:
         return None
-    return sum(abs(one - other) for one, other in zip(*rows, strict=True))
+    return math.fsum(abs(one - other) for one, other in zip(*rows, strict=True))
 
 
 def _missing(operator: str, difference: Any, wanted: bool) -> Any:

@@ -53,7 +53,7 @@ def _returns_read(function: ast.FunctionDef, readers: frozenset[str]) -> bool:
     )
 
 
-def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> bool:
+def reads_tensor(node: ast.AST, names: Collection[str], readers: frozenset[str]) -> bool:
     """Return True if an expression calls one of ``readers`` or contains one of ``names``.
 
     A property of the file's own classes is a reader too; it is accessed without a call. Not counted
