@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import math
 import os
 import resource
 import statistics
@@ -359,7 +360,7 @@ def observing(runs: int) -> Iterator[Row]:
     with observed.installed():
         path = observed.run(call)
     # The last condition on a number, as most of forward runs before it.
-    place, event = [(i, e) for i, e in enumerate(path.events) if e.distance is not None][-1]
+    place, event = [(i, e) for i, e in enumerate(path.events) if math.isfinite(e.far)][-1]
 
     def plain() -> None:
         with torch.no_grad():

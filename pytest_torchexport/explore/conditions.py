@@ -7,6 +7,7 @@ known less precisely.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pytest_torchexport.explore.provenance import Provenance, distance, is_order, operands_of
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.explore.provenance import Computed, Provenance, distance, number
 
 # The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
 NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
@@ -60,6 +60,8 @@ class Condition:
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)
 
 
+# Comparisons that rounding may decide.
+ORDER = ("<", "<=", ">", ">=")
 # Items of a list that are told apart between two calls.
 MAX_ITEMS = 64
 
@@ -71,24 +73,20 @@ ConditionKey = tuple[ConditionId, str]
 class Event:
     """One evaluation of a condition.
 
-    ``distance`` is how far it was from the other outcome, in the units of its operands (None: no
-    number says so). ``margin`` is that in parts of the largest operand, if rounding may decide:
-    only floats were compared, and by order; else it is infinite. ``mark`` differs between two
+    ``far`` is the distance to the other outcome, in the units of its operands (infinite: no number
+    says so). ``margin`` is that in parts of the largest operand, if rounding may decide: only
+    floats were compared, and by order; else it is infinite. ``mark`` differs between two
     evaluations if anything about the condition differed. ``read`` says that the source reads an
     operand from a tensor.
     """
 
     key: ConditionKey
     outcome: ConditionOutcome
-    distance: float | None = None
+    far: float = math.inf
     margin: float = math.inf
     on_tensors: bool = False
     mark: object = None
     read: bool = False
-
-    @property
-    def far(self) -> float:
-        return math.inf if self.distance is None else self.distance
 
 
 @dataclass
@@ -98,16 +96,12 @@ class Path:
     events: list[Event] = field(default_factory=list)
     loops: dict[ConditionKey, list[int]] = field(default_factory=dict)
 
-    def taken(self) -> dict[tuple[ConditionKey, ConditionOutcome], int]:
-        counts: dict[tuple[ConditionKey, ConditionOutcome], int] = {}
-        for event in self.events:
-            if event.key in self.loops:
-                continue
-            counts[event.key, event.outcome] = counts.get((event.key, event.outcome), 0) + 1
+    def taken(self) -> Counter[tuple[ConditionKey, ConditionOutcome]]:
+        counts: Counter[tuple[ConditionKey, ConditionOutcome]] = Counter(
+            (event.key, event.outcome) for event in self.events if event.key not in self.loops
+        )
         for key, lengths in self.loops.items():
-            for length in lengths:
-                goal = key, (NONE, ONCE)[length] if length < 2 else MORE
-                counts[goal] = counts.get(goal, 0) + 1
+            counts.update((key, (NONE, ONCE, MORE)[min(length, 2)]) for length in lengths)
         return counts
 
     def marks(self) -> dict[ConditionKey, tuple[object, ...]]:
@@ -135,8 +129,8 @@ def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
     marks, earlier = last.marks(), before.marks()
 
     def farthest(path: Path, key: ConditionKey) -> float:
-        known = [event.distance for event in path.events if event.key == key]
-        return max((far for far in known if far is not None), default=math.nan)
+        known = [event.far for event in path.events if event.key == key]
+        return max(filter(math.isfinite, known), default=math.nan)
 
     return frozenset(
         key
@@ -158,20 +152,18 @@ def event_of(
     ``operands`` are used if no provenance gives better ones. ``read`` is that of ``Event``.
     """
     far = distance(provenance, not outcome) if provenance is not None else None
-    compared = operands_of(provenance) if provenance is not None else []
+    comparisons = provenance.comparisons if provenance is not None else []
+    compared = [operand for each in comparisons for operand in (each.left, each.right)]
     tensors = [operand for operand in compared if isinstance(operand, Tensor)]
     if far is None and not tensors:
         return Event(key, outcome, mark=tuple(map(_kind, operands)), read=read)
-    rounded = (
-        far is not None
-        and bool(tensors)
-        and is_order(provenance)
-        and all(tensor.is_floating_point() for tensor in tensors)
-    )
+    by_order = all(each.operator in ORDER for each in comparisons)
+    floats = bool(tensors) and all(tensor.is_floating_point() for tensor in tensors)
+    rounded = by_order and floats and not isinstance(provenance, Computed)
     return Event(
         key,
         outcome,
-        distance=far,
+        far=far if far is not None else math.inf,
         margin=far / (_largest(compared) or 1.0) if rounded and far is not None else math.inf,
         on_tensors=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,
@@ -180,14 +172,9 @@ def event_of(
 
 
 def _largest(compared: Sequence[Any]) -> float:
-    sizes = [0.0]
-    for item in compared:
-        if isinstance(item, Tensor):
-            dense = item.numel() and item.layout == torch.strided and not item.is_complex()
-            sizes.append(float(item.detach().double().abs().max()) if dense else 0.0)
-        elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            sizes.append(abs(item))
-    return max(filter(math.isfinite, sizes))
+    known = [torch.as_tensor(it) for each in compared if (it := number(each)) is not None]
+    sizes = [float(item.detach().abs().max()) for item in known if item.numel()]
+    return max(filter(math.isfinite, sizes), default=0.0)
 
 
 def _kind(value: Any) -> Any:
@@ -201,13 +188,8 @@ def _kind(value: Any) -> Any:
 
 def _digest(tensor: Tensor) -> float:
     """Return a number that nearly always differs between different tensors."""
-    if not is_plain(tensor) or tensor.is_complex() or not tensor.numel():
+    numbers = number(tensor)
+    if not isinstance(numbers, Tensor):
         return 0.0
-    digest = math.nan
-    if tensor.numel() == 1:
-        digest = float(tensor.item())
-    elif tensor.dtype in (torch.float32, torch.float64):  # the usual dtypes, and twice as fast
-        digest = float(tensor.abs().sum(dtype=torch.float64))
-    if math.isfinite(digest):
-        return digest
-    return float(tensor.double().abs().nan_to_num().sum())
+    numbers = numbers.detach().nan_to_num()
+    return float((numbers if numbers.numel() == 1 else numbers.abs()).sum())

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pytest_torchexport.explore.probe import Probe
-from pytest_torchexport.explore.provenance import Combined, Compared, Computed, Reduced
+from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.inputs.building import build_leaves
 from pytest_torchexport.inputs.recipes import Recipe, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec, TensorLeaf, ValueLeaf
@@ -106,7 +106,7 @@ def written(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
     them come last.
     """
     leaves = numbers(spec, recipe)
-    comparisons = _comparisons(probe.provenance) if probe.provenance is not None else []
+    comparisons = probe.provenance.comparisons if probe.provenance is not None else ()
     for compared in comparisons:
         for made in _written(spec, probe, compared, leaves):
             yield with_leaves(recipe, made)
@@ -133,16 +133,6 @@ def _written(
                 for where in (*(positions[each : each + 1] for each in places), positions):
                     if value.numel() in (1, len(where)):
                         yield {index: put(leaf, leaves[index], where, value.reshape(-1))}
-
-
-def _comparisons(provenance: Any) -> list[Compared]:
-    if isinstance(provenance, Compared):
-        return [provenance]
-    if isinstance(provenance, Combined):
-        return [item for part in provenance.parts for item in _comparisons(part)]
-    if isinstance(provenance, (Reduced, Computed)):
-        return _comparisons(provenance.inner)
-    return [Compared("!=", provenance.value, False)]
 
 
 def _positions_read(

@@ -68,7 +68,6 @@ class Observed:
         self.recorder = ConditionRecorder()
         self.fresh_each_call = eager.fresh_each_call
         self.example_catches = False
-        self._endless = False
         self._loops = False
         self._drifted = False
         self._paths: set[int] = set()
@@ -105,7 +104,6 @@ class Observed:
         self._state.restore()
         if isinstance(outcome, TimedOut):
             raise TimeLimitExceeded  # the item's limit: an observed call has none of its own
-        self._endless = self.recorder.cut
         self._loops = self._loops or any(
             condition.kind == "while" or (condition.loops and _ENDLESS.search(condition.text))
             for condition in (self.conditions[own_id] for own_id, _ in self.recorder.path.marks())
@@ -131,10 +129,9 @@ class Observed:
         paths: list[Path] = []
         self._begin()
         try:
-            while len(paths) < most and goes_on(paths):
-                outcome = self._observe(call)
-                if not isinstance(outcome, Returned):
-                    break
+            while (
+                len(paths) < most and goes_on(paths) and isinstance(self._observe(call), Returned)
+            ):
                 paths.append(self.recorder.path)
         finally:
             self._begin()
@@ -238,4 +235,4 @@ class Observed:
                 self.run(call)
         finally:
             self.recorder.seconds = math.inf
-        return not self._endless
+        return not self.recorder.cut

@@ -139,8 +139,10 @@ class ProbeListener:
         """
         if position == self._position:
             with torch.enable_grad():
-                missing = violation(provenance, self._wanted) if provenance is not None else None
-                found = demands(provenance, self._wanted) if missing is not None else []
+                missing, found = None, list[Tensor]()
+                if provenance is not None:
+                    missing = violation(provenance, self._wanted)
+                    found = demands(provenance, self._wanted) if missing is not None else []
                 gaps = tuple(self._gaps(found))
                 kept = [
                     distance

@@ -8,18 +8,19 @@ call.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.outcomes.operator_table import functions_of, of_kind, row_of
-from pytest_torchexport.torch_private.circumstances import innermost_function_mode
 from pytest_torchexport.torch_private.memory import times_written
 
 # How many of the numbers last read from tensors are remembered.
@@ -33,49 +34,108 @@ _REMEMBERED_KINDS = ("comparison", "logic", "truths", "closeness", "inspection",
 _ASKED = ("tolist", "__bool__", "__int__", "__float__", "__index__")
 
 
+# A number, or one per element of a tensor.
+Far = float | Tensor
+
+
 @dataclass(frozen=True)
 class Compared:
-    """``left <operator> right``, element by element."""
+    """``left <operator> right``, element by element.
+
+    ``truth``: no comparison was seen, and this one stands for the truth of ``left``.
+    """
 
     operator: str
     left: Any
     right: Any
+    truth: bool = False
+
+    @classmethod
+    def of_truth(cls, value: Any) -> Compared:
+        return cls("!=", value, False, truth=True)
+
+    @property
+    def comparisons(self) -> list[Compared]:
+        return [self]
+
+    def far(self, wanted: bool) -> Far | None:
+        """Return the distance to the wanted outcome, of each element."""
+        left, right = number(self.left), number(self.right)
+        if left is None or right is None:
+            return None
+        sign = self.operator
+        if self.truth and _is_bool(self.left):
+            sign, right = ">", 0.5
+        try:
+            far: Far | None = _missing(sign, left - right, wanted)
+        except RuntimeError:  # the shapes do not broadcast
+            return None
+        return far
 
 
 @dataclass(frozen=True)
 class Combined:
-    """``and``, ``or`` or ``not`` of conditions, element by element."""
+    """``and``, ``or`` or ``not`` of conditions, element by element.
+
+    Or ``any`` or ``all`` of a condition's elements, along some dimensions or over all.
+    """
 
     operator: str
-    parts: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Reduced:
-    """``any`` or ``all`` of a condition's elements, along some dimensions or over all."""
-
-    operator: str
-    inner: Any
+    parts: tuple[Provenance, ...]
     dims: tuple[int, ...] = ()
     keepdim: bool = False
 
+    @property
+    def comparisons(self) -> list[Compared]:
+        return [item for part in self.parts for item in part.comparisons]
 
-@dataclass(frozen=True)
-class Uncompared:
-    """A tensor or number without a comparison behind it: its own truth decides."""
+    def needs_all(self, wanted: bool) -> bool:
+        """Return True if the outcome needs every part, or every element of the one part."""
+        return (self.operator in ("and", "all")) == wanted
 
-    value: Any
+    def far(self, wanted: bool) -> Far | None:
+        if self.operator == "not":
+            return self.parts[0].far(not wanted)
+        distances = (part.far(wanted) for part in self.parts)
+        known = [torch.as_tensor(far, dtype=torch.float64) for far in distances if far is not None]
+        if not known:
+            return None
+        every = self.needs_all(wanted)
+        if self.operator in ("any", "all"):
+            return self._over_elements(known[0], every)
+        try:
+            return functools.reduce(torch.maximum if every else torch.minimum, known)
+        except RuntimeError:  # the shapes do not broadcast
+            return None
+
+    def _over_elements(self, far: Tensor, every: bool) -> Tensor | None:
+        if not far.numel():
+            return None
+        if self.dims and far.dim():
+            along = far.amax if every else far.amin
+            return along(self.dims, self.keepdim)
+        if every:
+            missing = far.relu().sum()
+            return missing if bool(missing > 0) else far.max()
+        return far.min()
 
 
 @dataclass(frozen=True)
 class Computed:
     """The result of a computation in Python. ``missing`` is its distance, if that is known."""
 
-    inner: Any
+    inner: Provenance
     missing: float | None = None
 
+    @property
+    def comparisons(self) -> list[Compared]:
+        return self.inner.comparisons
 
-Provenance = Compared | Combined | Reduced | Uncompared | Computed
+    def far(self, wanted: bool) -> float | None:  # from both outcomes
+        return self.missing
+
+
+Provenance = Compared | Combined | Computed
 
 
 class ProvenanceMode(TorchFunctionMode):
@@ -96,30 +156,16 @@ class ProvenanceMode(TorchFunctionMode):
         # Whether an operation raised; forward may have caught the error.
         self.raised = False
         self._numbers: list[tuple[object, Provenance]] = []
+        self._paused = False
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        names, self._names = self._names, {}
+        """Remember nothing in the block, whose operations are not forward's."""
+        before, self._paused = self._paused, True
         try:
             yield
         finally:
-            self._names = names
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Take the mode off the stack for the block, which is faster than ``paused``.
-
-        Meant for arithmetic that is not forward's. If another mode is on top, pauses instead.
-        """
-        if innermost_function_mode() is not self:
-            with self.paused():
-                yield
-            return
-        self.__exit__(None, None, None)
-        try:
-            yield
-        finally:
-            self.__enter__()
+            self._paused = before
 
     def forget(self) -> None:
         self.raised = False
@@ -128,22 +174,25 @@ class ProvenanceMode(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        given = kwargs or {}
+        if self._paused:
+            return function(*args, **given)
         try:
-            result = function(*args, **kwargs) if kwargs else function(*args)
+            result = function(*args, **given)
         except Exception:
             self.raised = True
             raise
         name = self._names.get(function)
         if name is None:
             return result
-        given = kwargs or {}
         operands = *args, *(given[each] for each in _OPERANDS if each in given)
         others = {each: value for each, value in given.items() if each not in _OPERANDS}
-        if name == "tolist":
-            self._numbers += _elements(args[0], result)
-            del self._numbers[:-REMEMBERED]
-        elif name in _ASKED or "read" in row_of(name).kinds:
-            self._numbers.append((result, _of_read(name, operands, others)))
+        if name in _ASKED or "read" in row_of(name).kinds:
+            self._numbers += (
+                _elements(args[0], result)
+                if name == "tolist"
+                else [(result, _of_read(name, operands, others))]
+            )
             del self._numbers[:-REMEMBERED]
             if name == "__bool__":
                 self._on_truth(result)
@@ -167,6 +216,11 @@ class ProvenanceMode(TorchFunctionMode):
                 return provenance
         return None
 
+    def source(self, value: float, read: bool) -> Any:
+        """Return the tensor that a Python number was read from, or the number itself."""
+        found = self.of_number(value, read)
+        return found.left if isinstance(found, Compared) and found.truth else value
+
     def computed(self, missing: float | None = None) -> Provenance | None:
         """Return the latest number's provenance for a value computed from numbers in Python."""
         last = self.last()
@@ -179,27 +233,27 @@ class ProvenanceMode(TorchFunctionMode):
 def provenance_of(value: Any) -> Provenance:
     """Return the comparison behind a tensor, or the tensor itself if it was written to since."""
     found: tuple[Provenance, int] | None = getattr(value, _ATTRIBUTE, None)
-    return found[0] if found is not None and found[1] == times_written(value) else Uncompared(value)
+    if found is not None and found[1] == times_written(value):
+        return found[0]
+    return Compared.of_truth(value)
 
 
 def _elements(tensor: Tensor, numbers: Any) -> list[tuple[object, Provenance]]:
     """Return the numbers of a list that a small tensor was read to, each with its element."""
     if tensor.numel() > REMEMBERED:
         return []
-    while isinstance(numbers, list) and any(isinstance(item, list) for item in numbers):
-        numbers = [number for row in numbers for number in row]
-    elements = map(Uncompared, tensor.reshape(-1).unbind())
-    return list(zip(numbers if isinstance(numbers, list) else [numbers], elements, strict=True))
+    elements = map(Compared.of_truth, tensor.reshape(-1).unbind())
+    return list(zip(leaves_of(numbers), elements, strict=True))
 
 
 def _of_read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Provenance:
     if "closeness" not in row_of(name).kinds:
         return provenance_of(args[0])
     if row_of(name).symbol != "==":
-        return Reduced("all", _close(*args, **kwargs))
+        return Combined("all", (_close(*args, **kwargs),))
     left, right = args
     same = left.shape == right.shape
-    return Reduced("all", Compared("==", left, right)) if same else Uncompared(False)
+    return Combined("all", (Compared("==", left, right),)) if same else Compared.of_truth(False)
 
 
 def _close(left: Tensor, right: Tensor, *more: Any, **kwargs: Any) -> Compared:
@@ -220,13 +274,11 @@ def _of_condition(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> P
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
         keepdim = kwargs.get("keepdim", args[2] if len(args) > 2 else False)
         dims = (dim,) if isinstance(dim, int) else tuple(dim or ())
-        return Reduced(row.symbol, provenance_of(args[0]), dims, keepdim)
+        return Combined(row.symbol, (provenance_of(args[0]),), dims, keepdim)
     if "inspection" in row.kinds:
         return Computed(provenance_of(args[0]))
     return _close(*args, **kwargs) if "closeness" in row.kinds else None
 
-
-_Number = TypeVar("_Number", float, Tensor)
 
 # The elements of one tensor whose distances are looked at one by one; the last lookups and
 # conditions before a probed one that are remembered, and the distances by which these are kept.
@@ -236,108 +288,58 @@ LARGEST = 2**1000
 NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
 
 
-def violation(provenance: Any, wanted: bool) -> Tensor | None:
+def violation(provenance: Provenance, wanted: bool) -> Tensor | None:
     """Return the distance to the wanted outcome as a scalar tensor, or None if there is none."""
-    found = _violation(provenance, wanted)
-    return found.reshape(()) if found is not None and found.numel() == 1 else None
+    far = provenance.far(wanted)
+    if far is None:
+        return None
+    scalar = torch.as_tensor(far, dtype=torch.float64)
+    return scalar.reshape(()) if scalar.numel() == 1 else None
 
 
-def demands(provenance: Any, wanted: bool) -> list[Tensor]:
+def demands(provenance: Provenance, wanted: bool) -> list[Tensor]:
     """Return distances, as scalars, of which every one has to go for the wanted outcome.
 
     If the outcome needs all elements of a tensor, these are the distances of the elements: the
     largest ``MOST_DEMANDS``, and the sum of the others that are missing. Else there is only one.
     """
     if isinstance(provenance, Combined):
+        first = provenance.parts[0]
         if provenance.operator == "not":
-            return demands(provenance.parts[0], not wanted)
-        if (provenance.operator == "and") == wanted:
+            return demands(first, not wanted)
+        if provenance.operator in ("and", "or") and provenance.needs_all(wanted):
             return [gap for part in provenance.parts for gap in demands(part, wanted)]
-    if isinstance(provenance, Reduced) and not provenance.dims:
-        each = _violation(provenance.inner, wanted)
-        if each is not None and (provenance.operator == "all") == wanted:
+        each = first.far(wanted) if provenance.operator in ("any", "all") else None
+        if isinstance(each, Tensor) and not provenance.dims and provenance.needs_all(wanted):
             ordered = each.reshape(-1).sort(descending=True).values
-            first, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:]
-            return [*first, others.relu().sum()] if len(others) else [*first]
+            largest, others = ordered[:MOST_DEMANDS], ordered[MOST_DEMANDS:]
+            return [*largest, others.relu().sum()] if len(others) else [*largest]
     whole = violation(provenance, wanted)
     return [whole] if whole is not None else []
 
 
-def distance(provenance: Any, wanted: bool) -> float | None:
+def distance(provenance: Provenance, wanted: bool) -> float | None:
     """Return the violation as a float.
 
     Two numbers are compared without torch, which would take ten times as long.
     """
-    if isinstance(provenance, Compared):
-        left, right = _single(provenance.left), _single(provenance.right)
-        if left is not None and right is not None:
-            return _missing(provenance.operator, left - right, wanted)
-    if isinstance(provenance, Computed):
-        return provenance.missing
-    missing = violation(provenance, wanted)
-    return float(missing) if missing is not None else None
+    far = provenance.far(wanted)
+    if isinstance(far, Tensor):
+        return float(far.item()) if far.numel() == 1 else None
+    return far
 
 
 def sequence_distance(left: Any, right: Any) -> float | None:
     """Return how much two rows of numbers differ; None for other values."""
     if type(left) is not type(right) or not isinstance(left, (tuple, list)):
         return None
-    if len(left) != len(right):
+    rows = [[it for it in map(number, row) if isinstance(it, float)] for row in (left, right)]
+    if len({len(row) for row in (left, right, *rows)}) > 1:
         return None
-    pairs = [(_single(one), _single(other)) for one, other in zip(left, right, strict=True)]
-    known = [abs(a - b) for a, b in pairs if a is not None and b is not None]
-    return sum(known) if len(known) == len(pairs) else None
+    return math.fsum(abs(one - other) for one, other in zip(*rows, strict=True))
 
 
-def is_order(provenance: Any) -> bool:
-    """Return True if a condition consists of ``<``, ``<=``, ``>`` and ``>=`` only."""
-    if isinstance(provenance, Compared):
-        return provenance.operator in ("<", "<=", ">", ">=")
-    if isinstance(provenance, Combined):
-        return all(map(is_order, provenance.parts))
-    return isinstance(provenance, Reduced) and is_order(provenance.inner)
-
-
-def operands_of(provenance: Any) -> list[Any]:
-    if isinstance(provenance, Compared):
-        return [provenance.left, provenance.right]
-    if isinstance(provenance, Combined):
-        return [operand for part in provenance.parts for operand in operands_of(part)]
-    if isinstance(provenance, (Reduced, Computed)):
-        return operands_of(provenance.inner)
-    return [provenance.value]
-
-
-def _violation(provenance: Any, wanted: bool) -> Tensor | None:
-    """Return the distance per element."""
-    if isinstance(provenance, Computed):
-        return None
-    if isinstance(provenance, Reduced):
-        return _reduced(provenance, wanted)
-    if isinstance(provenance, Uncompared):
-        value = provenance.value
-        far = number(value)
-        if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-            return None if far is None else (1.0 - far if wanted else far) - 0.5
-        return None if far is None else (-far.abs() if wanted else far.abs())
-    if isinstance(provenance, Combined) and provenance.operator == "not":
-        return _violation(provenance.parts[0], not wanted)
-    try:  # the shapes may not broadcast
-        if isinstance(provenance, Compared):
-            left, right = number(provenance.left), number(provenance.right)
-            if left is None or right is None:
-                return None
-            return _missing(provenance.operator, left - right, wanted)
-        known = [far for part in provenance.parts if (far := _violation(part, wanted)) is not None]
-        if len(known) < 2:
-            return known[0] if known else None
-        every = (provenance.operator == "and") == wanted
-        return torch.maximum(*known) if every else torch.minimum(*known)
-    except RuntimeError:
-        return None
-
-
-def _missing(operator: str, difference: _Number, wanted: bool) -> _Number | None:
+def _missing(operator: str, difference: Any, wanted: bool) -> Any:
     """Return how far ``difference <operator> 0`` is from the wanted outcome."""
     operator = operator if wanted else NEGATED.get(operator, "")
     if operator in (">", ">="):
@@ -349,36 +351,14 @@ def _missing(operator: str, difference: _Number, wanted: bool) -> _Number | None
     return -abs(difference) if operator == "!=" else None
 
 
-def _reduced(provenance: Reduced, wanted: bool) -> Tensor | None:
-    inner = _violation(provenance.inner, wanted)
-    if inner is None or not inner.numel():
-        return None
-    every = (provenance.operator == "all") == wanted
-    if provenance.dims and inner.dim():
-        along = inner.amax if every else inner.amin
-        return along(provenance.dims, provenance.keepdim)
-    if every:
-        missing = inner.relu().sum()
-        return missing if bool(missing > 0) else inner.max()
-    return inner.min()
-
-
-def number(value: Any) -> Tensor | None:
-    """Return a value as float64, in which large integers stay apart; None if it is no number."""
+def number(value: Any) -> Far | None:
+    """Return a value in float64, in which large integers stay apart; None if it is no number."""
     if isinstance(value, Tensor):
-        if not is_plain(value) or value.is_complex():
-            return None
-        return value.double()
-    if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
-        return torch.tensor(float(value), dtype=torch.float64)
-    return None
-
-
-def _single(value: Any) -> float | None:
-    """Return a number, or that of a tensor with one element, as ``_number`` has it."""
-    if isinstance(value, Tensor):
-        real = is_plain(value) and not value.is_complex()
-        return float(value.item()) if real and value.numel() == 1 else None
-    if isinstance(value, (bool, int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
+        return value.double() if is_plain(value) and not value.is_complex() else None
+    if isinstance(value, (int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return float(value)
     return None
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)

@@ -29,18 +29,17 @@ from pytest_torchexport.explore.conditions import (
 )
 from pytest_torchexport.explore.probe import ProbeListener
 from pytest_torchexport.explore.provenance import (
+    NEGATED,
     Compared,
     Provenance,
     ProvenanceMode,
-    Uncompared,
     provenance_of,
     sequence_distance,
 )
 
-# A call with more events, or more rounds of its ``while`` loops, counts as endless, unless it ends
-# within so many seconds of the processor (on a busy machine too).
+# A call with more events counts as endless, unless it ends within so many seconds of the processor
+# (on a busy machine too).
 MAX_EVENTS = 10_000
-MAX_ROUNDS = 2000
 QUICK_SECONDS = 1.0
 # A dict with more keys is a table, of which any number may be looked up.
 MAX_KEYS = 256
@@ -57,9 +56,6 @@ OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "in": lambda left, right: left in right,
     "not in": lambda left, right: left not in right,
 }
-
-
-_SIGNS = ("<", "<=", ">", ">=", "==", "!=")
 
 
 class Endless(BaseException):
@@ -82,107 +78,78 @@ class ConditionRecorder:
         # Codes without source: a condition shows when a tensor is asked for its truth in them. In
         # torch.nn too, whose code is not rewritten.
         self.coarse: set[types.CodeType] = set()
-        self.rounds = 0
         # Whether ``Endless`` was raised in the last call.
         self.cut = False
         self._started = 0.0
-        self._max_events = self._max_rounds = math.inf
-        self._modules: list[str] = []
+        self._max_events = math.inf
         self._names: dict[int, str] = {}
         self._thread = -1
-        # Middle operands of ``a < b < c``, by thread, frame, and the condition ``a < b``.
-        self._kept: dict[tuple[int, int, ConditionId], Any] = {}
+        # The right operand of each thread's last comparison: the middle one of ``a < b < c``.
+        self._right = threading.local()
 
     def start(self, names: dict[int, str]) -> None:
         """Begin a new path, of the current thread. ``names`` maps ids of modules to their paths."""
         self.path = Path()
-        self.rounds = 0
         self.cut = False
         self._started = time.thread_time()
         self.mode.forget()
         self._names = names
-        self._modules = []
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
-        for key in list(self._kept):  # of comparisons that ended with ``a < b``
-            if key[0] == self._thread:
-                del self._kept[key]
         self._thread = -1
+        self._right.value = None
 
     def limit(self, times: int) -> None:
-        """From now on cut calls with so many times as many events or rounds as the last one had.
+        """From now on cut calls with so many times as many events as the last one had.
 
-        Calls below ``MAX_EVENTS`` and ``MAX_ROUNDS`` are never cut.
+        Calls below ``MAX_EVENTS`` are never cut.
         """
         self._max_events = max(MAX_EVENTS, times * len(self.path.events))
-        self._max_rounds = max(MAX_ROUNDS, times * self.rounds)
 
     # -- called by the rewritten code -----------------------------------------------------------
 
-    def truth(self, own_id: ConditionId, value: Any, read: int, owner: Any = None) -> bool:
+    def truth(self, own_id: ConditionId, value: Any, read: int) -> bool:
         """Record the truth of a value. ``read``: the source reads it from a tensor."""
-        if self._thread != threading.get_ident():
-            return bool(value)
-        with self.mode.paused():
-            outcome = bool(value)
-        provenance: Provenance | None
-        if isinstance(value, Tensor):
-            provenance = provenance_of(value)
-        else:
-            provenance = self.mode.of_number(value, bool(read))
-        if provenance is None and read:
-            provenance = self.mode.computed()
-        self._evaluated(
-            (own_id, self._module_of(owner)), outcome, provenance, (value,), read=bool(read)
-        )
-        return outcome
+        key = self._key(own_id)
+        return bool(value) if key is None else self._asked(key, value, read)
 
-    def compare(  # called from generated code, by position
-        self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any = None
-    ) -> bool:
+    def value(self, own_id: ConditionId, value: Any, read: int) -> Any:
+        """Record the truth of a value, and return the value itself, which is asked for it again.
+
+        Not of an object of the user's: it may see how often it is asked.
+        """
+        tensor = isinstance(value, Tensor)
+        known = value.numel() == 1 if tensor else type(value).__module__ == "builtins"
+        if known and (key := self._key(own_id)) is not None:
+            self._asked(key, value, read)
+        return value
+
+    def compare(self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int) -> bool:
         """Record the truth of a comparison.
 
         ``read`` is the sum of 1 if the source reads the left operand from a tensor, and 2 if it
         reads the right one.
         """
-        return self._recorded(own_id, sign, left, right, read, owner)[0]
-
-    def _recorded(
-        self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any
-    ) -> tuple[bool, Any]:
+        key = self._key(own_id)
         found = OPERATORS[sign](left, right)
-        if self._thread != threading.get_ident():
-            return bool(found), found
-        with self.mode.paused():
-            outcome = bool(found)
-        provenance: Provenance | None
-        if isinstance(found, Tensor):
-            provenance = provenance_of(found)
-        elif sign not in _SIGNS or not all(isinstance(it, (int, float)) for it in (left, right)):
-            provenance = self.mode.computed(sequence_distance(left, right)) if read else None
-        else:
-            provenance = self._of_numbers(sign, left, right, read)
-        key = (own_id, self._module_of(owner))
-        self._evaluated(key, outcome, provenance, (left, right), read=bool(read))
-        return outcome, found
+        self._right.value = right
+        return bool(found) if key is None else self._compared(key, sign, found, (left, right), read)
 
-    def compared(  # called from generated code, by position
-        self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int, owner: Any = None
-    ) -> Any:
+    def kept(self, own_id: ConditionId) -> Any:  # the id is always given
+        """Return the operand of the comparison before, of which ``a < b < c`` asks twice."""
+        return self._right.value
+
+    def compared(self, own_id: ConditionId, sign: str, left: Any, right: Any, read: int) -> Any:
         """Return the result of a comparison; record it if it compares a number with others."""
+        found = OPERATORS[sign](left, right)
         numbers = _is_number(left) and (_is_number(right) or sign in ("in", "not in"))
-        if numbers and self._thread == threading.get_ident():
-            return self._recorded(own_id, sign, left, right, read, owner)[1]
-        return OPERATORS[sign](left, right)
+        if numbers and (key := self._key(own_id)) is not None:
+            self._compared(key, sign, found, (left, right), read)
+        return found
 
-    def decided(  # called from generated code, by position
-        self,
-        own_id: ConditionId,
-        function: Callable[..., Any],
-        given: tuple[Any, ...],
-        read: int,
-        owner: Any = None,
+    def decided(
+        self, own_id: ConditionId, function: Callable[..., Any], given: tuple[Any, ...], read: int
     ) -> Any:
         """Return the result of a call that may decide by numbers.
 
@@ -190,69 +157,89 @@ class ConditionRecorder:
         that of ``compare``.
         """
         found = function(*given)
-        if self._thread != threading.get_ident() or not _is_number(given[0]):
+        key, number = self._key(own_id), given[0]
+        if key is None or not _is_number(number):
             return found
-        key = (own_id, self._module_of(owner))
-        table = getattr(function, "__self__", None)
-        if function in (max, min) and _is_number(given[1]):
-            provenance = self._of_numbers(">", given[0], given[1], read)
-            self._evaluated(key, given[0] > given[1], provenance, given)
-        elif isinstance(table, dict):
-            keys = [each for each in table if _is_number(each)] if len(table) <= MAX_KEYS else []
-            nearest = min(keys, key=lambda each: abs(each - given[0]), default=None)
-            nearest = given[0] if given[0] in table else nearest
-            if nearest is None:
-                return found
-            provenance = self._of_numbers("==", given[0], nearest, read & 1)
-            self._evaluated(key, given[0] == nearest, provenance, (given[0], nearest))
+        sign, other = ">", given[-1]
+        if function not in (max, min):
+            sign, other = "==", _nearest(getattr(function, "__self__", None), number)
+            read &= 1
+        if _is_number(other):
+            outcome = OPERATORS[sign](number, other)
+            self._compared(key, sign, outcome, (number, other), read)
         return found
 
-    def value(self, own_id: ConditionId, value: Any, read: int, owner: Any = None) -> Any:
-        """Record the truth of a value, and return the value itself, which is asked for it again.
+    def mark(self, own_id: ConditionId, outcome: bool, later: int = 0) -> None:
+        """Record that a handler or a case was reached, or before them that it was not.
 
-        Not of an object of the user's: it may see how often it is asked.
+        ``later`` is the number of cases after it, which are not evaluated if it is reached.
         """
-        one = value.numel() == 1 if isinstance(value, Tensor) else False
-        if one or type(value).__module__ == "builtins":
-            self.truth(own_id, value, read, owner)
-        return value
-
-    def keep(self, own_id: ConditionId, value: Any) -> Any:
-        """Return the middle operand of ``a < b < c``, and keep it for the second comparison."""
-        self._kept[threading.get_ident(), id(sys._getframe(1)), own_id] = value
-        return value
-
-    def kept(self, own_id: ConditionId) -> Any:
-        return self._kept.pop((threading.get_ident(), id(sys._getframe(1)), own_id))
-
-    def mark(self, own_id: ConditionId, outcome: bool, owner: Any = None) -> None:
-        """Record that a handler or a case was reached, or was not."""
-        if self._thread != threading.get_ident():
+        key, events = self._key(own_id), self.path.events
+        if key is None:
             return
-        key = (own_id, self._module_of(owner))
-        if outcome:  # a handler: that this ``try`` raised nothing was told before
-            events = self.path.events
-            told = (n for n in range(len(events) - 1, -1, -1) if events[n].key == key)
-            if (last := next(told, None)) is not None:
-                del events[last]
-        self._add(Event(key, outcome))
+        event = Event(key, outcome)
+        before = (n for n in reversed(range(len(events))) if events[n].key == key)
+        last = next(before, None) if outcome else None
+        if last is None:
+            self._add(event)
+        else:
+            events[last : last + 1 + later] = [event]
 
-    def each(
-        self, own_id: ConditionId, iterable: Iterable[Any], owner: Any = None
-    ) -> Iterable[Any]:
+    def each(self, own_id: ConditionId, iterable: Iterable[Any]) -> Iterable[Any]:
         """Return the items of a loop, and record how many are taken."""
-        if self._thread != threading.get_ident():
-            return iterable
+        key = self._key(own_id)
         # ``iter`` at once, as a loop does: the iterable may change before the first item is taken.
-        return self._counted((own_id, self._module_of(owner)), iter(iterable))
+        return iterable if key is None else self._counted(key, iter(iterable))
+
+    def _key(self, own_id: ConditionId) -> ConditionKey | None:
+        """Return a condition of the code two frames below, and its module; None: not recorded."""
+        if self._thread != threading.get_ident():
+            return None
+        return own_id, self._module_of(sys._getframe(2))
+
+    def _module_of(self, frame: types.FrameType | None) -> str:
+        """Return the path of the module of which a method runs, the innermost one."""
+        while frame is not None and self._names:
+            if frame.f_code.co_varnames[:1] == ("self",):
+                name = self._names.get(id(frame.f_locals.get("self")))
+                if name is not None:
+                    return name
+            frame = frame.f_back
+        return ""
 
     # -- the path -------------------------------------------------------------------------------
+
+    def _asked(self, key: ConditionKey, value: Any, read: int) -> bool:
+        with self.mode.paused():
+            outcome = bool(value)
+        is_tensor = isinstance(value, Tensor)
+        found = provenance_of(value) if is_tensor else self.mode.of_number(value, bool(read))
+        if found is None and read:
+            found = self.mode.computed()
+        self._evaluated(key, outcome, found, (value,), read)
+        return outcome
+
+    def _compared(
+        self, key: ConditionKey, sign: str, found: Any, operands: tuple[Any, Any], read: int
+    ) -> bool:
+        with self.mode.paused():
+            outcome = bool(found)
+        provenance: Provenance | None
+        if isinstance(found, Tensor):
+            provenance = provenance_of(found)
+        elif sign in NEGATED and all(isinstance(each, (int, float)) for each in operands):
+            both = zip(operands, (read & 1, read & 2), strict=True)
+            provenance = Compared(sign, *(self.mode.source(each, bool(own)) for each, own in both))
+        else:
+            provenance = self.mode.computed(sequence_distance(*operands)) if read else None
+        self._evaluated(key, outcome, provenance, operands, read)
+        return outcome
 
     def _counted(self, key: ConditionKey, iterator: Iterator[Any]) -> Iterator[Any]:
         lengths = self.path.loops.setdefault(key, [])
         lengths.append(0)
         position = len(lengths) - 1
-        while True:
+        while True:  # as ``for`` does: the iterator may not be iterable itself
             try:
                 item = next(iterator)
             except StopIteration:
@@ -262,71 +249,33 @@ class ConditionRecorder:
             yield item
         self._add(Event(key, False))
 
-    def _of_numbers(self, sign: str, left: Any, right: Any, read: int) -> Compared:
-        return Compared(
-            sign, self._tensor(left, bool(read & 1)), self._tensor(right, bool(read & 2))
-        )
-
-    def _tensor(self, value: float, read: bool) -> Any:
-        """Return the tensor that a Python number was read from, or the number itself."""
-        provenance = self.mode.of_number(value, read)
-        return provenance.value if isinstance(provenance, Uncompared) else value
-
     def _evaluated(
         self,
         key: ConditionKey,
         outcome: bool,
         provenance: Provenance | None,
         operands: tuple[Any, ...],
-        *,
-        read: bool = False,
+        read: int = 0,
     ) -> None:
-        with self.mode.disabled():
+        with self.mode.paused():
             if self.listener is not None:
                 self.listener.evaluated(len(self.path.events), provenance, outcome)
-            self._add(event_of(key, outcome, provenance, operands, read=read))
+            self._add(event_of(key, outcome, provenance, operands, read=bool(read)))
 
     def _add(self, event: Event) -> None:
-        events = self.path.events
-        self.rounds += event.outcome is True and self.conditions[event.key[0]].kind == "while"
-        many = len(events) >= self._max_events or self.rounds >= self._max_rounds
+        many = len(self.path.events) >= self._max_events
         limit = min(QUICK_SECONDS, self.seconds) if many else self.seconds
         slow = time.thread_time() > self._started + limit
         if slow or time.perf_counter() > self.deadline:
             self.cut = True
             raise Endless
-        events.append(event)
-
-    # -- the module whose forward runs ----------------------------------------------------------
-
-    def enter(self, module: Any) -> None:
-        if self._thread == threading.get_ident():
-            self._modules.append(self._names.get(id(module), ""))
-
-    def leave(self) -> None:
-        if self._thread == threading.get_ident() and self._modules:
-            self._modules.pop()
-
-    def _module_of(self, owner: Any) -> str:
-        """Return the path of ``owner`` (the method's ``self``), or of the module that runs."""
-        if owner is not None:
-            name = self._names.get(id(owner))
-            if name is not None:
-                return name
-        return self._modules[-1] if self._modules else ""
+        self.path.events.append(event)
 
     # -- code that is not rewritten ---------------------------------------------------------------
 
     def _truth_read(self, outcome: bool) -> None:
         """Record that a tensor was asked for its truth in code without source, or in torch.nn's."""
-        if self._thread != threading.get_ident():
-            return
-        asking: types.FrameType | None = sys._getframe(2)  # below the mode's frame
-        frame = _of_a_layer(asking)
-        if frame is None and self.coarse:
-            frame = asking
-            while frame is not None and frame.f_code not in self.coarse:
-                frame = frame.f_back
+        frame = self._unwritten(sys._getframe(2))  # below the mode's frame
         if frame is None:
             return
         code, line = frame.f_code, frame.f_lineno
@@ -345,17 +294,29 @@ class ConditionRecorder:
                 function=code.co_qualname,
                 coarse=True,
             )
-        self._evaluated((own_id, self._module_of(None)), outcome, self.mode.last(), ())
+        self._evaluated((own_id, self._module_of(frame)), outcome, self.mode.last(), ())
+
+    def _unwritten(self, frame: types.FrameType | None) -> types.FrameType | None:
+        """Return the frame that asks if it is of a layer of torch's, or the one without source."""
+        within_torch = True
+        while frame is not None:
+            file = frame.f_code.co_filename
+            within_torch = within_torch and is_torchs(file)
+            if frame.f_code in self.coarse or (within_torch and is_of_layers(file)):
+                return frame
+            frame = frame.f_back if within_torch or self.coarse else None
+        return None
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _of_a_layer(frame: types.FrameType | None) -> types.FrameType | None:
-    """Return the frame that asks if it is in a layer or function of torch.nn, else None."""
-    while frame is not None and is_torchs(frame.f_code.co_filename):
-        if is_of_layers(frame.f_code.co_filename):
-            return frame
-        frame = frame.f_back
-    return None
+def _nearest(table: Any, number: float) -> Any:
+    """Return the key of a dict that is nearest to a number, or None."""
+    if not isinstance(table, dict):
+        return None
+    if number in table:
+        return number
+    keys = [each for each in table if _is_number(each)] if len(table) <= MAX_KEYS else []
+    return min(keys, key=lambda each: abs(each - number), default=None)

@@ -12,13 +12,12 @@ Only the wanted functions are changed, and the rest of the file stays around the
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pytest_torchexport.explore.conditions import Condition, ConditionId
 from pytest_torchexport.outcomes.operator_table import of_kind
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 # Functions and methods that may return a Python number or bool for a tensor.
 READERS = of_kind("read") | {
@@ -33,31 +32,28 @@ FACTS = frozenset(
 PASSES = 2
 
 
-def readers_in(tree: ast.AST) -> frozenset[str]:
-    """Return ``READERS`` and the file's functions that return what a reader returns."""
-    functions = [item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)]
-    returned = {
-        # Also what a function nested in it returns.
-        function: [
-            item.value
-            for item in ast.walk(function)
-            if isinstance(item, ast.Return) and item.value is not None
-        ]
-        for function in functions
-    }
+def readers_in(trees: Iterable[ast.AST]) -> frozenset[str]:
+    """Return ``READERS`` and the functions in these trees that return what a reader returns."""
+    functions = [
+        item for tree in trees for item in ast.walk(tree) if isinstance(item, ast.FunctionDef)
+    ]
     readers = READERS
     for _ in range(PASSES):
-        readers |= {
-            function.name
-            for function, values in returned.items()
-            if values and function.name not in readers
-            for names in [names_read(function, readers)]
-            if any(reads_tensor(value, names, readers) for value in values)
-        }
+        readers |= {function.name for function in functions if _returns_read(function, readers)}
     return readers
 
 
-def reads_tensor(node: ast.AST, names: set[str], readers: frozenset[str]) -> bool:
+def _returns_read(function: ast.FunctionDef, readers: frozenset[str]) -> bool:
+    """Return True if a function, or one nested in it, returns what it reads from a tensor."""
+    names = names_read(function, readers)
+    return any(
+        reads_tensor(item.value, names, readers)
+        for item in ast.walk(function)
+        if isinstance(item, ast.Return) and item.value is not None
+    )
+
+
+def reads_tensor(node: ast.AST, names: Collection[str], readers: frozenset[str]) -> bool:
     """Return True if an expression calls one of ``readers`` or contains one of ``names``.
 
     A property of the file's own classes is a reader too; it is accessed without a call. Not counted
@@ -97,7 +93,7 @@ def is_none_test(node: ast.AST) -> bool:
     )
 
 
-def names_read(function: Function, readers: frozenset[str]) -> set[str]:
+def names_read(function: ast.AST, readers: frozenset[str]) -> set[str]:
     """Return the local names to which a function assigns what it reads from tensors."""
     names: set[str] = set()
     assigned = [
@@ -133,31 +129,51 @@ _OPERATORS = {
     ast.In: "in",
     ast.NotIn: "not in",
 }
+_SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
-_Node = TypeVar("_Node", bound=ast.AST)
 # A function by its first line, decorators included, and its name.
 FunctionStart = tuple[int, str]
+# The outcomes of a condition after which the code only raises.
+Raises = frozenset[bool]
+NEVER: Raises = frozenset()
 
 
 def rewrite(
-    tree: ast.Module, file: str, source: str, wanted: set[FunctionStart]
+    tree: ast.Module, file: str, source: str, wanted: Collection[FunctionStart]
 ) -> dict[ConditionId, Condition]:
     """Rewrite the wanted functions of a tree in place, and return the conditions in them.
 
     The rewritten code calls methods of the constant ``SENTINEL``, with a condition's id as the
     first argument.
     """
-    rewriter = _Rewriter(file, source, wanted, readers_in(tree))
+    functions = [item for item in ast.walk(tree) if _start(item) in wanted]
+    rewriter = _Rewriter(file, source, wanted, readers_in(functions))
     rewriter.visit(tree)
     ast.fix_missing_locations(tree)
     return rewriter.conditions
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The class or function around a node: its dotted name, and whether its code is rewritten.
+
+    ``names_read`` are local names whose values were read from tensors.
+    """
+
+    name: str = ""
+    wanted: bool = False
+    names_read: frozenset[str] = frozenset()
 
 
 class _Rewriter(ast.NodeTransformer):
     """Rewrites the conditions in the wanted functions and in functions nested in them."""
 
     def __init__(
-        self, file: str, source: str, wanted: set[FunctionStart], readers: frozenset[str]
+        self,
+        file: str,
+        source: str,
+        wanted: Collection[FunctionStart],
+        readers: frozenset[str],
     ) -> None:
         self.conditions: dict[ConditionId, Condition] = {}
         self._file = file
@@ -165,243 +181,190 @@ class _Rewriter(ast.NodeTransformer):
         self._lines = source.split("\n")
         self._wanted = wanted
         self._readers = readers
-        # The state of the walk: names of the classes and functions around the node, the number of
-        # wanted functions among them, and for each function the name of its ``self``, if it is a
-        # method that does not assign to it.
-        self._names: list[str] = []
-        self._inside = 0
-        self._self_names: list[str | None] = [None]
-        self._in_class = False
+        self._scope = _Scope()
         # The first line of the statement around the node.
         self._statement = 0
-        # Local names whose values were read from tensors.
-        self._names_read: set[str] = set()
 
-    # -- scopes ---------------------------------------------------------------------------------
+    # -- the walk -------------------------------------------------------------------------------
 
     def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.stmt):
             self._statement = node.lineno
+        if not self._scope.wanted and not isinstance(node, _SCOPES):
+            return self.generic_visit(node)
         return super().visit(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        self._names.append(node.name)
-        before, self._in_class = self._in_class, True
-        node.body = [self.visit(item) for item in node.body]
-        self._in_class = before
-        self._names.pop()
+    def _visited(self, node: Any, **done: Any) -> Any:
+        """Set these fields of a node, and visit the others."""
+        for name in done:
+            setattr(node, name, None)
+        self.generic_visit(node)
+        for name, value in done.items():
+            setattr(node, name, value)
         return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
+        return self._body(node, replace(self._scope, name=self._dotted(node)))
 
     def visit_FunctionDef(self, node: Any) -> Any:
-        return self._function(node, node.name)
+        scope = _Scope(
+            self._dotted(node),
+            self._scope.wanted or _start(node) in self._wanted,
+            self._scope.names_read | names_read(node, self._readers),
+        )
+        return self._body(node, scope)
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
 
-    def visit_Lambda(self, node: ast.Lambda) -> Any:
-        return self._function(node, "<lambda>")
+    def _dotted(self, node: Any) -> str:
+        return f"{self._scope.name}.{_name(node)}".lstrip(".")
 
-    def _function(self, node: Function, name: str) -> Function:
-        method, read_before = self._in_class, self._names_read
-        self._in_class = False
-        self._names_read = read_before | names_read(node, self._readers)
-        wanted = self._inside or (first_line(node), name) in self._wanted
-        self._names.append(name)
-        self._inside += bool(wanted)
-        self._self_names.append(_self_name(node) if method else None)
-        if isinstance(node, ast.Lambda):
-            node.body = self.visit(node.body)
-        else:
-            node.body = self._block(node.body)
-        self._self_names.pop()
-        self._inside -= bool(wanted)
-        self._names.pop()
-        self._in_class, self._names_read = method, read_before
-        return node
-
-    def _block(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
-        done: list[ast.stmt] = []
-        for statement in body:
-            made = self.visit(statement)
-            done += made if isinstance(made, list) else [made]
-        return done
+    def _body(self, node: ast.AST, scope: _Scope) -> Any:
+        """Visit the body alone: defaults and decorators are evaluated in another scope."""
+        around, self._scope = self._scope, scope
+        others = {name: value for name, value in ast.iter_fields(node) if name != "body"}
+        made = self._visited(node, **others)
+        self._scope = around
+        return made
 
     # -- statements -----------------------------------------------------------------------------
 
     def visit_If(self, node: ast.If) -> Any:
-        raises = (_only_raises(node.body), _only_raises(node.orelse))
-        test = self._test(node.test, "if", raises)
-        return self._rebuilt(
-            node, test=test, body=self._block(node.body), orelse=self._block(node.orelse)
-        )
+        ways = ((True, node.body), (False, node.orelse))
+        raises = frozenset(outcome for outcome, body in ways if _only_raises(body))
+        return self._visited(node, test=self._test(node.test, "if", raises))
 
     def visit_While(self, node: ast.While) -> Any:
-        if not self._inside:
-            return self.generic_visit(node)
-        test = self._test(node.test, "while", (False, False))
-        body, orelse = self._block(node.body), self._block(node.orelse)
-        if isinstance(node.test, ast.Constant):  # decides nothing, but its rounds are counted
-            own_id = self._condition("while", node.test, False, True)
-            body.insert(0, self._mark(own_id, True, node.test))
-        return self._rebuilt(node, test=test, body=body, orelse=orelse)
+        # ``while True`` decides nothing, but its rounds are counted.
+        raises = frozenset({False}) if isinstance(node.test, ast.Constant) else NEVER
+        return self._visited(node, test=self._test(node.test, "while", raises))
 
     def visit_Assert(self, node: ast.Assert) -> Any:
-        test = self._test(node.test, "assert", (False, True))
-        message = self.visit(node.msg) if node.msg is not None else None
-        return self._rebuilt(node, test=test, msg=message)
+        return self._visited(node, test=self._test(node.test, "assert", frozenset({False})))
 
     def visit_For(self, node: ast.For) -> Any:
-        iterable = self._iterable(self.visit(node.iter), node.iter)
-        body, orelse = self._block(node.body), self._block(node.orelse)
-        return self._rebuilt(node, iter=iterable, body=body, orelse=orelse)
+        return self._visited(node, iter=self._iterable(node.iter))
 
     def visit_Try(self, node: Any) -> Any:
-        body = self._block(node.body)
-        if self._inside:
-            for handler in reversed(node.handlers):
-                own_id = self._condition("except", handler, _only_raises(handler.body))
-                handler.body = [self._mark(own_id, True, handler), *self._block(handler.body)]
-                body.insert(0, self._mark(own_id, False, node))
-        else:
-            for handler in node.handlers:
-                handler.body = self._block(handler.body)
-        return self._rebuilt(
-            node, body=body, orelse=self._block(node.orelse), finalbody=self._block(node.finalbody)
-        )
+        self.generic_visit(node)
+        node.body = [*self._alternatives("except", node.handlers), *node.body]
+        return node
 
     visit_TryStar = visit_Try
 
     def visit_Match(self, node: ast.Match) -> Any:
-        subject = self.visit(node.subject)
-        if not self._inside:
-            for case in node.cases:
-                case.body = self._block(case.body)
-            return self._rebuilt(node, subject=subject)
-        ids: list[ConditionId] = []
-        for case in node.cases:
-            ids.append(self._condition("case", case.pattern, _only_raises(case.body)))
-            if case.guard is not None:
-                case.guard = self._test(case.guard, "case", (False, False))
-            before = [self._mark(each, False, case.pattern) for each in ids[:-1]]
-            matched = self._mark(ids[-1], True, case.pattern)
-            case.body = [*before, matched, *self._block(case.body)]
-        last = node.cases[-1]
-        if last.guard is not None or not _matches_all(last.pattern):
-            none: list[ast.stmt] = [self._mark(each, False, last.pattern) for each in ids]
-            node.cases.append(ast.match_case(pattern=ast.MatchAs(), guard=None, body=none))
-        return self._rebuilt(node, subject=subject)
+        self.generic_visit(node)
+        return [*self._alternatives("case", node.cases), node]
+
+    def visit_match_case(self, node: ast.match_case) -> Any:
+        guard = self._test(node.guard, "case") if node.guard is not None else None
+        return self._visited(node, guard=guard)
+
+    def _alternatives(self, kind: str, ways: Sequence[Any]) -> list[ast.stmt]:
+        """Record in each handler or case that it was reached.
+
+        Return the statements that record before them that none was. After a case that is reached
+        the later ones are not evaluated.
+        """
+        before = []
+        for number, way in enumerate(ways, 1):
+            at = getattr(way, "pattern", way)
+            raises = frozenset({True}) if _only_raises(way.body) else NEVER
+            own_id = self._condition(kind, at, raises)
+            later = len(ways) - number if kind == "case" else 0
+            way.body.insert(0, self._mark(own_id, True, at, later))
+            before.append(self._mark(own_id, False, at))
+        return before
 
     # -- expressions ----------------------------------------------------------------------------
 
     def visit_IfExp(self, node: ast.IfExp) -> Any:
-        test = self._test(node.test, "expression", (False, False))
-        return self._rebuilt(
-            node, test=test, body=self.visit(node.body), orelse=self.visit(node.orelse)
-        )
+        return self._visited(node, test=self._test(node.test, "expression"))
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         """Record the truth of each operand of ``a and b`` outside of a test, but of the last."""
-        if not self._inside:
-            return self.generic_visit(node)
         *tested, last = node.values
-        return self._rebuilt(node, values=[*map(self._valued, tested), self.visit(last)])
+        return self._visited(node, values=[*map(self._valued, tested), self.visit(last)])
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         """Record a comparison of numbers outside of a test, as in ``1 + (n == 3)``."""
-        if not self._inside or len(node.ops) > 1 or isinstance(node.ops[0], (ast.Is, ast.IsNot)):
+        if len(node.ops) > 1 or isinstance(node.ops[0], (ast.Is, ast.IsNot)):
             return self.generic_visit(node)
-        own_id = self._condition("expression", node, False)
+        own_id = self._condition("expression", node)
         operands = self.visit(node.left), self.visit(node.comparators[0])
-        return self._compare(node, own_id, *operands, method="compared")
+        return self._compare("compared", own_id, node, *operands)
 
     def visit_Call(self, node: ast.Call) -> Any:
         """Record the predicate of ``torch.cond`` and each element of ``any(... for ...)``.
 
         Also which of two numbers ``max`` or ``min`` returns, and if ``get`` finds a key.
         """
-        name = _last_name(node.func)
-        each = len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp)
-        if self._inside and each and isinstance(node.func, ast.Name) and name in ("any", "all"):
-            generator: Any = node.args[0]
-            generator.generators = [self.visit(item) for item in generator.generators]
-            generator.elt = self._test(generator.elt, "expression", (False, False))
-            return node
-        predicate = node.args[0] if node.args and name == "cond" else None
-        decides = self._inside and not node.keywords and _may_decide(node)
-        read = self._reads(*node.args) if decides else ast.Constant(0)
-        node = self.generic_visit(node)  # type: ignore[assignment]
-        if decides:
-            own_id = self._condition("expression", node, False)
-            return self._call(
-                "decided", own_id, node.func, ast.Tuple(node.args, ast.Load()), read, at=node
+        given, name = node.args, _last_name(node.func)
+        if name == "cond" and given:
+            predicate = self._valued(given[0], "cond")
+            return self._visited(node, args=[predicate, *map(self.visit, given[1:])])
+        if _may_decide(node):
+            own_id, read = self._condition("expression", node), self._reads(*given)
+            self.generic_visit(node)
+            operands = ast.Tuple(node.args, ast.Load())
+            return self._call("decided", own_id, node.func, operands, read, at=node)
+        each = given[0] if len(given) == 1 else None
+        is_name = isinstance(node.func, ast.Name)
+        if is_name and name in ("any", "all") and isinstance(each, ast.GeneratorExp):
+            return self._visited(
+                node, args=[self._visited(each, elt=self._test(each.elt, "expression"))]
             )
-        if predicate is not None and self._inside:
-            own_id = self._condition("cond", predicate, False)
-            read = self._reads(predicate)
-            node.args[0] = self._call("value", own_id, node.args[0], read, at=predicate)
-        return node
+        return self.generic_visit(node)
 
     def visit_comprehension(self, node: ast.comprehension) -> Any:
-        iterable = self.visit(node.iter)
-        if not node.is_async:
-            iterable = self._iterable(iterable, node.iter)
-        ifs = [self._test(item, "expression", (False, False)) for item in node.ifs]
-        return self._rebuilt(node, iter=iterable, ifs=ifs)
+        iterable = self.visit(node.iter) if node.is_async else self._iterable(node.iter)
+        tests = [self._test(item, "expression") for item in node.ifs]
+        return self._visited(node, iter=iterable, ifs=tests)
 
     # -- conditions -----------------------------------------------------------------------------
 
-    def _test(self, node: ast.expr, kind: str, raises: tuple[bool, bool]) -> ast.expr:
-        """Rewrite a condition of which only the truth counts.
-
-        ``raises`` says whether the code only raises if it is true, and if it is false.
-        """
-        if not self._inside:
-            return self.visit(node)  # type: ignore[no-any-return]
+    def _test(self, node: ast.expr, kind: str, raises: Raises = NEVER) -> Any:
+        """Rewrite a condition of which only the truth counts."""
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            inner = self._test(node.operand, kind, (raises[1], raises[0]))
-            return self._rebuilt(node, operand=inner)  # type: ignore[no-any-return]
+            opposite = frozenset(not outcome for outcome in raises)
+            return self._visited(node, operand=self._test(node.operand, kind, opposite))
         if isinstance(node, ast.BoolOp):
-            *first, last = node.values
             # ``a or b`` is true as soon as a is, but false only if b is false too.
-            early = (raises[0], False) if isinstance(node.op, ast.Or) else (False, raises[1])
+            early = raises & {isinstance(node.op, ast.Or)}
+            *first, last = node.values
             values = [self._test(item, kind, early) for item in first]
-            values.append(self._test(last, kind, raises))
-            return self._rebuilt(node, values=values)  # type: ignore[no-any-return]
+            return self._visited(node, values=[*values, self._test(last, kind, raises)])
         if isinstance(node, ast.IfExp):
-            test = self._test(node.test, "expression", (False, False))
-            ways = [self._test(item, kind, raises) for item in (node.body, node.orelse)]
-            rebuilt: ast.expr = self._rebuilt(node, test=test, body=ways[0], orelse=ways[1])
-            return rebuilt
+            return self._visited(
+                node,
+                test=self._test(node.test, "expression"),
+                body=self._test(node.body, kind, raises),
+                orelse=self._test(node.orelse, kind, raises),
+            )
         if isinstance(node, ast.Compare):
             return self._chain(node, kind, raises)
-        if isinstance(node, ast.Constant):
+        if isinstance(node, ast.Constant) and kind != "while":
             return node
-        own_id = self._condition(kind, node, *raises)
-        read = self._reads(node)
+        own_id, read = self._condition(kind, node, raises), self._reads(node)
         return self._call("truth", own_id, self.visit(node), read, at=node)
 
-    def _chain(self, node: ast.Compare, kind: str, raises: tuple[bool, bool]) -> ast.expr:
-        """Rewrite ``a < b < c`` as ``a < keep(b) and kept() < c``."""
+    def _chain(self, node: ast.Compare, kind: str, raises: Raises) -> ast.expr:
+        """Rewrite ``a < b < c`` as ``a < b and kept() < c``."""
         left, parts = node.left, list[ast.expr]()
         made = self.visit(left)
-        for position, (sign, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
-            last = position == len(node.ops) - 1
+        for sign, right in zip(node.ops, node.comparators, strict=True):
             pair = ast.copy_location(ast.Compare(left, [sign], [right]), node)
-            own_id = self._condition(kind, node, raises[0] and last, raises[1])
-            right_made = self.visit(right)
-            if not last:
-                right_made = self._call("keep", own_id, right_made, at=right, owned=False)
-            parts.append(self._compare(pair, own_id, made, right_made))
-            left, made = right, self._call("kept", own_id, at=right, owned=False)
-        return parts[0] if len(parts) == 1 else _located(ast.BoolOp(ast.And(), parts), node)
+            # ``a < b`` decides alone only if it is false.
+            own = raises if right is node.comparators[-1] else raises & {False}
+            own_id = self._condition(kind, node, own)
+            parts.append(self._compare("compare", own_id, pair, made, self.visit(right)))
+            left, made = right, self._call("kept", own_id, at=right)
+        return (
+            parts[0] if len(parts) == 1 else ast.copy_location(ast.BoolOp(ast.And(), parts), node)
+        )
 
     def _compare(
-        self,
-        node: ast.Compare,
-        own_id: ConditionId,
-        left: ast.expr,
-        right: ast.expr,
-        *,
-        method: str = "compare",
+        self, method: str, own_id: ConditionId, node: ast.Compare, left: ast.expr, right: ast.expr
     ) -> ast.expr:
         """Return the call that records a comparison, given its visited operands."""
         sign = ast.Constant(_OPERATORS[type(node.ops[0])])
@@ -411,28 +374,25 @@ class _Rewriter(ast.NodeTransformer):
 
     def _reads(self, *operands: ast.expr) -> ast.Constant:
         """Return the sum of 1 if the first operand is read from a tensor and 2 if the second is."""
-        read = [reads_tensor(item, self._names_read, self._readers) for item in operands]
+        names = self._scope.names_read
+        read = [reads_tensor(item, names, self._readers) for item in operands]
         return ast.Constant(sum(each << position for position, each in enumerate(read)))
 
-    def _valued(self, node: ast.expr) -> ast.expr:
+    def _valued(self, node: ast.expr, kind: str = "expression") -> Any:
         """Return a condition of which the value counts, too."""
         if isinstance(node, ast.BoolOp):
-            return self._rebuilt(node, values=[*map(self._valued, node.values)])  # type: ignore[no-any-return]
-        own_id, read = self._condition("expression", node, False), self._reads(node)
+            return self._visited(node, values=[self._valued(item, kind) for item in node.values])
+        own_id, read = self._condition(kind, node), self._reads(node)
         # The truth of a comparison is recorded here, and not in it again.
         visit = self.generic_visit if isinstance(node, ast.Compare) else self.visit
-        return self._call("value", own_id, visit(node), read, at=node)  # type: ignore[arg-type]
+        return self._call("value", own_id, visit(node), read, at=node)
 
-    def _iterable(self, made: ast.expr, node: ast.expr) -> ast.expr:
-        if not self._inside:
-            return made
-        return self._call("each", self._condition("for", node, False), made, at=node)
+    def _iterable(self, node: ast.expr) -> ast.expr:
+        return self._call("each", self._condition("for", node), self.visit(node), at=node)
 
     # -- nodes ----------------------------------------------------------------------------------
 
-    def _condition(self, kind: str, node: Any, true: bool, false: bool = False) -> ConditionId:
-        """Register a condition. ``true`` and ``false`` say after which outcome the code raises."""
-        raises = {outcome for outcome, does in ((True, true), (False, false)) if does}
+    def _condition(self, kind: str, node: Any, raises: Raises = NEVER) -> ConditionId:
         first = int(node.lineno)
         line = self._lines[first - 1].strip() if first <= len(self._lines) else ""
         text = line if kind == "except" else self._text(node)
@@ -445,8 +405,8 @@ class _Rewriter(ast.NodeTransformer):
             kind=kind,
             text=" ".join(text.split())[:MAX_TEXT],
             statement=line[:MAX_TEXT],
-            function=".".join(self._names),
-            raises=frozenset(raises),
+            function=self._scope.name,
+            raises=raises,
         )
         return own_id
 
@@ -458,24 +418,14 @@ class _Rewriter(ast.NodeTransformer):
             lines[0] = lines[0][node.col_offset :]
         return b"\n".join(lines).decode(errors="replace")
 
-    def _call(
-        self, method: str, own_id: ConditionId, *arguments: ast.expr, at: Any, owned: bool = True
-    ) -> ast.Call:
+    def _call(self, method: str, own_id: ConditionId, *arguments: Any, at: Any) -> ast.Call:
         recorder = ast.Attribute(ast.Constant(SENTINEL), method, ast.Load())
         id_node = ast.Constant(own_id)  # type: ignore[arg-type]  # Python takes tuples, too
-        given: list[ast.expr] = [id_node, *arguments]
-        if owned and self._self_names[-1] is not None:
-            given.append(ast.Name(self._self_names[-1], ast.Load()))
-        return _located(ast.Call(recorder, given, []), at)
+        return ast.copy_location(ast.Call(recorder, [id_node, *arguments], []), at)
 
-    def _mark(self, own_id: ConditionId, outcome: bool, at: Any) -> ast.stmt:
-        call = self._call("mark", own_id, ast.Constant(outcome), at=at)
-        return _located(ast.Expr(call), at)
-
-    def _rebuilt(self, node: Any, **fields: Any) -> Any:
-        for name, value in fields.items():
-            setattr(node, name, value)
-        return node
+    def _mark(self, own_id: ConditionId, outcome: bool, at: Any, later: int = 0) -> ast.stmt:
+        call = self._call("mark", own_id, ast.Constant(outcome), ast.Constant(later), at=at)
+        return ast.copy_location(ast.Expr(call), at)
 
 
 def first_line(node: Any) -> int:
@@ -484,42 +434,12 @@ def first_line(node: Any) -> int:
     return int(min([node.lineno, *(item.lineno for item in decorators)]))
 
 
-def _located(node: _Node, at: ast.AST) -> _Node:
-    """Give a node the position of another, and so the nodes below it that have none.
-
-    ``ast.fix_missing_locations`` would also visit what is below nodes that have one.
-    """
-    ast.copy_location(node, at)
-    for child in ast.iter_child_nodes(node):
-        if not hasattr(child, "lineno"):
-            _located(child, at)
-    return node
+def _name(node: Any) -> str:
+    return "<lambda>" if isinstance(node, ast.Lambda) else str(node.name)
 
 
-def _self_name(node: Function) -> str | None:
-    """Return the name of a method's first argument, or None if the method assigns to it."""
-    decorators = {getattr(item, "id", "") for item in getattr(node, "decorator_list", [])}
-    arguments = [*node.args.posonlyargs, *node.args.args]
-    if not arguments or decorators & {"staticmethod", "classmethod"}:
-        return None
-    name = arguments[0].arg
-    for item in ast.walk(node):
-        # Names may be bound or deleted also by ``as``, in a pattern or by a ``def``.
-        bound = [getattr(item, field, None) for field in ("name", "asname", "rest")]
-        if isinstance(item, ast.Name) and not isinstance(item.ctx, ast.Load):
-            bound = [item.id]
-        if name in bound:
-            return None
-    return name
-
-
-def _matches_all(pattern: ast.pattern) -> bool:
-    """Return True if a pattern matches every subject, so that no other case may follow."""
-    if isinstance(pattern, ast.MatchOr):
-        return _matches_all(pattern.patterns[-1])
-    return isinstance(pattern, ast.MatchAs) and (
-        pattern.pattern is None or _matches_all(pattern.pattern)
-    )
+def _start(node: ast.AST) -> FunctionStart | None:
+    return (first_line(node), _name(node)) if isinstance(node, _SCOPES) else None
 
 
 def _only_raises(body: Sequence[ast.stmt]) -> bool:
@@ -528,7 +448,7 @@ def _only_raises(body: Sequence[ast.stmt]) -> bool:
 
 def _may_decide(node: ast.Call) -> bool:
     """Return True for ``max(a, b)``, ``min(a, b)``, ``d.get(a)`` and ``d.get(a, b)``."""
-    if any(isinstance(item, ast.Starred) for item in node.args):
+    if node.keywords or any(isinstance(item, ast.Starred) for item in node.args):
         return False
     if isinstance(node.func, ast.Name):
         return node.func.id in ("max", "min") and len(node.args) == 2

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import dis
 import functools
-import inspect
+import gc
 import linecache
 import os
 import sys
@@ -23,7 +23,7 @@ import types
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,31 +32,15 @@ import torch
 from pytest_torchexport.eager.fingerprint import names_in
 from pytest_torchexport.explore.conditions import Condition, ConditionId
 from pytest_torchexport.explore.recorder import ConditionRecorder
-from pytest_torchexport.explore.rewrite import SENTINEL, first_line, rewrite
+from pytest_torchexport.explore.rewrite import SENTINEL, rewrite
 from pytest_torchexport.outcomes.subject import Subject
-from pytest_torchexport.outcomes.tape import submodules
 from pytest_torchexport.outcomes.torch_state import compiling_nothing, suppress_output
 from pytest_torchexport.results.source_line import NO_MODELS, SourceLine, is_users, source_line
 
 _JUMPS = frozenset({*dis.hasjrel, *dis.hasjabs})
 MAX_OBJECTS = 20_000
-# Submodules to follow, as in ``package.part.inner.helper``.
-MAX_DOTS = 3
-# Values of these types lead to no code.
-_LEAVES = (
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    bool,
-    type(None),
-    torch.Tensor,
-    torch.dtype,
-    torch.device,
-)
-# The type of a function decorated with functools.cache.
-_CACHED = type(functools.cache(len))
+# Objects of these modules, containers and what wraps functions, lead to all that they refer to.
+_HOLDERS = ("builtins", "collections", "functools")
 
 Owns = Callable[[str], bool]
 
@@ -69,25 +53,17 @@ def owner_of(subject: Subject, packages: tuple[str, ...] = ()) -> Owns:
     """
     thing = type(subject.module) if subject.module is not None else subject.function
     home = (getattr(thing, "__module__", None) or "").partition(".")[0]
-    folders = [
+    places = {
         next(iter(getattr(sys.modules.get(name), "__path__", None) or []), _file(name))
         for name in (*packages, "" if home in ("torch", "builtins") else home)
-    ]
-    parts = frozenset(
-        file
-        for name in {type(part).__module__ for part in _parts(subject)}
-        if name.partition(".")[0] not in NO_MODELS and (file := _file(name))
-    )
+    }
+    defining = {type(part).__module__ for part in _parts(subject)}
+    places |= {_file(name) for name in defining if name.partition(".")[0] not in NO_MODELS}
+    # A file, or all below a folder.
+    owned = [(place, place + os.sep) for place in places - {""}]
 
     def owns(file: str) -> bool:
-        return (
-            is_users(file)
-            or file in parts
-            or any(
-                folder and (file == folder or file.startswith(folder + os.sep))
-                for folder in folders
-            )
-        )
+        return is_users(file) or any(file == it or file.startswith(below) for it, below in owned)
 
     return owns
 
@@ -108,8 +84,6 @@ def functions_of(subject: Subject, owns: Owns) -> tuple[tuple[types.FunctionType
     walk = _Walk(owns)
     walk.mention("forward")
     walk.mention(getattr(subject.function, "__name__", "forward"))
-    if subject.module is not None:
-        walk.look(subject.module.modules())
     walk.look([subject.module, subject.function])
     return tuple(walk.found), walk.complete
 
@@ -141,13 +115,15 @@ class _Walk:
         self._seen: dict[int, Any] = {}
         self._waiting: deque[Any] = deque()
         self._names: set[str] = set()
-        self._classes: list[type] = []
+        # The classes and modules found so far.
+        self._scopes: list[type | types.ModuleType] = []
 
     def mention(self, name: str) -> None:
-        """Follow methods of this name, in the classes found so far and in later ones."""
+        """Follow what has this name in the classes and modules found so far and in later ones."""
         if name not in self._names:
             self._names.add(name)
-            self._waiting += [vars(cls)[name] for cls in self._classes if name in vars(cls)]
+            found = [vars(scope) for scope in self._scopes]
+            self._waiting += [names[name] for names in found if name in names]
 
     def look(self, things: Any) -> None:
         """Follow these objects and all that they lead to, breadth first."""
@@ -157,46 +133,33 @@ class _Walk:
                 self.complete = False
                 return
             thing = self._waiting.popleft()
-            if not isinstance(thing, _LEAVES) and id(thing) not in self._seen:
+            # What Python does not track refers to nothing, as a number or a text.
+            if gc.is_tracked(thing) and id(thing) not in self._seen:
                 self._seen[id(thing)] = thing
                 self._waiting += self._of(thing)
 
-    def _of(self, thing: Any) -> Iterator[Any]:  # noqa: C901  # one line for each type
+    def _of(self, thing: Any) -> Iterator[Any]:
+        kind = type(thing)
         if isinstance(thing, types.FunctionType):
             yield from self._function(thing)
-        elif isinstance(thing, types.MethodType):
-            yield from (thing.__func__, thing.__self__)
-        elif isinstance(thing, functools.partial):
-            yield from (thing.func, *thing.args, *thing.keywords.values())
-        elif isinstance(thing, property):
-            yield from (thing.fget, thing.fset)
-        elif isinstance(thing, (staticmethod, classmethod)):
-            yield thing.__func__
-        elif isinstance(thing, functools.cached_property):
-            yield thing.func
-        elif isinstance(thing, functools.singledispatchmethod):
-            yield from (thing.func, *thing.dispatcher.registry.values())
-        elif isinstance(thing, dict):
-            yield from dict.values(thing)  # a subclass may compute its own
-        elif type(thing) in (list, tuple, set, frozenset):
-            yield from thing
         elif isinstance(thing, type):
             yield from self._class(thing)
-        elif isinstance(thing, _CACHED):
-            yield thing.__wrapped__
-        elif not isinstance(thing, types.ModuleType) and (
-            isinstance(thing, torch.nn.Module) or self._made_by_the_user(type(thing))
+        elif isinstance(thing, types.ModuleType):
+            file = vars(thing).get("__file__")
+            # A package without a file is one of several folders.
+            if self._owns(file) if file else "__path__" in vars(thing):
+                self._scopes.append(thing)
+                yield from [value for name, value in vars(thing).items() if name in self._names]
+        elif (
+            kind.__module__ in _HOLDERS
+            or isinstance(thing, torch.nn.Module)
+            or self._made_by_the_user(kind)
         ):
-            yield type(thing)
-            with suppress(AttributeError):  # an object with slots
-                yield from object.__getattribute__(thing, "__dict__").values()
+            yield from gc.get_referents(thing)  # runs no code of the user's
 
     def _function(self, function: types.FunctionType) -> Iterator[Any]:
-        for cell in function.__closure__ or ():
-            with suppress(ValueError):  # a name that was not assigned yet
-                yield cell.cell_contents
-        yield getattr(function, "__wrapped__", None)
-        yield from getattr(function, "registry", {}).values()  # functools.singledispatch
+        # Wrappers have what they wrap among their attributes.
+        yield from (function.__closure__, vars(function))
         file = function.__code__.co_filename
         # Code without a file is followed if its module has no file either: it was typed in or run
         # by exec. Methods that dataclasses and the like generate belong to a module with a file.
@@ -204,22 +167,15 @@ class _Walk:
         if not typed_in and not self._owns(file):
             return
         self.found.append(function)
-        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        yield from (function.__defaults__, function.__kwdefaults__)
         for name in names_in(function.__code__):
             self.mention(name)
-        # The globals that it looks up; of a module the attributes that it looks up.
-        looked_up = set(names_in(function.__code__))
-        for name in looked_up:
-            value = function.__globals__.get(name)
-            if isinstance(value, types.ModuleType):
-                yield from _attributes(value, looked_up, MAX_DOTS)
-            else:
-                yield value
+            yield function.__globals__.get(name)
 
     def _class(self, cls: type) -> Iterator[Any]:
         for base in cls.__mro__:
-            if base not in self._classes and self._made_by_the_user(base):
-                self._classes.append(base)
+            if base not in self._scopes and self._made_by_the_user(base):
+                self._scopes.append(base)
                 # Python itself calls those with two underscores, as for an operator or a truth.
                 # Those of a module that make it ran before forward.
                 made = ("__init__", "__new__") if issubclass(base, torch.nn.Module) else ()
@@ -235,16 +191,6 @@ class _Walk:
             return cls.__module__ != "builtins"
         file = getattr(module, "__file__", None)
         return self._owns(file) if file else False
-
-
-def _attributes(module: types.ModuleType, names: set[str], dots: int) -> Iterator[Any]:
-    """Yield the attributes of these names, also of submodules (``package.part.helper``)."""
-    for name in names:
-        value = inspect.getattr_static(module, name, None)
-        if isinstance(value, types.ModuleType) and dots:
-            yield from _attributes(value, names, dots - 1)
-        else:
-            yield value
 
 
 # -- twins -------------------------------------------------------------------------------------
@@ -280,7 +226,6 @@ def _twins_of(file: str, codes: frozenset[types.CodeType], source: str) -> FileT
     wanted = {(code.co_firstlineno, code.co_name) for code in codes}
     try:
         tree = ast.parse(source, file)
-        tree.body = _needed(tree.body, {line for line, _ in wanted})
         as_it_is = compile(tree, file, "exec", dont_inherit=True)
         conditions = rewrite(tree, file, source, wanted)
         rewritten = compile(tree, file, "exec", dont_inherit=True)
@@ -323,39 +268,6 @@ def constants_in(code: types.CodeType) -> Iterator[Any]:
             yield item
 
 
-# -- from the source ----------------------------------------------------------------------------
-
-
-def _needed(body: Sequence[ast.stmt], lines: set[int]) -> list[ast.stmt]:
-    """Return the statements that contain one of the lines, and the imports.
-
-    Of a class only such statements are kept. Imports are needed because the compiler treats a
-    method of an imported module differently.
-    """
-    kept: list[ast.stmt] = []
-    for statement in body:
-        first = first_line(statement)
-        if any(first <= line <= (statement.end_lineno or first) for line in lines):
-            if isinstance(statement, ast.ClassDef):
-                empty = ast.copy_location(ast.Pass(), statement)
-                statement.body = _needed(statement.body, lines) or [empty]
-                statement.decorator_list = []
-            kept.append(statement)
-        else:
-            kept += _imports(statement)
-    return kept
-
-
-def _imports(statement: ast.stmt) -> Iterator[ast.stmt]:
-    """Yield the imports of a statement, also below ``if`` and ``try``, but not in a function."""
-    if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        yield statement
-    elif isinstance(statement, (ast.If, ast.Try, ast.With)):
-        for item in ast.walk(statement):
-            if isinstance(item, ast.stmt) and item is not statement:
-                yield from _imports(item)
-
-
 # -- from the running code ----------------------------------------------------------------------
 
 
@@ -363,18 +275,15 @@ def _twin(
     code: types.CodeType, pairs: Sequence[tuple[types.CodeType, types.CodeType]]
 ) -> types.CodeType | None:
     """Return the rewritten code of the one pair that this code was compiled like, or None."""
+    start = code.co_firstlineno, code.co_name
     same = [
         pair
         for pair in pairs
-        if (pair[0].co_firstlineno, pair[0].co_name) == (code.co_firstlineno, code.co_name)
-        and pair[1].co_freevars == code.co_freevars
-        and pair[0].co_varnames[: pair[0].co_argcount] == code.co_varnames[: code.co_argcount]
+        if (pair[0].co_firstlineno, pair[0].co_name) == start and _same_source(code, pair[0])
     ]
     if len(same) > 1:  # several lambdas on a line
-        same = [pair for pair in same if pair[0].co_code == code.co_code and pair[0] == code]
-    if len(same) != 1 or not _same_source(code, same[0][0]):
-        return None
-    return same[0][1]
+        same = [pair for pair in same if pair[0] == code]
+    return same[0][1] if len(same) == 1 else None
 
 
 def _same_source(code: types.CodeType, compiled: types.CodeType) -> bool:
@@ -385,11 +294,17 @@ def _same_source(code: types.CodeType, compiled: types.CodeType) -> bool:
     mine, theirs = _directly_nested(code), _directly_nested(compiled)
     if len(mine) != len(theirs) or not all(map(_same_source, mine, theirs)):
         return False
+    if (code.co_freevars, _arguments(code)) != (compiled.co_freevars, _arguments(compiled)):
+        return False
     if compiled.co_names == code.co_names:
         return compiled.co_code == code.co_code and _own_constants(compiled) == _own_constants(code)
     return set(compiled.co_names) <= set(code.co_names) and (
         _own_constants(compiled) <= _own_constants(code)
     )
+
+
+def _arguments(code: types.CodeType) -> tuple[str, ...]:
+    return code.co_varnames[: code.co_argcount]
 
 
 def _own_constants(code: types.CodeType) -> set[str]:
@@ -438,23 +353,20 @@ class InstrumentedCode:
         # The files that define the classes of the subject's modules, and their bases.
         names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
         self._model_files = frozenset(file for name in names if (file := _file(name)))
-        self._recorder = recorder
-        by_file: dict[str, set[types.CodeType]] = {}
-        for function in functions:
-            by_file.setdefault(function.__code__.co_filename, set()).add(function.__code__)
-        # Codes of two files may be equal, so that the file is part of the key.
-        twins: dict[tuple[str, types.CodeType], types.CodeType] = {}
+        self._twins: list[tuple[types.FunctionType, types.CodeType]] = []
         unread: list[str] = []
-        for file, codes in by_file.items():
-            found = twins_of(file, frozenset(codes))
+        # Codes of two files may be equal.
+        by_file: dict[str, list[types.FunctionType]] = {}
+        for function in functions:
+            by_file.setdefault(function.__code__.co_filename, []).append(function)
+        for file, group in by_file.items():
+            found = twins_of(file, frozenset(function.__code__ for function in group))
             recorder.conditions |= found.conditions
-            for code, twin in found.twins.items():
-                twins[file, code] = with_recorder(twin, recorder)
-            unread += [code.co_qualname for code in found.unread]
             recorder.coarse.update(found.unread)
+            unread += [code.co_qualname for code in found.unread]
+            made = {code: with_recorder(twin, recorder) for code, twin in found.twins.items()}
+            self._twins += [(f, made[f.__code__]) for f in group if f.__code__ in made]
         self.unread = tuple(dict.fromkeys(unread))
-        pairs = [(f, twins.get((f.__code__.co_filename, f.__code__))) for f in functions]
-        self._twins = [(function, twin) for function, twin in pairs if twin is not None]
 
     @property
     def constants(self) -> Iterator[Any]:
@@ -480,5 +392,4 @@ class InstrumentedCode:
             for function, twin in self._twins:
                 stack.callback(setattr, function, "__code__", function.__code__)
                 function.__code__ = twin
-            stack.enter_context(submodules(self._recorder.enter, self._recorder.leave))
             yield

@@ -26,12 +26,6 @@ def dynamo_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
 
 
-def innermost_function_mode() -> Any:
-    """Return the torch function mode that sees an operation first; None if none is known."""
-    current = getattr(torch.overrides, "_get_current_function_mode", None)
-    return current() if current is not None else None
-
-
 def ends_gradients(function: Any, args: Sequence[Any]) -> bool:
     """Return True for the call that a ``no_grad`` block begins with."""
     return function is torch._C._set_grad_enabled and not args[0]

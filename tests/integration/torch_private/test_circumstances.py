@@ -7,17 +7,9 @@ import torch
 from torch import nn
 
 from pytest_torchexport.torch_private.circumstances import (
-    innermost_function_mode,
     is_transforming,
     places_of,
 )
-
-
-def test_the_innermost_function_mode_is_known():
-    assert innermost_function_mode() is None
-    with torch.device("cpu") as device:
-        assert innermost_function_mode() is not None
-    assert device is not None
 
 
 def test_transforms_of_torch_func_are_known():

@@ -16,7 +16,7 @@ from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.probe import Gap, Probe
-from pytest_torchexport.explore.provenance import Compared, Uncompared
+from pytest_torchexport.explore.provenance import Compared
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.recipes import example_recipe
 
@@ -73,7 +73,13 @@ def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
 
 @pytest.mark.parametrize(
     "origin",
-    [None, Compared("==", "a", "b"), Compared(">", None, 1), Uncompared(True), Uncompared("a")],
+    [
+        None,
+        Compared("==", "a", "b"),
+        Compared(">", None, 1),
+        Compared.of_truth(True),
+        Compared.of_truth("a"),
+    ],
 )
 def test_nothing_is_written_where_nothing_is_compared(origin):
     recipe = example_recipe(FREE)

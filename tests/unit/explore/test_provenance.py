@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,21 +14,12 @@ from pytest_torchexport.explore.provenance import (
     Combined,
     Compared,
     ProvenanceMode,
-    Reduced,
-    Uncompared,
-    distance,
     provenance_of,
     sequence_distance,
     violation,
 )
 
 QUICK = settings(max_examples=30, deadline=None, database=None, derandomize=True)
-
-
-def fields(comparison):
-    """The fields as a tuple: from Python 3.13 on, equal dataclasses need tensors that have a truth."""
-    assert isinstance(comparison, Compared)
-    return comparison.operator, comparison.left, comparison.right
 
 
 MADE = {
@@ -52,11 +41,11 @@ def test_numbers_drawn_from_tensors_are_known_by_identity():
     for value, truth in zip(drawn, (1.0, 3, 0.5, False), strict=True):
         assert value == truth
         provenance = mode.of_number(value, True)
-        assert isinstance(provenance, Uncompared)
-        assert provenance.value.item() == truth
+        assert provenance.truth
+        assert provenance.left.item() == truth
     assert mode.of_number(float("7.5"), True) is None
     assert mode.of_number(1e300 * 0.5 * 2, False) is None
-    assert mode.last().value.item() == 0.0
+    assert mode.last().left.item() == 0.0
     mode.forget()
     assert mode.of_number(drawn[0], True) is None
     assert mode.last() is None
@@ -93,7 +82,7 @@ def test_what_was_written_to_is_not_what_it_was():
         return mask
 
     for function in (written, filled):
-        assert isinstance(behind(function), Uncompared)
+        assert behind(function).truth
 
 
 # Functions of torch, as one may call them: what they return is theirs, whatever is remembered.
@@ -119,15 +108,12 @@ def test_calls_return_what_they_do_without_being_watched(name):
 
 
 def test_what_raises_raises_the_same():
-    def two():
-        return bool(X > 0)
-
     with pytest.raises(RuntimeError) as plain:
-        two()
-    with pytest.raises(RuntimeError) as caught, ProvenanceMode(lambda outcome: None) as mode:
-        two()
-    assert str(caught.value) == str(plain.value)
-    assert mode.raised
+        bool(X > 0)
+    mode = ProvenanceMode(lambda outcome: None)
+    with mode, pytest.raises(RuntimeError) as caught:
+        bool(X > 0)
+    assert (str(caught.value), mode.raised) == (str(plain.value), True)
 
 
 def test_what_is_asked_of_a_tensor_subclass_stays_its_own():
@@ -137,21 +123,20 @@ def test_what_is_asked_of_a_tensor_subclass_stays_its_own():
     own = torch.ones(2).as_subclass(Own)
     found, _ = watched(lambda own: (own > 0).any(), own)
     assert type(found) is Own
-    assert isinstance(provenance_of(found), Reduced)
+    assert provenance_of(found).operator == "any"
 
 
 def test_what_is_computed_aside_passes_by():
     mode = ProvenanceMode(lambda outcome: None)
     with mode:
-        with mode.disabled():
+        with mode.paused():
             passed = X > 0
             with pytest.raises(RuntimeError):
                 X @ X
         told = X > 0
     found = provenance_of(passed)
-    assert isinstance(found, Uncompared)
-    assert (found.value is passed, mode.raised) == (True, False)
-    assert isinstance(provenance_of(told), Compared)
+    assert (found.truth, found.left is passed, mode.raised) == (True, True, False)
+    assert provenance_of(told).operator == ">"
 
 
 # -- how far: right by construction ------------------------------------------------------------------------------
@@ -201,20 +186,16 @@ def test_a_violation_is_positive_just_where_the_condition_does_not_come_out(mask
     check()
 
 
-@pytest.mark.parametrize(
-    ("function", "wanted"),
-    [(torch.equal, True), (torch.equal, False), (torch.allclose, True), (torch.allclose, False)],
-)
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("function", [torch.equal, torch.allclose])
 def test_a_violation_of_equal_and_allclose_has_the_right_sign(function, wanted):
     @QUICK
     @given(TENSORS, TENSORS, st.booleans())
     def check(x, y, same):
-        y = x.clone() if same else y
-        truth, mode = watched(function, x, y)
-        missing = violation(mode.of_number(truth, True), wanted)
-        assert float(missing) <= 0 if truth == wanted else float(missing) >= 0
-        if truth != wanted and wanted:
-            assert float(missing) > 0
+        truth, mode = watched(function, x, x.clone() if same else y)
+        missing = float(violation(mode.of_number(truth, True), wanted))
+        assert missing <= 0 if truth == wanted else missing >= 0
+        assert missing > 0 or truth == wanted or not wanted
 
     check()
 
@@ -227,26 +208,15 @@ def test_what_has_no_number_has_no_violation():
         Compared("in", 1.0, 2.0),
         Compared("==", X.to(torch.complex64), 1),
         Compared(">", X, 1),  # six of them
-        Reduced("any", Compared(">", torch.empty(0), 1)),
+        Combined("any", (Compared(">", torch.empty(0), 1),)),
         Compared("<", 10**400, 1),
-        Uncompared(None),
-        Uncompared("text"),
+        Compared.of_truth(None),
+        Compared.of_truth("text"),
     ):
         assert violation(provenance, True) is None
-    assert violation(Combined("and", (Uncompared(None), Uncompared(None))), True) is None
-
-
-NUMBERS = (0.0, -1.5, 2.5, float("inf"), 3, 2**53 + 1, True)
-SINGLE = (*NUMBERS, *(torch.tensor(number) for number in NUMBERS), torch.tensor([[2.5]]))
-
-
-@pytest.mark.parametrize("sign", ["<", "<=", ">", ">=", "==", "!="])
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_distance_is_the_violation_as_a_number(sign, wanted):
-    for left, right in itertools.product(SINGLE, SINGLE):
-        provenance = Compared(sign, left, right)
-        expected = float(violation(provenance, wanted))
-        assert distance(provenance, wanted) == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
+    assert (
+        violation(Combined("and", (Compared.of_truth(None), Compared.of_truth(None))), True) is None
+    )
 
 
 def test_rows_of_numbers_are_as_far_apart_as_their_elements_together():

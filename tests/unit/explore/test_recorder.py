@@ -15,7 +15,6 @@ from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
     MAX_KEYS,
-    MAX_ROUNDS,
     OPERATORS,
     ConditionRecorder,
     Endless,
@@ -41,7 +40,6 @@ def recorder():
     made.conditions = {
         1: condition(),
         2: condition("for"),
-        3: condition("while"),
         4: condition("except"),
     }
     made.start({})
@@ -122,7 +120,7 @@ def test_what_raises_is_not_told_and_harms_nothing(recorder):
 def test_numbers_have_a_distance_which_no_rounding_decides(recorder, left, right, distance):
     recorder.compare(1, ">", left, right, 0)
     (event,) = recorder.path.events
-    assert (event.distance, event.margin, event.on_tensors) == (distance, math.inf, False)
+    assert (event.far, event.margin, event.on_tensors) == (distance, math.inf, False)
 
 
 def test_of_floats_in_order_the_distance_in_parts_of_the_largest_is_told(recorder):
@@ -154,28 +152,29 @@ def test_a_handler_takes_back_that_its_try_ended_well(recorder):
     recorder.truth(1, 1, 0)
     recorder.mark(4, True)
     recorder.mark(4, False)
-    assert told(recorder) == [(1, True), (4, True), (4, False)]
+    assert told(recorder) == [(4, True), (1, True), (4, False)]
 
 
 # -- who is listened to ------------------------------------------------------------------------------------------
 
 
-def test_the_module_is_that_of_the_owner_or_the_one_that_runs(recorder):
-    outer, inner, other = object(), object(), object()
+def test_the_module_is_the_innermost_of_which_a_method_runs(recorder):
+    def helper(*parts):
+        recorder.truth(1, 1, 0)
+        for part in parts:
+            part.asks()
+
+    class Part:
+        def asks(self, *parts):
+            recorder.truth(1, 1, 0)
+            helper(*parts)
+
+    outer, inner = Part(), Part()
     recorder.start({id(outer): "outer", id(inner): "inner"})
-    recorder.truth(1, 1, 0)
-    recorder.enter(outer)
-    recorder.truth(1, 1, 0)
-    recorder.truth(1, 1, 0, inner)
-    recorder.enter(inner)
-    recorder.truth(1, 1, 0, other)
-    recorder.leave()
-    recorder.truth(1, 1, 0)
-    recorder.leave()
-    recorder.leave()
-    recorder.truth(1, 1, 0)
+    helper()
+    outer.asks(inner, Part())
     names = [event.key[1] for event in recorder.path.events]
-    assert names == ["", "outer", "inner", "inner", "outer", ""]
+    assert names == ["", "outer", "outer", "inner", "inner", "outer", "outer"]
 
 
 def test_another_thread_gets_what_python_would_and_tells_nothing(recorder):
@@ -188,8 +187,6 @@ def test_another_thread_gets_what_python_would_and_tells_nothing(recorder):
         recorder.mark(4, True)
         items = [1, 2]
         results.append(recorder.each(2, items) is items)
-        recorder.enter(object())
-        recorder.leave()
 
     thread = threading.Thread(target=other)
     thread.start()
@@ -221,5 +218,5 @@ def test_too_many_conditions_are_endless_once_it_is_known_how_many_are_usual(rec
 def test_what_is_done_quickly_is_not_endless(recorder):
     recorder.limit(20)
     recorder._started += 1000.0
-    ask(recorder, 3, MAX_ROUNDS * 2)
-    assert len(told(recorder)) == MAX_ROUNDS * 2
+    ask(recorder, 1, MAX_EVENTS * 2)
+    assert len(told(recorder)) == MAX_EVENTS * 2
