@@ -1,6 +1,6 @@
 """Write the files of a failure into a directory of their own, which appears whole or not at all.
 
-The artifact's files; ``call.npz``, the failing calls with what the two sides return; and
+The artifact's files; ``call.pt``, the failing calls with what the two sides return; and
 ``reproduce.py``, which shows the failure again with these alone. ``graph.txt`` is the program,
 ``verdict.json`` the verdict.
 """

@@ -7,20 +7,18 @@ package.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.scene import DIFFERS
-from pytest_torchexport.inputs.pytrees import flatten, is_plain
+from pytest_torchexport.inputs.pytrees import clone, copy_tensor, flatten, is_plain
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case
@@ -48,8 +46,7 @@ BY_A_CALL = (*DEADLY, *DIFFERS, DimsNarrowed, RoundTripDiffers)
 # TorchScript optimizes a program after its first calls, which may change what it does:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
-# Values that JSON has; Python's reads and writes nan and infinity too.
-PLAIN = (bool, int, float, str, type(None))
+PLAIN = (bool, int, float, str)
 
 Leaves = Mapping[str, Any]
 # What a call returned, and the state after it. None for no call: the state at the start.
@@ -76,55 +73,35 @@ class Rerun:
     right: Literal["eager", "artifact"]
 
     def save(self, path: Path) -> None:
-        """Write one ``.npz`` file without pickles. Raises OSError, Unreadable."""
-        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        """Write a file that ``torch.load`` reads with weights only. Raises OSError, Unreadable."""
         calls = [(call.args, call.kwargs) for call in self.calls]
-        parts = {"calls": calls, "eager": self.eager, "artifact": self.artifact}
-        for name, part in parts.items():
-            form = json.dumps(_form(part, arrays, {}))
-            arrays[name] = np.frombuffer(form.encode(), np.uint8)
-        np.savez(path, allow_pickle=False, **arrays)
+        # A result may be a view of large weights, which would be saved as well.
+        results = clone({"eager": dict(self.eager), "artifact": dict(self.artifact)})
+        plain = _plain({"calls": calls, **results})
+        with path.open("wb") as file:  # given a path, torch aborts the process if the disk is full
+            torch.save(plain, file)
 
 
-def _form(
-    value: Any, arrays: dict[str, np.ndarray[Any, Any]], keys: dict[int, str]
-) -> tuple[str, Any]:
-    """Return the value as JSON, with containers of Python's own classes; put tensors into arrays.
-
-    ``keys``: the array of each tensor by its id, so that a tensor given twice is stored once.
-    """
+def _plain(value: Any) -> Any:
+    """Return the value with containers of Python's own classes."""
     if isinstance(value, torch.Tensor):
-        if id(value) not in keys:
-            keys[id(value)] = f"tensor {len(arrays)}"
-            arrays[keys[id(value)]] = _memory(value)
-        dtype = str(value.dtype).removeprefix("torch.")
-        held = [dtype, list(value.shape), list(value.stride()), value.requires_grad]
-        return "tensor", [keys[id(value)], *held]
+        if not is_plain(value):
+            raise Unreadable(f"it holds a {value.layout} tensor of {value.dtype}")
+        return (
+            value if type(value) is torch.Tensor else copy_tensor(value).as_subclass(torch.Tensor)
+        )
     if isinstance(value, Mapping):
-        items = [(key, item) for key, item in value.items() if isinstance(key, PLAIN)]
-        if len(items) < len(value):
+        if not all(isinstance(key, PLAIN) for key in value):
             raise Unreadable("it holds a dict whose keys are objects")
-        return "dict", [(key, _form(item, arrays, keys)) for key, item in items]
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return kind, [_form(item, arrays, keys) for item in value]
-    if isinstance(value, torch.dtype):
-        return "dtype", str(value).removeprefix("torch.")
-    if not isinstance(value, PLAIN):
+        return (list if isinstance(value, list) else tuple)(map(_plain, value))
+    if value is None or isinstance(value, torch.dtype):
+        return value
+    plain = next((kind for kind in PLAIN if isinstance(value, kind)), None)
+    if plain is None:
         raise Unreadable(f"it holds a {type(value).__qualname__}, which no other process can read")
-    return "plain", value
-
-
-def _memory(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Return the bytes from a tensor's first element to its last, as they lie in memory."""
-    if not is_plain(tensor):
-        raise Unreadable(f"it holds a {tensor.layout} tensor of {tensor.dtype}")
-    here = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if not here.numel():
-        here = here.new_zeros(1)  # numpy has no memory to view as another dtype
-    steps = zip(here.shape, here.stride(), strict=True)
-    length = 1 + sum((size - 1) * step for size, step in steps)
-    return here.as_strided((length,), (1,)).clone().view(torch.uint8).numpy()
+    return plain(value)  # of numpy's float64, Python's own
 
 
 def rerun(case: Case, failure: Failure) -> Rerun | None:
@@ -187,10 +164,9 @@ def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Lea
 # -- the text --------------------------------------------------------------------------------------
 
 # The file with the calls, and what the two sides return.
-CALL = "call.npz"
+CALL = "call.pt"
 
 HEAD = """
-import json
 import random
 import sys
 import traceback
@@ -206,25 +182,7 @@ torch.set_num_threads(1)
 
 def read(name):
     \"\"\"Return a part of the saved call; each time with tensors of its own.\"\"\"
-    with numpy.load(HERE / "{call}") as file:
-        stored = dict(file)
-    tensors = {{}}
-
-    def made(form):
-        kind, held = form
-        if kind == "tensor":
-            key, dtype, shape, strides, requires_grad = held
-            if key not in tensors:
-                memory = torch.from_numpy(stored[key]).view(getattr(torch, dtype)).to(device)
-                tensors[key] = memory.as_strided(shape, strides).requires_grad_(requires_grad)
-            return tensors[key]
-        if kind == "dict":
-            return {{key: made(item) for key, item in held}}
-        if kind in ("list", "tuple"):
-            return (list if kind == "list" else tuple)(made(item) for item in held)
-        return getattr(torch, held) if kind == "dtype" else held
-
-    return made(json.loads(stored[name].tobytes()))
+    return torch.load(HERE / "{call}", map_location=device, weights_only=True)[name]
 
 
 def leaves(value, path="output"):
