@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -14,6 +15,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts
 from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
@@ -77,12 +79,19 @@ class OnnxArtifact:
     def session(self) -> TensorFile:
         if self.opened is not None:
             return self.opened
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            return TensorFile(self.save(Path(directory)), self.device)
+        with self._saved() as path:
+            return TensorFile(path, self.device)
 
     @cached_property
     def _open(self) -> OpenFile:
-        return OpenFile(self.save, self.device)
+        with self._saved() as path:
+            model = onnx_model.read(path)
+            return OpenFile(path, model, onnx_model.decided_on(model), self.device)
+
+    @contextmanager
+    def _saved(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            yield self.save(Path(directory))
 
     def served(self, call: Call) -> Callable[[], Any]:
         return self.session.prepared(self.pack_inputs(call).kwargs)
