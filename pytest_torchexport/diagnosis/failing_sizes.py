@@ -67,7 +67,7 @@ class _Sweep:
     def __init__(self, scene: Scene) -> None:
         self._spec = scene.case.spec
         self._recipe = scene.recipe
-        self._judge = scene.judge()
+        self._judge = scene.judge
 
     def sizes(self, dim: Dim) -> Sizes:
         """Return where the call fails; the other dims are as in the example.

@@ -22,7 +22,7 @@ import torch
 from torch import fx
 
 from pytest_torchexport import targets
-from pytest_torchexport.diagnosis.interventions import SAME, smallest
+from pytest_torchexport.diagnosis.interventions import of_answers, smallest
 from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of
 from pytest_torchexport.eager.queries import Query, answering, queries
@@ -84,23 +84,15 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         known = _left_out(known, operator)
     else:
         cause, place = operator
-    asked, plan = _asked(scene, call, cause.where), scene.case.plan
+    asked, target = _asked(scene, call, cause.where), scene.case.plan.target
     if asked:
-        answers = targets.get(plan.target).traits.answers
-        names = dict.fromkeys(f"{query.name}() is {answers[query.name]}" for query in asked)
-        cause = replace(
-            cause,
-            kind="export-only branch",
-            text=f"{' and '.join(names)} on {plan.target}, and eager gets there only with this "
-            f"answer: {cause.text}",
-            remedy=SAME,
-            where=asked[0].where,
-        )
+        does = f", and eager gets there only with this answer: {cause.text}"
+        cause = replace(of_answers(asked, target, does), details=())
     elif place is None:
         return known
     elif asked is not None and cause.where is not None:
-        there = f"eager does not get there on the call, and {words_of(plan.target)} does"
-        remedy = COMPILED if plan.target == "trace" else ""
+        there = f"eager does not get there on the call, and {words_of(target)} does"
+        remedy = COMPILED if target == "trace" else ""
         cause = replace(cause, text=f"{cause.text}; {there}", remedy=remedy)
     owner = known.owner or ("model" if asked else None)
     return replace(known, owner=owner, place=place, causes=(*known.causes, cause))

@@ -10,23 +10,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import (
-    NOT_RUN,
     decides_alone,
     outcome_with,
     read_numbers,
     same,
     smallest,
 )
-from pytest_torchexport.diagnosis.scene import CAPTURED, Row, Scene
-from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
+from pytest_torchexport.eager.fingerprint import StateRef, changed, reach
 from pytest_torchexport.eager.preflight import changed_at, draws_from, seeded_at, streams
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES
@@ -87,20 +84,16 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """The changes that a call of eager makes to its module.
+class Changed(NamedTuple):
+    """A place that a call of eager changes, and the line if it is known.
 
-    ``changed``: the places, with the line if it is known. ``replaced`` and ``registered`` are the
-    paths of buffers in whose place the call puts another tensor, and that it adds.
+    ``is_other``: the call puts another tensor there, or adds the place, ``is_new``.
     """
 
-    changed: Mapping[StateRef, SourceLine | None]
-    replaced: frozenset[str]
-    registered: frozenset[str]
-
-    def first_line(self, refs: Iterable[StateRef]) -> SourceLine | None:
-        return next(filter(None, map(self.changed.get, refs)), None)
+    ref: StateRef
+    where: SourceLine | None
+    is_other: bool
+    is_new: bool
 
 
 class Facts:
@@ -133,26 +126,27 @@ class Facts:
         }
 
     @cached_property
-    def changes(self) -> Changes:
+    def changes(self) -> Sequence[Changed]:
         return self.changed_by(self.scene.call or self.case.spec.example)
 
-    def changed_by(self, call: Call) -> Changes:
+    def changed_by(self, call: Call) -> Sequence[Changed]:
         reference, seed = self.case.reference, self.case.plan.seed
         subject = reference.pristine.copy()
-
-        def buffers() -> dict[str, torch.Tensor]:
-            return dict(subject.module.named_buffers()) if subject.module is not None else {}
-
-        before, held = fingerprint(subject.root, values=True), buffers()
+        before = reach(subject.root, values=True)
         observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
-        after, now = fingerprint(subject.root, values=True), buffers()
-        refs = [change.ref for change in changed(before, after)]
+        after = reach(subject.root, values=True)
+        found = changed(before.tokens, after.tokens)
+        refs = [change.ref for change in found]
         lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
-        return Changes(
-            changed={ref: lines.get(ref) or reference.written_at.get(ref) for ref in refs},
-            replaced=frozenset(path for path in now if now[path] is not held.get(path)),
-            registered=frozenset(now.keys() - held.keys()),
-        )
+        return [
+            Changed(
+                ref,
+                lines.get(ref) or reference.written_at.get(ref),
+                is_other=after.tensors.get(ref) is not before.tensors.get(ref),
+                is_new=happened == "new",
+            )
+            for ref, happened in found
+        ]
 
     def in_inputs(self) -> list[Difference]:
         """Return the differences of what a call leaves in its inputs."""
@@ -170,6 +164,10 @@ class Facts:
         if first.eager == first.artifact:
             return f"{what} is another constant in {self.artifact} than in eager: "
         return f"{what} is {first.artifact} in {self.artifact}, {first.eager} in eager: "
+
+
+def _line(changes: Iterable[Changed]) -> SourceLine | None:
+    return next((change.where for change in changes if change.where is not None), None)
 
 
 # -- how it is run ---------------------------------------------------------------------------------
@@ -202,7 +200,7 @@ def exported_in_eval_mode(facts: Facts) -> Cause | None:
     training = [part for part in subject.module.modules() if part.training]
     for part in training:
         part.training = False
-    if not training or not beside.does(beside.run(subject)):
+    if not training or not beside.agrees(subject):
         return None
     return Cause(
         kind="mode-dependent operator",
@@ -222,16 +220,15 @@ def stateless(facts: Facts) -> Cause | None:
         return None
     differing = [item.path for item in facts.failure.differences]
     written = [item.path.removesuffix(" after the call") for item in facts.in_inputs()]
-    changed = facts.changes.changed
-    refs = [ref for ref in changed if str(ref) in differing] or list(changed)
-    if not (written or refs):
+    changes = [each for each in facts.changes if str(each.ref) in differing] or facts.changes
+    if not (written or changes):
         return None
     return Cause(
         kind="dropped mutation",
-        text=f"forward changes {few(written or refs)}: an ONNX file writes to no input and "
-        "keeps nothing from one run to the next",
+        text=f"forward changes {few(written or [each.ref for each in changes])}: an ONNX file "
+        "writes to no input and keeps nothing from one run to the next",
         remedy=CARRIED,
-        where=None if written else facts.changes.first_line(refs),
+        where=None if written else _line(changes),
     )
 
 
@@ -244,10 +241,9 @@ def replaced_buffer(facts: Facts) -> Cause | None:
         and "copies" in row_of(plain_name(facts.structural.operator)).kinds
     )
     buffers = [
-        ref
-        for ref in facts.changes.changed
-        if ref.kind == "buffer" and ref.path in facts.changes.replaced
-        if copied or str(ref) in differing
+        each
+        for each in facts.changes
+        if each.ref.kind == "buffer" and each.is_other and (copied or str(each.ref) in differing)
     ]
     if not buffers:
         return None
@@ -258,9 +254,9 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     )
     return Cause(
         kind="replaced buffer",
-        text=f"forward puts a new tensor in place of {buffers[0]}: {does}",
+        text=f"forward puts a new tensor in place of {buffers[0].ref}: {does}",
         remedy="make the buffer in __init__, large enough, and only copy_ into it in forward",
-        where=facts.changes.changed[buffers[0]],
+        where=buffers[0].where,
     )
 
 
@@ -285,7 +281,7 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
         if {*moved} <= caches_of(module)
         else "start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
         "traced.load_state_dict(state) after the export",
-        where=facts.changes.first_line(ref for ref in facts.changes.changed if str(ref) in moved),
+        where=_line(each for each in facts.changes if str(each.ref) in moved),
     )
 
 
@@ -295,21 +291,21 @@ def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
         return None
     exported_at = facts.case.call_to_export()
     changes = facts.changed_by(exported_at)
-    beside = facts.scene.beside if changes.changed else None
+    beside = facts.scene.beside if changes else None
     if beside is None:
         return None
     subject, plan = beside.subject(), beside.plan
     example = exported_at.to(plan.device)
     observe(subject.function, example, seed=plan.seed, grad_mode=subject.grad_mode)
-    if not beside.does(beside.run(subject)):
+    if not beside.agrees(subject):
         return None
-    refs = [*changes.changed]
     return Cause(
         kind="changed by the export",
-        text=f"torch.onnx.export(dynamo=False) runs forward, which changes {few(refs)}: eager that "
-        "has run once before returns what the file does",
+        text="torch.onnx.export(dynamo=False) runs forward, which changes "
+        f"{few([each.ref for each in changes])}: eager that has run once before returns what the "
+        "file does",
         remedy=CARRIED,
-        where=changes.first_line(refs),
+        where=_line(changes),
     )
 
 
@@ -325,14 +321,12 @@ def dropped_mutation(facts: Facts) -> Cause | None:
             "does not",
             remedy="return what changes, and take it as an argument in the next call",
         )
-    changes = facts.changes
-    new = [
-        ref for ref in changes.changed if ref.kind == "buffer" and ref.path in changes.registered
-    ]
     kinds = ("attribute", "class attribute", "global", "closure")
-    refs = new or [ref for ref in changes.changed if ref.kind in kinds]
-    if not refs or facts.structural is None:
+    new = [each for each in facts.changes if each.ref.kind == "buffer" and each.is_new]
+    changes = new or [each for each in facts.changes if each.ref.kind in kinds]
+    if not changes or facts.structural is None:
         return None
+    refs = [each.ref for each in changes]
     return Cause(
         kind="dropped mutation",
         text=f"forward registers {few(refs)}, and {facts.artifact} does not"
@@ -340,7 +334,7 @@ def dropped_mutation(facts: Facts) -> Cause | None:
         else f"forward changes {few(refs)}, and {facts.artifact} keeps what it was at the export",
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
-        where=changes.first_line(refs),
+        where=_line(changes),
     )
 
 
@@ -391,7 +385,7 @@ def baked_argument(facts: Facts) -> Cause | None:
             facts.arguments[path][0] if path in names else leaf
             for path, (_, leaf) in zip(paths, leaves, strict=True)
         ]
-        return beside.does(beside.run(beside.subject(), Call(*structure.unflatten(given))))
+        return beside.agrees(beside.subject(), Call(*structure.unflatten(given)))
 
     names = smallest(tuple(facts.arguments), is_enough)
     if not names:
@@ -440,16 +434,17 @@ def frozen_numbers(facts: Facts) -> Cause | None:
     numbers = [line for line in other if not decides_alone(own[line])]
     end = time.monotonic() + SECONDS
 
-    def row(lines: Sequence[SourceLine]) -> Row:
+    def is_enough(lines: Sequence[SourceLine]) -> bool:
         is_part = len(lines) < min(len(numbers) or len(other), len(other))
         if is_part and time.monotonic() > end:
-            return [NOT_RUN]
-        return [(outcome_with(case, beside.call, {line: own[line] for line in lines}), {})]
+            return False
+        outcome = outcome_with(case, beside.call, {line: own[line] for line in lines})
+        return beside.does([(outcome, {})])
 
     # Forward with another side of an if may run nothing that can be compared: numbers first. Of
     # some numbers the trace keeps no constant: then one of the lines alone is.
     for lines in (numbers, other, *([line] for line in other if len(other) > 1)):
-        enough = smallest(lines, lambda some: beside.does(row(some)))
+        enough = smallest(lines, is_enough)
         if enough:
             decides = all(decides_alone(own[line]) for line in enough)
             return _of_numbers(facts, beside.call, enough, decides=decides)

@@ -72,6 +72,7 @@ DIFFERS = (*UNEXPLAINED, BranchFrozen)
 
 # What eager returns in a row of calls, each with the state after it.
 Row: TypeAlias = Iterable[tuple[Outcome, Tensors]]
+Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 Compares: TypeAlias = Callable[[Call, Returned, Outcome], Sequence[Difference]]
 
 
@@ -113,7 +114,7 @@ class Scene:
 
         Then it takes more than this call to fail. None too if the call ends the process.
         """
-        return self._beside(self.judge(), "the artifact does", self.differences)
+        return self._beside(self.judge, "the artifact does", self.differences)
 
     @cached_property
     def beside_captured(self) -> Beside | None:
@@ -141,7 +142,7 @@ class Scene:
         if self.call is None or isinstance(self.failure, DEADLY):
             return None
         beside = Beside(self, self.call, judge, words, differences)
-        return None if beside.does(beside.run(beside.subject())) else beside
+        return None if beside.agrees(beside.subject()) else beside
 
     @cached_property
     def expected(self) -> Returned | None:
@@ -162,8 +163,9 @@ class Scene:
         return OnnxModels(case=case, directory=Path(case.resources.enter_context(directory)))
 
     @cached_property
-    def _judge(self) -> Judge:
-        return self.judge()
+    def judge(self) -> Judge:
+        """The judge of the artifact as it was run, which knows eager's rounding there."""
+        return self.case.judge.aside()
 
     def is_eagers(self, outcome: Outcome) -> bool:
         """Return True if another program's outcome of the failing call is eager's."""
@@ -171,13 +173,9 @@ class Scene:
         assert self.expected is not None
         return not self.differences(self.call, self.expected, outcome)
 
-    def judge(self) -> Judge:
-        """Return a judge of the artifact as it was run, which knows eager's rounding there."""
-        return self.case.judge.aside()
-
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""
-        return self._judge.differences([call], expected, actual)
+        return self.judge.differences([call], expected, actual)
 
 
 class Beside:
@@ -199,12 +197,13 @@ class Beside:
     def subject(self) -> Subject:
         return self.scene.case.reference.pristine.copy().to(self.plan.device)
 
-    def run(
-        self,
-        subject: Subject,
-        call: Call | None = None,
-        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> Row:
+    def agrees(
+        self, subject: Subject, call: Call | None = None, context: Context = nullcontext
+    ) -> bool:
+        """Return True if the artifact does what a subject does, or does with another call."""
+        return self.does(self._run(subject, call, context))
+
+    def _run(self, subject: Subject, call: Call | None, context: Context) -> Row:
         """Yield the outcomes of a subject, call after call."""
         given = self.call.to(self.plan.device)
         on_device = given if call is None else call.to(self.plan.device)
