@@ -13,7 +13,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -43,6 +43,8 @@ NO_NUMBER = object()
 MOST = 600
 
 Pairs = list[tuple[int, int]]
+# The last pair, and those before it.
+Linked: TypeAlias = "tuple[tuple[int, int], Linked] | None"
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -443,45 +445,31 @@ def aligned(
 
     ``right_is_cut``: the right one ends early; what the left one has beyond does not count.
     """
-    # Per number of edits: how far the left one was read before, by diagonal (left less right).
-    rows: list[dict[int, int]] = []
-    reached = {1: 0}
+    # By diagonal (left less right): how far the left one is read, and its pairs.
+    ends: dict[int, tuple[int, Linked]] = {1: (0, None)}
     for edits in range(MOST + 1):
-        rows.append(dict(reached))
-        ended: list[tuple[int, int]] = []
+        ended: list[tuple[int, Linked]] = []
         for diagonal in range(-edits, edits + 1, 2):
-            x, _ = _after_an_edit(reached, diagonal, edits)
-            y = x - diagonal
-            while x < len(left) and y < len(right) and left[x] == right[y]:
-                x, y = x + 1, y + 1
-            reached[diagonal] = x
-            if y >= len(right) and (right_is_cut or x >= len(left)):
-                ended.append((x, y))
+            inserted, deleted = ends.get(diagonal + 1), ends.get(diagonal - 1)
+            if deleted is None or (inserted is not None and deleted[0] < inserted[0]):
+                x, pairs = inserted or (0, None)
+            else:
+                x, pairs = deleted[0] + 1, deleted[1]
+            while x < len(left) and x - diagonal < len(right) and left[x] == right[x - diagonal]:
+                pairs = (x, x - diagonal), pairs
+                x += 1
+            ends[diagonal] = x, pairs
+            if x - diagonal >= len(right) and (right_is_cut or x >= len(left)):
+                ended.append(ends[diagonal])
         if ended:
-            return _walked_back(rows, *max(ended))  # with the most pairs
-    furthest = max(range(-MOST, MOST + 1, 2), key=lambda diagonal: 2 * reached[diagonal] - diagonal)
-    return _walked_back(rows, reached[furthest], reached[furthest] - furthest)
+            return _listed(max(ended, key=lambda end: end[0])[1])  # with the most pairs
+    furthest = max(range(-MOST, MOST + 1, 2), key=lambda diagonal: 2 * ends[diagonal][0] - diagonal)
+    return _listed(ends[furthest][1])
 
 
-def _after_an_edit(reached: dict[int, int], diagonal: int, edits: int) -> tuple[int, int]:
-    """Return how far the left one is read after an edit that ends on a diagonal.
-
-    Beside it the diagonal from which the edit came.
-    """
-    inserted = diagonal == -edits or (
-        diagonal != edits and reached[diagonal - 1] < reached[diagonal + 1]
-    )
-    before = diagonal + 1 if inserted else diagonal - 1
-    return reached[before] + (not inserted), before
-
-
-def _walked_back(rows: Sequence[dict[int, int]], x: int, y: int) -> Pairs:
-    pairs = []
-    for edits in range(len(rows) - 1, -1, -1):
-        start, before = _after_an_edit(rows[edits], x - y, edits)
-        while x > start:
-            x, y = x - 1, y - 1
-            pairs.append((x, y))
-        x = rows[edits][before]
-        y = x - before
-    return pairs[::-1]
+def _listed(pairs: Linked) -> Pairs:
+    found = []
+    while pairs is not None:
+        last, pairs = pairs
+        found.append(last)
+    return found[::-1]
