@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -116,8 +117,7 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
 
 def _without_fast_path(beside: Beside) -> Explained | None:
     """Keep attention from the fused kernels of eval mode."""
-    names: dict[str, str] = {}
-    module = beside.subject().module
+    module, names = beside.subject().module, dict[str, str]()
     for path, part in module.named_modules() if module is not None else ():
         inside = any(f"{path}.".startswith(f"{outer}." if outer else "") for outer in names)
         if isinstance(part, WITH_FAST_PATH) and not part.training and not inside:
@@ -230,24 +230,23 @@ def read_numbers(case: Case, call: Call, *, traced: bool) -> Numbers:
 
     ``traced``: while it is traced; to eager a size is no tensor.
     """
-    numbers: dict[SourceLine, list[Any]] = {}
+    numbers = defaultdict[SourceLine, list[Any]](list)
 
     def note(where: SourceLine, value: Any) -> Any:
-        kept = value.detach().clone() if isinstance(value, torch.Tensor) else value
-        numbers.setdefault(where, []).append(kept)
+        numbers[where].append(value.detach().clone() if isinstance(value, torch.Tensor) else value)
         return value
 
-    if traced:
-        _traced(case, call, note)
-        return numbers
     subject = case.reference.pristine.copy()
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with _handled(note):
             return subject.function(*args, **kwargs)
 
-    observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
-    return numbers
+    if traced:
+        _traced(case, call, note)
+    else:
+        observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
+    return dict(numbers)
 
 
 def outcome_with(case: Case, call: Call, numbers: Numbers) -> Outcome:

@@ -85,22 +85,15 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 
 
 class Changed(NamedTuple):
-    """A place that a call of eager changes, and the line if it is known.
-
-    ``is_other``: the call puts another tensor there, or adds the place, ``is_new``.
-    """
+    """A place that a call of eager changes, and how."""
 
     ref: StateRef
     where: SourceLine | None
     is_other: bool
-    is_new: bool
 
 
 class Facts:
-    """The facts about a failure: those that cost a run are looked up when a rule first asks.
-
-    ``structural``: how the two sides differ; None if unknown.
-    """
+    """The facts about a failure: those that cost a run are looked up when a rule first asks."""
 
     def __init__(self, scene: Scene, structural: Structural | None) -> None:
         self.structural = structural
@@ -115,13 +108,11 @@ class Facts:
     @cached_property
     def arguments(self) -> Mapping[str, tuple[Any, Any]]:
         """The arguments that are no tensors and other than in the example: both values."""
-        spec, call = self.case.spec, self.scene.call
-        if call is None:
-            return {}
-        pairs = zip(spec.flatten(spec.example), spec.flatten(call), strict=True)
+        spec = self.case.spec
+        call = self.scene.call or spec.example
         return {
             path: (before, after)
-            for (path, before), (_, after) in pairs
+            for (path, before), after in zip(spec.flatten(spec.example), call.leaves(), strict=True)
             if isinstance(after, (bool, int, float, str)) and before != after
         }
 
@@ -135,17 +126,15 @@ class Facts:
         before = reach(subject.root, values=True)
         observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
         after = reach(subject.root, values=True)
-        found = changed(before.tokens, after.tokens)
-        refs = [change.ref for change in found]
+        refs = [change.ref for change in changed(before.tokens, after.tokens)]
         lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
         return [
             Changed(
                 ref,
                 lines.get(ref) or reference.written_at.get(ref),
                 is_other=after.tensors.get(ref) is not before.tensors.get(ref),
-                is_new=happened == "new",
             )
-            for ref, happened in found
+            for ref in refs
         ]
 
     def in_inputs(self) -> list[Difference]:
@@ -178,36 +167,17 @@ def decided_once(facts: Facts) -> Cause | None:
     where = facts.failure.where
     if not isinstance(facts.failure, BranchFrozen) or where is None:
         return None
-    for branch in facts.case.log.branches:
-        if DIVERGES in branch.status.values() and branch.where.place == where.place:
-            return remedies.of_a_condition(
-                branch.kind,
-                branch.text,
-                where=branch.where,
-                on_values=branch.on_values,
-                target=facts.target,
-                arguments=tuple(facts.arguments),
-            )
-    return None
-
-
-def exported_in_eval_mode(facts: Facts) -> Cause | None:
-    """Return that the old ONNX exporter puts a module in training mode into eval mode."""
-    beside = facts.scene.beside if facts.target == "onnx_legacy" else None
-    subject = beside.subject() if beside is not None else None
-    if beside is None or subject is None or subject.module is None:
+    here = (each for each in facts.case.log.branches if each.where.place == where.place)
+    branch = next((each for each in here if DIVERGES in each.status.values()), None)
+    if branch is None:
         return None
-    training = [part for part in subject.module.modules() if part.training]
-    for part in training:
-        part.training = False
-    if not training or not beside.agrees(subject):
-        return None
-    return Cause(
-        kind="mode-dependent operator",
-        text="torch.onnx.export(dynamo=False) exports in eval mode, in which eager returns what "
-        "the ONNX file does",
-        remedy="call .eval() where eager runs, or export with "
-        "training=torch.onnx.TrainingMode.PRESERVE",
+    return remedies.of_a_condition(
+        branch.kind,
+        branch.text,
+        where=branch.where,
+        on_values=branch.on_values,
+        target=facts.target,
+        arguments=tuple(facts.arguments),
     )
 
 
@@ -322,16 +292,13 @@ def dropped_mutation(facts: Facts) -> Cause | None:
             remedy="return what changes, and take it as an argument in the next call",
         )
     kinds = ("attribute", "class attribute", "global", "closure")
-    new = [each for each in facts.changes if each.ref.kind == "buffer" and each.is_new]
-    changes = new or [each for each in facts.changes if each.ref.kind in kinds]
+    changes = [each for each in facts.changes if each.ref.kind in kinds]
     if not changes or facts.structural is None:
         return None
-    refs = [each.ref for each in changes]
     return Cause(
         kind="dropped mutation",
-        text=f"forward registers {few(refs)}, and {facts.artifact} does not"
-        if new
-        else f"forward changes {few(refs)}, and {facts.artifact} keeps what it was at the export",
+        text=f"forward changes {few([each.ref for each in changes])}, and {facts.artifact} keeps "
+        "what it was at the export",
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
         where=_line(changes),
@@ -378,12 +345,12 @@ def baked_argument(facts: Facts) -> Cause | None:
     if beside is None:
         return None
 
+    structure = beside.call.flatten()[1]
+
     def is_enough(names: Sequence[str]) -> bool:
-        leaves, structure = beside.call.flatten()
-        paths = [path for path, _ in facts.case.spec.flatten(beside.call)]
         given = [
             facts.arguments[path][0] if path in names else leaf
-            for path, (_, leaf) in zip(paths, leaves, strict=True)
+            for path, leaf in facts.case.spec.flatten(beside.call)
         ]
         return beside.agrees(beside.subject(), Call(*structure.unflatten(given)))
 
@@ -407,16 +374,17 @@ def baked_draw(facts: Facts) -> Cause | None:
     if first is None or first.kind not in ("constant", "stored") or first.where is None:
         return None
     subject, example, seed = case.reference.pristine, case.spec.example, case.plan.seed
-    for draw in draws_from(subject, example, seed, tuple(streams())):
-        if draw.line == first.where:
-            return Cause(
-                kind="baked value",
-                text=f"{facts.kept()}it is drawn from {draw.what} in each call of eager, and once "
-                "at the export",
-                remedy="draw with torch.rand, or draw outside forward and pass a tensor",
-                where=first.where,
-            )
-    return None
+    draws = draws_from(subject, example, seed, tuple(streams()))
+    drawn_from = next((draw.what for draw in draws if draw.line == first.where), None)
+    if drawn_from is None:
+        return None
+    return Cause(
+        kind="baked value",
+        text=f"{facts.kept()}it is drawn from {drawn_from} in each call of eager, and once at the "
+        "export",
+        remedy="draw with torch.rand, or draw outside forward and pass a tensor",
+        where=first.where,
+    )
 
 
 def frozen_numbers(facts: Facts) -> Cause | None:
@@ -491,7 +459,6 @@ def number_as_tensor(facts: Facts) -> Cause | None:
 # In this order: a later rule is asked only if the earlier ones do not apply.
 RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     decided_once,
-    exported_in_eval_mode,
     stateless,
     replaced_buffer,
     changed_by_the_trace,
