@@ -11,7 +11,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -75,16 +75,16 @@ class LastStep:
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the operator in which the call ends, and the cause if there is evidence for it."""
-    call = scene.call
+    call, target = scene.call, scene.case.plan.target
     if call is None or scene.case.foreign or not can_fork():
         return _left_out(known, "no process to run the call in: none that may, or no legal call")
-    operator = _operator(scene, call)
+    found = _operator(scene, call)
     cause, place = Cause(kind="fatal operator", text="the call ends there"), None
-    if isinstance(operator, str):
-        known = _left_out(known, operator)
+    if isinstance(found, str):
+        known = _left_out(known, found)
     else:
-        cause, place = operator
-    asked, target = _asked(scene, call, cause.where), scene.case.plan.target
+        cause, place = found
+    asked = _asked(scene, call, cause.where)
     if asked:
         does = f", and eager gets there only with this answer: {cause.text}"
         cause = replace(of_answers(asked, target, does), details=())
@@ -112,8 +112,7 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
         with last.step(name_of_packet(operator)):
             return operator(*args, **kwargs)
 
-    run = partial(_in_a_row, scene, function, call, step)
-    end = in_fork(partial(_limited, scene, run), WAIT)
+    end = _end(scene, function, call, step)
     number, name, seconds = last.read()
     hung, text = isinstance(scene.failure, ArtifactHung), ""
     kind: CauseKind = "fatal operator"
@@ -136,19 +135,6 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
     return Cause(kind=kind, text=f"{place.operator} {text}", where=place.where), place
 
 
-def _limited(scene: Scene, run: Callable[[], Raised | None]) -> Raised | None:
-    """Run in this process, which is a fork, with the memory that an artifact may use."""
-    allowed = scene.case.plan.settings.memory_limit or share_of_memory()
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    in_use = next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData"))
-    guard.limit(in_use + allowed * 2**20)
-    return run()
-
-
-def _is_out_of_memory(end: object) -> bool:
-    return isinstance(end, Raised) and errors.is_out_of_memory(end.type, end.message)
-
-
 def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query] | None:
     """Return the places with whose answers of the export eager ends its process too.
 
@@ -163,9 +149,7 @@ def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query]
         return operator(*args, **kwargs)
 
     def ends(asked: Sequence[Query]) -> bool:
-        function = answering(subject.copy().function, answers, asked)
-        run = partial(_in_a_row, scene, function, call, step)
-        end = in_fork(partial(_limited, scene, run), WAIT)
+        end = _end(scene, answering(subject.copy().function, answers, asked), call, step)
         if line is not None:
             return isinstance(end, Raised) and end.type == Reached.__name__
         return isinstance(end, Death) or _is_out_of_memory(end)
@@ -173,6 +157,10 @@ def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query]
     every = queries(subject, call, plan.seed, answers)
     own = [query for query in every if not query.of_torch]
     return None if ends(()) else smallest(own, ends)
+
+
+def _is_out_of_memory(end: object) -> bool:
+    return isinstance(end, Raised) and errors.is_out_of_memory(end.type, end.message)
 
 
 # -- operator by operator --------------------------------------------------------------------------
@@ -196,6 +184,19 @@ def step_place(scene: Scene, call: Call, number: int) -> Place:
     if isinstance(function, _Nodes) and function.node is not None:
         return replace(place_of(function.node), operator=names[number - 1])
     return Place(operator=names[number - 1], where=end.where if end is not None else None)
+
+
+def _end(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised | Death | None:
+    """Make the calls in a fork with the memory that an artifact may use, and return how it ends."""
+
+    def limited() -> Raised | None:
+        allowed = scene.case.plan.settings.memory_limit or share_of_memory()
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        in_use = next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData"))
+        guard.limit(in_use + allowed * 2**20)
+        return _in_a_row(scene, function, call, handle)
+
+    return in_fork(limited, WAIT)
 
 
 def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised | None:

@@ -154,13 +154,33 @@ class Scene:
         return outcome if isinstance(outcome, Returned) else None
 
     @cached_property
-    def onnx(self) -> OnnxModels | None:
-        """The models between eager and ONNX Runtime; None if no ONNX model runs in this process."""
+    def shipped(self) -> OnnxModel | None:
+        """The model that ONNX Runtime ran; None if none runs in this process.
+
+        Raises whatever saving raises.
+        """
+        artifact = self.case.artifact
+        in_here = isinstance(artifact, OnnxArtifact) and not self.case.runner.isolated
+        return self._saved(artifact) if in_here else None
+
+    @cached_property
+    def plain(self) -> OnnxModel | str:
+        """The model without the exporter's optimizer, or why there is none."""
         case = self.case
-        if not isinstance(case.artifact, OnnxArtifact) or case.runner.isolated:
-            return None
+        plain = dict(case.artifact.unoptimized)  # type: ignore[attr-defined]
+
+        def made() -> OnnxModel | NotApplicable:
+            # From the subject: an ExportedProgram that was translated once is not translated alike
+            # again, as torch.onnx inserts its promotions of dtypes once more.
+            artifact = case.exported(case.call_to_export(), options=plain)
+            return artifact if isinstance(artifact, NotApplicable) else self._saved(artifact)
+
+        return made_or_refused(made)
+
+    def _saved(self, artifact: Any) -> OnnxModel:
         directory = tempfile.TemporaryDirectory(prefix="torchexport-")
-        return OnnxModels(case=case, directory=Path(case.resources.enter_context(directory)))
+        path = artifact.save(Path(self.case.resources.enter_context(directory)))
+        return OnnxModel(case=self.case, artifact=artifact, path=path)
 
     @cached_property
     def judge(self) -> Judge:
@@ -239,80 +259,45 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxModel:
-    """An ONNX file. ``artifact``, an OnnxArtifact, translates calls and values.
-
-    ``program``: the ExportedProgram whose nodes are named like its values; None if there is none.
-    """
-
-    path: Path
-    artifact: Any
-    program: torch.export.ExportedProgram | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class OnnxModels:
-    """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare."""
+    """An ONNX file in a directory of its own. ``artifact``, an OnnxArtifact, translates calls."""
 
     case: Case
-    directory: Path
+    path: Path
+    artifact: Any
 
-    @cached_property
-    def shipped(self) -> OnnxModel:
-        """The model that ONNX Runtime ran. Raises whatever saving raises."""
-        return self._model(self.case.artifact, "shipped")
+    @property
+    def program(self) -> torch.export.ExportedProgram | None:
+        """The program whose nodes are named like its values; None if there is none."""
+        return getattr(self.artifact.program, "exported_program", None)
 
-    @cached_property
-    def plain(self) -> OnnxModel | str:
-        """The model without the exporter's optimizer, or why there is none."""
-        case = self.case
-        plain = dict(self.shipped.artifact.unoptimized)
-
-        def made() -> OnnxModel | NotApplicable:
-            # From the subject: an ExportedProgram that was translated once is not translated alike
-            # again, as torch.onnx inserts its promotions of dtypes once more.
-            artifact = case.exported(case.call_to_export(), options=plain)
-            if isinstance(artifact, NotApplicable):
-                return artifact
-            return self._model(artifact, "plain")
-
-        return made_or_refused(made)
-
-    def run(
-        self, model: OnnxModel, call: Call, optimizations: Optimizations | None = AS_SHIPPED
-    ) -> Outcome:
+    def run(self, call: Call, optimizations: Optimizations | None = AS_SHIPPED) -> Outcome:
         """Return the outcome of a call by ONNX Runtime; without optimizations by onnx.reference."""
         try:
             if optimizations is None:
-                session: Any = ReferenceFile(model.path)
+                session: Any = ReferenceFile(self.path)
             else:
-                session = TensorFile(model.path, self.case.plan.device, optimizations)
+                session = TensorFile(self.path, self.case.plan.device, optimizations)
         except Exception as error:
             return raised(error)
-        artifact = replace(model.artifact, opened=session)
+        artifact = replace(self.artifact, opened=session)
         return self.case.runner_of(artifact).run(call, self.case.plan.seed)
 
-    def run_inside(self, model: OnnxModel, call: Call) -> Inside:
+    def run_inside(self, call: Call) -> Inside:
         """Return every value of a call, by ONNX Runtime without its optimizations."""
         device = self.case.plan.device
-        feeds = model.artifact.pack_inputs(call.to(device)).kwargs
-        nodes = model.program.graph.nodes if model.program is not None else ()
+        feeds = self.artifact.pack_inputs(call.to(device)).kwargs
+        nodes = self.program.graph.nodes if self.program is not None else ()
         constants = {node.name for node in nodes if node.op == "call_function"}
-        return run_inside(model.path, device, feeds, constants)
+        return run_inside(self.path, device, feeds, constants)
 
     def optimized(self) -> OnnxModel:
-        """Return the shipped model as ONNX Runtime runs it, its own optimizations made.
+        """Return it as ONNX Runtime runs it, its own optimizations made.
 
         Raises whatever opening it raises.
         """
-        path = self.directory / f"optimized-{FILENAME}"
-        TensorFile(self.shipped.path, self.case.plan.device, Optimizations(written=path))
-        return replace(self.shipped, path=path)
-
-    def _model(self, artifact: Artifact, name: str) -> OnnxModel:
-        folder = self.directory / name
-        folder.mkdir()
-        program = getattr(artifact.program, "exported_program", None)
-        return OnnxModel(path=artifact.save(folder), artifact=artifact, program=program)
+        path = self.path.with_name(f"optimized-{FILENAME}")
+        TensorFile(self.path, self.case.plan.device, Optimizations(written=path))
+        return replace(self, path=path)
 
 
 def place_of(node: fx.Node) -> Place:

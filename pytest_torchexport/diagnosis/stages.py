@@ -24,7 +24,7 @@ import torch
 from torch import fx
 
 from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
-from pytest_torchexport.diagnosis.scene import OnnxModel, OnnxModels, Scene, place_of
+from pytest_torchexport.diagnosis.scene import OnnxModel, Scene, place_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.runner import Runnable
 from pytest_torchexport.outcomes.compare import compare
@@ -127,19 +127,19 @@ def _agrees_on_the_cpu(scene: Scene) -> bool:
 
 def examine_onnx(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages of an ONNX model that were tried, and the owner if they tell it."""
-    models, call = scene.onnx, scene.call
-    if models is None:
+    shipped, call = scene.shipped, scene.call
+    if shipped is None:
         left = "stages to ONNX Runtime: the file may run in a clean process only"
         return replace(known, not_examined=(*known.not_examined, left))
     if call is None or scene.expected is None:
         return known
-    stages = sorted(_tried(scene, models, call), key=lambda stage: [*STEPS].index(stage.name))
+    stages = sorted(_tried(scene, shipped, call), key=lambda stage: [*STEPS].index(stage.name))
     if not stages:
         return known
     owner = known.owner
     if not any(cause.kind in OF_THE_RUN for cause in known.causes):
         owner = owner or owner_of(stages)
-    cause = _of_an_optimizer(scene, models, call, owner)
+    cause = _of_an_optimizer(scene, shipped, call, owner)
     causes = (*known.causes, cause) if cause is not None else known.causes
     return replace(known, stages=(*known.stages, *stages), owner=owner, causes=causes)
 
@@ -156,7 +156,7 @@ def owner_of(stages: Sequence[Stage]) -> Owner | None:
     return suspects.pop() if len(suspects) == 1 else None
 
 
-def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
+def _tried(scene: Scene, shipped: OnnxModel, call: Call) -> list[Stage]:
     """Return the stages up to the first that tells the owner; none if the call does not fail.
 
     Those that cost an export come last.
@@ -165,23 +165,22 @@ def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
     def stage(name: StageName, outcome: Outcome) -> Stage:
         return Stage(name=name, agrees=scene.is_eagers(outcome))
 
-    shipped = models.shipped
     stages: list[Stage] = []
     for name, optimizations in ((SHIPPED, AS_SHIPPED), (OPTIMIZED, PLAIN)):
-        stages.append(stage(name, models.run(shipped, call, optimizations)))
+        stages.append(stage(name, shipped.run(call, optimizations)))
         if stages[-1].agrees:
             return stages if name != SHIPPED else []
     stages.append(_captured(scene, shipped, call))
     if stages[-1].agrees is False:
         return stages
-    plain = models.plain
+    plain = scene.plain
     if isinstance(plain, str):
         return [*stages, *(Stage(name=n, agrees=None, why=plain) for n in (TRANSLATED, REFERENCE))]
-    translated = models.run(plain, call, PLAIN)
+    translated = plain.run(call, PLAIN)
     stages.append(stage(TRANSLATED, translated))
     if stages[-1].agrees:
         return stages
-    reference = models.run(plain, call, None)
+    reference = plain.run(call, None)
     if isinstance(reference, Raised) and not isinstance(translated, Raised):
         # It lacks operators and types that ONNX Runtime has.
         return [*stages, Stage(name=REFERENCE, agrees=None, why=str(reference))]
@@ -212,11 +211,11 @@ def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
 
 
 def _of_an_optimizer(
-    scene: Scene, models: OnnxModels, call: Call, owner: Owner | None
+    scene: Scene, shipped: OnnxModel, call: Call, owner: Owner | None
 ) -> Cause | None:
     """Return the optimization that is to blame, if an optimizer is, and what leaves it out."""
-    if owner == "exporter's optimizer" and isinstance(models.plain, OnnxModel):
-        if not scene.is_eagers(models.run(models.plain, call)):
+    if owner == "exporter's optimizer" and isinstance(scene.plain, OnnxModel):
+        if not scene.is_eagers(scene.plain.run(call)):
             return None  # without it, ONNX Runtime's own optimizations are wrong
         return Cause(
             kind="exporter's optimizer",
@@ -228,7 +227,7 @@ def _of_an_optimizer(
 
     def is_right(disabled: Sequence[str]) -> bool:
         optimizations = Optimizations(disabled=tuple(disabled))
-        return scene.is_eagers(models.run(models.shipped, call, optimizations))
+        return scene.is_eagers(shipped.run(call, optimizations))
 
     name = guilty(is_right)
     if name is None:
@@ -271,21 +270,21 @@ def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
 
 def examine_nodes(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the place, if the owner is a step between the ExportedProgram and ONNX Runtime."""
-    models = scene.onnx
-    if models is None or scene.call is None or known.place is not None:
+    shipped = scene.shipped
+    if shipped is None or scene.call is None or known.place is not None:
         return known
     model: OnnxModel | str | None = None  # the first that is wrong
     by_name = {stage.name: stage.agrees for stage in known.stages}
     unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
     if unsure or known.owner in ("translation", "runtime"):
-        model = models.plain
+        model = scene.plain
     elif known.owner == "exporter's optimizer":
-        model = models.shipped
+        model = shipped
     elif known.owner == "runtime's optimizer":
-        model = models.optimized()
+        model = shipped.optimized()
     if not isinstance(model, OnnxModel) or model.program is None:
         return known
-    inside = models.run_inside(model, scene.call)
+    inside = model.run_inside(scene.call)
     node = _first_difference(scene, scene.call, model.program, inside)
     return replace(known, place=place_of(node)) if node is not None else known
 
