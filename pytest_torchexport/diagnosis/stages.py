@@ -15,6 +15,7 @@ value alone makes the program wrong, is the one.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -41,12 +42,7 @@ from pytest_torchexport.results.diagnosis import (
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_model import fx_name
-from pytest_torchexport.targets.formats.onnx_runtime import (
-    AS_SHIPPED,
-    PLAIN,
-    Inside,
-    Optimizations,
-)
+from pytest_torchexport.targets.formats.onnx_runtime import PLAIN, Inside, Optimizations
 from pytest_torchexport.targets.upstream import onnx_optimizers
 
 # Causes in how the test, or the export, is run: no code is to blame.
@@ -165,11 +161,11 @@ def _tried(scene: Scene, shipped: OnnxModel, call: Call) -> list[Stage]:
     def stage(name: StageName, outcome: Outcome) -> Stage:
         return Stage(name=name, agrees=scene.is_eagers(outcome))
 
-    stages: list[Stage] = []
-    for name, optimizations in ((SHIPPED, AS_SHIPPED), (OPTIMIZED, PLAIN)):
-        stages.append(stage(name, shipped.run(call, optimizations)))
-        if stages[-1].agrees:
-            return stages if name != SHIPPED else []
+    if scene.is_eagers(shipped.run(call)):
+        return []
+    stages = [Stage(name=SHIPPED, agrees=False), stage(OPTIMIZED, shipped.run(call, PLAIN))]
+    if stages[-1].agrees:
+        return stages
     stages.append(_captured(scene, shipped, call))
     if stages[-1].agrees is False:
         return stages
@@ -189,10 +185,9 @@ def _tried(scene: Scene, shipped: OnnxModel, call: Call) -> list[Stage]:
 
 def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
     """Return the stage of what torch captured before anything became ONNX."""
-    case, seed = scene.case, scene.case.plan.seed
-    captured: Runnable | str
+    case, seed, name = scene.case, scene.case.plan.seed, CAPTURED
     if shipped.program is not None:
-        name, captured = CAPTURED, LoadedProgram(shipped.program)
+        captured: Runnable | str = LoadedProgram(shipped.program)
     else:
         name = TRACED
         with plain_attention():
@@ -230,18 +225,13 @@ def _of_an_optimizer(
         return scene.is_eagers(shipped.run(call, optimizations))
 
     name = guilty(is_right)
-    if name is None:
-        text = "an optimization of ONNX Runtime: without any, eager and artifact agree"
-        return Cause(
-            kind="runtime's optimizer",
-            text=text,
-            remedy="options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL",
-        )
-    return Cause(
-        kind="runtime's optimizer",
-        text=f"ONNX Runtime's {name}: without it, eager and artifact agree",
-        remedy=f'ort.InferenceSession(..., disabled_optimizers=["{name}"])',
-    )
+    what = "an optimization of ONNX Runtime: without any"
+    remedy = "options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL"
+    if name is not None:
+        what = f"ONNX Runtime's {name}: without it"
+        remedy = f'ort.InferenceSession(..., disabled_optimizers=["{name}"])'
+    text = f"{what}, eager and artifact agree"
+    return Cause(kind="runtime's optimizer", text=text, remedy=remedy)
 
 
 def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
@@ -254,15 +244,9 @@ def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
     names = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
     if not is_right(names):
         return None  # the table lacks it
-    right, wrong = 0, len(names)
-    while wrong - right > 1:
-        enabled = (right + wrong) // 2
-        if is_right(names[enabled:]):
-            right = enabled
-        else:
-            wrong = enabled
-    name = names[wrong - 1]
-    return name if is_right([name]) else None
+    enabled = range(1, len(names))
+    wrong = bisect_left(enabled, True, key=lambda number: not is_right(names[number:]))
+    return names[wrong] if is_right([names[wrong]]) else None
 
 
 # -- the node of an ONNX model ---------------------------------------------------------------------
