@@ -86,17 +86,15 @@ class _Sweep:
 
     def values_decide(self, sizes: Sizes) -> bool:
         """Return True if the call fails with other values at some of the first four that agree."""
-        every = (self._spec.all_sizes({sizes.dim: size}) for size in sizes.ok[:4])
-        recipes = (
-            plain_recipe(self._spec, "normal", own, seed) for seed, own in enumerate(every, 1)
+        return any(
+            self._judged(
+                plain_recipe(self._spec, "normal", self._spec.all_sizes({sizes.dim: n}), seed)
+            )
+            for seed, n in enumerate(sizes.ok[:4], 1)
         )
-        return any(map(self._judged, recipes))
 
     def _beside(
-        self,
-        dim: Dim,
-        others: Mapping[str, int],
-        fails: Callable[[Mapping[str, int]], bool | None],
+        self, dim: Dim, others: Mapping[str, int], fails: Callable[[Mapping[str, int]], bool | None]
     ) -> Sizes:
         wanted = dim.example, self._recipe.sizes.get(dim.name, dim.example)
         runs, pattern = described(dim.sizes, wanted, lambda n: fails({**others, dim.name: n}))

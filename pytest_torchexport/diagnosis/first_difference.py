@@ -53,15 +53,12 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     # If torch captured it right, a later step is to blame.
     suspected = known.owner in ("capture", None) and not isinstance(scene.failure, StateDiffers)
     captured = scene.captured if CAPTURED.get(target) == target or suspected else None
-    if captured is None:
-        return known
     call, seed = scene.call, scene.case.plan.seed
-    if call is None:
+    if captured is None or call is None:
         return known
+    rows = [([call], seed), ([call], seed + 1)]
     if isinstance(scene.failure, StateDiffers):
         rows = [(row, seed) for row in ([call], *state.rows(scene.case, state.LONGEST))]
-    else:
-        rows = [([call], seed), ([call], seed + 1)]
     recorded = chain.from_iterable(_in_a_row(scene, captured, *row) for row in rows)
     for eager, artifact, differing in recorded:
         if not (eager.complete and artifact.complete):
@@ -80,7 +77,7 @@ def _in_a_row(
     Each call is made where the one before ended.
     """
     case, device = scene.case, scene.case.plan.device
-    subject, tolerance = case.reference.pristine.copy().to(device), case.judge.tolerance
+    subject, tolerance = scene.subject(), case.judge.tolerance
     sides = (
         (subject.function, subject.module, subject.grad_mode),
         (captured, captured.module, case.reference.served),
@@ -225,18 +222,11 @@ class Search:
             one, other = map(number_of, sides)
             if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
                 continue
-            texts = (f"{n:.6g}" if isinstance(n, float) else str(n) for n in (one, other))
-            eager, artifact = texts
+            eager, artifact = (f"{n:.6g}" if isinstance(n, float) else str(n) for n in (one, other))
             real = all(isinstance(n, (bool, int, float)) for n in (one, other))
             numbers = (float(one), float(other)) if real else ()
-            return _at(
-                step,
-                kind="constant",
-                argument=name,
-                eager=eager,
-                artifact=artifact,
-                numbers=numbers,
-            )
+            told = {"argument": name, "eager": eager, "artifact": artifact, "numbers": numbers}
+            return _at(step, kind="constant", **told)
         return None
 
     def _stored(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:

@@ -91,7 +91,7 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
     def does(groups: Sequence[Sequence[int]], taken: int) -> bool:
         one_of = {index: group[min(taken, len(group) - 1)] for group in groups for index in group}
         chosen = [leaves[one_of.get(index, index)][1] for index in range(len(leaves))]
-        return beside.agrees(beside.subject(), Call(*structure.unflatten(chosen)))
+        return beside.agrees(beside.scene.subject(), Call(*structure.unflatten(chosen)))
 
     # Some exporters take the first of them, others the last.
     for taken in range(max(map(len, aliases), default=0)):
@@ -117,12 +117,12 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
 
 def _without_fast_path(beside: Beside) -> Explained | None:
     """Keep attention from the fused kernels of eval mode."""
-    module, names = beside.subject().module, dict[str, str]()
+    module, names = beside.scene.subject().module, dict[str, str]()
     for path, part in module.named_modules() if module is not None else ():
         inside = any(f"{path}.".startswith(f"{outer}." if outer else "") for outer in names)
         if isinstance(part, WITH_FAST_PATH) and not part.training and not inside:
             names[path] = f"{path} ({type(part).__name__})".strip()
-    if not names or not beside.agrees(beside.subject(), context=plain_attention):
+    if not names or not beside.agrees(beside.scene.subject(), context=plain_attention):
         return None
     cause = Cause(
         kind="attention fast path",
@@ -168,21 +168,21 @@ def of_answers(asked: Sequence[Query], target: str, does: str) -> Cause:
 
 
 def _asked(beside: Beside, answers: Mapping[str, Any]) -> Sequence[Query]:
-    return queries(beside.subject(), beside.call, beside.plan.seed, answers)
+    return queries(beside.scene.subject(), beside.call, beside.plan.seed, answers)
 
 
 def _is_answer(beside: Beside, answers: Mapping[str, Any], asked: Sequence[Query]) -> bool:
     pristine = beside.scene.case.reference.pristine
     if not survives(pristine, beside.call.to("cpu"), beside.plan.seed, answers, asked):
         return False
-    subject = beside.subject()
+    subject = beside.scene.subject()
     return beside.agrees(replace(subject, function=answering(subject.function, answers, asked)))
 
 
 def _without_gradients(beside: Beside) -> Explained | None:
     """Run without gradients, as the artifact is served."""
     served = GradMode.NO_GRAD
-    subject = beside.subject()
+    subject = beside.scene.subject()
     if (subject.grad_mode, beside.scene.case.reference.served) != (GradMode.GRAD, served):
         return None
     if not beside.agrees(replace(subject, grad_mode=served)):

@@ -28,8 +28,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if place is not None:
         operators = frozenset({place.operator.rpartition(".")[2]})
     elif scene.call is not None:
-        plan, how = scene.case.plan, How(keep=lambda _: None)
-        subject = scene.case.reference.pristine.copy().to(plan.device)
+        plan, subject, how = scene.case.plan, scene.subject(), How(keep=lambda _: None)
         given = scene.call.to(plan.device)
         tape = record(subject.function, given, seed=plan.seed, grad_mode=subject.grad_mode, how=how)
         operators = frozenset(step.name for step in tape.steps)

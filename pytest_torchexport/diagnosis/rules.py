@@ -264,7 +264,7 @@ def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
     beside = facts.scene.beside if changes else None
     if beside is None:
         return None
-    subject, plan = beside.subject(), beside.plan
+    subject, plan = beside.scene.subject(), beside.plan
     example = exported_at.to(plan.device)
     observe(subject.function, example, seed=plan.seed, grad_mode=subject.grad_mode)
     if not beside.agrees(subject):
@@ -352,7 +352,7 @@ def baked_argument(facts: Facts) -> Cause | None:
             facts.arguments[path][0] if path in names else leaf
             for path, leaf in facts.case.spec.flatten(beside.call)
         ]
-        return beside.agrees(beside.subject(), Call(*structure.unflatten(given)))
+        return beside.agrees(beside.scene.subject(), Call(*structure.unflatten(given)))
 
     names = smallest(tuple(facts.arguments), is_enough)
     if not names:

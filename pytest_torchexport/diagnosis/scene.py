@@ -142,7 +142,7 @@ class Scene:
         if self.call is None or isinstance(self.failure, DEADLY):
             return None
         beside = Beside(self, self.call, judge, words, differences)
-        return None if beside.agrees(beside.subject()) else beside
+        return None if beside.agrees(self.subject()) else beside
 
     @cached_property
     def expected(self) -> Returned | None:
@@ -187,6 +187,10 @@ class Scene:
         """The judge of the artifact as it was run, which knows eager's rounding there."""
         return self.case.judge.aside()
 
+    def subject(self) -> Subject:
+        """Return a copy of the subject on the item's device."""
+        return self.case.reference.pristine.copy().to(self.case.plan.device)
+
     def is_eagers(self, outcome: Outcome) -> bool:
         """Return True if another program's outcome of the failing call is eager's."""
         assert self.call is not None
@@ -213,9 +217,6 @@ class Beside:
         # A state shows in a row of calls.
         self.times = LENGTH if isinstance(scene.failure, StateDiffers) else 1
         self._row = judge.in_a_row([call] * self.times)
-
-    def subject(self) -> Subject:
-        return self.scene.case.reference.pristine.copy().to(self.plan.device)
 
     def agrees(
         self, subject: Subject, call: Call | None = None, context: Context = nullcontext

@@ -199,7 +199,7 @@ def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
         return Stage(name=name, agrees=False)
     # forward may seed torch itself, with this number: another one tells.
     other, device = runner.run(call, seed + 1), case.plan.device
-    subject = case.reference.pristine.copy().to(device)
+    subject = scene.subject()
     own = observe(subject.function, call.to(device), seed=seed + 1, grad_mode=subject.grad_mode)
     agrees = not isinstance(own, Returned) or not scene.differences(call, own, other)
     return Stage(name=name, agrees=agrees)
