@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
-from pytest_torchexport.targets.formats.load_errors import SETTING, Remedy, remedy_of
+from pytest_torchexport.targets.formats.load_errors import SETTING, remedy_of
 
 # A library of the user's: imported here, unknown to the process that loads.
 SOURCE = """
@@ -43,19 +43,12 @@ class Late:
         self.y = y
 
 
-class Python(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x * 5
-
-
 def module(function):
     return type("Net", (nn.Module,), {"forward": function, "__module__": __name__})().eval()
 
 
 DOUBLE = module(lambda self, x: torch.ops.shiplib.double(x))
 OUTPUT = module(lambda self, x: Output(x + 1))
-PYTHON = module(lambda self, x: Python.apply(x))
 INPUT = module(lambda self, given: given.y + 1)
 """
 
@@ -186,12 +179,6 @@ def test_a_class_that_another_module_registers_needs_both(shiplib):
     assert remedy.imports == ("shiplib", "shipreg")
 
 
-def test_what_cannot_be_saved_says_what_it_misses(shiplib, tmp_path):
-    with pytest.raises(RuntimeError) as caught:
-        save_trace(shiplib.PYTHON, tmp_path / "file")
-    assert "Python" in remedy_of(type(caught.value).__name__, str(caught.value)).lines[0]
-
-
 @pytest.mark.parametrize(
     ("operator", "fact"),
     [
@@ -237,7 +224,3 @@ def test_what_onnx_runtime_misses(tmp_path, name):
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = {"custom": "my.domain:Double", "ir": "version 99", "alone": "alone.data"}[name]
     assert found in remedy_of(type(caught.value).__name__, str(caught.value)).lines[0]
-
-
-def test_other_words_miss_nothing():
-    assert remedy_of("ImportError", "cannot import name 'thing' from 'mylib'") == Remedy()
