@@ -22,7 +22,7 @@ import torch
 
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
-from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
+from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
@@ -214,6 +214,11 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
     fixes = _fixes(text)
     declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
     frozen, environment = _frozen(error), environment_of(chain(error))
+
+    def told(kind: CauseKind, text: str, remedy: str, where: SourceLine | None) -> Cause:
+        either = "\nor ".join(filter(None, [remedy, declare]))
+        return Cause(kind=kind, text=text, remedy=either, where=where)
+
     # The lines that put a condition or a bound on a size.
     conditions = [where for _, where in guards_of(environment)]
     bounds = [
@@ -225,22 +230,14 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
         # int(x.shape[0]) if self.whole else ...: the number is beside the condition.
         beside = number is not None and number.kind and number.text not in branch.text
         if branch.kind in BRANCHES and not beside:
-            return Cause(
-                kind="guard",
-                text=f"{branch.text} decides by a size that is declared to vary",
-                remedy="\nor ".join(filter(None, [SIZE, declare])),
-                where=where,
-            )
+            asks = f"{branch.text} decides by a size that is declared to vary"
+            return told("guard", asks, SIZE, where)
     for where in frozen:
         number = construct_at(where, truth=False, kinds=("number",))
         number = number if number.kind else construct_at(where, truth=False)
         if number.kind:
-            return Cause(
-                kind="frozen size",
-                text=f"{number.text} makes a number of a size that is declared to vary",
-                remedy="\nor ".join(filter(None, [STATIC, declare])),
-                where=where,
-            )
+            makes = f"{number.text} makes a number of a size that is declared to vary"
+            return told("frozen size", makes, STATIC, where)
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
         named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
@@ -251,13 +248,8 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
             + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants),
             where=next(iter(frozen), None),
         )
-    if not fixes:
-        return None
-    return Cause(
-        kind="guard",
-        text="the operations of forward take fewer sizes than are declared",
-        remedy=declare,
-    )
+    fewer = "the operations of forward take fewer sizes than are declared"
+    return told("guard", fewer, "", None) if fixes else None
 
 
 def _frozen(error: BaseException) -> list[SourceLine]:

@@ -129,12 +129,8 @@ class Scene:
         judge = case.judge_of(case.runner_of(captured), ItemLog(), case.random_paths)
 
         def differences(call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
-            found = compare(expected, actual, judge.tolerance)
-            return [
-                item
-                for item in found
-                if item.path not in case.random_paths or item.kind != "values"
-            ]
+            found, random = compare(expected, actual, judge.tolerance), case.random_paths
+            return [item for item in found if item.path not in random or item.kind != "values"]
 
         return self._beside(judge, "torch captured", differences)
 
