@@ -18,7 +18,7 @@ import torch
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.scene import DIFFERS
-from pytest_torchexport.inputs.pytrees import clone, copy_tensor, flatten, is_plain
+from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case
@@ -46,7 +46,7 @@ BY_A_CALL = (*DEADLY, *DIFFERS, DimsNarrowed, RoundTripDiffers)
 # TorchScript optimizes a program after its first calls, which may change what it does:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
-PLAIN = (bool, int, float, str)
+PLAIN = (bool, int, float, str, type(None))
 
 Leaves = Mapping[str, Any]
 # What a call returned, and the state after it. None for no call: the state at the start.
@@ -87,21 +87,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         if not is_plain(value):
             raise Unreadable(f"it holds a {value.layout} tensor of {value.dtype}")
-        return (
-            value if type(value) is torch.Tensor else copy_tensor(value).as_subclass(torch.Tensor)
-        )
+        of_a_subclass = type(value) is not torch.Tensor
+        return value.detach().as_subclass(torch.Tensor) if of_a_subclass else value
     if isinstance(value, Mapping):
-        if not all(isinstance(key, PLAIN) for key in value):
+        if not all(type(key) in PLAIN for key in value):
             raise Unreadable("it holds a dict whose keys are objects")
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return (list if isinstance(value, list) else tuple)(map(_plain, value))
-    if value is None or isinstance(value, torch.dtype):
-        return value
-    plain = next((kind for kind in PLAIN if isinstance(value, kind)), None)
-    if plain is None:
+    if type(value) not in (*PLAIN, torch.dtype):
         raise Unreadable(f"it holds a {type(value).__qualname__}, which no other process can read")
-    return plain(value)  # of numpy's float64, Python's own
+    return value
 
 
 def rerun(case: Case, failure: Failure) -> Rerun | None:
@@ -124,13 +120,12 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
     if not isinstance(failure, DEADLY):
         judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
         artifact = judge.in_a_row(calls)[-1] if calls else (None, judge.tensors())
-    state = isinstance(failure, StateDiffers)
-    carried = artifact[1] if artifact is not None and state else {}
+    carried = artifact[1] if artifact is not None and isinstance(failure, StateDiffers) else None
     repeats = REPEATS if len(calls) == 1 and not case.reference.stateful else 1
     seen = Rerun(
         calls=[case.artifact.pack_inputs(call) for call in calls] * repeats,
-        eager=_leaves(case, eager, carried, state=state),
-        artifact=_leaves(case, artifact, carried, state=state) if artifact is not None else {},
+        eager=_leaves(case, eager, carried),
+        artifact=_leaves(case, artifact, carried) if artifact is not None else {},
         right="artifact" if isinstance(failure, RoundTripDiffers) else "eager",
     )
     tolerance = case.judge.tolerance if calls else Tolerance(0.0, 0.0)
@@ -140,14 +135,14 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
     return seen if seen.eager and differs else None
 
 
-def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Leaves:
-    """Return the outputs by path; with ``state``, inputs and state after the call as well.
+def _leaves(case: Case, result: Result, carried: Tensors | None) -> Leaves:
+    """Return the outputs by path, empty if it did not return.
 
-    ``carried`` are the names of the state that the artifact has. Empty if it did not return.
+    Unless ``carried`` is None, inputs and state after the call as well: what the artifact has.
     """
     outcome, tensors = result
-    caches = case.reference.caches
-    kept = {name: tensors[name] for name in carried if name in tensors and name not in caches}
+    names = [name for name in carried or () if name not in case.reference.caches]
+    kept = {name: tensors[name] for name in names if name in tensors}
     if not isinstance(outcome, Returned):
         return kept if outcome is None else {}
     pack = getattr(case.artifact, "pack_outputs", None)
@@ -155,7 +150,7 @@ def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Lea
     if found is None:
         found = dict(flatten(outcome.value, "output")[0])
     found = {path: leaf for path, leaf in found.items() if path not in case.random_paths}
-    if not state:
+    if carried is None:
         return found
     inputs = case.artifact.pack_inputs(outcome.inputs).flatten("inputs")[0]
     return {**found, **dict(inputs), **kept}

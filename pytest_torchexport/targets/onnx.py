@@ -54,6 +54,8 @@ class Onnx:
         answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
     )
 
+    load = staticmethod(TensorFile)
+
     def unavailable(self, device: str) -> str | None:
         return unavailable(device, NEEDS)
 
@@ -110,9 +112,6 @@ class Onnx:
 
         made = exported(export, subject, example, spec, frozen)
         return _artifact(made, device_of(example), external_data=external)
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return TensorFile(path, device)
 
 
 def _user_inputs(program: Any) -> list[Any]:

@@ -48,6 +48,8 @@ class OnnxLegacy:
         answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )
 
+    load = staticmethod(TensorFile)
+
     def unavailable(self, device: str) -> str | None:
         return unavailable(device, NEEDS)
 
@@ -108,9 +110,6 @@ class OnnxLegacy:
             unoptimized={"do_constant_folding": False},
             baked=baked,
         )
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return TensorFile(path, device)
 
 
 def _write(files: Mapping[str, bytes], directory: Path) -> None:
