@@ -26,7 +26,7 @@ from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, plain_recipe
 from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, SizePattern, Sizes
-from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.failures import DimsNarrowed, SpecError
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 
@@ -50,7 +50,7 @@ Fails = Callable[[int], bool | None]
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
-    """Add the sizes of each dim at which the call fails."""
+    """Add the sizes of each dim at which the call fails, and the cause if they are narrowed."""
     sweep = _Sweep(scene)
     each = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
     telling = []
@@ -58,7 +58,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         if item.ok and item.failing and (item.pattern or not sweep.values_decide(item)):
             equal = (other.dim for other in each if other is not item and sweep.equal(item, other))
             telling.append(replace(item, equal_to=next(equal, item.equal_to)))
-    return replace(known, sizes=tuple(telling))
+    known = replace(known, sizes=tuple(telling))
+    return _narrowed(scene, known) if telling and isinstance(scene.failure, DimsNarrowed) else known
 
 
 class _Sweep:
@@ -226,10 +227,8 @@ def _before(sizes: Sequence[int], bound: int) -> int:
 # -- narrowed dims ---------------------------------------------------------------------------------
 
 
-def examine_narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
+def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause of DimsNarrowed, and the declaration of dims that fits the artifact."""
-    if not known.sizes:
-        return known
     first, line = known.sizes[0], _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
     # A condition that explains all sizes; else one that stands in the program's line.
