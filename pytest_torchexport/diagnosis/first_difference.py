@@ -12,7 +12,6 @@ import math
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -59,23 +58,18 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     rows = [([call], seed), ([call], seed + 1)]
     if isinstance(scene.failure, StateDiffers):
         rows = [(row, seed) for row in ([call], *state.rows(scene.case, state.LONGEST))]
-    recorded = chain.from_iterable(_in_a_row(scene, captured, *row) for row in rows)
-    for eager, artifact, differing in recorded:
-        if not (eager.complete and artifact.complete):
+    for row in rows:
+        search = _in_a_row(scene, captured, *row)
+        if search is not None and not (search.eager.complete and search.artifact.complete):
             return known
-        found = Search(eager, artifact, differing).found()
+        found = search.found() if search is not None else None
         if found is not None:
             return replace(known, place=found.place, structural=found.structural)
     return known
 
 
-def _in_a_row(
-    scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
-) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
-    """Yield both sides of the first call that differs, and the paths at which it does.
-
-    Each call is made where the one before ended.
-    """
+def _in_a_row(scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int) -> Search | None:
+    """Make each call where the one before ended. Return the search in the first that differs."""
     case, device = scene.case, scene.case.plan.device
     subject, tolerance = scene.subject(), case.judge.tolerance
     sides = (
@@ -94,10 +88,10 @@ def _in_a_row(
             if isinstance(eager.outcome, Returned):
                 differing = [*compare(eager.outcome, artifact.outcome, tolerance), *differing]
             if differing:
-                yield eager, artifact, tuple(item.path for item in differing)
-                return
+                return Search(eager, artifact, [item.path for item in differing])
     finally:
         kept.restore()
+    return None
 
 
 # -- two recordings --------------------------------------------------------------------------------
@@ -169,8 +163,8 @@ class Search:
             if item.structural.kind != "same" and apart > ROUNDING:
                 return item  # the later steps carry it
             unclear.append(item)
-        known = (item for item in unclear if item.structural.kind != "same")
-        return self._ends() or next(known, None) or next(iter(unclear), None)
+        unclear.sort(key=lambda item: item.structural.kind == "same")
+        return self._ends() or next(iter(unclear), None)
 
     def _gap(self, one: int, other: int) -> float:
         """Return how much the results of two steps differ, in epsilons; a crash is a result."""
@@ -257,16 +251,13 @@ class Search:
         return None
 
     def _is_stored(self, left: Any, right: Any) -> bool:
-        """Return True if the artifact has stored what eager computes, with the same numbers.
-
-        Or if eager's numbers are not all known.
-        """
+        """Return True if the artifact has stored what eager computes, as far as is known."""
         if not (isinstance(left, FromStep) and isinstance(right, FromOutside)):
             return False
         results = self.eager.steps[left.step].results
         made = [item.numbers for item in results if isinstance(item.numbers, torch.Tensor)]
-        whole = all(item.whole for item in results)
-        return not whole or any(not gap(numbers, right.tensor) for numbers in made)
+        unknown = not all(item.whole for item in results)
+        return unknown or any(not gap(numbers, right.tensor) for numbers in made)
 
     def _between(
         self, left: Collection[int], right: Collection[int], step: Step | None
@@ -303,13 +294,13 @@ class Search:
         """Return the difference that is left if all operators that both sides have agree."""
         raised = self.artifact.raised
         for path in () if raised is not None else self.differing:
-            one, other = self.eager.last.get(path), self.artifact.last.get(path)
-            left = [one.step] if isinstance(one, FromStep) else []
-            right = [other.step] if isinstance(other, FromStep) else []
-            last = self.eager.steps[left[0]] if left else None
+            left, right = (
+                [last.step] if isinstance(last, FromStep) else []
+                for last in (self.eager.last.get(path), self.artifact.last.get(path))
+            )
             if left and right and self.pairs.get(left[0]) == right[0]:
                 continue
-            found = self._between(left, right, last)
+            found = self._between(left, right, self.eager.steps[left[0]] if left else None)
             if found is not None:
                 return found
         if raised is None or raised in self.pairs.values():
@@ -386,7 +377,7 @@ def gap(left: torch.Tensor, right: torch.Tensor) -> float:
         left, right = dense(left.detach()), dense(right.detach())
         if left.shape != right.shape:
             return math.inf
-        if are_one_memory(left, right) or torch.equal(left, right):
+        if are_one_memory(left, right):
             return 0.0
         same = (left == right) | ((left != left) & (right != right))
         if bool(same.all()):
