@@ -100,8 +100,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def rerun(case: Case, failure: Failure) -> Rerun | None:
-    """Make the failing calls again. Return None if these do not show the failure."""
+def saved(case: Case, failure: Failure, directory: Path) -> Rerun | None:
+    """Make the failing calls again, and save them. Return None if these do not show the failure."""
+    seen = _rerun(case, failure)
+    if seen is not None:
+        seen.save(directory / CALL)
+    return seen
+
+
+def _rerun(case: Case, failure: Failure) -> Rerun | None:
     if not isinstance(failure, BY_A_CALL) or cuda.lost():
         return None
     log = case.log
