@@ -146,7 +146,6 @@ def test_the_remedy_names_who_registers_it_here_and_the_setting(words, shiplib, 
     ("name", "part"),
     [
         ("good.pt", None),
-        ("good.pt2", None),
         ("module.pt", "of another kind: it has no constants.pkl"),
         ("weights.pt2", "of another kind: it has no archive_format"),
         ("half.pt", "cut short"),
