@@ -38,43 +38,26 @@ _UNDERLINED = re.compile(r"\n(?P<code>[^\n]*)\n(?P<blanks> *)(?P<line>~+) <--- H
 BRACKETS = (("[", "]"), ("(", ")"))
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
 # For each construct that values decide: the cause and the remedy.
-BY_VALUES = {
-    "if": (
-        "an if asks {text}, whose value is not known while torch.export captures",
-        (
-            "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
-            "sides may be computed"
-        ),
-    ),
-    "while": (
-        "a while asks {text}, whose value is not known while torch.export captures",
-        f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
-    ),
-    "for": (
-        "a loop runs over {text}, whose length is not known while torch.export captures",
-        (
-            f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
-            "torch.where(i < n, ...)"
-        ),
-    ),
-    "assert": (
-        "an assert asks {text}, whose value is not known while torch.export captures",
-        "torch._assert_async(condition, message), or leave the check to who calls the model",
-    ),
-    "number": (
-        "{text} makes a Python number of a value that torch.export does not know",
-        (
-            "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded "
-            "by torch._check(n >= 0)"
-        ),
-    ),
-    "": (
-        "this line needs a number or a truth value that torch.export does not know",
-        (
-            "torch._check(...) of that number before this line, if the answer is always the same; "
-            "or pass what this line reads from values as an argument"
-        ),
-    ),
+UNKNOWN = "is not known while torch.export captures"
+CAUSES = {
+    "if": f"an if asks {{text}}, whose value {UNKNOWN}",
+    "while": f"a while asks {{text}}, whose value {UNKNOWN}",
+    "for": f"a loop runs over {{text}}, whose length {UNKNOWN}",
+    "assert": f"an assert asks {{text}}, whose value {UNKNOWN}",
+    "number": "{text} makes a Python number of a value that torch.export does not know",
+    "": "this line needs a number or a truth value that torch.export does not know",
+}
+REMEDIES = {
+    "if": "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
+    "sides may be computed",
+    "while": f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
+    "for": f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
+    "torch.where(i < n, ...)",
+    "assert": "torch._assert_async(condition, message), or leave the check to who calls the model",
+    "number": "keep it a tensor; or take it by .item() (an int by .long().item()), as a size "
+    "bounded by torch._check(n >= 0)",
+    "": "torch._check(...) of that number before this line, if the answer is always the same; or "
+    "pass what this line reads from values as an argument",
 }
 BRANCHES = ("if", "while", "assert")
 SIZE = "declare sizes on one side of it, or torch.cond"
@@ -197,11 +180,10 @@ def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
     # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
     choice = "if" if truth else "number"
     kind = choice if construct.kind == "number" else construct.kind
-    text, remedy = BY_VALUES[kind]
     return Cause(
         kind="data-dependent value",
-        text=text.format(text=construct.text),
-        remedy=remedy if construct.text else BY_VALUES[choice][1],
+        text=CAUSES[kind].format(text=construct.text),
+        remedy=REMEDIES[kind if construct.text else choice],
         where=where,
     )
 
@@ -277,7 +259,7 @@ def _fixes(text: str) -> list[str]:
 class Construct:
     """A statement or expression that decides something, and the lines on which it is written.
 
-    ``kind`` is a key of ``BY_VALUES``, empty if only the line is known; ``text`` is the condition.
+    ``kind`` is a key of ``CAUSES``, empty if only the line is known; ``text`` is the condition.
     """
 
     kind: str
@@ -287,7 +269,7 @@ class Construct:
 
 
 def construct_at(
-    where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(BY_VALUES)
+    where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(CAUSES)
 ) -> Construct:
     """Return the construct that decides on a line, where torch needed a truth value or a number."""
     # linecache looks for the file of a library, whose path begins with the package, in sys.path.

@@ -9,7 +9,14 @@ from torch.export import Dim
 from upstream_examples import example
 
 from pytest_torchexport import targets
-from pytest_torchexport.diagnosis.refusal import BY_VALUES, SIZE, STATIC, explained, undecided
+from pytest_torchexport.diagnosis.refusal import (
+    CAUSES,
+    REMEDIES,
+    SIZE,
+    STATIC,
+    explained,
+    undecided,
+)
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import quiet, suppress_output
@@ -103,8 +110,8 @@ def test_what_asks_for_a_value_is_named_with_its_line_and_remedy(
         assert cause is None
         return
     assert cause.kind == "data-dependent value"
-    assert cause.text == BY_VALUES[kind][0].format(text=text)
-    assert cause.remedy == BY_VALUES[kind][1]
+    assert cause.text == CAUSES[kind].format(text=text)
+    assert cause.remedy == REMEDIES[kind]
     assert cause.where.file.startswith(str(tmp_path))
 
 
