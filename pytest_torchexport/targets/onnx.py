@@ -19,7 +19,7 @@ from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.capturing import EXPORTING, Capturable, Exported, exported
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, has_loops, input_shapes, read
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     SCRIPT,
@@ -137,15 +137,12 @@ def _artifact(made: Exported, device: str, *, external_data: bool) -> OnnxArtifa
         # Without the weights in files beside it: ``program.model_proto`` would copy them all.
         model = read(path)
         size = sum(file.stat().st_size for file in path.parent.iterdir())
-    names = tuple(value.name for value in program.model.graph.inputs)
     return OnnxArtifact(
         program=program,
-        names=names,
         outputs=_outputs(program.exported_program),
         write=write,
         opened=session if size <= LARGE_MODULE else None,
         device=device,
-        native_loops=has_loops(model),
         baked=tuple(
             f"{arg.name}={arg.value!r}"
             for arg in _user_inputs(program)
@@ -156,7 +153,7 @@ def _artifact(made: Exported, device: str, *, external_data: bool) -> OnnxArtifa
         facts=OnnxArtifactFacts(
             model=lambda: model,
             inside=_inside(program),
-            shapes=input_shapes(model, names),
+            names=tuple(value.name for value in program.model.graph.inputs),
             captured=(*captured, SizeFacts.captured(program.exported_program)),
             notes=made.notes,
             cautions=made.cautions,

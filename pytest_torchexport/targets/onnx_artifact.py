@@ -16,7 +16,7 @@ import torch
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.targets.formats import onnx_model
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, input_shapes
 from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 
@@ -25,16 +25,16 @@ from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspi
 class OnnxArtifactFacts(OnnxModelFacts):
     """The facts of an ONNX model, and of the ExportedPrograms that it was made from, if any.
 
-    ``inside`` says of each leaf of the call whether it is an input of the graph; ``shapes`` are
-    those of the inputs, None for an open size. The file keeps no guards of ``captured``.
+    ``inside`` says of each leaf of the call whether it is an input of the graph; ``names`` are
+    those of the inputs. The file keeps no guards of ``captured``.
     """
 
     inside: tuple[bool, ...]
-    shapes: tuple[tuple[int | None, ...], ...]
+    names: tuple[str, ...]
     captured: Sequence[SizeFacts] = ()
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        waiting = iter(self.shapes)
+        waiting = iter(input_shapes(self.model(), self.names))
         shapes = [next(waiting) if inside else None for inside in self.inside]
         frozen = {
             source: line
@@ -49,19 +49,16 @@ class OnnxArtifactFacts(OnnxModelFacts):
 class OnnxArtifact:
     """An ONNX model with its session.
 
-    ``names`` are those of the graph's inputs. ``write`` saves the model in a directory. ``opened``
-    is the session that the export opened; None if its weights are large, so that they are in memory
-    only once the artifact is called here. ``unoptimized`` are the options with which the exporter
-    leaves its optimizer out.
+    ``write`` saves the model in a directory. ``opened`` is the session that the export opened; None
+    if its weights are large, so that they are in memory only once the artifact is called here.
+    ``unoptimized`` are the options with which the exporter leaves its optimizer out.
     """
 
     program: Any
-    names: tuple[str, ...]
     outputs: OnnxOutputs
     write: Callable[[Path], None]
     opened: TensorFile | None
     device: str
-    native_loops: bool
     facts: OnnxArtifactFacts
     unoptimized: Mapping[str, Any]
     baked: tuple[str, ...] = ()
@@ -74,6 +71,10 @@ class OnnxArtifact:
     def show(self, call: Call, see: Callable[[str, Any], None]) -> Any:
         """Run it, and show the places that it chooses."""
         return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
+
+    @cached_property
+    def native_loops(self) -> bool:
+        return onnx_model.has_loops(self.facts.model())
 
     @cached_property
     def session(self) -> TensorFile:
@@ -103,7 +104,7 @@ class OnnxArtifact:
 
     def pack_inputs(self, call: Call) -> Call:
         """Return the values by input name. Other arguments are constants, and vanish."""
-        return packed(self.names, compress(call.leaves(), self.facts.inside))
+        return packed(self.facts.names, compress(call.leaves(), self.facts.inside))
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of what the graph returned and of the constants it leaves out."""

@@ -25,7 +25,7 @@ from pytest_torchexport.targets.capturing import (
     FlatModule,
     constant_arguments,
 )
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, has_loops, input_shapes
+from pytest_torchexport.targets.formats.onnx_model import FILENAME
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     SCRIPT,
@@ -96,16 +96,13 @@ class OnnxLegacy:
             session = TensorFile(path, device_of(example))
         # Read again when asked: a model holds its weights.
         read = partial(onnx.load_model_from_string, files[FILENAME])
-        model = read()
         return OnnxArtifact(
             program=module if scripted else files[FILENAME],
-            names=names,
-            outputs=OnnxOutputs.of(value, len(model.graph.output)),
+            outputs=OnnxOutputs.of(value, len(session.session.get_outputs())),
             write=partial(_write, files),
             opened=session,
             device=session.device,
-            native_loops=has_loops(model),
-            facts=OnnxArtifactFacts(model=read, inside=inside, shapes=input_shapes(model, names)),
+            facts=OnnxArtifactFacts(model=read, inside=inside, names=names),
             # The exporter itself folds constants.
             unoptimized={"do_constant_folding": False},
             baked=baked,
