@@ -219,8 +219,8 @@ class Search:
             eager, artifact = (f"{n:.6g}" if isinstance(n, float) else str(n) for n in (one, other))
             real = all(isinstance(n, (bool, int, float)) for n in (one, other))
             numbers = (float(one), float(other)) if real else ()
-            told = {"argument": name, "eager": eager, "artifact": artifact, "numbers": numbers}
-            return _at(step, kind="constant", **told)
+            told: dict[str, Any] = {"eager": eager, "artifact": artifact, "numbers": numbers}
+            return _at(step, kind="constant", argument=name, **told)
         return None
 
     def _stored(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:

@@ -73,7 +73,9 @@ def smallest(parts: Sequence[Part], is_enough: Callable[[Sequence[Part]], bool])
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause that the first intervention shows which eager takes to do the same."""
     beside = scene.beside
-    explained = beside and next(filter(None, (explain(beside) for explain in INTERVENTIONS)), None)
+    if beside is None:
+        return known
+    explained = next(filter(None, (explain(beside) for explain in INTERVENTIONS)), None)
     if explained is None:
         return known
     cause, owner = explained

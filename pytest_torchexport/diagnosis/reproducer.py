@@ -133,8 +133,13 @@ class _Writer:
                 shown = script(case, self._failure, verdict, artifact, seen)
             if not (shown or case.foreign or self.left_out):
                 self.left_out.append("a script: the saved file alone does not show it")
-        names = {"target": verdict.target, "device": verdict.device}
-        item = ItemResult(self._plan.nodeid, verdict.status, (verdict,), **names)
+        item = ItemResult(
+            self._plan.nodeid,
+            verdict.status,
+            (verdict,),
+            target=verdict.target,
+            device=verdict.device,
+        )
         run = RunResults(items=(item,), environment=reports.environment(), complete=True)
         for name, text in ((SCRIPT, shown), (GRAPH, graph), (json.OF_A_FAILURE, json.render(run))):
             if text:
