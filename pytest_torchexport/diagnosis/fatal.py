@@ -6,15 +6,15 @@ names the operator. Then another fork runs it up to there, and learns the user's
 
 from __future__ import annotations
 
-import mmap
+import ctypes
 import signal
-import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from typing import Any
 
@@ -46,31 +46,28 @@ WAIT = 2.5
 MANY_STEPS = 500
 LONG = WAIT / 2
 COMPILED = "compile the function that has the condition before it by @torch.jit.script"
-# Of the last step: its number, when it began, and its name, empty if it has ended.
-_LAYOUT = struct.Struct("<Qd200s")
 
 
-class LastStep:
-    """The last step of a run, in memory that a fork shares with this process.
+class LastStep(ctypes.Structure):
+    """The last step of a run: its number, counted from 1, when it began, its name while it runs.
 
-    What the fork wrote is still there when it has crashed.
+    As a ``RawValue`` it is in memory that a fork shares with this process: what the fork wrote is
+    still there when it has crashed.
     """
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+    _fields_ = (
+        ("number", ctypes.c_uint64),
+        ("began", ctypes.c_double),
+        ("name", ctypes.c_char * 200),
+    )
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Write down a step that runs in the block."""
-        (number, *_), began = self.read(), time.monotonic()
-        _LAYOUT.pack_into(self._memory, 0, number + 1, began, name.encode())
+        self.number += 1
+        self.began, self.name = time.monotonic(), name.encode()[:200]
         yield
-        _LAYOUT.pack_into(self._memory, 0, number + 1, began, b"")
-
-    def read(self) -> tuple[int, str, float]:
-        """Return its number, counted from 1, its name while it runs, and the seconds it took."""
-        number, began, name = _LAYOUT.unpack_from(self._memory)
-        return number, name.rstrip(b"\0").decode(errors="replace"), time.monotonic() - began
+        self.name = b""
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -104,7 +101,7 @@ def _left_out(known: Diagnosis, why: str) -> Diagnosis:
 
 def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
     """Return the operator that ends the call and how, or why it is not known."""
-    function, last = _artifact(scene), LastStep()
+    function, last = _artifact(scene), RawValue(LastStep)
     if function is None:
         return f"the operators of {scene.case.plan.target} are not known"
 
@@ -113,7 +110,8 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
             return operator(*args, **kwargs)
 
     end = _end(scene, function, call, step)
-    number, name, seconds = last.read()
+    number, name = last.number, last.name.decode(errors="replace")
+    seconds = time.monotonic() - last.began
     hung, text = isinstance(scene.failure, ArtifactHung), ""
     kind: CauseKind = "fatal operator"
     if _is_out_of_memory(end):

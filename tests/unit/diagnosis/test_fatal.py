@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from multiprocessing.sharedctypes import RawValue
 
 import pytest
 
@@ -12,9 +13,9 @@ from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork
 pytestmark = pytest.mark.skipif(not FORKS, reason="a fork shares the memory")
 
 
-@pytest.mark.parametrize(("ends_inside", "seen"), [(True, (2, "second")), (False, (2, ""))])
+@pytest.mark.parametrize(("ends_inside", "seen"), [(True, (2, b"second")), (False, (2, b""))])
 def test_the_step_in_which_a_fork_ended_itself_is_told_from_one_that_returned(ends_inside, seen):
-    last = LastStep()
+    last = RawValue(LastStep)
 
     def dies():
         with last.step("first"):
@@ -24,6 +25,6 @@ def test_the_step_in_which_a_fork_ended_itself_is_told_from_one_that_returned(en
                 os._exit(3)
         os._exit(3)
 
-    assert last.read()[0] == 0
+    assert last.number == 0
     assert in_fork(dies, 10) == Death(status=3)
-    assert last.read()[:2] == seen
+    assert (last.number, last.name) == seen
