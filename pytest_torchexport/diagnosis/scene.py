@@ -144,9 +144,7 @@ class Scene:
     def expected(self) -> Returned | None:
         """Eager's outcome of the failing call, on the item's device; None if that is not legal."""
         found = self.case.accepted.call(self.recipe)
-        if found is None:
-            return None
-        outcome = self.case.reference.on_device(found.call, found.outcome)
+        outcome = found and self.case.reference.on_device(found.call, found.outcome)
         return outcome if isinstance(outcome, Returned) else None
 
     @cached_property
