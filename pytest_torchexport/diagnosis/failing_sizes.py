@@ -25,7 +25,7 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, plain_recipe
 from pytest_torchexport.judge.branch_table import place
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, SizePattern, Sizes
+from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, SizePattern, Sizes
 from pytest_torchexport.results.failures import DimsNarrowed, SpecError
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
@@ -323,30 +323,23 @@ def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None)
     """Return how the line that the program names narrows a dim: decision, number or guard."""
     target = scene.case.plan.target
     artifact = words_of(target)
-    if where is None:
-        if scene.case.foreign and all(len(sizes.ok) == 1 for sizes in every):
-            return Cause(
-                kind="guard",
-                text=f"{UNKNOWN}: the script that made the file most likely did not declare it "
-                "dynamic",
-                remedy="give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx "
-                "with dynamo=False)",
-            )
-        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
-        return Cause(kind="guard", text=text)
-    if len(every[0].ok) > 1:
-        return Cause(
-            kind="guard",
-            text=f"what this line asks of sizes is answered once, at the export of {artifact}",
-            remedy="export once for each answer, and choose between the artifacts outside",
-            where=where,
+    statement = where.text.partition(" ")[0] if where is not None else ""
+    kind: CauseKind = "guard"
+    remedy = ""
+    if where is None and scene.case.foreign and all(len(sizes.ok) == 1 for sizes in every):
+        text = f"{UNKNOWN}: the script that made the file most likely did not declare it dynamic"
+        remedy = (
+            "give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx with "
+            "dynamo=False)"
         )
-    statement, _, _ = where.text.partition(" ")
-    if statement in STATEMENTS:
+    elif where is None:
+        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
+    elif len(every[0].ok) > 1:
+        text = f"what this line asks of sizes is answered once, at the export of {artifact}"
+        remedy = "export once for each answer, and choose between the artifacts outside"
+    elif statement in STATEMENTS:
         return of_a_condition(statement, where.text, where=where, on_values=False, target=target)
-    return Cause(
-        kind="frozen size",
-        text=f"a size that Python makes a number of is a constant of {artifact}",
-        remedy=without_a_number(where),
-        where=where,
-    )
+    else:
+        kind, remedy = "frozen size", without_a_number(where)
+        text = f"a size that Python makes a number of is a constant of {artifact}"
+    return Cause(kind=kind, text=text, remedy=remedy, where=where)
