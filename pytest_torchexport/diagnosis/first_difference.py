@@ -58,18 +58,16 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     rows = [([call], seed), ([call], seed + 1)]
     if isinstance(scene.failure, StateDiffers):
         rows = [(row, seed) for row in ([call], *state.rows(scene.case, state.LONGEST))]
-    for row in rows:
-        search = _in_a_row(scene, captured, *row)
-        if search is not None and not (search.eager.complete and search.artifact.complete):
-            return known
-        found = search.found() if search is not None else None
-        if found is not None:
-            return replace(known, place=found.place, structural=found.structural)
-    return known
+    found = next(filter(None, (_in_a_row(scene, captured, *row) for row in rows)), None)
+    if found is None:
+        return known
+    return replace(known, place=found.place, structural=found.structural)
 
 
-def _in_a_row(scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int) -> Search | None:
-    """Make each call where the one before ended. Return the search in the first that differs."""
+def _in_a_row(
+    scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
+) -> Introduced | None:
+    """Make each call where the one before ended. Return what the first that differs shows."""
     case, device = scene.case, scene.case.plan.device
     subject, tolerance = scene.subject(), case.judge.tolerance
     sides = (
@@ -88,7 +86,10 @@ def _in_a_row(scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
             if isinstance(eager.outcome, Returned):
                 differing = [*compare(eager.outcome, artifact.outcome, tolerance), *differing]
             if differing:
-                return Search(eager, artifact, [item.path for item in differing])
+                # Before the state is restored: tapes hold its tensors, not copies of them.
+                whole = eager.complete and artifact.complete
+                paths = [item.path for item in differing]
+                return Search(eager, artifact, paths).found() if whole else None
     finally:
         kept.restore()
     return None
