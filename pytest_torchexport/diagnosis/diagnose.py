@@ -51,7 +51,7 @@ SHARE = 0.6
 GRACE = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Examination:
     """A row: its name for a report, its file and function, the failures it is about.
 
@@ -63,10 +63,10 @@ class Examination:
     name: str
     file: ModuleType
     failures: tuple[type[Failure], ...]
+    function: str = "examine"
     library: str = ""
     least: float = 0.0
     aside: bool = False
-    function: str = "examine"
 
     def is_about(self, case: Case, failure: Failure) -> bool:
         library = targets.get(case.plan.target).traits.library
@@ -76,36 +76,16 @@ class Examination:
 
 
 EXAMINATIONS = (
-    Examination(name="operator that ends the call", file=fatal, failures=DEADLY, aside=True),
-    Examination(name="interventions on eager", file=interventions, failures=DIFFERS),
-    Examination(
-        name="stages to ONNX Runtime",
-        file=stages,
-        function="examine_onnx",
-        failures=DIFFERS,
-        library=ONNX_RUNTIME,
-    ),
-    Examination(
-        name="ONNX nodes",
-        file=stages,
-        function="examine_nodes",
-        failures=DIFFERS,
-        library=ONNX_RUNTIME,
-    ),
-    Examination(name="operators", file=first_difference, failures=UNEXPLAINED),
-    Examination(name="causes", file=rules, failures=(*DIFFERS, *DEADLY), least=1.0, aside=True),
-    Examination(name="stages", file=stages, failures=(*DIFFERS, LoadFailed, RoundTripDiffers)),
+    Examination("operator that ends the call", fatal, DEADLY, aside=True),
+    Examination("interventions on eager", interventions, DIFFERS),
+    Examination("stages to ONNX Runtime", stages, DIFFERS, "examine_onnx", ONNX_RUNTIME),
+    Examination("ONNX nodes", stages, DIFFERS, "examine_nodes", ONNX_RUNTIME),
+    Examination("operators", first_difference, UNEXPLAINED),
+    Examination("causes", rules, (*DIFFERS, *DEADLY), least=1.0, aside=True),
+    Examination("stages", stages, (*DIFFERS, LoadFailed, RoundTripDiffers)),
     # Many calls, of which a large model makes few in time.
-    Examination(
-        name="sizes", file=failing_sizes, failures=(*DIFFERS, ArtifactCrashed, DimsNarrowed)
-    ),
-    Examination(
-        name="narrowed dims",
-        file=failing_sizes,
-        function="examine_narrowed",
-        failures=(DimsNarrowed,),
-    ),
-    Examination(name="known defects", file=known_defect, failures=UNEXPLAINED),
+    Examination("sizes", failing_sizes, (*DIFFERS, ArtifactCrashed, DimsNarrowed)),
+    Examination("known defects", known_defect, UNEXPLAINED),
 )
 
 

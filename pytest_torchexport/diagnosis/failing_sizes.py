@@ -25,8 +25,8 @@ from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, plain_recipe
 from pytest_torchexport.judge.branch_table import place
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, SizePattern, Sizes
-from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, SizePattern, Sizes
+from pytest_torchexport.results.failures import DimsNarrowed, SpecError
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 
@@ -50,7 +50,7 @@ Fails = Callable[[int], bool | None]
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
-    """Add the sizes of each dim at which the call fails."""
+    """Add the sizes of each dim at which the call fails, and the cause if they are narrowed."""
     sweep = _Sweep(scene)
     each = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
     telling = []
@@ -58,7 +58,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         if item.ok and item.failing and (item.pattern or not sweep.values_decide(item)):
             equal = (other.dim for other in each if other is not item and sweep.equal(item, other))
             telling.append(replace(item, equal_to=next(equal, item.equal_to)))
-    return replace(known, sizes=tuple(telling))
+    known = replace(known, sizes=tuple(telling))
+    return _narrowed(scene, known) if telling and isinstance(scene.failure, DimsNarrowed) else known
 
 
 class _Sweep:
@@ -67,7 +68,7 @@ class _Sweep:
     def __init__(self, scene: Scene) -> None:
         self._spec = scene.case.spec
         self._recipe = scene.recipe
-        self._judge = scene.judge()
+        self._judge = scene.judge
 
     def sizes(self, dim: Dim) -> Sizes:
         """Return where the call fails; the other dims are as in the example.
@@ -86,17 +87,15 @@ class _Sweep:
 
     def values_decide(self, sizes: Sizes) -> bool:
         """Return True if the call fails with other values at some of the first four that agree."""
-        every = (self._spec.all_sizes({sizes.dim: size}) for size in sizes.ok[:4])
-        recipes = (
-            plain_recipe(self._spec, "normal", own, seed) for seed, own in enumerate(every, 1)
+        return any(
+            self._judged(
+                plain_recipe(self._spec, "normal", self._spec.all_sizes({sizes.dim: n}), seed)
+            )
+            for seed, n in enumerate(sizes.ok[:4], 1)
         )
-        return any(map(self._judged, recipes))
 
     def _beside(
-        self,
-        dim: Dim,
-        others: Mapping[str, int],
-        fails: Callable[[Mapping[str, int]], bool | None],
+        self, dim: Dim, others: Mapping[str, int], fails: Callable[[Mapping[str, int]], bool | None]
     ) -> Sizes:
         wanted = dim.example, self._recipe.sizes.get(dim.name, dim.example)
         runs, pattern = described(dim.sizes, wanted, lambda n: fails({**others, dim.name: n}))
@@ -228,10 +227,8 @@ def _before(sizes: Sequence[int], bound: int) -> int:
 # -- narrowed dims ---------------------------------------------------------------------------------
 
 
-def examine_narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
+def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause of DimsNarrowed, and the declaration of dims that fits the artifact."""
-    if not known.sizes:
-        return known
     first, line = known.sizes[0], _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
     # A condition that explains all sizes; else one that stands in the program's line.
@@ -326,30 +323,23 @@ def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None)
     """Return how the line that the program names narrows a dim: decision, number or guard."""
     target = scene.case.plan.target
     artifact = words_of(target)
-    if where is None:
-        if scene.case.foreign and all(len(sizes.ok) == 1 for sizes in every):
-            return Cause(
-                kind="guard",
-                text=f"{UNKNOWN}: the script that made the file most likely did not declare it "
-                "dynamic",
-                remedy="give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx "
-                "with dynamo=False)",
-            )
-        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
-        return Cause(kind="guard", text=text)
-    if len(every[0].ok) > 1:
-        return Cause(
-            kind="guard",
-            text=f"what this line asks of sizes is answered once, at the export of {artifact}",
-            remedy="export once for each answer, and choose between the artifacts outside",
-            where=where,
+    statement = where.text.partition(" ")[0] if where is not None else ""
+    kind: CauseKind = "guard"
+    remedy = ""
+    if where is None and scene.case.foreign and all(len(sizes.ok) == 1 for sizes in every):
+        text = f"{UNKNOWN}: the script that made the file most likely did not declare it dynamic"
+        remedy = (
+            "give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx with "
+            "dynamo=False)"
         )
-    statement, _, _ = where.text.partition(" ")
-    if statement in STATEMENTS:
+    elif where is None:
+        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
+    elif len(every[0].ok) > 1:
+        text = f"what this line asks of sizes is answered once, at the export of {artifact}"
+        remedy = "export once for each answer, and choose between the artifacts outside"
+    elif statement in STATEMENTS:
         return of_a_condition(statement, where.text, where=where, on_values=False, target=target)
-    return Cause(
-        kind="frozen size",
-        text=f"a size that Python makes a number of is a constant of {artifact}",
-        remedy=without_a_number(where),
-        where=where,
-    )
+    else:
+        kind, remedy = "frozen size", without_a_number(where)
+        text = f"a size that Python makes a number of is a constant of {artifact}"
+    return Cause(kind=kind, text=text, remedy=remedy, where=where)

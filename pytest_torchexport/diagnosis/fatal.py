@@ -6,15 +6,15 @@ names the operator. Then another fork runs it up to there, and learns the user's
 
 from __future__ import annotations
 
-import mmap
+import ctypes
 import signal
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from torch import fx
 
 from pytest_torchexport import targets
-from pytest_torchexport.diagnosis.interventions import SAME, smallest
+from pytest_torchexport.diagnosis.interventions import of_answers, smallest
 from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene, place_of
 from pytest_torchexport.eager.queries import Query, answering, queries
@@ -46,61 +46,50 @@ WAIT = 2.5
 MANY_STEPS = 500
 LONG = WAIT / 2
 COMPILED = "compile the function that has the condition before it by @torch.jit.script"
-# Of the last step: its number, when it began, and its name, empty if it has ended.
-_LAYOUT = struct.Struct("<Qd200s")
 
 
-class LastStep:
-    """The last step of a run, in memory that a fork shares with this process.
+class LastStep(ctypes.Structure):
+    """The last step of a run: its number, counted from 1, when it began, its name while it runs.
 
-    What the fork wrote is still there when it has crashed.
+    As a ``RawValue`` it is in memory that a fork shares with this process: what the fork wrote is
+    still there when it has crashed.
     """
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+    _fields_ = (
+        ("number", ctypes.c_uint64),
+        ("began", ctypes.c_double),
+        ("name", ctypes.c_char * 200),
+    )
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Write down a step that runs in the block."""
-        (number, *_), began = self.read(), time.monotonic()
-        _LAYOUT.pack_into(self._memory, 0, number + 1, began, name.encode())
+        self.number += 1
+        self.began, self.name = time.monotonic(), name.encode()[:200]
         yield
-        _LAYOUT.pack_into(self._memory, 0, number + 1, began, b"")
-
-    def read(self) -> tuple[int, str, float]:
-        """Return its number, counted from 1, its name while it runs, and the seconds it took."""
-        number, began, name = _LAYOUT.unpack_from(self._memory)
-        return number, name.rstrip(b"\0").decode(errors="replace"), time.monotonic() - began
+        self.name = b""
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the operator in which the call ends, and the cause if there is evidence for it."""
-    call = scene.call
+    call, target = scene.call, scene.case.plan.target
     if call is None or scene.case.foreign or not can_fork():
         return _left_out(known, "no process to run the call in: none that may, or no legal call")
-    operator = _operator(scene, call)
+    found = _operator(scene, call)
     cause, place = Cause(kind="fatal operator", text="the call ends there"), None
-    if isinstance(operator, str):
-        known = _left_out(known, operator)
+    if isinstance(found, str):
+        known = _left_out(known, found)
     else:
-        cause, place = operator
-    asked, plan = _asked(scene, call, cause.where), scene.case.plan
+        cause, place = found
+    asked = _asked(scene, call, cause.where)
     if asked:
-        answers = targets.get(plan.target).traits.answers
-        names = dict.fromkeys(f"{query.name}() is {answers[query.name]}" for query in asked)
-        cause = replace(
-            cause,
-            kind="export-only branch",
-            text=f"{' and '.join(names)} on {plan.target}, and eager gets there only with this "
-            f"answer: {cause.text}",
-            remedy=SAME,
-            where=asked[0].where,
-        )
+        does = f", and eager gets there only with this answer: {cause.text}"
+        cause = replace(of_answers(asked, target, does), details=())
     elif place is None:
         return known
     elif asked is not None and cause.where is not None:
-        there = f"eager does not get there on the call, and {words_of(plan.target)} does"
-        remedy = COMPILED if plan.target == "trace" else ""
+        there = f"eager does not get there on the call, and {words_of(target)} does"
+        remedy = COMPILED if target == "trace" else ""
         cause = replace(cause, text=f"{cause.text}; {there}", remedy=remedy)
     owner = known.owner or ("model" if asked else None)
     return replace(known, owner=owner, place=place, causes=(*known.causes, cause))
@@ -112,7 +101,7 @@ def _left_out(known: Diagnosis, why: str) -> Diagnosis:
 
 def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
     """Return the operator that ends the call and how, or why it is not known."""
-    function, last = _artifact(scene), LastStep()
+    function, last = _artifact(scene), RawValue(LastStep)
     if function is None:
         return f"the operators of {scene.case.plan.target} are not known"
 
@@ -120,9 +109,9 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
         with last.step(name_of_packet(operator)):
             return operator(*args, **kwargs)
 
-    run = partial(_in_a_row, scene, function, call, step)
-    end = in_fork(partial(_limited, scene, run), WAIT)
-    number, name, seconds = last.read()
+    end = _end(scene, function, call, step)
+    number, name = last.number, last.name.decode(errors="replace")
+    seconds = time.monotonic() - last.began
     hung, text = isinstance(scene.failure, ArtifactHung), ""
     kind: CauseKind = "fatal operator"
     if _is_out_of_memory(end):
@@ -144,19 +133,6 @@ def _operator(scene: Scene, call: Call) -> tuple[Cause, Place] | str:
     return Cause(kind=kind, text=f"{place.operator} {text}", where=place.where), place
 
 
-def _limited(scene: Scene, run: Callable[[], Raised | None]) -> Raised | None:
-    """Run in this process, which is a fork, with the memory that an artifact may use."""
-    allowed = scene.case.plan.settings.memory_limit or share_of_memory()
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    in_use = next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData"))
-    guard.limit(in_use + allowed * 2**20)
-    return run()
-
-
-def _is_out_of_memory(end: object) -> bool:
-    return isinstance(end, Raised) and errors.is_out_of_memory(end.type, end.message)
-
-
 def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query] | None:
     """Return the places with whose answers of the export eager ends its process too.
 
@@ -171,9 +147,7 @@ def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query]
         return operator(*args, **kwargs)
 
     def ends(asked: Sequence[Query]) -> bool:
-        function = answering(subject.copy().function, answers, asked)
-        run = partial(_in_a_row, scene, function, call, step)
-        end = in_fork(partial(_limited, scene, run), WAIT)
+        end = _end(scene, answering(subject.copy().function, answers, asked), call, step)
         if line is not None:
             return isinstance(end, Raised) and end.type == Reached.__name__
         return isinstance(end, Death) or _is_out_of_memory(end)
@@ -181,6 +155,10 @@ def _asked(scene: Scene, call: Call, line: SourceLine | None) -> Sequence[Query]
     every = queries(subject, call, plan.seed, answers)
     own = [query for query in every if not query.of_torch]
     return None if ends(()) else smallest(own, ends)
+
+
+def _is_out_of_memory(end: object) -> bool:
+    return isinstance(end, Raised) and errors.is_out_of_memory(end.type, end.message)
 
 
 # -- operator by operator --------------------------------------------------------------------------
@@ -204,6 +182,19 @@ def step_place(scene: Scene, call: Call, number: int) -> Place:
     if isinstance(function, _Nodes) and function.node is not None:
         return replace(place_of(function.node), operator=names[number - 1])
     return Place(operator=names[number - 1], where=end.where if end is not None else None)
+
+
+def _end(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised | Death | None:
+    """Make the calls in a fork with the memory that an artifact may use, and return how it ends."""
+
+    def limited() -> Raised | None:
+        allowed = scene.case.plan.settings.memory_limit or share_of_memory()
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        in_use = next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("VmData"))
+        guard.limit(in_use + allowed * 2**20)
+        return _in_a_row(scene, function, call, handle)
+
+    return in_fork(limited, WAIT)
 
 
 def _in_a_row(scene: Scene, function: Any, call: Call, handle: Handle) -> Raised | None:

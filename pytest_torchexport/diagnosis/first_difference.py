@@ -12,8 +12,7 @@ import math
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -43,6 +42,8 @@ NO_NUMBER = object()
 MOST = 600
 
 Pairs = list[tuple[int, int]]
+# The last pair, and those before it.
+Linked: TypeAlias = "tuple[tuple[int, int], Linked] | None"
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -51,34 +52,24 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     # If torch captured it right, a later step is to blame.
     suspected = known.owner in ("capture", None) and not isinstance(scene.failure, StateDiffers)
     captured = scene.captured if CAPTURED.get(target) == target or suspected else None
-    if captured is None:
-        return known
     call, seed = scene.call, scene.case.plan.seed
-    if call is None:
+    if captured is None or call is None:
         return known
+    rows = [([call], seed), ([call], seed + 1)]
     if isinstance(scene.failure, StateDiffers):
         rows = [(row, seed) for row in ([call], *state.rows(scene.case, state.LONGEST))]
-    else:
-        rows = [([call], seed), ([call], seed + 1)]
-    recorded = chain.from_iterable(_in_a_row(scene, captured, *row) for row in rows)
-    for eager, artifact, differing in recorded:
-        if not (eager.complete and artifact.complete):
-            return known
-        found = Search(eager, artifact, differing).found()
-        if found is not None:
-            return replace(known, place=found.place, structural=found.structural)
-    return known
+    found = next(filter(None, (_in_a_row(scene, captured, *row) for row in rows)), None)
+    if found is None:
+        return known
+    return replace(known, place=found.place, structural=found.structural)
 
 
 def _in_a_row(
     scene: Scene, captured: Artifact, calls: Sequence[Call], seed: int
-) -> Iterator[tuple[Tape, Tape, tuple[str, ...]]]:
-    """Yield both sides of the first call that differs, and the paths at which it does.
-
-    Each call is made where the one before ended.
-    """
+) -> Introduced | None:
+    """Make each call where the one before ended. Return what the first that differs shows."""
     case, device = scene.case, scene.case.plan.device
-    subject, tolerance = case.reference.pristine.copy().to(device), case.judge.tolerance
+    subject, tolerance = scene.subject(), case.judge.tolerance
     sides = (
         (subject.function, subject.module, subject.grad_mode),
         (captured, captured.module, case.reference.served),
@@ -95,10 +86,13 @@ def _in_a_row(
             if isinstance(eager.outcome, Returned):
                 differing = [*compare(eager.outcome, artifact.outcome, tolerance), *differing]
             if differing:
-                yield eager, artifact, tuple(item.path for item in differing)
-                return
+                # Before the state is restored: tapes hold its tensors, not copies of them.
+                whole = eager.complete and artifact.complete
+                paths = [item.path for item in differing]
+                return Search(eager, artifact, paths).found() if whole else None
     finally:
         kept.restore()
+    return None
 
 
 # -- two recordings --------------------------------------------------------------------------------
@@ -170,8 +164,8 @@ class Search:
             if item.structural.kind != "same" and apart > ROUNDING:
                 return item  # the later steps carry it
             unclear.append(item)
-        known = (item for item in unclear if item.structural.kind != "same")
-        return self._ends() or next(known, None) or next(iter(unclear), None)
+        unclear.sort(key=lambda item: item.structural.kind == "same")
+        return self._ends() or next(iter(unclear), None)
 
     def _gap(self, one: int, other: int) -> float:
         """Return how much the results of two steps differ, in epsilons; a crash is a result."""
@@ -223,18 +217,11 @@ class Search:
             one, other = map(number_of, sides)
             if one is NO_NUMBER or other is NO_NUMBER or equal(one, other):
                 continue
-            texts = (f"{n:.6g}" if isinstance(n, float) else str(n) for n in (one, other))
-            eager, artifact = texts
+            eager, artifact = (f"{n:.6g}" if isinstance(n, float) else str(n) for n in (one, other))
             real = all(isinstance(n, (bool, int, float)) for n in (one, other))
             numbers = (float(one), float(other)) if real else ()
-            return _at(
-                step,
-                kind="constant",
-                argument=name,
-                eager=eager,
-                artifact=artifact,
-                numbers=numbers,
-            )
+            told: dict[str, Any] = {"eager": eager, "artifact": artifact, "numbers": numbers}
+            return _at(step, kind="constant", argument=name, **told)
         return None
 
     def _stored(self, given: Sequence[tuple[str, Any, Any]], step: Step) -> Introduced | None:
@@ -265,16 +252,13 @@ class Search:
         return None
 
     def _is_stored(self, left: Any, right: Any) -> bool:
-        """Return True if the artifact has stored what eager computes, with the same numbers.
-
-        Or if eager's numbers are not all known.
-        """
+        """Return True if the artifact has stored what eager computes, as far as is known."""
         if not (isinstance(left, FromStep) and isinstance(right, FromOutside)):
             return False
         results = self.eager.steps[left.step].results
         made = [item.numbers for item in results if isinstance(item.numbers, torch.Tensor)]
-        whole = all(item.whole for item in results)
-        return not whole or any(not gap(numbers, right.tensor) for numbers in made)
+        unknown = not all(item.whole for item in results)
+        return unknown or any(not gap(numbers, right.tensor) for numbers in made)
 
     def _between(
         self, left: Collection[int], right: Collection[int], step: Step | None
@@ -311,13 +295,13 @@ class Search:
         """Return the difference that is left if all operators that both sides have agree."""
         raised = self.artifact.raised
         for path in () if raised is not None else self.differing:
-            one, other = self.eager.last.get(path), self.artifact.last.get(path)
-            left = [one.step] if isinstance(one, FromStep) else []
-            right = [other.step] if isinstance(other, FromStep) else []
-            last = self.eager.steps[left[0]] if left else None
+            left, right = (
+                [last.step] if isinstance(last, FromStep) else []
+                for last in (self.eager.last.get(path), self.artifact.last.get(path))
+            )
             if left and right and self.pairs.get(left[0]) == right[0]:
                 continue
-            found = self._between(left, right, last)
+            found = self._between(left, right, self.eager.steps[left[0]] if left else None)
             if found is not None:
                 return found
         if raised is None or raised in self.pairs.values():
@@ -394,7 +378,7 @@ def gap(left: torch.Tensor, right: torch.Tensor) -> float:
         left, right = dense(left.detach()), dense(right.detach())
         if left.shape != right.shape:
             return math.inf
-        if are_one_memory(left, right) or torch.equal(left, right):
+        if are_one_memory(left, right):
             return 0.0
         same = (left == right) | ((left != left) & (right != right))
         if bool(same.all()):
@@ -443,45 +427,31 @@ def aligned(
 
     ``right_is_cut``: the right one ends early; what the left one has beyond does not count.
     """
-    # Per number of edits: how far the left one was read before, by diagonal (left less right).
-    rows: list[dict[int, int]] = []
-    reached = {1: 0}
+    # By diagonal (left less right): how far the left one is read, and its pairs.
+    ends: dict[int, tuple[int, Linked]] = {1: (0, None)}
     for edits in range(MOST + 1):
-        rows.append(dict(reached))
-        ended: list[tuple[int, int]] = []
+        ended: list[tuple[int, Linked]] = []
         for diagonal in range(-edits, edits + 1, 2):
-            x, _ = _after_an_edit(reached, diagonal, edits)
-            y = x - diagonal
-            while x < len(left) and y < len(right) and left[x] == right[y]:
-                x, y = x + 1, y + 1
-            reached[diagonal] = x
-            if y >= len(right) and (right_is_cut or x >= len(left)):
-                ended.append((x, y))
+            inserted, deleted = ends.get(diagonal + 1), ends.get(diagonal - 1)
+            if deleted is None or (inserted is not None and deleted[0] < inserted[0]):
+                x, pairs = inserted or (0, None)
+            else:
+                x, pairs = deleted[0] + 1, deleted[1]
+            while x < len(left) and x - diagonal < len(right) and left[x] == right[x - diagonal]:
+                pairs = (x, x - diagonal), pairs
+                x += 1
+            ends[diagonal] = x, pairs
+            if x - diagonal >= len(right) and (right_is_cut or x >= len(left)):
+                ended.append(ends[diagonal])
         if ended:
-            return _walked_back(rows, *max(ended))  # with the most pairs
-    furthest = max(range(-MOST, MOST + 1, 2), key=lambda diagonal: 2 * reached[diagonal] - diagonal)
-    return _walked_back(rows, reached[furthest], reached[furthest] - furthest)
+            return _listed(max(ended, key=lambda end: end[0])[1])  # with the most pairs
+    furthest = max(range(-MOST, MOST + 1, 2), key=lambda diagonal: 2 * ends[diagonal][0] - diagonal)
+    return _listed(ends[furthest][1])
 
 
-def _after_an_edit(reached: dict[int, int], diagonal: int, edits: int) -> tuple[int, int]:
-    """Return how far the left one is read after an edit that ends on a diagonal.
-
-    Beside it the diagonal from which the edit came.
-    """
-    inserted = diagonal == -edits or (
-        diagonal != edits and reached[diagonal - 1] < reached[diagonal + 1]
-    )
-    before = diagonal + 1 if inserted else diagonal - 1
-    return reached[before] + (not inserted), before
-
-
-def _walked_back(rows: Sequence[dict[int, int]], x: int, y: int) -> Pairs:
-    pairs = []
-    for edits in range(len(rows) - 1, -1, -1):
-        start, before = _after_an_edit(rows[edits], x - y, edits)
-        while x > start:
-            x, y = x - 1, y - 1
-            pairs.append((x, y))
-        x = rows[edits][before]
-        y = x - before
-    return pairs[::-1]
+def _listed(pairs: Linked) -> Pairs:
+    found = []
+    while pairs is not None:
+        last, pairs = pairs
+        found.append(last)
+    return found[::-1]

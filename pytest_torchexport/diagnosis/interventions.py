@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -26,13 +27,13 @@ import torch
 from torch import nn
 
 from pytest_torchexport import targets
-from pytest_torchexport.diagnosis.scene import Beside, Row, Scene
+from pytest_torchexport.diagnosis.scene import Beside, Scene
 from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries, survives
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.messages import first_owned
-from pytest_torchexport.outcomes.observe import Outcome, Raised, Tensors, observe
+from pytest_torchexport.outcomes.observe import Outcome, observe
 from pytest_torchexport.outcomes.tape import UsersLines
 from pytest_torchexport.outcomes.torch_state import GradMode, plain_attention
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Owner
@@ -51,8 +52,6 @@ WITHOUT_FAST_PATH = "torch.backends.mha.set_fastpath_enabled(False)"
 Part = TypeVar("Part")
 # The cause, and whose code is to change if the cause alone tells it.
 Explained: TypeAlias = tuple[Cause, Owner | None]
-# No outcome of an artifact is the same.
-NOT_RUN: tuple[Outcome, Tensors] = (Raised("", ""), {})
 
 
 def smallest(parts: Sequence[Part], is_enough: Callable[[Sequence[Part]], bool]) -> Sequence[Part]:
@@ -78,10 +77,6 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if beside is None:
         return known
     explained = next(filter(None, (explain(beside) for explain in INTERVENTIONS)), None)
-    if explained is None and _asked(beside):
-        # What torch captured before it became ONNX: the file may return yet something else.
-        captured = scene.beside_captured
-        explained = _answers_of_the_export(captured) if captured is not None else None
     if explained is None:
         return known
     cause, owner = explained
@@ -99,7 +94,7 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
     def does(groups: Sequence[Sequence[int]], taken: int) -> bool:
         one_of = {index: group[min(taken, len(group) - 1)] for group in groups for index in group}
         chosen = [leaves[one_of.get(index, index)][1] for index in range(len(leaves))]
-        return beside.does(beside.run(beside.subject(), Call(*structure.unflatten(chosen))))
+        return beside.agrees(beside.scene.subject(), Call(*structure.unflatten(chosen)))
 
     # Some exporters take the first of them, others the last.
     for taken in range(max(map(len, aliases), default=0)):
@@ -125,13 +120,12 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
 
 def _without_fast_path(beside: Beside) -> Explained | None:
     """Keep attention from the fused kernels of eval mode."""
-    names: dict[str, str] = {}
-    module = beside.subject().module
+    module, names = beside.scene.subject().module, dict[str, str]()
     for path, part in module.named_modules() if module is not None else ():
         inside = any(f"{path}.".startswith(f"{outer}." if outer else "") for outer in names)
         if isinstance(part, WITH_FAST_PATH) and not part.training and not inside:
             names[path] = f"{path} ({type(part).__name__})".strip()
-    if not names or not beside.does(beside.run(beside.subject(), context=plain_attention)):
+    if not names or not beside.agrees(beside.scene.subject(), context=plain_attention):
         return None
     cause = Cause(
         kind="attention fast path",
@@ -144,50 +138,61 @@ def _without_fast_path(beside: Beside) -> Explained | None:
 
 def _answers_of_the_export(beside: Beside) -> Explained | None:
     """Answer what forward asks as the exporter does: is it traced, scripted, exported?"""
-    target = beside.plan.target
-    answers = targets.get(target).traits.answers
-    asked = _asked(beside)
+    answers = targets.get(beside.plan.target).traits.answers
+    asked = _asked(beside, answers)
     outside = [query for query in asked if not query.of_torch]
     for places in (asked, outside) if len(outside) < len(asked) else (asked,):
-        enough = smallest(places, lambda some: beside.does(_answered(beside, answers, some)))
+        enough = smallest(places, lambda some: _is_answer(beside, answers, some))
         if enough:
-            said = dict.fromkeys(f"{query.name}() is {answers[query.name]}" for query in enough)
-            cause = Cause(
-                kind="export-only branch",
-                text=f"{' and '.join(said)} on {target}: with this answer eager returns what "
-                f"{beside.words}",
-                remedy=SAME,
-                details=tuple(query.asked_at for query in enough[:SHOWN]),
-                where=enough[0].where,
-            )
+            does = f": with this answer eager returns what {beside.words}"
+            cause = of_answers(enough, beside.plan.target, does)
             return cause, None if all(query.of_torch for query in enough) else "model"
     return None
 
 
-def _asked(beside: Beside) -> Sequence[Query]:
+def _answers_before_the_file(beside: Beside) -> Explained | None:
+    """Do so beside what torch captured before it became ONNX: the file may do something else."""
     answers = targets.get(beside.plan.target).traits.answers
-    return queries(beside.subject(), beside.call, beside.plan.seed, answers)
+    captured = beside.scene.beside_captured if _asked(beside, answers) else None
+    return _answers_of_the_export(captured) if captured is not None else None
 
 
-def _answered(beside: Beside, answers: Mapping[str, Any], asked: Sequence[Query]) -> Row:
+def of_answers(asked: Sequence[Query], target: str, does: str) -> Cause:
+    """Return the cause of what eager does if it is answered as an export at these places."""
+    answers = targets.get(target).traits.answers
+    said = dict.fromkeys(f"{query.name}() is {answers[query.name]}" for query in asked)
+    return Cause(
+        kind="export-only branch",
+        text=f"{' and '.join(said)} on {target}{does}",
+        remedy=SAME,
+        details=tuple(query.asked_at for query in asked[:SHOWN]),
+        where=asked[0].where,
+    )
+
+
+def _asked(beside: Beside, answers: Mapping[str, Any]) -> Sequence[Query]:
+    return queries(beside.scene.subject(), beside.call, beside.plan.seed, answers)
+
+
+def _is_answer(beside: Beside, answers: Mapping[str, Any], asked: Sequence[Query]) -> bool:
     pristine = beside.scene.case.reference.pristine
     if not survives(pristine, beside.call.to("cpu"), beside.plan.seed, answers, asked):
-        return [NOT_RUN]
-    subject = beside.subject()
-    return beside.run(replace(subject, function=answering(subject.function, answers, asked)))
+        return False
+    subject = beside.scene.subject()
+    return beside.agrees(replace(subject, function=answering(subject.function, answers, asked)))
 
 
 def _without_gradients(beside: Beside) -> Explained | None:
     """Run without gradients, as the artifact is served."""
     served = GradMode.NO_GRAD
-    subject = beside.subject()
+    subject = beside.scene.subject()
     if (subject.grad_mode, beside.scene.case.reference.served) != (GradMode.GRAD, served):
         return None
-    if not beside.does(beside.run(replace(subject, grad_mode=served))):
+    if not beside.agrees(replace(subject, grad_mode=served)):
         return None
     answers = {GRAD_MODE: False}
-    asked = queries(beside.subject(), beside.call, beside.plan.seed, answers)
-    enough = smallest(asked, lambda some: beside.does(_answered(beside, answers, some)))
+    asked = _asked(beside, answers)
+    enough = smallest(asked, lambda some: _is_answer(beside, answers, some))
     cause = Cause(
         kind="mode-dependent operator",
         text=f"the test calls eager with gradients, and the artifact runs without: {served.value} "
@@ -205,6 +210,7 @@ INTERVENTIONS: tuple[Callable[[Beside], Explained | None], ...] = (
     _without_fast_path,
     _answers_of_the_export,
     _without_gradients,
+    _answers_before_the_file,
 )
 
 
@@ -227,24 +233,23 @@ def read_numbers(case: Case, call: Call, *, traced: bool) -> Numbers:
 
     ``traced``: while it is traced; to eager a size is no tensor.
     """
-    numbers: dict[SourceLine, list[Any]] = {}
+    numbers = defaultdict[SourceLine, list[Any]](list)
 
     def note(where: SourceLine, value: Any) -> Any:
-        kept = value.detach().clone() if isinstance(value, torch.Tensor) else value
-        numbers.setdefault(where, []).append(kept)
+        numbers[where].append(value.detach().clone() if isinstance(value, torch.Tensor) else value)
         return value
 
-    if traced:
-        _traced(case, call, note)
-        return numbers
     subject = case.reference.pristine.copy()
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with _handled(note):
             return subject.function(*args, **kwargs)
 
-    observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
-    return numbers
+    if traced:
+        _traced(case, call, note)
+    else:
+        observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
+    return dict(numbers)
 
 
 def outcome_with(case: Case, call: Call, numbers: Numbers) -> Outcome:

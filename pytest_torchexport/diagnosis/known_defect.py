@@ -12,7 +12,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.outcomes.tape import How, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.reports import environment
-from pytest_torchexport.targets.upstream import Evidence, rows
+from pytest_torchexport.targets.upstream import Evidence, first
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -28,8 +28,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if place is not None:
         operators = frozenset({place.operator.rpartition(".")[2]})
     elif scene.call is not None:
-        plan, how = scene.case.plan, How(keep=lambda _: None)
-        subject = scene.case.reference.pristine.copy().to(plan.device)
+        plan, subject, how = scene.case.plan, scene.subject(), How(keep=lambda _: None)
         given = scene.call.to(plan.device)
         tape = record(subject.function, given, seed=plan.seed, grad_mode=subject.grad_mode, how=how)
         operators = frozenset(step.name for step in tape.steps)
@@ -43,11 +42,10 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         owner=known.owner,
         operators=operators,
     )
-    installed = environment()
-    fitting = (row for row in rows("known_defects") if row.found(evidence) is not None)
-    row = next((row for row in fitting if not row.is_fixed(installed)), None)
-    if row is None:
+    found = first("known_defects", evidence, environment())
+    if found is None:
         return known
+    row, _ = found
     defect = Known(issue=row.issue, text=row.cause, fixed_in=row.fixed_in, remedy=row.remedy)
     owner = known.owner or row.owner
     return replace(known, owner=owner, known=(*known.known, defect))

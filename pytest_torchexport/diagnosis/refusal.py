@@ -22,7 +22,7 @@ import torch
 
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
-from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
+from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
@@ -38,43 +38,26 @@ _UNDERLINED = re.compile(r"\n(?P<code>[^\n]*)\n(?P<blanks> *)(?P<line>~+) <--- H
 BRACKETS = (("[", "]"), ("(", ")"))
 WHILE = "torch.while_loop" if hasattr(torch, "while_loop") else "torch._higher_order_ops.while_loop"
 # For each construct that values decide: the cause and the remedy.
-BY_VALUES = {
-    "if": (
-        "an if asks {text}, whose value is not known while torch.export captures",
-        (
-            "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
-            "sides may be computed"
-        ),
-    ),
-    "while": (
-        "a while asks {text}, whose value is not known while torch.export captures",
-        f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
-    ),
-    "for": (
-        "a loop runs over {text}, whose length is not known while torch.export captures",
-        (
-            f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
-            "torch.where(i < n, ...)"
-        ),
-    ),
-    "assert": (
-        "an assert asks {text}, whose value is not known while torch.export captures",
-        "torch._assert_async(condition, message), or leave the check to who calls the model",
-    ),
-    "number": (
-        "{text} makes a Python number of a value that torch.export does not know",
-        (
-            "keep it a tensor; or take it by .item() (an int by .long().item()), as a size bounded "
-            "by torch._check(n >= 0)"
-        ),
-    ),
-    "": (
-        "this line needs a number or a truth value that torch.export does not know",
-        (
-            "torch._check(...) of that number before this line, if the answer is always the same; "
-            "or pass what this line reads from values as an argument"
-        ),
-    ),
+UNKNOWN = "is not known while torch.export captures"
+CAUSES = {
+    "if": f"an if asks {{text}}, whose value {UNKNOWN}",
+    "while": f"a while asks {{text}}, whose value {UNKNOWN}",
+    "for": f"a loop runs over {{text}}, whose length {UNKNOWN}",
+    "assert": f"an assert asks {{text}}, whose value {UNKNOWN}",
+    "number": "{text} makes a Python number of a value that torch.export does not know",
+    "": "this line needs a number or a truth value that torch.export does not know",
+}
+REMEDIES = {
+    "if": "torch.cond(pred, true_fn, false_fn, operands), or torch.where(pred, a, b) where both "
+    "sides may be computed",
+    "while": f"{WHILE}(cond_fn, body_fn, inputs), or a fixed number of steps with torch.where",
+    "for": f"{WHILE}(cond_fn, body_fn, inputs), or as many steps as there can be, each under "
+    "torch.where(i < n, ...)",
+    "assert": "torch._assert_async(condition, message), or leave the check to who calls the model",
+    "number": "keep it a tensor; or take it by .item() (an int by .long().item()), as a size "
+    "bounded by torch._check(n >= 0)",
+    "": "torch._check(...) of that number before this line, if the answer is always the same; or "
+    "pass what this line reads from values as an argument",
 }
 BRANCHES = ("if", "while", "assert")
 SIZE = "declare sizes on one side of it, or torch.cond"
@@ -197,11 +180,10 @@ def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
     # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
     choice = "if" if truth else "number"
     kind = choice if construct.kind == "number" else construct.kind
-    text, remedy = BY_VALUES[kind]
     return Cause(
         kind="data-dependent value",
-        text=text.format(text=construct.text),
-        remedy=remedy if construct.text else BY_VALUES[choice][1],
+        text=CAUSES[kind].format(text=construct.text),
+        remedy=REMEDIES[kind if construct.text else choice],
         where=where,
     )
 
@@ -214,6 +196,11 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
     fixes = _fixes(text)
     declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
     frozen, environment = _frozen(error), environment_of(chain(error))
+
+    def told(kind: CauseKind, text: str, remedy: str, where: SourceLine | None) -> Cause:
+        either = "\nor ".join(filter(None, [remedy, declare]))
+        return Cause(kind=kind, text=text, remedy=either, where=where)
+
     # The lines that put a condition or a bound on a size.
     conditions = [where for _, where in guards_of(environment)]
     bounds = [
@@ -225,22 +212,14 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
         # int(x.shape[0]) if self.whole else ...: the number is beside the condition.
         beside = number is not None and number.kind and number.text not in branch.text
         if branch.kind in BRANCHES and not beside:
-            return Cause(
-                kind="guard",
-                text=f"{branch.text} decides by a size that is declared to vary",
-                remedy="\nor ".join(filter(None, [SIZE, declare])),
-                where=where,
-            )
+            asks = f"{branch.text} decides by a size that is declared to vary"
+            return told("guard", asks, SIZE, where)
     for where in frozen:
         number = construct_at(where, truth=False, kinds=("number",))
         number = number if number.kind else construct_at(where, truth=False)
         if number.kind:
-            return Cause(
-                kind="frozen size",
-                text=f"{number.text} makes a number of a size that is declared to vary",
-                remedy="\nor ".join(filter(None, [STATIC, declare])),
-                where=where,
-            )
+            makes = f"{number.text} makes a number of a size that is declared to vary"
+            return told("frozen size", makes, STATIC, where)
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
         named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
@@ -251,13 +230,8 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
             + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants),
             where=next(iter(frozen), None),
         )
-    if not fixes:
-        return None
-    return Cause(
-        kind="guard",
-        text="the operations of forward take fewer sizes than are declared",
-        remedy=declare,
-    )
+    fewer = "the operations of forward take fewer sizes than are declared"
+    return told("guard", fewer, "", None) if fixes else None
 
 
 def _frozen(error: BaseException) -> list[SourceLine]:
@@ -285,7 +259,7 @@ def _fixes(text: str) -> list[str]:
 class Construct:
     """A statement or expression that decides something, and the lines on which it is written.
 
-    ``kind`` is a key of ``BY_VALUES``, empty if only the line is known; ``text`` is the condition.
+    ``kind`` is a key of ``CAUSES``, empty if only the line is known; ``text`` is the condition.
     """
 
     kind: str
@@ -295,7 +269,7 @@ class Construct:
 
 
 def construct_at(
-    where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(BY_VALUES)
+    where: SourceLine, *, truth: bool, kinds: Collection[str] = tuple(CAUSES)
 ) -> Construct:
     """Return the construct that decides on a line, where torch needed a truth value or a number."""
     # linecache looks for the file of a library, whose path begins with the package, in sys.path.

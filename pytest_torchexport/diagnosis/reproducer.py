@@ -1,6 +1,6 @@
 """Write the files of a failure into a directory of their own, which appears whole or not at all.
 
-The artifact's files; ``call.npz``, the failing calls with what the two sides return; and
+The artifact's files; ``call.pt``, the failing calls with what the two sides return; and
 ``reproduce.py``, which shows the failure again with these alone. ``graph.txt`` is the program,
 ``verdict.json`` the verdict.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.diagnosis.script_text import CALL, Rerun, Unreadable, rerun, script
+from pytest_torchexport.diagnosis.script_text import Unreadable, saved, script
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.errors import text_of
@@ -123,7 +123,7 @@ class _Writer:
         artifact = shown = graph = ""
         if case is not None:
             # Before the artifact is taken away from the process that may have it loaded.
-            seen = self._tried("the call", lambda: self._call(case, half))
+            seen = self._tried("the call", lambda: saved(case, self._failure, half))
             artifact = self._tried("the artifact", lambda: self._artifact(case, half)) or ""
             graph = self._tried("the program as text", case.artifact.facts.text) or ""
             # The failure may be that the file does not load.
@@ -148,12 +148,6 @@ class _Writer:
                 (half / name).write_text(public, encoding="utf-8", errors="backslashreplace")
         return SCRIPT if shown else "", artifact
 
-    def _call(self, case: Case, half: Path) -> Rerun | None:
-        seen = rerun(case, self._failure)
-        if seen is not None:
-            seen.save(half / CALL)
-        return seen
-
     def _tried(
         self, what: str, action: Callable[[], Result], *, limited: bool = True
     ) -> Result | None:
@@ -174,10 +168,7 @@ class _Writer:
         if case.foreign:
             return ""  # its owner has it
         if case.saved is not None:
-            files = case.saved.files()
-            _raise_if_too_large(_size_of(files))
-            for file in files:
-                shutil.move(file, half)
+            _move(case.saved.files(), half)
             return case.saved.path.name
         if isinstance(self._failure, LoadFailed):
             return ""  # it cannot be saved
@@ -185,14 +176,15 @@ class _Writer:
         with tempfile.TemporaryDirectory(dir=half) as directory:
             with case.log.during(Activity.SAVING):
                 path = case.artifact.save(Path(directory))
-            _raise_if_too_large(_size_of(Path(directory).iterdir()))
-            for file in Path(directory).iterdir():
-                file.rename(half / file.name)
+            _move(Path(directory).iterdir(), half)
         return path.name
 
 
-def _size_of(files: Iterable[Path]) -> int:
-    return sum(file.lstat().st_size for file in files)
+def _move(files: Iterable[Path], half: Path) -> None:
+    every = list(files)
+    _raise_if_too_large(sum(file.lstat().st_size for file in every))
+    for file in every:
+        shutil.move(file, half)
 
 
 def _raise_if_too_large(size: int) -> None:

@@ -10,23 +10,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import (
-    NOT_RUN,
     decides_alone,
     outcome_with,
     read_numbers,
     same,
     smallest,
 )
-from pytest_torchexport.diagnosis.scene import CAPTURED, Row, Scene
-from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
+from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
+from pytest_torchexport.eager.fingerprint import StateRef, changed, reach
 from pytest_torchexport.eager.preflight import changed_at, draws_from, seeded_at, streams
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES
@@ -87,27 +84,16 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """The changes that a call of eager makes to its module.
+class Changed(NamedTuple):
+    """A place that a call of eager changes, and how."""
 
-    ``changed``: the places, with the line if it is known. ``replaced`` and ``registered`` are the
-    paths of buffers in whose place the call puts another tensor, and that it adds.
-    """
-
-    changed: Mapping[StateRef, SourceLine | None]
-    replaced: frozenset[str]
-    registered: frozenset[str]
-
-    def first_line(self, refs: Iterable[StateRef]) -> SourceLine | None:
-        return next(filter(None, map(self.changed.get, refs)), None)
+    ref: StateRef
+    where: SourceLine | None
+    is_other: bool
 
 
 class Facts:
-    """The facts about a failure: those that cost a run are looked up when a rule first asks.
-
-    ``structural``: how the two sides differ; None if unknown.
-    """
+    """The facts about a failure: those that cost a run are looked up when a rule first asks."""
 
     def __init__(self, scene: Scene, structural: Structural | None) -> None:
         self.structural = structural
@@ -122,37 +108,34 @@ class Facts:
     @cached_property
     def arguments(self) -> Mapping[str, tuple[Any, Any]]:
         """The arguments that are no tensors and other than in the example: both values."""
-        spec, call = self.case.spec, self.scene.call
-        if call is None:
-            return {}
-        pairs = zip(spec.flatten(spec.example), spec.flatten(call), strict=True)
+        spec = self.case.spec
+        call = self.scene.call or spec.example
         return {
             path: (before, after)
-            for (path, before), (_, after) in pairs
+            for (path, before), after in zip(spec.flatten(spec.example), call.leaves(), strict=True)
             if isinstance(after, (bool, int, float, str)) and before != after
         }
 
     @cached_property
-    def changes(self) -> Changes:
+    def changes(self) -> Sequence[Changed]:
         return self.changed_by(self.scene.call or self.case.spec.example)
 
-    def changed_by(self, call: Call) -> Changes:
+    def changed_by(self, call: Call) -> Sequence[Changed]:
         reference, seed = self.case.reference, self.case.plan.seed
         subject = reference.pristine.copy()
-
-        def buffers() -> dict[str, torch.Tensor]:
-            return dict(subject.module.named_buffers()) if subject.module is not None else {}
-
-        before, held = fingerprint(subject.root), buffers()
+        before = reach(subject.root)
         observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
-        after, now = fingerprint(subject.root), buffers()
-        refs = [change.ref for change in changed(before, after)]
+        after = reach(subject.root)
+        refs = [change.ref for change in changed(before.tokens, after.tokens)]
         lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
-        return Changes(
-            changed={ref: lines.get(ref) or reference.written_at.get(ref) for ref in refs},
-            replaced=frozenset(path for path in now if now[path] is not held.get(path)),
-            registered=frozenset(now.keys() - held.keys()),
-        )
+        return [
+            Changed(
+                ref,
+                lines.get(ref) or reference.written_at.get(ref),
+                is_other=after.tensors.get(ref) is not before.tensors.get(ref),
+            )
+            for ref in refs
+        ]
 
     def in_inputs(self) -> list[Difference]:
         """Return the differences of what a call leaves in its inputs."""
@@ -172,6 +155,10 @@ class Facts:
         return f"{what} is {first.artifact} in {self.artifact}, {first.eager} in eager: "
 
 
+def _line(changes: Iterable[Changed]) -> SourceLine | None:
+    return next((change.where for change in changes if change.where is not None), None)
+
+
 # -- how it is run ---------------------------------------------------------------------------------
 
 
@@ -180,36 +167,17 @@ def decided_once(facts: Facts) -> Cause | None:
     where = facts.failure.where
     if not isinstance(facts.failure, BranchFrozen) or where is None:
         return None
-    for branch in facts.case.log.branches:
-        if DIVERGES in branch.status.values() and branch.where.place == where.place:
-            return remedies.of_a_condition(
-                branch.kind,
-                branch.text,
-                where=branch.where,
-                on_values=branch.on_values,
-                target=facts.target,
-                arguments=tuple(facts.arguments),
-            )
-    return None
-
-
-def exported_in_eval_mode(facts: Facts) -> Cause | None:
-    """Return that the old ONNX exporter puts a module in training mode into eval mode."""
-    beside = facts.scene.beside if facts.target == "onnx_legacy" else None
-    subject = beside.subject() if beside is not None else None
-    if beside is None or subject is None or subject.module is None:
+    here = (each for each in facts.case.log.branches if each.where.place == where.place)
+    branch = next((each for each in here if DIVERGES in each.status.values()), None)
+    if branch is None:
         return None
-    training = [part for part in subject.module.modules() if part.training]
-    for part in training:
-        part.training = False
-    if not training or not beside.does(beside.run(subject)):
-        return None
-    return Cause(
-        kind="mode-dependent operator",
-        text="torch.onnx.export(dynamo=False) exports in eval mode, in which eager returns what "
-        "the ONNX file does",
-        remedy="call .eval() where eager runs, or export with "
-        "training=torch.onnx.TrainingMode.PRESERVE",
+    return remedies.of_a_condition(
+        branch.kind,
+        branch.text,
+        where=branch.where,
+        on_values=branch.on_values,
+        target=facts.target,
+        arguments=tuple(facts.arguments),
     )
 
 
@@ -222,16 +190,15 @@ def stateless(facts: Facts) -> Cause | None:
         return None
     differing = [item.path for item in facts.failure.differences]
     written = [item.path.removesuffix(" after the call") for item in facts.in_inputs()]
-    changed = facts.changes.changed
-    refs = [ref for ref in changed if str(ref) in differing] or list(changed)
-    if not (written or refs):
+    changes = [each for each in facts.changes if str(each.ref) in differing] or facts.changes
+    if not (written or changes):
         return None
     return Cause(
         kind="dropped mutation",
-        text=f"forward changes {few(written or refs)}: an ONNX file writes to no input and "
-        "keeps nothing from one run to the next",
+        text=f"forward changes {few(written or [each.ref for each in changes])}: an ONNX file "
+        "writes to no input and keeps nothing from one run to the next",
         remedy=CARRIED,
-        where=None if written else facts.changes.first_line(refs),
+        where=None if written else _line(changes),
     )
 
 
@@ -244,10 +211,9 @@ def replaced_buffer(facts: Facts) -> Cause | None:
         and "copies" in row_of(plain_name(facts.structural.operator)).kinds
     )
     buffers = [
-        ref
-        for ref in facts.changes.changed
-        if ref.kind == "buffer" and ref.path in facts.changes.replaced
-        if copied or str(ref) in differing
+        each
+        for each in facts.changes
+        if each.ref.kind == "buffer" and each.is_other and (copied or str(each.ref) in differing)
     ]
     if not buffers:
         return None
@@ -258,9 +224,9 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     )
     return Cause(
         kind="replaced buffer",
-        text=f"forward puts a new tensor in place of {buffers[0]}: {does}",
+        text=f"forward puts a new tensor in place of {buffers[0].ref}: {does}",
         remedy="make the buffer in __init__, large enough, and only copy_ into it in forward",
-        where=facts.changes.changed[buffers[0]],
+        where=buffers[0].where,
     )
 
 
@@ -285,7 +251,7 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
         if {*moved} <= caches_of(module)
         else "start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
         "traced.load_state_dict(state) after the export",
-        where=facts.changes.first_line(ref for ref in facts.changes.changed if str(ref) in moved),
+        where=_line(each for each in facts.changes if str(each.ref) in moved),
     )
 
 
@@ -295,21 +261,21 @@ def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
         return None
     exported_at = facts.case.call_to_export()
     changes = facts.changed_by(exported_at)
-    beside = facts.scene.beside if changes.changed else None
+    beside = facts.scene.beside if changes else None
     if beside is None:
         return None
-    subject, plan = beside.subject(), beside.plan
+    subject, plan = beside.scene.subject(), beside.plan
     example = exported_at.to(plan.device)
     observe(subject.function, example, seed=plan.seed, grad_mode=subject.grad_mode)
-    if not beside.does(beside.run(subject)):
+    if not beside.agrees(subject):
         return None
-    refs = [*changes.changed]
     return Cause(
         kind="changed by the export",
-        text=f"torch.onnx.export(dynamo=False) runs forward, which changes {few(refs)}: eager that "
-        "has run once before returns what the file does",
+        text="torch.onnx.export(dynamo=False) runs forward, which changes "
+        f"{few([each.ref for each in changes])}: eager that has run once before returns what the "
+        "file does",
         remedy=CARRIED,
-        where=changes.first_line(refs),
+        where=_line(changes),
     )
 
 
@@ -325,22 +291,17 @@ def dropped_mutation(facts: Facts) -> Cause | None:
             "does not",
             remedy="return what changes, and take it as an argument in the next call",
         )
-    changes = facts.changes
-    new = [
-        ref for ref in changes.changed if ref.kind == "buffer" and ref.path in changes.registered
-    ]
     kinds = ("attribute", "class attribute", "global", "closure")
-    refs = new or [ref for ref in changes.changed if ref.kind in kinds]
-    if not refs or facts.structural is None:
+    changes = [each for each in facts.changes if each.ref.kind in kinds]
+    if not changes or facts.structural is None:
         return None
     return Cause(
         kind="dropped mutation",
-        text=f"forward registers {few(refs)}, and {facts.artifact} does not"
-        if new
-        else f"forward changes {few(refs)}, and {facts.artifact} keeps what it was at the export",
+        text=f"forward changes {few([each.ref for each in changes])}, and {facts.artifact} keeps "
+        "what it was at the export",
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
-        where=changes.first_line(refs),
+        where=_line(changes),
     )
 
 
@@ -384,14 +345,14 @@ def baked_argument(facts: Facts) -> Cause | None:
     if beside is None:
         return None
 
+    structure = beside.call.flatten()[1]
+
     def is_enough(names: Sequence[str]) -> bool:
-        leaves, structure = beside.call.flatten()
-        paths = [path for path, _ in facts.case.spec.flatten(beside.call)]
         given = [
             facts.arguments[path][0] if path in names else leaf
-            for path, (_, leaf) in zip(paths, leaves, strict=True)
+            for path, leaf in facts.case.spec.flatten(beside.call)
         ]
-        return beside.does(beside.run(beside.subject(), Call(*structure.unflatten(given))))
+        return beside.agrees(beside.scene.subject(), Call(*structure.unflatten(given)))
 
     names = smallest(tuple(facts.arguments), is_enough)
     if not names:
@@ -413,16 +374,17 @@ def baked_draw(facts: Facts) -> Cause | None:
     if first is None or first.kind not in ("constant", "stored") or first.where is None:
         return None
     subject, example, seed = case.reference.pristine, case.spec.example, case.plan.seed
-    for draw in draws_from(subject, example, seed, tuple(streams())):
-        if draw.line == first.where:
-            return Cause(
-                kind="baked value",
-                text=f"{facts.kept()}it is drawn from {draw.what} in each call of eager, and once "
-                "at the export",
-                remedy="draw with torch.rand, or draw outside forward and pass a tensor",
-                where=first.where,
-            )
-    return None
+    draws = draws_from(subject, example, seed, tuple(streams()))
+    drawn_from = next((draw.what for draw in draws if draw.line == first.where), None)
+    if drawn_from is None:
+        return None
+    return Cause(
+        kind="baked value",
+        text=f"{facts.kept()}it is drawn from {drawn_from} in each call of eager, and once at the "
+        "export",
+        remedy="draw with torch.rand, or draw outside forward and pass a tensor",
+        where=first.where,
+    )
 
 
 def frozen_numbers(facts: Facts) -> Cause | None:
@@ -440,16 +402,17 @@ def frozen_numbers(facts: Facts) -> Cause | None:
     numbers = [line for line in other if not decides_alone(own[line])]
     end = time.monotonic() + SECONDS
 
-    def row(lines: Sequence[SourceLine]) -> Row:
+    def is_enough(lines: Sequence[SourceLine]) -> bool:
         is_part = len(lines) < min(len(numbers) or len(other), len(other))
         if is_part and time.monotonic() > end:
-            return [NOT_RUN]
-        return [(outcome_with(case, beside.call, {line: own[line] for line in lines}), {})]
+            return False
+        outcome = outcome_with(case, beside.call, {line: own[line] for line in lines})
+        return beside.does([(outcome, {})])
 
     # Forward with another side of an if may run nothing that can be compared: numbers first. Of
     # some numbers the trace keeps no constant: then one of the lines alone is.
     for lines in (numbers, other, *([line] for line in other if len(other) > 1)):
-        enough = smallest(lines, lambda some: beside.does(row(some)))
+        enough = smallest(lines, is_enough)
         if enough:
             decides = all(decides_alone(own[line]) for line in enough)
             return _of_numbers(facts, beside.call, enough, decides=decides)
@@ -496,7 +459,6 @@ def number_as_tensor(facts: Facts) -> Cause | None:
 # In this order: a later rule is asked only if the earlier ones do not apply.
 RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     decided_once,
-    exported_in_eval_mode,
     stateless,
     replaced_buffer,
     changed_by_the_trace,

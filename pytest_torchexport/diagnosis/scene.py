@@ -72,6 +72,7 @@ DIFFERS = (*UNEXPLAINED, BranchFrozen)
 
 # What eager returns in a row of calls, each with the state after it.
 Row: TypeAlias = Iterable[tuple[Outcome, Tensors]]
+Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
 Compares: TypeAlias = Callable[[Call, Returned, Outcome], Sequence[Difference]]
 
 
@@ -113,7 +114,7 @@ class Scene:
 
         Then it takes more than this call to fail. None too if the call ends the process.
         """
-        return self._beside(self.judge(), "the artifact does", self.differences)
+        return self._beside(self.judge, "the artifact does", self.differences)
 
     @cached_property
     def beside_captured(self) -> Beside | None:
@@ -128,12 +129,8 @@ class Scene:
         judge = case.judge_of(case.runner_of(captured), ItemLog(), case.random_paths)
 
         def differences(call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
-            found = compare(expected, actual, judge.tolerance)
-            return [
-                item
-                for item in found
-                if item.path not in case.random_paths or item.kind != "values"
-            ]
+            found, random = compare(expected, actual, judge.tolerance), case.random_paths
+            return [item for item in found if item.path not in random or item.kind != "values"]
 
         return self._beside(judge, "torch captured", differences)
 
@@ -141,29 +138,52 @@ class Scene:
         if self.call is None or isinstance(self.failure, DEADLY):
             return None
         beside = Beside(self, self.call, judge, words, differences)
-        return None if beside.does(beside.run(beside.subject())) else beside
+        return None if beside.agrees(self.subject()) else beside
 
     @cached_property
     def expected(self) -> Returned | None:
         """Eager's outcome of the failing call, on the item's device; None if that is not legal."""
         found = self.case.accepted.call(self.recipe)
-        if found is None:
-            return None
-        outcome = self.case.reference.on_device(found.call, found.outcome)
+        outcome = found and self.case.reference.on_device(found.call, found.outcome)
         return outcome if isinstance(outcome, Returned) else None
 
     @cached_property
-    def onnx(self) -> OnnxModels | None:
-        """The models between eager and ONNX Runtime; None if no ONNX model runs in this process."""
-        case = self.case
-        if not isinstance(case.artifact, OnnxArtifact) or case.runner.isolated:
-            return None
-        directory = tempfile.TemporaryDirectory(prefix="torchexport-")
-        return OnnxModels(case=case, directory=Path(case.resources.enter_context(directory)))
+    def shipped(self) -> OnnxModel | None:
+        """The model that ONNX Runtime ran; None if none runs in this process.
+
+        Raises whatever saving raises.
+        """
+        artifact = self.case.artifact
+        in_here = isinstance(artifact, OnnxArtifact) and not self.case.runner.isolated
+        return self._saved(artifact) if in_here else None
 
     @cached_property
-    def _judge(self) -> Judge:
-        return self.judge()
+    def plain(self) -> OnnxModel | str:
+        """The model without the exporter's optimizer, or why there is none."""
+        case = self.case
+        plain = dict(case.artifact.unoptimized)  # type: ignore[attr-defined]
+
+        def made() -> OnnxModel | NotApplicable:
+            # From the subject: an ExportedProgram that was translated once is not translated alike
+            # again, as torch.onnx inserts its promotions of dtypes once more.
+            artifact = case.exported(case.call_to_export(), options=plain)
+            return artifact if isinstance(artifact, NotApplicable) else self._saved(artifact)
+
+        return made_or_refused(made)
+
+    def _saved(self, artifact: Any) -> OnnxModel:
+        directory = tempfile.TemporaryDirectory(prefix="torchexport-")
+        path = artifact.save(Path(self.case.resources.enter_context(directory)))
+        return OnnxModel(case=self.case, artifact=artifact, path=path)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge of the artifact as it was run, which knows eager's rounding there."""
+        return self.case.judge.aside()
+
+    def subject(self) -> Subject:
+        """Return a copy of the subject on the item's device."""
+        return self.case.reference.pristine.copy().to(self.case.plan.device)
 
     def is_eagers(self, outcome: Outcome) -> bool:
         """Return True if another program's outcome of the failing call is eager's."""
@@ -171,13 +191,9 @@ class Scene:
         assert self.expected is not None
         return not self.differences(self.call, self.expected, outcome)
 
-    def judge(self) -> Judge:
-        """Return a judge of the artifact as it was run, which knows eager's rounding there."""
-        return self.case.judge.aside()
-
     def differences(self, call: Call, expected: Returned, actual: Outcome) -> Sequence[Difference]:
         """Return the differences of two outcomes of a call, eager's rules applied."""
-        return self._judge.differences([call], expected, actual)
+        return self.judge.differences([call], expected, actual)
 
 
 class Beside:
@@ -196,15 +212,13 @@ class Beside:
         self.times = LENGTH if isinstance(scene.failure, StateDiffers) else 1
         self._row = judge.in_a_row([call] * self.times)
 
-    def subject(self) -> Subject:
-        return self.scene.case.reference.pristine.copy().to(self.plan.device)
+    def agrees(
+        self, subject: Subject, call: Call | None = None, context: Context = nullcontext
+    ) -> bool:
+        """Return True if the artifact does what a subject does, or does with another call."""
+        return self.does(self._run(subject, call, context))
 
-    def run(
-        self,
-        subject: Subject,
-        call: Call | None = None,
-        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> Row:
+    def _run(self, subject: Subject, call: Call | None, context: Context) -> Row:
         """Yield the outcomes of a subject, call after call."""
         given = self.call.to(self.plan.device)
         on_device = given if call is None else call.to(self.plan.device)
@@ -240,80 +254,45 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxModel:
-    """An ONNX file. ``artifact``, an OnnxArtifact, translates calls and values.
-
-    ``program``: the ExportedProgram whose nodes are named like its values; None if there is none.
-    """
-
-    path: Path
-    artifact: Any
-    program: torch.export.ExportedProgram | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class OnnxModels:
-    """The models of a case: ``shipped``, the one that failed, and ``plain``, made to compare."""
+    """An ONNX file in a directory of its own. ``artifact``, an OnnxArtifact, translates calls."""
 
     case: Case
-    directory: Path
+    path: Path
+    artifact: Any
 
-    @cached_property
-    def shipped(self) -> OnnxModel:
-        """The model that ONNX Runtime ran. Raises whatever saving raises."""
-        return self._model(self.case.artifact, "shipped")
+    @property
+    def program(self) -> torch.export.ExportedProgram | None:
+        """The program whose nodes are named like its values; None if there is none."""
+        return getattr(self.artifact.program, "exported_program", None)
 
-    @cached_property
-    def plain(self) -> OnnxModel | str:
-        """The model without the exporter's optimizer, or why there is none."""
-        case = self.case
-        plain = dict(self.shipped.artifact.unoptimized)
-
-        def made() -> OnnxModel | NotApplicable:
-            # From the subject: an ExportedProgram that was translated once is not translated alike
-            # again, as torch.onnx inserts its promotions of dtypes once more.
-            artifact = case.exported(case.call_to_export(), options=plain)
-            if isinstance(artifact, NotApplicable):
-                return artifact
-            return self._model(artifact, "plain")
-
-        return made_or_refused(made)
-
-    def run(
-        self, model: OnnxModel, call: Call, optimizations: Optimizations | None = AS_SHIPPED
-    ) -> Outcome:
+    def run(self, call: Call, optimizations: Optimizations | None = AS_SHIPPED) -> Outcome:
         """Return the outcome of a call by ONNX Runtime; without optimizations by onnx.reference."""
         try:
             if optimizations is None:
-                session: Any = ReferenceFile(model.path)
+                session: Any = ReferenceFile(self.path)
             else:
-                session = TensorFile(model.path, self.case.plan.device, optimizations)
+                session = TensorFile(self.path, self.case.plan.device, optimizations)
         except Exception as error:
             return raised(error)
-        artifact = replace(model.artifact, opened=session)
+        artifact = replace(self.artifact, opened=session)
         return self.case.runner_of(artifact).run(call, self.case.plan.seed)
 
-    def run_inside(self, model: OnnxModel, call: Call) -> Inside:
+    def run_inside(self, call: Call) -> Inside:
         """Return every value of a call, by ONNX Runtime without its optimizations."""
         device = self.case.plan.device
-        feeds = model.artifact.pack_inputs(call.to(device)).kwargs
-        nodes = model.program.graph.nodes if model.program is not None else ()
+        feeds = self.artifact.pack_inputs(call.to(device)).kwargs
+        nodes = self.program.graph.nodes if self.program is not None else ()
         constants = {node.name for node in nodes if node.op == "call_function"}
-        return run_inside(model.path, device, feeds, constants)
+        return run_inside(self.path, device, feeds, constants)
 
     def optimized(self) -> OnnxModel:
-        """Return the shipped model as ONNX Runtime runs it, its own optimizations made.
+        """Return it as ONNX Runtime runs it, its own optimizations made.
 
         Raises whatever opening it raises.
         """
-        path = self.directory / f"optimized-{FILENAME}"
-        TensorFile(self.shipped.path, self.case.plan.device, Optimizations(written=path))
-        return replace(self.shipped, path=path)
-
-    def _model(self, artifact: Artifact, name: str) -> OnnxModel:
-        folder = self.directory / name
-        folder.mkdir()
-        program = getattr(artifact.program, "exported_program", None)
-        return OnnxModel(path=artifact.save(folder), artifact=artifact, program=program)
+        path = self.path.with_name(f"optimized-{FILENAME}")
+        TensorFile(self.path, self.case.plan.device, Optimizations(written=path))
+        return replace(self, path=path)
 
 
 def place_of(node: fx.Node) -> Place:

@@ -7,20 +7,18 @@ package.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.scene import DIFFERS
-from pytest_torchexport.inputs.pytrees import flatten, is_plain
+from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case
@@ -48,7 +46,6 @@ BY_A_CALL = (*DEADLY, *DIFFERS, DimsNarrowed, RoundTripDiffers)
 # TorchScript optimizes a program after its first calls, which may change what it does:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
-# Values that JSON has; Python's reads and writes nan and infinity too.
 PLAIN = (bool, int, float, str, type(None))
 
 Leaves = Mapping[str, Any]
@@ -76,59 +73,42 @@ class Rerun:
     right: Literal["eager", "artifact"]
 
     def save(self, path: Path) -> None:
-        """Write one ``.npz`` file without pickles. Raises OSError, Unreadable."""
-        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        """Write a file that ``torch.load`` reads with weights only. Raises OSError, Unreadable."""
         calls = [(call.args, call.kwargs) for call in self.calls]
-        parts = {"calls": calls, "eager": self.eager, "artifact": self.artifact}
-        for name, part in parts.items():
-            form = json.dumps(_form(part, arrays, {}))
-            arrays[name] = np.frombuffer(form.encode(), np.uint8)
-        np.savez(path, allow_pickle=False, **arrays)
+        # A result may be a view of large weights, which would be saved as well.
+        results = clone({"eager": dict(self.eager), "artifact": dict(self.artifact)})
+        plain = _plain({"calls": calls, **results})
+        with path.open("wb") as file:  # given a path, torch aborts the process if the disk is full
+            torch.save(plain, file)
 
 
-def _form(
-    value: Any, arrays: dict[str, np.ndarray[Any, Any]], keys: dict[int, str]
-) -> tuple[str, Any]:
-    """Return the value as JSON, with containers of Python's own classes; put tensors into arrays.
-
-    ``keys``: the array of each tensor by its id, so that a tensor given twice is stored once.
-    """
+def _plain(value: Any) -> Any:
+    """Return the value with containers of Python's own classes."""
     if isinstance(value, torch.Tensor):
-        if id(value) not in keys:
-            keys[id(value)] = f"tensor {len(arrays)}"
-            arrays[keys[id(value)]] = _memory(value)
-        dtype = str(value.dtype).removeprefix("torch.")
-        held = [dtype, list(value.shape), list(value.stride()), value.requires_grad]
-        return "tensor", [keys[id(value)], *held]
+        if not is_plain(value):
+            raise Unreadable(f"it holds a {value.layout} tensor of {value.dtype}")
+        of_a_subclass = type(value) is not torch.Tensor
+        return value.detach().as_subclass(torch.Tensor) if of_a_subclass else value
     if isinstance(value, Mapping):
-        items = [(key, item) for key, item in value.items() if isinstance(key, PLAIN)]
-        if len(items) < len(value):
+        if not all(type(key) in PLAIN for key in value):
             raise Unreadable("it holds a dict whose keys are objects")
-        return "dict", [(key, _form(item, arrays, keys)) for key, item in items]
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return kind, [_form(item, arrays, keys) for item in value]
-    if isinstance(value, torch.dtype):
-        return "dtype", str(value).removeprefix("torch.")
-    if not isinstance(value, PLAIN):
+        return (list if isinstance(value, list) else tuple)(map(_plain, value))
+    if type(value) not in (*PLAIN, torch.dtype):
         raise Unreadable(f"it holds a {type(value).__qualname__}, which no other process can read")
-    return "plain", value
+    return value
 
 
-def _memory(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Return the bytes from a tensor's first element to its last, as they lie in memory."""
-    if not is_plain(tensor):
-        raise Unreadable(f"it holds a {tensor.layout} tensor of {tensor.dtype}")
-    here = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if not here.numel():
-        here = here.new_zeros(1)  # numpy has no memory to view as another dtype
-    steps = zip(here.shape, here.stride(), strict=True)
-    length = 1 + sum((size - 1) * step for size, step in steps)
-    return here.as_strided((length,), (1,)).clone().view(torch.uint8).numpy()
+def saved(case: Case, failure: Failure, directory: Path) -> Rerun | None:
+    """Make the failing calls again, and save them. Return None if these do not show the failure."""
+    seen = _rerun(case, failure)
+    if seen is not None:
+        seen.save(directory / CALL)
+    return seen
 
 
-def rerun(case: Case, failure: Failure) -> Rerun | None:
-    """Make the failing calls again. Return None if these do not show the failure."""
+def _rerun(case: Case, failure: Failure) -> Rerun | None:
     if not isinstance(failure, BY_A_CALL) or cuda.lost():
         return None
     log = case.log
@@ -147,13 +127,12 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
     if not isinstance(failure, DEADLY):
         judge = case.judge_of(case.runner, ItemLog(), case.random_paths)
         artifact = judge.in_a_row(calls)[-1] if calls else (None, judge.tensors())
-    state = isinstance(failure, StateDiffers)
-    carried = artifact[1] if artifact is not None and state else {}
+    carried = artifact[1] if artifact is not None and isinstance(failure, StateDiffers) else None
     repeats = REPEATS if len(calls) == 1 and not case.reference.stateful else 1
     seen = Rerun(
         calls=[case.artifact.pack_inputs(call) for call in calls] * repeats,
-        eager=_leaves(case, eager, carried, state=state),
-        artifact=_leaves(case, artifact, carried, state=state) if artifact is not None else {},
+        eager=_leaves(case, eager, carried),
+        artifact=_leaves(case, artifact, carried) if artifact is not None else {},
         right="artifact" if isinstance(failure, RoundTripDiffers) else "eager",
     )
     tolerance = case.judge.tolerance if calls else Tolerance(0.0, 0.0)
@@ -163,14 +142,14 @@ def rerun(case: Case, failure: Failure) -> Rerun | None:
     return seen if seen.eager and differs else None
 
 
-def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Leaves:
-    """Return the outputs by path; with ``state``, inputs and state after the call as well.
+def _leaves(case: Case, result: Result, carried: Tensors | None) -> Leaves:
+    """Return the outputs by path, empty if it did not return.
 
-    ``carried`` are the names of the state that the artifact has. Empty if it did not return.
+    Unless ``carried`` is None, inputs and state after the call as well: what the artifact has.
     """
     outcome, tensors = result
-    caches = case.reference.caches
-    kept = {name: tensors[name] for name in carried if name in tensors and name not in caches}
+    names = [name for name in carried or () if name not in case.reference.caches]
+    kept = {name: tensors[name] for name in names if name in tensors}
     if not isinstance(outcome, Returned):
         return kept if outcome is None else {}
     pack = getattr(case.artifact, "pack_outputs", None)
@@ -178,7 +157,7 @@ def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Lea
     if found is None:
         found = dict(flatten(outcome.value, "output")[0])
     found = {path: leaf for path, leaf in found.items() if path not in case.random_paths}
-    if not state:
+    if carried is None:
         return found
     inputs = case.artifact.pack_inputs(outcome.inputs).flatten("inputs")[0]
     return {**found, **dict(inputs), **kept}
@@ -187,10 +166,9 @@ def _leaves(case: Case, result: Result, carried: Tensors, *, state: bool) -> Lea
 # -- the text --------------------------------------------------------------------------------------
 
 # The file with the calls, and what the two sides return.
-CALL = "call.npz"
+CALL = "call.pt"
 
 HEAD = """
-import json
 import random
 import sys
 import traceback
@@ -206,25 +184,7 @@ torch.set_num_threads(1)
 
 def read(name):
     \"\"\"Return a part of the saved call; each time with tensors of its own.\"\"\"
-    with numpy.load(HERE / "{call}") as file:
-        stored = dict(file)
-    tensors = {{}}
-
-    def made(form):
-        kind, held = form
-        if kind == "tensor":
-            key, dtype, shape, strides, requires_grad = held
-            if key not in tensors:
-                memory = torch.from_numpy(stored[key]).view(getattr(torch, dtype)).to(device)
-                tensors[key] = memory.as_strided(shape, strides).requires_grad_(requires_grad)
-            return tensors[key]
-        if kind == "dict":
-            return {{key: made(item) for key, item in held}}
-        if kind in ("list", "tuple"):
-            return (list if kind == "list" else tuple)(made(item) for item in held)
-        return getattr(torch, held) if kind == "dtype" else held
-
-    return made(json.loads(stored[name].tobytes()))
+    return torch.load(HERE / "{call}", map_location=device, weights_only=True)[name]
 
 
 def leaves(value, path="output"):

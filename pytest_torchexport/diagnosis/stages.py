@@ -15,6 +15,7 @@ value alone makes the program wrong, is the one.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -24,7 +25,7 @@ import torch
 from torch import fx
 
 from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
-from pytest_torchexport.diagnosis.scene import OnnxModel, OnnxModels, Scene, place_of
+from pytest_torchexport.diagnosis.scene import OnnxModel, Scene, place_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.runner import Runnable
 from pytest_torchexport.outcomes.compare import compare
@@ -41,12 +42,7 @@ from pytest_torchexport.results.diagnosis import (
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_model import fx_name
-from pytest_torchexport.targets.formats.onnx_runtime import (
-    AS_SHIPPED,
-    PLAIN,
-    Inside,
-    Optimizations,
-)
+from pytest_torchexport.targets.formats.onnx_runtime import PLAIN, Inside, Optimizations
 from pytest_torchexport.targets.upstream import onnx_optimizers
 
 # Causes in how the test, or the export, is run: no code is to blame.
@@ -127,19 +123,19 @@ def _agrees_on_the_cpu(scene: Scene) -> bool:
 
 def examine_onnx(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages of an ONNX model that were tried, and the owner if they tell it."""
-    models, call = scene.onnx, scene.call
-    if models is None:
+    shipped, call = scene.shipped, scene.call
+    if shipped is None:
         left = "stages to ONNX Runtime: the file may run in a clean process only"
         return replace(known, not_examined=(*known.not_examined, left))
     if call is None or scene.expected is None:
         return known
-    stages = sorted(_tried(scene, models, call), key=lambda stage: [*STEPS].index(stage.name))
+    stages = sorted(_tried(scene, shipped, call), key=lambda stage: [*STEPS].index(stage.name))
     if not stages:
         return known
     owner = known.owner
     if not any(cause.kind in OF_THE_RUN for cause in known.causes):
         owner = owner or owner_of(stages)
-    cause = _of_an_optimizer(scene, models, call, owner)
+    cause = _of_an_optimizer(scene, shipped, call, owner)
     causes = (*known.causes, cause) if cause is not None else known.causes
     return replace(known, stages=(*known.stages, *stages), owner=owner, causes=causes)
 
@@ -156,7 +152,7 @@ def owner_of(stages: Sequence[Stage]) -> Owner | None:
     return suspects.pop() if len(suspects) == 1 else None
 
 
-def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
+def _tried(scene: Scene, shipped: OnnxModel, call: Call) -> list[Stage]:
     """Return the stages up to the first that tells the owner; none if the call does not fail.
 
     Those that cost an export come last.
@@ -165,23 +161,22 @@ def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
     def stage(name: StageName, outcome: Outcome) -> Stage:
         return Stage(name=name, agrees=scene.is_eagers(outcome))
 
-    shipped = models.shipped
-    stages: list[Stage] = []
-    for name, optimizations in ((SHIPPED, AS_SHIPPED), (OPTIMIZED, PLAIN)):
-        stages.append(stage(name, models.run(shipped, call, optimizations)))
-        if stages[-1].agrees:
-            return stages if name != SHIPPED else []
+    if scene.is_eagers(shipped.run(call)):
+        return []
+    stages = [Stage(name=SHIPPED, agrees=False), stage(OPTIMIZED, shipped.run(call, PLAIN))]
+    if stages[-1].agrees:
+        return stages
     stages.append(_captured(scene, shipped, call))
     if stages[-1].agrees is False:
         return stages
-    plain = models.plain
+    plain = scene.plain
     if isinstance(plain, str):
         return [*stages, *(Stage(name=n, agrees=None, why=plain) for n in (TRANSLATED, REFERENCE))]
-    translated = models.run(plain, call, PLAIN)
+    translated = plain.run(call, PLAIN)
     stages.append(stage(TRANSLATED, translated))
     if stages[-1].agrees:
         return stages
-    reference = models.run(plain, call, None)
+    reference = plain.run(call, None)
     if isinstance(reference, Raised) and not isinstance(translated, Raised):
         # It lacks operators and types that ONNX Runtime has.
         return [*stages, Stage(name=REFERENCE, agrees=None, why=str(reference))]
@@ -190,10 +185,9 @@ def _tried(scene: Scene, models: OnnxModels, call: Call) -> list[Stage]:
 
 def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
     """Return the stage of what torch captured before anything became ONNX."""
-    case, seed = scene.case, scene.case.plan.seed
-    captured: Runnable | str
+    case, seed, name = scene.case, scene.case.plan.seed, CAPTURED
     if shipped.program is not None:
-        name, captured = CAPTURED, LoadedProgram(shipped.program)
+        captured: Runnable | str = LoadedProgram(shipped.program)
     else:
         name = TRACED
         with plain_attention():
@@ -205,18 +199,18 @@ def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
         return Stage(name=name, agrees=False)
     # forward may seed torch itself, with this number: another one tells.
     other, device = runner.run(call, seed + 1), case.plan.device
-    subject = case.reference.pristine.copy().to(device)
+    subject = scene.subject()
     own = observe(subject.function, call.to(device), seed=seed + 1, grad_mode=subject.grad_mode)
     agrees = not isinstance(own, Returned) or not scene.differences(call, own, other)
     return Stage(name=name, agrees=agrees)
 
 
 def _of_an_optimizer(
-    scene: Scene, models: OnnxModels, call: Call, owner: Owner | None
+    scene: Scene, shipped: OnnxModel, call: Call, owner: Owner | None
 ) -> Cause | None:
     """Return the optimization that is to blame, if an optimizer is, and what leaves it out."""
-    if owner == "exporter's optimizer" and isinstance(models.plain, OnnxModel):
-        if not scene.is_eagers(models.run(models.plain, call)):
+    if owner == "exporter's optimizer" and isinstance(scene.plain, OnnxModel):
+        if not scene.is_eagers(scene.plain.run(call)):
             return None  # without it, ONNX Runtime's own optimizations are wrong
         return Cause(
             kind="exporter's optimizer",
@@ -228,21 +222,16 @@ def _of_an_optimizer(
 
     def is_right(disabled: Sequence[str]) -> bool:
         optimizations = Optimizations(disabled=tuple(disabled))
-        return scene.is_eagers(models.run(models.shipped, call, optimizations))
+        return scene.is_eagers(shipped.run(call, optimizations))
 
     name = guilty(is_right)
-    if name is None:
-        text = "an optimization of ONNX Runtime: without any, eager and artifact agree"
-        return Cause(
-            kind="runtime's optimizer",
-            text=text,
-            remedy="options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL",
-        )
-    return Cause(
-        kind="runtime's optimizer",
-        text=f"ONNX Runtime's {name}: without it, eager and artifact agree",
-        remedy=f'ort.InferenceSession(..., disabled_optimizers=["{name}"])',
-    )
+    what = "an optimization of ONNX Runtime: without any"
+    remedy = "options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL"
+    if name is not None:
+        what = f"ONNX Runtime's {name}: without it"
+        remedy = f'ort.InferenceSession(..., disabled_optimizers=["{name}"])'
+    text = f"{what}, eager and artifact agree"
+    return Cause(kind="runtime's optimizer", text=text, remedy=remedy)
 
 
 def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
@@ -255,15 +244,9 @@ def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
     names = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
     if not is_right(names):
         return None  # the table lacks it
-    right, wrong = 0, len(names)
-    while wrong - right > 1:
-        enabled = (right + wrong) // 2
-        if is_right(names[enabled:]):
-            right = enabled
-        else:
-            wrong = enabled
-    name = names[wrong - 1]
-    return name if is_right([name]) else None
+    enabled = range(1, len(names))
+    wrong = bisect_left(enabled, True, key=lambda number: not is_right(names[number:]))
+    return names[wrong] if is_right([names[wrong]]) else None
 
 
 # -- the node of an ONNX model ---------------------------------------------------------------------
@@ -271,21 +254,21 @@ def guilty(is_right: Callable[[Sequence[str]], bool]) -> str | None:
 
 def examine_nodes(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the place, if the owner is a step between the ExportedProgram and ONNX Runtime."""
-    models = scene.onnx
-    if models is None or scene.call is None or known.place is not None:
+    shipped = scene.shipped
+    if shipped is None or scene.call is None or known.place is not None:
         return known
     model: OnnxModel | str | None = None  # the first that is wrong
     by_name = {stage.name: stage.agrees for stage in known.stages}
     unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
     if unsure or known.owner in ("translation", "runtime"):
-        model = models.plain
+        model = scene.plain
     elif known.owner == "exporter's optimizer":
-        model = models.shipped
+        model = shipped
     elif known.owner == "runtime's optimizer":
-        model = models.optimized()
+        model = shipped.optimized()
     if not isinstance(model, OnnxModel) or model.program is None:
         return known
-    inside = models.run_inside(model, scene.call)
+    inside = model.run_inside(scene.call)
     node = _first_difference(scene, scene.call, model.program, inside)
     return replace(known, place=place_of(node)) if node is not None else known
 

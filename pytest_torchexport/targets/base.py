@@ -218,5 +218,4 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def device_of(call: Call) -> str:
     """Return the device of a call's tensors, the CPU if it has none."""
-    tensors = call.tensors()
-    return str(tensors[0].device) if tensors else "cpu"
+    return next((str(tensor.device) for tensor in call.tensors()), "cpu")

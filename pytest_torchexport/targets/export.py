@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +26,8 @@ class Export:
         answers=EXPORTING,
         script=exported_program.SCRIPT,
     )
+
+    load = staticmethod(exported_program.load)
 
     def unavailable(self, device: str) -> str | None:
         """Return None: every supported torch has ``torch.export``."""
@@ -63,9 +64,6 @@ class Export:
                 program=made.program, notes=made.notes, cautions=made.cautions
             ),
         )
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return exported_program.load(path, device)
 
 
 TARGET = Export()

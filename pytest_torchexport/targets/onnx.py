@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
 from pytest_torchexport.targets.capturing import EXPORTING, Capturable, Exported, exported
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, has_loops, read
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     SCRIPT,
     TensorFile,
     unavailable,
 )
-from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, captures, suspicions
-from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxOutputs, Output
+from pytest_torchexport.targets.formats.sizes import SizeFacts, captures
+from pytest_torchexport.targets.onnx_artifact import (
+    OnnxArtifact,
+    OnnxArtifactFacts,
+    OnnxOutputs,
+    Output,
+)
 from pytest_torchexport.torch_private.between_exports import (
     forget_onnx_matches,
     onnx_translations_kept,
@@ -36,37 +41,6 @@ from pytest_torchexport.torch_private.memory import kept_shared
 from pytest_torchexport.torch_private.structures import unflatten
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxProgramFacts(OnnxModelFacts):
-    """The facts of an ONNXProgram, and of the ExportedPrograms that it was made from."""
-
-    program: Any
-    captured: list[SizeFacts]
-
-    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        """Return the dims that the sizes of the graph's inputs make doubtful.
-
-        So do the ranges and guards of the captured programs, of which the file keeps none.
-        """
-        inside = {path for path, _ in _graph_inputs(self.program, spec.flatten(example))}
-        values = iter(self.program.model.graph.inputs)
-        shapes = [
-            tuple(next(values).shape) if leaf.path in inside else None for leaf in spec.leaves
-        ]
-        frozen = {
-            source: line
-            for facts in reversed(self.captured)
-            for source, line in facts.frozen.items()
-        }
-        return suspicions(
-            spec,
-            SizeFacts.of_inputs(shapes, frozen),
-            *self.captured,
-            SizeFacts.captured(self.program.exported_program),
-            dropped=True,
-        )
 
 
 class Onnx:
@@ -79,6 +53,8 @@ class Onnx:
         script=SCRIPT,
         answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
     )
+
+    load = staticmethod(TensorFile)
 
     def unavailable(self, device: str) -> str | None:
         return unavailable(device, NEEDS)
@@ -123,7 +99,8 @@ class Onnx:
             dims static, and goes on without a warning; with another spelling of them it may not.
             """
             program = made[0]
-            kept = _graph_inputs(program, [getattr(leaf, "shape", ()) for leaf in spec.leaves])
+            shapes = [getattr(leaf, "shape", ()) for leaf in spec.leaves]
+            kept = compress(shapes, _inside(program))
             found = (
                 name
                 for value, shape in zip(program.model.graph.inputs, kept, strict=True)
@@ -136,22 +113,14 @@ class Onnx:
         made = exported(export, subject, example, spec, frozen)
         return _artifact(made, device_of(example), external_data=external)
 
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return TensorFile(path, device)
-
 
 def _user_inputs(program: Any) -> list[Any]:
     signature = program.exported_program.graph_signature
-    return [item for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
+    return [item.arg for item in signature.input_specs if item.kind == InputKind.USER_INPUT]
 
 
-def _graph_inputs(program: Any, leaves: Sequence[Any]) -> list[Any]:
-    """Return those of ``leaves``, in the order of the call's, that are inputs of the graph."""
-    return [
-        leaf
-        for item, leaf in zip(_user_inputs(program), leaves, strict=True)
-        if not isinstance(item.arg, ConstantArgument)
-    ]
+def _inside(program: Any) -> tuple[bool, ...]:
+    return tuple(not isinstance(arg, ConstantArgument) for arg in _user_inputs(program))
 
 
 def _artifact(made: Exported, device: str, *, external_data: bool) -> OnnxArtifact:
@@ -170,24 +139,22 @@ def _artifact(made: Exported, device: str, *, external_data: bool) -> OnnxArtifa
         size = sum(file.stat().st_size for file in path.parent.iterdir())
     return OnnxArtifact(
         program=program,
-        names=tuple(value.name for value in program.model.graph.inputs),
-        inputs=lambda call: _graph_inputs(program, call.leaves()),
         outputs=_outputs(program.exported_program),
         write=write,
         opened=session if size <= LARGE_MODULE else None,
         device=device,
-        native_loops=has_loops(model),
         baked=tuple(
-            f"{item.arg.name}={item.arg.value!r}"
-            for item in _user_inputs(program)
-            if isinstance(item.arg, ConstantArgument) and item.arg.value is not None
+            f"{arg.name}={arg.value!r}"
+            for arg in _user_inputs(program)
+            if isinstance(arg, ConstantArgument) and arg.value is not None
         ),
         dynamic_shapes=made.dynamic_shapes,
         unoptimized={"optimize": False},
-        facts=OnnxProgramFacts(
+        facts=OnnxArtifactFacts(
             model=lambda: model,
-            program=program,
-            captured=captured,
+            inside=_inside(program),
+            names=tuple(value.name for value in program.model.graph.inputs),
+            captured=(*captured, SizeFacts.captured(program.exported_program)),
             notes=made.notes,
             cautions=made.cautions,
         ),

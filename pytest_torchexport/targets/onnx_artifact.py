@@ -3,39 +3,63 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
-from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.targets.formats import onnx_model
+from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, input_shapes
 from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
+from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxArtifactFacts(OnnxModelFacts):
+    """The facts of an ONNX model, and of the ExportedPrograms that it was made from, if any.
+
+    ``inside`` says of each leaf of the call whether it is an input of the graph; ``names`` are
+    those of the inputs. The file keeps no guards of ``captured``.
+    """
+
+    inside: tuple[bool, ...]
+    names: tuple[str, ...]
+    captured: Sequence[SizeFacts] = ()
+
+    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
+        waiting = iter(input_shapes(self.model(), self.names))
+        shapes = [next(waiting) if inside else None for inside in self.inside]
+        frozen = {
+            source: line
+            for facts in reversed(self.captured)
+            for source, line in facts.frozen.items()
+        }
+        inputs = SizeFacts.of_inputs(shapes, frozen)
+        return suspicions(spec, inputs, *self.captured, dropped=bool(self.captured))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxArtifact:
     """An ONNX model with its session.
 
-    ``names`` are those of the graph's inputs, ``inputs`` returns their values of a call. ``write``
-    saves the model in a directory. ``opened`` is the session that the export opened; None if its
-    weights are large, so that they are in memory only once the artifact is called here.
+    ``write`` saves the model in a directory. ``opened`` is the session that the export opened; None
+    if its weights are large, so that they are in memory only once the artifact is called here.
     ``unoptimized`` are the options with which the exporter leaves its optimizer out.
     """
 
     program: Any
-    names: tuple[str, ...]
-    inputs: Callable[[Call], Iterable[Any]]
     outputs: OnnxOutputs
     write: Callable[[Path], None]
     opened: TensorFile | None
     device: str
-    native_loops: bool
-    facts: OnnxModelFacts
+    facts: OnnxArtifactFacts
     unoptimized: Mapping[str, Any]
     baked: tuple[str, ...] = ()
     module: Any = None
@@ -49,15 +73,26 @@ class OnnxArtifact:
         return self.unpack_outputs(self._open.show(self.pack_inputs(call).kwargs, see))
 
     @cached_property
+    def native_loops(self) -> bool:
+        return onnx_model.has_loops(self.facts.model())
+
+    @cached_property
     def session(self) -> TensorFile:
         if self.opened is not None:
             return self.opened
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            return TensorFile(self.save(Path(directory)), self.device)
+        with self._saved() as path:
+            return TensorFile(path, self.device)
 
     @cached_property
     def _open(self) -> OpenFile:
-        return OpenFile(self.save, self.device)
+        with self._saved() as path:
+            model = onnx_model.read(path)
+            return OpenFile(path, model, onnx_model.decided_on(model), self.device)
+
+    @contextmanager
+    def _saved(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            yield self.save(Path(directory))
 
     def served(self, call: Call) -> Callable[[], Any]:
         return self.session.prepared(self.pack_inputs(call).kwargs)
@@ -69,7 +104,7 @@ class OnnxArtifact:
 
     def pack_inputs(self, call: Call) -> Call:
         """Return the values by input name. Other arguments are constants, and vanish."""
-        return packed(self.names, self.inputs(call))
+        return packed(self.facts.names, compress(call.leaves(), self.facts.inside))
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of what the graph returned and of the constants it leaves out."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +25,16 @@ from pytest_torchexport.targets.capturing import (
     FlatModule,
     constant_arguments,
 )
-from pytest_torchexport.targets.formats.onnx_model import (
-    FILENAME,
-    OnnxModelFacts,
-    has_loops,
-    input_shapes,
-)
+from pytest_torchexport.targets.formats.onnx_model import FILENAME
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
     SCRIPT,
     TensorFile,
     unavailable,
 )
-from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
-from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxOutputs
+from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxArtifactFacts, OnnxOutputs
 
 NEEDS = ("onnx", "onnxruntime")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LegacyFacts(OnnxModelFacts):
-    """The facts of an ONNX file that has no guards.
-
-    ``shapes`` are those of its inputs, None for an open size; a leaf of the call is an input if it
-    has one of the types in ``kinds``.
-    """
-
-    shapes: tuple[tuple[int | None, ...], ...]
-    kinds: tuple[type, ...]
-
-    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        waiting = iter(self.shapes)
-        shapes = [
-            next(waiting, None) if isinstance(leaf.example, self.kinds) else None
-            for leaf in spec.leaves
-        ]
-        return suspicions(spec, SizeFacts.of_inputs(shapes))
 
 
 class OnnxLegacy:
@@ -73,6 +47,8 @@ class OnnxLegacy:
         script=SCRIPT,
         answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )
+
+    load = staticmethod(TensorFile)
 
     def unavailable(self, device: str) -> str | None:
         return unavailable(device, NEEDS)
@@ -88,14 +64,10 @@ class OnnxLegacy:
         scripted = isinstance(module, torch.jit.ScriptModule)
         # The types of the leaves that are inputs of the graph.
         kinds = (torch.Tensor, bool, int, float) if scripted else (torch.Tensor,)
-
-        def inputs(call: Call) -> list[Any]:
-            return [leaf for leaf in call.leaves() if isinstance(leaf, kinds)]
-
-        names = tuple(f"input_{i}" for i in range(len(inputs(example))))
+        inside = tuple(isinstance(leaf, kinds) for leaf in example.leaves())
+        names = tuple(f"input_{i}" for i in range(sum(inside)))
         axes = {}
-        kept = [leaf for leaf in spec.leaves if isinstance(leaf.example, kinds)]
-        for name, leaf in zip(names, kept, strict=True):
+        for name, leaf in zip(names, compress(spec.leaves, inside), strict=True):
             shape = leaf.shape if isinstance(leaf, TensorLeaf) else ()
             varying = {
                 axis: item.text if item.text in item.names else f"{name}_{axis}"
@@ -124,24 +96,17 @@ class OnnxLegacy:
             session = TensorFile(path, device_of(example))
         # Read again when asked: a model holds its weights.
         read = partial(onnx.load_model_from_string, files[FILENAME])
-        model = read()
         return OnnxArtifact(
             program=module if scripted else files[FILENAME],
-            names=names,
-            inputs=inputs,
-            outputs=OnnxOutputs.of(value, len(model.graph.output)),
+            outputs=OnnxOutputs.of(value, len(session.session.get_outputs())),
             write=partial(_write, files),
             opened=session,
             device=session.device,
-            native_loops=has_loops(model),
-            facts=LegacyFacts(model=read, shapes=input_shapes(model, names), kinds=kinds),
+            facts=OnnxArtifactFacts(model=read, inside=inside, names=names),
             # The exporter itself folds constants.
             unoptimized={"do_constant_folding": False},
             baked=baked,
         )
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return TensorFile(path, device)
 
 
 def _write(files: Mapping[str, bytes], directory: Path) -> None:

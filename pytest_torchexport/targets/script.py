@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,8 @@ class Script:
         answers={"torch.jit.is_scripting": True, "torch._C._get_tracing_state": False},
     )
 
+    load = staticmethod(torchscript.load)
+
     def unavailable(self, device: str) -> str | None:
         return None if hasattr(torch.jit, "script") else "this torch has no torch.jit.script"
 
@@ -43,9 +44,6 @@ class Script:
         extra = options.pop("_extra_files", {})
         program = torch.jit.script(module, **options)
         return DirectArtifact(**torchscript.artifact_fields(program, extra))
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return torchscript.load(path, device)
 
 
 TARGET = Script()

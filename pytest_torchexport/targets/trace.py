@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,6 +44,8 @@ class Trace:
         answers=TRACING,
     )
 
+    load = staticmethod(torchscript.load)
+
     def unavailable(self, device: str) -> str | None:
         return None if hasattr(torch.jit, "trace") else "this torch has no torch.jit.trace"
 
@@ -68,9 +69,6 @@ class Trace:
 
         program = torch.jit.trace(module, given(example), **arguments)  # type: ignore[no-untyped-call]
         return Traced(given=given, baked=baked, **torchscript.artifact_fields(program, extra))
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return torchscript.load(path, device)
 
 
 def _is_traceable(value: Any) -> bool:

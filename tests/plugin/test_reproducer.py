@@ -52,7 +52,7 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
             "reproduce.py",
             "verdict.json",
             "graph.txt",
-            "call.npz",
+            "call.pt",
         } < {path.name for path in directory.iterdir()}
         assert f"script   .torchexport/{directory.name}/reproduce.py" in text_of(result)
         texts = [
@@ -64,8 +64,7 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
     assert (pytester.path / ".torchexport" / ".gitignore").read_text() == "*\n"
     assert ran(found[0] / "reproduce.py") == 1
     # Of an artifact that does what eager does, the script says so.
-    (artifact,) = found[0].glob("*.pt")
-    torch.jit.save(torch.jit.script(Scaled()), artifact)
+    torch.jit.save(torch.jit.script(Scaled()), found[0] / "model.pt")
     assert ran(found[0] / "reproduce.py") == 0
 
 

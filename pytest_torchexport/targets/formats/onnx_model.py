@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,19 +68,16 @@ class OnnxModelFacts(ProgramFacts):
         from onnx import numpy_helper
 
         model = self.model()
-        nodes = list(nodes_of(model))
-        graphs = messages_of(model, onnx.GraphProto)
-        tensors = [(item.name, item) for graph in graphs for item in graph.initializer]
-        for node in nodes:
-            held = [item.t for item in node.attribute if item.HasField("t")]
-            tensors += [(node.output[0], item) for item in held if node.op_type == "Constant"]
+        weights = [
+            item for part in messages_of(model, onnx.GraphProto) for item in part.initializer
+        ]
         scalars = {
             name: float(numpy_helper.to_array(tensor).item())
-            for name, tensor in tensors
+            for name, tensor in _stored(weights, nodes_of(model))
             if tensor.data_location != onnx.TensorProto.EXTERNAL
             and all(size == 1 for size in tensor.dims)
         }
-        bounded = [node for node in nodes if node.op_type in _BOUNDED]
+        bounded = [node for node in nodes_of(model) if node.op_type in _BOUNDED]
         names = (name for node in bounded for name in node.input if name in scalars)
         return tuple(dict.fromkeys(scalars[name] for name in names))
 
@@ -183,14 +180,15 @@ def arrays(path: Path) -> Iterator[tuple[str, Any]]:
     from onnx import numpy_helper
 
     graph = read(path).graph
-    constants = (
-        (node.output[0], attribute.t)
-        for node in graph.node
-        for attribute in node.attribute
-        if node.op_type == "Constant" and attribute.HasField("t")
-    )
-    for name, tensor in (*((item.name, item) for item in graph.initializer), *constants):
+    for name, tensor in _stored(graph.initializer, graph.node):
         yield name, numpy_helper.to_array(tensor, str(path.parent))
+
+
+def _stored(weights: Iterable[Any], nodes: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((tensor.name, tensor) for tensor in weights)
+    for node in nodes:
+        held = [item.t for item in node.attribute if item.HasField("t")]
+        yield from ((node.output[0], tensor) for tensor in held if node.op_type == "Constant")
 
 
 def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ...], ...]:

@@ -11,7 +11,6 @@ import ctypes
 import importlib.util
 import math
 import re
-import tempfile
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -251,15 +250,11 @@ def _dtype(type_: str) -> str:
 def to_tensor(value: Any) -> torch.Tensor:
     import torch
 
-    dtype = _dtype(value.data_type())
-    if dtype not in _BITS:
-        # numpy has two names for 64 bits, of which torch knows one.
-        return torch.from_numpy(value.numpy().view(dtype))
     array = _to_array(value)
+    dtype = getattr(torch, array.dtype)
     if not array.data:
-        return torch.empty(array.shape, dtype=getattr(torch, dtype))
-    flat = torch.frombuffer(array.data, dtype=torch.uint8)
-    return flat.view(getattr(torch, dtype)).reshape(array.shape)
+        return torch.empty(array.shape, dtype=dtype)
+    return torch.frombuffer(array.data, dtype=dtype).reshape(array.shape)
 
 
 def _to_array(value: Any) -> Array:
@@ -318,40 +313,35 @@ def _run(
     """Run a model that lies beside ``path``, with every value as an output."""
     names = [name for node in model.graph.node for name in node.output]
     names += [tensor.name for tensor in model.graph.initializer if tensor.name in constants]
-    _expose(model, names)
-    exposed = path.with_name(EXPOSED)
-    exposed.write_bytes(model.SerializeToString())
-    file = TensorFile(exposed, device, PLAIN)
+    file = OpenFile(path, model, names, device, PLAIN)
     returned = zip(file.session.get_outputs(), file.run(feeds, of_tensor), strict=True)
     inputs = {name: feeds[name] for name in file.input_names if name in feeds}
     return inputs | {item.name: to_tensor(value) for item, value in returned if value.is_tensor()}
 
 
-def _expose(model: Any, names: Iterable[str]) -> list[str]:
-    """Make outputs of these values, and return the names of those that were none before."""
-    import onnx
-
-    known = {"", *(value.name for value in model.graph.output)}
-    new = [name for name in dict.fromkeys(names) if name not in known]
-    # ONNX Runtime infers their types.
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in new)
-    return new
-
-
 class OpenFile(TensorFile):
-    """An ONNX file whose graph also returns the values that its nodes decide on.
+    """An ONNX model whose graph also returns values inside it, written beside its file.
 
-    ``save`` writes the file to a directory and returns its path. Raises if ONNX Runtime refuses an
-    output.
+    Raises if ONNX Runtime refuses an output.
     """
 
-    def __init__(self, save: Callable[[Path], Path], device: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            path = save(Path(directory))
-            model = onnx_model.read(path)
-            self._names = _expose(model, onnx_model.decided_on(model))
-            path.write_bytes(model.SerializeToString())
-            super().__init__(path, device)
+    def __init__(
+        self,
+        path: Path,
+        model: Any,
+        names: Iterable[str],
+        device: str,
+        optimizations: Optimizations = AS_SHIPPED,
+    ) -> None:
+        import onnx
+
+        known = {"", *(value.name for value in model.graph.output)}
+        self._inner = [name for name in dict.fromkeys(names) if name not in known]
+        # ONNX Runtime infers their types.
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._inner)
+        path = path.with_name(EXPOSED)
+        path.write_bytes(model.SerializeToString())
+        super().__init__(path, device, optimizations)
 
     def show(
         self, feeds: Mapping[str, Any], see: Callable[[str, torch.Tensor], None]
@@ -360,8 +350,8 @@ class OpenFile(TensorFile):
         import torch
 
         found = self(**feeds)
-        count = len(found) - len(self._names)
-        for name, value in zip(self._names, found[count:], strict=True):
+        count = len(found) - len(self._inner)
+        for name, value in zip(self._inner, found[count:], strict=True):
             if value.is_floating_point() or value.dtype == torch.int64:
                 see(name, value)
         return found[:count]

@@ -7,11 +7,11 @@ a guard may be stricter than the graph under it. A call has to show that a size 
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -211,13 +211,12 @@ def _input_shapes(program: Any) -> tuple[tuple[Any, ...] | None, ...]:
         expr = size.node.expr
         return int(expr) if expr.is_Integer else expr
 
-    shapes: list[tuple[Any, ...] | None] = []
-    for item in program.graph_signature.input_specs:
-        if item.kind == InputKind.USER_INPUT:
-            value = values.get(item.arg.name)
-            plain = isinstance(value, torch.Tensor)
-            shapes.append(tuple(map(size_of, value.shape)) if plain else None)  # type: ignore[union-attr]
-    return tuple(shapes)
+    inputs = program.graph_signature.input_specs
+    given = [values.get(item.arg.name) for item in inputs if item.kind == InputKind.USER_INPUT]
+    return tuple(
+        tuple(map(size_of, value.shape)) if isinstance(value, torch.Tensor) else None
+        for value in given
+    )
 
 
 @contextmanager
@@ -259,21 +258,6 @@ def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tup
     return tuple(doubt for _, doubt in kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stated:
-    """Something that has to hold; ``numbers`` are those that it compares sizes with."""
-
-    dims: tuple[str, ...]
-    place: tuple[str, int]
-    holds: Callable[[Sizes], bool]
-    text: str
-    why: str
-    where: SourceLine | None = None
-    numbers: tuple[int, ...] = ()
-    static: bool = False
-    lowest: bool = False
-
-
 @dataclass(frozen=True)
 class _Place:
     """The axis that a symbol stands for."""
@@ -283,8 +267,50 @@ class _Place:
     expr: Expr
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """A relation that has to hold, in sympy's symbols, and the axis that each of these stands for.
+
+    ``static``: one number is the only size. ``lowest``: it bounds a size from below by as much as
+    torch bounds each.
+    """
+
+    relation: Any
+    places: Mapping[Any, _Place]
+    why: str
+    where: SourceLine | None
+    static: bool = False
+    lowest: bool = False
+
+    @cached_property
+    def dims(self) -> tuple[str, ...]:
+        return tuple(sorted({name for at in self.places.values() for name in at.expr.names}))
+
+    @cached_property
+    def text(self) -> str:
+        """As a user would write it: ``Mod(batch, 2) == 0``."""
+        import sympy
+
+        named = {}
+        for symbol, at in self.places.items():
+            plain = at.expr.text in at.expr.names or at.expr.text.isdigit()
+            alone = plain or symbol in self.relation.args
+            named[symbol] = sympy.Symbol(at.expr.text if alone else f"({at.expr.text})")
+        whole = self.relation.xreplace(named)
+        sign = {"Equality": "==", "Unequality": "!="}.get(type(whole).__name__)
+        return f"{whole.args[0]} {sign} {whole.args[1]}" if sign else str(whole)
+
+    def holds(self, sizes: Sizes) -> bool:
+        import sympy
+
+        known = {s: sympy.Integer(at.expr.evaluate(sizes)) for s, at in self.places.items()}
+        return bool(self.relation.xreplace(known))
+
+
 def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_Stated]:
     """Yield the statements of one program about the spec's dims."""
+    import sympy
+
     axes = facts.axes if len(facts.axes) == len(spec.leaves) else (None,) * len(spec.leaves)
     tensors = [
         (leaf, shape)
@@ -295,28 +321,47 @@ def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_State
     auto = spec.dynamic_shapes is not None and "AUTO" in repr(spec.dynamic_shapes)
     why = DROPPED if dropped else GUARD
     lines = {_place_of(source, spec): line for source, line in facts.frozen.items()}
+    size = sympy.Dummy()  # of an axis, whatever torch says of its symbol
     for leaf, shape in tensors:
-        for axis, (expr, size) in enumerate(zip(leaf.shape, shape, strict=True)):
-            place = _Place(leaf.path, axis, expr)
-            if isinstance(size, int):
-                line = lines.get((leaf.path, axis))
-                yield from _compared(place, "==", size, AUTO if auto else STATIC, line)
-            elif size is not None and places.get(size, place).expr != expr:
-                yield from _relation(size, places, TIED, None, beside=place)
+        for axis, (expr, stated) in enumerate(zip(leaf.shape, shape, strict=True)):
+            at, line = _Place(leaf.path, axis, expr), lines.get((leaf.path, axis))
+            if isinstance(stated, int):
+                is_number = sympy.Eq(size, stated)
+                yield from _about(
+                    is_number, {size: at}, AUTO if auto else STATIC, line, static=True
+                )
+            elif stated is not None and places.get(stated, at).expr != expr:
+                yield from _about(sympy.Eq(size, stated), {size: at, **places}, TIED, None)
     for symbol, (low, high) in facts.ranges.items():
-        at = places.get(symbol)
-        if at is None:
+        if symbol not in places:
             continue
+        here = {size: places[symbol]}
         low_at, high_at = facts.lines.get(symbol, (None, None))
         if low is not None and low == high:
-            yield from _compared(at, "==", low, AUTO if auto else PINNED, low_at or high_at)
+            pinned, line = AUTO if auto else PINNED, low_at or high_at
+            yield from _about(sympy.Eq(size, low), here, pinned, line, static=True)
             continue
         # Capture decides branches as if no dynamic size were 0 or 1, whatever range it shows.
-        yield from _compared(at, ">=", max(low or 0, TORCHS_LOWEST), why, low_at)
+        least = max(low or 0, TORCHS_LOWEST)
+        lowest = least == TORCHS_LOWEST and low_at is None
+        yield from _about(sympy.Ge(size, least), here, why, low_at, lowest=lowest)
         if high is not None:
-            yield from _compared(at, "<=", high, why, high_at)
+            yield from _about(sympy.Le(size, high), here, why, high_at)
     for guard, where in facts.guards:
-        yield from _relation(guard, places, why, where)
+        yield from _about(guard, places, why, where)
+
+
+def _about(
+    relation: Any, places: Mapping[Any, _Place], why: str, where: SourceLine | None, **kind: bool
+) -> Iterator[_Stated]:
+    """Yield what a relation states; nothing if not all of its symbols are sizes of the call's."""
+    symbols = getattr(relation, "free_symbols", None)
+    if not symbols or not symbols <= places.keys():
+        return
+    own = {symbol: at for symbol, at in places.items() if symbol in symbols}
+    stated = _Stated(relation=relation, places=own, why=why, where=where, **kind)
+    if stated.dims:
+        yield stated
 
 
 def _places(
@@ -352,72 +397,6 @@ def _place_of(source: str, spec: InputSpec) -> tuple[str, int] | None:
     return name + rest, int(axis)
 
 
-def _compared(
-    place: _Place, sign: str, number: int, why: str, where: SourceLine | None
-) -> Iterator[_Stated]:
-    """Yield that the size of an axis is equal to a number, at least or at most that."""
-    expr, compare = place.expr, _COMPARISONS[sign]
-    if expr.names:
-        yield _Stated(
-            dims=tuple(sorted(expr.names)),
-            place=(place.path, place.axis),
-            holds=lambda sizes: bool(compare(expr.evaluate(sizes), number)),
-            text=f"{expr.text} {sign} {number}",
-            why=why,
-            where=where,
-            numbers=(number,),
-            static=sign == "==",
-            lowest=sign == ">=" and number <= TORCHS_LOWEST and where is None,
-        )
-
-
-_COMPARISONS = {"==": operator.eq, ">=": operator.ge, "<=": operator.le}
-
-
-def _relation(
-    expression: Any,
-    places: Mapping[Any, _Place],
-    why: str,
-    where: SourceLine | None,
-    beside: _Place | None = None,
-) -> Iterator[_Stated]:
-    """Yield a guard; or that the size ``beside`` it is equal to an expression of other sizes."""
-    import sympy
-
-    symbols = getattr(expression, "free_symbols", None)
-    if not symbols or any(symbol not in places for symbol in symbols):
-        return
-    named = {}
-    for symbol in symbols:  # in brackets if it is more than a name or a number
-        expr = places[symbol].expr
-        plain = expr.text in expr.names or expr.text.isdigit()
-        named[symbol] = sympy.Symbol(expr.text if plain else f"({expr.text})")
-    dims = {name for symbol in symbols for name in places[symbol].expr.names}
-    dims |= beside.expr.names if beside is not None else set()
-    at = beside or next(place for symbol, place in places.items() if symbol in symbols)
-    if not dims:
-        return
-
-    def holds(sizes: Sizes) -> bool:
-        known = {symbol: sympy.Integer(places[symbol].expr.evaluate(sizes)) for symbol in symbols}
-        value = expression.xreplace(known)
-        return bool(value if beside is None else value == beside.expr.evaluate(sizes))
-
-    # As a user would write it: ``Mod(batch, 2) == 0``.
-    whole = expression.xreplace(named)
-    sign = {"Equality": "==", "Unequality": "!="}.get(type(whole).__name__)
-    text = f"{whole.args[0]} {sign} {whole.args[1]}" if sign else str(whole)
-    yield _Stated(
-        dims=tuple(sorted(dims)),
-        place=(at.path, at.axis),
-        holds=holds,
-        text=text if beside is None else f"{beside.expr.text} == {text}",
-        why=why,
-        where=where,
-        numbers=tuple(int(part) for part in expression.args if getattr(part, "is_Integer", False)),
-    )
-
-
 # -- which sizes to try ----------------------------------------------------------------------------
 
 
@@ -435,13 +414,11 @@ def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
         return None
     tiny = all(min(sizes.values()) < TORCHS_LOWEST for sizes in broken)
     lowest = stated.lowest or (tiny and not stated.where and not stated.static)
-    path, axis = stated.place
-    leaf = next(leaf for leaf in spec.tensors if leaf.path == path)
-    own = leaf.shape[axis].names & set(stated.dims)
+    at = next(iter(stated.places.values()))
     return Suspicion(
-        dim=min(own) if own else stated.dims[0],
-        path=path,
-        axis=axis,
+        dim=min(at.expr.names or stated.dims),
+        path=at.path,
+        axis=at.axis,
         text=stated.text,
         why=LOWEST if lowest else stated.why,
         where=stated.where,
@@ -458,9 +435,10 @@ def _tried(spec: InputSpec, stated: _Stated) -> Iterator[dict[str, int]]:
     numbers that it is compared with, and one of each kind.
     """
     dims = [spec.dims[name] for name in stated.dims]
+    numbers = [int(part) for part in stated.relation.atoms() if part.is_Integer]
     some = []
     for dim in dims:
-        about = (n + step for n in (dim.example, *stated.numbers) for step in (-1, 0, 1))
+        about = (n + step for n in (dim.example, *numbers) for step in (-1, 0, 1))
         wanted = {*dim.sizes[:2], *dim.sizes[-2:], *about, *KINDS}
         few = len(dim.sizes) <= FEW
         some.append(list(dim.sizes) if few else sorted(n for n in wanted if n in dim.sizes))

@@ -61,10 +61,9 @@ class TorchScriptFacts(ProgramFacts):
         An ``assert``, a comprehension and an ``and`` are such nodes too.
         """
         graph = _graph_of(self.program)
-        nodes = nodes_of(graph) if graph is not None else ()
         return Branches.at(
             frames_in(node.sourceRange())[:1]
-            for node in nodes
+            for node in (nodes_of(graph) if graph is not None else ())
             if node.kind() in ("prim::If", "prim::Loop")
         )
 
@@ -76,21 +75,7 @@ class TorchScriptFacts(ProgramFacts):
         ``map_location``.
         """
         graph = _graph_of(self.program)
-        # Most programs name no device, and to list all operations takes longer than to find out.
-        if graph is None:
-            return ()
-        named = (
-            # It moves tensors to a device, or is a device other than a tensor's own.
-            node.kind() in DEVICE_BY_NAME
-            or any(
-                value.type().annotation_str == "Device" and not _is_tensors(value)
-                for value in node.outputs()
-            )
-            for node in nodes_of(graph)
-        )
-        if not any(named):
-            return ()
-        return _Moved(self.program, graph).devices()
+        return _Moved(self.program, graph).devices() if graph is not None else ()
 
     def text(self) -> str:
         """Return its graph, submodules included."""
@@ -153,8 +138,6 @@ def has_loops(program: Any) -> bool:
 
     A ``for`` ends by itself: its loop node knows the number of trips.
     """
-    if not isinstance(program, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-        return False
     graph = _graph_of(program)
     loops = graph.findAllNodes("prim::Loop") if graph is not None else []
     return any(next(iter(loop.inputs())).toIValue() == UNBOUNDED for loop in loops)

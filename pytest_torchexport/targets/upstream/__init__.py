@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pytest_torchexport.results.diagnosis import CauseKind, Owner
@@ -120,13 +121,15 @@ def rows(table: Table) -> tuple[Row, ...]:
     )
 
 
-def first(table: Table, evidence: Evidence) -> tuple[Row, dict[str, str]] | None:
-    """Return the first row of a table that fits, and the names for its texts; None if none does."""
-    for row in rows(table):
-        names = row.found(evidence)
-        if names is not None:
-            return row, names
-    return None
+def first(
+    table: Table, evidence: Evidence, installed: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Row, dict[str, str]] | None:
+    """Return the first row of a table that fits, and the names for its texts; None if none does.
+
+    A row that is mended in an installed version does not fit.
+    """
+    found = ((row, row.found(evidence)) for row in rows(table) if not row.is_fixed(installed))
+    return next(((row, names) for row, names in found if names is not None), None)
 
 
 @functools.cache

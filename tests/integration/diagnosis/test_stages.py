@@ -35,26 +35,16 @@ class PadsAndPools(nn.Module):
 NEGATIVE = -torch.arange(1.0, 33.0).view(1, 2, 4, 4)
 
 
-@pytest.fixture
-def diagnosed():
-    """Return the diagnosis of a module that fails on a target."""
-
-    def of(module, *args, target="onnx", **options):
-        found = check_export(module.eval(), args, target=target, **{**EVERY, **options})
-        assert found.status == "failed", found
-        return found.diagnosis
-
-    return of
+def diagnosed(module, *args, **options):
+    found = check_export(module.eval(), args, target="onnx", **{**EVERY, **options})
+    assert found.status == "failed", found
+    return found.diagnosis
 
 
-def agreement(diagnosis):
-    return [stage.agrees for stage in diagnosis.stages]
-
-
-def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_helps(diagnosed):
+def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_helps():
     found = diagnosed(Divides(), torch.zeros(2, 3))
     assert found.owner == "exporter's optimizer"
-    assert agreement(found) == [True, True, False, False]
+    assert [stage.agrees for stage in found.stages] == [True, True, False, False]
     assert found.place.where.text == "return x / (y + 1e-8)"
     (cause,) = found.causes
     assert cause.remedy == "torch.onnx.export(..., optimize=False)"
@@ -64,17 +54,17 @@ def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_hel
     assert passed.status == "passed", passed
 
 
-def test_an_optimization_of_onnx_runtime_is_named_with_the_switch(diagnosed):
+def test_an_optimization_of_onnx_runtime_is_named_with_the_switch():
     found = diagnosed(PadsAndPools(), NEGATIVE)
     assert found.owner == "runtime's optimizer"
-    assert agreement(found) == [True, False]
+    assert [stage.agrees for stage in found.stages] == [True, False]
     (cause,) = found.causes
     assert cause.text == "ONNX Runtime's Pad_Fusion: without it, eager and artifact agree"
     assert cause.remedy == 'ort.InferenceSession(..., disabled_optimizers=["Pad_Fusion"])'
     assert found.place.operator == "aten.max_pool2d"
 
 
-def test_an_isolated_item_runs_no_file_in_this_process(diagnosed, monkeypatch):
+def test_an_isolated_item_runs_no_file_in_this_process(monkeypatch):
     from pytest_torchexport.diagnosis import scene
 
     monkeypatch.setattr(scene, "TensorFile", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+from multiprocessing.sharedctypes import RawValue
 
 import pytest
 
@@ -13,27 +13,18 @@ from pytest_torchexport.outcomes.fork import FORKS, Death, in_fork
 pytestmark = pytest.mark.skipif(not FORKS, reason="a fork shares the memory")
 
 
-def dies(last):
-    with last.step("first, which is long"):
-        pass
-    with last.step("second"):
+@pytest.mark.parametrize(("ends_inside", "seen"), [(True, (2, b"second")), (False, (2, b""))])
+def test_the_step_in_which_a_fork_ended_itself_is_told_from_one_that_returned(ends_inside, seen):
+    last = RawValue(LastStep)
+
+    def dies():
+        with last.step("first"):
+            pass
+        with last.step("second" if ends_inside else "x" * 10_000):
+            if ends_inside:
+                os._exit(3)
         os._exit(3)
 
-
-def test_the_step_in_which_a_fork_ended_itself_is_known():
-    last = LastStep()
-    assert last.read()[0] == 0
-    assert in_fork(lambda: dies(last), 10) == Death(status=3)
-    assert last.read()[:2] == (2, "second")
-
-
-def test_a_step_that_returned_is_told_from_one_that_runs():
-    last = LastStep()
-
-    def hangs():
-        with last.step("x" * 10_000):
-            pass
-        time.sleep(60)
-
-    assert isinstance(in_fork(hangs, 0.3), Death)
-    assert last.read()[:2] == (1, "")
+    assert last.number == 0
+    assert in_fork(dies, 10) == Death(status=3)
+    assert (last.number, last.name) == seen

@@ -180,14 +180,6 @@ def test_no_alignment_has_more_pairs():
         assert len(pairs) == longest(left, right), (left, right)
 
 
-def test_of_equal_blocks_each_is_paired_with_its_own():
-    """difflib matches the second block of the left one with the first of the right one."""
-    assert aligned("abcabcabc", "ababcabc") == [
-        *((0, 0), (1, 1)),
-        *((3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (8, 7)),
-    ]
-
-
 def test_what_comes_after_the_end_of_a_cut_side_is_no_difference():
     assert aligned("abcabcd", "abx", right_is_cut=True) == [(0, 0), (1, 1)]
     assert aligned("zcd", "c", right_is_cut=True) == [(1, 0)]

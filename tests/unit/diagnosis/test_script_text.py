@@ -65,7 +65,7 @@ def test_tensors_of_any_layout_are_read_with_their_numbers(tmp_path, tensor):
     ("value", "what"),
     [(Unknown(), "a Unknown"), (torch.eye(3).to_sparse(), "sparse"), ({(1,): 2}, "keys")],
 )
-def test_a_call_that_json_cannot_hold_is_not_kept(tmp_path, value, what):
+def test_a_call_that_plain_containers_cannot_hold_is_not_kept(tmp_path, value, what):
     with pytest.raises(Unreadable, match=what):
         saved(tmp_path, value)
     assert list(tmp_path.iterdir()) == []

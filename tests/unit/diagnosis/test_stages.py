@@ -10,11 +10,10 @@ from pytest_torchexport.diagnosis.stages import (
     REFERENCE,
     SHIPPED,
     TRANSLATED,
-    captured_by,
     guilty,
     owner_of,
 )
-from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Stage, Structural
+from pytest_torchexport.results.diagnosis import Stage
 from pytest_torchexport.targets.upstream import onnx_optimizers
 
 NAMES = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
@@ -76,26 +75,3 @@ def test_of_two_that_work_together_the_later_is_named():
 def test_neither_of_two_nor_one_that_the_table_lacks_is_guessed():
     assert named(lambda enabled: {"MatMulAddFusion", "GeluFusionL2"} & enabled) is None
     assert named(lambda _: True) is None
-
-
-# -- what torch captured ---------------------------------------------------------------------------
-
-SEEDED = Diagnosis(causes=(Cause(kind="own seed", text="it seeds torch"),))
-
-
-def differing(kind):
-    return Diagnosis(structural=Structural(kind=kind, operator="aten.mul"))
-
-
-@pytest.mark.parametrize(
-    ("target", "known", "owner"),
-    [
-        ("trace", Diagnosis(), None),
-        ("trace", differing("other"), None),
-        ("trace", differing("same"), "capture"),
-        ("trace", SEEDED, "capture"),
-        ("script", Diagnosis(), "capture"),
-    ],
-)
-def test_the_capture_is_blamed_only_if_something_tells(target, known, owner):
-    assert captured_by(target, known) == owner

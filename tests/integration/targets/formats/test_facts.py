@@ -71,17 +71,6 @@ class Kinds(nn.Module):
 KINDS = {"if", "inner if", "elif", "ternary", "while", "assert", "helper's if", "repeat's for"}
 
 
-class Mixed(nn.Module):
-    """A trace with a scripted child."""
-
-    def __init__(self):
-        super().__init__()
-        self.repeat = torch.jit.script(Repeat())
-
-    def forward(self, x):
-        return self.repeat(torch.relu(x) if x.sum() > 0 else -x)
-
-
 class Conds(nn.Module):
     def forward(self, x):
         y = torch.cond(  # cond
@@ -136,12 +125,6 @@ def test_a_script_has_its_branches_where_the_user_wrote_them_also_when_loaded():
     assert of_torchscript(reloaded(script, torch.jit)) == of_torchscript(script)
     assert of_torchscript(script).unplaced == 0
     assert named(of_torchscript(torch.jit.script(helper))) == {"helper's if"}
-
-
-def test_a_trace_has_no_branches_but_those_of_its_scripted_children():
-    with quiet("cpu"):
-        trace = torch.jit.trace(Mixed(), torch.ones(2, 2), check_trace=False)
-    assert named(of_torchscript(trace)) == {"repeat's for"}
 
 
 def test_loops_and_submodules_of_torch_export_have_branches_too_also_when_loaded():

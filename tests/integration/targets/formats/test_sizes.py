@@ -56,11 +56,6 @@ def audited(target: str, module: nn.Module, *args: Any, **options: Any) -> tuple
     return artifact.facts.suspicions(spec, spec.example)
 
 
-def certain(found: tuple[Suspicion, ...]) -> list[Suspicion]:
-    """Those that are not torch's own lower bound of 2."""
-    return [item for item in found if not item.is_torchs_minimum]
-
-
 # The program, its call, what has to hold, why, the user's line, and a call that breaks it.
 NARROWING = [
     (Above, (X,), {}, "batch <= 4", "GUARD", "if x.shape[0] > 4:", {"batch": 5}),
@@ -79,7 +74,9 @@ NARROWING = [
 def test_what_narrows_a_dim_is_named_with_its_line_and_calls(
     target, module, args, options, text, why, line, call
 ):
-    found = certain(audited(target, module(), *args, **options))
+    found = [
+        item for item in audited(target, module(), *args, **options) if not item.is_torchs_minimum
+    ]
     assert found
     texts = {item.text for item in found}
     assert not text or text in texts or why == "TIED", found

@@ -25,7 +25,7 @@ ISSUE = re.compile(r"https://github\.com/[\w-]+/[\w-]+/(?:issues|pull)/\d+")
 
 
 @pytest.mark.parametrize("row", ALL)
-def test_a_row_is_whole(row):
+def test_a_row_is_whole_and_every_pattern_finds_what_its_texts_name(row):
     assert isinstance(row.date, dt.date)
     assert row.versions
     assert row.example
@@ -33,13 +33,8 @@ def test_a_row_is_whole(row):
     assert not row.cause.endswith(".")
     assert set(row.targets) <= set(BUILT_IN)
     assert not row.issue or ISSUE.fullmatch(row.issue)
-
-
-@pytest.mark.parametrize("row", ALL)
-def test_every_pattern_finds_what_the_texts_name(row):
-    named = {
-        name for text in (row.cause, row.remedy) for _, name, _, _ in string.Formatter().parse(text)
-    }
+    texts = (row.cause, row.remedy)
+    named = {name for text in texts for _, name, _, _ in string.Formatter().parse(text)}
     for pattern in row.said:
         groups = {*re.compile(pattern).groupindex, *re.compile(row.line).groupindex}
         assert named - {None} <= groups | GIVEN, pattern
