@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
+from pytest_torchexport.judge.other_runs import OtherRuns, Runs, leaves_after
 from pytest_torchexport.judge.rounding import (
     MULTIPLE,
     WEIGHED,
@@ -372,7 +372,8 @@ OWN = 2.0**-10
 
 def caused(wanted, found, *others, truth=None):
     (difference,) = compare_values(wanted, found, Tolerance(0.0, 0.0))
-    return with_cause(difference, Seen(truth=truth, others=list(others)), wanted, found)
+    runs = Runs({"output": truth}, [{"output": other} for other in others])
+    return with_cause(Seen.of(difference, wanted, found, runs))
 
 
 @pytest.mark.parametrize(("times", "cause"), [(MULTIPLE, "rounding"), (2 * MULTIPLE, "bug")])
