@@ -25,7 +25,6 @@ from pytest_torchexport.judge.branch_table import (
     NotExplored,
     enough,
     frozen,
-    guilty,
     has_branch,
     may_be_frozen,
     unreached,
@@ -186,9 +185,7 @@ def _blamed(
     found = branches.found(recipe) if may_be_frozen(failure) else None
     if found is None:
         return None
-    seen, conditions = branches.explored.seen, branches.explored.conditions
-    loops = {key for key in seen if conditions[key[0]].loops}
-    goal = guilty(branches.example, found, branches.tried, loops)
+    goal = branches.guilty(found)
     if goal is None or not first:
         return goal
     verge = _on_the_verge(branches, recipe, found)

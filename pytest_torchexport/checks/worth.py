@@ -36,6 +36,7 @@ def weigh(case: Case) -> None:
     log, accepted = case.log, case.accepted
     log.ineffective += weighed(
         log.outputs,
+        case.judge.tolerance,
         # A call that was made with the example's values instead was refused as well.
         refused=max(log.calls["rejected"], accepted.fell_back),
         refusal=accepted.refusal,
@@ -43,7 +44,7 @@ def weigh(case: Case) -> None:
         sizes_vary=bool(accepted.spec.dims),
         fixed=accepted.fixed,
     )
-    for text in log.outputs.partial():
+    for text in log.outputs.complaints(case.judge.tolerance, partial=True):
         log.note(text)
     if text := _reordered(case):
         log.caution(text)

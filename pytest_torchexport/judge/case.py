@@ -195,7 +195,7 @@ class Prepared:
         self, runner: Runner, log: ItemLog, random_paths: frozenset[str] = frozenset()
     ) -> Judge:
         return Judge(
-            runner,
+            runner=runner,
             plan=self.plan,
             reference=self.reference,
             accepted=self.accepted,

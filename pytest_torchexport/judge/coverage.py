@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,12 +64,34 @@ class _Leaf:
         if finite.numel():
             self.largest = max(self.largest, float(finite.abs().max()))
 
+    def complaint(self, path: str, tolerance: Tolerance) -> str:
+        """Return why this output says nothing, or nothing if it does."""
+        if not self.numbers:
+            return f"{path} is {'nan or infinite' if self.elements else 'empty'} on every call"
+        rtol, atol = tolerance.of(self.dtype, self.largest)
+        if self.compared <= TOO_FEW:
+            return ""
+        if self.largest == 0.0:
+            return f"{path} is zero on every call"
+        if self.moved == 0.0:
+            return f"{path} does not depend on the input"
+        if max(self.largest, self.moved) <= atol:
+            return (
+                f"{path} is never larger than {self.largest:.2g}, and differences up to {atol:g} "
+                "pass: give rtol and atol of your own"
+            )
+        if self.moved <= atol + rtol * self.largest:
+            return (
+                f"{path} hardly depends on the input: it changes by {self.moved:.2g} at most, and "
+                f"differences up to {atol + rtol * self.largest:.2g} pass"
+            )
+        return ""
+
 
 class OutputActivity:
     """Eager's outputs over the calls of one item."""
 
-    def __init__(self, tolerance: Tolerance) -> None:
-        self.tolerance = tolerance
+    def __init__(self) -> None:
         self._leaves: dict[str, _Leaf] = {}
         self._calls: set[tuple[Any, ...]] = set()
 
@@ -90,41 +112,18 @@ class OutputActivity:
                 self._leaves[path] = _Leaf(tensor, leaf.dtype)
             self._leaves[path].saw(tensor)
 
-    def complaints(self) -> list[str]:
-        """Return reasons why parity can hardly fail; none if at least one output varies."""
-        first = [next(self._about(path, leaf), "") for path, leaf in self._leaves.items()]
-        return first if all(first) else []
+    def complaints(self, tolerance: Tolerance, *, partial: bool = False) -> list[str]:
+        """Return reasons why parity can hardly fail; none if at least one output varies.
 
-    def partial(self) -> list[str]:
-        """Return the same for single outputs, if others vary."""
-        found = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
-        return [] if self.complaints() else found
-
-    def _about(self, path: str, leaf: _Leaf) -> Iterator[str]:
-        if not leaf.numbers:
-            yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
-            return
-        rtol, atol = self.tolerance.of(leaf.dtype, leaf.largest)
-        if leaf.compared <= TOO_FEW:
-            return
-        if leaf.largest == 0.0:
-            yield f"{path} is zero on every call"
-        elif leaf.moved == 0.0:
-            yield f"{path} does not depend on the input"
-        elif max(leaf.largest, leaf.moved) <= atol:
-            yield (
-                f"{path} is never larger than {leaf.largest:.2g}, and differences up to {atol:g} "
-                "pass: give rtol and atol of your own"
-            )
-        elif leaf.moved <= atol + rtol * leaf.largest:
-            yield (
-                f"{path} hardly depends on the input: it changes by {leaf.moved:.2g} at most, and "
-                f"differences up to {atol + rtol * leaf.largest:.2g} pass"
-            )
+        If ``partial``, those for the other outputs, only then.
+        """
+        texts = [leaf.complaint(path, tolerance) for path, leaf in self._leaves.items()]
+        return [text for text in texts if text] if all(texts) != partial else []
 
 
 def weighed(
     outputs: OutputActivity,
+    tolerance: Tolerance,
     *,
     refused: int,
     refusal: str,
@@ -152,7 +151,7 @@ def weighed(
         weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
     if only_the_examples_values:
         weak = ["eager takes hardly any values but the example's: only sizes varied"]
-    return [*weak, *outputs.complaints()]
+    return [*weak, *outputs.complaints(tolerance)]
 
 
 def _digest(leaf: Any) -> Any:

@@ -107,7 +107,7 @@ class Seen:
 
     @property
     def allowed(self) -> torch.Tensor:
-        """How far each element may be off by the tolerance."""
+        """The most that each element may be off by the tolerance."""
         return (self.difference.atol or 0.0) + (self.difference.rtol or 0.0) * self.wanted.abs()
 
     def within(self, limit: torch.Tensor) -> torch.Tensor:

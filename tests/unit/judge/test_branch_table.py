@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,13 +16,12 @@ from pytest_torchexport.judge.branch_table import (
     RAISES,
     UNREACHED,
     VERIFIED,
+    BranchResults,
     Tried,
     enough,
     frozen,
-    guilty,
     has_branch,
     may_be_frozen,
-    table,
     unreached,
 )
 from pytest_torchexport.results.failures import (
@@ -35,7 +35,7 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch, Difference, coverage_of
 from pytest_torchexport.targets.formats.facts import Branches
 
-A, B, C, LOOP = (1, ""), (2, ""), (3, "inner"), (4, "")
+A, B, LOOP = (1, ""), (2, ""), (4, "")
 FILE = "/somewhere/net.py"
 
 
@@ -72,12 +72,31 @@ def failed(*decisions):
     return Tried(found(*decisions), failed=True)
 
 
-# -- guilty ------------------------------------------------------------------------------------------------------
+def results(known, tried=(), artifact=Branches(), *, where=None, example=EXAMPLE):  # noqa: B008
+    """Results of a search for the conditions of these keys, which are all the same one."""
+    explored = Explored(
+        conditions={key[0]: where or condition() for key in known},
+        seen=known,
+        corpus=(example,),
+        calls=9,
+        refused=0,
+    )
+    return BranchResults(
+        spec=SimpleNamespace(dims={}),
+        observed=None,
+        explored=explored,
+        artifact=artifact,
+        tried=list(tried),
+    )
 
 
-def test_the_only_other_turn_is_guilty():
-    failing = found((A, True), (B, False))
-    assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) == (B, False)
+# -- guilty ----------------------------------------------------------------------------------------
+
+
+def guilty(example, failing, tried=(), loops=()):
+    return results(
+        dict.fromkeys(loops), tried, where=condition(kind="for"), example=example
+    ).guilty(failing)
 
 
 def test_of_two_turns_the_one_that_passing_calls_never_took_is_guilty():
@@ -102,7 +121,7 @@ def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
     def looped(times):
         return found(*[(LOOP, True)] * times, (LOOP, False), (A, True), loops=[(LOOP, MORE)])
 
-    assert guilty(looped(2), looped(rounds), []) == (LOOP, more)
+    assert guilty(looped(2), looped(rounds)) == (LOOP, more)
 
 
 def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
@@ -112,13 +131,13 @@ def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
         rounds = [step for one in whole for step in ((LOOP, True), (A, one))]
         return found(*rounds, (LOOP, False), loops=[(LOOP, MORE)])
 
-    example, longer, shorter = chunks(False, False), chunks(False, False, True), chunks(False, True)
-    spectrum = [Tried(longer, failed=True), Tried(shorter, failed=False)]
-    assert guilty(example, longer, spectrum, {LOOP}) == (LOOP, True)
-    assert guilty(example, longer, [Tried(longer, failed=True)], {LOOP}) == (LOOP, True)
-    other = [*spectrum, Tried(chunks(False, False, False), failed=False)]
-    assert guilty(example, longer, [*other[:1], other[2]], {LOOP}) == (A, True)
-    assert guilty(example, longer, spectrum) == (A, True)
+    example, longer = chunks(False, False), chunks(False, False, True)
+    fails = Tried(longer, failed=True)
+    shorter = Tried(chunks(False, True), failed=False)
+    others = Tried(chunks(False, False, False), failed=False)
+    assert guilty(example, longer, [fails, shorter], {LOOP}) == (LOOP, True)
+    assert guilty(example, longer, [fails], {LOOP}) == (LOOP, True)
+    assert guilty(example, longer, [fails, others], {LOOP}) == (A, True)
 
 
 # -- has_branch --------------------------------------------------------------------------------------------------
@@ -178,11 +197,8 @@ def seen(counts, *, varies=True, on_values=True):
     return made
 
 
-def statuses(known, tried, artifact=Branches(), *, where=None, culprit=None, example=EXAMPLE):  # noqa: B008
-    explored = Explored(
-        conditions={A[0]: where or condition()}, seen={A: known}, corpus=(), calls=9, refused=0
-    )
-    (row,) = table(explored, tried, artifact, example, culprit)
+def statuses(known, tried, artifact=Branches(), *, culprit=None, **more):  # noqa: B008
+    (row,) = results({A: known}, tried, artifact, **more).table(culprit)
     return row
 
 
