@@ -279,14 +279,7 @@ class Case(Prepared):
 
     @cached_property
     def modes(self) -> OtherModes:
-        return OtherModes(
-            self.reference,
-            self.spec.example,
-            judge=self.judge_of(self.runner, ItemLog(), self.random_paths),
-            log=self.log,
-            seed=self.plan.seed,
-            packages=self.plan.settings.follow,
-        )
+        return OtherModes(self.judge_of(self.runner, ItemLog(), self.random_paths), self.log)
 
     @cached_property
     def questions(self) -> tuple[Query, ...]:

@@ -212,18 +212,15 @@ class Places:
 
     def _orders(self, eager: Decisions, values: Mapping[str, Tensor]) -> Sequence[_Orders]:
         """Return the artifact's own orders of all operators of which it has any, in all ways."""
-        known: dict[Operator, list[tuple[Order, Tensor]]] = {}
+        known: dict[Operator, list[Choice]] = {}
         for key, order in eager.orders.items():
-            names = sorted(self._names.get(key, ()))
-            found = [order.index(values[name]) for name in names if name in values]
-            given = [index for index in found if index is not None]
-            different = [
-                index
-                for number, index in enumerate(given)
-                if not any(torch.equal(index, other) for other in given[:number])
-            ]
-            if different:
-                known[key] = [(order, index) for index in different]
+            choices: dict[tuple[int, ...], Choice] = {}
+            for name in sorted(self._names.get(key, ())):
+                index = order.index(values[name]) if name in values else None
+                if index is not None:
+                    choices.setdefault(tuple(index.flatten().tolist()), (order, index))
+            if choices:
+                known[key] = list(choices.values())
         if not known or math.prod(map(len, known.values())) > MOST_REPLAYS:
             return ()
         return [dict(zip(known, each, strict=True)) for each in product(*known.values())]
@@ -255,7 +252,9 @@ class _Kept:
 
 
 PutBack = Callable[[_Kept, Tensor], Tensor]
-_Orders = Mapping[Operator, tuple[Order, Tensor]]
+# An order, and the places that are chosen.
+Choice = tuple[Order, Tensor]
+_Orders = Mapping[Operator, Choice]
 
 
 @dataclass(frozen=True)

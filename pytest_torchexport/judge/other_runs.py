@@ -107,29 +107,20 @@ class Runs:
     ties: Ties = field(default_factory=Ties)
 
 
+@dataclass(eq=False)
 class OtherRuns:
-    """Run eager on calls otherwise than the reference does."""
+    """Run eager on calls otherwise than the reference does.
 
-    def __init__(
-        self,
-        subject: Subject,
-        seed: int,
-        *,
-        stateful: bool = True,
-        device: str = "cpu",
-        may_go_on: Callable[[], bool] = lambda: True,
-    ) -> None:
-        """Run nothing yet.
+    ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more than
+    the cheapest runs.
+    """
 
-        ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
-        than the cheapest runs.
-        """
-        self._subject = subject
-        self._seed = seed
-        self._stateful = stateful
-        self.device = device
-        self._may_go_on = may_go_on
-        self._copies: dict[torch.dtype | str, Subject] = {}
+    subject: Subject
+    seed: int
+    stateful: bool = True
+    device: str = "cpu"
+    may_go_on: Callable[[], bool] = lambda: True
+    copies: dict[torch.dtype | str, Subject] = field(default_factory=dict)
 
     def of(
         self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
@@ -140,7 +131,7 @@ class OtherRuns:
         differences are not rounding. ``held`` are operands of eager's decisions. Raises
         NotRepeatable if not even two fresh copies of the subject agree.
         """
-        seed_everything(self._seed)
+        seed_everything(self.seed)
         before = torch.get_rng_state()
         plain = self.run(calls, paths, [Way()])
         draws = not torch.equal(before, torch.get_rng_state())
@@ -172,7 +163,7 @@ class OtherRuns:
             function = way.through(subject.function)
             outcome: Outcome | None = None
             for call in map(way.given, calls):
-                outcome = observe(function, call, seed=self._seed, grad_mode=subject.grad_mode)
+                outcome = observe(function, call, seed=self.seed, grad_mode=subject.grad_mode)
             if isinstance(outcome, Returned):
                 found.append(leaves_after(outcome, tensors_of(subject.module, only=paths)))
         return found
@@ -193,9 +184,9 @@ class OtherRuns:
 
         noise = [Way(where=self.device)] * NOISE_RUNS if self.device != "cpu" else []
         yield [*rounded(sequential, *scatters[:FEW]), *noise]
-        if self._may_go_on():
+        if self.may_go_on():
             yield rounded(partial(sequential, LANES), *scatters[FEW:MANY])
-        if ties.met and self._may_go_on():
+        if ties.met and self.may_go_on():
             yield rounded(*scatters[MANY:])
         yield [Way(replay) for replay in held.replays(MULTIPLE)]
 
@@ -213,11 +204,11 @@ class OtherRuns:
     def _raise_if_copies_differ(self, calls: Sequence[Call], paths: Sequence[str]) -> None:
         fresh: list[Leaves] = []
         for _ in range(2):
-            self._copies.clear()
+            self.copies.clear()
             fresh += self.run(calls, paths, [Way()])
         parted = _parted(fresh[:1], fresh[1:], paths)
         if parted:
-            found = examine(self._subject, calls[-1], self._seed)
+            found = examine(self.subject, calls[-1], self.seed)
             raise NotRepeatable(
                 found.unrepeatable or "calls on equal inputs, from equal state and seed, differ",
                 details=found.uninitialized,
@@ -227,14 +218,14 @@ class OtherRuns:
 
     def _copy(self, where: torch.dtype | str) -> Subject:
         """Return the subject in float64 or on a device: a fresh one if runs change it."""
-        if self._stateful or where not in self._copies:
-            copy = self._subject.copy()
+        if self.stateful or where not in self.copies:
+            copy = self.subject.copy()
             if isinstance(where, str):
                 copy.to(where)
             elif copy.module is not None:
                 copy.module.to(where)
-            self._copies[where] = copy
-        return self._copies[where]
+            self.copies[where] = copy
+        return self.copies[where]
 
 
 def _parted(

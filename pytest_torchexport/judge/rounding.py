@@ -263,25 +263,18 @@ class Judged:
         return found
 
 
+@dataclass(eq=False)
 class Calibration:
-    """Eager's own error on a call, measured with as many runs as a decision needs."""
+    """Eager's own error on a call, measured with as many runs as a decision needs.
 
-    def __init__(
-        self,
-        runs: OtherRuns,
-        *,
-        shown: Shown = lambda *_: None,
-        usual: Callable[[], Sequence[Call]] = tuple,
-        leaves_out_casts: bool = False,
-    ) -> None:
-        """Measure nothing yet.
+    ``shown`` runs the artifact; ``usual`` returns calls on which no operand of a decision is all
+    zero. ``leaves_out_casts``: the artifact's runtime may.
+    """
 
-        ``shown`` runs the artifact; ``usual`` returns calls on which no operand of a decision is
-        all zero. ``leaves_out_casts``: the artifact's runtime may.
-        """
-        self._runs = runs
-        self._shown, self._usual = shown, usual
-        self._leaves_out_casts = leaves_out_casts
+    runs: OtherRuns
+    shown: Shown = lambda *_: None
+    usual: Callable[[], Sequence[Call]] = tuple
+    leaves_out_casts: bool = False
 
     def judge(
         self,
@@ -301,13 +294,13 @@ class Calibration:
         both = expected.keys() & actual.keys()
         if any(item.total is None or item.path not in both for item in differences):
             return Judged(list(differences), [])
-        single = len(calls) == 1 and self._runs.device == "cpu"
+        single = len(calls) == 1 and self.runs.device == "cpu"
         decisions = self._decisions(calls[0]) if single else Decisions()
         held = self._held(calls[0], decisions, differences, actual)
         found = self._judged(differences, calls, expected, actual, held, known >= WEIGHED)
-        if not (self._leaves_out_casts and decisions.casts and found.bugs):
+        if not (self.leaves_out_casts and decisions.casts and found.bugs):
             return found
-        runs = self._runs.without_casts(calls, [bug.path for bug in found.bugs])
+        runs = self.runs.without_casts(calls, [bug.path for bug in found.bugs])
         more = Judged.of(
             as_without_casts(Seen.of(bug, expected[bug.path], actual[bug.path], runs))
             for bug in found.bugs
@@ -329,7 +322,7 @@ class Calibration:
         """
         paths = [item.path for item in asked]
         found, runs = Judged(list(asked), []), Runs()
-        for runs in self._runs.of(calls, paths, expected, held):
+        for runs in self.runs.of(calls, paths, expected, held):
             outputs = [
                 Seen.of(item, expected[item.path], actual[item.path], runs) for item in asked
             ]
@@ -358,7 +351,7 @@ class Calibration:
             if name in wanted:
                 values[name] = value.clone()
 
-        outcome = self._shown(call, see) if wanted else None
+        outcome = self.shown(call, see) if wanted else None
         if not isinstance(outcome, Returned):
             return NOTHING_HELD
         there = leaves_after(outcome, {})
@@ -372,13 +365,13 @@ class Calibration:
     @cached_property
     def _places(self) -> Places:
         places = Places()
-        for call in self._usual():
-            places.learn(self._decisions(call), partial(self._shown, call))
+        for call in self.usual():
+            places.learn(self._decisions(call), partial(self.shown, call))
         return places
 
     def _decisions(self, call: Call) -> Decisions:
         decisions = Decisions()
-        self._runs.run([call], [], [Way(decisions.recorded)])
+        self.runs.run([call], [], [Way(decisions.recorded)])
         return decisions
 
 

@@ -366,7 +366,6 @@ class InSandbox(Runner):
     threads: int = 1
     session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
-    _printed: str = ""
 
     def in_a_row(
         self, calls: Sequence[Call], seed: int, *, state: bool = True
@@ -400,12 +399,10 @@ class InSandbox(Runner):
 
     def close(self) -> None:
         if self.session is not None:
-            self._printed = self.session.printed()
             self.session.close()
-            self.session = None
 
     def printed(self) -> str:
-        return self.session.printed() if self.session is not None else self._printed
+        return self.session.printed() if self.session is not None else ""
 
     def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:
