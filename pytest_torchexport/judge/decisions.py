@@ -79,48 +79,48 @@ def seen(see: See) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Order:
-    """The places along a dim that ``topk``, ``sort`` and the like chose in their operand."""
+    """The places along a dim that ``topk``, ``sort`` and the like chose in their operand.
+
+    ``drops`` is True if the results have no axis for the dim.
+    """
 
     operand: Tensor
     dim: int
     places: Tensor
+    drops: bool
 
     @classmethod
     def chosen(cls, operation: Operation, result: Any) -> Order | None:
         """Return the order in an operator's result; None if no other one could have been chosen."""
         if operation.name not in ORDERING or operation.argument("stable"):
             return None
-        operand, dim = operation.operand, operation.argument("dim")
+        operand, dim = operation.operand.detach(), operation.argument("dim")
         if dim is None or not operand.dim() or not 1 < operand.numel() <= MOST_ELEMENTS:
             return None
-        return cls(operand.detach().clone(), dim % operand.dim(), result[-1].detach().clone())
+        places, dim = result[-1].detach().clone(), dim % operand.dim()
+        drops = places.dim() < operand.dim()
+        return cls(operand.clone(), dim, places.unsqueeze(dim) if drops else places, drops)
 
     def index(self, value: Tensor) -> Tensor | None:
         """Return a value of the artifact's as places; None if eager could not have chosen these."""
         if not _alike(value, self.places):
             return None
-        found, own = self._along(value.reshape(self.places.shape)), self.own
+        found = value.reshape(self.places.shape)
         inside = (found >= 0) & (found < self.operand.shape[self.dim])
         repeated = found.sort(self.dim).values.diff(dim=self.dim) == 0
         if bool(repeated.any()) or not bool(inside.all()):
             return None
-        there, here = (self.operand.gather(self.dim, each).double() for each in (found, own))
+        there, here = (
+            self.operand.gather(self.dim, each).double() for each in (found, self.places)
+        )
         # Equal numbers agree in half of their digits, whatever was rounded.
         floats = self.operand.is_floating_point()
         digits = torch.finfo(self.operand.dtype).eps ** 0.5 if floats else 0.0
         return found if is_near(there, here, digits) else None
 
-    @property
-    def own(self) -> Tensor:
-        return self._along(self.places)
-
-    def _along(self, places: Tensor) -> Tensor:
-        return places if places.dim() == self.operand.dim() else places.unsqueeze(self.dim)
-
-    def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the operator's results for such a tensor if it chooses these places."""
-        values = tensor.gather(self.dim, index)
-        return values.reshape(self.places.shape), index.reshape(self.places.shape)
+    def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        results = tensor.gather(self.dim, index), index
+        return tuple(each.squeeze(self.dim) if self.drops else each for each in results)
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ class Held:
     def kept(self) -> AbstractContextManager[None]:
         """Put back in the block, which makes the same call rounded otherwise, what is the same."""
         ways = self.orders[0] if self.orders else {}
-        eager = {operator: (order, order.own) for operator, (order, _) in ways.items()}
+        eager = {operator: (order, order.places) for operator, (order, _) in ways.items()}
         return self._replacing(_Kept.put_back, eager)
 
     def replays(self, times: float) -> list[Callable[[], AbstractContextManager[None]]]:
