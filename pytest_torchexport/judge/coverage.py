@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from pytest_torchexport.config.options import Options
+from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
@@ -122,31 +122,27 @@ class OutputActivity:
 
 
 def weighed(
-    outputs: OutputActivity,
-    tolerance: Tolerance,
-    *,
-    refused: int,
-    refusal: str,
-    only_the_examples_values: bool,
-    sizes_vary: bool,
-    fixed: Collection[str],
+    outputs: OutputActivity, tolerance: Tolerance, accepted: AcceptedCalls, rejected: int
 ) -> list[str]:
     """Return why these calls prove little, in sentences.
 
-    ``refused`` counts the generated calls that eager or ``filter`` did not take; ``refusal`` is
-    what eager raised for the first of them; ``fixed`` are the dims that were to vary and of which
-    eager takes only one size. Raises Ineffective if hardly any call was made.
+    ``rejected`` counts the generated calls that eager or ``filter`` did not take. Raises
+    Ineffective if hardly any call was made.
     """
-    first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
+    # A call that was made with the example's values instead was refused as well.
+    refused = max(rejected, accepted.fell_back)
+    only_the_examples_values = accepted.fell_back and not accepted.takes_other_values
     share = outputs.calls / (outputs.calls + refused)
     # How many sizes there are is no matter of luck, and one call of each is all that can be made.
-    by_value = not sizes_vary if only_the_examples_values else share < ACCEPTED_SHARE
+    by_value = not accepted.spec.dims if only_the_examples_values else share < ACCEPTED_SHARE
     if (by_value and outputs.calls < HARDLY_ANY) or (
         (refused or only_the_examples_values) and outputs.calls <= TOO_FEW
     ):
         text = f"eager takes {outputs.calls} different calls of all that were generated"
+        refusal = accepted.refusal
+        first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
         raise Ineffective(text, details=(*first, *_HOW_TO_DECLARE))
-    weak = [f"eager takes only one size of {name}" for name in fixed]
+    weak = [f"eager takes only one size of {name}" for name in accepted.fixed]
     if share < ACCEPTED_SHARE:
         weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
     if only_the_examples_values:

@@ -202,34 +202,29 @@ def statuses(known, tried, artifact=Branches(), *, culprit=None, **more):  # noq
     return row
 
 
-def test_outcomes_that_calls_took_and_passed_are_verified_where_the_artifact_has_a_branch():
-    inside = Branches(lines=frozenset({(FILE, 10)}))
-    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), passed((A, False))], inside)
-    assert row.status == {"True": VERIFIED, "False": VERIFIED}
+INSIDE = Branches(lines=frozenset({(FILE, 10)}))
+PASSED = [passed((A, True)), passed((A, False))]
+PARTLY = [failed((A, False), (B, False)), passed((A, False), (B, True)), passed((A, True))]
+
+
+@pytest.mark.parametrize(
+    ("tried", "artifact", "culprit", "status"),
+    [
+        (PASSED, INSIDE, None, VERIFIED),
+        (PASSED, Branches(), None, EQUAL),
+        (PASSED, None, None, VERIFIED),
+        # A call passed with it.
+        (PARTLY, Branches(), None, EQUAL),
+        (PARTLY, Branches(), (A, False), DIVERGES),
+    ],
+)
+def test_what_became_of_an_outcome_that_the_example_does_not_take(tried, artifact, culprit, status):
+    row = statuses(seen({True: 3, False: 2}), tried, artifact, culprit=culprit)
+    assert row.status == {"True": VERIFIED, "False": status}
     assert row.counts == {"True": 3, "False": 2}
-    assert row.in_artifact is True
+    assert row.in_artifact is (artifact is INSIDE if artifact is not None else None)
     assert row.on_values
-    assert (row.where, row.kind, row.module) == (
-        SourceLine(row.where.file.rpartition("/")[0] + "/net.py", 10),
-        "if",
-        "",
-    )
-
-
-def test_an_outcome_that_passes_without_a_branch_is_frozen_but_equal():
-    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), passed((A, False))])
-    assert row.status == {"True": VERIFIED, "False": EQUAL}
-    calls = [passed((A, True)), passed((A, False))]
-    unknown = statuses(seen({True: 3, False: 2}), calls, None)
-    assert unknown.status == {"True": VERIFIED, "False": VERIFIED}
-    assert unknown.in_artifact is None
-
-
-def test_an_outcome_that_some_call_passed_with_does_not_diverge_unless_it_is_the_culprit():
-    calls = [failed((A, False), (B, False)), passed((A, False), (B, True))]
-    known = seen({True: 3, False: 2})
-    assert statuses(known, calls).status["False"] == EQUAL
-    assert statuses(known, calls, culprit=(A, False)).status["False"] == DIVERGES
+    assert str(row.where).endswith("/net.py:10")
 
 
 def test_an_outcome_that_only_raises_is_no_aim():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,13 +92,19 @@ def test_few_sizes_of_the_examples_values_are_weak_and_few_values_hardly_a_check
 ):
     outputs = effects(lambda x: x, [Call((torch.ones(size, 3),)) for size in range(1, 6)])
     assert TOO_FEW < outputs.calls < HARDLY_ANY
-    many = int(outputs.calls / ACCEPTED_SHARE)
-    given = {"refused": many, "refusal": "", "fixed": (), "sizes_vary": sizes_vary}
+    accepted = SimpleNamespace(
+        fell_back=not other_values,
+        takes_other_values=other_values,
+        spec=SimpleNamespace(dims={"batch": 1} if sizes_vary else {}),
+        refusal="",
+        fixed=(),
+    )
+    given = outputs, Tolerance(), accepted, int(outputs.calls / ACCEPTED_SHARE)
     if other_values or not sizes_vary:
         with pytest.raises(Ineffective, match=f"eager takes {outputs.calls} different calls"):
-            weighed(outputs, Tolerance(), only_the_examples_values=not other_values, **given)
+            weighed(*given)
     else:
-        weak = weighed(outputs, Tolerance(), only_the_examples_values=True, **given)
+        weak = weighed(*given)
         assert weak[0] == "eager takes hardly any values but the example's: only sizes varied"
 
 
