@@ -22,7 +22,6 @@ from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leave
 from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.judge.branch_table import (
     BranchResults,
-    NotExplored,
     enough,
     frozen,
     has_branch,
@@ -95,7 +94,7 @@ def explore_artifact(case: Case) -> Case | None:
     eager would then run here what killed it there.
     """
     branches = case.branches
-    if isinstance(branches, NotExplored) or case.runner.isolated or not case.questions:
+    if branches is None or case.runner.isolated or not case.questions:
         return None
     explored = branches.explored
     met = {key[0] for key in explored.seen}
@@ -159,7 +158,7 @@ def attribute(case: Case) -> None:
     blame for.
     """
     branches, log = case.branches, case.log
-    if not isinstance(branches, BranchResults) or not log.failed:
+    if branches is None or not log.failed:
         return
     log.branches = branches.table()
     with log.during(Activity.EAGER):  # observed calls; the judge says when the artifact runs
@@ -259,7 +258,7 @@ def _raise_blamed(
 def weigh(case: Case) -> None:
     """Log the outcomes that no call took although the artifact has no branch there."""
     branches, log = case.branches, case.log
-    if not isinstance(branches, BranchResults):
+    if branches is None:
         return
     log.branches = branches.table()
     rows = zip(branches.explored.seen, log.branches, strict=True)

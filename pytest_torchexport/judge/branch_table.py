@@ -145,29 +145,6 @@ def place(condition: Condition) -> SourceLine:
     return SourceLine(short_path(condition.file), condition.line, condition.statement)
 
 
-class NotExplored:
-    """Stands for the results if branches are not checked, or there is nothing to search."""
-
-    recipes: Sequence[Recipe] = ()
-    straight = False
-    tried: list[Tried] = []  # noqa: RUF012  # nothing is ever added
-
-    def row(self, least: int, most: int) -> Sequence[Path]:
-        return ()
-
-    def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
-        return ()
-
-    def book(self, recipe: Recipe, *, failed: bool) -> None:
-        """Do nothing."""
-
-    def beside_example(self, recipe: Recipe) -> Callable[[Recipe], bool] | None:
-        """Return None."""
-
-
-NOT_EXPLORED = NotExplored()
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BranchResults:
     """The paths through eager that are known, and on which of their calls the artifact failed.

@@ -29,7 +29,7 @@ from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_di
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_recipe
 from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.judge.branch_table import NOT_EXPLORED, BranchResults, NotExplored
+from pytest_torchexport.judge.branch_table import BranchResults
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.modes import OtherModes
@@ -227,16 +227,16 @@ class Case(Prepared):
 
     ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws
     from a random stream of its own, so that their values are not compared. ``branches``: the calls
-    that the branch search found. ``saved``: the artifact's files; None if it was not to be saved,
-    or could not be. ``directory``: what holds the artifact's files and nothing else, also those of
-    a foreign one; None without files.
+    that the branch search found; None without it. ``saved``: the artifact's files; None if it was
+    not to be saved, or could not be. ``directory``: what holds the artifact's files and nothing
+    else, also those of a foreign one; None without files.
     """
 
     artifact: Artifact
     runner: Runner
     foreign: bool = False
     random_paths: frozenset[str] = frozenset()
-    branches: BranchResults | NotExplored = NOT_EXPLORED
+    branches: BranchResults | None = None
     saved: SavedArtifact | None = None
     directory: Path | None = None
 
@@ -272,6 +272,10 @@ class Case(Prepared):
             foreign=runner is not None,
             directory=directory,
         )
+
+    @property
+    def explored(self) -> Sequence[Recipe]:
+        return self.branches.recipes if self.branches is not None else ()
 
     @cached_property
     def judge(self) -> Judge:
