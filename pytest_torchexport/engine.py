@@ -40,10 +40,8 @@ from pytest_torchexport.eager.fingerprint import (
 from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
-from pytest_torchexport.judge.coverage import OutputActivity
 from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.outcomes import cuda, errors
-from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.errors import printable, text_of
 from pytest_torchexport.outcomes.limits import (
     Deadline,
@@ -351,13 +349,12 @@ def _started(
         put_back(reached),
         ExitStack() as resources,
     ):
-        tolerance = Tolerance(plan.options.rtol, plan.options.atol)
         subject = Subject.of(thing, grad_mode)
         item = _Item(
             subject=dataclasses.replace(subject, is_copy=is_copy, is_lent=is_lent),
             plan=plan,
             foreign=foreign,
-            log=ItemLog(outputs=OutputActivity(tolerance)),
+            log=ItemLog(),
             deadline=Deadline(plan.settings.time_limit),
             resources=resources,
             output=output,

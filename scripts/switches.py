@@ -202,13 +202,13 @@ SWITCHES: tuple[Switch, ...] = (
     Switch(
         "casts that a runtime leaves out",
         "judge.rounding:as_without_casts",
-        lambda _: lambda difference, *_: difference,
+        lambda _: lambda seen: seen.difference,
         ("zoo/a product in half/onnx",),
     ),
     Switch(
         "contiguous inputs",
-        "judge.other_runs:OtherRuns._contiguous",
-        lambda _: lambda _self, calls, *_: calls,
+        "judge.other_runs:OtherRuns._packs",
+        returns(False),
         ("zoo/half attention, strided/onnx",),
     ),
     Switch(

@@ -22,10 +22,8 @@ from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leave
 from pytest_torchexport.inputs.strategies import examples
 from pytest_torchexport.judge.branch_table import (
     BranchResults,
-    NotExplored,
     enough,
     frozen,
-    guilty,
     has_branch,
     may_be_frozen,
     unreached,
@@ -96,7 +94,7 @@ def explore_artifact(case: Case) -> Case | None:
     eager would then run here what killed it there.
     """
     branches = case.branches
-    if isinstance(branches, NotExplored) or case.runner.isolated or not case.questions:
+    if branches is None or case.runner.isolated or not case.questions:
         return None
     explored = branches.explored
     met = {key[0] for key in explored.seen}
@@ -160,7 +158,7 @@ def attribute(case: Case) -> None:
     blame for.
     """
     branches, log = case.branches, case.log
-    if not isinstance(branches, BranchResults) or not log.failed:
+    if branches is None or not log.failed:
         return
     log.branches = branches.table()
     with log.during(Activity.EAGER):  # observed calls; the judge says when the artifact runs
@@ -186,9 +184,7 @@ def _blamed(
     found = branches.found(recipe) if may_be_frozen(failure) else None
     if found is None:
         return None
-    seen, conditions = branches.explored.seen, branches.explored.conditions
-    loops = {key for key in seen if conditions[key[0]].loops}
-    goal = guilty(branches.example, found, branches.tried, loops)
+    goal = branches.guilty(found)
     if goal is None or not first:
         return goal
     verge = _on_the_verge(branches, recipe, found)
@@ -262,7 +258,7 @@ def _raise_blamed(
 def weigh(case: Case) -> None:
     """Log the outcomes that no call took although the artifact has no branch there."""
     branches, log = case.branches, case.log
-    if not isinstance(branches, BranchResults):
+    if branches is None:
         return
     log.branches = branches.table()
     rows = zip(branches.explored.seen, log.branches, strict=True)

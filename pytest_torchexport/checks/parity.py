@@ -99,12 +99,13 @@ def explain(case: Case) -> None:
         recipe, failure = case.log.failed[0]
         # Beyond the example's path another fault may show.
         with case.log.during(Activity.EAGER):  # the judge says when the artifact runs
-            beside = case.branches.beside_example(recipe)
+            beside = case.branches.beside_example(recipe) if case.branches else None
             raise explained(case, recipe, failure, as_well=beside)
 
 
 def _every(case: Case) -> None:
-    case.branches.tried.clear()
+    if case.branches:
+        case.branches.tried.clear()
     if not _trial(case, "example", example_recipe(case.spec), repeats=REPEATS):
         _raise_for_the_example(case)
     if _fails_as_exported(case) and not case.plan.named:
@@ -115,7 +116,7 @@ def _every(case: Case) -> None:
         _explicit(case, "stored", stored, repeats=1)
         repeats = REPEATS if isinstance(case.artifact.module, torch.jit.ScriptModule) else 1
         _explicit(case, "boundary", case.boundary(), repeats=repeats)
-    _explicit(case, "explored", case.branches.recipes, repeats=1)
+    _explicit(case, "explored", case.explored, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)
         if not case.log.failed:
@@ -178,7 +179,7 @@ def _draw(case: Case) -> None:
             new.refused(recipe.sizes)
         hypothesis.assume(legal)
 
-    strategy = recipes(case.spec, case.branches.recipes, new.instead_of)
+    strategy = recipes(case.spec, case.explored, new.instead_of)
     try:
         for_each(strategy, drawn, seed=case.plan.seed, most=wanted)
     except errors.Unsatisfiable:
@@ -224,7 +225,8 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
         log.ran.append((origin, recipe))
     recipe, failure = judgment.made.recipe, judgment.failure
     log.covered.saw(case.spec, recipe)
-    case.branches.book(recipe, failed=failure is not None)
+    if case.branches:
+        case.branches.book(recipe, failed=failure is not None)
     if failure is not None:
         log.calls["failed"] += 1
         if len(log.failed) < STORED:
@@ -254,7 +256,11 @@ def searched(case: Case) -> Sequence[Recipe]:
         _of_artifact(case) or _as_exported(case, eager),
         bounds=case.artifact.facts.bounds(),
         # Every call of eager runs the same operators, as far as its code tells.
-        straight=observed is not None and (not observed.branches() or case.branches.straight),
+        straight=(
+            case.branches.straight
+            if case.branches
+            else observed is not None and not observed.branches()
+        ),
         seed=seed,
         before_call=case.log.try_call,
     )

@@ -235,7 +235,7 @@ def run_others(case: Case) -> Case | None:
     if saved is None or saved.session is None or case.runner.isolated:
         return None
     session, tried = saved.session, case.log.trying
-    recipes = [*case.boundary(), *case.branches.recipes]
+    recipes = [*case.boundary(), *case.explored]
     made: list[tuple[ReferenceCall, Outcome]] = []
     with case.log.timed("round trip"):
         for number, recipe in enumerate(recipes[:CALLS]):

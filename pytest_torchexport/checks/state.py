@@ -86,7 +86,7 @@ def check_rows(case: Case) -> None:
         return
     with case.log.timed("state"):
         with case.log.during(Activity.EAGER):
-            row = case.branches.row(LENGTH, LONGEST)
+            row = case.branches.row(LENGTH, LONGEST) if case.branches else ()
         # The row ends at the last call that took an outcome for the first time.
         known: set[Goal] = set()
         length = LENGTH
@@ -95,7 +95,8 @@ def check_rows(case: Case) -> None:
             known |= set(path.taken())
         for calls in rows(case, length):
             _check_row(case, calls)
-    case.log.ineffective += case.branches.unsettled(row)
+    if case.branches:
+        case.log.ineffective += case.branches.unsettled(row)
 
 
 def rows(case: Case, length: int) -> list[list[Call]]:

@@ -34,16 +34,9 @@ def weigh(case: Case) -> None:
     Also log what the calls left uncovered.
     """
     log, accepted = case.log, case.accepted
-    log.ineffective += weighed(
-        log.outputs,
-        # A call that was made with the example's values instead was refused as well.
-        refused=max(log.calls["rejected"], accepted.fell_back),
-        refusal=accepted.refusal,
-        only_the_examples_values=accepted.fell_back and not accepted.takes_other_values,
-        sizes_vary=bool(accepted.spec.dims),
-        fixed=accepted.fixed,
-    )
-    for text in log.outputs.partial():
+    tolerance = case.judge.tolerance
+    log.ineffective += weighed(log.outputs, tolerance, accepted, log.calls["rejected"])
+    for text in log.outputs.complaints(tolerance, partial=True):
         log.note(text)
     if text := _reordered(case):
         log.caution(text)

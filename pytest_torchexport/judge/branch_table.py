@@ -60,68 +60,6 @@ class Tried:
     failed: bool
 
 
-def guilty(
-    example: Found,
-    failing: Found,
-    tried: Sequence[Tried],
-    loops: Collection[ConditionKey] = (),
-) -> Goal | None:
-    """Return the outcome that best tells failing calls from passing ones.
-
-    None if the failing call is on the example's own path.
-
-    Candidates are the outcomes that this failing call took and the example did not, of conditions
-    that the example or a passing call also met; beside them, ``loops`` that it ran another number
-    of times. The measure is Ochiai's coefficient: failing calls with the outcome, over the root of
-    all failing calls times all calls with it (https://doi.org/10.1109/TAICPART.2007.13). Of equals,
-    the earlier one.
-    """
-    if failing.decisions == example.decisions:
-        return None
-    met = _met(example, tried)
-    new = failing.taken - example.taken
-    taken = dict.fromkeys(failing.decisions)
-    suspects = [goal for goal in taken if goal in new and goal[0] in met]
-    if not suspects:
-        # A loop that ran another number of times, or a condition in one of its rounds. Paths that
-        # part at no condition: a number that was baked in chose another module.
-        pairs = zip(example.decisions, failing.decisions, strict=False)
-        left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
-        if left is None or right is None or left[0] != right[0]:
-            return None
-        suspects = [right]
-    rounds = [goal for goal in taken if goal[0] in loops and goal[1]]
-    # Fewer rounds than on the example are another outcome than more.
-    ways = {goal: way for goal in rounds if (way := _more(failing, example, goal))}
-    suspects = [goal for goal in taken if goal in suspects or goal in ways]
-    failures = sum(item.failed for item in tried)
-
-    def tells(goal: Goal) -> float:
-        having = [
-            item.failed
-            for item in tried
-            if (
-                _more(item.found, example, goal) == ways[goal]
-                if goal in ways
-                else goal in item.found.taken
-            )
-        ]
-        return sum(having) / math.sqrt(max(failures * len(having), 1))
-
-    return max(suspects, key=tells)  # the first of equals
-
-
-def _more(found: Found, example: Found, goal: Goal) -> int:
-    """Return 1, 0 or -1 if a call takes an outcome more often, as often or less than another."""
-    times, usual = (each.decisions.count(goal) for each in (found, example))
-    return (times > usual) - (times < usual)
-
-
-def _met(example: Found, tried: Sequence[Tried]) -> set[ConditionKey]:
-    right = [example, *(item.found for item in tried if not item.failed)]
-    return {key for found in right for key, _ in found.decisions}
-
-
 def may_be_frozen(failure: Failure) -> bool:
     return isinstance(failure, SYMPTOMS) and not refuses_its_inputs(str(failure))
 
@@ -155,64 +93,6 @@ def frozen(
         where=place(condition),
         differences=failure.differences,
     )
-
-
-def table(
-    explored: Explored,
-    tried: Sequence[Tried],
-    artifact: Branches | None,
-    example: Found,
-    culprit: Goal | None = None,
-    declared: frozenset[str] = frozenset(),
-) -> tuple[Branch, ...]:
-    """Return every condition that was met, and what became of each of its outcomes.
-
-    ``declared`` are the dims whose sizes the user declared.
-    """
-    passed = {goal for item in tried if not item.failed for goal in item.found.taken}
-    failed = {goal for item in tried if item.failed for goal in item.found.taken}
-    met = _met(example, tried)
-    wrong = {goal for goal in failed - passed - example.taken if goal[0] in met}
-    if culprit is not None and explored.conditions[culprit[0][0]].loops:
-        # The loop may have run four times instead of three: both are the outcome "2+ iterations".
-        wrong |= {goal for goal in failed if goal[0] == culprit[0]}
-    elif culprit is not None:
-        wrong.add(culprit)
-
-    def status(key: ConditionKey, seen: Seen, outcome: ConditionOutcome) -> BranchStatus:
-        goal = (key, outcome)
-        if goal in wrong:
-            return DIVERGES
-        if not seen.varies:
-            # A search that was cut short among its seeds cannot tell a flag from a size that it did
-            # not reach.
-            return UNDECIDED if explored.stopped and not explored.seeded else CONSTANT
-        if outcome not in seen.counts:
-            declares = bool(seen.steers) and seen.steers <= declared
-            return OUTSIDE if declares or goal in explored.below else UNREACHED
-        if goal not in passed:
-            return UNDECIDED
-        inside = has_branch(artifact, explored.conditions[key[0]])
-        return EQUAL if inside is False and goal not in example.taken else VERIFIED
-
-    def row(key: ConditionKey, seen: Seen) -> Branch:
-        condition = explored.conditions[key[0]]
-        raised = tuple(outcome for outcome in seen.counts if outcome in condition.raises)
-        outcomes: tuple[ConditionOutcome, ...] = (*condition.outcomes, *raised)
-        return Branch(
-            where=SourceLine(short_path(condition.file), condition.line),
-            statement=condition.statement,
-            text=condition.text,
-            module=key[1],
-            kind=condition.kind,
-            on_values=seen.on_values,
-            counts={str(outcome): count for outcome, count in seen.counts.items()},
-            status={str(outcome): status(key, seen, outcome) for outcome in outcomes}
-            | {str(outcome): RAISES for outcome in condition.raises if outcome not in seen.counts},
-            in_artifact=has_branch(artifact, condition),
-        )
-
-    return tuple(row(key, seen) for key, seen in explored.seen.items())
 
 
 def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
@@ -263,29 +143,6 @@ def _named(branch: Branch) -> str:
 def place(condition: Condition) -> SourceLine:
     """Return the line of a condition, with the statement that it decides."""
     return SourceLine(short_path(condition.file), condition.line, condition.statement)
-
-
-class NotExplored:
-    """Stands for the results if branches are not checked, or there is nothing to search."""
-
-    recipes: Sequence[Recipe] = ()
-    straight = False
-    tried: list[Tried] = []  # noqa: RUF012  # nothing is ever added
-
-    def row(self, least: int, most: int) -> Sequence[Path]:
-        return ()
-
-    def unsettled(self, row: Sequence[Path]) -> Iterable[str]:
-        return ()
-
-    def book(self, recipe: Recipe, *, failed: bool) -> None:
-        """Do nothing."""
-
-    def beside_example(self, recipe: Recipe) -> Callable[[Recipe], bool] | None:
-        """Return None."""
-
-
-NOT_EXPLORED = NotExplored()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -385,13 +242,114 @@ class BranchResults:
         if found is not None:
             self.tried.append(Tried(found, failed))
 
+    def guilty(self, failing: Found) -> Goal | None:
+        """Return the outcome that best tells failing calls from passing ones.
+
+        None if the failing call is on the example's own path.
+
+        Candidates are the outcomes that this failing call took and the example did not, of
+        conditions that the example or a passing call also met; beside them, loops that it ran
+        another number of times. The measure is Ochiai's coefficient: failing calls with the
+        outcome, over the root of all failing calls times all calls with it
+        (https://doi.org/10.1109/TAICPART.2007.13). Of equals, the earlier one.
+        """
+        example = self.example
+        if failing.decisions == example.decisions:
+            return None
+        met, taken = self._met(), dict.fromkeys(failing.decisions)
+        new = failing.taken - example.taken
+        suspects = [goal for goal in taken if goal in new and goal[0] in met]
+        if not suspects:
+            # A loop that ran another number of times, or a condition in one of its rounds. Paths
+            # that part at no condition: a number that was baked in chose another module.
+            pairs = zip(example.decisions, failing.decisions, strict=False)
+            left, right = next((pair for pair in pairs if pair[0] != pair[1]), (None, None))
+            if left is None or right is None or left[0] != right[0]:
+                return None
+            suspects = [right]
+
+        def way(found: Found, goal: Goal) -> int:
+            """Return 1, 0 or -1 for an outcome that is taken more often than on the example."""
+            times, usual = (each.decisions.count(goal) for each in (found, example))
+            return (times > usual) - (times < usual)
+
+        # Fewer rounds than on the example are another outcome than more.
+        ways = {
+            goal: way(failing, goal)
+            for goal in taken
+            if goal[1] and self._loops(goal[0]) and way(failing, goal)
+        }
+        failures = sum(item.failed for item in self.tried)
+
+        def tells(goal: Goal) -> float:
+            having = [
+                item.failed
+                for item in self.tried
+                if (
+                    way(item.found, goal) == ways[goal]
+                    if goal in ways
+                    else goal in item.found.taken
+                )
+            ]
+            return sum(having) / math.sqrt(max(failures * len(having), 1))
+
+        # The first of equals.
+        return max((goal for goal in taken if goal in suspects or goal in ways), key=tells)
+
+    def _loops(self, key: ConditionKey) -> bool:
+        return key in self.explored.seen and self.explored.conditions[key[0]].loops
+
+    def _met(self) -> set[ConditionKey]:
+        """Return the conditions that the example or a passing call met."""
+        right = [self.example, *(item.found for item in self.tried if not item.failed)]
+        return {key for found in right for key, _ in found.decisions}
+
     def table(self, culprit: Goal | None = None) -> tuple[Branch, ...]:
-        dims = self.spec.dims
-        return table(
-            self.explored,
-            self.tried,
-            self.artifact,
-            self.example,
-            culprit,
-            frozenset(name for name, dim in dims.items() if dim.declared),
+        """Return every condition that was met, and what became of each of its outcomes."""
+        passed = {goal for item in self.tried if not item.failed for goal in item.found.taken}
+        failed = {goal for item in self.tried if item.failed for goal in item.found.taken}
+        met = self._met()
+        wrong = {goal for goal in failed - passed - self.example.taken if goal[0] in met}
+        if culprit is not None:
+            wrong.add(culprit)
+            if self._loops(culprit[0]):
+                # It may have run four times instead of three: both are the outcome "2+ iterations".
+                wrong |= {goal for goal in failed if goal[0] == culprit[0]}
+        return tuple(self._row(key, passed, wrong) for key in self.explored.seen)
+
+    def _row(self, key: ConditionKey, passed: Collection[Goal], wrong: Collection[Goal]) -> Branch:
+        seen, condition = self.explored.seen[key], self.explored.conditions[key[0]]
+        in_artifact = has_branch(self.artifact, condition)
+        declared = {name for name, dim in self.spec.dims.items() if dim.declared}
+
+        def status(outcome: ConditionOutcome) -> BranchStatus:
+            goal = (key, outcome)
+            if goal in wrong:
+                return DIVERGES
+            if not seen.varies:
+                # A search that was cut short among its seeds cannot tell a flag from a size that it
+                # did not reach.
+                cut = self.explored.stopped and not self.explored.seeded
+                return UNDECIDED if cut else CONSTANT
+            if outcome not in seen.counts:
+                outside = bool(seen.steers) and seen.steers <= declared
+                return OUTSIDE if outside or goal in self.explored.below else UNREACHED
+            if goal not in passed:
+                return UNDECIDED
+            unlike = in_artifact is False and goal not in self.example.taken
+            return EQUAL if unlike else VERIFIED
+
+        raised = tuple(outcome for outcome in seen.counts if outcome in condition.raises)
+        outcomes: tuple[ConditionOutcome, ...] = (*condition.outcomes, *raised)
+        return Branch(
+            where=SourceLine(short_path(condition.file), condition.line),
+            statement=condition.statement,
+            text=condition.text,
+            module=key[1],
+            kind=condition.kind,
+            on_values=seen.on_values,
+            counts={str(outcome): count for outcome, count in seen.counts.items()},
+            status={str(outcome): status(outcome) for outcome in outcomes}
+            | {str(outcome): RAISES for outcome in condition.raises if outcome not in seen.counts},
+            in_artifact=in_artifact,
         )

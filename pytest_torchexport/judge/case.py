@@ -30,7 +30,7 @@ from pytest_torchexport.inputs.recipes import Recipe, describe_recipe, example_r
 from pytest_torchexport.inputs.shrink import shrink
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.inputs.strategies import boundary_recipes
-from pytest_torchexport.judge.branch_table import NOT_EXPLORED, BranchResults, NotExplored
+from pytest_torchexport.judge.branch_table import BranchResults
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.modes import OtherModes
@@ -196,7 +196,7 @@ class Prepared:
         self, runner: Runner, log: ItemLog, random_paths: frozenset[str] = frozenset()
     ) -> Judge:
         return Judge(
-            runner,
+            runner=runner,
             plan=self.plan,
             reference=self.reference,
             accepted=self.accepted,
@@ -228,16 +228,16 @@ class Case(Prepared):
 
     ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws
     from a random stream of its own, so that their values are not compared. ``branches``: the calls
-    that the branch search found. ``saved``: the artifact's files; None if it was not to be saved,
-    or could not be. ``directory``: what holds the artifact's files and nothing else, also those of
-    a foreign one; None without files.
+    that the branch search found; None without it. ``saved``: the artifact's files; None if it was
+    not to be saved, or could not be. ``directory``: what holds the artifact's files and nothing
+    else, also those of a foreign one; None without files.
     """
 
     artifact: Artifact
     runner: Runner
     foreign: bool = False
     random_paths: frozenset[str] = frozenset()
-    branches: BranchResults | NotExplored = NOT_EXPLORED
+    branches: BranchResults | None = None
     saved: SavedArtifact | None = None
     directory: Path | None = None
 
@@ -274,20 +274,17 @@ class Case(Prepared):
             directory=directory,
         )
 
+    @property
+    def explored(self) -> Sequence[Recipe]:
+        return self.branches.recipes if self.branches is not None else ()
+
     @cached_property
     def judge(self) -> Judge:
         return self.judge_of(self.runner, self.log, self.random_paths)
 
     @cached_property
     def modes(self) -> OtherModes:
-        return OtherModes(
-            self.reference,
-            self.spec.example,
-            judge=self.judge_of(self.runner, ItemLog(), self.random_paths),
-            log=self.log,
-            seed=self.plan.seed,
-            packages=self.plan.settings.follow,
-        )
+        return OtherModes(self.judge_of(self.runner, ItemLog(), self.random_paths), self.log)
 
     @cached_property
     def questions(self) -> tuple[Query, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from pytest_torchexport.config.options import Options
+from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
@@ -64,12 +64,34 @@ class _Leaf:
         if finite.numel():
             self.largest = max(self.largest, float(finite.abs().max()))
 
+    def complaint(self, path: str, tolerance: Tolerance) -> str:
+        """Return why this output says nothing, or nothing if it does."""
+        if not self.numbers:
+            return f"{path} is {'nan or infinite' if self.elements else 'empty'} on every call"
+        rtol, atol = tolerance.of(self.dtype, self.largest)
+        if self.compared <= TOO_FEW:
+            return ""
+        if self.largest == 0.0:
+            return f"{path} is zero on every call"
+        if self.moved == 0.0:
+            return f"{path} does not depend on the input"
+        if max(self.largest, self.moved) <= atol:
+            return (
+                f"{path} is never larger than {self.largest:.2g}, and differences up to {atol:g} "
+                "pass: give rtol and atol of your own"
+            )
+        if self.moved <= atol + rtol * self.largest:
+            return (
+                f"{path} hardly depends on the input: it changes by {self.moved:.2g} at most, and "
+                f"differences up to {atol + rtol * self.largest:.2g} pass"
+            )
+        return ""
+
 
 class OutputActivity:
     """Eager's outputs over the calls of one item."""
 
-    def __init__(self, tolerance: Tolerance) -> None:
-        self.tolerance = tolerance
+    def __init__(self) -> None:
         self._leaves: dict[str, _Leaf] = {}
         self._calls: set[tuple[Any, ...]] = set()
 
@@ -90,69 +112,42 @@ class OutputActivity:
                 self._leaves[path] = _Leaf(tensor, leaf.dtype)
             self._leaves[path].saw(tensor)
 
-    def complaints(self) -> list[str]:
-        """Return reasons why parity can hardly fail; none if at least one output varies."""
-        first = [next(self._about(path, leaf), "") for path, leaf in self._leaves.items()]
-        return first if all(first) else []
+    def complaints(self, tolerance: Tolerance, *, partial: bool = False) -> list[str]:
+        """Return reasons why parity can hardly fail; none if at least one output varies.
 
-    def partial(self) -> list[str]:
-        """Return the same for single outputs, if others vary."""
-        found = [text for path, leaf in self._leaves.items() for text in self._about(path, leaf)]
-        return [] if self.complaints() else found
-
-    def _about(self, path: str, leaf: _Leaf) -> Iterator[str]:
-        if not leaf.numbers:
-            yield f"{path} is {'nan or infinite' if leaf.elements else 'empty'} on every call"
-            return
-        rtol, atol = self.tolerance.of(leaf.dtype, leaf.largest)
-        if leaf.compared <= TOO_FEW:
-            return
-        if leaf.largest == 0.0:
-            yield f"{path} is zero on every call"
-        elif leaf.moved == 0.0:
-            yield f"{path} does not depend on the input"
-        elif max(leaf.largest, leaf.moved) <= atol:
-            yield (
-                f"{path} is never larger than {leaf.largest:.2g}, and differences up to {atol:g} "
-                "pass: give rtol and atol of your own"
-            )
-        elif leaf.moved <= atol + rtol * leaf.largest:
-            yield (
-                f"{path} hardly depends on the input: it changes by {leaf.moved:.2g} at most, and "
-                f"differences up to {atol + rtol * leaf.largest:.2g} pass"
-            )
+        If ``partial``, those for the other outputs, only then.
+        """
+        texts = [leaf.complaint(path, tolerance) for path, leaf in self._leaves.items()]
+        return [text for text in texts if text] if all(texts) != partial else []
 
 
 def weighed(
-    outputs: OutputActivity,
-    *,
-    refused: int,
-    refusal: str,
-    only_the_examples_values: bool,
-    sizes_vary: bool,
-    fixed: Collection[str],
+    outputs: OutputActivity, tolerance: Tolerance, accepted: AcceptedCalls, rejected: int
 ) -> list[str]:
     """Return why these calls prove little, in sentences.
 
-    ``refused`` counts the generated calls that eager or ``filter`` did not take; ``refusal`` is
-    what eager raised for the first of them; ``fixed`` are the dims that were to vary and of which
-    eager takes only one size. Raises Ineffective if hardly any call was made.
+    ``rejected`` counts the generated calls that eager or ``filter`` did not take. Raises
+    Ineffective if hardly any call was made.
     """
-    first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
+    # A call that was made with the example's values instead was refused as well.
+    refused = max(rejected, accepted.fell_back)
+    only_the_examples_values = accepted.fell_back and not accepted.takes_other_values
     share = outputs.calls / (outputs.calls + refused)
     # How many sizes there are is no matter of luck, and one call of each is all that can be made.
-    by_value = not sizes_vary if only_the_examples_values else share < ACCEPTED_SHARE
+    by_value = not accepted.spec.dims if only_the_examples_values else share < ACCEPTED_SHARE
     if (by_value and outputs.calls < HARDLY_ANY) or (
         (refused or only_the_examples_values) and outputs.calls <= TOO_FEW
     ):
         text = f"eager takes {outputs.calls} different calls of all that were generated"
+        refusal = accepted.refusal
+        first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
         raise Ineffective(text, details=(*first, *_HOW_TO_DECLARE))
-    weak = [f"eager takes only one size of {name}" for name in fixed]
+    weak = [f"eager takes only one size of {name}" for name in accepted.fixed]
     if share < ACCEPTED_SHARE:
         weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
     if only_the_examples_values:
         weak = ["eager takes hardly any values but the example's: only sizes varied"]
-    return [*weak, *outputs.complaints()]
+    return [*weak, *outputs.complaints(tolerance)]
 
 
 def _digest(leaf: Any) -> Any:

@@ -79,48 +79,48 @@ def seen(see: See) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Order:
-    """The places along a dim that ``topk``, ``sort`` and the like chose in their operand."""
+    """The places along a dim that ``topk``, ``sort`` and the like chose in their operand.
+
+    ``drops`` is True if the results have no axis for the dim.
+    """
 
     operand: Tensor
     dim: int
     places: Tensor
+    drops: bool
 
     @classmethod
     def chosen(cls, operation: Operation, result: Any) -> Order | None:
         """Return the order in an operator's result; None if no other one could have been chosen."""
         if operation.name not in ORDERING or operation.argument("stable"):
             return None
-        operand, dim = operation.operand, operation.argument("dim")
+        operand, dim = operation.operand.detach(), operation.argument("dim")
         if dim is None or not operand.dim() or not 1 < operand.numel() <= MOST_ELEMENTS:
             return None
-        return cls(operand.detach().clone(), dim % operand.dim(), result[-1].detach().clone())
+        places, dim = result[-1].detach().clone(), dim % operand.dim()
+        drops = places.dim() < operand.dim()
+        return cls(operand.clone(), dim, places.unsqueeze(dim) if drops else places, drops)
 
     def index(self, value: Tensor) -> Tensor | None:
         """Return a value of the artifact's as places; None if eager could not have chosen these."""
         if not _alike(value, self.places):
             return None
-        found, own = self._along(value.reshape(self.places.shape)), self.own
+        found = value.reshape(self.places.shape)
         inside = (found >= 0) & (found < self.operand.shape[self.dim])
         repeated = found.sort(self.dim).values.diff(dim=self.dim) == 0
         if bool(repeated.any()) or not bool(inside.all()):
             return None
-        there, here = (self.operand.gather(self.dim, each).double() for each in (found, own))
+        there, here = (
+            self.operand.gather(self.dim, each).double() for each in (found, self.places)
+        )
         # Equal numbers agree in half of their digits, whatever was rounded.
         floats = self.operand.is_floating_point()
         digits = torch.finfo(self.operand.dtype).eps ** 0.5 if floats else 0.0
         return found if is_near(there, here, digits) else None
 
-    @property
-    def own(self) -> Tensor:
-        return self._along(self.places)
-
-    def _along(self, places: Tensor) -> Tensor:
-        return places if places.dim() == self.operand.dim() else places.unsqueeze(self.dim)
-
-    def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the operator's results for such a tensor if it chooses these places."""
-        values = tensor.gather(self.dim, index)
-        return values.reshape(self.places.shape), index.reshape(self.places.shape)
+    def taken(self, tensor: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        results = tensor.gather(self.dim, index), index
+        return tuple(each.squeeze(self.dim) if self.drops else each for each in results)
 
 
 @dataclass(frozen=True)
@@ -212,18 +212,15 @@ class Places:
 
     def _orders(self, eager: Decisions, values: Mapping[str, Tensor]) -> Sequence[_Orders]:
         """Return the artifact's own orders of all operators of which it has any, in all ways."""
-        known: dict[Operator, list[tuple[Order, Tensor]]] = {}
+        known: dict[Operator, list[Choice]] = {}
         for key, order in eager.orders.items():
-            names = sorted(self._names.get(key, ()))
-            found = [order.index(values[name]) for name in names if name in values]
-            given = [index for index in found if index is not None]
-            different = [
-                index
-                for number, index in enumerate(given)
-                if not any(torch.equal(index, other) for other in given[:number])
-            ]
-            if different:
-                known[key] = [(order, index) for index in different]
+            choices: dict[tuple[int, ...], Choice] = {}
+            for name in sorted(self._names.get(key, ())):
+                index = order.index(values[name]) if name in values else None
+                if index is not None:
+                    choices.setdefault(tuple(index.flatten().tolist()), (order, index))
+            if choices:
+                known[key] = list(choices.values())
         if not known or math.prod(map(len, known.values())) > MOST_REPLAYS:
             return ()
         return [dict(zip(known, each, strict=True)) for each in product(*known.values())]
@@ -255,7 +252,9 @@ class _Kept:
 
 
 PutBack = Callable[[_Kept, Tensor], Tensor]
-_Orders = Mapping[Operator, tuple[Order, Tensor]]
+# An order, and the places that are chosen.
+Choice = tuple[Order, Tensor]
+_Orders = Mapping[Operator, Choice]
 
 
 @dataclass(frozen=True)
@@ -271,7 +270,7 @@ class Held:
     def kept(self) -> AbstractContextManager[None]:
         """Put back in the block, which makes the same call rounded otherwise, what is the same."""
         ways = self.orders[0] if self.orders else {}
-        eager = {operator: (order, order.own) for operator, (order, _) in ways.items()}
+        eager = {operator: (order, order.places) for operator, (order, _) in ways.items()}
         return self._replacing(_Kept.put_back, eager)
 
     def replays(self, times: float) -> list[Callable[[], AbstractContextManager[None]]]:

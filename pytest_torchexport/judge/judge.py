@@ -141,36 +141,30 @@ class Judgment:
     failure: Failure | None
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Judge:
     """Run eager and one artifact on calls, each from its pristine state."""
 
-    def __init__(
-        self,
-        runner: Runner,
-        *,
-        plan: Plan,
-        reference: Reference,
-        accepted: AcceptedCalls,
-        log: ItemLog,
-        deadline: Deadline,
-        random_paths: frozenset[str],
-    ) -> None:
+    runner: Runner
+    plan: Plan
+    reference: Reference
+    accepted: AcceptedCalls
+    log: ItemLog
+    deadline: Deadline
+    random_paths: frozenset[str]
+
+    def __post_init__(self) -> None:
+        reference, plan = self.reference, self.plan
         self.tolerance = Tolerance(plan.options.rtol, plan.options.atol)
-        self.random_paths = random_paths
-        self._runner = runner
-        self._plan = plan
-        self._reference = reference
-        self._accepted = accepted
-        self._log = log
         self._calibration = Calibration(
             OtherRuns(
                 reference.pristine,
                 plan.seed,
                 stateful=reference.stateful,
                 device=plan.device,
-                may_go_on=lambda: not deadline.is_past(UNTIL_CALLS),
+                may_go_on=lambda: not self.deadline.is_past(UNTIL_CALLS),
             ),
-            shown=lambda call, see: runner.show(call, plan.seed, see),
+            shown=lambda call, see: self.runner.show(call, plan.seed, see),
             usual=self._usual,
             leaves_out_casts=targets.get(plan.target).traits.library == ONNX_RUNTIME,
         )
@@ -178,7 +172,7 @@ class Judge:
     def aside(self) -> Judge:
         """Return this judge, which knows what it measured of eager, with a log of its own."""
         other = copy.copy(self)
-        other._log = ItemLog()
+        other.log = ItemLog()
         return other
 
     def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
@@ -187,34 +181,34 @@ class Judge:
         ``counted``: eager's outputs of the call count for what a pass is worth. Raises
         NotRepeatable if eager does not agree with itself on the call.
         """
-        self._log.trying = recipe
-        found = self._accepted.call(recipe)
+        self.log.trying = recipe
+        found = self.accepted.call(recipe)
         if found is None:
             return None
-        expected = self._reference.on_device(found.call, found.outcome)
+        expected = self.reference.on_device(found.call, found.outcome)
         if not isinstance(expected, Returned):
-            device = self._plan.device
-            self._log.note(
+            device = self.plan.device
+            self.log.note(
                 f"calls that eager takes on the CPU only are left out: {device}: {expected}"
             )
             return None
         if counted:
-            self._log.outputs.saw(found.call, expected)
+            self.log.outputs.saw(found.call, expected)
         for _ in range(repeats):
             actual = self.run(found.call)
             if isinstance(actual, NotTransferable) and not actual.own_class:
-                self._log.note(f"left out, because it is isolated: {actual}")
+                self.log.note(f"left out, because it is isolated: {actual}")
                 return None
             try:
                 # Of an item that is red already, more failing calls only count.
-                known = len(self._log.failed) if counted else 0
+                known = len(self.log.failed) if counted else 0
                 differences = self.differences([found.call], expected, actual, known=known)
             except NotRepeatable:
-                self._log.shrunk = Shrunk.as_made(self._accepted.spec, found.recipe, found.call)
+                self.log.shrunk = Shrunk.as_made(self.accepted.spec, found.recipe, found.call)
                 raise
             if differences and self._no_answer(found.recipe, differences):
                 return None
-            failure = failure_of(differences, self._reference.written_at)
+            failure = failure_of(differences, self.reference.written_at)
             if failure is not None:
                 return Judgment(found, failure)
         return Judgment(found, None)
@@ -227,17 +221,17 @@ class Judge:
         return judgment.failure if judgment is not None else None
 
     def run(self, call: Call, seed: int | None = None) -> Outcome:
-        with self._log.during(Activity.ARTIFACT):
-            seed = self._plan.seed if seed is None else seed
-            return self._in_time(self._runner.run(call, seed))
+        with self.log.during(Activity.ARTIFACT):
+            seed = self.plan.seed if seed is None else seed
+            return self._in_time(self.runner.run(call, seed))
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
-        with self._log.during(Activity.ARTIFACT):
-            found = self._runner.in_a_row(calls, self._plan.seed)
+        with self.log.during(Activity.ARTIFACT):
+            found = self.runner.in_a_row(calls, self.plan.seed)
             return [(self._in_time(outcome), tensors) for outcome, tensors in found]
 
     def tensors(self) -> Tensors:
-        return self._runner.tensors()
+        return self.runner.tensors()
 
     def differences(
         self,
@@ -263,9 +257,9 @@ class Judge:
             if not self.random_paths and all(item.kind == "values" for item in differences):
                 error = largest_error(expected.value, actual.value)
                 if error is not None:
-                    self._log.max_error = max(error, self._log.max_error or 0.0)
+                    self.log.max_error = max(error, self.log.max_error or 0.0)
             if differences and not self.tolerance.given:
-                with self._log.during(Activity.EAGER):
+                with self.log.during(Activity.EAGER):
                     judged = self._calibration.judge(
                         differences,
                         calls,
@@ -273,20 +267,20 @@ class Judge:
                         leaves_after(actual, states[1]),
                         known=known,
                     )
-                self._log.explain(judged.explained)
+                self.log.explain(judged.explained)
                 ties = [item.path for item in judged.explained if item.cause == TIE]
                 if ties and not judged.proved:
-                    self._log.caution(f"{', '.join(ties)}: {NOT_PROVED}")
+                    self.log.caution(f"{', '.join(ties)}: {NOT_PROVED}")
                 differences = judged.bugs
         return [self._named(item) for item in differences]
 
     def _usual(self) -> list[Call]:
         """Return calls whose numbers are neither equal nor zero, as far as the spec has such."""
-        calls = [self._accepted.spec.example]
-        sizes = {name: dim.example for name, dim in self._accepted.spec.dims.items()}
+        calls = [self.accepted.spec.example]
+        sizes = {name: dim.example for name, dim in self.accepted.spec.dims.items()}
         try:
-            found = self._accepted.call(
-                plain_recipe(self._accepted.spec, "normal", sizes, self._plan.seed)
+            found = self.accepted.call(
+                plain_recipe(self.accepted.spec, "normal", sizes, self.plan.seed)
             )
         except SpecError:
             found = None
@@ -294,7 +288,7 @@ class Judge:
 
     def _in_time(self, outcome: Outcome) -> Outcome:
         """Raise TimeLimitExceeded if a call in this process hung, which used up the item's time."""
-        if isinstance(outcome, TimedOut) and not self._runner.isolated:
+        if isinstance(outcome, TimedOut) and not self.runner.isolated:
             raise TimeLimitExceeded
         return outcome
 
@@ -304,25 +298,25 @@ class Judge:
         A fully masked row has no right answer. On the example's values, or on declared ones, it is
         a difference.
         """
-        declared = any(leaf.domain.declared for leaf in self._accepted.spec.tensors)
+        declared = any(leaf.domain.declared for leaf in self.accepted.spec.tensors)
         if declared or any(d.expected != "nan" for d in differences):
             return False
-        if self._reference.returns_nan:
+        if self.reference.returns_nan:
             return False
         # Nor if eager returns nan at these sizes on the example's values too.
-        call = build(self._accepted.spec, example_recipe(self._accepted.spec, recipe.sizes))
-        outcome = self._reference.on_cpu(call) if call is not None else None
+        call = build(self.accepted.spec, example_recipe(self.accepted.spec, recipe.sizes))
+        outcome = self.reference.on_cpu(call) if call is not None else None
         if isinstance(outcome, Returned) and has_nan(outcome.value):
             return False
-        self._log.caution("eager returns nan on some generated calls, which are left out")
+        self.log.caution("eager returns nan on some generated calls, which are left out")
         return True
 
     def _named(self, difference: Difference) -> Difference:
         """Return a difference in the inputs under the name that the user gave the input."""
         if difference.kind != "state":
             return difference
-        raw, _ = self._accepted.spec.example.flatten("inputs")
-        names = dict(zip((path for path, _ in raw), self._accepted.spec.leaves, strict=True))
+        raw, _ = self.accepted.spec.example.flatten("inputs")
+        names = dict(zip((path for path, _ in raw), self.accepted.spec.leaves, strict=True))
         leaf = names.get(difference.path)
         path = input_after_the_call(leaf.path) if leaf is not None else difference.path
         return dataclasses.replace(difference, path=path)

@@ -35,6 +35,7 @@ from pytest_torchexport.outcomes.operators import (
     with_floats,
     written_to,
 )
+from pytest_torchexport.outcomes.torch_state import steps_of_attention_in_half
 from pytest_torchexport.torch_private.dispatcher import (
     aten_of_prim,
     decomposition_of,
@@ -177,18 +178,17 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
         func = operation.func
         if any(tensor.is_complex() for tensor in operation.floats):
             return None
-        if operation.row.sum:
-            return by_rule(operation, lanes) if is_float(operation.operand) else None
-        parts = decomposition_of(func)
-        alone = torch.Tag.pointwise in func.tags or not rounds(operation)
-        if parts is None or func in opened or alone:
+        formula = _FORMULAS.get(operation.row.sum)
+        if formula is not None:
+            wanted = is_float(operation.operand)
+            return formula(**dict(operation.arguments), lanes=lanes) if wanted else None
+        if func in opened or torch.Tag.pointwise in func.tags or not rounds(operation):
             return None
         if written_to(func):  # once, by the operator itself
             operation = _with_floats(operation, torch.clone)
         opened.add(func)
         try:
-            with operations(operator):
-                return parts(*operation.args, **operation.kwargs)
+            return in_parts(operation, operator)
         except Exception:  # parts are written for compilers, and raise anything on a rare argument
             return None
         finally:
@@ -197,9 +197,16 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
     return operations(operator)
 
 
-def by_rule(operation: Operation, lanes: int) -> Any:
-    """Return an operator's results as ``_FORMULAS`` has them; None if it cannot."""
-    return _FORMULAS[operation.row.sum](**dict(operation.arguments), lanes=lanes)
+def in_parts(operation: Operation, run: Callable[[Operation], Any]) -> Any:
+    """Return an operator's results, computed by simpler ones that ``run`` runs; None if unknown.
+
+    Each of them rounds, in half precision too: a fused kernel rounds once.
+    """
+    parts = decomposition_of(operation.func)
+    if parts is None:
+        return None
+    with steps_of_attention_in_half(), operations(run):
+        return parts(*operation.args, **operation.kwargs)
 
 
 def filled(plain: Any, found: Any) -> Any:
@@ -288,36 +295,6 @@ def _product(self: torch.Tensor, mat2: torch.Tensor, *, lanes: int, **_: Any) ->
     return _folded(totals).to(self.dtype)
 
 
-def _attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    attn_mask: Any = None,
-    scale: Any = None,
-    **_: Any,
-) -> torch.Tensor | None:
-    """Compute attention in separate steps, each rounded; a fused kernel rounds once."""
-    if dropout_p:
-        return None
-    # Heads of the query per head of key and value.
-    groups = query.shape[-3] // max(key.shape[-3], 1)
-    key, value = (item.repeat_interleave(groups, -3) for item in (key, value))
-    factor = float(query.shape[-1] ** -0.5 if scale is None else scale)
-    # As torch's own unfused implementation and the ONNX exporter do.
-    query, key = query * factor**0.5, key * factor**0.5
-    scores = query @ key.transpose(-2, -1)
-    if is_causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, float("-inf"))
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    # A row without an allowed key attends to nothing: https://github.com/pytorch/pytorch/pull/131060
-    nothing = (scores == float("-inf")).all(-1, keepdim=True)
-    return scores.softmax(-1).masked_fill(nothing, 0.0) @ value
-
-
 # How to compute the operators of which torch makes the others, with single additions. By the names
 # that the rows of the operators have for them.
 _FORMULAS: Mapping[str, Callable[..., Any]] = {
@@ -327,7 +304,6 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
     "variance": _var,
     "variance_and_mean": _var_mean,
     "product": _product,
-    "attention": _attention,
 }
 
 
@@ -353,14 +329,14 @@ class Ties:
 
 
 def scattered(
-    seed: int, ties: Ties | None = None, *, casts: bool = False, times: float = 1.0
+    seed: int, ties: Ties | None = None, *, casts: bool = False
 ) -> AbstractContextManager[None]:
     """Move each rounded result a little within the block, differently for each seed.
 
     Record in ``ties`` if an operator met equal numbers. ``casts``: also what is cast to a narrower
-    float. ``times``: so many times as far.
+    float.
     """
-    return operations(_Scatter(seed, ties if ties is not None else Ties(), casts, times).operator)
+    return operations(_Scatter(seed, ties if ties is not None else Ties(), casts).operator)
 
 
 def uncast() -> AbstractContextManager[None]:
@@ -377,8 +353,8 @@ def uncast() -> AbstractContextManager[None]:
 class _Scatter:
     """Move rounded results by a random stream of its own."""
 
-    def __init__(self, seed: int, ties: Ties, casts: bool, times: float) -> None:
-        self._ties, self._casts, self._times = ties, casts, times
+    def __init__(self, seed: int, ties: Ties, casts: bool) -> None:
+        self._ties, self._casts = ties, casts
         self._generator = torch.Generator().manual_seed(seed)
         self._alike = seed % 2 == 0
 
@@ -395,9 +371,7 @@ class _Scatter:
         if not rounds(operation):
             return operation.run()
         if operation.name in FUSED:
-            plain = operation.run()
-            with operations(self.operator):
-                return filled(plain, by_rule(operation, lanes=1))
+            return filled(operation.run(), in_parts(operation, self.operator))
         if torch.Tag.pointwise in operation.func.tags:
             exact = exact_elements(operation)
             return self._scattered(operation.run(), exact, plain=None)
@@ -440,7 +414,7 @@ class _Scatter:
         if tensor.is_complex():
             return torch.complex(self._error(tensor.real), self._error(tensor.imag))
         shift = torch.rand(tensor.shape, generator=self._generator, dtype=torch.float32)
-        reach = self._times * (REACH if widened(tensor) is tensor else REACH_HALF)
+        reach = REACH if widened(tensor) is tensor else REACH_HALF
         shift = ((shift * 2 - 1) * reach * torch.finfo(tensor.dtype).eps).to(tensor.dtype)
         # An infinite term, as of a mask that is added, would become nan.
         return torch.where(tensor.isfinite(), tensor * shift.to(tensor.device), 0.0)

@@ -11,7 +11,6 @@ from enum import Enum
 from pytest_torchexport.inputs.recipes import Recipe, describe_recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.coverage import Covered, OutputActivity
-from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.results.failures import Failure
@@ -105,7 +104,7 @@ class ItemLog:
     ineffective: list[str] = field(default_factory=list)
     self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
-    outputs: OutputActivity = field(default_factory=lambda: OutputActivity(Tolerance()))
+    outputs: OutputActivity = field(default_factory=OutputActivity)
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
     row: Sequence[Call] | None = None
@@ -140,7 +139,7 @@ class ItemLog:
             kept.clear()
         self.max_error = None
         self.covered = Covered()
-        self.outputs = OutputActivity(self.outputs.tolerance)
+        self.outputs = OutputActivity()
 
     @contextmanager
     def during(self, activity: Activity) -> Iterator[None]:

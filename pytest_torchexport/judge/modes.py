@@ -12,7 +12,6 @@ from functools import cached_property
 
 from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.eager.queries import GRAD_MODE, INFERENCE_MODE, THREADS, Query, queries
-from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.explore.twins import mentions
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import Judge
@@ -23,6 +22,13 @@ from pytest_torchexport.outcomes.torch_state import GradMode
 # The numbers of threads of a small machine, of a laptop and of a server.
 NUMBERS_OF_THREADS = (2, 8, 64)
 NAMES = (GRAD_MODE, INFERENCE_MODE, THREADS)
+# What code asks for, and two modes that are compared, by the mode in which the test calls.
+_INFERENCE = INFERENCE_MODE, GradMode.NO_GRAD, GradMode.INFERENCE
+MODES = {
+    GradMode.GRAD: ((GRAD_MODE, GradMode.GRAD, GradMode.NO_GRAD), _INFERENCE),
+    GradMode.NO_GRAD: (_INFERENCE,),
+    GradMode.INFERENCE: ((INFERENCE_MODE, GradMode.INFERENCE, GradMode.NO_GRAD),),
+}
 # Calls that are tried in a way for which only torch's own code asks, as its fast paths do.
 FOR_TORCH = 20
 # What code may ask of a tensor instead.
@@ -43,26 +49,16 @@ class _Way:
     answers: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass
 class OtherModes:
-    """The ways to run eager in which no call has returned anything else yet."""
+    """The ways to run eager in which no call has returned anything else yet.
 
-    def __init__(
-        self,
-        reference: Reference,
-        example: Call,
-        *,
-        judge: Judge,
-        log: ItemLog,
-        seed: int,
-        packages: tuple[str, ...],
-    ) -> None:
-        self._reference = reference
-        self._example = example
-        self._judge = judge
-        self._log = log
-        self._seed = seed
-        self._packages = packages
-        self._compared = 0
+    ``judge`` compares what they return, ``log`` gets the warnings.
+    """
+
+    judge: Judge
+    log: ItemLog
+    compared: int = 0
 
     @cached_property
     def left(self) -> list[_Way]:
@@ -71,15 +67,9 @@ class OtherModes:
         The first call is always tried without gradients, later ones if the code asks, and only some
         of them if it is torch's own code.
         """
-        reference = self._reference
-        usual = reference.pristine.grad_mode
-        ways: list[_Way] = []
-        if reference.served is not GradMode.GRAD:
-            if usual is GradMode.GRAD:
-                ways.append(_in(GRAD_MODE, usual, GradMode.NO_GRAD))
-            modes = GradMode.NO_GRAD, GradMode.INFERENCE
-            pair = modes[::-1] if usual is GradMode.INFERENCE else modes
-            ways.append(_in(INFERENCE_MODE, *pair))
+        usual = self.judge.reference.pristine.grad_mode
+        grads = self.judge.reference.served is GradMode.GRAD
+        ways = [] if grads else [_in(*modes) for modes in MODES[usual]]
         ways += (
             _Way(
                 THREADS,
@@ -100,26 +90,26 @@ class OtherModes:
             if way in self.left and self._differs(found, way):
                 # The place that asks on the call, or else one that may ask.
                 places = self._asked | _places(self._queries(found.call))
-                self._log.caution("; ".join(filter(None, (way.text, places.get(way.name)))))
+                self.log.caution("; ".join(filter(None, (way.text, places.get(way.name)))))
                 self.left[:] = [other for other in self.left if other.name != way.name]
-        self._compared += 1
-        if self._compared == 1:
+        self.compared += 1
+        if self.compared == 1:
             self.left[:] = [way for way in self.left if way.name in self._asked]
-        if self._compared == FOR_TORCH:  # for the rest nothing but torch's own code asks
+        if self.compared == FOR_TORCH:  # for the rest nothing but torch's own code asks
             others = {query.name for query in self._of_example if not query.of_torch}
             self.left[:] = [way for way in self.left if way.name in {*self._mentioned, *others}]
 
     def _differs(self, found: ReferenceCall, way: _Way) -> bool:
-        run, call = self._reference.on_cpu, found.call
+        run, call = self.judge.reference.on_cpu, found.call
         expected: Outcome = found.outcome
-        if way.usual is not self._reference.pristine.grad_mode:
+        if way.usual is not self.judge.reference.pristine.grad_mode:
             expected = run(call, grad_mode=way.usual)
         other = run(call, grad_mode=way.grad_mode, answers=way.answers)
         if not isinstance(expected, Returned):
             return False
         if way.answers and not isinstance(other, Returned):
             return False  # torch.compile within forward refuses other answers
-        differences = self._judge.differences([call], expected, other)
+        differences = self.judge.differences([call], expected, other)
         return any(item.expected != "nan" for item in differences)
 
     @cached_property
@@ -130,16 +120,18 @@ class OtherModes:
     @cached_property
     def _mentioned(self) -> dict[str, str]:
         names = (*NAMES, *OF_TENSORS)
-        found = list(mentions(self._reference.pristine, names, self._packages))
+        found = list(
+            mentions(self.judge.reference.pristine, names, self.judge.plan.settings.follow)
+        )
         return {OF_TENSORS.get(name, name): f"asked at {line}" for name, line in found[::-1]}
 
     @cached_property
     def _of_example(self) -> Sequence[Query]:
-        return self._queries(self._example)
+        return self._queries(self.judge.accepted.spec.example)
 
     def _queries(self, call: Call) -> Sequence[Query]:
-        with self._log.during(Activity.EAGER):
-            return queries(self._reference.pristine, call, self._seed, NAMES)
+        with self.log.during(Activity.EAGER):
+            return queries(self.judge.reference.pristine, call, self.judge.plan.seed, NAMES)
 
 
 def _places(found: Iterable[Query]) -> dict[str, str]:

@@ -5,9 +5,8 @@ How far these runs are from each other is eager's own error on the calls (``roun
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -61,246 +60,172 @@ def leaves_after(outcome: Returned, state: Leaves) -> Leaves:
     }
 
 
-@dataclass(kw_only=True)
-class Runs:
-    """Eager's other runs of calls in a row, after which it gave ``expected``.
+@dataclass(frozen=True)
+class Way:
+    """A way to run eager again.
 
-    They give the leaves at ``paths`` alone. ``repeats``: a plain run gave the same. ``truth`` is
-    the run in float64. ``rest`` are batches of further runs, made when needed. ``held`` are
-    operands of eager's decisions. ``cut``: a time limit ended a run, and the rest cannot be made.
+    ``rounding`` is a block around forward, in which what is ``held`` is put back. ``where`` is the
+    device, or the dtype of all floats. ``packed``: on contiguous inputs.
     """
 
-    calls: Sequence[Call]
-    paths: Sequence[str]
-    expected: Leaves
-    repeats: bool
-    truth: Leaves
-    rest: Iterator[list[Leaves]]
-    ties: Ties
-    held: Held
-    made: list[list[Leaves]] = field(default_factory=list)
-    cut: bool = False
+    rounding: Rounding = nullcontext
+    where: torch.dtype | str = "cpu"
+    packed: bool = False
+    held: Held = NOTHING_HELD
 
-    def batches(self) -> Iterator[list[Leaves]]:
-        yield from self.made
-        while True:
-            self.cut = True  # unless the next line comes to its end
-            batch = next(self.rest, None)
-            self.cut = False
-            if batch is None:
-                return
-            self.made.append(batch)
-            yield batch
+    def given(self, call: Call) -> Call:
+        if isinstance(self.where, str):
+            call = call.to(self.where)
+        return Call(*tree_map(self._leaf, (call.args, dict(call.kwargs))))
 
-    def are_of(
-        self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
-    ) -> bool:
-        """Return True if these are all runs of equal calls, for the same paths and operands."""
-        return (
-            not self.cut
-            and self.held is held
-            and list(self.paths) == list(paths)
-            and len(self.calls) == len(calls)
-            and all(map(_is_same, self.calls, calls))
-            and not _parted([expected], [self.expected], paths)  # what a changed eager returned
-        )
+    def _leaf(self, leaf: Any) -> Any:
+        if self.packed and is_plain(leaf):
+            leaf = leaf.contiguous()
+        if self.where is not torch.float64 or not isinstance(leaf, torch.Tensor):
+            return leaf
+        if leaf.is_floating_point():
+            return leaf.double()
+        return leaf.to(torch.complex128) if leaf.is_complex() else leaf
+
+    def through(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        wide = doubles_by_default if self.where is torch.float64 else nullcontext
+
+        def rounded(*args: Any, **kwargs: Any) -> Any:
+            # What is held is put back before an operator runs: entered last, it acts first.
+            with wide(), self.rounding(), self.held.kept():
+                return function(*args, **kwargs)
+
+        return rounded
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Eager's other runs of calls; ``truth`` is the one in float64, empty if there is none."""
+
+    truth: Leaves = field(default_factory=dict)
+    others: list[Leaves] = field(default_factory=list)
+    ties: Ties = field(default_factory=Ties)
+
+
+@dataclass(eq=False)
 class OtherRuns:
-    """Run eager on calls otherwise than the reference does, and keep the last of these runs."""
+    """Run eager on calls otherwise than the reference does.
 
-    def __init__(
-        self,
-        subject: Subject,
-        seed: int,
-        *,
-        stateful: bool = True,
-        device: str = "cpu",
-        may_go_on: Callable[[], bool] = lambda: True,
-    ) -> None:
-        """Run nothing yet.
+    ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more than
+    the cheapest runs.
+    """
 
-        ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more
-        than the cheapest runs.
+    subject: Subject
+    seed: int
+    stateful: bool = True
+    device: str = "cpu"
+    may_go_on: Callable[[], bool] = lambda: True
+    copies: dict[torch.dtype | str, Subject] = field(default_factory=dict)
+
+    def of(
+        self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held
+    ) -> Iterator[Runs]:
+        """Yield runs of calls after which eager gave ``expected``, then the same and further ones.
+
+        Yield none if a plain run gives something else: runs change the subject, and their
+        differences are not rounding. ``held`` are operands of eager's decisions. Raises
+        NotRepeatable if not even two fresh copies of the subject agree.
         """
-        self._subject = subject
-        self._seed = seed
-        self._stateful = stateful
-        self.device = device
-        self._may_go_on = may_go_on
-        self._copies: dict[torch.dtype | str, Subject] = {}
-        self._last: Runs | None = None
-
-    def under(self, rounding: Rounding, call: Call) -> None:
-        self._run(self._copy("cpu"), [call], rounding, [])
-
-    def of(self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves, held: Held) -> Runs:
-        """Return the runs of these calls, the last ones if the calls are the same.
-
-        Raises NotRepeatable if not even two fresh copies of the subject agree.
-        """
-        if self._last is not None and self._last.are_of(calls, paths, expected, held):
-            return self._last
-        repeats, draws = self._repeats(calls, expected, paths)
-        truths = [] if draws else self._in_float64(calls, paths, held)
-        ties = Ties()
-        truth = truths[0] if truths else {}
-        self._last = Runs(
-            calls=list(calls),
-            paths=list(paths),
-            expected=expected,
-            repeats=repeats,
-            truth=truth,
-            rest=self._references(calls, paths, expected, ties, truth, held),
-            ties=ties,
-            held=held,
-        )
-        return self._last
-
-    def without_casts(
-        self, calls: Sequence[Call], paths: Sequence[str]
-    ) -> tuple[list[Leaves], list[Leaves]]:
-        """Return the run in float64 without casts to other floats, and runs that cast otherwise."""
-        exact = self._in_float64(calls, paths, rounding=uncast)
-        roundings = [partial(scattered, number, casts=True) for number in range(MANY)]
-        return exact, self._under(roundings, calls, paths, NOTHING_HELD) if exact else []
-
-    def _repeats(
-        self, calls: Sequence[Call], expected: Leaves, paths: Sequence[str]
-    ) -> tuple[bool, bool]:
-        """Return whether a plain run gives what eager gave, and whether it draws random numbers.
-
-        If a plain run gives something else, runs change the subject, and their differences are not
-        rounding. Random numbers are drawn differently in float64. Raises NotRepeatable if not even
-        two fresh copies agree.
-        """
-        seed_everything(self._seed)
+        seed_everything(self.seed)
         before = torch.get_rng_state()
-        plain = self._run(self._copy("cpu"), calls, nullcontext, paths)
+        plain = self.run(calls, paths, [Way()])
         draws = not torch.equal(before, torch.get_rng_state())
-        if self.device != "cpu" or not _parted(plain, [expected], paths):
-            return True, draws
-        one, other = (self._run(self._subject.copy(), calls, nullcontext, paths) for _ in range(2))
-        parted = _parted(one, other, paths)
+        if self.device == "cpu" and _parted(plain, [expected], paths):
+            self._raise_if_copies_differ(calls, paths)
+            return
+        # Random numbers are drawn differently in float64.
+        truth = [] if draws else self.run(calls, paths, [Way(where=torch.float64, held=held)])
+        runs = Runs(next(iter(truth), {}))
+        packs = self._packs(calls, paths, truth)
+        for ways in self._ways(held, runs.ties, packs=packs):
+            runs.others.extend(self.run(calls, paths, ways))
+            yield runs
+
+    def without_casts(self, calls: Sequence[Call], paths: Sequence[str]) -> Runs:
+        """Return a run in float64 without casts to other floats, and runs that cast otherwise."""
+        truth = self.run(calls, paths, [Way(uncast, torch.float64)])
+        casts = [Way(partial(scattered, number, casts=True)) for number in range(MANY)]
+        return Runs(truth[0], self.run(calls, paths, casts)) if truth else Runs()
+
+    def run(self, calls: Sequence[Call], paths: Sequence[str], ways: Iterable[Way]) -> list[Leaves]:
+        """Return the leaves after the last of the calls in each way in which eager returns it.
+
+        Of the subject's tensors, those at ``paths``.
+        """
+        found: list[Leaves] = []
+        for way in ways:
+            subject = self._copy(way.where)
+            function = way.through(subject.function)
+            outcome: Outcome | None = None
+            for call in map(way.given, calls):
+                outcome = observe(function, call, seed=self.seed, grad_mode=subject.grad_mode)
+            if isinstance(outcome, Returned):
+                found.append(leaves_after(outcome, tensors_of(subject.module, only=paths)))
+        return found
+
+    def _ways(self, held: Held, ties: Ties, *, packs: bool) -> Iterator[Sequence[Way]]:
+        """Yield the ways to run eager in batches, the cheapest first.
+
+        If it ``packs``, every second one is on contiguous inputs: torch has other kernels for them,
+        and an artifact may use those on strided inputs too.
+        """
+        scatters: list[Rounding] = [partial(scattered, n, ties) for n in range(MANY_TIED)]
+
+        def rounded(*roundings: Rounding) -> list[Way]:
+            return [
+                Way(rounding, packed=packs and number % 2 == 0, held=held)
+                for number, rounding in enumerate(roundings)
+            ]
+
+        noise = [Way(where=self.device)] * NOISE_RUNS if self.device != "cpu" else []
+        yield [*rounded(sequential, *scatters[:FEW]), *noise]
+        if self.may_go_on():
+            yield rounded(partial(sequential, LANES), *scatters[FEW:MANY])
+        if ties.met and self.may_go_on():
+            yield rounded(*scatters[MANY:])
+        yield [Way(replay) for replay in held.replays(MULTIPLE)]
+
+    def _packs(self, calls: Sequence[Call], paths: Sequence[str], truth: Sequence[Leaves]) -> bool:
+        """Return True if inputs are strided, and contiguous ones change nothing but rounding.
+
+        Forward may write to a strided input where it writes to a copy of a contiguous one.
+        """
+        plain = (tensor for call in calls for tensor in call.tensors() if is_plain(tensor))
+        if not truth or all(tensor.is_contiguous() for tensor in plain):
+            return False
+        found = self.run(calls, paths, [Way(where=torch.float64, packed=True)])
+        return bool(found) and not _parted(found, truth, paths)
+
+    def _raise_if_copies_differ(self, calls: Sequence[Call], paths: Sequence[str]) -> None:
+        fresh: list[Leaves] = []
+        for _ in range(2):
+            self.copies.clear()
+            fresh += self.run(calls, paths, [Way()])
+        parted = _parted(fresh[:1], fresh[1:], paths)
         if parted:
-            found = examine(self._subject, calls[-1], self._seed)
+            found = examine(self.subject, calls[-1], self.seed)
             raise NotRepeatable(
                 found.unrepeatable or "calls on equal inputs, from equal state and seed, differ",
                 details=found.uninitialized,
                 where=found.where,
                 differences=tuple(parted),
             )
-        return False, draws
-
-    def _references(
-        self,
-        calls: Sequence[Call],
-        paths: Sequence[str],
-        expected: Leaves,
-        ties: Ties,
-        truth: Leaves,
-        held: Held,
-    ) -> Iterator[list[Leaves]]:
-        """Yield the results of eager's other runs in batches, the cheapest first.
-
-        Every second run is on contiguous inputs: torch has other kernels for them, and an artifact
-        may use those on strided inputs too.
-        """
-        strided = any(
-            is_plain(t) and not t.is_contiguous() for call in calls for t in call.tensors()
-        )
-        packed = self._contiguous(calls, paths, truth) if strided and truth else calls
-        scatters: list[Rounding] = [partial(scattered, number, ties) for number in range(MANY)]
-        runs = self._under([sequential, *scatters[:FEW]], packed, paths, held, calls)
-        if self.device != "cpu":
-            moved = [call.to(self.device) for call in calls]
-            for _ in range(NOISE_RUNS):
-                runs += self._run(self._copy(self.device), moved, nullcontext, paths)
-        yield runs
-        if self._may_go_on():
-            more: list[Rounding] = [partial(sequential, LANES), *scatters[FEW:]]
-            yield self._under(more, packed, paths, held, calls)
-        if ties.met and self._may_go_on():
-            tied: list[Rounding] = [partial(scattered, n, ties) for n in range(MANY, MANY_TIED)]
-            yield self._under(tied, packed, paths, held, calls)
-        yield self._under(held.replays(MULTIPLE), calls, paths, NOTHING_HELD)
-
-    def _in_float64(
-        self,
-        calls: Sequence[Call],
-        paths: Sequence[str],
-        held: Held = NOTHING_HELD,
-        rounding: Rounding = nullcontext,
-    ) -> list[Leaves]:
-        wide = [Call(_double(call.args), _double(dict(call.kwargs))) for call in calls]
-        in_float64 = partial(_holding, held, doubles_by_default, rounding)
-        return self._run(self._copy(torch.float64), wide, in_float64, paths)
-
-    def _under(
-        self,
-        roundings: Sequence[Rounding],
-        calls: Sequence[Call],
-        paths: Sequence[str],
-        held: Held,
-        others: Sequence[Call] | None = None,
-    ) -> list[Leaves]:
-        """Run the calls under each rounding; every second time the ``others``, if there are any."""
-        ways = itertools.cycle([calls, others or calls])
-        return [
-            leaves
-            for each, given in zip(roundings, ways, strict=False)
-            for leaves in self._run(self._copy("cpu"), given, partial(_holding, held, each), paths)
-        ]
-
-    def _contiguous(
-        self, calls: Sequence[Call], paths: Sequence[str], truth: Leaves
-    ) -> Sequence[Call]:
-        """Return the calls with contiguous inputs if that changes nothing but rounding.
-
-        Forward may write to a strided input where it writes to a copy of a contiguous one.
-        """
-
-        def packed(value: Any) -> Any:
-            return tree_map(lambda leaf: leaf.contiguous() if is_plain(leaf) else leaf, value)
-
-        others = [Call(packed(call.args), packed(dict(call.kwargs))) for call in calls]
-        found = self._in_float64(others, paths)
-        return others if found and not _parted(found, [truth], paths) else calls
 
     def _copy(self, where: torch.dtype | str) -> Subject:
         """Return the subject in float64 or on a device: a fresh one if runs change it."""
-        if self._stateful or where not in self._copies:
-            copy = self._subject.copy()
+        if self.stateful or where not in self.copies:
+            copy = self.subject.copy()
             if isinstance(where, str):
                 copy.to(where)
             elif copy.module is not None:
                 copy.module.to(where)
-            self._copies[where] = copy
-        return self._copies[where]
-
-    def _run(
-        self, subject: Subject, calls: Sequence[Call], rounding: Rounding, paths: Sequence[str]
-    ) -> list[Leaves]:
-        def rounded(*args: Any, **kwargs: Any) -> Any:
-            with rounding():
-                return subject.function(*args, **kwargs)
-
-        outcome: Outcome | None = None
-        for call in calls:
-            outcome = observe(rounded, call, seed=self._seed, grad_mode=subject.grad_mode)
-        if not isinstance(outcome, Returned):
-            return []
-        return [leaves_after(outcome, tensors_of(subject.module, only=paths))]
-
-
-@contextmanager
-def _holding(held: Held, *roundings: Rounding) -> Iterator[None]:
-    """Round differently, but put back the operands that are held. Entered last, it acts first."""
-    with ExitStack() as entered:
-        for rounding in roundings:
-            entered.enter_context(rounding())
-        entered.enter_context(held.kept())
-        yield
+            self.copies[where] = copy
+        return self.copies[where]
 
 
 def _parted(
@@ -313,19 +238,3 @@ def _parted(
         for path in paths
         for difference in compare_values(one.get(path), other.get(path), Tolerance(), path)
     ]
-
-
-def _is_same(one: Call, other: Call) -> bool:
-    left, right = ((call.args, dict(call.kwargs)) for call in (one, other))
-    return one is other or not compare_values(left, right, Tolerance(0.0, 0.0))
-
-
-def _double(value: Any) -> Any:
-    def widen(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        if leaf.is_floating_point():
-            return leaf.double()
-        return leaf.to(torch.complex128) if leaf.is_complex() else leaf
-
-    return tree_map(widen, value)

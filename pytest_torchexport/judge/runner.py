@@ -6,8 +6,7 @@ import copy
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -234,10 +233,12 @@ class Runner:
 
     def run(self, call: Call, seed: int) -> Outcome:
         """Return the outcome of the call, made from the state as exported."""
-        return self.in_a_row([call], seed)[0][0]
+        return self.in_a_row([call], seed, state=False)[0][0]
 
-    def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome and state; a call starts where the one before ended."""
+    def in_a_row(
+        self, calls: Sequence[Call], seed: int, *, state: bool = True
+    ) -> list[tuple[Outcome, Tensors]]:
+        """Return each call's outcome, and the ``state`` after it; a call starts from that."""
         raise NotImplementedError
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
@@ -253,38 +254,28 @@ class Runner:
         return ""
 
 
+@dataclass(eq=False)
 class InProcess(Runner):
     """Call an artifact in this process."""
 
-    def __init__(
-        self,
-        artifact: Runnable,
-        *,
-        device: str,
-        stateful: bool,
-        fresh_each_call: bool,
-        left: Callable[[], float],
-        grad_mode: GradMode = GradMode.NO_GRAD,
-    ) -> None:
-        self._pristine = artifact
-        self._device = device
-        self._left = left
-        self._grad_mode = grad_mode
-        self._state = State(artifact.module, thorough=stateful)
-        # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
-        self._fresh_each_call = fresh_each_call and isinstance(
-            artifact.module, torch.jit.ScriptModule
-        )
+    pristine: Runnable
+    _: KW_ONLY
+    device: str
+    stateful: bool
+    fresh_each_call: bool
+    left: Callable[[], float]
+    grad_mode: GradMode = GradMode.NO_GRAD
 
-    def run(self, call: Call, seed: int) -> Outcome:
-        outcome = self._observe(self._artifact(), call, seed)
-        self._state.restore()
-        return outcome
+    def __post_init__(self) -> None:
+        self._state = State(self.pristine.module, thorough=self.stateful)
 
-    def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
+    def in_a_row(
+        self, calls: Sequence[Call], seed: int, *, state: bool = True
+    ) -> list[tuple[Outcome, Tensors]]:
         artifact = self._artifact()
         found = [
-            (self._observe(artifact, call, seed), tensors_of(artifact.module)) for call in calls
+            (self._observe(artifact, call, seed), tensors_of(artifact.module) if state else {})
+            for call in calls
         ]
         self._state.restore()
         return found
@@ -293,33 +284,32 @@ class InProcess(Runner):
         artifact = self._artifact()
         if artifact.native_loops:
             return None  # it runs in another thread
-        observed = partial(observe, call=call, seed=seed, grad_mode=self._grad_mode)
-        if isinstance(artifact, ShowsValues):
-            shows = artifact
-            outcome = observed(lambda *args, **kwargs: shows.show(Call(args, kwargs), see))
-        else:
 
-            def run(go: Callable[[], Any]) -> Any:
-                with seen(see):
-                    return go()
+        def shown(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(artifact, ShowsValues):
+                return artifact.show(Call(args, kwargs), see)
+            with seen(see):
+                return artifact(*args, **kwargs)
 
-            outcome = observed(artifact, run=run)
+        outcome = observe(shown, call, seed=seed, grad_mode=self.grad_mode)
         self._state.restore()
         return outcome
 
     def tensors(self) -> Tensors:
-        return tensors_of(self._pristine.module)
+        return tensors_of(self.pristine.module)
 
     def _artifact(self) -> Runnable:
-        return copy.deepcopy(self._pristine) if self._fresh_each_call else self._pristine
+        # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
+        scripted = isinstance(self.pristine.module, torch.jit.ScriptModule)
+        return copy.deepcopy(self.pristine) if self.fresh_each_call and scripted else self.pristine
 
     def _observe(self, artifact: Runnable, call: Call, seed: int) -> Outcome:
         def aside(go: Callable[[], Any]) -> Any:
-            return in_thread(go, self._left())
+            return in_thread(go, self.left())
 
         run = aside if artifact.native_loops else None
-        call = call.to(self._device)
-        return observe(artifact, call, seed=seed, grad_mode=self._grad_mode, run=run)
+        call = call.to(self.device)
+        return observe(artifact, call, seed=seed, grad_mode=self.grad_mode, run=run)
 
 
 def call_loaded(
@@ -370,51 +360,43 @@ class InSandbox(Runner):
     threads: int = 1
     session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
-    _printed: str = ""
 
-    def run(self, call: Call, seed: int) -> Outcome:
-        return self._row([call], seed, state=False)[0][0]
-
-    def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
-        return self._row(calls, seed, state=True)
+    def in_a_row(
+        self, calls: Sequence[Call], seed: int, *, state: bool = True
+    ) -> list[tuple[Outcome, Tensors]]:
+        """Make the calls; once more if something else may have killed the process."""
+        found: list[tuple[Outcome, Tensors]] = []
+        for _ in range(2):
+            found = []
+            for call in calls:
+                if found and isinstance(found[-1][0], (Crashed, TimedOut)):
+                    found.append(found[-1])  # the process is gone, and the state with it
+                    continue
+                session, limit = self._opened(), self.left()
+                found.append(
+                    call_loaded(
+                        session,
+                        self.artifact,
+                        call,
+                        seed=seed,
+                        limit=limit,
+                        anew=not found,
+                        state=state,
+                    )
+                )
+            if not any(killed_from_outside(outcome) for outcome, _ in found):
+                break
+        return found
 
     def tensors(self) -> Tensors:
         return self._opened().tensors(self.left())
 
     def close(self) -> None:
         if self.session is not None:
-            self._printed = self.session.printed()
             self.session.close()
-            self.session = None
 
     def printed(self) -> str:
-        return self.session.printed() if self.session is not None else self._printed
-
-    def _row(
-        self, calls: Sequence[Call], seed: int, *, state: bool
-    ) -> list[tuple[Outcome, Tensors]]:
-        """Make the calls; once more if something else may have killed the process."""
-        found = self._try(calls, seed, state=state)
-        if found and killed_from_outside(found[-1][0]):
-            found = self._try(calls, seed, state=state)
-        return found
-
-    def _try(
-        self, calls: Sequence[Call], seed: int, *, state: bool
-    ) -> list[tuple[Outcome, Tensors]]:
-        found: list[tuple[Outcome, Tensors]] = []
-        for call in calls:
-            if found and isinstance(found[-1][0], (Crashed, TimedOut)):
-                found.append(found[-1])  # the process is gone, and the state with it
-                continue
-            session, limit = self._opened(), self.left()
-            anew = not found
-            found.append(
-                call_loaded(
-                    session, self.artifact, call, seed=seed, limit=limit, anew=anew, state=state
-                )
-            )
-        return found
+        return self.session.printed() if self.session is not None else ""
 
     def _opened(self) -> SandboxSession:
         if self.session is None or self.session.over:

@@ -257,10 +257,10 @@ _SUMMING = (
     _row("mean", "reduction", sum="mean"),
     _row("cumsum", "sums", sum="running"),
     # Mean and variance have formulas because torch's own parts of them import torch._dynamo, which
-    # takes seconds; attention, because torch takes it apart in float32 alone.
+    # takes seconds.
     _row("var", sum="variance"),
     _row("var_mean", sum="variance_and_mean"),
-    _row("_scaled_dot_product_flash_attention_for_cpu", "fused", sum="attention"),
+    _row("_scaled_dot_product_flash_attention_for_cpu", "fused"),
     _row("mm bmm", "sums", sum="product"),
     _row("addbmm addmm addmv addr baddbmm convolution dot index_add scatter_add", "sums"),
     _row("linear matmul mv nansum trace vdot", "sums"),

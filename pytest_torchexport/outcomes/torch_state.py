@@ -197,6 +197,13 @@ def plain_attention() -> AbstractContextManager[None]:
     return _set(attention.get_fastpath_enabled, attention.set_fastpath_enabled, False)
 
 
+def steps_of_attention_in_half() -> AbstractContextManager[None]:
+    """Round each step of attention in half precision where it is not computed by one kernel."""
+    ours = torch.backends.cuda  # for the CPU as well
+    allow = ours.allow_fp16_bf16_reduction_math_sdp
+    return _set(ours.fp16_bf16_reduction_math_sdp_allowed, allow, True)
+
+
 @contextmanager
 def torch_globals(device: str) -> Iterator[None]:
     with without_warnings():  # torch 2.9 warns at each read of allow_tf32

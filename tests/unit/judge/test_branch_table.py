@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,13 +16,12 @@ from pytest_torchexport.judge.branch_table import (
     RAISES,
     UNREACHED,
     VERIFIED,
+    BranchResults,
     Tried,
     enough,
     frozen,
-    guilty,
     has_branch,
     may_be_frozen,
-    table,
     unreached,
 )
 from pytest_torchexport.results.failures import (
@@ -35,7 +35,7 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Branch, Difference, coverage_of
 from pytest_torchexport.targets.formats.facts import Branches
 
-A, B, C, LOOP = (1, ""), (2, ""), (3, "inner"), (4, "")
+A, B, LOOP = (1, ""), (2, ""), (4, "")
 FILE = "/somewhere/net.py"
 
 
@@ -72,12 +72,30 @@ def failed(*decisions):
     return Tried(found(*decisions), failed=True)
 
 
-# -- guilty ------------------------------------------------------------------------------------------------------
+def results(known, tried=(), artifact=Branches(), *, where=None, example=EXAMPLE):  # noqa: B008
+    """Results of a search for the conditions of these keys, which are all the same one."""
+    explored = Explored(
+        conditions={key[0]: where or condition() for key in known},
+        seen=known,
+        corpus=(example,),
+        calls=9,
+    )
+    return BranchResults(
+        spec=SimpleNamespace(dims={}),
+        observed=None,
+        explored=explored,
+        artifact=artifact,
+        tried=list(tried),
+    )
 
 
-def test_the_only_other_turn_is_guilty():
-    failing = found((A, True), (B, False))
-    assert guilty(EXAMPLE, failing, [Tried(failing, failed=True)]) == (B, False)
+# -- guilty ----------------------------------------------------------------------------------------
+
+
+def guilty(example, failing, tried=(), loops=()):
+    return results(
+        dict.fromkeys(loops), tried, where=condition(kind="for"), example=example
+    ).guilty(failing)
 
 
 def test_of_two_turns_the_one_that_passing_calls_never_took_is_guilty():
@@ -102,7 +120,7 @@ def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
     def looped(times):
         return found(*[(LOOP, True)] * times, (LOOP, False), (A, True), loops=[(LOOP, MORE)])
 
-    assert guilty(looped(2), looped(rounds), []) == (LOOP, more)
+    assert guilty(looped(2), looped(rounds)) == (LOOP, more)
 
 
 def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
@@ -112,13 +130,13 @@ def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
         rounds = [step for one in whole for step in ((LOOP, True), (A, one))]
         return found(*rounds, (LOOP, False), loops=[(LOOP, MORE)])
 
-    example, longer, shorter = chunks(False, False), chunks(False, False, True), chunks(False, True)
-    spectrum = [Tried(longer, failed=True), Tried(shorter, failed=False)]
-    assert guilty(example, longer, spectrum, {LOOP}) == (LOOP, True)
-    assert guilty(example, longer, [Tried(longer, failed=True)], {LOOP}) == (LOOP, True)
-    other = [*spectrum, Tried(chunks(False, False, False), failed=False)]
-    assert guilty(example, longer, [*other[:1], other[2]], {LOOP}) == (A, True)
-    assert guilty(example, longer, spectrum) == (A, True)
+    example, longer = chunks(False, False), chunks(False, False, True)
+    fails = Tried(longer, failed=True)
+    shorter = Tried(chunks(False, True), failed=False)
+    others = Tried(chunks(False, False, False), failed=False)
+    assert guilty(example, longer, [fails, shorter], {LOOP}) == (LOOP, True)
+    assert guilty(example, longer, [fails], {LOOP}) == (LOOP, True)
+    assert guilty(example, longer, [fails, others], {LOOP}) == (A, True)
 
 
 # -- has_branch --------------------------------------------------------------------------------------------------
@@ -178,42 +196,34 @@ def seen(counts, *, varies=True, on_values=True):
     return made
 
 
-def statuses(known, tried, artifact=Branches(), *, where=None, culprit=None, example=EXAMPLE):  # noqa: B008
-    explored = Explored(
-        conditions={A[0]: where or condition()}, seen={A: known}, corpus=(), calls=9
-    )
-    (row,) = table(explored, tried, artifact, example, culprit)
+def statuses(known, tried, artifact=Branches(), *, culprit=None, **more):  # noqa: B008
+    (row,) = results({A: known}, tried, artifact, **more).table(culprit)
     return row
 
 
-def test_outcomes_that_calls_took_and_passed_are_verified_where_the_artifact_has_a_branch():
-    inside = Branches(lines=frozenset({(FILE, 10)}))
-    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), passed((A, False))], inside)
-    assert row.status == {"True": VERIFIED, "False": VERIFIED}
+INSIDE = Branches(lines=frozenset({(FILE, 10)}))
+PASSED = [passed((A, True)), passed((A, False))]
+PARTLY = [failed((A, False), (B, False)), passed((A, False), (B, True)), passed((A, True))]
+
+
+@pytest.mark.parametrize(
+    ("tried", "artifact", "culprit", "status"),
+    [
+        (PASSED, INSIDE, None, VERIFIED),
+        (PASSED, Branches(), None, EQUAL),
+        (PASSED, None, None, VERIFIED),
+        # A call passed with it.
+        (PARTLY, Branches(), None, EQUAL),
+        (PARTLY, Branches(), (A, False), DIVERGES),
+    ],
+)
+def test_what_became_of_an_outcome_that_the_example_does_not_take(tried, artifact, culprit, status):
+    row = statuses(seen({True: 3, False: 2}), tried, artifact, culprit=culprit)
+    assert row.status == {"True": VERIFIED, "False": status}
     assert row.counts == {"True": 3, "False": 2}
-    assert row.in_artifact is True
+    assert row.in_artifact is (artifact is INSIDE if artifact is not None else None)
     assert row.on_values
-    assert (row.where, row.kind, row.module) == (
-        SourceLine(row.where.file.rpartition("/")[0] + "/net.py", 10),
-        "if",
-        "",
-    )
-
-
-def test_an_outcome_that_passes_without_a_branch_is_frozen_but_equal():
-    row = statuses(seen({True: 3, False: 2}), [passed((A, True)), passed((A, False))])
-    assert row.status == {"True": VERIFIED, "False": EQUAL}
-    calls = [passed((A, True)), passed((A, False))]
-    unknown = statuses(seen({True: 3, False: 2}), calls, None)
-    assert unknown.status == {"True": VERIFIED, "False": VERIFIED}
-    assert unknown.in_artifact is None
-
-
-def test_an_outcome_that_some_call_passed_with_does_not_diverge_unless_it_is_the_culprit():
-    calls = [failed((A, False), (B, False)), passed((A, False), (B, True))]
-    known = seen({True: 3, False: 2})
-    assert statuses(known, calls).status["False"] == EQUAL
-    assert statuses(known, calls, culprit=(A, False)).status["False"] == DIVERGES
+    assert str(row.where).endswith("/net.py:10")
 
 
 def test_an_outcome_that_only_raises_is_no_aim():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ from pytest_torchexport.targets.formats.facts import ProgramFacts
 from pytest_torchexport.targets.formats.sizes import SizeFacts, suspicions
 
 
-def effects(function, calls=None, tolerance=None):
-    found = OutputActivity(tolerance or Tolerance())
+def effects(function, calls=None):
+    found = OutputActivity()
     for number in range(6):
         x = torch.randn(2, 3, generator=torch.Generator().manual_seed(number))
         call = Call((x,)) if calls is None else calls[number % len(calls)]
@@ -54,33 +55,34 @@ STRONG = {
 }
 
 
+def texts(found):
+    """Return what is said of all outputs, and what is said of single ones."""
+    return [found.complaints(Tolerance(), partial=partial) for partial in (False, True)]
+
+
 @pytest.mark.parametrize("name", WEAK)
 def test_outputs_that_say_nothing_are_named(name):
     function, text = WEAK[name]
-    (complaint,) = effects(function).complaints()
+    (complaint,), others = texts(effects(function))
     assert complaint.startswith("output ")
     assert text in complaint
+    assert others == []
 
 
 @pytest.mark.parametrize("name", STRONG)
 def test_outputs_that_say_something_are_not(name):
-    found = effects(STRONG[name])
-    assert found.complaints() == []
-    assert found.partial() == []
+    assert texts(effects(STRONG[name])) == [[], []]
 
 
 def test_one_output_that_says_something_is_enough_and_the_other_is_told():
-    found = effects(lambda x: {"mask": torch.ones(3), "y": x})
-    assert found.complaints() == []
-    assert found.partial() == ["output['mask'] does not depend on the input"]
+    found = texts(effects(lambda x: {"mask": torch.ones(3), "y": x}))
+    assert found == [[], ["output['mask'] does not depend on the input"]]
 
 
 def test_an_empty_example_is_no_measure_of_the_others():
     """Detections: none on the example, some on other calls, and never alike."""
     calls = [Call((torch.full((2, 3), -1.0),)), *(Call((torch.rand(2, 3),)) for _ in range(6))]
-    found = effects(lambda x: x[x > 0], calls)
-    assert found.complaints() == []
-    assert found.partial() == []
+    assert texts(effects(lambda x: x[x > 0], calls)) == [[], []]
 
 
 @pytest.mark.parametrize("sizes_vary", [True, False])
@@ -90,13 +92,19 @@ def test_few_sizes_of_the_examples_values_are_weak_and_few_values_hardly_a_check
 ):
     outputs = effects(lambda x: x, [Call((torch.ones(size, 3),)) for size in range(1, 6)])
     assert TOO_FEW < outputs.calls < HARDLY_ANY
-    many = int(outputs.calls / ACCEPTED_SHARE)
-    given = {"refused": many, "refusal": "", "fixed": (), "sizes_vary": sizes_vary}
+    accepted = SimpleNamespace(
+        fell_back=not other_values,
+        takes_other_values=other_values,
+        spec=SimpleNamespace(dims={"batch": 1} if sizes_vary else {}),
+        refusal="",
+        fixed=(),
+    )
+    given = outputs, Tolerance(), accepted, int(outputs.calls / ACCEPTED_SHARE)
     if other_values or not sizes_vary:
         with pytest.raises(Ineffective, match=f"eager takes {outputs.calls} different calls"):
-            weighed(outputs, only_the_examples_values=not other_values, **given)
+            weighed(*given)
     else:
-        weak = weighed(outputs, only_the_examples_values=True, **given)
+        weak = weighed(*given)
         assert weak[0] == "eager takes hardly any values but the example's: only sizes varied"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from pytest_torchexport.inputs.spec import Call
@@ -116,25 +115,6 @@ def test_another_cast_of_equal_numbers_is_no_rounding():
         assert causes(cast, other, many) == ["bug"], other.__name__
 
 
-def test_pooling_picks_any_of_values_that_differ_in_their_last_digits_only():
-    image = torch.tensor([17.5, 0.1, 17.6, 0.2, 17.7, 0.3, -1.0, 17.5]).reshape(1, 1, 8)
-
-    def picked(x):
-        return torch.nn.functional.max_pool1d(torch.sigmoid(x), 4, return_indices=True)[1]
-
-    def last_digits(x):
-        y = torch.sigmoid(x) - torch.tensor([1.2e-7, 0.0, 0.0, 0.0]).repeat(2)
-        return torch.nn.functional.max_pool1d(y, 4, return_indices=True)[1]
-
-    def last_of_equals(x):
-        y = torch.sigmoid(x).flip(-1)
-        return 7 - torch.nn.functional.max_pool1d(y, 4, return_indices=True)[1].flip(-1)
-
-    usual = torch.linspace(-1.0, 2.0, 8).reshape(1, 1, 8)
-    assert causes(picked, last_digits, image, usual=usual) == ["tie"]
-    assert causes(picked, last_of_equals, image, usual=usual) == ["bug"]
-
-
 def test_a_value_that_the_artifact_does_not_have_is_left_to_rounding():
     def reaches_one(x):
         return torch.sigmoid(x) >= 1.0
@@ -177,49 +157,3 @@ def test_casts_to_integers_decide_and_roundings_to_decimals_do_not():
         ("floor", 1, 0),
         ("_to_copy", 3, 0),
     ]
-
-
-# Of which two and three are equal.
-TIED = torch.tensor([[2.0, 1.0, 2.0, 0.0], [3.0, 3.0, 1.0, 3.0]])
-DISTINCT = torch.linspace(-0.9, 1.1, 8).reshape(2, 4)
-
-
-def first_two(x):
-    return x.topk(2, 1).indices
-
-
-def last_two(x):
-    return 3 - x.flip(1).topk(2, 1).indices
-
-
-def kept(x, places):
-    return torch.zeros_like(x).scatter(1, places, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("eager", "artifact", "bug"),
-    [
-        (first_two, last_two, False),
-        (lambda x: kept(x, first_two(x)), lambda x: kept(x, last_two(x)), False),
-        # All that are as large as the second, which may be more than two.
-        (
-            lambda x: kept(x, first_two(x)),
-            lambda x: (x >= x.topk(2, 1).values[:, 1:]).float(),
-            True,
-        ),
-        # Each output is of an order, and both of none.
-        (
-            lambda x: (first_two(x), first_two(x) * 10),
-            lambda x: (first_two(x), last_two(x) * 10),
-            False,  # eager chooses twice
-        ),
-        (
-            lambda x: tuple(first_two(x)[None] * torch.tensor([1, 10])[:, None, None]),
-            lambda x: (first_two(x), last_two(x) * 10),
-            True,
-        ),
-    ],
-)
-def test_eager_orders_equal_elements_as_the_artifact_does(eager, artifact, bug):
-    found = causes(eager, artifact, TIED, usual=DISTINCT)
-    assert ("bug" in found) is bug

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
+from pytest_torchexport.judge.other_runs import OtherRuns, Runs, leaves_after
 from pytest_torchexport.judge.rounding import (
     MULTIPLE,
     WEIGHED,
@@ -25,7 +25,7 @@ from pytest_torchexport.outcomes.subject import Subject
 # ruff: noqa: ARG005  # an artifact may ignore what eager returned
 
 
-def judged(function, call, actual, *, known=0, leaves_out_casts=False):
+def judged(function, call, actual, *, known=0, stateful=True, leaves_out_casts=False):
     """Return the calibrated differences between eager's value and ``actual(value)``."""
     subject = Subject.of(function)
     expected = observe(subject.function, call, seed=0)
@@ -34,7 +34,8 @@ def judged(function, call, actual, *, known=0, leaves_out_casts=False):
     differences = compare(expected, found, Tolerance())
     assert differences, "the table of tolerances must fail first"
     leaves = leaves_after(expected, {}), leaves_after(found, {})
-    calibration = Calibration(OtherRuns(subject, 0), leaves_out_casts=leaves_out_casts)
+    runs = OtherRuns(subject, 0, stateful=stateful)
+    calibration = Calibration(runs, leaves_out_casts=leaves_out_casts)
     return calibration.judge(differences, [call], *leaves, known=known)
 
 
@@ -256,15 +257,7 @@ def test_eager_that_leaves_traces_explains_nothing():
             self.calls += 1
             return x * self.calls
 
-    subject = Subject.of(Counts())
-    calibration = Calibration(OtherRuns(subject, 0, stateful=False))
-    expected = Returned(CALL.args[0] * 5, CALL)
-    found = Returned(CALL.args[0] * 6, CALL)
-    differences = compare(expected, found, Tolerance())
-    judged_ = calibration.judge(
-        differences, [CALL], leaves_after(expected, {}), leaves_after(found, {})
-    )
-    assert len(judged_.bugs) == 1
+    assert len(judged(Counts(), CALL, lambda value: value * 1.2, stateful=False).bugs) == 1
 
 
 def test_what_a_tie_may_pick_it_may_pick_anywhere():
@@ -372,7 +365,8 @@ OWN = 2.0**-10
 
 def caused(wanted, found, *others, truth=None):
     (difference,) = compare_values(wanted, found, Tolerance(0.0, 0.0))
-    return with_cause(difference, Seen(truth=truth, others=list(others)), wanted, found)
+    runs = Runs({"output": truth}, [{"output": other} for other in others])
+    return with_cause(Seen.of(difference, wanted, found, runs))
 
 
 @pytest.mark.parametrize(("times", "cause"), [(MULTIPLE, "rounding"), (2 * MULTIPLE, "bug")])

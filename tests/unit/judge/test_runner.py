@@ -222,19 +222,12 @@ class Holds:
         return self.module(*args, **kwargs)
 
 
-def in_process(module, **options):
-    options = {"stateful": True, "fresh_each_call": False, "left": lambda: 30.0, **options}
-    return InProcess(Holds(module), device="cpu", **options)
-
-
-def test_here_each_call_starts_from_the_state_of_the_export():
-    runner = in_process(Counts())
-    values = [runner.run(Call((X,)), 0).value.tolist() for _ in range(3)]
-    assert values == [[2, 3]] * 3
-
-
-def test_here_calls_in_a_row_go_on_from_each_other_and_are_undone():
-    runner = in_process(Counts())
+def test_here_calls_start_from_the_state_of_the_export_and_in_a_row_from_each_other():
+    runner = InProcess(
+        Holds(Counts()), device="cpu", stateful=True, fresh_each_call=False, left=lambda: 30.0
+    )
+    values = [runner.run(Call((X,)), 0).value.tolist() for _ in range(2)]
+    assert values == [[2, 3]] * 2
     found = runner.in_a_row([Call((X,))] * 2, 0)
     assert [outcome.value.tolist() for outcome, _ in found] == [[2, 3], [3, 4]]
     assert [state["buffer count"].item() for _, state in found] == [1, 2]
