@@ -147,7 +147,10 @@ class Side(World):
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
         mine, others = (
-            {key: (key._replace(number=0), near.bound) for key, (near, _) in side.nearest.items()}
+            {
+                key: (Key(key.source, 0, key.side, key.name), near.bound)
+                for key, (near, _) in side.nearest.items()
+            }
             for side in (self, other)
         )
         rare = Counter(mine.values()) - Counter(others.values())
@@ -370,7 +373,7 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
         # Two tensors that are compared have no bound.
         fixed = near.bound is not None or key.source in COMPARING
         if fixed and key.side in aimed:
-            sides.setdefault(key._replace(side=""), []).append(key)
+            sides.setdefault(Key(key.source, key.number, "", key.name), []).append(key)
     # A threshold with one side is an overflow.
     several = [keys for keys in sides.values() if len(keys) > 1 or keys[0].name == CONSTANT]
     mine = [keys for keys in several if keys[0] in side.own]

@@ -97,7 +97,8 @@ class Seen:
 
         return cls(
             difference=difference,
-            dtype=expected.dtype if isinstance(expected, torch.Tensor) else wanted.dtype,
+            # Of a quantized tensor, that of its numbers.
+            dtype=dense(expected).dtype if isinstance(expected, torch.Tensor) else wanted.dtype,
             wanted=wanted,
             found=found,
             truth=next(iter(seen([runs.truth])), None),

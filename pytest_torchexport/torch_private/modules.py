@@ -107,3 +107,16 @@ def script_attributes(module: Any) -> Iterator[tuple[str, Any]]:
             yield name, module._c.getattr(name)
         except Exception:  # noqa: S112  # of a type that Python does not see
             continue
+
+
+def with_calls_inlined(graph: Any) -> Any:
+    """Return a graph with its calls resolved, or the graph itself if torch cannot do it.
+
+    For the graph of a fork, whose calls ``inlined_graph`` leaves as they are.
+    """
+    inline = getattr(torch._C, "_jit_pass_inline", None)
+    if inline is None:
+        return graph
+    copy = graph.copy()
+    inline(copy)
+    return copy

@@ -33,6 +33,7 @@ from pytest_torchexport.targets.formats.facts import (
     is_outside_torch,
     real_path,
 )
+from pytest_torchexport.torch_private.modules import with_calls_inlined
 
 FILENAME = "model.pt"
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
@@ -155,7 +156,7 @@ def nodes_of(graph: Any) -> Iterator[Any]:
             yield from nodes_of(block)
         for name in node.attributeNames():
             if node.kindOf(name) == "g":
-                yield from nodes_of(node.g(name))
+                yield from nodes_of(with_calls_inlined(node.g(name)))
 
 
 def unpacked(value: Any) -> list[Any]:

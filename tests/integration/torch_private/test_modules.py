@@ -13,6 +13,7 @@ from pytest_torchexport.torch_private.modules import (
     registered,
     script_attributes,
     uncompiled,
+    with_calls_inlined,
 )
 
 
@@ -87,3 +88,12 @@ def test_a_compiled_module_or_function_gives_back_the_one_that_was_compiled():
 def test_a_script_shows_its_attributes():
     script = torch.jit.script(Scripted())
     assert dict(script_attributes(script))["scale"] == 2.0
+
+
+def test_calls_are_inlined_in_the_graph_of_a_fork():
+    whole = torch.jit.script(Scripted()).inlined_graph  # owns the nodes
+    fork = whole.findNode("prim::fork").g("Subgraph")
+    graph = with_calls_inlined(fork)
+    assert "prim::CallMethod" in str(fork)
+    assert "prim::CallMethod" not in str(graph)
+    assert "aten::relu" in str(graph)

@@ -148,8 +148,11 @@ def test_other_surroundings_run_it_again(case, monkeypatch):
     assert case.runs()
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert case.runs()
-    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
-    assert case.runs()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert case.runs()
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_what_a_global_of_the_models_file_holds_runs_it_again(case):

@@ -11,7 +11,7 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import errors
-from pytest_torchexport.outcomes.errors import chain, few, printable, text_of
+from pytest_torchexport.outcomes.errors import chain, printable, text_of
 from pytest_torchexport.outcomes.limits import in_thread
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.results.failures import Ineffective
@@ -36,11 +36,6 @@ def test_a_text_that_cannot_be_made_is_named():
 def test_what_a_terminal_would_obey_is_escaped_and_nothing_else():
     assert printable("a\x1b[31m\u202e\r\n\tb\r") == "a<U+001B>[31m<U+202E>\n\tb\n"
     assert printable("1\u00a0000 \u3000 行") == "1\u00a0000 \u3000 行"
-
-
-def test_a_sentence_names_the_first_things_of_a_list():
-    assert few(["a", "b", "c"]) == "a, b, c"
-    assert few(range(5), "; ") == "0; 1; 2 and 2 more"
 
 
 # -- faults of the machine -------------------------------------------------------------------------

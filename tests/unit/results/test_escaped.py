@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pytest_torchexport.results.escaped import (
     code,
     code_block,
+    few,
     in_shell,
     visible,
 )
@@ -72,3 +73,8 @@ def test_a_block_of_code_is_one_block(text):
     assert shown(body).split("\n")[:-1] == [visible(line) for line in text.splitlines()]
     assert "<p>before</p>" in rendered
     assert rendered.endswith("<p><b>after</b></p>\n")
+
+
+def test_a_sentence_names_the_first_things_of_a_list():
+    assert few(["a", "b", "c"]) == "a, b, c"
+    assert few(range(5), "; ") == "0; 1; 2 and 2 more"
