@@ -53,12 +53,6 @@ def test_an_unknown_argument_names_the_legal_ones_and_the_nearest():
     assert "Did you mean" not in refused(zzz=1)
 
 
-def test_targets_are_positional():
-    message = refused(targets=["trace"])
-    assert "unknown argument 'targets'" in message
-    assert "torchexport('export', 'onnx')" in message
-
-
 @pytest.mark.parametrize(
     ("targets", "part"),
     [
@@ -72,6 +66,7 @@ def test_wrong_targets(targets, part):
 
 
 WRONG = [
+    ({"targets": ["trace"]}, ["unknown argument 'targets'", "torchexport('export', 'onnx')"]),
     ({"shapes": "batch 3"}, ["shapes:", "is not a dict like {'x': 'batch 3 height width'}"]),
     ({"shapes": {"x": 3}}, ["shapes: 'x':", "a shape is a string like"]),
     ({"shapes": {"x": "b ..."}}, ["shapes: 'x':", "'...' must stand alone"]),
