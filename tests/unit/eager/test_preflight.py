@@ -23,7 +23,6 @@ from pytest_torchexport.eager.preflight import (
     Fill,
     _bounded,
     changed_at,
-    seeded_at,
     watch,
 )
 from pytest_torchexport.inputs.spec import Call
@@ -370,13 +369,3 @@ class Moves(nn.Module):
 def test_the_line_that_changes_a_place(ref, line):
     subject = Subject.of(nn.Sequential(nn.ReLU(), Moves()))
     assert line in str(changed_at(subject, CALL, 0, [ref]).get(ref))
-
-
-def test_the_line_that_sets_a_seed():
-    def seeds(x):
-        y = x * 2
-        torch.manual_seed(7)
-        return y + torch.rand(3)
-
-    assert "manual_seed(7)" in str(seeded_at(Subject.of(seeds), CALL, 1))
-    assert seeded_at(Subject.of(lambda x: x + torch.rand(3)), CALL, 1) is None

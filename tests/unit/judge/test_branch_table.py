@@ -92,10 +92,19 @@ def results(known, tried=(), artifact=Branches(), *, where=None, example=EXAMPLE
 # -- guilty ----------------------------------------------------------------------------------------
 
 
-def guilty(example, failing, tried=(), loops=()):
-    return results(
-        dict.fromkeys(loops), tried, where=condition(kind="for"), example=example
-    ).guilty(failing)
+def test_of_two_turns_the_one_that_passing_calls_never_took_is_guilty():
+    failing = found((A, False), (B, False))
+    others = passed((A, False), (B, True)), failed((A, True), (B, False))
+    tried = [Tried(failing, failed=True), *others]
+    assert results({}, tried).guilty(failing) == (B, False)
+
+
+@pytest.mark.parametrize(("rounds", "more"), [(3, True), (1, False)])
+def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
+    def looped(times):
+        return found(*[(LOOP, True)] * times, (LOOP, False), (A, True), loops=[(LOOP, MORE)])
+
+    assert results({}, example=looped(2)).guilty(looped(rounds)) == (LOOP, more)
 
 
 def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
@@ -106,12 +115,17 @@ def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
         return found(*rounds, (LOOP, False), loops=[(LOOP, MORE)])
 
     example, longer = chunks(False, False), chunks(False, False, True)
+
+    def guilty(*tried):
+        known = results({LOOP: None}, tried, where=condition(kind="for"), example=example)
+        return known.guilty(longer)
+
     fails = Tried(longer, failed=True)
     shorter = Tried(chunks(False, True), failed=False)
     others = Tried(chunks(False, False, False), failed=False)
-    assert guilty(example, longer, [fails, shorter], {LOOP}) == (LOOP, True)
-    assert guilty(example, longer, [fails], {LOOP}) == (LOOP, True)
-    assert guilty(example, longer, [fails, others], {LOOP}) == (A, True)
+    assert guilty(fails, shorter) == (LOOP, True)
+    assert guilty(fails) == (LOOP, True)
+    assert guilty(fails, others) == (A, True)
 
 
 # -- has_branch --------------------------------------------------------------------------------------------------

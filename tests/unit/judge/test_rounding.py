@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -114,6 +115,13 @@ LONG = {
     "positive": rand(3, 60_000) + 1,
     "equal": torch.full((3, 60_000), 0.1),
 }
+
+
+def loop(terms):
+    """Return float32 sums along axis 1, as a loop adds them."""
+    return torch.from_numpy(np.add.accumulate(terms.numpy(), 1))[:, -1]
+
+
 MEANS = Call((LONG["positive"] + torch.tensor([[0.0], [1.0], [2.0]]),))
 # Eager, its call, what the artifact makes of eager's result, and the cause of the difference.
 CASES = {
@@ -179,6 +187,15 @@ CASES = {
         lambda y: y + 1,
         "bug",
     ),
+    **{
+        f"a sum term by term, {name}": (
+            lambda x: x.sum(1),
+            Call((x,)),
+            lambda _, x=x: loop(x),
+            "rounding",
+        )
+        for name, x in LONG.items()
+    },
     "a long mean in half precision": (
         lambda x: x.mean(1),
         MEANS,
