@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_torchexport.diagnosis.failing_sizes import MORE, SMALLEST, described
-from pytest_torchexport.results.diagnosis import SizePattern
+from pytest_torchexport.results.diagnosis import SizePattern, Sizes
 
 LEGAL = st.one_of(
     st.builds(lambda low, count, step: range(low, low + count * step, step),
@@ -93,3 +93,11 @@ def test_without_a_simple_rule_there_is_none(legal, fails):
 )
 def test_the_words_of_a_rule(kind, numbers, fails, words):
     assert SizePattern(kind=kind, numbers=numbers, fails=fails).words(example=2) == words
+
+
+def test_the_line_of_a_dim_that_is_tied_or_has_no_rule():
+    only = SizePattern(kind="only", numbers=(2,), fails=False)
+    tied = Sizes(dim="h", example=2, ok=(2,), failing=(1, 3, 4), pattern=only, equal_to="w")
+    assert str(tied) == "h: ok only where equal to w (run at 1 to 4; the example's is 2)"
+    plain = Sizes(dim="h", example=2, ok=(2, 4), failing=(1, 3, 5))
+    assert str(plain) == "h: ok at 2 (the example's), 4; fails at 1, 3, 5"

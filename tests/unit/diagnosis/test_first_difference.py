@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport.diagnosis import first_difference
-from pytest_torchexport.diagnosis.first_difference import Search, aligned
+from pytest_torchexport.diagnosis.first_difference import Search, aligned, equal
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.tape import record
 
@@ -142,6 +142,10 @@ def test_what_the_output_does_not_depend_on_is_not_blamed():
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_agree_with_themselves(number):
     assert found(lambda x: (x * number).abs() + 1, lambda x: (x * number).abs() + 1) is None
+
+
+def test_an_infinite_number_agrees_with_itself_alone():
+    assert not any(equal(float("inf"), other) for other in (-float("inf"), 5))
 
 
 # -- alignment -------------------------------------------------------------------------------------

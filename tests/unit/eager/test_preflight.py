@@ -151,6 +151,12 @@ def test_inputs_in_containers_and_keywords_are_named_as_a_user_writes_them():
 # -- changes ---------------------------------------------------------------------------------------
 
 
+@told("changes", "attribute block.steps")
+def counts(self, x):
+    self.steps += 1  # here
+    return x + 1
+
+
 def test_a_closure_and_a_mutable_default_of_a_function_are_named():
     seen = []
 
