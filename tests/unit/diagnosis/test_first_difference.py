@@ -26,11 +26,6 @@ def found(eager, artifact, *, differing=("output",)):
     return Search(left, right, differing).found()
 
 
-def drawn(x):
-    torch.default_generator.manual_seed(7)
-    return x + torch.rand(4)
-
-
 def blocks(x, *, drop):
     for number in range(4):
         x = x @ torch.eye(4) + 1
@@ -149,12 +144,8 @@ def test_numbers_that_are_not_finite_agree_with_themselves(number):
     assert found(lambda x: (x * number).abs() + 1, lambda x: (x * number).abs() + 1) is None
 
 
-def test_numbers_agree_but_for_rounding_and_infinite_ones_with_themselves_alone():
-    inf = float("inf")
-    assert equal(1 / 3, 0.33333334)
-    assert equal("tanh", "tanh")
-    assert not any(equal(inf, other) for other in (-inf, 5, None, "inf"))
-    assert not equal(None, torch.ones(2))
+def test_an_infinite_number_agrees_with_itself_alone():
+    assert not any(equal(float("inf"), other) for other in (-float("inf"), 5))
 
 
 # -- alignment -------------------------------------------------------------------------------------

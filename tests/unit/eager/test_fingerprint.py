@@ -14,20 +14,7 @@ import torch
 from preflights import Healthy
 from torch import nn
 
-from pytest_torchexport.eager.fingerprint import MAX_NODES, Change, StateRef, changed, fingerprint
-
-
-@pytest.mark.parametrize(
-    ("ref", "text"),
-    [
-        (StateRef("hooks"), "hooks"),
-        (StateRef("training flag", "block"), "training flag of block"),
-        (StateRef("argument", "[0]"), "argument[0]"),
-        (Change(StateRef("attribute", "cache"), "gone"), "attribute cache (gone)"),
-    ],
-)
-def test_a_place_and_a_change_are_shown_in_words(ref, text):
-    assert str(ref) == text
+from pytest_torchexport.eager.fingerprint import MAX_NODES, StateRef, changed, fingerprint
 
 
 def test_a_place_contains_its_items_and_attributes():

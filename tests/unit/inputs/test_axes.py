@@ -114,45 +114,50 @@ def dynamic(given, *args):
     return spec_of(two, *(args or (torch.randn(2, 3), torch.randn(2, 6))), dynamic_shapes=given)
 
 
-def test_dims_with_min_and_max_are_declared():
-    batch = Dim("batch", min=2, max=16)
-    for given in (
-        {"x": {0: batch}, "y": {0: batch}},
-        ({0: batch}, {0: batch}),
-        {"x": (batch, None), "y": [batch, None]},
-    ):
-        spec = dynamic(given)
-        assert shapes_of(spec) == {"x": "batch 3", "y": "batch 6"}
-        assert sizes_of(spec) == {"batch": range(2, 17)}
-        assert spec.dims["batch"].declared
+B, TIME = Dim("batch", min=2, max=16), Dim("time", min=1, max=5)
+STATE = [torch.randn(2, 3), {"m": torch.randn(2, 4), "k": (torch.randn(2), torch.randn(5))}]
+OF_BATCH = {"x": "batch 3", "y": "batch 6"}
 
 
-def test_derived_dims_keep_their_relation():
-    time = Dim("time", min=1, max=5)
-    spec = dynamic({"x": {1: time}, "y": {1: 2 * time}})
-    assert shapes_of(spec) == {"x": "2 time", "y": "2 2*time"}
-    spec = dynamic({"x": {1: time}, "y": {1: time + 3}})
-    assert spec.leaves[1].shape[1].evaluate({"time": 5}) == 8
-    spec = dynamic({"x": None, "y": {1: 2 * time}})
-    assert sizes_of(spec) == {"time": range(1, 6)}
+@pytest.mark.parametrize(
+    ("given", "args", "shapes", "sizes"),
+    [
+        ({"x": {0: B}, "y": {0: B}}, (), OF_BATCH, {"batch": range(2, 17)}),
+        (({0: B}, {0: B}), (), OF_BATCH, {"batch": range(2, 17)}),
+        ({"x": (B, None), "y": [B, None]}, (), OF_BATCH, {"batch": range(2, 17)}),
+        # Derived dims keep their relation.
+        (
+            {"x": {1: TIME}, "y": {1: 2 * TIME}},
+            (),
+            {"x": "2 time", "y": "2 2*time"},
+            {"time": range(1, 6)},
+        ),
+        ({"x": {1: TIME}, "y": {1: TIME + 3}}, (), {"x": "2 time", "y": "2 time+3"}, None),
+        ({"x": None, "y": {1: 2 * TIME}}, (), {"x": "2 3", "y": "2 2*time"}, None),
+        (
+            {"x": [{0: B}, {"m": {0: B}, "k": ({0: B}, None)}], "y": {0: B}},
+            (STATE, torch.randn(2, 1)),
+            {
+                "x[0]": "batch 3",
+                "x[1]['m']": "batch 4",
+                "x[1]['k'][0]": "batch",
+                "x[1]['k'][1]": "5",
+                "y": "batch 1",
+            },
+            {"batch": range(2, 17)},
+        ),
+    ],
+)
+def test_dims_of_torch_are_declared_wherever_a_pytree_has_them(given, args, shapes, sizes):
+    spec = dynamic(given, *args)
+    assert shapes_of(spec) == shapes
+    assert sizes_of(spec) == (sizes or {"time": range(1, 6)})
+    assert all(dim.declared for dim in spec.dims.values())
 
 
 def test_hints_with_bounds_vary_within_them():
     (dim,) = dynamic({"x": {0: Dim.STATIC, 1: Dim.AUTO(min=2, max=8)}, "y": None}).dims.values()
     assert (dim.low, dim.high, dim.declared) == (2, 8, True)
-
-
-def test_nested_pytrees_follow_the_inputs():
-    state = [torch.randn(2, 3), {"m": torch.randn(2, 4), "k": (torch.randn(2), torch.randn(5))}]
-    b = Dim("b", min=1, max=9)
-    given = {"x": [{0: b}, {"m": {0: b}, "k": ({0: b}, None)}], "y": {0: b}}
-    assert shapes_of(dynamic(given, state, torch.randn(2, 1))) == {
-        "x[0]": "b 3",
-        "x[1]['m']": "b 4",
-        "x[1]['k'][0]": "b",
-        "x[1]['k'][1]": "5",
-        "y": "b 1",
-    }
 
 
 def test_variadic_arguments_are_written_as_torch_wants_them():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_torchexport.explore.conditions import MORE, NONE, ONCE, Condition
+from pytest_torchexport.explore.conditions import MORE, NONE, Condition
 from pytest_torchexport.explore.search import Explored, Found, Seen
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.judge.branch_table import (
@@ -92,27 +92,11 @@ def results(known, tried=(), artifact=Branches(), *, where=None, example=EXAMPLE
 # -- guilty ----------------------------------------------------------------------------------------
 
 
-def guilty(example, failing, tried=(), loops=()):
-    return results(
-        dict.fromkeys(loops), tried, where=condition(kind="for"), example=example
-    ).guilty(failing)
-
-
 def test_of_two_turns_the_one_that_passing_calls_never_took_is_guilty():
     failing = found((A, False), (B, False))
-    spectrum = [
-        Tried(failing, failed=True),
-        passed((A, False), (B, True)),
-        passed((A, False), (B, True)),
-        failed((A, True), (B, False)),
-    ]
-    assert guilty(EXAMPLE, failing, spectrum) == (B, False)
-    mirrored = [
-        Tried(failing, failed=True),
-        passed((A, True), (B, False)),
-        failed((A, False), (B, True)),
-    ]
-    assert guilty(EXAMPLE, failing, mirrored) == (A, False)
+    others = passed((A, False), (B, True)), failed((A, True), (B, False))
+    tried = [Tried(failing, failed=True), *others]
+    assert results({}, tried).guilty(failing) == (B, False)
 
 
 @pytest.mark.parametrize(("rounds", "more"), [(3, True), (1, False)])
@@ -120,7 +104,7 @@ def test_a_loop_that_goes_round_another_number_of_times_is_guilty(rounds, more):
     def looped(times):
         return found(*[(LOOP, True)] * times, (LOOP, False), (A, True), loops=[(LOOP, MORE)])
 
-    assert guilty(looped(2), looped(rounds)) == (LOOP, more)
+    assert results({}, example=looped(2)).guilty(looped(rounds)) == (LOOP, more)
 
 
 def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
@@ -131,12 +115,17 @@ def test_of_a_loop_and_a_turn_inside_it_the_one_that_tells_better_is_guilty():
         return found(*rounds, (LOOP, False), loops=[(LOOP, MORE)])
 
     example, longer = chunks(False, False), chunks(False, False, True)
+
+    def guilty(*tried):
+        known = results({LOOP: None}, tried, where=condition(kind="for"), example=example)
+        return known.guilty(longer)
+
     fails = Tried(longer, failed=True)
     shorter = Tried(chunks(False, True), failed=False)
     others = Tried(chunks(False, False, False), failed=False)
-    assert guilty(example, longer, [fails, shorter], {LOOP}) == (LOOP, True)
-    assert guilty(example, longer, [fails], {LOOP}) == (LOOP, True)
-    assert guilty(example, longer, [fails, others], {LOOP}) == (A, True)
+    assert guilty(fails, shorter) == (LOOP, True)
+    assert guilty(fails) == (LOOP, True)
+    assert guilty(fails, others) == (A, True)
 
 
 # -- has_branch --------------------------------------------------------------------------------------------------
@@ -235,19 +224,6 @@ def test_an_outcome_that_only_raises_is_no_aim():
     )
     assert row.status == {"False": VERIFIED, "True": RAISES}
     assert coverage_of([row]) == 100.0
-
-
-def test_a_loop_has_a_row_with_its_rounds():
-    example = found((A, True), (A, False), loops=[(A, ONCE)])
-    row = statuses(
-        seen({ONCE: 4, MORE: 1}, on_values=False),
-        [],
-        where=condition(kind="for", text="range(n)"),
-        example=example,
-    )
-    assert set(row.status) == {NONE, ONCE, MORE}
-    assert row.status[NONE] == UNREACHED
-    assert not row.on_values
 
 
 # -- what a pass does not rest on --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pytest_torchexport.inputs.spec import Call
@@ -15,9 +16,9 @@ from pytest_torchexport.outcomes.subject import Subject
 ROW = torch.linspace(-0.9, 1.1, 6).reshape(2, 3)
 
 
-def causes(eager, artifact, *tensors, usual=ROW):
+def causes(eager, artifact, tensor):
     """Return what calibration makes of each difference, if torch's operators run the artifact."""
-    subject, call = Subject.of(eager), Call(tensors)
+    subject, call = Subject.of(eager), Call((tensor,))
 
     def shown(call, see):
         def run(go):
@@ -31,9 +32,7 @@ def causes(eager, artifact, *tensors, usual=ROW):
     assert isinstance(actual, Returned)
     differences = compare(expected, actual, Tolerance())
     assert differences, "there must be something to explain"
-    calibration = Calibration(
-        OtherRuns(subject, 0), shown=shown, usual=lambda: [Call((usual,) * len(tensors))]
-    )
+    calibration = Calibration(OtherRuns(subject, 0), shown=shown, usual=lambda: [Call((ROW,))])
     found = calibration.judge(
         differences, [call], leaves_after(expected, {}), leaves_after(actual, {})
     )
@@ -44,82 +43,70 @@ def causes(eager, artifact, *tensors, usual=ROW):
 SATURATED = torch.tensor([[17.5, 1.0, 17.6], [0.5, 17.7, 17.5]])
 
 
-def test_another_comparison_of_equal_operands_is_no_tie():
-    def reaches_one(x):
-        return torch.sigmoid(x) >= 1.0
-
-    def exceeds_one(x):
-        return torch.sigmoid(x) > 1.0
-
-    assert causes(reaches_one, exceeds_one, SATURATED) == ["bug"]
+def reaches_one(x):
+    return torch.sigmoid(x) >= 1.0
 
 
-def test_a_comparison_of_operands_that_differ_in_their_last_digits_is_a_tie():
-    def reaches_one(x):
-        return torch.sigmoid(x) >= 1.0
-
-    def just_below(x):
-        return torch.sigmoid(x) * (1 - 1.2e-7) >= 1.0
-
-    assert causes(reaches_one, just_below, SATURATED) == ["tie"]
+def cells(x):
+    return (torch.sigmoid(x) * 6.0).floor().long()
 
 
-def test_eager_is_run_on_the_artifacts_own_digits_where_no_other_run_of_it_falls_so():
-    def cells(x):
-        return (torch.sigmoid(x) * 6.0).floor().long()
-
-    def near(x):
-        return (torch.sigmoid(x) * 6.0 - torch.tensor([0.0, 1e-6, 0.0])).floor().long()
-
-    def far(x):
-        return (torch.sigmoid(x) * 6.0 - torch.tensor([0.0, 1e-4, 0.0])).floor().long()
-
-    just_above_three = torch.tensor([[1e-6, 1e-7, 2e-6]])
-    assert causes(cells, near, just_above_three) == ["tie"]
-    assert causes(cells, far, just_above_three) == ["bug"]
+def cells_below(*less):
+    return lambda x: (torch.sigmoid(x) * 6.0 - torch.tensor(less)).floor().long()
 
 
-def test_a_number_next_to_a_half_point_may_be_cast_to_either_side():
-    def cast(x):
-        return torch.exp(x).bfloat16().float()
-
-    def near(x):
-        return (torch.exp(x) * (1 + 4e-7)).bfloat16().float()
-
-    def far(x):
-        return (torch.exp(x) * (1 + 4e-6)).bfloat16().float()
-
-    # Further below half points of bfloat16 than other runs of eager move them.
-    half_points = 1 + torch.arange(1, 12, 2, dtype=torch.float64).reshape(2, 3) / 256
-    just_below = (half_points * (1 - 2.5e-7)).log().float()
-    assert causes(cast, near, just_below) == ["rounding"]
-    assert causes(cast, far, just_below) == ["bug"]
+def cast(x):
+    return torch.exp(x).bfloat16().float()
 
 
-def test_another_cast_of_equal_numbers_is_no_rounding():
-    def cast(x):
-        return torch.exp(x).bfloat16().float()
-
-    def twice(x):
-        return torch.exp(x).half().bfloat16().float()
-
-    def towards_zero(x):
-        bits = torch.exp(x).view(torch.int32)
-        return (bits & -65536).view(torch.float32)
-
-    def not_at_all(x):
-        return torch.exp(x)
-
-    many = torch.linspace(-2.0, 2.0, 300).reshape(100, 3)
-    for other in (twice, towards_zero, not_at_all):
-        assert causes(cast, other, many) == ["bug"], other.__name__
+def cast_above(factor):
+    return lambda x: (torch.exp(x) * factor).bfloat16().float()
 
 
-def test_a_value_that_the_artifact_does_not_have_is_left_to_rounding():
-    def reaches_one(x):
-        return torch.sigmoid(x) >= 1.0
+def cast_towards_zero(x):
+    return (torch.exp(x).view(torch.int32) & -65536).view(torch.float32)
 
-    assert causes(reaches_one, lambda x: x > 100.0, SATURATED) == ["tie"]
+
+ABOVE_THREE = torch.tensor([[1e-6, 1e-7, 2e-6]])
+# Further below half points of bfloat16 than other runs of eager move them.
+HALF_POINTS = 1 + torch.arange(1, 12, 2, dtype=torch.float64).reshape(2, 3) / 256
+BELOW_HALF_POINTS = (HALF_POINTS * (1 - 2.5e-7)).log().float()
+MANY = torch.linspace(-2.0, 2.0, 300).reshape(100, 3)
+# Eager, the artifact, the operand, and the cause of the difference.
+CASES = {
+    "another comparison of equal operands": (
+        reaches_one,
+        lambda x: torch.sigmoid(x) > 1.0,
+        SATURATED,
+        "bug",
+    ),
+    "operands that differ in their last digits": (
+        reaches_one,
+        lambda x: torch.sigmoid(x) * (1 - 1.2e-7) >= 1.0,
+        SATURATED,
+        "tie",
+    ),
+    "a value that the artifact does not have": (reaches_one, lambda x: x > 100.0, SATURATED, "tie"),
+    # No other run of eager falls so: it is run on the artifact's own digits.
+    "digits of the artifact": (cells, cells_below(0.0, 1e-6, 0.0), ABOVE_THREE, "tie"),
+    "digits too far away": (cells, cells_below(0.0, 1e-4, 0.0), ABOVE_THREE, "bug"),
+    "a cast next to a half point": (cast, cast_above(1 + 4e-7), BELOW_HALF_POINTS, "rounding"),
+    "a cast across a half point": (cast, cast_above(1 + 4e-6), BELOW_HALF_POINTS, "bug"),
+    "a cast by way of another": (
+        cast,
+        lambda x: torch.exp(x).half().bfloat16().float(),
+        MANY,
+        "bug",
+    ),
+    "a cast towards zero": (cast, cast_towards_zero, MANY, "bug"),
+    "no cast": (cast, torch.exp, MANY, "bug"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_decided_on_operands_has_its_cause(name):
+    eager, artifact, operand, cause = CASES[name]
+    assert causes(eager, artifact, operand) == [cause]
 
 
 def test_operands_are_found_where_the_artifact_has_about_the_same_numbers():

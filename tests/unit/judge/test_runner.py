@@ -18,7 +18,7 @@ from pytest_torchexport.judge.runner import (
     Loader,
     call_loaded,
 )
-from pytest_torchexport.outcomes.observe import Crashed, NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.outcomes.observe import Crashed, Raised, Returned, TimedOut
 from pytest_torchexport.sandbox import session
 from pytest_torchexport.targets import ProgramFacts
 from pytest_torchexport.targets.base import TargetTraits
@@ -132,12 +132,6 @@ def test_the_value_is_unpacked_and_the_inputs_are_those_of_the_call():
     assert X.tolist() == [1, 2]
 
 
-def test_what_did_not_return_is_handed_on():
-    outcome = NotTransferable("a sparse tensor", own_class=False)
-    found, _ = call_loaded(Session([outcome]), Artifact(), Call((X,)), seed=0, limit=1.0)
-    assert found is outcome
-
-
 @pytest.mark.parametrize("method", ["pack_inputs", "unpack_outputs"])
 def test_a_translation_that_raises_is_an_outcome(method):
     def fails(value):
@@ -170,13 +164,6 @@ def test_calls_of_a_process_that_something_else_killed_are_made_once_more():
     found = isolated(first, second).in_a_row([Call((X,))] * 2, 0)
     assert [outcome.value[0].tolist() for outcome, _ in found] == [[1, 2], [2, 3]]
     assert [anew for _, _, anew, _ in second.calls] == [True, False]
-
-
-def test_calls_in_a_row_go_on_from_each_other():
-    session = Session([returned(X), returned(X)], {"buffer count": X})
-    found = isolated(session).in_a_row([Call((X,)), Call((X,))], 0)
-    assert [anew for _, _, anew, _ in session.calls] == [True, False]
-    assert all(state == {"buffer count": X} for _, state in found)
 
 
 def test_a_death_in_a_row_ends_the_row():

@@ -23,6 +23,14 @@ from pytest_torchexport.outcomes.messages import user_frame
 SHORT = 0.05
 
 
+def ran(script):
+    """Return how a process ends, the lines that it prints, and its errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout.split("\n"), done.stderr
+
+
 def spin():
     while True:
         pass
@@ -71,10 +79,7 @@ except TimeLimitExceeded:
 
 def test_a_block_that_swallows_the_interrupt_is_over_time_and_nothing_waits_for_ever():
     # A process of its own: what this guards against is a run that never ends.
-    done = subprocess.run(
-        [sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=40, check=False
-    )
-    assert (done.stdout.strip(), done.stderr) == ("over", "")
+    assert ran(SWALLOWS) == (0, ["over", ""], "")
 
 
 def test_a_function_in_a_thread_returns_or_raises_as_it_does():
@@ -83,18 +88,18 @@ def test_a_function_in_a_thread_returns_or_raises_as_it_does():
         in_thread(lambda: 1 / 0, 60)
 
 
+LEAVES = """
+import time
+from pytest_torchexport.outcomes.limits import left_behind, TimeLimitExceeded, in_thread
+try:
+    in_thread(lambda: time.sleep(60), 0.1)
+except TimeLimitExceeded:
+    left_behind.exit_status = 7
+"""
+
+
 def test_a_process_with_an_abandoned_thread_ends_with_the_status_that_was_set():
-    code = (
-        "import time\n"
-        "from pytest_torchexport.outcomes.limits import left_behind, TimeLimitExceeded, in_thread\n"
-        "try:\n"
-        "    in_thread(lambda: time.sleep(60), 0.1)\n"
-        "except TimeLimitExceeded:\n"
-        "    print('left behind')\n"
-        "left_behind.exit_status = 7\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (7, "left behind\n")
+    assert ran(LEAVES)[0] == 7
 
 
 TERMINATED = """
@@ -124,11 +129,8 @@ with before_termination(lambda: print("action", flush=True)):
     ids=["no handler", "a handler", "ignored"],
 )
 def test_the_action_runs_before_sigterm_ends_this_process(users, status, then):
-    script = TERMINATED.replace("USERS", users)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stdout.split("\n")) == (status, ["the child is gone", then, ""])
+    found = ran(TERMINATED.replace("USERS", users))
+    assert found[:2] == (status, ["the child is gone", then, ""])
 
 
 def test_a_handler_that_the_block_sets_stays():

@@ -22,7 +22,7 @@ from pytest_torchexport.outcomes.observe import (
     observe,
     seed_everything,
 )
-from pytest_torchexport.torch_private.circumstances import set_default_device
+from pytest_torchexport.outcomes.torch_state import quiet
 
 
 def returned(function, *args, seed=0, **kwargs):
@@ -118,33 +118,24 @@ def test_a_runner_may_run_it_elsewhere_and_may_say_that_time_is_up():
 # -- global state ----------------------------------------------------------------------------------
 
 
-def rude():
+def rude(error=None):
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(True)
     torch.set_num_threads(2)
     torch.set_default_device("meta")
+    if error:
+        raise error
 
 
 def test_global_settings_of_torch_are_put_back():
     threads = torch.get_num_threads()
-
-    def function():
-        rude()
-        raise ValueError("after the damage")
-
-    try:
-        assert {"default dtype", "number of threads", "default device"} <= set(
-            returned(rude).changed
-        )
-        assert isinstance(observe(function, Call(), seed=0), Raised)
+    settings = {"default dtype", "number of threads", "default device"}
+    with quiet("cpu"):
+        assert settings <= set(returned(rude).changed)
+        assert isinstance(observe(rude, Call((ValueError("late"),)), seed=0), Raised)
         assert torch.get_default_dtype() == torch.float32
         assert torch.get_num_threads() == threads
         assert torch.get_default_device() == torch.device("cpu")
-        assert torch.is_grad_enabled()
-    finally:
-        set_default_device(None)
-        torch.set_default_dtype(torch.float32)
-        torch.set_num_threads(threads)
 
 
 # -- state -----------------------------------------------------------------------------------------

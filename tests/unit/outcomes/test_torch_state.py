@@ -9,11 +9,11 @@ import os
 import random
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from untouched import facts_of
 
 from pytest_torchexport.outcomes.torch_state import (
     MAX_OUTPUT,
@@ -32,24 +32,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API settings 
 
 def world():
     """Everything global that a check may touch."""
-    return {
-        "torch rng": torch.get_rng_state().tolist(),
-        "random": random.getstate(),
-        "numpy": str(np.random.get_state()),
-        "threads": torch.get_num_threads(),
-        "dtype": torch.get_default_dtype(),
-        "device": str(torch.get_default_device()),
-        "grad": torch.is_grad_enabled(),
+    return facts_of(None, ()) | {
         "tf32 matmul": torch.backends.cuda.matmul.allow_tf32,
         "tf32 cudnn": torch.backends.cudnn.allow_tf32,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "filters": list(warnings.filters),
         "showwarning": warnings.showwarning,
-        "stdout": sys.stdout,
-        "stderr": sys.stderr,
+        "streams": (sys.stdout, sys.stderr),
         "levels": [logging.getLogger(name).level for name in ("torch.onnx", "torch.export")],
-        "path": list(sys.path),
-        "directory": Path.cwd(),
     }
 
 

@@ -8,7 +8,6 @@ from torch import nn
 
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.plugin.capture import (
-    CALLS_FORWARD,
     MAX_CALLS_OF_ONE_SHAPE,
     MAX_SHAPES,
     MAX_SUBJECTS,
@@ -224,29 +223,12 @@ def test_the_tests_line_of_the_first_call_is_recorded():
         assert recording.line.text.endswith(said)
 
 
-def test_a_forward_that_the_body_calls_itself_is_refused_and_its_layers_are_no_modules():
-    net = Encodes()
-    (recording,) = recorded(lambda: (net.forward(X), net.forward(X[:1])))
-    assert recording.module is net
-    assert str(recording.problem) == CALLS_FORWARD
-    assert recording.calls == []
-    assert recording.caller is None
-
-
 def test_a_function_of_that_name_is_no_forward_of_a_module():
     def forward(net, x):
         return net(x)
 
     (recording,) = recorded(lambda: forward(Inner(), X))
     assert recording.problem is None
-
-
-def test_a_layer_that_another_method_calls_is_recorded_with_that_method():
-    (recording,) = recorded(lambda: Encodes().encode(X))
-    assert type(recording.module) is nn.Linear
-    name, place = recording.caller
-    assert name == "Encodes.encode"
-    assert "test_capture.py:" in place
 
 
 def test_what_the_test_called_itself_is_inside_nothing():

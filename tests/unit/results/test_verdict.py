@@ -15,11 +15,6 @@ from pytest_torchexport.results.verdict import (
 )
 
 
-def test_one_of_several_recorded_modules_of_a_class_is_named_by_its_number():
-    assert verdict(recorded=recorded(2, 3)).name == "Net (2nd of 3)"
-    assert verdict(recorded=recorded(1, 1)).name == "Net"
-
-
 def test_sizes_in_words():
     size = ArtifactSize(files=10 * 2**20, weights=2**20)
     assert str(size) == "10 MiB, 10 times the weights (1 MiB)"
