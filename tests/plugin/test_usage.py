@@ -12,18 +12,3 @@ def test_the_help_lists_every_setting(suite, run, text_of):
         assert row.ini in text
         assert row.option in text
     assert "torchexport(" in text_of(run("--markers"))
-
-
-def test_an_unrelated_suite_sees_nothing(suite, run):
-    suite(
-        "import unittest\n"
-        "def test_plain(): pass\n"
-        "class TestCase(unittest.TestCase):\n"
-        "    def test_method(self): pass\n",
-        fakes=False,
-        torchexport_max_examples=None,
-    )
-    result = run("-v", "--strict-markers")
-    result.assert_outcomes(passed=2)
-    result.stdout.no_fnmatch_line("*= torchexport =*")
-    result.stdout.no_fnmatch_line("torchexport:*")
