@@ -12,3 +12,11 @@ def test_the_help_lists_every_setting(suite, run, text_of):
         assert row.ini in text
         assert row.option in text
     assert "torchexport(" in text_of(run("--markers"))
+
+
+def test_an_unrelated_suite_sees_nothing(suite, run):
+    suite("def test_plain(): pass\n", fakes=False, torchexport_max_examples=None)
+    result = run("-v", "--strict-markers")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*= torchexport =*")
+    result.stdout.no_fnmatch_line("torchexport:*")

@@ -74,18 +74,6 @@ def test_an_export_and_its_file_leave_the_weights_in_one_memory(name: str, tmp_p
     assert address_of(copied.weight) == address_of(module.weight)
 
 
-def test_a_script_module_is_not_applicable_or_exported(name: str) -> None:
-    if reason := targets.get(name).unavailable("cpu"):
-        pytest.skip(reason)
-    scripted = torch.jit.script(Affine().eval())
-    verdict = check_export(scripted, (torch.randn(2, 4),), target=name, max_examples=5)
-    if name in ("export", "onnx"):
-        assert verdict.status == "skipped"
-        assert verdict.reason.startswith("not applicable")
-    else:
-        assert verdict.status == "passed", verdict
-
-
 class Recurrent(torch.nn.Module):
     """A model for which the order of exporters used to matter: it has a time axis that torch.onnx.export can freeze."""
 
@@ -114,6 +102,7 @@ def test_exporters_that_ran_before_never_change_a_verdict() -> None:
             shapes={"x": "batch time 4"},
             checks=("parity",),
             max_examples=3,
+            diagnose=False,
         )
         assert verdict.failure == EXPECTED[name], (name, verdict.reason)
 

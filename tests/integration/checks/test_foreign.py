@@ -226,7 +226,7 @@ def contained(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("build", HUNGRY, ids=name)
 def test_what_eats_all_memory_bit_by_bit_comes_to_its_limit(contained, build):
-    verdict = contained(build, memory_limit=800)
+    verdict = contained(build, memory_limit=800, diagnoses=False)
     assert verdict.failure == "ArtifactCrashed"
     assert "exhausted its memory limit of 800 MB" in verdict.reason
 
