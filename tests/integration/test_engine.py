@@ -137,19 +137,6 @@ def test_a_wrong_argument_is_named_with_its_value(wrong, words):
         check_export(nn.Linear(3, 2), EXAMPLE, **{"target": "trace", **wrong})
 
 
-def test_an_isolated_artifact_that_crashes_fails_its_round_trip(monkeypatch):
-    from pytest_torchexport.checks import round_trip
-    from pytest_torchexport.outcomes.observe import Crashed
-
-    crash = Crashed("it was killed by SIGSEGV")
-    monkeypatch.setattr(round_trip, "_call_there", lambda *_, **__: (crash, {}))
-    verdict = check_export(
-        nn.Linear(3, 2), EXAMPLE, target="trace", checks=["round_trip"], isolate=True
-    )
-    assert verdict.failure == "ArtifactCrashed"
-    assert verdict.isolated
-
-
 def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
     from pytest_torchexport.checks import round_trip
     from pytest_torchexport.results.failures import LoadFailed
@@ -161,8 +148,6 @@ def test_a_skip_does_not_hide_what_the_round_trip_found(monkeypatch):
     def moved(case):
         raise LoadFailed("nobody can load it")
 
-    example = check_export(Noise(), EXAMPLE, target="onnx", checks=["parity"], max_examples=1)
-    assert example.status == "skipped"
     monkeypatch.setattr(round_trip, "_moved", moved)
     verdict = check_export(Noise(), EXAMPLE, target="onnx", max_examples=1)
     assert verdict.failure == "LoadFailed"

@@ -10,18 +10,6 @@ def test_net(x): Net()(x)
 """
 
 
-def test_a_python_traceback_of_the_users_own_is_kept(suite, run):
-    suite(
-        "@pytest.mark.torchexport('mirror')\n"
-        "def test_net(torchexport, x):\n"
-        "    torchexport.check(Net(), x)\n"
-        "    assert x.shape == (7, 7)\n"
-    )
-    result = run()
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*assert x.shape == (7, 7)*", "test_it.py:*AssertionError"])
-
-
 def test_the_short_summary_has_the_first_line_alone_in_ci_too(suite, run, text_of, monkeypatch):
     """pytest shortens no text there, and repeats all of one that is a str."""
     suite(LIAR)

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from fresh import fresh
 
 BODY = """
 class Scaled(nn.Module):
     def forward(self, x): return x * float(x.max())
 
 @pytest.mark.torchexport('trace', checks=['parity'], max_examples=5)
-@pytest.mark.parametrize('name', ['plain', 'a/b c', 'ü' * 200], ids=str)
+@pytest.mark.parametrize('name', ['plain', 'a/b c' + 'ü' * 200], ids=str)
 def test_net(name): Scaled()(torch.ones(2, 3))
 """
-ONE = BODY.replace(", 'a/b c', 'ü' * 200", "")
-
-
-class Scaled(torch.nn.Module):
-    def forward(self, x):
-        return x * x.max()
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The exit status of a script in a fresh process, which has to end as it says."""
-    said = {0: "The failure is not there.", 1: "The failure is there."}
-    with fresh(tmp_path_factory.mktemp("elsewhere")) as process:
-
-        def run(script):
-            shown = process.run(script)
-            assert said[shown.code] in shown.text, shown.text
-            return shown.code
-
-        yield run
+ONE = BODY.replace(", 'a/b c' + 'ü' * 200", "")
 
 
 def directories(pytester):
@@ -41,12 +20,12 @@ def directories(pytester):
     return sorted(path for path in kept.iterdir() if path.is_dir()) if kept.is_dir() else []
 
 
-def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
+def test_each_failure_has_its_files(suite, run, pytester, text_of):
     suite(BODY, fakes=False)
     result = run()
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=2)
     found = directories(pytester)
-    assert len(found) == 3
+    assert len(found) == 2
     for directory in found:
         assert {
             "reproduce.py",
@@ -62,22 +41,17 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of, ran):
         ]
         assert not any(str(pytester.path) in text for text in texts)
     assert (pytester.path / ".torchexport" / ".gitignore").read_text() == "*\n"
-    assert ran(found[0] / "reproduce.py") == 1
-    # Of an artifact that does what eager does, the script says so.
-    torch.jit.save(torch.jit.script(Scaled()), found[0] / "model.pt")
-    assert ran(found[0] / "reproduce.py") == 0
 
 
 def test_a_replay_runs_the_tests_of_stored_failures_and_changes_no_files(suite, run, pytester):
-    two = BODY.replace(", 'ü' * 200", "")
-    suite(two, fakes=False)
+    suite(BODY, fakes=False)
     run().assert_outcomes(failed=2)
     before = directories(pytester)
     run("--torchexport-replay", ".torchexport").assert_outcomes(failed=2)
     assert directories(pytester) == before
     one = str(before[0].relative_to(pytester.path))
     for changed, outcome in (("x + float(x.max())", "failed"), ("x * x.max()", "passed")):
-        suite(two.replace("x * float(x.max())", changed), fakes=False)
+        suite(BODY.replace("x * float(x.max())", changed), fakes=False)
         run("--torchexport-replay", one).assert_outcomes(**{outcome: 1}, deselected=1)
 
 

@@ -7,66 +7,6 @@ from slow import slow
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
 
-FORWARDS = """
-import random
-
-def world():
-    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
-            str(torch.get_default_device()), torch.get_rng_state().sum().item(), random.getstate())
-
-@pytest.fixture(autouse=True)
-def nothing_changes():
-    before = world()
-    yield
-    assert world() == before
-
-class Prints(nn.Module):
-    def forward(self, x):
-        print('hello from forward')
-        return x + 1
-
-@pytest.mark.torchexport('mirror', 'trace')
-def test_prints(torchexport, x, capsys):
-    torchexport.check(Prints(), x)
-    assert 0 < capsys.readouterr().out.count('hello from forward') < 300
-
-class Rude(nn.Module):
-    def forward(self, x):
-        torch.set_default_dtype(torch.float64)
-        torch.set_num_threads(3)
-        torch.manual_seed(3)
-        random.seed(3)
-        return x + 1
-
-@pytest.mark.torchexport('mirror')
-def test_rude(torchexport, x):
-    verdict = torchexport.check(Rude(), x)
-    assert any('default dtype' in note for note in verdict.notes)
-
-class Counts(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer('count', torch.zeros(()))
-        self.calls = 0
-    def forward(self, x):
-        self.count += 1
-        self.calls += 1
-        return x + self.count
-
-@pytest.mark.torchexport('mirror', mode='train')
-def test_state_starts_afresh_for_every_call(torchexport, x):
-    net = Counts()
-    torchexport.check(net, x)
-    assert (net.count.item(), net.calls) == (0, 0)
-
-"""
-
-
-def test_forwards_that_misbehave_leave_no_trace(suite, run):
-    suite(FORWARDS)
-    result = run("-v")
-    result.assert_outcomes(passed=4)
-
 
 @slow
 def test_a_healthy_module_passes_every_target_with_warnings_as_errors(pytester, suite, run_apart):

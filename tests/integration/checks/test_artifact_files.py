@@ -82,7 +82,7 @@ def test_the_report_names_a_large_constant(target, name):
 
 
 def test_a_file_that_stores_it_once_passes():
-    verdict = checked(Chained("one parameter"), max_size_ratio=1.5)
+    verdict = checked(Chained("one parameter"), "trace", max_size_ratio=1.5)
     assert verdict.status == "passed"
     assert MIB < verdict.size.files < 1.1 * MIB
 

@@ -63,25 +63,6 @@ def test_the_configuration_is_no_branch_of_the_inputs():
     assert [row.text for row in found.branches if row.steered] == ["x.sum() > 0"]
 
 
-class BakedBehindAHarmlessBranch(nn.Module):
-    """Both sides of the branch are the same; what is wrong is a number drawn after it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.max() > 10:  # noqa: SIM108  # a branch of two equal sides is the point
-            y = x * 2
-        else:
-            y = x * 2.0
-        n = int(x.max() > 100)
-        return y * (1 + n)
-
-
-def test_a_harmless_branch_on_the_way_is_not_to_blame():
-    found = verdict_of(
-        BakedBehindAHarmlessBranch(), torch.randn(3, 4), values={"x": (-1000.0, 1000.0)}
-    )
-    assert found.failure == "OutputsDiffer"
-
-
 class NotReentrant(nn.Module):
     def __init__(self) -> None:
         super().__init__()

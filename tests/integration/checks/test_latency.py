@@ -51,19 +51,18 @@ def slow_at_batch_4(monkeypatch):
     return ran
 
 
-def checked(module=None, target="trace", **settings):
+def checked(module=None, **settings):
     settings = {"max_examples": 1, "checks": ("parity",), **settings}
-    return check_export(module or Doubled(), (X,), target=target, **settings)
+    return check_export(module or Doubled(), (X,), target="trace", **settings)
 
 
-@pytest.mark.parametrize("target", ["trace", "onnx"])
-def test_the_example_and_the_ends_of_the_sizes_are_timed(target):
-    verdict = checked(target=target, max_slowdown=math.inf)
+def test_the_example_and_the_ends_of_the_sizes_are_timed():
+    verdict = checked(max_slowdown=math.inf)
     assert verdict.status == "passed"
     assert [row.at for row in verdict.latency] == ["batch = 2", "batch = 1", "batch = 4"]
     assert all(row.low <= row.ratio <= row.high for row in verdict.latency)
     assert all(row.pairs >= 10 and row.workers == 1 for row in verdict.latency)
-    assert "latency" not in checked(target=target).seconds
+    assert "latency" not in checked().seconds
 
 
 def test_a_call_that_exceeds_the_limit_fails(slow_at_batch_4):

@@ -39,15 +39,7 @@ def second_device(monkeypatch):
 
 @pytest.mark.parametrize("module", [nn.Linear(3, 3), Noisy()])
 def test_what_is_right_on_another_device_passes(second_device, module):
-    verdict = check_export(
-        module,
-        (torch.eye(3),),
-        target="trace",
-        serve_on=["cuda"],
-        shapes={},
-        max_examples=1,
-        mode="train",
-    )
+    verdict = served(module, torch.eye(3), serve_on=["cuda"], shapes={}, mode="train")
     assert verdict.status == "passed", (verdict.failure, verdict.reason, verdict.differences)
 
 
@@ -59,7 +51,7 @@ def test_what_is_wrong_on_another_device_fails(second_device, monkeypatch):
         return dataclasses.replace(outcome, value=outcome.value + 1)
 
     monkeypatch.setattr(serving, "_outcome_on", on)
-    verdict = served(nn.Linear(3, 2), "trace", serve_on=["cuda"])
+    verdict = served(nn.Linear(3, 2), serve_on=["cuda"])
     assert verdict.failure == "RoundTripDiffers"
     assert "loaded on cuda" in verdict.reason
     assert verdict.differences
@@ -82,28 +74,27 @@ class Doubled(nn.Module):
         return x * 2
 
 
-def served(module, target, x=X, **options):
+def served(module, x=X, **options):
     options = {"max_examples": 2, "checks": ("parity", "round_trip"), **options}
-    return check_export(module, (x,), target=target, **options)
+    return check_export(module, (x,), target="trace", **options)
 
 
 def test_an_artifact_that_differs_with_many_threads_fails_as_usual():
-    assert served(Summed(), "trace", MANY, **EXACTLY).status == "passed"
-    verdict = served(Summed(), "trace", MANY, threads=3, **EXACTLY)
+    assert served(Summed(), MANY, **EXACTLY).status == "passed"
+    verdict = served(Summed(), MANY, threads=3, **EXACTLY)
     assert verdict.failure == "OutputsDiffer"
     assert "with 3 threads (torchexport_threads); with one thread it agrees" in verdict.details[-1]
     assert verdict.call.startswith("x=float32[100000]")
     # The tolerance of the dtype allows it.
-    assert served(Summed(), "trace", MANY, threads=3, shapes={"x": "..."}).status == "passed"
+    assert served(Summed(), MANY, threads=3, shapes={"x": "..."}).status == "passed"
 
 
-@pytest.mark.parametrize("target", ["trace", "onnx"])
-def test_an_artifact_that_is_right_with_many_threads_passes(target):
-    verdict = served(Doubled(), target, threads=2)
+def test_an_artifact_that_is_right_with_many_threads_passes():
+    verdict = served(Doubled(), threads=2)
     assert verdict.status == "passed"
     assert not verdict.cautions
     assert "served" in verdict.seconds
-    assert "served" not in served(Doubled(), target, threads=2, checks=("parity",)).seconds
+    assert "served" not in served(Doubled(), threads=2, checks=("parity",)).seconds
 
 
 def returned(*numbers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 import zoo
 from fresh import fresh
 from slow import EVERYTHING
@@ -86,6 +87,19 @@ def test_the_script_of_a_failure_shows_it(row, target, failure, elsewhere, tmp_p
     assert ran.code == 1, ran.text
     by_itself = failure in ("ArtifactHung", "RoundTripDiffers")
     assert "The failure is there" in ran.text or by_itself, ran.text
+
+
+def test_of_an_artifact_that_does_what_eager_does_the_script_says_so(elsewhere, tmp_path):
+    (row,) = (each for each in zoo.ZOO if each.name == "float of max")
+    args, kwargs = row.example()
+    options = {**QUICK, "checks": ("parity",), **row.options}
+    pytest_torchexport.check_export(
+        row.build(), args, kwargs, target="trace", keep=tmp_path / "kept", **options
+    )
+    torch.jit.script(row.build()).save(str(tmp_path / "kept/model.pt"))
+    ran = elsewhere.run(tmp_path / "kept/reproduce.py")
+    assert ran.code == 0, ran.text
+    assert "The failure is not there." in ran.text
 
 
 def _checks(failure: str) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import nn
 
@@ -39,24 +37,3 @@ def test_of_several_numbers_those_are_named_that_make_the_difference():
     assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
     named = [str(found.where), *cause.details]
     assert all("rows = float(" in each or "columns = float(" in each for each in named)
-
-
-def test_a_number_is_named_in_the_librarys_function_that_makes_it(tmp_path, monkeypatch):
-    library = tmp_path / "site-packages" / "enhancing"
-    library.mkdir(parents=True)
-    (library / "__init__.py").write_text(
-        "import torch\n\n\n"
-        "def with_rows(x):\n"
-        "    rows = float(x.shape[0])\n"
-        "    return x + torch.full((1,), rows)\n"
-    )
-    monkeypatch.syspath_prepend(library.parent)
-    enhancing = importlib.import_module("enhancing")
-
-    class Calls(nn.Module):
-        def forward(self, x):
-            return enhancing.with_rows(x)
-
-    found = checked(Calls())
-    assert found.diagnosis.causes[0].kind == "frozen size"
-    assert str(found.where) == "enhancing/__init__.py:5  rows = float(x.shape[0])"

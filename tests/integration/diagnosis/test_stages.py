@@ -16,14 +16,6 @@ pytestmark = [
 EVERY = {"checks": ["parity"], "max_examples": 3}
 
 
-class Divides(nn.Module):
-    """The exporter's optimizer takes the small number for 0."""
-
-    def forward(self, x):
-        y = x.abs()
-        return x / (y + 1e-8)
-
-
 class PadsAndPools(nn.Module):
     """ONNX Runtime makes one node of both, which pads with -inf."""
 
@@ -39,19 +31,6 @@ def diagnosed(module, *args, **options):
     found = check_export(module.eval(), args, target="onnx", **{**EVERY, **options})
     assert found.status == "failed", found
     return found.diagnosis
-
-
-def test_a_number_that_the_exporters_optimizer_drops_is_named_and_the_option_helps():
-    found = diagnosed(Divides(), torch.zeros(2, 3))
-    assert found.owner == "exporter's optimizer"
-    assert [stage.agrees for stage in found.stages] == [True, True, False, False]
-    assert found.place.where.text == "return x / (y + 1e-8)"
-    (cause,) = found.causes
-    assert cause.remedy == "torch.onnx.export(..., optimize=False)"
-    assert found.not_examined == ()
-    options = {"export_options": {"onnx": {"optimize": False}}}
-    passed = check_export(Divides().eval(), (torch.zeros(2, 3),), target="onnx", **EVERY, **options)
-    assert passed.status == "passed", passed
 
 
 def test_an_optimization_of_onnx_runtime_is_named_with_the_switch():

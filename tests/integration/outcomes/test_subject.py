@@ -41,17 +41,6 @@ def test_a_partial_is_copied_with_its_module_which_a_check_leaves_alone():
     assert net.training
 
 
-LATER = nn.BatchNorm1d(3)
-
-
-@pytest.mark.parametrize("function", [lambda x: LATER(x) * 1, lambda x, norm=LATER: norm(x)])
-def test_checking_a_function_leaves_the_modules_it_reaches_alone(function):
-    before = {name: tensor.clone() for name, tensor in LATER.state_dict().items()}
-    check_export(function, (torch.randn(4, 3),), target="export", shapes={"x": "n 3"})
-    for name, tensor in LATER.state_dict().items():
-        assert torch.equal(tensor, before[name]), name
-
-
 def test_checking_an_object_that_can_be_called_leaves_it_alone():
     class Scaled:
         def __init__(self):

@@ -73,7 +73,3 @@ def test_no_loader_brings_a_library_of_tests():
     loaders = [*names.BUILT_IN.values(), "pytest_torchexport.targets.formats.onnx_runtime:LOADER"]
     modules = imported(*(loader.partition(":")[0] for loader in loaders))
     assert not NEVER & {name.partition(".")[0] for name in modules}
-
-
-def test_an_onnx_file_is_read_without_torch():
-    assert "torch" not in imported("pytest_torchexport.targets.formats.onnx_model")

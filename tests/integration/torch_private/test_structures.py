@@ -8,20 +8,11 @@ import pytest
 import torch
 
 from pytest_torchexport.torch_private.structures import (
-    class_of_files,
     flatten_registered,
     names_in_tensors,
     structure_of_text,
     text_of_structure,
-    unflatten,
 )
-
-
-def test_a_value_of_containers_is_flattened_named_and_made_again():
-    leaves, structure = flatten_registered({"a": [1, 2]})
-    text = text_of_structure(structure)
-    assert unflatten(leaves, structure_of_text(text)) == {"a": [1, 2]}
-    assert flatten_registered(3) is None
 
 
 def test_a_class_that_is_registered_without_a_name_has_no_text():
@@ -36,13 +27,6 @@ def test_a_structure_of_a_class_that_is_not_registered_is_a_key_error():
     unknown = '[1, {"type": "no.such.Class", "context": "null", "children_spec": []}]'
     with pytest.raises(KeyError):
         structure_of_text(unknown)
-
-
-def test_a_class_is_found_by_its_name_in_files():
-    cls, flatten = class_of_files("collections.OrderedDict")
-    assert cls.__name__ == "OrderedDict"
-    assert callable(flatten)
-    assert class_of_files("no.such.Class") == (None, None)
 
 
 def test_the_pickle_of_a_plain_tensor_names_what_is_known():

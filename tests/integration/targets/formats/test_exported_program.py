@@ -21,11 +21,15 @@ class Net(nn.Module):
         return self.layer(x), x.to("meta")
 
 
-def saved(tmp_path, home):
-    program = torch.export.export(Net().to(home), (torch.ones(2, 3, device=home),))
-    path = tmp_path / "net.pt2"
-    exported_program.save(program, path, {})
-    return path
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The file of a program, by the device that it was exported on."""
+    folder = tmp_path_factory.mktemp("programs")
+    paths = {home: folder / f"{home}.pt2" for home in ("cpu", "meta")}
+    for home, path in paths.items():
+        program = torch.export.export(Net().to(home), (torch.ones(2, 3, device=home),))
+        exported_program.save(program, path, {})
+    return paths
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def saved(tmp_path, home):
         ("meta", "meta:0", []),
     ],
 )
-def test_a_program_is_moved_if_its_inputs_are_elsewhere(tmp_path, monkeypatch, home, device, moved):
+def test_a_program_is_moved_if_its_inputs_are_elsewhere(saved, monkeypatch, home, device, moved):
     asked = []
 
     def move(program, there):
@@ -45,10 +49,10 @@ def test_a_program_is_moved_if_its_inputs_are_elsewhere(tmp_path, monkeypatch, h
         return program
 
     monkeypatch.setattr(passes, "move_to_device_pass", move)
-    exported_program.load(saved(tmp_path, home), device)
+    exported_program.load(saved[home], device)
     assert asked == moved
 
 
-def test_a_program_that_is_there_keeps_what_it_makes_on_other_devices(tmp_path):
-    here, elsewhere = exported_program.load(saved(tmp_path, "cpu"), "cpu")(torch.ones(2, 3))
+def test_a_program_that_is_there_keeps_what_it_makes_on_other_devices(saved):
+    here, elsewhere = exported_program.load(saved["cpu"], "cpu")(torch.ones(2, 3))
     assert (here.device.type, elsewhere.device.type) == ("cpu", "meta")

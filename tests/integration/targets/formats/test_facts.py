@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import linecache
@@ -112,6 +113,11 @@ def export(module, *args, **options):
         return torch.export.export(module, args, **options)
 
 
+@functools.cache
+def conds():
+    return export(Conds(), torch.ones(2, 3))
+
+
 def reloaded(program, format_):
     buffer = io.BytesIO()
     format_.save(program, buffer)
@@ -130,15 +136,14 @@ def test_a_script_has_its_branches_where_the_user_wrote_them_also_when_loaded():
 def test_loops_and_submodules_of_torch_export_have_branches_too_also_when_loaded():
     program = export(Loops(), torch.ones(4, 3))
     assert named(of_exported(program)) == {"cond", "call", "while_loop", "scan", "map"}
-    conds = export(Conds(), torch.ones(2, 3))
-    assert of_exported(reloaded(conds, torch.export)) == of_exported(conds)
+    assert of_exported(reloaded(conds(), torch.export)) == of_exported(conds())
 
 
 @needs_onnx
 def test_an_onnx_file_has_the_places_of_the_program_it_was_made_from():
     with quiet("cpu"):
         program = torch.onnx.export(Conds(), (torch.ones(2, 3),), dynamo=True, verbose=False)
-    assert of_onnx(program.model_proto) == of_exported(export(Conds(), torch.ones(2, 3)))
+    assert of_onnx(program.model_proto) == of_exported(conds())
 
 
 def test_a_branch_covers_the_lines_it_begins_on(tmp_path):

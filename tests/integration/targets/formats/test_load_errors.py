@@ -51,14 +51,16 @@ DOUBLE = module(lambda self, x: torch.ops.shiplib.double(x))
 OUTPUT = module(lambda self, x: Output(x + 1))
 """
 
-# Loads each file in a child of its own and says what it raised, with torch's log where it wrote one.
+# Loads each file in a child of its own and says what it raised, with torch's log where it wrote one; and once more
+# with the library.
 LOADER = """
 import json, os, sys, tempfile, warnings
 import torch, torch._dynamo
 
 warnings.simplefilter("ignore")
-found = {}
-for path in sys.argv[1:]:
+
+
+def error_of(path):
     with tempfile.NamedTemporaryFile("w+") as answer, tempfile.NamedTemporaryFile("w+") as log:
         child = os.fork()
         if child == 0:
@@ -71,8 +73,14 @@ for path in sys.argv[1:]:
             os._exit(0)
         os.waitpid(child, 0)
         kind, text = json.loads(open(answer.name).read() or '[null, ""]')
-        found[path] = kind and [kind, text + "\\n" + open(log.name).read()]
-print(json.dumps(found))
+        return kind and [kind, text + "\\n" + open(log.name).read()]
+
+
+library, *paths = sys.argv[1:]
+without = {os.path.basename(path): error_of(path) for path in paths}
+sys.path.insert(0, library)
+import shiplib
+print(json.dumps([without, {os.path.basename(path): error_of(path) for path in paths}]))
 """
 EXAMPLE = (torch.ones(2, 3),)
 
@@ -115,17 +123,17 @@ def files(shiplib, tmp_path_factory):
     return home
 
 
-def loaded(paths, before=""):
-    """Return the error of a process without the library for each file: ``{name: (type, text)}``."""
-    command = [sys.executable, "-I", "-c", before + LOADER, *map(str, paths)]
+@pytest.fixture(scope="module")
+def loaded(files, shiplib):
+    """The errors of a process without the library and with it: ``{name: (type, text)}``."""
+    command = [sys.executable, "-I", "-c", LOADER, Path(shiplib.__file__).parent, *files.iterdir()]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(answer.stdout.splitlines()[-1])
-    return {path.rpartition("/")[2]: said for path, said in found.items()}
+    return json.loads(answer.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
-def words(files):
-    return loaded(sorted(files.iterdir()))
+def words(loaded):
+    return loaded[0]
 
 
 @pytest.mark.parametrize("name", ["double.pt", "double.pt2", "output.pt2"])
@@ -153,12 +161,9 @@ def test_a_file_that_is_none_is_told(words, name, part):
     assert words[name] is None if part is None else part in remedy_of(*words[name]).lines[0]
 
 
-def test_the_import_that_the_remedy_names_is_enough(files, shiplib):
+def test_the_import_that_the_remedy_names_is_enough(loaded):
     """Advice is tried: with the module imported the same files load."""
-    directory = str(Path(shiplib.__file__).parent)
-    before = f"import sys; sys.path.insert(0, {directory!r})\nimport shiplib\n"
-    paths = [files / name for name in ("double.pt", "output.pt2")]
-    assert set(loaded(paths, before).values()) == {None}
+    assert [loaded[1][name] for name in ("double.pt", "double.pt2", "output.pt2")] == [None] * 3
 
 
 def test_a_class_that_another_module_registers_needs_both(shiplib):

@@ -22,17 +22,7 @@ pytest.importorskip("onnx")
 
 from onnx_by_hand import model, tensor, written  # noqa: E402
 
-from pytest_torchexport.targets.formats.onnx_model import external, problems  # noqa: E402
-
-
-def test_external_data_that_torch_writes_has_no_problem(tmp_path):
-    path = tmp_path / "model.onnx"
-    program = torch.onnx.export(
-        nn.Linear(300, 30), (torch.ones(2, 300),), dynamo=True, verbose=False
-    )
-    program.save(path, external_data=True)
-    assert problems(path) == []
-    assert external(path) == ["model.onnx.data"]
+from pytest_torchexport.targets.formats.onnx_model import problems  # noqa: E402
 
 
 def test_a_custom_operator_has_no_problem(tmp_path):

@@ -65,10 +65,9 @@ NARROWING = [
 ]
 
 
-@pytest.mark.parametrize("target", ["export", "onnx"])
 @pytest.mark.parametrize(
-    ("module", "args", "options", "text", "why", "line", "call"),
-    NARROWING,
+    ("target", "module", "args", "options", "text", "why", "line", "call"),
+    [*(("export", *row) for row in NARROWING), *(("onnx", *row) for row in NARROWING[:2])],
     ids=lambda item: getattr(item, "__name__", ""),
 )
 def test_what_narrows_a_dim_is_named_with_its_line_and_calls(
