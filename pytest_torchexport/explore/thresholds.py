@@ -48,37 +48,24 @@ class Threshold:
 
     ``side`` is where the element is to be, as above a bound or at it; ``name`` tells the bound from
     others of its operator, and ``bound`` is its value, or None if it is no constant. ``missing`` is
-    how far the element is from it, in the units of the operand, negative beyond it. ``pull`` returns
-    the operands with the directions that take the element there. ``operand`` is compared with
-    ``other``, and ``scale`` is its largest absolute value. ``far`` is how far each element is from
-    it, if it belongs to elements; ``pull`` then also takes the position of another one.
+    how far the element is from it, in the units of the operand, negative beyond it. ``pull``
+    returns the operands with the directions that take the element there. ``operand`` is compared
+    with ``other``, and ``scale`` is its largest absolute value.
     """
 
     side: str
     missing: float
     scale: float
-    pull: Callable[..., Pull]
+    pull: Callable[[], Pull]
     operand: Tensor
     name: str = ""
     bound: float | None = None
     other: Any = None
-    far: Tensor | None = None
 
     @property
     def met(self) -> bool:
         """Return True if the call has an element there."""
         return self.missing <= 0 if self.side in (*AT, TIED, NEXT_TO_ZERO) else self.missing < 0
-
-    def missing_at(self, place: int | None) -> float:
-        if place is None or self.far is None:
-            return self.missing
-        return float(self.far.reshape(-1)[place])
-
-    def at(self, place: int | None) -> Tensor:
-        """Return the element of the operand at a position; all of it if that is None."""
-        if place is None or self.far is None or self.operand.shape != self.far.shape:
-            return self.operand
-        return self.operand[torch.unravel_index(torch.tensor(place), self.operand.shape)]
 
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
@@ -164,7 +151,6 @@ def _against(
             pull=pull,
             operand=operand,
             other=bound,
-            far=far,
         )
 
 
