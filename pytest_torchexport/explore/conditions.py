@@ -18,7 +18,7 @@ from torch import Tensor
 from pytest_torchexport.explore.provenance import Computed, Provenance, distance, number
 
 # The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
-NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
+ROUNDS = NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
 
 ConditionOutcome = bool | str
 
@@ -56,7 +56,7 @@ class Condition:
     def outcomes(self) -> tuple[ConditionOutcome, ...]:
         """Return every outcome that a legal call may take."""
         if self.loops:
-            return (NONE, ONCE, MORE)
+            return ROUNDS
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)
 
 
@@ -99,7 +99,7 @@ class Path:
             (event.key, event.outcome) for event in self.events if event.key not in self.loops
         )
         for key, lengths in self.loops.items():
-            counts.update((key, (NONE, ONCE, MORE)[min(length, 2)]) for length in lengths)
+            counts.update((key, ROUNDS[min(length, 2)]) for length in lengths)
         return counts
 
     def marks(self) -> dict[ConditionKey, tuple[object, ...]]:

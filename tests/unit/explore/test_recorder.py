@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_torchexport.explore.conditions import Condition
 from pytest_torchexport.explore.recorder import (
     MAX_EVENTS,
     MAX_KEYS,
@@ -21,27 +20,9 @@ from pytest_torchexport.explore.recorder import (
 )
 
 
-def condition(kind="if"):
-    return Condition(
-        file="net.py",
-        first_line=1,
-        line=1,
-        end_line=1,
-        kind=kind,
-        text="",
-        statement="",
-        function="",
-    )
-
-
 @pytest.fixture
 def recorder():
     made = ConditionRecorder()
-    made.conditions = {
-        1: condition(),
-        2: condition("for"),
-        4: condition("except"),
-    }
     made.start({})
     return made
 
@@ -83,7 +64,6 @@ VALUES = st.one_of(
 @given(st.sampled_from(sorted(OPERATORS)), VALUES, st.one_of(VALUES, st.lists(VALUES, max_size=3)))
 def test_comparisons_are_those_of_python(sign, left, right):
     recorder = ConditionRecorder()
-    recorder.conditions = {1: condition()}
     recorder.start({})
 
     def came(compute):
