@@ -1,7 +1,5 @@
 """explore/difference.py: calls that it aims at what only the artifact has show it."""
 
-# a condition may be on the inputs or on the outputs alone
-
 from __future__ import annotations
 
 import torch

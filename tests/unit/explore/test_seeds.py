@@ -1,7 +1,5 @@
 """explore/seeds.py: diverse calls, all of them legal."""
 
-# the parameters are what a spec reads of a function
-
 from __future__ import annotations
 
 import math
