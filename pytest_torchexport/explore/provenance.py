@@ -9,6 +9,7 @@ call.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,16 +122,17 @@ class Combined:
 
 @dataclass(frozen=True)
 class Computed:
-    """The result of a computation in Python, of which no distance is known."""
+    """The result of a computation in Python. ``missing`` is its distance, if that is known."""
 
     inner: Provenance
+    missing: float | None = None
 
     @property
     def comparisons(self) -> list[Compared]:
         return self.inner.comparisons
 
-    def far(self, wanted: bool) -> None:
-        return None
+    def far(self, wanted: bool) -> float | None:  # from both outcomes
+        return self.missing
 
 
 Provenance = Compared | Combined | Computed
@@ -219,10 +221,10 @@ class ProvenanceMode(TorchFunctionMode):
         found = self.of_number(value, read)
         return found.left if isinstance(found, Compared) and found.truth else value
 
-    def computed(self) -> Provenance | None:
+    def computed(self, missing: float | None = None) -> Provenance | None:
         """Return the latest number's provenance for a value computed from numbers in Python."""
         last = self.last()
-        return Computed(last) if last is not None else None
+        return Computed(last, missing) if last is not None else None
 
     def last(self) -> Provenance | None:
         return self._numbers[-1][1] if self._numbers else None
@@ -325,6 +327,16 @@ def distance(provenance: Provenance, wanted: bool) -> float | None:
     if isinstance(far, Tensor):
         return float(far.item()) if far.numel() == 1 else None
     return far
+
+
+def sequence_distance(left: Any, right: Any) -> float | None:
+    """Return how much two rows of numbers differ; None for other values."""
+    if type(left) is not type(right) or not isinstance(left, (tuple, list)):
+        return None
+    rows = [[it for it in map(number, row) if isinstance(it, float)] for row in (left, right)]
+    if len({len(row) for row in (left, right, *rows)}) > 1:
+        return None
+    return math.fsum(abs(one - other) for one, other in zip(*rows, strict=True))
 
 
 def _missing(operator: str, difference: Any, wanted: bool) -> Any:

@@ -34,6 +34,7 @@ from pytest_torchexport.explore.provenance import (
     Provenance,
     ProvenanceMode,
     provenance_of,
+    sequence_distance,
 )
 
 # A call with more events counts as endless, unless it ends within so many seconds of the processor
@@ -230,7 +231,7 @@ class ConditionRecorder:
             both = zip(operands, (read & 1, read & 2), strict=True)
             provenance = Compared(sign, *(self.mode.source(each, bool(own)) for each, own in both))
         else:
-            provenance = self.mode.computed() if read else None
+            provenance = self.mode.computed(sequence_distance(*operands)) if read else None
         self._evaluated(key, outcome, provenance, operands)
         return outcome
 

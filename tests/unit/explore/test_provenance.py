@@ -15,6 +15,7 @@ from pytest_torchexport.explore.provenance import (
     Compared,
     ProvenanceMode,
     provenance_of,
+    sequence_distance,
     violation,
 )
 
@@ -216,3 +217,10 @@ def test_what_has_no_number_has_no_violation():
     assert (
         violation(Combined("and", (Compared.of_truth(None), Compared.of_truth(None))), True) is None
     )
+
+
+def test_rows_of_numbers_are_as_far_apart_as_their_elements_together():
+    assert sequence_distance([1, 2.0], [1, 5]) == 3.0
+    assert sequence_distance((17, 230), (16, 200)) == 31.0
+    for left, right in (([1], (1,)), ([1], [1, 2]), ("a", "b"), (["a"], ["b"])):
+        assert sequence_distance(left, right) is None
