@@ -18,7 +18,7 @@ from torch import Tensor
 from pytest_torchexport.explore.provenance import Computed, Provenance, distance, number
 
 # The outcomes of a loop: how often it ran. They count because a trace unrolls the loop.
-NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
+ROUNDS = NONE, ONCE, MORE = "0 iterations", "1 iteration", "2+ iterations"
 
 ConditionOutcome = bool | str
 
@@ -56,7 +56,7 @@ class Condition:
     def outcomes(self) -> tuple[ConditionOutcome, ...]:
         """Return every outcome that a legal call may take."""
         if self.loops:
-            return (NONE, ONCE, MORE)
+            return ROUNDS
         return tuple(outcome for outcome in (True, False) if outcome not in self.raises)
 
 
@@ -76,8 +76,7 @@ class Event:
     ``far`` is the distance to the other outcome, in the units of its operands (infinite: no number
     says so). ``margin`` is that in parts of the largest operand, if rounding may decide: only
     floats were compared, and by order; else it is infinite. ``mark`` differs between two
-    evaluations if anything about the condition differed. ``read`` says that the source reads an
-    operand from a tensor.
+    evaluations if anything about the condition differed.
     """
 
     key: ConditionKey
@@ -86,7 +85,6 @@ class Event:
     margin: float = math.inf
     on_tensors: bool = False
     mark: object = None
-    read: bool = False
 
 
 @dataclass
@@ -101,7 +99,7 @@ class Path:
             (event.key, event.outcome) for event in self.events if event.key not in self.loops
         )
         for key, lengths in self.loops.items():
-            counts.update((key, (NONE, ONCE, MORE)[min(length, 2)]) for length in lengths)
+            counts.update((key, ROUNDS[min(length, 2)]) for length in lengths)
         return counts
 
     def marks(self) -> dict[ConditionKey, tuple[object, ...]]:
@@ -140,23 +138,18 @@ def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
 
 
 def event_of(
-    key: ConditionKey,
-    outcome: bool,
-    provenance: Provenance | None,
-    operands: tuple[Any, ...],
-    *,
-    read: bool = False,
+    key: ConditionKey, outcome: bool, provenance: Provenance | None, operands: tuple[Any, ...]
 ) -> Event:
     """Return the event of a condition, with its distance to the other outcome.
 
-    ``operands`` are used if no provenance gives better ones. ``read`` is that of ``Event``.
+    ``operands`` are used if no provenance gives better ones.
     """
     far = distance(provenance, not outcome) if provenance is not None else None
     comparisons = provenance.comparisons if provenance is not None else []
     compared = [operand for each in comparisons for operand in (each.left, each.right)]
     tensors = [operand for operand in compared if isinstance(operand, Tensor)]
     if far is None and not tensors:
-        return Event(key, outcome, mark=tuple(map(_kind, operands)), read=read)
+        return Event(key, outcome, mark=tuple(map(_kind, operands)))
     by_order = all(each.operator in ORDER for each in comparisons)
     floats = bool(tensors) and all(tensor.is_floating_point() for tensor in tensors)
     rounded = by_order and floats and not isinstance(provenance, Computed)
@@ -167,7 +160,6 @@ def event_of(
         margin=far / (_largest(compared) or 1.0) if rounded and far is not None else math.inf,
         on_tensors=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,
-        read=read,
     )
 
 

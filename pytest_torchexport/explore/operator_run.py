@@ -83,20 +83,16 @@ class Near:
 
 
 class Demand(NamedTuple):
-    """A threshold that a call is to be beyond by ``margin``, or at an equality nearer than that.
-
-    ``place`` is the position of the element of its operand; None: of the nearest.
-    """
+    """A threshold that a call is to be beyond by ``margin``, or at an equality nearer than that."""
 
     key: Key
     threshold: Threshold
-    place: int | None
     margin: float
 
     @property
     def missing(self) -> float:
         """The distance of the element from where it should be."""
-        return self.threshold.missing_at(self.place) + abs(self.key.way) * self.margin
+        return self.threshold.missing + abs(self.key.way) * self.margin
 
     @property
     def far(self) -> float:
@@ -115,36 +111,15 @@ class Reach:
         """Return what the goal demands of a call; nothing if it misses one of the thresholds."""
         if not all(key in reached for key in self.keys):
             return []
-        several = [reached[key] for key in self.keys]
-        places = _places(several)
         found = []
-        for key, margin, threshold, place in zip(
-            self.keys, self.margins, several, places, strict=True
-        ):
-            whole = key.way and not threshold.operand.is_floating_point()
-            found.append(Demand(key, threshold, place, max(1, round(margin)) if whole else margin))
+        for key, margin in zip(self.keys, self.margins, strict=True):
+            whole = key.way and not reached[key].operand.is_floating_point()
+            found.append(Demand(key, reached[key], max(1, round(margin)) if whole else margin))
         return found
 
 
 # No threshold: the operators of a call are recorded all the same.
 NOWHERE = Reach((), ())
-
-
-def _places(thresholds: Sequence[Threshold]) -> list[int | None]:
-    """Return a position in the operand of each, such that they belong together; None: the nearest.
-
-    That is one position in tensors of one shape, and else one row if there are as many in each.
-    """
-    least = [each.far.double().clamp(min=0.0) for each in thresholds if each.far is not None]
-    if not 1 < len(least) == len(thresholds):
-        return [None] * len(thresholds)
-    if len({item.shape for item in least}) == 1:
-        return [int(sum(least[1:], least[0]).argmin())] * len(least)
-    if len({item.shape[:1] for item in least}) == 1 and least[0].dim():
-        rows = [item.reshape(len(item), -1) for item in least]
-        row = int(sum(item.amin(1) for item in rows).argmin())  # type: ignore[union-attr]
-        return [row * item.shape[1] + int(item[row].argmin()) for item in rows]
-    return [int(item.argmin()) for item in least]
 
 
 @dataclass(frozen=True)
@@ -318,11 +293,10 @@ def _probe(demands: Sequence[Demand], recorded: Recorded, inputs: Differentiable
     gaps: list[Gap] = []
     compared: list[Compared] = []
     for each in demands:
-        key, threshold, place, margin = each
-        pulls = threshold.pull() if place is None else threshold.pull(place)
+        key, threshold, margin = each
         ways = [
             (edge, pull.to(operand.dtype))
-            for edge, (operand, pull) in zip(recorded.edges[key], pulls, strict=True)
+            for edge, (operand, pull) in zip(recorded.edges[key], threshold.pull(), strict=True)
             if edge is not None
         ]
         found = inputs.gradients(*zip(*ways, strict=True)) if ways else {}
@@ -331,7 +305,7 @@ def _probe(demands: Sequence[Demand], recorded: Recorded, inputs: Differentiable
             gaps.append(Gap.to_zero(each.missing, falling))
         if threshold.other is not None:
             right = threshold.other + key.way * margin if key.way else threshold.other
-            compared.append(Compared("==", threshold.at(place), right))
+            compared.append(Compared("==", threshold.operand, right))
     return Probe(
         missing=sum(each.far for each in demands),
         inputs=inputs.inputs,

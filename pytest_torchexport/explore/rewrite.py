@@ -428,18 +428,15 @@ class _Rewriter(ast.NodeTransformer):
         return ast.copy_location(ast.Expr(call), at)
 
 
-def first_line(node: Any) -> int:
-    """Return the line on which a statement or lambda begins, decorators included."""
-    decorators = getattr(node, "decorator_list", [])
-    return int(min([node.lineno, *(item.lineno for item in decorators)]))
-
-
 def _name(node: Any) -> str:
     return "<lambda>" if isinstance(node, ast.Lambda) else str(node.name)
 
 
 def _start(node: ast.AST) -> FunctionStart | None:
-    return (first_line(node), _name(node)) if isinstance(node, _SCOPES) else None
+    if not isinstance(node, _SCOPES):
+        return None
+    decorators = getattr(node, "decorator_list", [])
+    return min(item.lineno for item in (node, *decorators)), _name(node)
 
 
 def _only_raises(body: Sequence[ast.stmt]) -> bool:

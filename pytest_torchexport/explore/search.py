@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 
 from pytest_torchexport.explore import moves, seeds
 from pytest_torchexport.explore.conditions import (
-    MORE,
-    NONE,
-    ONCE,
+    ROUNDS,
     Condition,
     ConditionId,
     ConditionKey,
@@ -35,7 +33,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 # The share of the budget that seeds may use.
 SEED_SHARE = 0.3
 # How often each outcome is pursued: from the nearest call, then from new ones.
-ROUNDS = 3
+PURSUITS = 3
 # Moves that change sizes, and those that change numbers.
 SIZES = ("size", "two sizes")
 BY_VALUE = ("swap", "repeat", "descend")
@@ -46,7 +44,6 @@ KEPT = 96
 FEW_CALLS = 3
 # Stands among names of dims for the values of any argument.
 VALUES = "values"
-ROUNDS_OF_LOOPS = (NONE, ONCE, MORE)
 # Goal of a condition with the same row of outcomes on every call: another row, because the artifact
 # may have the loop unrolled.
 OTHERWISE = "otherwise"
@@ -326,7 +323,7 @@ class Search(World):
                 self._keep((event.key, not event.outcome), base)
                 self._keep((event.key, OTHERWISE), base)
         for key in path.loops:
-            for wanted in ROUNDS_OF_LOOPS:
+            for wanted in ROUNDS:
                 self._keep((key, wanted), self._base_on(recipe, path, (key, wanted)))
         for key, marks in path.marks().items():
             seen = self._seen.setdefault(key, Seen())
@@ -346,8 +343,8 @@ class Search(World):
     def _base_on(self, recipe: Recipe, path: Path, goal: Goal) -> Base:
         """Return the call as a base: the place on its path where it came nearest to the outcome."""
         key, wanted = goal
-        if wanted in ROUNDS_OF_LOOPS:
-            aim = ROUNDS_OF_LOOPS.index(wanted)
+        if wanted in ROUNDS:
+            aim = ROUNDS.index(wanted)
             missing = [abs(min(length, 2) - aim) for length in path.loops.get(key, [])]
             return Base(recipe, min(missing, default=math.inf), path=path)
         found = (
@@ -400,7 +397,7 @@ class Search(World):
 
         def left(goal: Goal) -> bool:
             once = self._is_doubtful(goal) or goal[1] == OTHERWISE
-            return self._rounds[goal] < (1 if once else ROUNDS)
+            return self._rounds[goal] < (1 if once else PURSUITS)
 
         def order(goal: Goal) -> tuple[bool, int]:
             waits = not math.isfinite(self._nearest[goal].far)

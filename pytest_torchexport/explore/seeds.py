@@ -14,13 +14,12 @@ from pytest_torchexport.explore import moves
 from pytest_torchexport.inputs.pytrees import builtin_base, is_plain
 from pytest_torchexport.inputs.recipes import (
     Recipe,
-    example_recipe,
     plain_recipe,
     recorded_recipes,
     with_leaves,
 )
-from pytest_torchexport.inputs.spec import InputSpec, ValueLeaf
-from pytest_torchexport.inputs.strategies import special_recipes
+from pytest_torchexport.inputs.spec import InputSpec
+from pytest_torchexport.inputs.strategies import listed_recipes
 
 
 def plain(spec: InputSpec, seed: int) -> Iterator[Recipe]:
@@ -29,13 +28,7 @@ def plain(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     example = spec.example_sizes
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)
-    yield from special_recipes(spec, seed)
-    # Each listed value of a Python argument, or the ends of its range.
-    for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
-            for value in leaf.values:
-                base = with_leaves(example_recipe(spec), {index: value})
-                yield dataclasses.replace(base, seed=seed)
+    yield from listed_recipes(spec, seed)
     yield from _sizes(spec, seed)
 
 

@@ -37,9 +37,8 @@ BY_OPERATOR, IN_ALL = 2**23, 2**26
 RARE = 0.01
 # Groups of which a call is made.
 GROUPS = 8
-# Values between two neighbours of different groups, and how often such are added: 64 ** 2 parts of
-# a step of ``FLOATS`` are as fine as float32 is.
-BETWEEN, FINER = 63, 2
+# Values between two neighbours of different groups.
+BETWEEN = 63
 # Integers on either side of one at which a group ends, that one number has beside all others there.
 BESIDE = 512
 
@@ -83,20 +82,15 @@ def _through(
     def grouped(values: Tensor) -> Tensor:
         return torch.stack([groups(each, leaf, place, values, most) for each in programs])
 
-    def ends() -> Tensor:
-        return (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
-
     sides = grouped(values)
     parts = torch.arange(1, BETWEEN + 1, dtype=torch.float64) / (BETWEEN + 1)
-    for _ in range(FINER):
-        last = ends()
-        # Values between the pairs of neighbours.
-        low, high = values[last].unsqueeze(1), values[last + 1].unsqueeze(1)
-        steps = (high.double() - low.double()) * parts
-        made = (low.double() + steps).to(values.dtype)
-        more = made[(made > low) & (made < high)]
-        if not 0 < len(more) <= most:
-            break
+    last = _ends(sides)
+    # Values between the pairs of neighbours.
+    low, high = values[last].unsqueeze(1), values[last + 1].unsqueeze(1)
+    steps = (high.double() - low.double()) * parts
+    made = (low.double() + steps).to(values.dtype)
+    more = made[(made > low) & (made < high)]
+    if 0 < len(more) <= most:
         values, order = torch.cat([values, more]).sort()
         sides = torch.cat([sides, grouped(more)], 1)[:, order]
     found = []
@@ -104,7 +98,12 @@ def _through(
         changed = leaf.clone(memory_format=torch.contiguous_format)
         changed.view(-1)[place] = values[each]
         found.append(changed)
-    return found, values[ends()].tolist()
+    return found, values[_ends(sides)].tolist()
+
+
+def _ends(sides: Tensor) -> Tensor:
+    """Return the position of the last value of each group but the last one."""
+    return (sides[:, 1:] != sides[:, :-1]).any(0).nonzero().flatten()
 
 
 def rare(sides: Tensor) -> list[int]:

@@ -35,6 +35,8 @@ TABLE = 8
 CONSTANT = "constant"
 SIDES = ("above", "below")
 AT = ("at",)
+# Where two elements are to be equal, and where a denominator is to be.
+TIED, NEXT_TO_ZERO = "tied", "next to 0"
 
 # Tensors, each with the direction in which its elements are to move.
 Pull = list[tuple[Tensor, Tensor]]
@@ -46,34 +48,24 @@ class Threshold:
 
     ``side`` is where the element is to be, as above a bound or at it; ``name`` tells the bound from
     others of its operator, and ``bound`` is its value, or None if it is no constant. ``missing`` is
-    how far the element is from it, in the units of the operand, negative beyond it; ``met`` is True
-    if the call has an element there. ``pull`` returns the operands with the directions that take
-    the element there. ``operand`` is compared with ``other``, and ``scale`` is its largest absolute
-    value. ``far`` is how far each element is from it, if it belongs to elements; ``pull`` then also
-    takes the position of another one.
+    how far the element is from it, in the units of the operand, negative beyond it. ``pull``
+    returns the operands with the directions that take the element there. ``operand`` is compared
+    with ``other``, and ``scale`` is its largest absolute value.
     """
 
     side: str
-    bound: float | None
     missing: float
-    met: bool
     scale: float
-    pull: Callable[..., Pull]
+    pull: Callable[[], Pull]
     operand: Tensor
     name: str = ""
+    bound: float | None = None
     other: Any = None
-    far: Tensor | None = None
 
-    def missing_at(self, place: int | None) -> float:
-        if place is None or self.far is None:
-            return self.missing
-        return float(self.far.reshape(-1)[place])
-
-    def at(self, place: int | None) -> Tensor:
-        """Return the element of the operand at a position; all of it if that is None."""
-        if place is None or self.far is None or self.operand.shape != self.far.shape:
-            return self.operand
-        return self.operand[torch.unravel_index(torch.tensor(place), self.operand.shape)]
+    @property
+    def met(self) -> bool:
+        """Return True if the call has an element there."""
+        return self.missing <= 0 if self.side in (*AT, TIED, NEXT_TO_ZERO) else self.missing < 0
 
 
 def beyond(operand: Any, bounds: Sequence[float]) -> Iterator[Threshold]:
@@ -155,12 +147,10 @@ def _against(
             name=name,
             bound=None if isinstance(bound, Tensor) else float(bound),
             missing=missing,
-            met=missing <= 0 if side == "at" else missing < 0,
             scale=_largest(numbers),
             pull=pull,
             operand=operand,
             other=bound,
-            far=far,
         )
 
 
@@ -230,15 +220,9 @@ def _divided(op: Operation) -> Iterator[Threshold]:
 def _next_to_zero(operand: Any) -> Iterator[Threshold]:
     if _is_float(operand):
         for found in _against(operand, 0.0, AT):
-            near = TINY * found.scale
             yield found
-            yield dataclasses.replace(
-                found,
-                side="next to 0",
-                bound=None,
-                missing=found.missing - near,
-                met=found.missing <= near,
-            )
+            missing = found.missing - TINY * found.scale
+            yield dataclasses.replace(found, side=NEXT_TO_ZERO, bound=None, missing=missing)
 
 
 def _added(op: Operation) -> Iterator[Threshold]:
@@ -286,24 +270,10 @@ def _tied(op: Operation) -> Iterator[Threshold]:
     gaps = (first.values[..., 0] - first.values[..., 1]).abs().nan_to_num(math.inf).reshape(-1)
     row = int(gaps.argmin())
 
-    def pull() -> Pull:
-        way = torch.zeros(rows.numel(), dtype=torch.float64).reshape(-1, rows.shape[-1])
-        ahead, behind = first.indices.reshape(-1, 2)[row].tolist()
-        way[row, ahead], way[row, behind] = (1.0, -1.0) if smallest else (-1.0, 1.0)
-        way = way.reshape(rows.shape)
-        way = way if along is None else way.movedim(-1, along)
-        return [(tensor, way.reshape(tensor.shape))]
-
-    missing = float(gaps[row])
-    yield Threshold(
-        side="tied",
-        bound=None,
-        missing=missing,
-        met=missing == 0,
-        scale=_largest(rows),
-        pull=pull,
-        operand=tensor,
-    )
+    way = torch.zeros(rows.shape[-1], dtype=torch.float64)
+    ahead, behind = first.indices.reshape(-1, 2)[row].tolist()
+    way[ahead], way[behind] = (1.0, -1.0) if smallest else (-1.0, 1.0)
+    yield _of_row(tensor, rows, (row, way), TIED, float(gaps[row]), along)
 
 
 def _normalized(op: Operation) -> Iterator[Threshold]:
@@ -320,24 +290,33 @@ def _normalized(op: Operation) -> Iterator[Threshold]:
     deviations = centered.square().mean(-1).sqrt().reshape(-1)
     row = int(deviations.argmin())
     own = float(deviations[row])
+    # A row that is constant already has no way.
+    way = -centered.reshape(-1, rows.shape[-1])[row].double() / ((own or 1.0) * rows.shape[-1])
+    yield _of_row(tensor, rows, (row, way), CONSTANT, own - math.sqrt(op.argument("eps")))
+
+
+def _of_row(
+    tensor: Tensor,
+    rows: Tensor,
+    moved: tuple[int, Tensor],
+    side: str,
+    missing: float,
+    along: int | None = None,
+) -> Threshold:
+    """Return the threshold of a row of a tensor; ``along`` is the dimension that rows have last.
+
+    ``moved`` is the position of the row, and the direction of its elements.
+    """
 
     def pull() -> Pull:
-        way = torch.zeros(rows.numel(), dtype=torch.float64).reshape(-1, rows.shape[-1])
-        if own:
-            nearest = centered.reshape(-1, rows.shape[-1])[row].double()
-            way[row] = -nearest / (own * rows.shape[-1])
-        return [(tensor, way.reshape(tensor.shape))]
+        row, way = moved
+        ways = torch.zeros(rows.numel(), dtype=torch.float64).reshape(-1, rows.shape[-1])
+        ways[row] = way
+        ways = ways.reshape(rows.shape)
+        ways = ways if along is None else ways.movedim(-1, along)
+        return [(tensor, ways.reshape(tensor.shape))]
 
-    missing = own - math.sqrt(op.argument("eps"))
-    yield Threshold(
-        side=CONSTANT,
-        bound=None,
-        missing=missing,
-        met=missing < 0,
-        scale=_largest(rows),
-        pull=pull,
-        operand=tensor,
-    )
+    return Threshold(side=side, missing=missing, scale=_largest(rows), pull=pull, operand=tensor)
 
 
 def _cast(op: Operation) -> Iterator[Threshold]:

@@ -173,18 +173,14 @@ def boundary_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     if sum(leaf.domain.declared for leaf in spec.tensors) > 1:
         yield plain_recipe(spec, ("low", "high"), example, seed)
         yield plain_recipe(spec, ("high", "low"), example, seed)
-    yield from special_recipes(spec, seed)
-    for index, leaf in enumerate(spec.leaves):
-        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
-            for value in leaf.values:
-                chosen = with_leaves(example_recipe(spec), {index: value})
-                yield dataclasses.replace(chosen, seed=seed)
+    yield from listed_recipes(spec, seed)
 
 
-def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+def listed_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     """Yield calls with the special values of a leaf in one element, in a row, and in all.
 
-    First some of all leaves at once, so that they meet each other.
+    First some of all leaves at once, so that they meet each other; at the end each listed value of
+    a Python argument, or the ends of its range.
     """
     example = spec.example_sizes
     marked = {
@@ -200,6 +196,11 @@ def special_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
             edited = LeafRecipe(kind="normal", edits=(Edit(0, value, extent),))
             leaves = (*plain.leaves[:index], edited, *plain.leaves[index + 1 :])
             yield dataclasses.replace(plain, leaves=leaves)
+    for index, leaf in enumerate(spec.leaves):
+        if isinstance(leaf, ValueLeaf) and isinstance(leaf.values, (list, tuple)):
+            for value in leaf.values:
+                chosen = with_leaves(example_recipe(spec), {index: value})
+                yield dataclasses.replace(chosen, seed=seed)
 
 
 # -- sizes -----------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.explore.probe import Gap, Probe
-from pytest_torchexport.explore.provenance import Compared
+from pytest_torchexport.explore.provenance import NEGATED, Compared
+from pytest_torchexport.explore.recorder import OPERATORS
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.recipes import example_recipe
 
@@ -37,19 +38,9 @@ def probe_of(origin, inputs=(None, None), missing=1.0, gradients=None, wanted=Tr
     )
 
 
-COMPARE = {
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-}
-
-
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("wanted", [True, False])
-@pytest.mark.parametrize("sign", COMPARE)
+@pytest.mark.parametrize("sign", NEGATED)
 def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
     recipe = example_recipe(FREE)
     inputs = build_leaves(FREE, recipe)
@@ -67,19 +58,12 @@ def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
         assert not there.sum() or there[1, 1]
         assert torch.equal(ids, inputs[1])
         operands = (40.25, x[1, 1]) if mirrored else (x[1, 1], 40.25)
-        outcomes.append(bool(COMPARE[sign](*operands)))
+        outcomes.append(bool(OPERATORS[sign](*operands)))
     assert all(outcome == wanted for outcome in outcomes)
 
 
 @pytest.mark.parametrize(
-    "origin",
-    [
-        None,
-        Compared("==", "a", "b"),
-        Compared(">", None, 1),
-        Compared.of_truth(True),
-        Compared.of_truth("a"),
-    ],
+    "origin", [None, Compared("==", "a", "b"), Compared(">", None, 1), Compared.of_truth(True)]
 )
 def test_nothing_is_written_where_nothing_is_compared(origin):
     recipe = example_recipe(FREE)
@@ -118,13 +102,10 @@ def test_several_quantities_fall_together():
     assert -moved[0] + 0.5 * moved[1] <= -1.0 + 1e-5
 
 
-def test_a_quantity_that_is_kept_may_fall_and_not_rise():
-    assert step([0.0, 0.0], ([1.0, 1.0], -2.0), kept=[([-1.0, 0.0], 0.0)]) == pytest.approx(
-        [0.0, -2.0], abs=1e-5
-    )
-    assert step([0.0, 0.0], ([1.0, 1.0], -2.0), kept=[([1.0, 0.0], 0.0)]) == pytest.approx(
-        [-1.0, -1.0], abs=1e-5
-    )
+@pytest.mark.parametrize(("slope", "there"), [(-1.0, [0.0, -2.0]), (1.0, [-1.0, -1.0])])
+def test_a_quantity_that_is_kept_may_fall_and_not_rise(slope, there):
+    moved = step([0.0, 0.0], ([1.0, 1.0], -2.0), kept=[([slope, 0.0], 0.0)])
+    assert moved == pytest.approx(there, abs=1e-5)
 
 
 def test_the_other_numbers_go_on_where_one_is_at_the_end_of_its_range():
