@@ -201,23 +201,28 @@ def _argument(values: list[Any] | tuple[Any, Any], chooser: random.Random) -> An
 
 def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
     """Draw with the plugin's strategy for Hypothesis, without the calls that a search found."""
+    with model.observed.installed():
+        tally = Tally(model)
+        drawn(model.spec, calls - 1, tally.add, seed)
+    return tally.taken, tally.calls
+
+
+def drawn(spec: InputSpec, calls: int, use: Callable[[Recipe], None], seed: int = 0) -> None:
+    """Give as many recipes of the plugin's strategy to a function."""
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=calls - 1,
+        max_examples=calls,
         database=None,
         deadline=None,
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(recipes(model.spec))
+    @hypothesis.given(recipes(spec))
     def draw(recipe: Recipe) -> None:
-        tally.add(recipe)
+        use(recipe)
 
-    with model.observed.installed():
-        tally = Tally(model)
-        draw()
-    return tally.taken, tally.calls
+    draw()
 
 
 def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
