@@ -280,7 +280,7 @@ def judge(seed: int, target: str, each: int) -> list[Record]:
     models = MODELS[target]
     if models.target not in BUILT_IN:
         register_target(models.target, models)
-    network, chooser, records = networks.draw(seed), random.Random(f"blame {seed}"), []
+    network, chooser, records = networks.Network(seed), random.Random(f"blame {seed}"), []
     with tempfile.TemporaryDirectory() as directory:
         healthy, _ = network.load(Path(directory))
         with models.put("", None):

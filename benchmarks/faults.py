@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
 import torch
 from common import Record, apart, by_target, count, healthy_table, judged, misses, table
-from networks import EXAMPLE, FAULTS, RANGES, Network, draw
+from networks import EXAMPLE, FAULTS, RANGES, Network
 from torch import nn
 
 from pytest_torchexport import check_export
@@ -79,7 +79,7 @@ def _sizes(chooser: random.Random) -> dict[str, int]:
 
 def judge(seed: int, targets: list[str]) -> list[Record]:
     """Return one record per target."""
-    network = draw(seed)
+    network = Network(seed)
     with tempfile.TemporaryDirectory() as directory:
         healthy, faulty = network.load(Path(directory))
         counted = effect(network, healthy, faulty)
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--show", type=int, metavar="SEED", help="print this network's source")
     given = parser.parse_args()
     if given.show is not None:
-        print(draw(given.show).source, end="")
+        print(Network(given.show).source, end="")
         return
     targets = given.targets.split(",")
     seeds = range(given.seed, given.seed + given.networks)

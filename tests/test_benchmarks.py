@@ -84,10 +84,10 @@ def test_healthy_networks_pass_and_the_same_with_a_fault_fail(tmp_path: Path) ->
 def test_another_process_draws_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A seed names a network only if the draw depends on no hash order and no global state."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    from networks import draw
+    from networks import Network
 
     shown = run("faults", "--show", "17").stdout
-    assert shown == draw(17).source
+    assert shown == Network(17).source
     assert "class Faulty(nn.Module)" in shown
 
 
