@@ -44,12 +44,11 @@ def records(
     judge: Callable[..., list[Record]],
     items: Iterable[tuple[Any, ...]],
     given: argparse.Namespace,
-    progress: Callable[[Record], str] = json.dumps,
 ) -> list[Record]:
     """Return the records of all items, each judged in one of as many processes as asked for."""
     found = []
     for record in _judged(judge, items, given.jobs):
-        print(progress(record), file=sys.stderr, flush=True)
+        print(json.dumps(record), file=sys.stderr, flush=True)
         found.append(record)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
@@ -162,15 +161,6 @@ def why(verdict: Any) -> str:
     ]
     parts = [verdict.failure or "", verdict.reason, *worst, verdict.call]
     return "; ".join(part for part in parts if part)
-
-
-def progress(record: Record) -> str:
-    text = f"{record['name']:32} {record['target']:6} seed {record['seed']}: {record['healthy']}"
-    if record["healthy"] != "passed":
-        return f"{text}: {record['reason'][:200]}"
-    if not record.get("counted"):
-        return f"{text}, not counted" if "counted" in record else text
-    return f"{text}, {'found' if record['found'] else 'MISSED'} ({record['failure']})"
 
 
 def misses(records: list[Record]) -> Iterator[str]:

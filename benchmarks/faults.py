@@ -145,7 +145,7 @@ def main() -> None:
         return
     targets = given.targets.split(",")
     seeds = range(given.seed, given.seed + given.networks)
-    records = common.records(judge, [(seed, targets) for seed in seeds], given, common.progress)
+    records = common.records(judge, [(seed, targets) for seed in seeds], given)
     print(f"{len(seeds)} networks from seed {given.seed}\n\n{tables(records, targets)}")
 
 

@@ -243,7 +243,7 @@ def main() -> None:
     if not keys:
         parser.error(f"no model has {given.rows!r} in its name or mechanism")
     items = [(key, seeds, targets, given.calls) for key in keys]
-    found = common.records(judge, items, given, common.progress)
+    found = common.records(judge, items, given)
     targets = tuple(target for target in targets if any(r["target"] == target for r in found))
     faulty = [record for record in found if "uniform" in record]
     print(f"{len(keys)} models, seeds {given.seeds}\n")
