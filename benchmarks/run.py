@@ -7,7 +7,6 @@ the machine's speed cancels out. Goals are printed and not asserted.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import math
 import os
@@ -161,7 +160,7 @@ sys.path.insert(0, {benchmarks!r})
 import pytest
 import models, run
 
-@pytest.mark.parametrize("name", [*models.MODELS, "ten blocks"])
+@pytest.mark.parametrize("name", [*models.MODELS, *models.LARGER])
 @pytest.mark.parametrize("copy", range({copies}))
 @pytest.mark.torchexport(*run.TARGETS)
 def test_marked(name, copy):
@@ -243,56 +242,78 @@ def xdist(runs: int) -> Iterator[Row]:
 
 def memory(runs: int) -> Iterator[Row]:
     """Compare the peak memory of an item with 500 calls to one with 50."""
-    pairs = [(peak("CNN", "trace", 500), peak("CNN", "trace", 50)) for _ in range(runs)]
+
+    def peak(count: int) -> float:
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import resource\n"
+            "from models import build; from pytest_torchexport import check_export\n"
+            "module, x = build('CNN')\n"
+            "v = check_export(module, (x,), target='trace', max_examples=int(sys.argv[2]))\n"
+            "assert v.status == 'passed', v\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        return printed(code, str(ROOT / "benchmarks"), str(count))
+
+    pairs = [(peak(500), peak(50)) for _ in range(runs)]
     yield "peak memory, 500 / 50 calls", of_pairs(pairs, "MB"), "flat"
+
+
+def printed(code: str, *arguments: str) -> float:
+    """Return the number that a process of its own prints."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+LARGE_MODEL = """
+import os, pathlib, sys, threading, time
+import torch
+from pytest_torchexport import check_export
+
+def family():
+    kin = {os.getpid()}
+    known = {}
+    for place in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            known[int(place.parent.name)] = int(place.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    while more := {one for one, parent in known.items() if parent in kin} - kin:
+        kin |= more
+    return kin
+
+def megabytes():
+    found = 0
+    for number in family():
+        try:
+            lines = pathlib.Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        found += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return found / 1024
+
+def watch():
+    global peak
+    while True:
+        peak = max(peak, megabytes())
+        time.sleep(0.1)
+
+target, count = sys.argv[1], int(sys.argv[2])
+layers = lambda: torch.nn.Sequential(*(torch.nn.Linear(2048, 2048) for _ in range(count)))
+check_export(torch.nn.Linear(2, 2), (torch.ones(2, 2),), target=target, max_examples=1)
+before = peak = megabytes()
+threading.Thread(target=watch, daemon=True).start()
+verdict = check_export(layers(), (torch.randn(2, 2048),), target=target, max_examples=10)
+assert verdict.status == "passed", verdict
+print(peak - before)
+"""
 
 
 def weights(runs: int) -> Iterator[Row]:
     """Compare the peak memory of an item, with all its processes, to the weights of its module."""
-    size = 512.1
+    count, size = "32", 512.1
     for target in TARGETS:
-        pairs = [
-            (peak("32 wide layers", target, 10) - peak("MLP", target, 10), size)
-            for _ in range(max(1, runs // 3))
-        ]
+        pairs = [(printed(LARGE_MODEL, target, count), size) for _ in range(max(1, runs // 3))]
         yield f"peak memory of an item / its weights, {target}", of_pairs(pairs, "MB"), "<= 2.5"
-
-
-ITEM = """
-import sys; sys.path.insert(0, sys.argv[1])
-from models import build; from pytest_torchexport import check_export
-module, x = build(sys.argv[2])
-verdict = check_export(module, (x,), target=sys.argv[3], max_examples=int(sys.argv[4]))
-assert verdict.status == "passed", verdict
-"""
-
-
-def peak(name: str, target: str, calls: int) -> float:
-    """Return the most megabytes that the processes of an item have at once; shared ones once."""
-    command = [sys.executable, "-W", "ignore", "-c", ITEM, str(ROOT / "benchmarks")]
-    most = 0.0
-    with subprocess.Popen([*command, name, target, str(calls)]) as process:
-        while process.poll() is None:
-            most = max(most, sum(map(megabytes, family(process.pid))))
-            time.sleep(0.1)
-    assert process.returncode == 0
-    return most
-
-
-def family(pid: int) -> Iterator[int]:
-    """Yield a process and all that descend from it."""
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended
-            for child in children.read_text().split():
-                yield from family(int(child))
-
-
-def megabytes(pid: int) -> float:
-    with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
-    return 0.0
 
 
 def observing(runs: int) -> Iterator[Row]:
