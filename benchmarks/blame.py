@@ -17,10 +17,10 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,13 +30,16 @@ import common
 import networks
 import onnx
 import torch
-from common import Record, table
+from common import Around, Record, table
 from onnx import numpy_helper
 from torch import fx
 
 from pytest_torchexport import Verdict, check_export, register_target
+from pytest_torchexport.config.names import BUILT_IN
 from pytest_torchexport.diagnosis.scene import place_of
+from pytest_torchexport.targets import export
 from pytest_torchexport.targets import onnx as onnx_target
+from pytest_torchexport.targets.base import Target
 from pytest_torchexport.targets.formats import onnx_runtime
 from pytest_torchexport.targets.formats.onnx_model import fx_name
 
@@ -104,24 +107,26 @@ def put_into_program(graph: fx.Graph, fault: Fault) -> None:
         node.args = (node.args[1], node.args[0], *node.args[2:])
 
 
-@dataclass
-class Programs:
+class Programs(Around):
     """The target ``export``, with a fault in what it captures."""
 
-    target: ClassVar = "export"
-    owners: ClassVar = ("capture",)
-    fault: Fault | None = None
-    kept: bool = False
-    nodes: dict[str, fx.Node] = field(default_factory=dict)
-    possible: list[Fault] = field(default_factory=list)
+    target = "export"
+    owners = ("capture",)
+    # Whether the last export or load had the fault.
+    kept = False
+
+    def __init__(self, base: Target) -> None:
+        super().__init__(base)
+        self.nodes: dict[str, fx.Node] = {}
+        self.possible: list[Fault] = []
 
     @contextlib.contextmanager
     def put(self, owner: str, fault: Fault | None) -> Iterator[None]:
         """Put a fault into all exports, or learn from a healthy one which are possible."""
-        export = torch.export.export
+        plain = torch.export.export
 
         def exported(*args: Any, **kwargs: Any) -> torch.export.ExportedProgram:
-            program = export(*args, **kwargs)
+            program = plain(*args, **kwargs)
             graph = program.graph_module.graph
             if fault is None:
                 self.nodes = {node.name: node for node in graph.nodes}
@@ -209,31 +214,17 @@ def put_into_onnx(model: onnx.ModelProto, fault: Fault) -> bool:
     return True
 
 
-@dataclass
-class OnnxModels:
+class OnnxModels(Programs):
     """The target ``onnx``, with a fault in one of its steps or in ONNX Runtime."""
 
-    target: ClassVar = "faulty_onnx"
-    owners: ClassVar = ("translation", "exporter's optimizer", "runtime's optimizer", "runtime")
-    owner: str = ""
+    target = "faulty_onnx"
+    owners = ("translation", "exporter's optimizer", "runtime's optimizer", "runtime")
+    owner = ""
     fault: Fault | None = None
-    kept: bool = False
-    nodes: dict[str, fx.Node] = field(default_factory=dict)
-    possible: list[Fault] = field(default_factory=list)
-
-    @property
-    def traits(self) -> Any:
-        return onnx_target.TARGET.traits
-
-    def unavailable(self, device: str) -> str | None:
-        return onnx_target.TARGET.unavailable(device)
-
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return onnx_target.TARGET.load(path, device)
 
     def export(self, module: Any, example: Any, spec: Any, **options: Any) -> Any:
         optimized = options.pop("optimize", True)
-        artifact = onnx_target.TARGET.export(module, example, spec, **options, optimize=False)
+        artifact = self.base.export(module, example, spec, **options, optimize=False)
         program = artifact.program
         plain = program.model_proto
         if self.owner == "translation":
@@ -281,15 +272,15 @@ class OnnxModels:
 
 # -- one network -----------------------------------------------------------------------------------
 
-MODELS: dict[str, Programs | OnnxModels] = {"export": Programs(), "onnx": OnnxModels()}
+MODELS = {"export": Programs(export.TARGET), "onnx": OnnxModels(onnx_target.TARGET)}
 
 
 def judge(seed: int, target: str, each: int) -> list[Record]:
     """Return a record per fault of a network: as many per owner as asked for."""
     models = MODELS[target]
-    if isinstance(models, OnnxModels):
+    if models.target not in BUILT_IN:
         register_target(models.target, models)
-    network, chooser, records = networks.draw(seed), random.Random(f"blame {seed}"), []
+    network, chooser, records = networks.Network(seed), random.Random(f"blame {seed}"), []
     with tempfile.TemporaryDirectory() as directory:
         healthy, _ = network.load(Path(directory))
         with models.put("", None):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import random
 import statistics
@@ -23,7 +24,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,6 @@ class Model:
         (condition, module), outcome = goal
         where = f" in {module}" if module else ""
         return f"{self.name}: `{self.observed.conditions[condition].text}`{where} never {outcome}"
-
-
-@dataclass(frozen=True)
-class Reached:
-    """The outcomes of a model that one way missed within a budget, and its seconds per call."""
-
-    missed: frozenset[Goal]
-    seconds_per_call: float
 
 
 # -- the models ------------------------------------------------------------------------------------
@@ -201,23 +193,28 @@ def _argument(values: list[Any] | tuple[Any, Any], chooser: random.Random) -> An
 
 def plain_hypothesis(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
     """Draw with the plugin's strategy for Hypothesis, without the calls that a search found."""
+    with model.observed.installed():
+        tally = Tally(model)
+        drawn(model.spec, calls - 1, tally.add, seed)
+    return tally.taken, tally.calls
+
+
+def drawn(spec: InputSpec, calls: int, use: Callable[[Recipe], None], seed: int = 0) -> None:
+    """Give as many recipes of the plugin's strategy to a function."""
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=calls - 1,
+        max_examples=calls,
         database=None,
         deadline=None,
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(recipes(model.spec))
+    @hypothesis.given(recipes(spec))
     def draw(recipe: Recipe) -> None:
-        tally.add(recipe)
+        use(recipe)
 
-    with model.observed.installed():
-        tally = Tally(model)
-        draw()
-    return tally.taken, tally.calls
+    draw()
 
 
 def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
@@ -231,25 +228,20 @@ def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
 
 WAYS = {"plain random": plain_random, "plain Hypothesis": plain_hypothesis, "search": search}
 
-# The results by way, seed and budget: one per model, in the order of the models.
-Records = dict[tuple[str, int, int], list[Reached]]
+# By way, seed and budget: per model, the outcomes that were missed, and the seconds per call.
+Records = dict[tuple[str, int, int], list[tuple[frozenset[Goal], float]]]
 
 
-def run(
-    found: Sequence[Model], seeds: Sequence[int], ways: Sequence[str], report: Callable[[str], None]
-) -> Records:
+def run(found: Sequence[Model], seeds: Sequence[int], ways: Sequence[str]) -> Records:
     """Return the results of these ways on every model; the ways take turns on each model."""
     records: Records = {}
     for model in found:
-        report(model.name)
-        for seed in seeds:
-            for way in ways:
-                for budget in BUDGETS:
-                    start = time.perf_counter()
-                    taken, calls = WAYS[way](model, seed, budget)
-                    each = (time.perf_counter() - start) / calls
-                    reached = Reached(model.wanted - taken, each)
-                    records.setdefault((way, seed, budget), []).append(reached)
+        print(model.name, file=sys.__stderr__)
+        for seed, way, budget in itertools.product(seeds, ways, BUDGETS):
+            start = time.perf_counter()
+            taken, calls = WAYS[way](model, seed, budget)
+            each = (time.perf_counter() - start) / calls
+            records.setdefault((way, seed, budget), []).append((model.wanted - taken, each))
     return records
 
 
@@ -259,46 +251,33 @@ def run(
 def table_of(found: Sequence[Model], seeds: Sequence[int], records: Records) -> str:
     """Return a Markdown table: per way the mean of its seeds and, in brackets, the least."""
     last = BUDGETS[-1]
-    rows: list[Sequence[object]] = [
-        (
-            "way",
-            *(f"outcomes at {budget}" for budget in BUDGETS),
-            "beyond the example's",
-            f"modules complete at {last}",
-            "ms per call",
-        )
-    ]
+    at = (f"outcomes at {budget}" for budget in BUDGETS)
+    rows = [("way", *at, "beyond the example's", f"modules complete at {last}", "ms per call")]
+    wanted = sum(len(model.wanted) for model in found)
+    beyond = sum(len(model.wanted - model.example) for model in found)
+
+    def shares(way: str, budget: int, of: int, count: Callable[[Any], int] = len) -> str:
+        """Return the share of what no model missed, by a count of the misses of each."""
+        each = [
+            1 - sum(count(missed) for missed, _ in records[way, seed, budget]) / of
+            for seed in seeds
+        ]
+        return f"{statistics.mean(each):.1%} ({min(each):.1%})"
+
     for way in dict.fromkeys(way for way, *_ in records):
-
-        def shares(budget: int, share: Callable[[list[Reached]], float], way: str = way) -> str:
-            each = [share(records[way, seed, budget]) for seed in seeds]
-            return f"{statistics.mean(each):.1%} ({min(each):.1%})"
-
-        cost = statistics.median(
-            1000 * item.seconds_per_call for seed in seeds for item in records[way, seed, last]
-        )
-        cells = [shares(budget, partial(_reached, found, beyond=False)) for budget in BUDGETS]
-        cells.append(shares(last, partial(_reached, found, beyond=True)))
-        cells.append(shares(last, lambda of: sum(not each.missed for each in of) / len(of)))
-        rows.append([way, *cells, f"{cost:.2f}"])
+        cells = [shares(way, budget, wanted) for budget in BUDGETS]
+        cells += [shares(way, last, beyond), shares(way, last, len(found), bool)]
+        each = (each for seed in seeds for _, each in records[way, seed, last])
+        rows.append((way, *cells, f"{1000 * statistics.median(each):.2f}"))
     return table(*rows)
-
-
-def _reached(found: Sequence[Model], reached: list[Reached], *, beyond: bool) -> float:
-    """Return the share of outcomes that were reached; ``beyond`` leaves out the example's."""
-    wanted = sum(len(model.wanted - model.example if beyond else model.wanted) for model in found)
-    return 1 - sum(len(item.missed) for item in reached) / wanted
 
 
 def misses(found: Sequence[Model], seeds: Sequence[int], records: Records) -> Iterator[str]:
     """Yield a line per outcome that the search did not reach, with the seeds."""
     for position, model in enumerate(found):
         for goal in sorted(model.wanted, key=str):
-            without = [
-                str(seed)
-                for seed in seeds
-                if goal in records["search", seed, BUDGETS[-1]][position].missed
-            ]
+            last = {seed: records["search", seed, BUDGETS[-1]][position][0] for seed in seeds}
+            without = [str(seed) for seed, missed in last.items() if goal in missed]
             if without:
                 yield f"- {model.words(goal)} (seeds {', '.join(without)})"
 
@@ -318,7 +297,7 @@ def main() -> None:
     for name, rows in chosen.items():
         with quiet("cpu"), warnings.catch_warnings():
             found = list(models(each for each in rows() if arguments.rows in each[0].name))
-            records = run(found, seeds, ways, lambda name: print(name, file=sys.__stderr__))
+            records = run(found, seeds, ways)
         if not found:
             continue
         printed = True

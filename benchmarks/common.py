@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import json
 import logging
@@ -16,6 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pytest_torchexport.inputs.pytrees import leaves_of
+from pytest_torchexport.outcomes.torch_state import doubles_by_default
+from pytest_torchexport.targets.base import Target
+
+Inputs = tuple[Tensor, ...]
 # What became of one model, or of one fault.
 Record = dict[str, Any]
 HEALTHY = ("passed", "refused", "broken by the exporter", "false alarm")
@@ -38,12 +44,11 @@ def records(
     judge: Callable[..., list[Record]],
     items: Iterable[tuple[Any, ...]],
     given: argparse.Namespace,
-    progress: Callable[[Record], str] = json.dumps,
 ) -> list[Record]:
     """Return the records of all items, each judged in one of as many processes as asked for."""
     found = []
     for record in _judged(judge, items, given.jobs):
-        print(progress(record), file=sys.stderr, flush=True)
+        print(json.dumps(record), file=sys.stderr, flush=True)
         found.append(record)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
@@ -77,6 +82,8 @@ def far(eager: Tensor, other: Tensor, exact: Tensor) -> bool:
     """Return True if an output is off by more than 100 times eager's own error in float32."""
     if eager.shape != other.shape or eager.dtype != other.dtype:
         return True
+    if not eager.is_floating_point():
+        return False  # a tie of the healthy module may be decided by rounding
     if not torch.equal(eager.isnan(), other.isnan()):
         return True
     off = (eager.double() - other.double()).abs().nan_to_num(0.0, torch.inf).max()
@@ -84,6 +91,24 @@ def far(eager: Tensor, other: Tensor, exact: Tensor) -> bool:
     least = torch.finfo(eager.dtype).eps / 2 * exact.abs().nan_to_num(0.0).max()
     own = (eager.double() - exact).abs().nan_to_num(0.0).max()
     return bool(off > TIMES_OWN_ERROR * torch.maximum(own, least))
+
+
+def apart(module: nn.Module, other: Callable[..., Any], calls: Sequence[Inputs]) -> bool:
+    """Return True if calls in a row show that another forward raises or is far from a module's."""
+    eager = _outputs(copy.deepcopy(module), calls)
+    wide = [tuple(x.double() if x.is_floating_point() else x for x in call) for call in calls]
+    with doubles_by_default():
+        exact = _outputs(copy.deepcopy(module).double(), wide)
+    try:
+        found = _outputs(other, calls)
+    except Exception:  # torch, TorchScript and ONNX Runtime raise different types
+        return True
+    return len(eager) != len(found) or any(map(far, eager, found, exact))
+
+
+def _outputs(function: Callable[..., Any], calls: Sequence[Inputs]) -> list[Tensor]:
+    with torch.no_grad():
+        return [leaf for call in calls for leaf in leaves_of(function(*call))]
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -101,6 +126,12 @@ def by_target(
     """Return the row of a table: a cell for the records of each target, and one for all."""
     groups = [[record for record in found if record["target"] == target] for target in targets]
     return [name, *(cell(group) for group in [*groups, found])]
+
+
+def count(found: list[Record]) -> str:
+    """Return how many faults were found of those that count."""
+    counted = [record for record in found if record.get("counted")]
+    return f"{sum(record['found'] for record in counted)} / {len(counted)}"
 
 
 def healthy_table(found: list[Record], targets: Sequence[str]) -> str:
@@ -132,15 +163,6 @@ def why(verdict: Any) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def progress(record: Record) -> str:
-    text = f"{record['name']:32} {record['target']:6} seed {record['seed']}: {record['healthy']}"
-    if record["healthy"] != "passed":
-        return f"{text}: {record['reason'][:200]}"
-    if not record.get("counted"):
-        return f"{text}, not counted" if "counted" in record else text
-    return f"{text}, {'found' if record['found'] else 'MISSED'} ({record['failure']})"
-
-
 def misses(records: list[Record]) -> Iterator[str]:
     """Yield a line per fault that was missed, per pair that does not count, and per alarm."""
     for record in records:
@@ -155,13 +177,17 @@ def misses(records: list[Record]) -> Iterator[str]:
             yield f"- missed: {where}"
 
 
-def found_of_counted(found: list[Record]) -> tuple[int, int]:
-    """Return how many faults were found, and how many count."""
-    counted = [record for record in found if record.get("counted")]
-    return sum(record["found"] for record in counted), len(counted)
+# -- exporters -------------------------------------------------------------------------------------
 
 
-# -- torch's exporters by hand ---------------------------------------------------------------------
+class Around:
+    """A target that is another one but for what a subclass makes wrong."""
+
+    def __init__(self, base: Target) -> None:
+        self.base = base
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
 
 
 def dims_of(

@@ -25,20 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import common
 import torch
-from common import (
-    Record,
-    by_target,
-    dims_of,
-    far,
-    found_of_counted,
-    healthy_table,
-    judged,
-    misses,
-    progress,
-    table,
-)
-from networks import EXAMPLE, FAULTS, RANGES, Network, draw
-from torch import Tensor, nn
+from common import Record, apart, by_target, count, healthy_table, judged, misses, table
+from networks import EXAMPLE, FAULTS, RANGES, Network
+from torch import nn
 
 from pytest_torchexport import check_export
 
@@ -57,11 +46,15 @@ def effect(network: Network, healthy: nn.Module, faulty: nn.Module) -> bool:
 
 def broken(network: Network, healthy: nn.Module, target: str) -> bool:
     """Return True if the exporter refuses or breaks this module without the plugin, too."""
+
+    def exported() -> Callable[..., Any]:
+        dims = common.dims_of(network.shapes, RANGES)
+        return common.exported(copy.deepcopy(healthy), network.example(), dims, target)
+
     try:
-        exported(network, healthy, target)
+        return _differs_on_draws(network, healthy, exported)
     except Exception:  # exporters raise many types
         return True
-    return _differs_on_draws(network, healthy, lambda: exported(network, healthy, target))
 
 
 def _differs_on_draws(
@@ -72,11 +65,7 @@ def _differs_on_draws(
         calls = [
             network.call(chooser.randrange(2**31), _sizes(chooser), scale) for _ in range(IN_A_ROW)
         ]
-        if _differ(
-            _row(copy.deepcopy(healthy), calls),
-            _row(fresh(), calls),
-            _row(copy.deepcopy(healthy).double(), calls, torch.float64),
-        ):
+        if apart(healthy, fresh(), calls):
             return True
     return False
 
@@ -85,63 +74,12 @@ def _sizes(chooser: random.Random) -> dict[str, int]:
     return {name: chooser.randint(*RANGES[name]) for name in EXAMPLE}
 
 
-def _row(
-    function: Callable[..., Any],
-    calls: list[tuple[Tensor, ...]],
-    dtype: torch.dtype = torch.float32,
-) -> list[dict[str, Tensor]] | None:
-    """Return the outputs of each call by name; None if a call raises."""
-    rows = []
-    try:
-        with torch.no_grad():
-            for call in calls:
-                given = [x.to(dtype) if x.is_floating_point() else x for x in call]
-                rows.append(_leaves(function(*given)))
-    except Exception:  # torch, TorchScript and ONNX Runtime raise different types
-        return None
-    return rows
-
-
-def _leaves(output: Any) -> dict[str, Tensor]:
-    if isinstance(output, dict):
-        return output
-    if isinstance(output, tuple):
-        return {str(number): leaf for number, leaf in enumerate(output)}
-    return {"": output}
-
-
-def _differ(
-    healthy: list[dict[str, Tensor]] | None,
-    faulty: list[dict[str, Tensor]] | None,
-    exact: list[dict[str, Tensor]] | None,
-) -> bool:
-    assert healthy is not None, "the healthy network refuses a legal call"
-    assert exact is not None, "the healthy network refuses a legal call in float64"
-    if faulty is None:
-        return True
-    return any(
-        mine.keys() != other.keys() or any(far(mine[k], other[k], true[k]) for k in mine)
-        for mine, other, true in zip(healthy, faulty, exact, strict=True)
-    )
-
-
-def exported(network: Network, module: nn.Module, target: str) -> Callable[..., Any]:
-    """Return an artifact made by hand, whose outputs have the names of eager's."""
-    module = copy.deepcopy(module)
-    dims = dims_of(network.shapes, RANGES)
-    artifact = common.exported(module, network.example(), dims, target)
-    if target != "onnx":
-        return artifact
-    names = list(_leaves(copy.deepcopy(module)(*network.example())))
-    return lambda *call: dict(zip(names, artifact(*call), strict=True))
-
-
 # -- one network -----------------------------------------------------------------------------------
 
 
 def judge(seed: int, targets: list[str]) -> list[Record]:
     """Return one record per target."""
-    network = draw(seed)
+    network = Network(seed)
     with tempfile.TemporaryDirectory() as directory:
         healthy, faulty = network.load(Path(directory))
         counted = effect(network, healthy, faulty)
@@ -190,12 +128,9 @@ def _verdict(network: Network, module: nn.Module, target: str) -> Any:
 def tables(records: list[Record], targets: list[str]) -> str:
     """Return the healthy networks, then one row per kind of fault, then the seeds of misses."""
 
-    def row(name: str, of: list[Record]) -> list[object]:
-        cell = lambda group: "{} / {}".format(*found_of_counted(group))  # noqa: E731
-        return by_target(name, of, targets, cell)
-
-    kinds = [row(fault, [r for r in records if r["mechanism"] == fault]) for fault in FAULTS]
-    faulty = table(["found / counted", *targets, "all"], *kinds, row("all", records))
+    groups = {fault: [r for r in records if r["mechanism"] == fault] for fault in FAULTS}
+    rows = [by_target(name, of, targets, count) for name, of in [*groups.items(), ("all", records)]]
+    faulty = table(["found / counted", *targets, "all"], *rows)
     return "\n\n".join([healthy_table(records, targets), faulty, "\n".join(misses(records))])
 
 
@@ -206,11 +141,11 @@ def main() -> None:
     parser.add_argument("--show", type=int, metavar="SEED", help="print this network's source")
     given = parser.parse_args()
     if given.show is not None:
-        print(draw(given.show).source, end="")
+        print(Network(given.show).source, end="")
         return
     targets = given.targets.split(",")
     seeds = range(given.seed, given.seed + given.networks)
-    records = common.records(judge, [(seed, targets) for seed in seeds], given, progress)
+    records = common.records(judge, [(seed, targets) for seed in seeds], given)
     print(f"{len(seeds)} networks from seed {given.seed}\n\n{tables(records, targets)}")
 
 

@@ -55,6 +55,7 @@ ACTIVATIONS = [
     "Dropout(0.3)",
     "Identity()",
 ]
+WITH_MATRIX = ("Linear", "Conv", "LSTM", "GRU", "RNN", "Embedding", "Multihead", "Encoder")
 # Layers of a width, how they are called, and the width after them, if it is another one.
 Layer = tuple[str, str, int]
 CALL = "x = self.{}(x)"
@@ -108,26 +109,51 @@ class Step:
     layer: str = ""  # the layer whose weight the fault may change
 
 
-@dataclasses.dataclass
+def _trained(module: nn.Module) -> None:
+    """Set statistics and affine weights as after training; by default many norms do nothing."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        owner, _, last = name.rpartition(".")
+        norm = "Norm" in type(module.get_submodule(owner)).__name__
+        if norm and last in ("weight", "running_var"):
+            tensor.data.uniform_(0.5, 1.5)
+        elif norm and last in ("bias", "running_mean"):
+            tensor.data.normal_(0, 0.2)
+
+
+def _nudge(module: nn.Module, seed: int) -> None:
+    """Change one element of the copied layer's weight by one percent; not one of the small ones."""
+    module.bad.load_state_dict(module.get_submodule(module.nudged).state_dict())
+    matrices = [p for p in module.bad.parameters() if p.dim() > 1]
+    chooser = random.Random(seed)
+    flat = chooser.choice(matrices).data.view(-1)
+    large = (flat.abs() >= flat.abs().median()).nonzero().view(-1)
+    flat[large[chooser.randrange(len(large))]] *= 1.01
+
+
 class Network:
     """A healthy network, the same one with a fault, and the legal calls of both."""
 
-    seed: int
-    fault: str
-    source: str
-    shapes: dict[str, str]
-    values: dict[str, tuple[float, float]]
-    stateful: bool
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(f"network {seed}")
+        self.fault = FAULTS[seed % len(FAULTS)]
+        self.init: list[str] = []
+        self.steps: list[Step] = []
+        self.layers = 0
+        self.stateful = False
+        self.shapes: dict[str, str] = {}
+        self.values: dict[str, tuple[float, float]] = {}
+        inputs = [self.sequence_input, self.word_input]
+        if self.fault != MASK:
+            inputs += [self.flat_input, self.signal_input, self.image_input]
+        self.random.choice(inputs)()
+        self.flat()
+        self.source = self.written(self.head())
 
     def options(self) -> dict[str, Any]:
         said = {word for text in self.shapes.values() for word in text.split() if word in RANGES}
-        options: dict[str, Any] = {
-            "shapes": self.shapes,
-            "dims": {name: RANGES[name] for name in sorted(said)},
-        }
-        if self.values:
-            options["values"] = self.values
-        return options
+        options = {"shapes": self.shapes, "dims": {name: RANGES[name] for name in sorted(said)}}
+        return options | ({"values": self.values} if self.values else {})
 
     def call(self, seed: int, sizes: dict[str, int], scale: float = 1.0) -> tuple[Tensor, ...]:
         """Return arguments that are drawn without the plugin."""
@@ -171,44 +197,6 @@ class Network:
                 faulty.folded = float(loaded.folded(faulty, *self.example()))
         return healthy, faulty
 
-
-def draw(seed: int) -> Network:
-    return _Draft(seed).network()
-
-
-def _trained(module: nn.Module) -> None:
-    """Set statistics and affine weights as after training; by default many norms do nothing."""
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        owner, _, last = name.rpartition(".")
-        norm = "Norm" in type(module.get_submodule(owner)).__name__
-        if norm and last in ("weight", "running_var"):
-            tensor.data.uniform_(0.5, 1.5)
-        elif norm and last in ("bias", "running_mean"):
-            tensor.data.normal_(0, 0.2)
-
-
-def _nudge(module: nn.Module, seed: int) -> None:
-    """Change one element of the copied layer's weight by one percent; not one of the small ones."""
-    module.bad.load_state_dict(module.get_submodule(module.nudged).state_dict())
-    matrices = [p for p in module.bad.parameters() if p.dim() > 1]
-    chooser = random.Random(seed)
-    flat = chooser.choice(matrices).data.view(-1)
-    large = (flat.abs() >= flat.abs().median()).nonzero().view(-1)
-    flat[large[chooser.randrange(len(large))]] *= 1.01
-
-
-class _Draft:
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.random = random.Random(f"network {seed}")
-        self.fault = FAULTS[seed % len(FAULTS)]
-        self.init: list[str] = []
-        self.steps: list[Step] = []
-        self.layers = 0
-        self.stateful = False
-        self.shapes: dict[str, str] = {}
-        self.values: dict[str, tuple[float, float]] = {}
-
     # -- words -------------------------------------------------------------------------------------
 
     def chance(self, share: float) -> bool:
@@ -234,17 +222,6 @@ class _Draft:
         self.steps.append(Step(text, {kind: faulty}))
 
     # -- the network -------------------------------------------------------------------------------
-
-    def network(self) -> Network:
-        inputs = [self.sequence_input, self.word_input]
-        if self.fault != MASK:
-            inputs += [self.flat_input, self.signal_input, self.image_input]
-        self.random.choice(inputs)()
-        self.flat()
-        source = self.source(self.head())
-        return Network(
-            self.seed, self.fault, source, self.shapes, self.values, stateful=self.stateful
-        )
 
     def flat_input(self) -> None:
         self.width = self.random.choice([4, 6, 10])
@@ -417,21 +394,22 @@ class _Draft:
 
     # -- source ------------------------------------------------------------------------------------
 
-    def source(self, outputs: tuple[str, str]) -> str:
+    def written(self, outputs: tuple[str, str]) -> str:
         healthy = [step.text for step in self.steps]
         faulty = list(healthy)
         more_init: list[str] = []
         folded: list[str] = []
         if self.fault == WEIGHT:
+            made_of = {step.layer: self.made(step.layer) for step in self.steps if step.layer}
             weighty = [
                 number
                 for number, step in enumerate(self.steps)
-                if step.layer and self.has_matrix(step.layer)
+                if any(kind in made_of.get(step.layer, "") for kind in WITH_MATRIX)
             ]
             number = self.random.choice(weighty)
             name = self.steps[number].layer
             faulty[number] = healthy[number].replace(f"self.{name}(", "self.bad(")
-            made = next(line for line in self.init if line.startswith(f"self.{name} ="))
+            made = made_of[name]
             more_init = [made.replace(f"self.{name}", "self.bad", 1), f'self.nudged = "{name}"']
         elif self.fault == CAST:
             dtype = self.random.choice(["float16", "bfloat16"])
@@ -467,10 +445,8 @@ class _Draft:
     def last(self, start: str) -> int:
         return max(n for n, step in enumerate(self.steps) if step.text.startswith(start))
 
-    def has_matrix(self, name: str) -> bool:
-        made = next(line for line in self.init if line.startswith(f"self.{name} ="))
-        kinds = ["Linear", "Conv", "LSTM", "GRU", "RNN", "Embedding", "Multihead", "Encoder"]
-        return any(kind in made for kind in kinds)
+    def made(self, name: str) -> str:
+        return next(line for line in self.init if line.startswith(f"self.{name} ="))
 
 
 # TorchScript evaluates the first condition when it compiles, and leaves the rest out.

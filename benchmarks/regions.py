@@ -23,7 +23,6 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,14 @@ import common
 import torch
 import zoo
 from common import (
+    Around,
     Record,
+    apart,
     by_target,
-    dims_of,
-    far,
-    found_of_counted,
+    count,
     healthy_table,
     judged,
     misses,
-    progress,
     table,
     why,
 )
@@ -51,7 +49,6 @@ from torch import Tensor, nn
 from zoo.domains import Inputs, Region
 
 from pytest_torchexport import NotApplicable, Verdict, check_export, register_target
-from pytest_torchexport.outcomes.torch_state import doubles_by_default
 from pytest_torchexport.targets import export, onnx, trace
 from pytest_torchexport.targets.base import Artifact, Target
 
@@ -68,24 +65,16 @@ Key = tuple[str, str]
 # -- the target ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Shipping:
+class Shipping(Around):
     """A target that exports the faulty forward with the module's weights; it keeps artifacts."""
 
-    base: Target
-    made: list[Artifact]
-
-    @property
-    def traits(self) -> Any:
-        return self.base.traits
-
-    def unavailable(self, device: str) -> str | None:
-        return self.base.unavailable(device)
+    def __init__(self, base: Target) -> None:
+        super().__init__(base)
+        self.made: list[Artifact] = []
 
     def export(
-        self, module: Callable[..., Any], example: Any, spec: Any, **options: Any
+        self, module: nn.Module, example: Any, spec: Any, **options: Any
     ) -> Artifact | NotApplicable:
-        assert isinstance(module, nn.Module)
         other, cls = copy.copy(module), type(module)
         other.__class__ = type(cls.__name__, (cls,), {"forward": SHIPPED[cls]})
         artifact = self.base.export(other, example, spec, **options)
@@ -93,15 +82,12 @@ class Shipping:
             self.made.append(artifact)
         return artifact
 
-    def load(self, path: Path, device: str) -> Callable[..., Any]:
-        return self.base.load(path, device)
-
 
 FAULTY: list[Any] = zoo.rows("faulty")
 STEEP: list[Any] = zoo.rows("steep")
 SHIPPED = {row.make: row.shipped for row in FAULTY}
 # The targets with the faults, by the name of their base.
-WITH_FAULT = {name: Shipping(base, []) for name, base in BASES.items()}
+WITH_FAULT = {name: Shipping(base) for name, base in BASES.items()}
 
 
 def register() -> None:
@@ -157,7 +143,7 @@ def broken(row: Region, target: str) -> bool:
     """Return True if the exporter itself breaks the healthy module, as measured without a check."""
     net, chooser = row.build(), random.Random(f"by hand {row.name}")
     example = row.domain.example()
-    dims = dims_of(row.options["shapes"], row.domain.dims)
+    dims = common.dims_of(row.options["shapes"], row.domain.dims)
     try:
         artifact = common.exported(copy.deepcopy(net), example, dims, target)
     except Exception:  # exporters raise many types: by hand, it breaks nothing
@@ -166,18 +152,7 @@ def broken(row: Region, target: str) -> bool:
     zeros = tuple(torch.zeros_like(x) for x in example)
     calls += [zeros] if row.domain.holds(zeros) else []
     calls.append(row.witness(net))
-    return any(_far(net, artifact, call) for call in calls)
-
-
-def _far(net: nn.Module, artifact: Callable[..., Tensor], call: Inputs) -> bool:
-    eager, other = _run(net, call), _run(artifact, call)
-    other = other[0] if isinstance(other, tuple) else other  # of onnx
-    if not eager.is_floating_point():
-        return False  # a tie of the healthy module may be decided by rounding
-    wide = tuple(x.double() if x.is_floating_point() else x for x in call)
-    with doubles_by_default():
-        exact = _run(copy.deepcopy(net).double(), wide)
-    return far(eager, other, exact)
+    return apart(net, artifact, calls)
 
 
 # -- a model with the plugin -----------------------------------------------------------------------
@@ -246,29 +221,15 @@ def faulty_table(found: list[Record], targets: tuple[str, ...]) -> str:
     def row(name: str, of: list[Record]) -> list[object]:
         models = {record["name"] for record in of}
         drawn = {(record["name"], record["seed"]): record["uniform"] for record in of}
-        first, *cells = by_target(name, of, targets, _share)
+        first, *cells = by_target(name, of, targets, count)
         return [first, len(models), f"{sum(drawn.values())} / {len(drawn)}", *cells]
 
-    rows = [
-        row(each, [r for r in found if r["mechanism"] == each])
-        for each in _values(found, "mechanism")
-    ]
-    rows.append(row("all", found))
-    rows += [
-        row(f"all, seed {each}", [r for r in found if r["seed"] == each])
-        for each in _values(found, "seed")
-    ]
+    groups: dict[str, list[Record]] = {}
+    for words, field in (("{}", "mechanism"), ("all", ""), ("all, seed {}", "seed")):
+        for record in found:
+            groups.setdefault(words.format(record.get(field)), []).append(record)
+    rows = [row(name, of) for name, of in groups.items()]
     return table(["mechanism", "models", "uniform", *targets, "all"], *rows)
-
-
-def _values(found: list[Record], field: str) -> list[Any]:
-    return list(dict.fromkeys(record[field] for record in found))
-
-
-def _share(found: list[Record]) -> str:
-    shown, counted = found_of_counted(found)
-    share = f" ({shown / counted:.0%})" if counted else ""
-    return f"{shown} / {counted}{share}"
 
 
 def main() -> None:
@@ -282,7 +243,7 @@ def main() -> None:
     if not keys:
         parser.error(f"no model has {given.rows!r} in its name or mechanism")
     items = [(key, seeds, targets, given.calls) for key in keys]
-    found = common.records(judge, items, given, progress)
+    found = common.records(judge, items, given)
     targets = tuple(target for target in targets if any(r["target"] == target for r in found))
     faulty = [record for record in found if "uniform" in record]
     print(f"{len(keys)} models, seeds {given.seeds}\n")

@@ -7,7 +7,6 @@ the machine's speed cancels out. Goals are printed and not asserted.
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import math
 import os
@@ -18,7 +17,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -27,7 +27,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 CALLS = 50
+EXAMPLES = f"--torchexport-max-examples={CALLS}"
 COPIES = 4
+TARGETS = ("trace", "script", "export", "onnx")
+# The models that are compared with a loop by hand.
+COMPARED = ("ten blocks", "encoder")
 # Calls under one observation: a search enters an observation once for all its calls.
 IN_A_ROW = 5
 
@@ -42,17 +46,31 @@ def seconds(
     return clock() - start
 
 
-def interleaved(
+def ratio(
     first: Callable[[], object],
     second: Callable[[], object],
     runs: int,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[float, float, float]:
-    """Return the medians of both times and of their ratios, after one warm-up of each."""
-    first(), second()
-    pairs = [(seconds(first, clock), seconds(second, clock)) for _ in range(runs)]
+) -> str:
+    """Return the median ratio of runs that take turns, and the medians of both in brackets."""
+    first(), second()  # to warm up
+    return of_pairs([(seconds(first, clock), seconds(second, clock)) for _ in range(runs)])
+
+
+def of_pairs(pairs: list[tuple[float, float]], unit: str = "s") -> str:
+    """Return the median of the ratios, and the medians of what is divided."""
+    one, other = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), ratio
+    return f"{ratio:.3g} ({one:.3g} {unit} / {other:.3g} {unit})"
+
+
+@contextmanager
+def suite(calls: int = CALLS) -> Iterator[Callable[..., None]]:
+    """Return what runs pytest with arguments on a suite of its own, of all models."""
+    with tempfile.TemporaryDirectory() as directory:
+        text = SUITE.format(benchmarks=str(ROOT / "benchmarks"), copies=COPIES, calls=calls)
+        Path(directory, "test_models.py").write_text(text)
+        yield functools.partial(pytest_run, directory)
 
 
 def pytest_run(directory: str, *arguments: str) -> None:
@@ -71,30 +89,22 @@ def startup(runs: int) -> Iterator[Row]:
     """Compare pytest with the plugin installed but unused to pytest without it."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "test_nothing.py").write_text("def test_nothing():\n    pass\n")
-        with_it, without, ratio = interleaved(
-            lambda: pytest_run(directory),
-            lambda: pytest_run(directory, "-p", "no:torchexport"),
-            max(runs, 11),
-            of_children,
-        )
-    yield (
-        "pytest start-up, unused / without",
-        f"{ratio:.3f} ({with_it:.2f} s / {without:.2f} s)",
-        "<= 1.05",
-    )
+        with_it = functools.partial(pytest_run, directory)
+        without = functools.partial(with_it, "-p", "no:torchexport")
+        figure = ratio(with_it, without, max(runs, 11), of_children)
+    yield "pytest start-up, unused / without", figure, "<= 1.05"
 
 
 def overhead(runs: int) -> Iterator[Row]:
     """Time the engine per drawn call, less both forwards and an empty @given of the strategy."""
     import inspect
 
-    import hypothesis
     import torch
+    from branches import drawn
 
     from pytest_torchexport import check_export
     from pytest_torchexport.config.options import Options
     from pytest_torchexport.inputs.spec import Call, build_spec
-    from pytest_torchexport.inputs.strategies import recipes
 
     class Scale(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,18 +122,7 @@ def overhead(runs: int) -> Iterator[Row]:
         return verdict.seconds["parity"]
 
     def empty(count: int) -> float:
-        @hypothesis.settings(
-            max_examples=count,
-            database=None,
-            deadline=None,
-            phases=[hypothesis.Phase.generate],
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(recipes(spec))
-        def body(recipe: object) -> None:
-            pass
-
-        return seconds(body)
+        return seconds(lambda: drawn(spec, count, lambda _: None))
 
     def forwards(count: int) -> float:
         def loop() -> None:
@@ -144,65 +143,59 @@ def overhead(runs: int) -> Iterator[Row]:
 
 def whole(runs: int) -> Iterator[Row]:
     """Compare a test with all checks on the default targets to the loop that a user would write."""
-    targets = ["trace", "script", "export", "onnx"]
-    for name in ("ten blocks", "encoder"):
-        calls = items(name, targets)
-        mine, hand, ratio = interleaved(
-            lambda n=name: items(n, targets), lambda n=name, c=calls: by_hand(n, targets, c), runs
+    for name in COMPARED:
+        calls = items(name, TARGETS)
+        figure = ratio(
+            functools.partial(items, name, TARGETS),
+            functools.partial(by_hand, name, TARGETS, calls),
+            runs,
         )
-        what = f"{' + '.join(targets)} with all checks, {name}, {calls} calls / hand-written"
-        yield what, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", "<= 1.5"
+        what = f"{' + '.join(TARGETS)} with all checks, {name}, {calls} calls / hand-written"
+        yield what, figure, "<= 1.5"
 
 
-SUITE_OF_ONE = """
+SUITE = """
 import sys
 sys.path.insert(0, {benchmarks!r})
 import pytest
 import models, run
 
-@pytest.mark.torchexport("trace", "script", "export", "onnx")
-def test_marked():
-    module, x = models.build({name!r})
+@pytest.mark.parametrize("name", [*models.MODELS, *models.LARGER])
+@pytest.mark.parametrize("copy", range({copies}))
+@pytest.mark.torchexport(*run.TARGETS)
+def test_marked(name, copy):
+    module, x = models.build(name)
     module(x)
 
-@pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
-def test_by_hand(target):
-    run.by_hand({name!r}, [target], {calls})
+@pytest.mark.parametrize("target", run.TARGETS)
+@pytest.mark.parametrize("name", run.COMPARED)
+def test_by_hand(name, target):
+    run.by_hand(name, [target], {calls})
 """
 
 
 def marked(runs: int) -> Iterator[Row]:
     """Compare pytest on a marked test to pytest on the loop that a user would write."""
-    for name in ("ten blocks", "encoder"):
+    for name in COMPARED:
         calls = items(name, ["trace"])
-        text = SUITE_OF_ONE.format(benchmarks=str(ROOT / "benchmarks"), name=name, calls=calls)
-        with tempfile.TemporaryDirectory() as directory:
-            Path(directory, "test_models.py").write_text(text)
-            few = f"--torchexport-max-examples={CALLS}"
-            mine, hand, ratio = interleaved(
-                lambda d=directory, few=few: pytest_run(d, "-k", "marked", few),
-                lambda d=directory: pytest_run(d, "-k", "by_hand"),
-                runs,
-                of_children,
-            )
+        with suite(calls) as tests:
+            word = name.partition(" ")[0]
+            mine = functools.partial(tests, "-k", f"marked and 0-{word}", EXAMPLES)
+            hand = functools.partial(tests, "-k", f"by_hand and {word}")
+            figure = ratio(mine, hand, runs, of_children)
         what = f"pytest on a marked test with four targets, {name}, {calls} calls / hand-written"
-        yield what, f"{ratio:.2f} ({mine:.2f} s / {hand:.2f} s)", "<= 1.5"
+        yield what, figure, "<= 1.5"
 
 
 def cached(runs: int) -> Iterator[Row]:
     """Compare an item whose verdict is in the cache to one that is checked."""
     with tempfile.TemporaryDirectory() as directory:
-        items("encoder", ["onnx"], cache=directory)
-        first, again, ratio = interleaved(
-            lambda: items("encoder", ["onnx"]),
-            lambda: items("encoder", ["onnx"], cache=directory),
-            runs,
-        )
-    figure = f"{ratio:.0f} ({first:.2f} s / {again:.3f} s)"
+        checked = functools.partial(items, "encoder", ["onnx"])
+        figure = ratio(checked, functools.partial(checked, cache=directory), runs)
     yield "onnx, encoder, checked / from the cache", figure, ">= 20"
 
 
-def items(name: str, targets: list[str], **options: object) -> int:
+def items(name: str, targets: Sequence[str], **options: object) -> int:
     """Check a model on each target; return the calls of the last."""
     from models import build
 
@@ -217,7 +210,7 @@ def items(name: str, targets: list[str], **options: object) -> int:
     return calls
 
 
-def by_hand(name: str, targets: list[str], calls: int) -> None:
+def by_hand(name: str, targets: Sequence[str], calls: int) -> None:
     """Export a model to each target, and compare as many calls."""
     import torch
     from common import exported
@@ -234,36 +227,17 @@ def by_hand(name: str, targets: list[str], calls: int) -> None:
                 torch.testing.assert_close(found, module(call), rtol=1e-3, atol=1e-3)
 
 
-SUITE = """
-import sys
-sys.path.insert(0, {models!r})
-import pytest
-from models import MODELS, build
-
-@pytest.mark.parametrize("seed", range({copies}))
-@pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.torchexport("trace", "script", "export", "onnx")
-def test_model(name, seed):
-    module, x = build(name)
-    module(x)
-"""
-
-
 def xdist(runs: int) -> Iterator[Row]:
     """Compare a suite of at least a minute in two workers to one process."""
     from models import MODELS
 
-    with tempfile.TemporaryDirectory() as directory:
-        text = SUITE.format(models=str(ROOT / "benchmarks"), copies=COPIES)
-        Path(directory, "test_models.py").write_text(text)
-        # A run takes minutes, so there are fewer pairs than in other rows; the label has the count.
-        pairs = [
-            [seconds(lambda n=n: pytest_run(directory, "-n", n)) for n in ("0", "2")]
-            for _ in range(max(1, runs // 7))
-        ]
-    one, two = (statistics.median(column) for column in zip(*pairs, strict=True))
-    what = f"-n 0 / -n 2, {COPIES * len(MODELS) * 4} items, {len(pairs)} pair"
-    yield what, f"{one / two:.2f} ({one:.0f} s / {two:.0f} s)", ">= 1.5"
+    # A run takes minutes, so there are fewer pairs than in other rows; the label has the count.
+    number = max(1, runs // 7)
+    with suite() as tests:
+        chosen = functools.partial(tests, "-k", "marked and not ten")
+        one, two = functools.partial(chosen, "-n", "0"), functools.partial(chosen, "-n", "2")
+        figure = of_pairs([(seconds(one), seconds(two)) for _ in range(number)])
+    yield f"-n 0 / -n 2, {COPIES * len(MODELS) * 4} items, {number} pair", figure, ">= 1.5"
 
 
 def memory(runs: int) -> Iterator[Row]:
@@ -280,10 +254,8 @@ def memory(runs: int) -> Iterator[Row]:
         )
         return printed(code, str(ROOT / "benchmarks"), str(count))
 
-    few, many = zip(*((peak(50), peak(500)) for _ in range(runs)), strict=True)
-    ratio = statistics.median(b / a for a, b in zip(few, many, strict=True))
-    figure = f"{ratio:.3f} ({statistics.median(many):.0f} MB / {statistics.median(few):.0f} MB)"
-    yield "peak memory, 500 / 50 calls", figure, "flat"
+    pairs = [(peak(500), peak(50)) for _ in range(runs)]
+    yield "peak memory, 500 / 50 calls", of_pairs(pairs, "MB"), "flat"
 
 
 def printed(code: str, *arguments: str) -> float:
@@ -338,12 +310,10 @@ print(peak - before)
 
 def weights(runs: int) -> Iterator[Row]:
     """Compare the peak memory of an item, with all its processes, to the weights of its module."""
-    count, size = 32, 512.1
-    for target in ("trace", "script", "export", "onnx"):
-        found = [printed(LARGE_MODEL, target, str(count)) for _ in range(max(1, runs // 3))]
-        peak = statistics.median(found)
-        figure = f"{peak / size:.1f} ({peak:.0f} MB / {size:.0f} MB)"
-        yield f"peak memory of an item / its weights, {target}", figure, "<= 2.5"
+    count, size = "32", 512.1
+    for target in TARGETS:
+        pairs = [(printed(LARGE_MODEL, target, count), size) for _ in range(max(1, runs // 3))]
+        yield f"peak memory of an item / its weights, {target}", of_pairs(pairs, "MB"), "<= 2.5"
 
 
 def observing(runs: int) -> Iterator[Row]:
@@ -378,10 +348,8 @@ def observing(runs: int) -> Iterator[Row]:
                 observed.probe(call, place, not event.outcome, float("inf"))
 
     for what, other, goal in (("observed call", watched, "<= 1.3"), ("gradient step", step, "")):
-        mine, bare, ratio = interleaved(other, plain, 3 * runs, time.process_time)
-        each = 1000 / IN_A_ROW
-        figure = f"{ratio:.2f} ({each * mine:.2f} ms / {each * bare:.2f} ms)"
-        yield f"{what} / plain one, {TRANSFORMER}", figure, goal
+        figure = ratio(other, plain, 3 * runs, time.process_time)
+        yield f"{what} / plain one, {TRANSFORMER}, {IN_A_ROW} in a row", figure, goal
 
 
 def explore(runs: int) -> Iterator[Row]:
@@ -427,34 +395,13 @@ def search(runs: int) -> Iterator[Row]:
         yield f"search for thresholds / item, {len(MODELS)} models, {target}", figure, "<= 15 %"
 
 
-def noise(runs: int) -> Iterator[Row]:
-    """Count how often identical networks are told apart, and one that runs twice is."""
-    import torch
-    from torch import nn
-
-    from pytest_torchexport.checks.latency import timed_in_turn
-
-    x = torch.randn(32, 64)
-    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
-    other = copy.deepcopy(net)
-
-    def slower(artifact: Callable[[], object], limit: float) -> bool:
-        return timed_in_turn(lambda: net(x), artifact, 60.0).exceeds(limit)
-
-    with torch.no_grad():
-        alarms = sum(slower(lambda: other(x), 1.0) for _ in range(10 * runs))
-        seen = sum(slower(lambda: (net(x), net(x)), 1.5) for _ in range(runs))
-    yield "identical networks called slower, limit 1", f"{alarms} of {10 * runs}", "0"
-    yield "a network run twice called slower, limit 1.5", f"{seen} of {runs}", "all"
-
-
 ROWS = {
     each.__name__: each
     for each in (
-        startup, overhead, whole, marked, cached, observing, explore, search, memory, weights,
-        xdist, noise,
+        *(startup, overhead, whole, marked, cached, observing, explore, search),
+        *(memory, weights, xdist),
     )
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -468,8 +415,6 @@ def main() -> None:
     for name in arguments.rows or ROWS:
         for what, figure, goal in ROWS[name](arguments.runs):
             print(f"| {what} | {figure} | {goal} |", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\n(this process peaked at {peak:.0f} MB)")
 
 
 if __name__ == "__main__":

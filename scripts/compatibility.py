@@ -102,12 +102,16 @@ def run_of(report: ET.Element, *again: ET.Element) -> Run:
     later = {name_of(case): case for other in again for case in other.iter("testcase")}
     cases = [*(by_name | later).values()]
     passed = {
-        case.get("name")
-        for case in cases
-        if case.get("classname") == ZOO and result(case) == "passed"
+        test
+        for (file, test), case in (by_name | later).items()
+        if file == ZOO and result(case) == "passed"
     }
     truths = {
-        row.name: {t: row.truth()[t] for t in row.changed() if item(row, t) in passed}
+        row.name: {
+            target: row.truth()[target]
+            for target in row.changed()
+            if f"{VERDICT}[{row.name.replace(' ', '-')}-{target}]" in passed
+        }
         for row in zoo.ZOO
     }
     return Run(
@@ -115,7 +119,7 @@ def run_of(report: ET.Element, *again: ET.Element) -> Run:
         versions=reports.environment(),
         tests=dict(Counter(sorted(map(result, cases)))),
         again=len(later.keys() & by_name.keys()),
-        verdicts=sum(name.startswith(f"{VERDICT}[") for name in passed if name),
+        verdicts=sum(name.startswith(f"{VERDICT}[") for name in passed),
         zoo={name: found for name, found in truths.items() if found},
         left_out=sorted(files() - set(map(file_of, cases))),
     )
@@ -134,11 +138,6 @@ def result(case: ET.Element) -> str:
     if skipped is None:
         return "passed"
     return "xfailed" if skipped.get("type") == "pytest.xfail" else "skipped"
-
-
-def item(row: Any, target: str) -> str:
-    """Return the name of a row's test on a target."""
-    return f"{VERDICT}[{row.name.replace(' ', '-')}-{target}]"
 
 
 def files() -> set[str]:
@@ -164,16 +163,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, help="the JUnit file of a run on this interpreter")
-    parser.add_argument(
-        "again",
-        type=Path,
-        nargs="*",
-        help="those of later runs: of tests that failed, and of new ones",
-    )
+    parser.add_argument("again", type=Path, nargs="*", help="those of later runs of some tests")
     parser.add_argument("--into", type=Path, default=FILE, help="the file to write")
-    parser.add_argument(
-        "--ship", type=Path, default=tested.FILE, help="the file that the package ships"
-    )
+    parser.add_argument("--ship", type=Path, default=tested.FILE, help="that of the package")
     given = parser.parse_args()
     run = run_of(*(ET.parse(path).getroot() for path in (given.report, *given.again)))
     others = [other for other in runs(given.into) if other.key != run.key]

@@ -62,9 +62,7 @@ class Switch:
                 stack.enter_context(mock.patch.object(user, name, self.off(stands)))
             after = golden(check)
         return [
-            f"{field}: {before.get(field)} -> {after.get(field)}"
-            for field in before | after
-            if field != "seconds" and before.get(field) != after.get(field)
+            f"{field}: {old} -> {new}" for field, old, new in verdicts.differences(before, after)
         ]
 
 

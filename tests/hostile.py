@@ -233,7 +233,16 @@ def _built(name: str, suffix: str, make: Callable[[Path], Any]) -> Builder:
 # -- ONNX: weights that lie elsewhere -------------------------------------------------------------------
 
 
-def _beside(location: str, prepare: Callable[[Path], Any] = lambda _: None) -> Builder:
+def _secret(directory: Path) -> Path:
+    """A file that is long enough to be read as the weight."""
+    path = directory / "secret"
+    path.write_bytes(b"a secret of 64 bytes that must not come out".ljust(64))
+    return path
+
+
+def _beside(
+    location: str, prepare: Callable[[Path], Any] = lambda _: None, **place: int
+) -> Builder:
     """A model in a directory of its own whose weight lies elsewhere; above it lies a secret."""
 
     def build(directory: Path) -> Path:
@@ -241,9 +250,9 @@ def _beside(location: str, prepare: Callable[[Path], Any] = lambda _: None) -> B
         inner.mkdir()
         _secret(directory)
         prepare(inner)
-        return _external(inner, location)
+        return _external(inner, location, **place)
 
-    build.__name__ = f"external {location}"
+    build.__name__ = f"external {location} {place or ''}"
     return build
 
 
@@ -262,28 +271,14 @@ external_truncated = _beside("weights", lambda inner: (inner / "weights").write_
 external_endless = _beside("weights", lambda inner: (inner / "weights").symlink_to("/dev/zero"))
 # A named pipe that nobody writes to. ONNX Runtime takes regular files alone.
 external_pipe = _beside("weights", lambda inner: os.mkfifo(inner / "weights"))
+# Begins a terabyte behind the end of its file, which is beside the model, and has a length below zero.
+external_offset_beyond = _beside("secret", _secret, offset=1 << 40)
+external_length_negative = _beside("secret", _secret, length=-12)
 
 
 def external_absolute(directory: Path) -> Path:
     """Reads an absolute path."""
     return _external(directory, str(_secret(directory)))
-
-
-def external_offset_beyond(directory: Path) -> Path:
-    """Begins a terabyte behind the end of its file."""
-    return _external(directory, _secret(directory).name, offset=1 << 40)
-
-
-def external_length_negative(directory: Path) -> Path:
-    """Has a length below zero."""
-    return _external(directory, _secret(directory).name, length=-12)
-
-
-def _secret(directory: Path) -> Path:
-    """A file that is long enough to be read as the weight."""
-    path = directory / "secret"
-    path.write_bytes(b"a secret of 64 bytes that must not come out".ljust(64))
-    return path
 
 
 def _external(directory: Path, location: str, **place: int) -> Path:

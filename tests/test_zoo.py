@@ -86,49 +86,48 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         options["diagnose"] = False
     with row.under():
         verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
-    print(_text_of(verdict))
+    print(verdict)
     assert changed(before, facts_of(subject, (args, kwargs))) == []
     expected = row.truth()[target]
     if expected == zoo.SKIPPED:
-        assert verdict.status == "skipped", _text_of(verdict)
+        assert verdict.status == "skipped", verdict
     else:
-        assert verdict.failure == expected, _text_of(verdict)
-        assert verdict.status == ("passed" if expected is None else "failed"), _text_of(verdict)
+        assert verdict.failure == expected, verdict
+        assert verdict.status == ("passed" if expected is None else "failed"), verdict
     if verdict.failure == "BranchFrozen":
-        assert row.line in str(verdict.where), _text_of(verdict)
+        assert row.line in str(verdict.where), verdict
     in_time = not any("no time left" in left for left in verdict.diagnosis.not_examined)
     if explained and in_time and row.truth() == row.expect:  # the versions of CI
         stated = [row.known[target]] if target in row.known else []
-        assert _known(verdict) == stated, _text_of(verdict)
+        assert _known(verdict) == stated, verdict
     blame = row.blamed(target) if target in row.blames() else None
     # A refusal is explained where it is raised, which takes no time.
     if (explained or expected == "ExportRefused") and blame is not None:
         named, legal = _judged(verdict, blame), {"right"} if blame.known else {"right", "unknown"}
-        assert set(named.values()) <= legal, f"{named}\n{_text_of(verdict)}"
+        assert set(named.values()) <= legal, f"{named}\n{verdict}"
     if verdict.status == "passed":
         otherwise = [text for text in verdict.cautions if text.startswith(OTHERWISE)]
         for stated, warnings in ((row.weak, verdict.ineffective), (row.otherwise, otherwise)):
             words = stated if isinstance(stated, str) else stated.get(target, "")
             warning = "; ".join(warnings)
-            assert words in warning, _text_of(verdict)
-            assert bool(words) == bool(warning), _text_of(verdict)
+            assert words in warning, verdict
+            assert bool(words) == bool(warning), verdict
 
 
 def _judged(verdict: Any, blame: Blame) -> dict[str, str]:
     """Return for the owner, the line and the cause if the report names the right one."""
     found = verdict.diagnosis
-    kinds = [cause.kind for cause in found.causes]
-    return {
-        "owner": _named(found.owner or "", blame.owner, equal=True),
-        "line": _named(str(verdict.where or ""), blame.line, equal=False),
-        "cause": _named(", ".join(kinds), blame.cause, equal=True),
+    owner, line = found.owner or "", str(verdict.where or "")
+    cause = ", ".join(one.kind for one in found.causes)
+    right = {
+        "owner": (owner, owner == blame.owner),
+        "line": (line, blame.line in line if blame.line else not line),
+        "cause": (cause, cause == blame.cause),
     }
-
-
-def _named(named: str, wanted: str, *, equal: bool) -> str:
-    if named == wanted or (wanted and not equal and wanted in named):
-        return "right"
-    return "wrong" if named else "unknown"
+    return {
+        part: "right" if is_right else "wrong" if named else "unknown"
+        for part, (named, is_right) in right.items()
+    }
 
 
 def _known(verdict: Any) -> list[str]:
@@ -161,10 +160,10 @@ def test_an_isolated_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
         verdict = pytest_torchexport.check_export(subject, args, kwargs, target=target, **options)
     expected = row.truth()[target]
     if expected == zoo.SKIPPED:
-        assert verdict.status == "skipped", _text_of(verdict)
+        assert verdict.status == "skipped", verdict
         return
-    assert verdict.failure == expected, _text_of(verdict)
-    assert verdict.isolated or expected in ("ExportRefused", "LoadFailed"), _text_of(verdict)
+    assert verdict.failure == expected, verdict
+    assert verdict.isolated or expected in ("ExportRefused", "LoadFailed"), verdict
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -213,15 +212,3 @@ def _differs(traced: Any, call: Any, expected: Any) -> bool:
 
 def _tensors(args: tuple[Any, ...]) -> tuple[Tensor, ...]:
     return tuple(arg for arg in args if isinstance(arg, Tensor))
-
-
-def _text_of(verdict: Any) -> str:
-    lines = [f"{verdict.status} {verdict.failure or ''}: {verdict.reason}"]
-    lines += [f"detail  {line}" for line in verdict.details]
-    lines += [f"where   {verdict.where}"] if verdict.where else []
-    lines += [f"differs {item}" for item in verdict.differences]
-    lines += [f"call    {verdict.call}"] if verdict.call else []
-    lines += [f"note    {line}" for line in verdict.notes]
-    lines += [f"weak    {line}" for line in verdict.ineffective]
-    lines.append(f"calls   {verdict.calls}")
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Well-known models: faithful artifacts pass, and a verdict quotes why a target refuses a model.
+"""Well-known models: faithful artifacts pass, and a verdict quotes why a target refuses a model, or what it freezes.
 
 Needs transformers, timm and torchvision (versions: constraints.txt); skipped if they are missing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from real.models import MODELS, stub_torchvision
+from real.models import MODELS, VOCABULARY, calibrate, stub_torchvision
 from slow import EVERYTHING, slow
 
 from pytest_torchexport import check_export, raise_for_failure
@@ -87,6 +87,7 @@ def test_real_model(case, built, target):
     raise_for_failure(verdict)
     assert verdict.status == "passed", verdict.reason
     assert not verdict.ineffective
+    assert not [note for note in verdict.notes if "no source" in note or "more functions" in note]
     assert verdict.reached["batch"][0] == 1
     assert sum(verdict.calls[kind] for kind in ("example", "boundary", "drawn")) >= 10
 
@@ -112,3 +113,75 @@ def test_gpt2_padded_on_the_left_differs_in_onnx():
     anywhere = {**MODELS["gpt2"].options, "map": None}
     verdict = check_export(model, example, target="onnx", max_examples=10, **anywhere)
     assert verdict.failure == "OutputsDiffer", verdict.reason
+
+
+# -- branches inside a library ---------------------------------------------------------------------
+
+
+def llama():
+    """Rotary embeddings that grow beyond the trained length."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        use_cache=False,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+    )
+    return LlamaForCausalLM(config)
+
+
+def resampled():
+    """Position embeddings that are resampled for other sizes."""
+    import timm
+
+    return timm.create_model(
+        "vit_tiny_patch16_224", num_classes=4, img_size=32, depth=1, dynamic_img_size=True
+    )
+
+
+def googlenet():
+    """Flags of auxiliary heads, which depend on no input."""
+    import torchvision
+
+    model = torchvision.models.googlenet(num_classes=4, aux_logits=True, init_weights=False)
+    calibrate(model.eval(), (torch.randn(8, 3, 32, 32),))
+    return model
+
+
+LENGTHS = {"shapes": {"input_ids": "batch time"}, "dims": {"batch": (1, 3), "time": (1, 24)}}
+SIZES = {
+    "shapes": {"x": "batch 3 h w"},
+    "dims": {"batch": (1, 2), "h": [16, 32, 48], "w": [16, 32, 48]},
+}
+# A library, a model, its options, and the line that its trace freezes: the one on which its tokens
+# depend, not one that runs only on its side.
+BRANCHES = [
+    ("transformers", llama, LENGTHS, "if seq_len > max_seq_len_cached"),
+    ("timm", resampled, SIZES, "num_new_tokens == num_pos_tokens"),
+    ("torchvision", googlenet, {"dims": {"batch": (1, 2)}}, None),
+]
+
+
+@slow
+@pytest.mark.parametrize(("library", "build", "options", "line"), BRANCHES)
+def test_branches_that_depend_on_the_input_are_frozen_and_flags_are_not(
+    library, build, options, line
+):
+    stub_torchvision()
+    pytest.importorskip(library)
+    torch.manual_seed(0)
+    example = torch.randint(3, VOCABULARY, (2, 7)) if build is llama else torch.randn(2, 3, 32, 32)
+    options = {**options, "checks": ["parity", "control_flow"], "max_examples": 5}
+    verdict = check_export(build().eval(), (example,), target="trace", **options)
+    assert verdict.failure == ("BranchFrozen" if line else None), verdict.reason
+    if line:
+        assert line in verdict.where.text
+    else:
+        assert not verdict.ineffective
+        assert verdict.branch_coverage is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from wrong_settings import WRONG_INI
 
 from pytest_torchexport.config.settings import TABLE, Settings
 from pytest_torchexport.plugin.items import read_configuration
@@ -74,6 +73,58 @@ def test_flags_for_targets_and_devices_narrow(config_of):
     # What is set, for the header.
     assert found.active == ("targets=trace,onnx,script", "devices=cuda:1", "max-examples=7")
     assert config_of("--torchexport-targets=none").only_targets == ()
+
+
+# Wrong values of every setting, and what the message must hold.
+WRONG_INI = [
+    ("targets", "onx", ["torchexport_targets", "'onx' is not a target", "mean 'onnx'?"]),
+    ("targets", "", ["torchexport_targets", "no target given"]),
+    ("devices", "gpu", ["torchexport_devices", "'gpu' is not a device", "cpu, cuda, cuda:N"]),
+    ("max_examples", "0", ["torchexport_max_examples", "whole number of at least 1"]),
+    ("min_branch_coverage", "101", ["torchexport_min_branch_coverage", "from 0 to 100"]),
+    ("min_branch_coverage", "nan", ["torchexport_min_branch_coverage", "from 0 to 100"]),
+    ("follow", "my-models", ["torchexport_follow", "'my-models' is not the name"]),
+    ("strict", "perhaps", ["torchexport_strict", "Legal: true, false"]),
+    ("self_test", "perhaps", ["torchexport_self_test", "Legal: true, false"]),
+    ("report", "html", ["torchexport_report", "'html' is not FORMAT:PATH"]),
+    ("report", "json:", ["torchexport_report", "'json:' is not FORMAT:PATH"]),
+    ("report", "json:x html:x", ["torchexport_report", "two reports have the path 'x'"]),
+    ("report", "jsn:x", ["torchexport_report", "legal formats: ", "mean 'json'?"]),
+    ("known", "add", ["'add' is not a verb for known failures; legal: check, create, tighten"]),
+    ("known", "creat", ["torchexport_known", "mean 'create'?"]),
+    ("known", "create", ["--torchexport-known=create", "--torchexport-known-reason='...'"]),
+    ("known_reason", "", ["torchexport_known_reason", "it is empty"]),
+    ("shard", "5/4", ["torchexport_shard", "'5/4' is not legal", "K/N, for example 2/4"]),
+    ("shard", "2", ["torchexport_shard", "'2' is not legal"]),
+    ("ship", "", ["torchexport_ship", "it is empty"]),
+    ("time_limit", "0", ["torchexport_time_limit", "positive number of seconds"]),
+    ("time_limit", "inf", ["torchexport_time_limit", "positive number of seconds"]),
+    ("time_limit", "soon", ["torchexport_time_limit", "positive number of seconds"]),
+    ("isolate", "perhaps", ["torchexport_isolate", "Legal: true, false"]),
+    ("memory_limit", "0", ["torchexport_memory_limit", "whole number of at least 1"]),
+    ("memory_limit", "2GB", ["torchexport_memory_limit", "a whole number of megabytes, or auto"]),
+    (
+        "max_size_ratio",
+        "-1",
+        ["torchexport_max_size_ratio", "'-1' is not legal. Legal: a positive number"],
+    ),
+    (
+        "max_slowdown",
+        "nan",
+        ["torchexport_max_slowdown", "'nan' is not legal. Legal: a positive number"],
+    ),
+    ("max_slowdown", "2x", ["torchexport_max_slowdown", "0 does not measure"]),
+    ("cache", "", ["torchexport_cache", "it is empty"]),
+    ("serve_on", "gpu", ["torchexport_serve_on", "cpu, cuda, cuda:N", "mean 'cuda'?"]),
+    ("threads", "0", ["torchexport_threads", "whole number of at least 1"]),
+    (
+        "threads",
+        "1025",
+        ["torchexport_threads", "'1025' is not a whole number of at least 1 and at most 1024"],
+    ),
+    ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
+    ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),
+]
 
 
 @pytest.mark.parametrize(("name", "value", "parts"), WRONG_INI)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from known_entries import ENTRY, other
 
 from pytest_torchexport.plugin import known
 from pytest_torchexport.plugin.known import change, file_of, render
@@ -13,10 +12,34 @@ from pytest_torchexport.results.changes import entry_of, known_lines
 from pytest_torchexport.results.diagnosis import Diagnosis, Place
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import Difference, ItemResult, KnownMatch, Verdict
+from pytest_torchexport.results.verdict import (
+    Difference,
+    ItemResult,
+    KnownFailure,
+    KnownMatch,
+    Verdict,
+)
 
 ITEM = "test_it.py::test_net[onnx-cpu]"
 FILE = "tests/test_net/TestNet.test_it.toml"
+
+ENTRY = KnownFailure(
+    test="tests/test_net.py::TestNet::test_it[1]",
+    target="onnx",
+    device="cpu",
+    subject="Net",
+    failure="OutputsDiffer",
+    at="if x.sum() > 0:",
+    reason='a "quoted" \\ reason\nin two lines \x7f ü',
+    owner="@vision",
+    since="2026-11-23",
+    until="2027-06-30",
+    when=("torch < 2.15", "onnxruntime >= 1.20, < 1.24"),
+)
+
+
+def other(number, **fields):
+    return dataclasses.replace(ENTRY, subject=f"Net{number}", **fields)
 
 
 ON = {"subject": "Net", "target": "onnx", "device": "cpu"}
