@@ -90,6 +90,7 @@ class Changed(NamedTuple):
     ref: StateRef
     where: SourceLine | None
     is_other: bool
+    is_new: bool
 
 
 class Facts:
@@ -133,6 +134,7 @@ class Facts:
                 ref,
                 lines.get(ref) or reference.written_at.get(ref),
                 is_other=after.tensors.get(ref) is not before.tensors.get(ref),
+                is_new=ref not in before.tokens,
             )
             for ref in refs
         ]
@@ -292,13 +294,16 @@ def dropped_mutation(facts: Facts) -> Cause | None:
             remedy="return what changes, and take it as an argument in the next call",
         )
     kinds = ("attribute", "class attribute", "global", "closure")
-    changes = [each for each in facts.changes if each.ref.kind in kinds]
+    new = [each for each in facts.changes if each.ref.kind == "buffer" and each.is_new]
+    changes = new or [each for each in facts.changes if each.ref.kind in kinds]
     if not changes or facts.structural is None:
         return None
+    refs = few([each.ref for each in changes])
     return Cause(
         kind="dropped mutation",
-        text=f"forward changes {few([each.ref for each in changes])}, and {facts.artifact} keeps "
-        "what it was at the export",
+        text=f"forward registers {refs}, and {facts.artifact} does not"
+        if new
+        else f"forward changes {refs}, and {facts.artifact} keeps what it was at the export",
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
         where=_line(changes),

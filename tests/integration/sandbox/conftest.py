@@ -27,10 +27,10 @@ def popen_that_finds_the_targets(original):
     here = str(pathlib.Path(__file__).parent)
 
     def popen(command, **options):
-        if "-I" not in command:
-            return original(command, **options)
-        code = command[-1].replace("sys; ", f"sys; sys.path.append({here!r}); ", 1)
-        return original([*command[:-1], code], **options)
+        *before, code = command
+        if "-I" in before and str(code).startswith("import "):
+            code = code.replace("sys; ", f"sys; sys.path.append({here!r}); ", 1)
+        return original([*before, code], **options)
 
     return popen
 
