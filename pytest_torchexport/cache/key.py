@@ -518,13 +518,15 @@ def process() -> tuple[str, ...]:
     """
     root = Path(__file__).parents[1]  # in its own repository, its version stays the same
     own = {f"{path.relative_to(root)}:{_hash(path.read_bytes())}" for path in root.rglob("*.py")}
-    # With what an installer wrote of its files: the version may stay the same while it is installed
-    # anew, as tox does.
-    records = ((each, each.read_text("RECORD") or "") for each in metadata.distributions())
-    installed = {
-        f"{each.metadata['Name']}=={each.version} {_hash(files.encode())}"
-        for each, files in records
-    }
+    installed = set()
+    for package in metadata.distributions():
+        # What an installer wrote of its files: the version may stay the same while it is installed
+        # anew, as tox does. Not scripts and notes of the installer, which hold the directory, nor
+        # what it compiled.
+        lines = (package.read_text("RECORD") or "").splitlines()
+        files = [line for line in lines if not re.match(r"\.\.|/|.*\.(dist-info/|pyc,)", line)]
+        digest = _hash("\n".join(sorted(files)).encode())
+        installed.add(f"{package.metadata['Name']}=={package.version} {digest}")
     return (
         platform.python_version(),
         platform.python_implementation(),

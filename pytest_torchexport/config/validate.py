@@ -90,7 +90,7 @@ def module_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def number(is_legal: Callable[[float], bool], legal: str, metavar: str) -> Value:
-    """Return a number, given as such or as text. NaN is none."""
+    """Return the Value of a number, given as such or as text. NaN is none."""
 
     def checked(value: Any) -> float:
         try:

@@ -151,7 +151,7 @@ def _answers_of_the_export(beside: Beside) -> Explained | None:
 
 
 def _answers_before_the_file(beside: Beside) -> Explained | None:
-    """Do so beside what torch captured before it became ONNX: the file may do something else."""
+    """Answer eager as the export does, beside what torch captured before it became ONNX."""
     answers = targets.get(beside.plan.target).traits.answers
     captured = beside.scene.beside_captured if _asked(beside, answers) else None
     return _answers_of_the_export(captured) if captured is not None else None
@@ -233,22 +233,22 @@ def read_numbers(case: Case, call: Call, *, traced: bool) -> Numbers:
 
     ``traced``: while it is traced; to eager a size is no tensor.
     """
-    numbers = defaultdict[SourceLine, list[Any]](list)
+    numbers: defaultdict[SourceLine, list[Any]] = defaultdict(list)
 
     def note(where: SourceLine, value: Any) -> Any:
         numbers[where].append(value.detach().clone() if isinstance(value, torch.Tensor) else value)
         return value
 
+    if traced:
+        _traced(case, call, note)
+        return dict(numbers)
     subject = case.reference.pristine.copy()
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with _handled(note):
             return subject.function(*args, **kwargs)
 
-    if traced:
-        _traced(case, call, note)
-    else:
-        observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
+    observe(run, call, seed=case.plan.seed, grad_mode=subject.grad_mode)
     return dict(numbers)
 
 

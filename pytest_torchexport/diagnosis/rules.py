@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import (
@@ -84,8 +84,12 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
-class Changed(NamedTuple):
-    """A place that a call of eager changes, and how."""
+@dataclass(frozen=True)
+class Changed:
+    """A place that a call of eager changes, and the line that does.
+
+    ``is_other``: another tensor is in the place. ``is_new``: the place was not there before.
+    """
 
     ref: StateRef
     where: SourceLine | None

@@ -87,8 +87,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         if not is_plain(value):
             raise Unreadable(f"it holds a {value.layout} tensor of {value.dtype}")
-        of_a_subclass = type(value) is not torch.Tensor
-        return value.detach().as_subclass(torch.Tensor) if of_a_subclass else value
+        if type(value) is torch.Tensor:
+            return value
+        plain = value.detach().as_subclass(torch.Tensor)
+        return plain.requires_grad_(value.requires_grad)
     if isinstance(value, Mapping):
         if not all(type(key) in PLAIN for key in value):
             raise Unreadable("it holds a dict whose keys are objects")

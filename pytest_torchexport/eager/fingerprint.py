@@ -426,8 +426,11 @@ def _opened(value: Any) -> tuple[Any, Iterable[tuple[str, Any]]]:
         numbered = ((f"[{index}]", item) for index, item in enumerate(items))
         return (type(value), sequence.__len__(value)), numbered
     if isinstance(value, (set, frozenset)):
-        plain = all(type(item) in _PLAIN for item in itertools.islice(value, MAX_NODES // 10))
-        return frozenset(value) if plain else (type(value), len(value)), ()
+        members = list(itertools.islice(value, MAX_NODES // 10))
+        if all(type(member) in _PLAIN for member in members):
+            return frozenset(value), ()
+        modules = [member for member in members if isinstance(member, torch.nn.Module)]
+        return (type(value), len(value)), ((f"[{type(it).__name__}]", it) for it in modules)
     opaque = _opaque_token(value)
     if opaque is not None:
         return opaque, ()

@@ -271,7 +271,7 @@ class DifferenceSearch:
             eager.own |= frozenset(eager.nearest) - before
 
     def _goals(self, side: Side, keys: Sequence[Key]) -> Iterator[Reach]:
-        """Yield two goals for each threshold: how far beyond it a call is to be."""
+        """Yield at most two goals for each threshold: how far beyond it a call is to be."""
         for key in keys:
             near, _ = side.nearest[key]
             margins = [part * near.size for part in BEYOND]

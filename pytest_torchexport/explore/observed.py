@@ -129,9 +129,9 @@ class Observed:
         paths: list[Path] = []
         self._begin()
         try:
-            while (
-                len(paths) < most and goes_on(paths) and isinstance(self._observe(call), Returned)
-            ):
+            while len(paths) < most and goes_on(paths):
+                if not isinstance(self._observe(call), Returned):
+                    break
                 paths.append(self.recorder.path)
         finally:
             self._begin()

@@ -219,7 +219,7 @@ class Probe:
     ``missing`` is its distance. ``inputs`` are the tensors that forward got. ``provenance`` is what
     is compared, and ``wanted`` the outcome of it. ``demands`` are what the goal needs, all of it,
     and ``earlier`` what keeps the last conditions before it at their outcomes. ``swaps`` are what
-    other indices into tables would change. These are functions: to differentiate takes long.
+    other indices into tables would change; both are functions, as to differentiate takes long.
     """
 
     missing: float

@@ -96,8 +96,8 @@ class World(ABC):
         asked = base.recipe, base.position, goal
         if self._probed is None or self._probed[0] != asked:
             call = build(self.spec, base.recipe)
+            self.spent += call is not None
             probe = self._probe(call, base, goal) if call is not None else None
-            self.spent += probe is not None
             self._probed = asked, probe
         return self._probed[1]
 

@@ -133,8 +133,10 @@ class ConditionRecorder:
         """
         key = self._key(own_id)
         found = OPERATORS[sign](left, right)
-        self._right.value = right
-        return bool(found) if key is None else self._compared(key, sign, found, (left, right), read)
+        both = left, right
+        outcome = bool(found) if key is None else self._compared(key, sign, found, both, read)
+        self._right.value = right  # last: a ``__bool__`` of the user's may compare, too
+        return outcome
 
     def kept(self, own_id: ConditionId) -> Any:  # the id is always given
         """Return the operand of the comparison before, of which ``a < b < c`` asks twice."""
@@ -169,21 +171,23 @@ class ConditionRecorder:
             self._compared(key, sign, outcome, (number, other), read)
         return found
 
-    def mark(self, own_id: ConditionId, outcome: bool, later: int = 0) -> None:
+    def mark(self, own_id: ConditionId, outcome: bool, later: tuple[ConditionId, ...] = ()) -> None:
         """Record that a handler or a case was reached, or before them that it was not.
 
-        ``later`` is the number of cases after it, which are not evaluated if it is reached.
+        ``later`` are the cases after it, which are not evaluated if it is reached.
         """
         key, events = self._key(own_id), self.path.events
         if key is None:
             return
-        event = Event(key, outcome)
-        before = (n for n in reversed(range(len(events))) if events[n].key == key)
+        before = (n for n in reversed(range(len(events))) if events[n] == Event(key, False))
         last = next(before, None) if outcome else None
         if last is None:
-            self._add(event)
-        else:
-            events[last : last + 1 + later] = [event]
+            self._add(Event(key, outcome))
+            return
+        # The subject of a match may itself evaluate conditions: they stay.
+        end, not_met = last + 1 + len(later), [Event((each, key[1]), False) for each in later]
+        kept = [event for event in events[last + 1 : end] if event not in not_met]
+        events[last:end] = [Event(key, outcome), *kept]
 
     def each(self, own_id: ConditionId, iterable: Iterable[Any]) -> Iterable[Any]:
         """Return the items of a loop, and record how many are taken."""

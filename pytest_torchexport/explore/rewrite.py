@@ -266,15 +266,15 @@ class _Rewriter(ast.NodeTransformer):
         Return the statements that record before them that none was. After a case that is reached
         the later ones are not evaluated.
         """
-        before = []
-        for number, way in enumerate(ways, 1):
+        found: list[tuple[ConditionId, Any]] = []
+        for way in ways:
             at = getattr(way, "pattern", way)
             raises = frozenset({True}) if _only_raises(way.body) else NEVER
-            own_id = self._condition(kind, at, raises)
-            later = len(ways) - number if kind == "case" else 0
+            found.append((self._condition(kind, at, raises), at))
+        for number, (way, (own_id, at)) in enumerate(zip(ways, found, strict=True), 1):
+            later = tuple(each for each, _ in found[number:]) if kind == "case" else ()
             way.body.insert(0, self._mark(own_id, True, at, later))
-            before.append(self._mark(own_id, False, at))
-        return before
+        return [self._mark(own_id, False, at) for own_id, at in found]
 
     # -- expressions ----------------------------------------------------------------------------
 
@@ -423,8 +423,11 @@ class _Rewriter(ast.NodeTransformer):
         id_node = ast.Constant(own_id)  # type: ignore[arg-type]  # Python takes tuples, too
         return ast.copy_location(ast.Call(recorder, [id_node, *arguments], []), at)
 
-    def _mark(self, own_id: ConditionId, outcome: bool, at: Any, later: int = 0) -> ast.stmt:
-        call = self._call("mark", own_id, ast.Constant(outcome), ast.Constant(later), at=at)
+    def _mark(
+        self, own_id: ConditionId, outcome: bool, at: Any, later: tuple[ConditionId, ...] = ()
+    ) -> ast.stmt:
+        others = ast.Constant(later)  # type: ignore[arg-type]  # Python takes tuples, too
+        call = self._call("mark", own_id, ast.Constant(outcome), others, at=at)
         return ast.copy_location(ast.Expr(call), at)
 
 

@@ -354,9 +354,12 @@ class Search(World):
         )
         return min(found, key=lambda base: base.far, default=Base(recipe, path=path))
 
+    def probe(self, base: Base, goal: Goal) -> Probe | None:
+        """Probe a call at the condition where it came nearest; None if it is at none."""
+        return super().probe(base, goal) if base.position is not None else None
+
     def _probe(self, call: Call, base: Base, goal: Goal) -> Probe | None:
-        if base.position is None:
-            return None
+        assert base.position is not None
         wanted = not base.path.events[base.position].outcome
         return self._observed.probe(call, base.position, wanted, self._deadline)
 

@@ -33,7 +33,9 @@ def plain(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 
 def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls with the code's constants: all tensors filled with one, and half filled."""
+    """Yield calls at other scales, and with the code's constants in all or half of each tensor."""
+    for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
+        yield scaled(plain_recipe(spec, "normal", spec.example_sizes, seed + 1), scale)
     base = plain_recipe(spec, "normal", spec.example_sizes, seed)
     leaves = moves.numbers(spec, base)
     for number, share in itertools.product(constants, (1.0, 0.5)):

@@ -133,8 +133,9 @@ class _Walk:
                 self.complete = False
                 return
             thing = self._waiting.popleft()
-            # What Python does not track refers to nothing, as a number or a text.
-            if gc.is_tracked(thing) and id(thing) not in self._seen:
+            # What Python does not track refers to nothing, as a number or a text; nor do tensors.
+            leads_on = gc.is_tracked(thing) and not isinstance(thing, torch.Tensor)
+            if leads_on and id(thing) not in self._seen:
                 self._seen[id(thing)] = thing
                 self._waiting += self._of(thing)
 

@@ -269,7 +269,7 @@ def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
 
 
 def _numbers(value: torch.Tensor) -> str:
-    """Return ``zeros``, ``ones``, ``all 3`` or ``of 1, 2``, as they are.
+    """Return ``zeros``, ``ones``, ``all 3`` or ``of 1, 2``.
 
     Read off the tensor: the domain may have changed what the recipe asks for.
     """

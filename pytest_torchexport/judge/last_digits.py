@@ -189,8 +189,6 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
         opened.add(func)
         try:
             return in_parts(operation, operator)
-        except Exception:  # parts are written for compilers, and raise anything on a rare argument
-            return None
         finally:
             opened.discard(func)
 
@@ -205,8 +203,11 @@ def in_parts(operation: Operation, run: Callable[[Operation], Any]) -> Any:
     parts = decomposition_of(operation.func)
     if parts is None:
         return None
-    with steps_of_attention_in_half(), operations(run):
-        return parts(*operation.args, **operation.kwargs)
+    try:
+        with steps_of_attention_in_half(), operations(run):
+            return parts(*operation.args, **operation.kwargs)
+    except Exception:  # parts are written for compilers, and raise anything on a rare argument
+        return None
 
 
 def filled(plain: Any, found: Any) -> Any:

@@ -322,7 +322,8 @@ class Calibration:
         ``quick``: a few runs are enough to show how far rounding may move a call.
         """
         paths = [item.path for item in asked]
-        found, runs = Judged(list(asked), []), Runs()
+        found = Judged(list(asked), [])
+        runs: Runs | None = None
         for runs in self.runs.of(calls, paths, expected, held):
             outputs = [
                 Seen.of(item, expected[item.path], actual[item.path], runs) for item in asked
@@ -332,6 +333,8 @@ class Calibration:
             far = (is_far_beyond(seen) for seen in outputs if seen.difference.path in wrong)
             if not wrong or (quick and all(far)):
                 break
+        if runs is None:
+            return found  # eager does not repeat
         if len(held.orders) > 1 and not any(_is_like(leaves, actual) for leaves in runs.others):
             # Each output may be of one of the orders, but not all of the same.
             return Judged([dataclasses.replace(item, cause=BUG) for item in asked], [])

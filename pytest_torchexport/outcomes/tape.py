@@ -308,7 +308,7 @@ class _Recorder:
             arguments=arguments,
             sources=frozenset(each.step for each in sources if isinstance(each, FromStep)),
             where=operation.where,
-            via=via,
+            via=via if name != READ else "",
             module=self._stack[-1] if self._stack else "",
             writes=self._named(operation, written),
         )

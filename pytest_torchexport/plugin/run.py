@@ -352,11 +352,13 @@ class Run:
             return
         from pytest_torchexport.results.summary import detail_lines, summary_lines
 
+        inipath = self.config.inipath
         lines = list(
             summary_lines(
                 self.results,
                 self.config.get_terminal_writer().markup,
                 runtime_imports=settings.runtime_imports,
+                toml=inipath is not None and inipath.suffix == ".toml",
                 cached=bool(settings.cache),
             )
         )
@@ -417,7 +419,9 @@ class Run:
                 terminal = self.config.pluginmanager.get_plugin("terminalreporter")
                 if path != reports.STDOUT:
                     reports.write(Path(self.config.invocation_params.dir, path), text)
-                elif terminal is not None:
+                elif terminal is None:
+                    sys.stdout.write(text)
+                else:
                     terminal.ensure_newline()
                     terminal.write(text)
             except OSError as error:

@@ -33,9 +33,7 @@ MAX_EXAMPLES = 10
 SECONDS, SECONDS_EACH = 1800.0, 100.0
 # Of the reason of one cell, so many characters.
 MAX_REASON = 200
-
-
-LATE = "time", "not judged in its time (100 s for a class, 1800 s for all)"
+LATE = "time", f"not judged in its time ({SECONDS_EACH:g} s for a class, {SECONDS:g} s for all)"
 
 
 @dataclass(kw_only=True)
@@ -236,7 +234,7 @@ def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[st
             common = [
                 target
                 for target in targets
-                if all(one.cells.get(target, LATE)[0] == "ok" for one in together)
+                if all(one.cells.get(target, ("", ""))[0] == "ok" for one in together)
             ]
             if each.name in covered or not common:
                 continue

@@ -5,6 +5,7 @@ Few lines for however many items: a line that several items share names the firs
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -40,11 +41,13 @@ def summary_lines(
     style: Style = plain,
     *,
     runtime_imports: Sequence[str] = (),
+    toml: bool = False,
     cached: bool = False,
 ) -> Iterator[str]:
     """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
 
-    ``runtime_imports``: the setting of that name. ``cached``: the run had a cache of verdicts.
+    ``runtime_imports``: the setting of that name. ``toml``: settings stand in a TOML file.
+    ``cached``: the run had a cache of verdicts.
     """
     rows, columns = table(results)
     if rows:
@@ -72,10 +75,11 @@ def summary_lines(
     yield from unchanged_lines(results, cached=cached)
     lacking: dict[str, set[str]] = {}  # of the items that fail; the report of one names its own
     for entry, verdict in judged:
-        if entry.item.outcome == "failed" and (names := {*verdict.imports} - {*runtime_imports}):
-            lacking.setdefault(entry.item.nodeid, set()).update(names)
+        if entry.item.outcome == "failed" and (lacks := {*verdict.imports} - {*runtime_imports}):
+            lacking.setdefault(entry.item.nodeid, set()).update(lacks)
     if len(lacking) > 1:
-        setting = " ".join([*runtime_imports, *sorted(set().union(*lacking.values()))])
+        names = [*runtime_imports, *sorted(set().union(*lacking.values()))]
+        setting = json.dumps(names) if toml else " ".join(names)
         yield (
             f"imports: the files of {len(lacking)} items need modules; if the process that serves "
             f"them imports these too, set torchexport_runtime_imports = {setting}"

@@ -55,6 +55,8 @@ class Answers(child.Answers):
             _refuse_entries(path)
         self._pristine = self._loaded = _loaded(lambda: load(path, self._device))
         self._fresh = message["fresh"]
+        # How often each tensor had been written to when the calls began.
+        self._versions: dict[str, int | None] = {}
         self._grad_mode = GradMode.GRAD if message["gradients"] else GradMode.NO_GRAD
         self._state = State(_module(self._loaded), thorough=message["thorough"])
         found = read(path, self._loaded).as_plain(foreign=not message["trusted"])

@@ -306,6 +306,13 @@ def test_a_file_that_gives_torch_functions_of_operators_is_found(project):
 # -- the process -----------------------------------------------------------------------------------
 
 
+RECORD = """layers/net.py,sha256=one,10
+layers/__pycache__/net.cpython-311.pyc,,
+../../../bin/layers,sha256=two,20
+layers-1.0.dist-info/direct_url.json,sha256=three,30
+"""
+
+
 def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path, monkeypatch):
     folder = tmp_path / "layers-1.0.dist-info"
     folder.mkdir()
@@ -318,8 +325,10 @@ def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path,
         return surroundings("cpu")
 
     try:
-        before = installed("layers/net.py,sha256=one,10")
+        before = installed(RECORD)
         assert any(each.startswith("layers==1.0") for each in before)
-        assert installed("layers/net.py,sha256=two,10") != before
+        assert installed(RECORD.replace("one", "four")) != before
+        # Not where and how it was installed.
+        assert installed(RECORD.splitlines()[0]) == before
     finally:
         process.cache_clear()

@@ -32,6 +32,8 @@ def test_imports_that_several_items_lack_are_one_setting():
     setting = "torchexport_runtime_imports ="
     assert "3 items" in imports(*two)
     assert imports(*two).endswith(f"{setting} lib.generic lib.outputs ops")
+    given = imports(*two, runtime_imports=["zoo"], toml=True)
+    assert given.endswith(f'{setting} ["zoo", "lib.generic", "lib.outputs", "ops"]')
     given = imports(*two, runtime_imports=["zoo"])
     assert given.endswith(f"{setting} zoo lib.generic lib.outputs ops")
     assert not imports(*two, runtime_imports=["ops", "lib.outputs"])
