@@ -76,7 +76,8 @@ class Event:
     ``far`` is the distance to the other outcome, in the units of its operands (infinite: no number
     says so). ``margin`` is that in parts of the largest operand, if rounding may decide: only
     floats were compared, and by order; else it is infinite. ``mark`` differs between two
-    evaluations if anything about the condition differed.
+    evaluations if anything about the condition differed. ``read`` says that the source reads an
+    operand from a tensor.
     """
 
     key: ConditionKey
@@ -85,6 +86,7 @@ class Event:
     margin: float = math.inf
     on_tensors: bool = False
     mark: object = None
+    read: bool = False
 
 
 @dataclass
@@ -138,18 +140,23 @@ def moving(paths: Sequence[Path]) -> frozenset[ConditionKey]:
 
 
 def event_of(
-    key: ConditionKey, outcome: bool, provenance: Provenance | None, operands: tuple[Any, ...]
+    key: ConditionKey,
+    outcome: bool,
+    provenance: Provenance | None,
+    operands: tuple[Any, ...],
+    *,
+    read: bool = False,
 ) -> Event:
     """Return the event of a condition, with its distance to the other outcome.
 
-    ``operands`` are used if no provenance gives better ones.
+    ``operands`` are used if no provenance gives better ones. ``read`` is that of ``Event``.
     """
     far = distance(provenance, not outcome) if provenance is not None else None
     comparisons = provenance.comparisons if provenance is not None else []
     compared = [operand for each in comparisons for operand in (each.left, each.right)]
     tensors = [operand for operand in compared if isinstance(operand, Tensor)]
     if far is None and not tensors:
-        return Event(key, outcome, mark=tuple(map(_kind, operands)))
+        return Event(key, outcome, mark=tuple(map(_kind, operands)), read=read)
     by_order = all(each.operator in ORDER for each in comparisons)
     floats = bool(tensors) and all(tensor.is_floating_point() for tensor in tensors)
     rounded = by_order and floats and not isinstance(provenance, Computed)
@@ -160,6 +167,7 @@ def event_of(
         margin=far / (_largest(compared) or 1.0) if rounded and far is not None else math.inf,
         on_tensors=bool(tensors),
         mark=tuple(map(_digest, tensors)) if tensors else far,
+        read=read,
     )
 
 

@@ -23,7 +23,7 @@ from pytest_torchexport.explore.conditions import (
     ConditionOutcome,
     Path,
 )
-from pytest_torchexport.explore.probe import Probe, ProbeListener
+from pytest_torchexport.explore.probe import Probe, ProbeListener, frozen_parameters
 from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
 from pytest_torchexport.explore.twins import InstrumentedCode
 from pytest_torchexport.inputs.spec import Call
@@ -152,7 +152,7 @@ class Observed:
         self.recorder.listener, self.recorder.deadline = listener, deadline
         seed_everything(self._seed)
         try:
-            with torch.enable_grad(), listener.slopes:
+            with torch.enable_grad(), frozen_parameters(self.module), listener.slopes:
                 self._recorded(lambda: self._function(*own.args, **own.kwargs))
         except TimeLimitExceeded:
             raise

@@ -6,6 +6,7 @@ sides are run alike, and what one has and the other has not is what the search a
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pytest_torchexport.explore.probe import (
     Gap,
     Probe,
     SlopeMode,
+    frozen_parameters,
 )
 from pytest_torchexport.explore.provenance import Combined, Compared
 from pytest_torchexport.explore.thresholds import (
@@ -273,7 +275,10 @@ class OperatorRuns:
         recorded = Recorded(self.bounds, goal.keys)
         function = self.fresh()
         seed_everything(self.seed)
-        with torch.enable_grad(), SlopeMode():
+        inner = inspect.unwrap(function)
+        module = getattr(inner, "__self__", getattr(inner, "module", inner))
+        learned = module if isinstance(module, torch.nn.Module) else None
+        with torch.enable_grad(), frozen_parameters(learned), SlopeMode():
             inputs = Differentiable(call)
             own = inputs.call
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,6 +41,21 @@ def _sloped(value: Tensor, source: Tensor) -> Tensor:
     found = source.clone()
     found.detach().copy_(value.detach())
     return found
+
+
+@contextmanager
+def frozen_parameters(module: torch.nn.Module | None) -> Iterator[None]:
+    """Differentiate no parameter in the block: forward may write to it, and it costs time."""
+    learned = (
+        [item for item in module.parameters() if item.requires_grad] if module is not None else []
+    )
+    for item in learned:
+        item.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for item in learned:
+            item.requires_grad_(True)
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class ConditionRecorder:
         found = provenance_of(value) if is_tensor else self.mode.of_number(value, bool(read))
         if found is None and read:
             found = self.mode.computed()
-        self._evaluated(key, outcome, found, (value,))
+        self._evaluated(key, outcome, found, (value,), read)
         return outcome
 
     def _compared(
@@ -236,7 +236,7 @@ class ConditionRecorder:
             provenance = Compared(sign, *(self.mode.source(each, bool(own)) for each, own in both))
         else:
             provenance = self.mode.computed(sequence_distance(*operands)) if read else None
-        self._evaluated(key, outcome, provenance, operands)
+        self._evaluated(key, outcome, provenance, operands, read)
         return outcome
 
     def _counted(self, key: ConditionKey, iterator: Iterator[Any]) -> Iterator[Any]:
@@ -259,11 +259,12 @@ class ConditionRecorder:
         outcome: bool,
         provenance: Provenance | None,
         operands: tuple[Any, ...],
+        read: int = 0,
     ) -> None:
         with self.mode.paused():
             if self.listener is not None:
                 self.listener.evaluated(len(self.path.events), provenance, outcome)
-            self._add(event_of(key, outcome, provenance, operands))
+            self._add(event_of(key, outcome, provenance, operands, read=bool(read)))
 
     def _add(self, event: Event) -> None:
         many = len(self.path.events) >= self._max_events

@@ -83,6 +83,8 @@ class Seen:
     calls: int = 0
     # Whether it compares tensors. Then it may depend on the input even if it never varied.
     on_tensors: bool = False
+    # Whether the source reads an operand from a tensor; ``len`` of a result is no tensor.
+    read: bool = False
     # Whether a call had another row of outcomes than the first one.
     moved: bool = False
 
@@ -249,7 +251,7 @@ class Search(World):
             yield
         self._searching = False
         most = max(1, int(SEED_SHARE * self._budget.calls))
-        plain = seeds.plain(self.spec, self._seed)
+        plain = seeds.plain(self.spec, self.constants, self._seed)
         odd = seeds.odd(self.spec, self.constants, self._seed)
         for recipes in (plain, odd):
             for recipe in itertools.islice(recipes, most):
@@ -316,8 +318,10 @@ class Search(World):
     def _learn(self, recipe: Recipe, path: Path) -> None:
         sizes = self.spec.all_sizes(recipe.sizes)
         for position, event in enumerate(path.events):
-            if event.on_tensors:
-                self._seen.setdefault(event.key, Seen()).on_tensors = True
+            if event.on_tensors or event.read:
+                seen = self._seen.setdefault(event.key, Seen())
+                seen.on_tensors |= event.on_tensors
+                seen.read |= event.read
             if isinstance(event.outcome, bool):
                 base = Base(recipe, event.far, position, path)
                 self._keep((event.key, not event.outcome), base)
@@ -368,12 +372,12 @@ class Search(World):
     def _open(self, *, doubtful: bool = False) -> Iterator[Goal]:
         """Yield the outcomes that no call took, of conditions that may depend on the input.
 
-        ``doubtful``: also of those that few calls evaluated; not if a clock or a counter decides
-        them.
+        ``doubtful``: also of those that never varied, if they are read from tensors or few calls
+        evaluated them; not if a clock or a counter decides them.
         """
         for key, seen in list(self._seen.items()):
             unsure = doubtful and key not in self._unsteady
-            if seen.depends or (unsure and seen.calls < FEW_CALLS):
+            if seen.depends or (unsure and (seen.read or seen.calls < FEW_CALLS)):
                 for outcome in self._observed.conditions[key[0]].outcomes:
                     if outcome not in seen.counts:
                         yield key, outcome

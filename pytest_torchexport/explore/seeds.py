@@ -22,23 +22,24 @@ from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import listed_recipes
 
 
-def plain(spec: InputSpec, seed: int) -> Iterator[Recipe]:
+def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Yield diverse calls: those that the test made, fills, listed values, sizes."""
     yield from recorded_recipes(spec)
     example = spec.example_sizes
     for kind in ("normal", "zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, example, seed)
     yield from listed_recipes(spec, seed)
-    yield from _sizes(spec, seed)
+    yield from _sizes(spec, constants, seed)
 
 
 def odd(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
-    """Yield calls at other scales, and with the code's constants in all or half of each tensor."""
+    """Yield calls at other scales; and with the code's constants, or a bit more, in all tensors."""
     for scale in (0.1, 3.0, 10.0, 30.0, -1.0):
         yield scaled(plain_recipe(spec, "normal", spec.example_sizes, seed + 1), scale)
     base = plain_recipe(spec, "normal", spec.example_sizes, seed)
     leaves = moves.numbers(spec, base)
-    for number, share in itertools.product(constants, (1.0, 0.5)):
+    of_constants = (((1.0, each), (0.5, each), (1.0, each * 1.1 + 0.1)) for each in constants)
+    for share, number in itertools.chain.from_iterable(of_constants):
         written = torch.tensor(float(number), dtype=torch.float64)
         values = {}
         for index, leaf in leaves.items():
@@ -59,16 +60,26 @@ def scaled(recipe: Recipe, scale: float) -> Recipe:
     return dataclasses.replace(recipe, leaves=leaves)
 
 
-def _sizes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield sizes: the ends of each dim, small ones, and beside the example's."""
+def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
+    """Yield sizes: the ends of each dim, beside the example's, and around the code's constants."""
     example = spec.example_sizes
-    for name, dim in spec.dims.items():
-        for size in dict.fromkeys((dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1)):
-            if size in dim.sizes and size != dim.example:
+    near = sorted({int(c) + way for c in constants if c == int(c) for way in (-1, 0, 1)})
+    seen = {name: {dim.example} for name, dim in spec.dims.items()}
+
+    def at(name: str, sizes: Iterable[int]) -> Iterator[Recipe]:
+        for size in sizes:
+            if size in spec.dims[name].sizes and size not in seen[name]:
+                seen[name].add(size)
                 yield plain_recipe(spec, "normal", {**example, name: size}, seed)
+
+    for name, dim in spec.dims.items():
+        yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
     if spec.dims:
         yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
         yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
+    # Last, so that many constants do not keep another dim from its turn.
+    for name in spec.dims:
+        yield from at(name, near)
 
 
 # A container or tensor with more numbers is a table and not a threshold.
