@@ -99,3 +99,27 @@ def test_a_search_that_time_ended_is_a_warning_and_a_failure_under_strict(monkey
         line for line in found.ineffective if line.startswith("the search for branches stopped")
     ]
     assert found.failure == ("Ineffective" if strict else None)
+
+
+def by_a_size(self, x):
+    return x * 2 if x.shape[0] == 37 else x + 1
+
+
+def by_a_key(self, x):
+    return x * {19: 2.0, 51: 3.0}.get(x.shape[0], 1.0)
+
+
+def by_a_count(self, x):
+    return x * 2 if len(torch.nonzero(x > 7)) == 3 else x
+
+
+OF_64 = {"shapes": {"x": "batch 4"}, "dims": {"batch": (1, 64)}}
+
+
+@pytest.mark.parametrize(
+    ("forward", "options"), [(by_a_size, OF_64), (by_a_key, OF_64), (by_a_count, {})]
+)
+def test_what_only_a_constant_of_the_code_leads_to_is_found(forward, options):
+    module = type("Net", (nn.Module,), {"forward": forward})()
+    found = verdict_of(module, torch.linspace(-2, 2, 8).reshape(2, 4), diagnose=False, **options)
+    assert found.failure in ("BranchFrozen", "OutputsDiffer"), found

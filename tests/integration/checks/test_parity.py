@@ -135,3 +135,10 @@ def test_a_constant_where_eager_varies_names_where_it_draws():
         "the artifact is constant where eager varies with the random seed: output"
     )
     assert "Python's random" in found.details[0]
+
+
+def test_a_forward_that_writes_to_its_weights_is_searched_without_harm():
+    table = torch.nn.Embedding(10, 4, max_norm=0.5)
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    verdict = check_export(table, (ids,), target="onnx", max_examples=5)
+    assert verdict.status == "passed", verdict

@@ -15,7 +15,7 @@ from pytest_torchexport.inputs.building import build_leaves
 
 
 def made_of(spec):
-    return [*seeds.plain(spec, 0), *seeds.odd(spec, CONSTANTS, 0)]
+    return [*seeds.plain(spec, CONSTANTS, 0), *seeds.odd(spec, CONSTANTS, 0)]
 
 
 def test_seeds_are_legal_and_the_same():
