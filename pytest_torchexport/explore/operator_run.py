@@ -110,7 +110,7 @@ class Reach:
     margins: tuple[float, ...]
 
     def demands(self, reached: Mapping[Key, Threshold]) -> list[Demand]:
-        """Return what the goal demands of a call; nothing if it misses one of the thresholds."""
+        """Return the demands of the goal on a call; none if it misses one of the thresholds."""
         if not all(key in reached for key in self.keys):
             return []
         found = []
@@ -278,18 +278,23 @@ class OperatorRuns:
         inner = inspect.unwrap(function)
         module = getattr(inner, "__self__", getattr(inner, "module", inner))
         learned = module if isinstance(module, torch.nn.Module) else None
-        with torch.enable_grad(), frozen_parameters(learned), SlopeMode():
+        with torch.enable_grad():
             inputs = Differentiable(call)
-            own = inputs.call
-            try:
-                with operations(recorded.operator):
-                    recorded.returned(function(*own.args, **own.kwargs))
-            except TimeLimitExceeded:
-                raise
-            except Exception:  # noqa: S110  # ``run`` shows what the side does
-                pass
-            finally:
-                self.done()
+        own = inputs.call
+        try:
+            with (
+                torch.enable_grad(),
+                frozen_parameters(learned),
+                SlopeMode(),
+                operations(recorded.operator),
+            ):
+                recorded.returned(function(*own.args, **own.kwargs))
+        except TimeLimitExceeded:
+            raise
+        except Exception:  # noqa: S110  # ``run`` shows what the side does
+            pass
+        finally:
+            self.done()  # after the block, in which ``no_grad`` ends no gradients
         demands = goal.demands(recorded.reached)
         return _probe(demands, recorded, inputs) if demands else None
 

@@ -354,7 +354,7 @@ def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_State
 def _about(
     relation: Any, places: Mapping[Any, _Place], why: str, where: SourceLine | None, **kind: bool
 ) -> Iterator[_Stated]:
-    """Yield what a relation states; nothing if not all of its symbols are sizes of the call's."""
+    """Yield the statement of a relation; nothing unless all its symbols are sizes of the call's."""
     symbols = getattr(relation, "free_symbols", None)
     if not symbols or not symbols <= places.keys():
         return
