@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.cache.store import FOREIGN, not_kept, unless_unchanged
+from pytest_torchexport.cache.key import NoKey, key_here
+from pytest_torchexport.cache.store import FOREIGN, not_kept, noticed, unless_unchanged
 from pytest_torchexport.checks import artifact_files, exporting, foreign
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
@@ -37,6 +38,7 @@ from pytest_torchexport.eager.fingerprint import (
     fingerprint,
     reach,
 )
+from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, Prepared, attempted
@@ -201,6 +203,7 @@ class _Item:
     deadline: Deadline
     resources: ExitStack
     output: CapturedOutput
+    learned: Learned
     prepared: Prepared | None = None
     case: Case | None = None
 
@@ -214,6 +217,7 @@ class _Item:
             log=self.log,
             deadline=self.deadline,
             resources=self.resources,
+            learned=self.learned,
         )
         return self.prepared
 
@@ -298,6 +302,7 @@ class _Item:
             target=self.plan.target,
             device=self.plan.device,
             calls=dict(log.calls),
+            drawn_until=log.drawn_until,
             reached={name: tuple(sorted(sizes)) for name, sizes in log.covered.sizes.items()},
             uncovered=log.uncovered,
             assumed=log.assumed,
@@ -335,6 +340,7 @@ def _started(
     foreign: bool = False,
     is_copy: bool = False,
     is_lent: bool = False,
+    learned: Learned | None = None,
 ) -> Iterator[_Item]:
     """Set torch's state for an item; afterwards restore it, and all that the subject reaches.
 
@@ -358,6 +364,7 @@ def _started(
             deadline=Deadline(plan.settings.time_limit),
             resources=resources,
             output=output,
+            learned=learned or Learned(),
         )
         if autocast:
             item.log.caution(WITHOUT_AUTOCAST)
@@ -378,10 +385,22 @@ def _checked(
     inside, _ = unwrapped(thing)
     module = Subject.of(thing).module
     before = reach(inside)
-    started = _started(thing, plan, before, foreign=foreign, is_copy=is_copy, is_lent=not is_copy)
+    learned = _learned(thing, given, plan)
+    started = _started(
+        thing,
+        plan,
+        before,
+        foreign=foreign,
+        is_copy=is_copy,
+        is_lent=not is_copy,
+        learned=learned,
+    )
     try:
         # In a function of its own, which leaves no copies in variables.
-        verdict = _verdict(started, given, make)
+        with noticed() as read:
+            verdict = _verdict(started, given, make)
+        if read:
+            learned.forget()  # a file, say, which the next item may find changed
     finally:
         if weight_of(module) > LARGE_MODULE:
             # Some 50 ms: the collector itself counts objects, not bytes.
@@ -393,6 +412,21 @@ def _checked(
         return verdict  # nothing that is there can be read
     after = fingerprint(inside)
     return _verified(verdict, changed(before.tokens, after))
+
+
+# What the last item learned of eager: the next one is mostly the same test on another target.
+_last: list[Learned] = [Learned()]
+
+
+def _learned(thing: Any, given: Sequence[Call], plan: Plan) -> Learned:
+    """Return what the last item learned, if nothing is different on which eager depends."""
+    try:
+        key = key_here(thing, given, plan)
+    except NoKey:
+        key = ""
+    if not key or key != _last[0].key:
+        _last[0] = Learned(key)
+    return _last[0]
 
 
 def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:

@@ -23,11 +23,11 @@ import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hypothesis.strategies import SearchStrategy
@@ -46,7 +46,7 @@ from pytest_torchexport.torch_private.memory import memory_of
 from pytest_torchexport.torch_private.modules import global_hooks
 
 # Settings that change no verdict of a pass.
-_WITHOUT_EFFECT = frozenset({*OF_A_RUN, "cache"})
+_WITHOUT_EFFECT = frozenset({*OF_A_RUN, "cache", "ship"})
 # The modules that Python itself imports.
 _RUN_AT_START = ("sitecustomize", "usercustomize")
 # The beginnings of the names of variables that torch, ONNX Runtime and their libraries read.
@@ -55,6 +55,10 @@ _VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL", "DNNL", "ONEDNN", "OPENBLAS", "BLIS_", "GOTO_"),
     *("CUDA", "CUBLAS", "CUDNN", "NVIDIA_", "NCCL_", "LD_"),
 )
+
+
+# The user's modules: by name, with what is known of them.
+Names = TypeVar("Names", bound=Collection[str])
 
 
 class NoKey(Exception):
@@ -66,14 +70,9 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
 
     The seed is no part of it: a verdict is one of the draws of its seed, and stays so.
     """
-    subject = Digest()
-    subject.add([*unwrapped(thing), global_hooks()])
-    subject.add([(call.args, dict(call.kwargs)) for call in given])
+    subject = _of_check(thing, given, plan)
     # A test's body may change torch as its parameters say: each item has a verdict of its own.
-    subject.add([plan.nodeid, plan.target, plan.device, bool(plan.why_isolated), plan.named])
-    subject.add([examples(plan), vars(plan.options)])
-    names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
-    subject.add([(name, getattr(plan.settings, name)) for name in names])
+    subject.add([plan.nodeid, plan.target, plan.named])
     # The test's file and the conftests above it: they may change what they import.
     test = (plan.root or Path()) / plan.nodeid.partition("::")[0]
     folders = [each for each in test.parents if plan.root and each.is_relative_to(plan.root)]
@@ -83,19 +82,50 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
         filter(Path.is_file, files),
     )
     modules = subject.modules | {name for name, source in of_test.items() if source.registers}
-    # What the modules hold may lead to further ones.
-    while True:
-        sources = closure(modules, ())
-        held = Digest()
-        for name in sorted(sources):
-            held.add(_held_by(sys.modules.get(name)))
-        if held.modules <= modules:
-            break
-        modules |= held.modules
+    held, sources = _held(modules, lambda names: closure(names, ()))
     sources |= of_test
     texts = [f"{name}:{source.digest}" for name, source in sorted(sources.items())]
     texts += [f"{name}={value}" for name, value in variables(sources.values())]
     return subject.digest(held.digest(), *texts, *surroundings(plan.device))
+
+
+def key_here(thing: Any, given: Sequence[Call], plan: Plan) -> str:
+    """Return the digest of all that eager depends on, in this process alone. Raises NoKey.
+
+    The target is no part of it, and neither are files: code that is loaded stays as it is.
+    """
+    subject = _of_check(thing, given, plan)
+    subject.add([plan.seed, _environment(), str(Path.cwd())])
+
+    def loaded(names: Iterable[str]) -> list[str]:
+        files = ((name, getattr(sys.modules.get(name), "__file__", None)) for name in names)
+        return [name for name, file in files if isinstance(file, str) and is_users(file)]
+
+    held, _ = _held(subject.modules, loaded)
+    return subject.digest(held.digest(), *surroundings(plan.device))
+
+
+def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
+    """Return the digest of a subject, its calls, the options and settings."""
+    subject = Digest()
+    subject.add([*unwrapped(thing), global_hooks()])
+    subject.add([(call.args, dict(call.kwargs)) for call in given])
+    subject.add([plan.device, bool(plan.why_isolated), examples(plan), vars(plan.options)])
+    names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
+    subject.add([(name, getattr(plan.settings, name)) for name in names])
+    return subject
+
+
+def _held(modules: set[str], sources_of: Callable[[Iterable[str]], Names]) -> tuple[Digest, Names]:
+    """Return the digest of what the user's modules hold, and these with those that they lead to."""
+    while True:
+        sources = sources_of(modules)
+        held = Digest()
+        for name in sorted(sources):
+            held.add(_held_by(sys.modules.get(name)))
+        if held.modules <= modules:
+            return held, sources
+        modules |= held.modules
 
 
 def _held_by(module: types.ModuleType | None) -> dict[str, Any]:
@@ -398,10 +428,15 @@ def variables(sources: Iterable[Source]) -> list[tuple[str, str | None]]:
     """Return the environment variables that files read, with their values."""
     read: set[str] = set()
     for source in sources:
-        if source.variables is None:  # any; pytest sets its own for each test
-            return sorted(each for each in os.environ.items() if not each[0].startswith("PYTEST_"))
+        if source.variables is None:
+            return [*_environment()]
         read |= source.variables
     return [(name, os.environ.get(name)) for name in sorted(read)]
+
+
+def _environment() -> list[tuple[str, str]]:
+    """Return all environment variables but those that pytest sets for each test."""
+    return sorted(each for each in os.environ.items() if not each[0].startswith("PYTEST_"))
 
 
 def _with_packages(modules: Iterable[str]) -> list[tuple[str, None]]:

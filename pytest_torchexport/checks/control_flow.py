@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from typing import NoReturn
 
 import torch
 
 from pytest_torchexport import targets
-from pytest_torchexport.explore.observed import Observed
+from pytest_torchexport.explore.observed import Kept, Observed
 from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.building import build, build_leaves, readable
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, with_leaves
@@ -64,9 +65,8 @@ def explore(case: Case) -> Case | None:
     if not observed.code.complete:
         log.note("forward leads to more functions than are followed: not all branches are known")
     with log.timed("explore"), log.during(Activity.EAGER):
-        explored = _search(case, observed)
-        if observed.drifted():
-            explored = _search(case, observed)
+        explored, kept = case.reference.learned.once("branches", partial(_explored, case, observed))
+        observed.heed(kept)
     if not explored.corpus or explored.corpus[0].recipe != example_recipe(case.spec):
         log.note("eager could not be observed on the example: its branches were not followed")
         if plan.settings.min_branch_coverage:
@@ -85,6 +85,13 @@ def explore(case: Case) -> Case | None:
         artifact=case.artifact.facts.branches(),
     )
     return dataclasses.replace(case, branches=found)
+
+
+def _explored(case: Case, observed: Observed) -> tuple[Explored, Kept]:
+    explored = _search(case, observed)
+    if observed.drifted():
+        explored = _search(case, observed)
+    return explored, observed.kept
 
 
 def explore_artifact(case: Case) -> Case | None:

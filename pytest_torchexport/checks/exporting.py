@@ -18,7 +18,7 @@ import torch
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
-from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.eager.reference import Learned, Reference
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.recipes import example_recipe
@@ -41,7 +41,7 @@ from pytest_torchexport.results.failures import (
 )
 
 
-def prepare(
+def prepare(  # noqa: PLR0913  # the parts of a Prepared
     subject: Subject,
     given: Sequence[Call],
     plan: Plan,
@@ -50,10 +50,11 @@ def prepare(
     log: ItemLog,
     deadline: Deadline,
     resources: ExitStack,
+    learned: Learned,
 ) -> Prepared:
     """Examine eager. ``given[0]`` is the example; further calls tell which sizes vary.
 
-    ``foreign``: somebody else made the artifact.
+    ``foreign``: somebody else made the artifact. ``learned``: what is known of eager already.
     """
     plan.progress("eager")
     reason = unusable_device(plan.device) or targets.get(plan.target).unavailable(plan.device)
@@ -69,7 +70,7 @@ def prepare(
     allowed = {name.partition(".")[0] for name in plan.settings.runtime_imports}
     own = {*subject.packages(), *local_packages(plan.root or Path.cwd())}
     with log.timed("eager"), eager():
-        reference = Reference(subject, plan, log.note, given[0], running=eager)
+        reference = Reference(subject, plan, log.note, given[0], eager, learned)
         spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
         log.assumed = spec.assumed
         try:
@@ -125,9 +126,8 @@ def _rehearse(prepared: Prepared) -> None:
     for recipe in boundary_recipes(prepared.spec, plan.seed):
         if prepared.deadline.is_past(BEFORE_CALLS):
             return
-        prepared.accepted.rehearse(recipe)
-    if prepared.reference.drifted():
-        prepared.accepted.forget()
+        prepared.accepted.call(recipe)
+    prepared.reference.drifted()
 
 
 # An exporter that may kill the interpreter is tried in a copy of it, for so long.

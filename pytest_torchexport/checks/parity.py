@@ -32,6 +32,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
     examples,
+    least_examples,
     recipes,
 )
 from pytest_torchexport.judge.case import DEADLY, Case, explained
@@ -45,8 +46,9 @@ from pytest_torchexport.results.failures import (
     OutputsDiffer,
     SpecError,
 )
+from pytest_torchexport.results.verdict import DrawnUntil
 
-# An artifact's first run may differ from its later ones; TorchScript's also at other sizes:
+# An artifact's first run may differ from its later ones; TorchScript's also at each other size:
 # https://github.com/pytorch/pytorch/issues/80606
 REPEATS = 3
 # How many failing calls are kept for the next run.
@@ -57,15 +59,11 @@ DEADLY_CALLS = 3
 ALL_FAILING = 20
 
 
-class _OutOfTime(BaseException):
+class _Enough(BaseException):
     """Raised inside ``@given`` to stop drawing.
 
     A BaseException, because Hypothesis takes an Exception for a failing example.
     """
-
-
-class _Enough(BaseException):
-    """Raised inside ``@given`` to stop drawing: after a timeout, or if more calls tell no more."""
 
 
 def run(case: Case) -> Case:
@@ -78,7 +76,6 @@ def run(case: Case) -> Case:
         if case.reference.drifted():
             # Results of eager so far depended on earlier calls: discard what was judged by them.
             case.log.forget_calls()
-            case.accepted.forget()
             case = case.anew()
             _every(case)
         if case.plan.checks("parity"):
@@ -114,8 +111,8 @@ def _every(case: Case) -> None:
         _explicit(case, "recorded", recorded_recipes(case.spec), repeats=1)
         stored = readable(case.spec, case.plan.corpus.load(case.key))
         _explicit(case, "stored", stored, repeats=1)
-        repeats = REPEATS if isinstance(case.artifact.module, torch.jit.ScriptModule) else 1
-        _explicit(case, "boundary", case.boundary(), repeats=repeats)
+        scripted = isinstance(case.artifact.module, torch.jit.ScriptModule)
+        _explicit(case, "boundary", case.boundary(), repeats=REPEATS if scripted else 1)
     _explicit(case, "explored", case.explored, repeats=1)
     if case.plan.checks("parity"):
         _draw(case)
@@ -156,55 +153,69 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
             )
             return
         case.plan.progress(origin, number, len(items))
-        _trial(case, origin, recipe, repeats)
+        again = recipe.sizes != case.spec.example_sizes
+        _trial(case, origin, recipe, repeats if again else 1)
 
 
 def _draw(case: Case) -> None:
-    wanted = examples(case.plan)
+    """Draw calls as long as they bring something new, but for a few that are drawn in any case."""
+    log, most = case.log, examples(case.plan)
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []
-    new = NewSizes(case.spec, case.log.covered.with_varied_values)
+    new = NewSizes(case.spec, log.covered.with_varied_values)
+    in_vain = 0
 
     def drawn(recipe: Recipe) -> None:
-        _stop_if_more_tell_nothing(case)
-        case.plan.progress("drawing", case.log.calls["drawn"], wanted)
+        nonlocal in_vain
+        log.drawn_until = _end_of_drawing(case, in_vain)
+        if log.drawn_until:
+            raise _Enough
+        case.plan.progress("drawing", log.calls["drawn"], most)
+        before = log.news()
         try:
             legal = _trial(case, "drawn", recipe, repeats=1)
         except TimeLimitExceeded as error:
             # Hypothesis would take it for a failing example, and make the call again.
             late.append(error)
             raise _Enough from None
+        in_vain = in_vain + 1 if log.news() == before else 0
         if not legal:
             new.refused(recipe.sizes)
         hypothesis.assume(legal)
 
     strategy = recipes(case.spec, case.explored, new.instead_of)
     try:
-        for_each(strategy, drawn, seed=case.plan.seed, most=wanted)
+        for_each(strategy, drawn, seed=case.plan.seed, most=most)
+        log.drawn_until = "all"
     except errors.Unsatisfiable:
         who = "eager" if case.spec.filter is None else "eager or filter"
-        case.log.note(f"{who} refused every call that was drawn")
+        log.note(f"{who} refused every call that was drawn")
     except _Enough:
         if late:
             raise late[0] from None
-    except _OutOfTime:
-        case.log.ineffective.append(
-            f"stopped drawing after {case.log.calls['drawn']} of {wanted} calls: half of "
+
+
+def _end_of_drawing(case: Case, in_vain: int) -> DrawnUntil:
+    """Return why no more calls are to be drawn; empty if they are.
+
+    ``in_vain``: the last so many brought nothing new.
+    """
+    log, calls = case.log, case.log.calls
+    if case.deadline.is_past(UNTIL_CALLS):
+        log.ineffective.append(
+            f"stopped drawing after {calls['drawn']} of {examples(case.plan)} calls: half of "
             f"{case.plan.limit()} was used"
         )
-
-
-def _stop_if_more_tell_nothing(case: Case) -> None:
-    if case.deadline.is_past(UNTIL_CALLS):
-        raise _OutOfTime
+        return "time"
     if _is_deadly(case):
-        case.log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
-        raise _Enough
-    calls = case.log.calls
+        log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
+        return "deaths"
     ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
     if calls["failed"] == ran >= ALL_FAILING:
-        raise _Enough  # no call has passed: more would tell nothing about the failure
+        return "none passes"  # more would tell nothing about the failure
+    least = least_examples(case.plan)
+    return "nothing new" if calls["drawn"] >= least and 2 * in_vain >= least else ""
 
 
 def _is_deadly(case: Case) -> bool:

@@ -189,7 +189,7 @@ def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:
     """Return the outcomes that differ in a bit, of all repeats."""
     found: dict[bytes, Outcome] = {}
     for _ in range(REPEATS):
-        outcome = runner.run(call, case.plan.seed)
+        outcome = runner.run(call, case.plan.seed, again=True)
         found.setdefault(_bits(outcome, case.random_paths), outcome)
         if not isinstance(outcome, Returned):
             break

@@ -133,7 +133,7 @@ class _Mutant(Runner):
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def run(self, call: Call, seed: int) -> Outcome:
+    def run(self, call: Call, seed: int, *, again: bool = False) -> Outcome:
         return self._run(call)
 
 

@@ -56,8 +56,6 @@ STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 # Of the calls with generated values, eager may take this share by luck: a row of zeros and a one
 # is drawn now and then, and its sum is one.
 BY_LUCK = 0.01
-# Bytes of a call and its outcome that may be kept, of about ten calls.
-SMALL = 2**22
 
 Eager = Callable[[Call], Outcome]
 Outputs = list[Tensor]
@@ -407,27 +405,13 @@ class AcceptedCalls:
         self._note = note
         self._contiguous_only = False
         self._refused_before = False
-        self._rehearsed: list[ReferenceCall] = []
-
-    def rehearse(self, recipe: Recipe) -> None:
-        """Make a call, and keep what eager did with it: several checks make the same one.
-
-        Only if it is small, so that the memory does not grow with the calls.
-        """
-        found = self.call(recipe)
-        if found is not None and found.recipe == recipe and found.nbytes <= SMALL:
-            self._rehearsed.append(found)
-
-    def forget(self) -> None:
-        """Forget the calls that were kept: eager has turned out to change between calls."""
-        self._rehearsed.clear()
 
     def at_any_length(self) -> AcceptedCalls | None:
         """Return these calls where the length of a guessed sequence varies; None without one."""
         if self._with_sequence is None:
             return None
         other = copy.copy(self)
-        other.spec, other._rehearsed = self._with_sequence, []
+        other.spec = self._with_sequence
         return other
 
     @property
@@ -446,9 +430,6 @@ class AcceptedCalls:
             return None
         if self._contiguous_only:
             recipe = contiguous(recipe)
-        for known in self._rehearsed:
-            if known.recipe == recipe:
-                return known
         found, outcome = self._made(recipe)
         if outcome is None:
             return None

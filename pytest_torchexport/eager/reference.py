@@ -6,10 +6,11 @@ own module (buffers, parameters, Python attributes).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.observe import (
     Outcome,
+    Outcomes,
     Raised,
     Returned,
     State,
@@ -43,6 +45,35 @@ RETURNS_WITHOUT_GRADIENTS = (
 )
 
 
+Fact = TypeVar("Fact")
+
+
+class Learned:
+    """What eager does, for all items of one subject and spec: one per target.
+
+    ``outcomes`` are those of calls on the CPU. ``key`` is a digest of all that eager depends on;
+    empty if no other item may take over what is here.
+    """
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
+        self.outcomes = Outcomes()
+        self._facts: dict[Hashable, Any] = {}
+
+    def once(self, what: Hashable, find: Callable[[], Fact]) -> Fact:
+        """Return a fact that only eager decides, found once."""
+        if what not in self._facts:
+            self._facts[what] = find()
+        found: Fact = self._facts[what]
+        return found
+
+    def forget(self) -> None:
+        """Begin anew, and for one item alone: eager does something else from now on."""
+        self.key = ""
+        self.outcomes.forget()
+        self._facts.clear()
+
+
 class Reference:
     """The subject in eager mode, on the CPU and on the item's device."""
 
@@ -55,9 +86,14 @@ class Reference:
         note: Callable[[str], None],
         example: Call,
         running: Callable[[], AbstractContextManager[None]] = nullcontext,
+        learned: Learned | None = None,
     ) -> None:
-        """Copy the subject to the CPU. ``running`` is entered around each call of eager."""
+        """Copy the subject to the CPU. ``running`` is entered around each call of eager.
+
+        ``learned`` is what an earlier item may have learned of the same subject.
+        """
         self._running, self._plan, self._note = running, plan, note
+        self.learned = learned or Learned()
         self.pristine = original.copy().to("cpu")
         if is_lazy(self.pristine.module):
             # Its first call makes its parameters.
@@ -110,7 +146,10 @@ class Reference:
         """
         if self.may_not_end() and not self._ends(call):
             return Raised("Endless", "a while loop of forward does not come to an end on this call")
-        return self._on("cpu", call, seed, grad_mode, answers)
+        if answers:
+            return self._on("cpu", call, seed, grad_mode, answers)
+        how = self._plan.seed if seed is None else seed, grad_mode or self.pristine.grad_mode
+        return self.learned.outcomes.once(call, how, lambda: self._on("cpu", call, *how))
 
     def _on(
         self,
@@ -123,8 +162,8 @@ class Reference:
         subject, state = self._at(device)
         function = answering(subject.function, answers) if answers else subject.function
         outcome = self._observe(function, call.to(device), seed, grad_mode)
-        if state is not None:
-            self.stateful = state.restore() or self.stateful
+        if state is not None and state.restore() and not self.stateful:
+            self.stateful, self.learned.key = True, ""
         return outcome
 
     def drifted(self) -> bool:
@@ -149,6 +188,7 @@ class Reference:
         named = few(moved or ["buffers or parameters"])
         self.stateful, self.fresh_each_call = True, bool(moved)
         self._note(f"forward changes {named} on some calls; each call starts anew")
+        self.learned.forget()
         self._begin()
         return True
 
@@ -201,7 +241,11 @@ class Reference:
         Raises SpecError if eager does not return something to compare, NotRepeatable, or
         TrainingMode.
         """
-        first = self._returned(self.on_cpu(example), example)
+        first = self._returned(self._on("cpu", example), example)
+        how = self._plan.seed, self.pristine.grad_mode
+        earlier = self.learned.outcomes.once(example, how, lambda: first)
+        if earlier is not first and compare(first, earlier, Tolerance()):
+            self.learned.forget()  # an earlier item did not have the same eager after all
         self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
@@ -210,7 +254,8 @@ class Reference:
         ):
             self.served = GradMode.GRAD
             self._note("eager raises without gradients: the artifact runs with gradients too")
-        self._heed(examine(self.pristine, example, self._plan.seed, names))
+        found = partial(examine, self.pristine, example, self._plan.seed, names)
+        self._heed(self.learned.once("findings", found))
         if first.rebuilt:
             paths = ", ".join(first.rebuilt)
             self._note(

@@ -51,8 +51,8 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.inputs.strategies import within_memory
 from pytest_torchexport.outcomes.operator_table import row_of
 
-# Kinds and scales of the calls from which the search starts, at the example's sizes and at the
-# largest. They are made too: drawing may leave a kind out.
+# Kinds and scales of the calls from which the search starts. They are made too: drawing may leave a
+# kind out.
 SEEDS = (
     *(("normal", scale) for scale in (1.0, 1e-3, 1e-6)),
     *((kind, 1.0) for kind in ("ladder", "offset", "grid", "flat", "twins")),
@@ -192,11 +192,14 @@ class DifferenceSearch:
         whole = [leaf.domain.kind != "float" for leaf in spec.tensors]
         kinds = [SWITCHED if each or not any(whole) else "normal" for each in whole]
         masks: list[tuple[Any, float]] = [(kinds, 1.0)] * SWITCHES if kinds else []
-        self._seeds = [
-            scaled(plain_recipe(spec, kind, each, seed + number), scale)
-            for number, (kind, scale) in enumerate((*SEEDS, *masks))
+        # Seeds at the example's sizes, and at the largest.
+        self._seeds, *self._large = (
+            [
+                scaled(plain_recipe(spec, kind, each, seed + number), scale)
+                for number, (kind, scale) in enumerate((*SEEDS, *masks))
+            ]
             for each in sizes
-        ]
+        )
         # What only one side makes equal.
         self._merged: set[Merge] = set()
         self._kept: list[Recipe] = []
@@ -213,6 +216,9 @@ class DifferenceSearch:
         self._find_own(example)
         sides = [side for side in self._sides if side is self._eager or side.own]
         if not self._straight or self._eager.open() or any(side.own for side in sides):
+            # Where nothing but the operators' kernels could tell them from the others, the large
+            # ones are not worth what they cost.
+            self._seeds += itertools.chain.from_iterable(self._large)
             for side, recipe in itertools.product(sides, self._seeds):
                 side.near(recipe)
         self._kept = [*self._seeds, *self._merging()]

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,6 +49,17 @@ PATIENCE = 20
 _ENDLESS = re.compile(r"(?<![\w.])(itertools\.)?(count|cycle|repeat|iter)\(")
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What calls have shown, for those who observe the same subject later.
+
+    ``loops``: one reached a loop that may not end. ``fresh_each_call``: one changed the module.
+    """
+
+    loops: bool
+    fresh_each_call: bool
+
+
 class Observed:
     """The subject's eager forward, with its conditions recorded.
 
@@ -80,6 +92,15 @@ class Observed:
     @property
     def conditions(self) -> Mapping[ConditionId, Condition]:
         return self.recorder.conditions
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self._loops, self.fresh_each_call)
+
+    def heed(self, kept: Kept) -> None:
+        """Take over what calls of an equal subject have shown."""
+        self._loops |= kept.loops
+        self.fresh_each_call |= kept.fresh_each_call
 
     def branches(self) -> bool:
         """Return True if calls may take other paths, as far as the code that is followed tells."""

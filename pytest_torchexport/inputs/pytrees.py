@@ -13,7 +13,7 @@ import ctypes
 import dataclasses
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
-from pytest_torchexport.torch_private.memory import address_of
+from pytest_torchexport.torch_private.memory import address_of, memory_of
 from pytest_torchexport.torch_private.structures import registered_nodes
 
 Kind = Literal["leaf", "mapping", "sequence", "node"]
@@ -41,6 +41,11 @@ class Structure:
     @property
     def count(self) -> int:
         return 1 if self.kind == "leaf" else sum(child.count for child in self.children)
+
+    @property
+    def has_nodes(self) -> bool:
+        """Return True if ``rebuild`` of some container knows more than its class and its keys."""
+        return self.kind == "node" or any(child.has_nodes for child in self.children)
 
     def unflatten(
         self,
@@ -296,6 +301,27 @@ class Call:
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
+
+    def digest(self) -> Hashable:
+        """Return what is equal only for calls that no forward can tell apart; None if unknown.
+
+        Unknown are objects with a state, and containers that are registered with torch.
+        """
+        leaves, structure = self.flatten()
+        facts: list[Hashable] = [structure]
+        numbers: dict[object, int] = {}
+        for _, leaf in leaves:
+            if type(leaf) is torch.Tensor and is_plain(leaf) and not vars(leaf):
+                memory = [
+                    numbers.setdefault(each, len(numbers)) for each in (id(leaf), -memory_of(leaf))
+                ]
+                place = str(leaf.device), leaf.stride(), leaf.storage_offset(), *memory
+                facts.append((hash_of(leaf), leaf.requires_grad, leaf.is_inference(), *place))
+            elif leaf is None or type(leaf) in (bool, int, float, complex, str, bytes):
+                facts.append(repr(leaf))
+            else:
+                return None
+        return None if structure.has_nodes else tuple(facts)
 
     def describe(self) -> str:
         """Return a line like ``float32[3, 4], scale=2.0``."""

@@ -298,8 +298,24 @@ class NewSizes:
         return nearest
 
 
+# Of the calls that may be drawn, this part is drawn in any case.
+LEAST = 5
+
+
 def examples(plan: Plan) -> int:
-    """Return how many calls to draw: as command line, marker, ini file or profile say."""
-    given = plan.max_examples or plan.options.max_examples or plan.settings.max_examples
+    """Return how many calls to draw at most: as the user or Hypothesis's profile says."""
     # Half of Hypothesis's own 100, as one of ours is a call of eager and of an artifact.
-    return given or max(1, hypothesis.settings().max_examples // 2)
+    return _asked_for(plan) or max(1, hypothesis.settings().max_examples // 2)
+
+
+def least_examples(plan: Plan) -> int:
+    """Return how many calls to draw even if they bring nothing new: all that the user asks for.
+
+    Of the profile's, a fifth. Of 428 items with a bug, the ten of the default find 392, and fifty
+    drawn calls three more.
+    """
+    return _asked_for(plan) or max(1, examples(plan) // LEAST)
+
+
+def _asked_for(plan: Plan) -> int | None:
+    return plan.max_examples or plan.options.max_examples or plan.settings.max_examples

@@ -168,14 +168,22 @@ FAR = 10.0
 class Covered:
     """The reach of an item's calls: the sizes by dim, and if a float left its scale.
 
-    ``with_varied_values``: the sizes of calls whose tensors are not constant.
+    ``with_varied_values``: the sizes of calls whose tensors are not constant. ``layouts``: the
+    memory layouts by leaf.
     """
 
     sizes: dict[str, set[int]] = field(default_factory=dict)
     with_varied_values: dict[str, set[int]] = field(default_factory=dict)
+    layouts: set[tuple[int, str]] = field(default_factory=set)
     left_scale: bool = False
 
+    @property
+    def count(self) -> int:
+        """The number of sizes with varied values, and of layouts."""
+        return len(self.layouts) + sum(map(len, self.with_varied_values.values()))
+
     def saw(self, spec: InputSpec, recipe: Recipe) -> None:
+        self.layouts.update((number, leaf.layout) for number, leaf in enumerate(recipe.leaves))
         varied = has_varied_values(spec, recipe)
         for name, dim in spec.dims.items():
             size = recipe.sizes.get(name, dim.example)

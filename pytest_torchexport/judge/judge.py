@@ -194,8 +194,8 @@ class Judge:
             return None
         if counted:
             self.log.outputs.saw(found.call, expected)
-        for _ in range(repeats):
-            actual = self.run(found.call)
+        for number in range(repeats):
+            actual = self.run(found.call, again=number > 0)
             if isinstance(actual, NotTransferable) and not actual.own_class:
                 self.log.note(f"left out, because it is isolated: {actual}")
                 return None
@@ -220,10 +220,10 @@ class Judge:
             return None
         return judgment.failure if judgment is not None else None
 
-    def run(self, call: Call, seed: int | None = None) -> Outcome:
+    def run(self, call: Call, seed: int | None = None, *, again: bool = False) -> Outcome:
         with self.log.during(Activity.ARTIFACT):
             seed = self.plan.seed if seed is None else seed
-            return self._in_time(self.runner.run(call, seed))
+            return self._in_time(self.runner.run(call, seed, again=again))
 
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
         with self.log.during(Activity.ARTIFACT):

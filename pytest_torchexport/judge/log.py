@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pytest_torchexport.results.verdict import (
     Assumption,
     Branch,
     Difference,
+    DrawnUntil,
     Latency,
     SeededBug,
     Uncovered,
@@ -78,8 +80,8 @@ class Held:
 class ItemLog:
     """The facts that the steps of an item record for its verdict.
 
-    ``calls`` counts calls by origin; ``covered`` is what they reached, ``uncovered`` what they left
-    out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
+    ``calls`` counts calls by origin, and ``drawn_until`` says why no more were drawn; ``covered``
+    is what they reached, ``uncovered`` what they left out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
     calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
     ``held`` are failures that are raised only if no other step raises one. ``row`` are the calls
     whose last one failed, if these are other ones than a single recipe says; none if the state at
@@ -88,6 +90,7 @@ class ItemLog:
 
     assumed: tuple[Assumption, ...] = ()
     calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORIGINS, 0))
+    drawn_until: DrawnUntil = ""
     covered: Covered = field(default_factory=Covered)
     uncovered: Uncovered = field(default_factory=Uncovered)
     notes: dict[str, None] = field(default_factory=dict)
@@ -111,6 +114,13 @@ class ItemLog:
 
     def diagnosis_seconds(self, *, wanted: bool) -> float:
         return max(DIAGNOSIS, TIMES_EXPORT * self.seconds.get("export", 0.0)) if wanted else 0.0
+
+    def news(self) -> tuple[int, int, int]:
+        """Return what changes if a call brings something new.
+
+        That is a size, a memory layout, a failure, or an error of another power of two.
+        """
+        return self.covered.count, len(self.failed), math.frexp(self.max_error or 0.0)[1]
 
     def note(self, text: str) -> None:
         """Keep a sentence for the reader, once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from pytest_torchexport.outcomes.limits import in_thread, share_of_memory
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     Outcome,
+    Outcomes,
     Raised,
     Returned,
     State,
@@ -231,14 +232,34 @@ class Runner:
 
     isolated = False
 
-    def run(self, call: Call, seed: int) -> Outcome:
-        """Return the outcome of the call, made from the state as exported."""
-        return self.in_a_row([call], seed, state=False)[0][0]
+    def __post_init__(self) -> None:
+        self._outcomes = Outcomes()
+        # The last calls in a row, by what decides them.
+        self._row: dict[Hashable, list[tuple[Outcome, Tensors]]] = {}
 
-    def in_a_row(
-        self, calls: Sequence[Call], seed: int, *, state: bool = True
+    def run(self, call: Call, seed: int, *, again: bool = False) -> Outcome:
+        """Return the outcome of the call, made from the state as exported.
+
+        If it was made before, that of then; ``again``: make it all the same.
+        """
+
+        def make() -> Outcome:
+            return self._in_a_row([call], seed, state=False)[0][0]
+
+        return make() if again else self._outcomes.once(call, seed, make)
+
+    def in_a_row(self, calls: Sequence[Call], seed: int) -> list[tuple[Outcome, Tensors]]:
+        """Return each call's outcome, and the state after it; a call starts from that."""
+        key = seed, *(call.digest() for call in calls)
+        if None in key or key not in self._row:
+            self._row = {key: self._in_a_row(calls, seed, state=True)}
+        found = self._row[key]
+        self._outcomes.once(calls[0], seed, lambda: found[0][0])
+        return found
+
+    def _in_a_row(
+        self, calls: Sequence[Call], seed: int, *, state: bool
     ) -> list[tuple[Outcome, Tensors]]:
-        """Return each call's outcome, and the ``state`` after it; a call starts from that."""
         raise NotImplementedError
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
@@ -267,10 +288,11 @@ class InProcess(Runner):
     grad_mode: GradMode = GradMode.NO_GRAD
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._state = State(self.pristine.module, thorough=self.stateful)
 
-    def in_a_row(
-        self, calls: Sequence[Call], seed: int, *, state: bool = True
+    def _in_a_row(
+        self, calls: Sequence[Call], seed: int, *, state: bool
     ) -> list[tuple[Outcome, Tensors]]:
         artifact = self._artifact()
         found = [
@@ -346,7 +368,7 @@ def call_loaded(
     return Returned(value, Call(args, kwargs)), tensors
 
 
-@dataclass
+@dataclass(eq=False)
 class InSandbox(Runner):
     """Call an artifact in the clean process: loaded once, and loaded again after each crash.
 
@@ -361,8 +383,8 @@ class InSandbox(Runner):
     session: SandboxSession | None = field(default=None, repr=False)
     isolated: bool = True
 
-    def in_a_row(
-        self, calls: Sequence[Call], seed: int, *, state: bool = True
+    def _in_a_row(
+        self, calls: Sequence[Call], seed: int, *, state: bool
     ) -> list[tuple[Outcome, Tensors]]:
         """Make the calls; once more if something else may have killed the process."""
         found: list[tuple[Outcome, Tensors]] = []

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import Call, clone, is_plain
+from pytest_torchexport.inputs.pytrees import Call, clone, is_plain, leaves_of
 from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, raise_if_interrupted
@@ -96,6 +96,48 @@ class NotTransferable:
 
 
 Outcome = Returned | Raised | TimedOut | Crashed | NotTransferable
+
+# Bytes of outcomes that are kept: of sixty calls of a network for images.
+KEPT = 2**26
+_UNCHANGED = Call()
+
+
+class Outcomes:
+    """Outcomes of calls, each from the same state, so that no call is made twice.
+
+    At most ``KEPT`` bytes of them. Time and what is wrong with a process are no outcomes to keep.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Returned | Raised] = {}
+        self._left = KEPT
+
+    def once(self, call: Call, how: Hashable, make: Callable[[], Outcome]) -> Outcome:
+        """Return the outcome of a call that is made like an earlier one; ``make`` it if need be."""
+        digest = call.digest()
+        known = self._kept.get((digest, how)) if digest is not None else None
+        if known is None:
+            outcome = make()
+            if digest is not None:
+                self.keep(call, (digest, how), outcome)
+            return outcome
+        if isinstance(known, Returned) and known.inputs is _UNCHANGED:
+            return replace(known, inputs=call)
+        return known
+
+    def keep(self, call: Call, key: Hashable, outcome: Outcome) -> None:
+        if isinstance(outcome, Returned):
+            pairs = zip(call.tensors(), outcome.inputs.tensors(), strict=True)
+            if not any(left.shape != right.shape or differ(left, right) for left, right in pairs):
+                outcome = replace(outcome, inputs=_UNCHANGED)
+            tensors = [*leaves_of(outcome.value), *outcome.inputs.tensors()]
+            self._left -= sum(each.nbytes for each in tensors if is_plain(each))
+        if isinstance(outcome, (Returned, Raised)) and self._left >= 0:
+            self._kept[key] = outcome
+
+    def forget(self) -> None:
+        self._kept.clear()
+        self._left = KEPT
 
 
 def killed_from_outside(found: object) -> bool:

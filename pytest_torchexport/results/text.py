@@ -301,10 +301,22 @@ def _side_by_side(item: Difference, verdict: Verdict) -> str:
 # -- what passed, and what a failure has beside its report -----------------------------------------
 
 
+_WHY_NO_MORE = {
+    "nothing new": " (the last brought nothing new)",
+    "none passes": " (none passes)",
+    "deaths": " (the artifact does not survive more)",
+    "time": " (the time was used)",
+}
+
+
 def details(verdict: Verdict) -> Iterator[Block]:
     """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
     cached, kept = verdict.unchanged_since, verdict.not_kept
-    calls = ", ".join(f"{count} {key}" for key, count in verdict.calls.items() if count)
+    calls = ", ".join(
+        f"{count} {key}{_WHY_NO_MORE.get(verdict.drawn_until, '') if key == 'drawn' else ''}"
+        for key, count in verdict.calls.items()
+        if count
+    )
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
     branches: list[str] = []
     if verdict.branch_coverage is not None:

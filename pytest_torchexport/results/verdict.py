@@ -29,6 +29,15 @@ SkipKind = Literal[
     "not judged",  # the calls cannot be compared
 ]
 
+DrawnUntil = Literal[
+    "",  # no calls were drawn, or not to an end
+    "all",  # as many as were asked for
+    "nothing new",  # the last calls brought no other size, memory layout or larger error
+    "none passes",  # the artifact is wrong on every call
+    "deaths",  # the artifact crashed or hung
+    "time",  # the share of the time limit was used
+]
+
 SeededBugKind = Literal[
     "frozen size",
     "perturbed weight",
@@ -303,7 +312,7 @@ class Verdict:
     ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
     ``calls``: number of calls by origin: ``example``, ``recorded``, ``boundary``, ``stored``,
     ``explored``, ``drawn``, ``searched``; those that ``failed``; and those that eager
-    ``rejected``, outside an assumed range.
+    ``rejected``, outside an assumed range. ``drawn_until``: why no more of them were drawn.
     ``reached``: dim to the sizes that were run. ``uncovered``: what the calls left out.
     ``seconds``: step to seconds. ``max_error``: the largest ``|artifact - eager|``. ``explained``:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
@@ -332,6 +341,7 @@ class Verdict:
     recipe: dict[str, Any] | None = None
     shrunk: bool = False
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
+    drawn_until: DrawnUntil = ""
     reached: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     uncovered: Uncovered = Uncovered()
     assumed: tuple[Assumption, ...] = ()

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager import accepted
 from pytest_torchexport.eager.accepted import find_batch, narrow_assumed
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.recipes import example_recipe, plain_recipe
+from pytest_torchexport.inputs.recipes import plain_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -171,32 +169,3 @@ def test_a_wrong_declaration_has_the_sizes_that_eager_takes_as_its_remedy(forwar
     with pytest.raises(SpecError) as error:
         made.call(recipe)
     assert error.value.details[-1].startswith(remedy)
-
-
-@pytest.fixture
-def calls():
-    return accepted_calls(F.relu, torch.ones(2, 3))
-
-
-def test_a_rehearsed_call_is_not_run_again(calls):
-    calls, runs = calls
-    recipe = example_recipe(calls.spec, {"batch": 3})
-    calls.rehearse(recipe)
-    assert calls.call(recipe) is calls.call(dataclasses.replace(recipe))
-    assert len(runs) == 1
-    calls.call(example_recipe(calls.spec, {"batch": 4}))
-    assert len(runs) == 2
-
-
-def test_a_large_call_is_not_kept(calls, monkeypatch):
-    calls, runs = calls
-    recipe = example_recipe(calls.spec)
-    calls.rehearse(recipe)
-    (kept,) = calls._rehearsed
-    # 2 x 3 numbers given, as many afterwards, and 2 x 3 returned.
-    assert kept.nbytes == 4 * (6 + 6 + 6)
-    calls.forget()
-    monkeypatch.setattr(accepted, "SMALL", kept.nbytes - 1)
-    calls.rehearse(recipe)
-    calls.call(recipe)
-    assert len(runs) == 3

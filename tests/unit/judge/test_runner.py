@@ -151,9 +151,22 @@ def test_a_translation_that_raises_is_an_outcome(method):
 def test_after_each_death_there_is_a_new_process(end):
     first, second = Session([returned(X), end]), Session([returned(X)])
     artifact = isolated(first, second)
-    outcomes = [artifact.run(Call((X,)), 0) for _ in range(3)]
+    outcomes = [artifact.run(Call((X,)), 0, again=True) for _ in range(3)]
     assert [type(outcome) for outcome in outcomes] == [Returned, type(end), Returned]
     assert len(second.calls) == 1
+
+
+def test_a_call_or_a_row_is_made_once_unless_it_is_asked_for_again():
+    session = Session([returned(X) for _ in range(5)])
+    artifact = isolated(session)
+    row = artifact.in_a_row([Call((X,))] * 2, 0)
+    assert artifact.in_a_row([Call((X.clone(),))] * 2, 0) is row
+    assert artifact.run(Call((X,)), 0).value is row[0][0].value
+    assert len(session.calls) == 2
+    artifact.run(Call((X,)), 0, again=True)
+    artifact.run(Call((X,)), 1)
+    artifact.run(Call((X + 1,)), 0)
+    assert len(session.calls) == 5
 
 
 KILLED = Crashed("it was killed by SIGKILL", from_outside=True)

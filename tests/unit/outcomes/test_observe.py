@@ -15,6 +15,7 @@ from torch import nn
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
 from pytest_torchexport.outcomes.observe import (
+    Outcomes,
     Raised,
     Returned,
     State,
@@ -240,3 +241,79 @@ def test_a_large_buffer_can_be_resized_while_it_is_kept():
     assert state.restore()
     assert net.mean.shape == (2**19,)
     assert not net.mean.any()
+
+
+# -- outcomes that are kept ------------------------------------------------------------------------
+
+X = torch.arange(6.0).reshape(2, 3)
+
+
+def runs_of(*calls, make=lambda call: Returned(X, call.clone())):
+    """How often calls were made, and what was returned for them, from one memory."""
+    kept, made = Outcomes(), []
+
+    def run(call):
+        made.append(call)
+        return make(call)
+
+    found = [kept.once(call, 0, lambda call=call: run(call)) for call in calls]
+    return len(made), found
+
+
+class Stateful:
+    def __init__(self):
+        self.seen = 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "runs"),
+    [
+        (Call((X,)), Call((X.clone(),)), 1),
+        (Call((X,), {"scale": 2.0}), Call((X.clone(),), {"scale": 2.0}), 1),
+        (Call(([X, None],)), Call(([X.clone(), None],)), 1),
+        (Call((X, X)), Call((X, X.clone())), 2),
+        (Call((X, X)), Call((X, X[:])), 2),
+        (Call((X,)), Call((X + 1,)), 2),
+        (Call((X,)), Call((X.double(),)), 2),
+        (Call((X,)), Call((X.t().contiguous().t(),)), 2),
+        (Call((X,)), Call((X.clone().requires_grad_(),)), 2),
+        (Call((X,), {"scale": 2.0}), Call((X,), {"scale": 2}), 2),
+        (Call(([X],)), Call(((X,),)), 2),
+        (Call((X,), {"a": 0.0}), Call((X,), {"a": -0.0}), 2),
+        (Call((X, Stateful())), Call((X, Stateful())), 2),
+        (Call((X.to_sparse(),)), Call((X.to_sparse(),)), 2),
+    ],
+)
+def test_calls_that_no_forward_can_tell_apart_are_made_once(one, other, runs):
+    count, (first, second) = runs_of(one, other)
+    assert count == runs
+    assert torch.equal(first.value, second.value)
+
+
+def test_a_kept_outcome_has_the_inputs_as_the_call_left_them():
+    written = Returned(X, Call((X + 1,)))
+    count, (_, second) = runs_of(Call((X,)), Call((X.clone(),)), make=lambda _: written)
+    assert (count, second) == (1, written)
+    again = Call((X.clone(),))
+    _, (_, second) = runs_of(Call((X,)), again)
+    assert second.inputs is again
+
+
+@pytest.mark.parametrize(("outcome", "runs"), [(Raised("E", ""), 1), (TimedOut(1.0), 2)])
+def test_an_exception_is_kept_and_a_timeout_is_not(outcome, runs):
+    assert runs_of(Call((X,)), Call((X,)), make=lambda _: outcome) == (runs, [outcome, outcome])
+
+
+def test_no_more_bytes_are_kept_than_there_is_room_for(monkeypatch):
+    # 24 bytes are returned by each call, of which the inputs stay as they are.
+    monkeypatch.setattr("pytest_torchexport.outcomes.observe.KEPT", 2 * X.nbytes)
+    calls = [Call((X + number,)) for number in range(3)]
+    assert runs_of(*calls, *calls[:2])[0] == 3
+    assert runs_of(*calls, *calls)[0] == 4
+
+
+def test_what_is_forgotten_is_made_anew():
+    kept = Outcomes()
+    kept.once(Call((X,)), 0, lambda: Raised("E", "first"))
+    kept.forget()
+    assert kept.once(Call((X,)), 0, lambda: Raised("E", "second")).message == "second"
