@@ -24,7 +24,7 @@ from hypothesis import errors
 from pytest_torchexport import targets
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.explore.difference import DifferenceSearch
-from pytest_torchexport.explore.operator_run import OperatorRuns
+from pytest_torchexport.explore.operator_run import OperatorRuns, anew
 from pytest_torchexport.inputs.building import readable
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
@@ -159,7 +159,8 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
 
 def _draw(case: Case) -> None:
     """Draw calls as long as they bring something new, but for a few that are drawn in any case."""
-    log, most = case.log, examples(case.plan)
+    # Inside of ``@given``, Hypothesis has other settings.
+    log, most, least = case.log, examples(case.plan), least_examples(case.plan)
     if not case.spec.leaves or _is_deadly(case):
         return
     late: list[TimeLimitExceeded] = []
@@ -168,7 +169,9 @@ def _draw(case: Case) -> None:
 
     def drawn(recipe: Recipe) -> None:
         nonlocal in_vain
-        log.drawn_until = _end_of_drawing(case, in_vain)
+        log.drawn_until = _end_of_drawing(case)
+        if log.calls["drawn"] >= least and 2 * in_vain >= least:
+            log.drawn_until = log.drawn_until or "nothing new"
         if log.drawn_until:
             raise _Enough
         case.plan.progress("drawing", log.calls["drawn"], most)
@@ -196,26 +199,20 @@ def _draw(case: Case) -> None:
             raise late[0] from None
 
 
-def _end_of_drawing(case: Case, in_vain: int) -> DrawnUntil:
-    """Return why no more calls are to be drawn; empty if they are.
-
-    ``in_vain``: the last so many brought nothing new.
-    """
+def _end_of_drawing(case: Case) -> DrawnUntil:
+    """Return why no more calls can be drawn, or would be worth it; empty if they are."""
     log, calls = case.log, case.log.calls
     if case.deadline.is_past(UNTIL_CALLS):
         log.ineffective.append(
-            f"stopped drawing after {calls['drawn']} of {examples(case.plan)} calls: half of "
-            f"{case.plan.limit()} was used"
+            f"stopped drawing after {calls['drawn']} calls: half of {case.plan.limit()} was used"
         )
         return "time"
     if _is_deadly(case):
         log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
         return "deaths"
     ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
-    if calls["failed"] == ran >= ALL_FAILING:
-        return "none passes"  # more would tell nothing about the failure
-    least = least_examples(case.plan)
-    return "nothing new" if calls["drawn"] >= least and 2 * in_vain >= least else ""
+    # More would tell nothing about the failure.
+    return "none passes" if calls["failed"] == ran >= ALL_FAILING else ""
 
 
 def _is_deadly(case: Case) -> bool:
@@ -260,6 +257,7 @@ def searched(case: Case) -> Sequence[Recipe]:
         done=State(subject.module, thorough=reference.stateful).restore,
         seed=seed,
         grad_mode=subject.grad_mode,
+        once=reference.learned.once,
     )
     search = DifferenceSearch(
         case.spec,
@@ -304,7 +302,7 @@ def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
     if not asked or case.runner.isolated:
         return None
     answers = targets.get(case.plan.target).traits.answers
-    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked))
+    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked), once=anew)
 
 
 # -- random numbers --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ SEEDS = (
 SWITCHES = 2
 # The moves towards thresholds.
 BY_SLOPES = ("descend", "write")
+# A threshold that so many calls at least were equally far from is moved by no input.
+FEW_CALLS = 4
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
@@ -109,6 +112,9 @@ class Side(World):
         self.merges: set[Merge] = set()
         self.ran = False
         self._keep = keep
+        self._calls = 0
+        self._first: dict[Key, Near] = {}
+        self._moved: set[Key] = set()
 
     def near(self, recipe: Recipe, goal: Reach = NOWHERE) -> Base | None:
         """Run a call, and learn from it; return it as a base if it gets to the goal's operators."""
@@ -118,9 +124,12 @@ class Side(World):
             return None
         self.merges |= recorded.merges
         self.ran |= recorded.ran
+        self._calls += 1
         meets_first = False
         for key, near in recorded.near.items():
             known, _ = self.nearest.setdefault(key, (near, recipe))
+            if self._first.setdefault(key, near) != near:
+                self._moved.add(key)
             meets_first |= near.met and (known is near or not known.met)
             if (not near.met, abs(near.missing)) < (not known.met, abs(known.missing)):
                 self.nearest[key] = near, recipe
@@ -132,6 +141,10 @@ class Side(World):
     def _probe(self, call: Call, base: Base, goal: Reach) -> Probe | None:
         return self.runs.probe(call, goal)
 
+    def moves(self, key: Key) -> bool:
+        """Return True unless a threshold was as far away on several calls: no input moves it."""
+        return key in self._moved or self._calls < FEW_CALLS
+
     def open(self) -> list[Key]:
         """Return the thresholds that no call has met, the nearest first.
 
@@ -142,7 +155,7 @@ class Side(World):
             for key, (near, _) in self.nearest.items()
             if not near.met and CONSTANT not in {key.side, key.name} and key not in self.own
         }
-        return sorted(left, key=lambda key: left[key].relative)
+        return sorted(filter(self.moves, left), key=lambda key: left[key].relative)
 
     def without(self, other: Side) -> frozenset[Key]:
         """Return the thresholds that the other side has less often, or with another bound."""
@@ -225,12 +238,25 @@ class DifferenceSearch:
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
         for side in sides:
+            side.own = frozenset(filter(side.moves, side.own))
             own = sorted(side.own, key=lambda key: (side.nearest[key][0].relative, key))
             goals = itertools.chain(self._goals(side, own), _together(side))
             self._pursue(side, goals, DIFFERENT)
-        self._pursue(self._eager, self._goals(self._eager, common), COMMON)
+        if any(side.own for side in sides):
+            self._pursue_common(common)
+        else:
+            # Eager alone decides: the same is found beside another artifact.
+            found = partial(self._pursue_common, common)
+            for recipe in self._eager.runs.once(("common thresholds", *common), found):
+                self._keep(recipe)
         self._sweep()
         return self._kept
+
+    def _pursue_common(self, keys: Sequence[Key]) -> list[Recipe]:
+        """Pursue thresholds that both sides have. Return the calls that are kept for them."""
+        known = len(self._kept)
+        self._pursue(self._eager, self._goals(self._eager, keys), COMMON)
+        return self._kept[known:]
 
     def _merging(self) -> Iterator[Recipe]:
         """Yield calls of numbers that only one side makes equal, or that a wide type may."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -241,12 +241,27 @@ class Recorded:
                 ]
 
 
+Found = TypeVar("Found")
+
+
+def anew(_: Hashable, find: Callable[[], Found]) -> Found:
+    """Find something that nothing else has found before."""
+    return find()
+
+
+class Once(Protocol):
+    """Returns what was found under a name before, or else finds it."""
+
+    def __call__(self, what: Hashable, find: Callable[[], Found], /) -> Found: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class OperatorRuns:
     """One side, eager or the artifact, whose operators are recorded.
 
     ``fresh`` returns the callable in its state before a call, ``done`` is called after it.
-    ``bounds`` are numbers with which every operand and every output is compared besides.
+    ``bounds`` are numbers with which every operand and every output is compared besides. ``once``
+    keeps what does not depend on the other side.
     """
 
     fresh: Callable[[], Callable[..., Any]]
@@ -254,9 +269,16 @@ class OperatorRuns:
     seed: int
     grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
+    once: Once = anew
 
     def run(self, call: Call, goal: Reach = NOWHERE) -> Recorded | None:
         """Return the record of the call's operators; None if it raises."""
+        digest = call.digest() if goal is NOWHERE else None
+        if digest is None:
+            return self._run(call, goal)
+        return self.once(("operators", self.bounds, digest), lambda: self._run(call, goal))
+
+    def _run(self, call: Call, goal: Reach) -> Recorded | None:
         recorded = Recorded(self.bounds, goal.keys)
 
         def run(go: Callable[[], Any]) -> Any:

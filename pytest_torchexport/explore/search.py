@@ -251,14 +251,16 @@ class Search(World):
             yield
         self._searching = False
         most = max(1, int(SEED_SHARE * self._budget.calls))
-        plain = seeds.plain(self.spec, self.constants, self._seed)
-        odd = seeds.odd(self.spec, self.constants, self._seed)
-        for recipes in (plain, odd):
+        for recipes in (
+            seeds.first(self.spec, self._seed),
+            seeds.plain(self.spec, self.constants, self._seed),
+            seeds.odd(self.spec, self.constants, self._seed),
+        ):
             for recipe in itertools.islice(recipes, most):
                 self._make(recipe)
                 yield
-            if not any(seen.depends for seen in self._seen.values()):
-                break  # odder values will not change that
+            if not any(seen.depends or seen.read for seen in self._seen.values()):
+                break  # more of them will not change that
         self._seeded = True
 
     def _pursue(self) -> Iterator[None]:

@@ -81,10 +81,10 @@ class ItemLog:
     """The facts that the steps of an item record for its verdict.
 
     ``calls`` counts calls by origin, and ``drawn_until`` says why no more were drawn; ``covered``
-    is what they reached, ``uncovered`` what they left out. ``activity`` is what runs now, and ``trying`` the call that is made. ``ran`` keeps the
-    calls for the self-test, if one is asked for. ``outputs`` is what eager returned over all calls.
-    ``held`` are failures that are raised only if no other step raises one. ``row`` are the calls
-    whose last one failed, if these are other ones than a single recipe says; none if the state at
+    is what they reached, ``uncovered`` what they left out. ``activity`` is what runs now, and
+    ``trying`` the call that is made. ``ran`` keeps the calls for the self-test, if one is asked
+    for. ``outputs`` is what eager returned over all calls. ``held`` are failures that are raised
+    only if no other step raises one. ``row`` are the calls whose last one failed, if these are other ones than a single recipe says; none if the state at
     the start did.
     """
 
