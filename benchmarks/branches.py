@@ -37,6 +37,7 @@ import zoo
 from common import table
 from real.models import stub_torchvision
 
+from pytest_torchexport.checks.control_flow import EXPLORED, IN_VAIN
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
@@ -73,8 +74,6 @@ MODELS: dict[str, Callable[[], Iterator[Followed]]] = {
     "libraries": of_libraries,
 }
 BUDGETS = (50, 200)
-# The search of a model is stopped after this many seconds per call of its budget, as in the plugin.
-SECONDS_PER_CALL = 0.025
 
 
 @dataclass(frozen=True)
@@ -219,8 +218,7 @@ def drawn(spec: InputSpec, calls: int, use: Callable[[Recipe], None], seed: int 
 
 def search(model: Model, seed: int, calls: int) -> tuple[set[Goal], int]:
     """Run the plugin's search. It ends early if every outcome was taken."""
-    seconds = SECONDS_PER_CALL * calls
-    budget = Budget(calls=calls, seconds=seconds)
+    budget = Budget(calls=calls, in_vain=EXPLORED // IN_VAIN)
     found = Search(model.spec, model.observed, seed=seed, budget=budget).run(_silent)
     taken = {(key, outcome) for key, seen in found.seen.items() for outcome in seen.counts}
     return taken, found.calls

@@ -35,10 +35,8 @@ from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import coverage_of
 
 # Calls of the search for branches: so many, or so many per drawn call for a more thorough run. It
-# ends earlier if every outcome was taken.
-EXPLORED, EXPLORED_PER_EXAMPLE = 200, 4
-# Processor seconds per call of the budget: a stop for slow models, 5 s for the default 200.
-SECONDS_PER_CALL = 0.025
+# ends earlier if every outcome was taken, or after this part of them without anything new.
+EXPLORED, EXPLORED_PER_EXAMPLE, IN_VAIN = 200, 4, 2
 # Numbers in the literals of a search that are kept for the next run.
 MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
@@ -129,7 +127,7 @@ def _search(case: Case, observed: Observed) -> Explored:
     calls = max(EXPLORED, EXPLORED_PER_EXAMPLE * examples(plan))
     budget = Budget(
         calls=calls,
-        seconds=SECONDS_PER_CALL * calls,
+        in_vain=calls // IN_VAIN,
         patience=BEFORE_CALLS * settings.time_limit,
     )
     return Search(

@@ -148,12 +148,12 @@ class Explored:
 class Budget:
     """The most that a search may take.
 
-    ``seconds`` are those of the processor, so that a forward that waits, or other work on the
-    machine, changes nothing. ``patience`` are seconds by the clock.
+    ``in_vain``: calls after the last that took a new outcome or came nearer to one. ``patience``:
+    seconds by the clock.
     """
 
     calls: int
-    seconds: float
+    in_vain: int
     patience: float = math.inf
 
 
@@ -176,6 +176,8 @@ class Search(World):
         self._budget = budget
         self._stored = stored
         self.constants = constants_of(observed.code.constants, observed.module)
+        # How many calls were made when one took a new outcome, or came nearer to one.
+        self._last_news = 0
         # A value of ``time.perf_counter`` at which a call is cut.
         self._deadline = math.inf
         self._seen: dict[ConditionKey, Seen] = {}
@@ -199,19 +201,14 @@ class Search(World):
         """
         budget, stopped = self._budget, ""
         deadline = time.perf_counter() + budget.patience
-        busy_until = time.thread_time() + budget.seconds
         with self._observed.installed():
             for _ in itertools.chain(self._begin(), self._seeds(), self._pursue()):
                 self._deadline = deadline  # the example alone is never cut
                 progress(self.spent, budget.calls)
-                made = f"{self.spent} of {budget.calls} calls"
                 if time.perf_counter() > deadline:
-                    stopped = f"{made}, in {budget.patience:g} s"
+                    stopped = f"{self.spent} of {budget.calls} calls, in {budget.patience:g} s"
                     break
-                if time.thread_time() > busy_until:
-                    stopped = f"{made}, in {budget.seconds:g} s of processor time"
-                    break
-                if self.spent >= budget.calls:
+                if self.spent >= min(budget.calls, self._last_news + budget.in_vain):
                     break
         return Explored(
             conditions=dict(self._observed.conditions),
@@ -336,11 +333,15 @@ class Search(World):
             if key not in self._unsteady:
                 seen.compare(marks, sizes)
         for (key, outcome), count in path.taken().items():
-            self._seen[key].counts[outcome] += count
+            counts = self._seen[key].counts
+            if outcome not in counts:
+                self._last_news = self.spent
+            counts[outcome] += count
 
     def _keep(self, goal: Goal, base: Base) -> None:
         if base.far < self._nearest.setdefault(goal, base).far:
             self._nearest[goal] = base
+            self._last_news = self.spent
 
     def near(self, recipe: Recipe, goal: Goal) -> Base | None:
         path = self._make(recipe)

@@ -28,17 +28,15 @@ def first(spec: InputSpec, seed: int) -> Iterator[Recipe]:
     Those that the test made, listed values, and other values, at other sizes too.
     """
     yield from recorded_recipes(spec)
-    for kind in ("normal", "zeros"):
-        yield plain_recipe(spec, kind, spec.example_sizes, seed)
-    if spec.dims:
-        yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
-        yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
+    yield plain_recipe(spec, "normal", spec.example_sizes, seed)
+    yield plain_recipe(spec, "low", {name: dim.low for name, dim in spec.dims.items()}, seed)
+    yield plain_recipe(spec, "high", {name: dim.high for name, dim in spec.dims.items()}, seed)
     yield from listed_recipes(spec, seed)
 
 
 def plain(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[Recipe]:
     """Yield more fills, and sizes."""
-    for kind in ("ones", "low", "high", "uniform", "ramp", "sparse"):
+    for kind in ("zeros", "ones", "low", "high", "uniform", "ramp", "sparse"):
         yield plain_recipe(spec, kind, spec.example_sizes, seed)
     yield from _sizes(spec, constants, seed)
 
@@ -85,6 +83,9 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
 
     for name, dim in spec.dims.items():
         yield from at(name, (dim.low, dim.high, 1, 2, dim.example + 1, dim.example - 1))
+    if spec.dims:
+        yield plain_recipe(spec, "normal", {n: d.low for n, d in spec.dims.items()}, seed)
+        yield plain_recipe(spec, "normal", {n: d.high for n, d in spec.dims.items()}, seed)
     # Last, so that many constants do not keep another dim from its turn.
     for name in spec.dims:
         yield from at(name, near)

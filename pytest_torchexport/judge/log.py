@@ -84,8 +84,8 @@ class ItemLog:
     is what they reached, ``uncovered`` what they left out. ``activity`` is what runs now, and
     ``trying`` the call that is made. ``ran`` keeps the calls for the self-test, if one is asked
     for. ``outputs`` is what eager returned over all calls. ``held`` are failures that are raised
-    only if no other step raises one. ``row`` are the calls whose last one failed, if these are other ones than a single recipe says; none if the state at
-    the start did.
+    only if no other step raises one. ``row`` are the calls whose last one failed, if these are
+    other ones than a single recipe says; none if the state at the start did.
     """
 
     assumed: tuple[Assumption, ...] = ()
