@@ -1,4 +1,4 @@
-"""What benchmarks share: arguments, processes, memory, tables, and exporters as a user calls them."""
+"""What benchmarks share: arguments, processes, memory, tables, and exporters as users call them."""
 
 from __future__ import annotations
 
