@@ -204,7 +204,7 @@ def test_by_hand(target):
 """
 SETTINGS = """
 [pytest]
-addopts = -q -p no:cacheprovider
+addopts = -q -p no:cacheprovider --disable-warnings
 torchexport_runtime_imports = {imports}
 """
 LOAD = {
