@@ -267,7 +267,7 @@ def rows(name: str) -> Iterator[tuple[str, str, str, str]]:
         for item in json.loads(Path(place, "report.json").read_text())["items"]:
             spent = json.loads(Path(place, f"{item['target']}.json").read_text())
             (verdict,) = item["verdicts"]
-            mine = f"{verdict['failure'] or ''} {stages(verdict['seconds'])}"
+            mine = f"{verdict['failure'] or ''} {stages(verdict['seconds'])}".strip()
             yield name, item["target"], stages(spent), mine
         memory, size = "n/a", sum(weight.nbytes for weight in model.build()[0].parameters()) / 2**20
         # Of fewer megabytes, the activations and all else would hide the weights.
