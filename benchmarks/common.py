@@ -1,4 +1,4 @@
-"""What benchmarks share: arguments, processes, tables, and exporters as a user calls them."""
+"""What benchmarks share: arguments, processes, memory, tables, and exporters as users call them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import inspect
 import json
 import logging
 import multiprocessing
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,41 @@ def _judged(
 def _quiet() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def peak_memory(command: Sequence[str], **options: Any) -> float:
+    """Run a command; return the most megabytes that it and all its descendants had at a time."""
+    most = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, **options) as process:
+        while process.poll() is None:
+            most = max(most, sum(map(_megabytes, _family(process.pid))))
+            time.sleep(0.1)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return most
+
+
+def _family(first: int) -> set[int]:
+    parents = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(place.parent.name)] = int(place.read_text().rpartition(")")[2].split()[1])
+    kin = {first}
+    while more := {one for one, parent in parents.items() if parent in kin} - kin:
+        kin |= more
+    return kin
+
+
+def _megabytes(process: int) -> float:
+    """Return the memory of a process, each shared page divided by the number of its users."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 # -- differences -----------------------------------------------------------------------------------
@@ -202,21 +240,35 @@ def dims_of(
 
 
 def exported(
-    module: nn.Module, example: tuple[Tensor, ...], dynamic_shapes: Any, target: str
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    dynamic_shapes: Any,
+    target: str,
+    file: Path | None = None,
 ) -> Callable[..., Any]:
-    """Return an artifact that is made as a user would make it; that of onnx returns a tuple."""
+    """Return an artifact that is made as a user would make it; that of onnx returns a tuple.
+
+    It is saved to ``file`` too, if that is given.
+    """
     with torch.no_grad():
-        if target == "trace":
-            return torch.jit.trace(module, example, check_trace=False)
-        if target == "script":
-            return torch.jit.script(module)
+        if target == "onnx":
+            return _onnx(module, example, dynamic_shapes, file)
         if target == "export":
-            return torch.export.export(module, example, dynamic_shapes=dynamic_shapes).module()
-        return _onnx(module, example, dynamic_shapes)
+            program = torch.export.export(module, example, dynamic_shapes=dynamic_shapes)
+            if file:
+                torch.export.save(program, file)
+            return program.module()
+        if target == "trace":
+            scripted = torch.jit.trace(module, example, check_trace=False)
+        else:
+            scripted = torch.jit.script(module)
+        if file:
+            scripted.save(file)
+        return scripted
 
 
 def _onnx(
-    module: nn.Module, example: tuple[Tensor, ...], dynamic_shapes: Any
+    module: nn.Module, example: tuple[Tensor, ...], dynamic_shapes: Any, file: Path | None
 ) -> Callable[..., tuple[Tensor, ...]]:
     import onnxruntime
 
@@ -224,6 +276,8 @@ def _onnx(
     program = torch.onnx.export(
         module, example, dynamic_shapes=dynamic_shapes, dynamo=True, verbose=False
     )
+    if file:
+        program.save(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

@@ -265,54 +265,27 @@ def printed(code: str, *arguments: str) -> float:
 
 
 LARGE_MODEL = """
-import os, pathlib, sys, threading, time
-import torch
+import sys, torch
 from pytest_torchexport import check_export
-
-def family():
-    kin = {os.getpid()}
-    known = {}
-    for place in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            known[int(place.parent.name)] = int(place.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    while more := {one for one, parent in known.items() if parent in kin} - kin:
-        kin |= more
-    return kin
-
-def megabytes():
-    found = 0
-    for number in family():
-        try:
-            lines = pathlib.Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        found += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return found / 1024
-
-def watch():
-    global peak
-    while True:
-        peak = max(peak, megabytes())
-        time.sleep(0.1)
-
 target, count = sys.argv[1], int(sys.argv[2])
-layers = lambda: torch.nn.Sequential(*(torch.nn.Linear(2048, 2048) for _ in range(count)))
-check_export(torch.nn.Linear(2, 2), (torch.ones(2, 2),), target=target, max_examples=1)
-before = peak = megabytes()
-threading.Thread(target=watch, daemon=True).start()
-verdict = check_export(layers(), (torch.randn(2, 2048),), target=target, max_examples=10)
+module = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048) for _ in range(count)))
+verdict = check_export(module, (torch.randn(2, 2048),), target=target, max_examples=10)
 assert verdict.status == "passed", verdict
-print(peak - before)
 """
 
 
 def weights(runs: int) -> Iterator[Row]:
-    """Compare the peak memory of an item, with all its processes, to the weights of its module."""
-    count, size = "32", 512.1
+    """Compare the peak memory of an item, with all its processes, to the weights of its module.
+
+    From both, those of a module with 32 layers less are subtracted.
+    """
+    from common import peak_memory
+
+    def peak(target: str, layers: int) -> float:
+        return peak_memory([sys.executable, "-W", "ignore", "-c", LARGE_MODEL, target, str(layers)])
+
     for target in TARGETS:
-        pairs = [(printed(LARGE_MODEL, target, count), size) for _ in range(max(1, runs // 3))]
+        pairs = [(peak(target, 33) - peak(target, 1), 512.2) for _ in range(max(1, runs // 3))]
         yield f"peak memory of an item / its weights, {target}", of_pairs(pairs, "MB"), "<= 2.5"
 
 

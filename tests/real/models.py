@@ -38,7 +38,8 @@ def stub_torchvision() -> torch.library.Library | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     try:
-        torch.ops.load_library(Path(spec.submodule_search_locations[0], "_C.so"))
+        # _C.so, and from 0.29 _C_stable.so
+        torch.ops.load_library(next(Path(spec.submodule_search_locations[0]).glob("_C*.so")))
     except OSError:
         library = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
