@@ -7,6 +7,7 @@ private in torch is looked up, and a test says if it is gone.
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from pytest_torchexport.torch_private.modules import with_calls_inlined
 
 FILENAME = "model.pt"
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
+# Weights of more bytes are saved by torch's own writer, if the disk has room for so many times them.
+LARGE, ROOM = 2**24, 4
 # The trip count that TorchScript gives a loop of which it knows none.
 UNBOUNDED = 2**63 - 1
 # Nodes that put values into a container, or make a tensor of a number.
@@ -109,13 +112,21 @@ def read(path: Path, loaded: Any) -> TorchScriptFacts:
 
 
 def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> None:
-    """Write the program to a file of Python's.
+    """Write the program to a file of Python's, a large one by torch's C++ writer.
 
-    Given a path, torch's C++ writer aborts the process if the disk is full. A buffer between would
-    hold the weights once more.
+    Given a file, torch makes the whole archive in memory, and a copy of it. Given a path, its
+    writer aborts the process if the disk is full: only if there is room enough.
     """
-    with path.open("wb") as file, _without_deprecations():
-        torch.jit.save(program, file, _extra_files=dict(extra_files))
+    tensors = (
+        (*program.parameters(), *program.buffers()) if isinstance(program, torch.nn.Module) else ()
+    )
+    size = sum(tensor.nbytes for tensor in tensors)
+    with _without_deprecations():
+        if LARGE < size < shutil.disk_usage(path.parent).free / ROOM:
+            torch.jit.save(program, path, _extra_files=dict(extra_files))
+            return
+        with path.open("wb") as file:
+            torch.jit.save(program, file, _extra_files=dict(extra_files))
 
 
 @contextmanager
