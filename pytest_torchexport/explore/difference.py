@@ -66,6 +66,8 @@ BY_SLOPES = ("descend", "write")
 FEW_CALLS = 4
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
+# Calls moved towards goals of which none was met or came near, before the others are given up.
+IN_VAIN = 4 * CALLS_PER_GOAL
 # How far beyond a threshold a call is moved, in parts of the operand's scale: just beyond it the
 # difference may be within the tolerance, and far beyond it the two sides may agree again.
 BEYOND = (5e-4, 0.05)
@@ -76,7 +78,7 @@ BEYOND_TOGETHER = (1e-2, 1e-6)
 NEXT = 1e-6
 # Calls that the thresholds are worth which both sides have, and those that only one has: a call
 # takes as long as an ordinary one, or twice.
-COMMON, DIFFERENT = 30, 300
+COMMON, DIFFERENT = 30, 100
 # Thresholds that are met at once, at most: 2 ** 4 combinations of their sides. The most bounds that
 # only the artifact has and that eager's operands are compared with.
 TOGETHER = 4
@@ -320,8 +322,11 @@ class DifferenceSearch:
     def _pursue(self, side: Side, goals: Iterable[Reach], calls: int) -> None:
         """Move calls towards goals, each from the one that is nearest to its first threshold."""
         most = side.spent + calls
+        kept, last_news = len(self._kept), side.spent
         for goal in goals:
-            if side.spent >= most:
+            if len(self._kept) > kept:
+                kept, last_news = len(self._kept), side.spent
+            if side.spent >= min(most, last_news + IN_VAIN):
                 return
             _, start = side.nearest[goal.keys[0]]
             probe = side.probe(Base(start), goal)
