@@ -6,8 +6,11 @@ import dataclasses
 import importlib
 import os
 import sqlite3
+import subprocess
 import sys
 import threading
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -237,3 +240,24 @@ def test_what_the_users_code_reads_is_noticed(tmp_path, what):
     before = list(seen)
     READS[what](path)
     assert seen == before
+
+
+OF_INSTALLERS = {
+    "the names of installed packages": lambda: metadata.entry_points(group="torch_dynamo_backends"),
+    "a version": lambda: metadata.version("torch"),
+    "a file of an installed package": lambda: Path(torch.__file__).with_name("py.typed").read_bytes(),
+    "its directory": lambda: os.listdir(Path(torch.__file__).parent),
+}
+
+
+@pytest.mark.parametrize("what", OF_INSTALLERS)
+def test_what_an_installer_wrote_is_in_the_key(what):
+    with noticed() as seen:
+        OF_INSTALLERS[what]()
+    assert not seen
+
+
+def test_a_command_of_an_installed_package_is_noticed():
+    with noticed() as seen:
+        subprocess.run([sys.executable, torch.__file__, "--version"], check=False)
+    assert seen
