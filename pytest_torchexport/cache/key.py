@@ -86,9 +86,10 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     # What the modules hold may lead to further ones.
     while True:
         sources = closure(modules, ())
+        used = frozenset[str]().union(*(each.used for each in (sources | of_test).values()))
         held = Digest()
         for name in sorted(sources):
-            held.add(_held_by(sys.modules.get(name)))
+            held.add(_held_by(sys.modules.get(name), used))
         if held.modules <= modules:
             break
         modules |= held.modules
@@ -98,14 +99,19 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     return subject.digest(held.digest(), *texts, *surroundings(plan.device))
 
 
-def _held_by(module: types.ModuleType | None) -> dict[str, Any]:
-    """Return a module's globals without tests, fixtures and marks, which no model runs."""
+def _held_by(module: types.ModuleType | None, used: frozenset[str]) -> dict[str, Any]:
+    """Return a module's globals without tests, fixtures and marks, which no model runs.
+
+    And without those of a package's modules that another test imported: no file uses their names.
+    """
     scope = vars(module) if module is not None else {}
+    package = scope.get("__name__")
     return {
         name: value
         for name, value in scope.items()
         if not name.startswith(("__", "test", "Test"))
         and not type(value).__module__.startswith("_pytest.")
+        and (name in used or value is not sys.modules.get(f"{package}.{name}"))
     }
 
 
@@ -349,6 +355,7 @@ _FOLLOWED = _IMPORT | _RUN_FILE | _RUN_TEXT | _ENVIRONMENT
 _REGISTER = re.compile(
     rb"torch\.library|custom_op|triton_op|register_kernel|register_fake|custom_translation_table"
 )
+_ATTRIBUTE = re.compile(r"[.'\"]\s*(\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,12 +364,14 @@ class Source:
 
     ``imports``: absolute names, of modules and of what may be one. ``variables``: the environment
     variables that it reads; None: any. ``registers``: it gives torch functions of operators.
+    ``used``: all names that may be those of attributes.
     """
 
     digest: str
     imports: frozenset[str]
     variables: frozenset[str] | None
     registers: bool
+    used: frozenset[str]
 
 
 def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
@@ -467,6 +476,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
         imports=frozenset(imports),
         variables=None if None in variables else frozenset(filter(None, variables)),
         registers=_REGISTER.search(data) is not None,
+        used=frozenset(_ATTRIBUTE.findall(data.decode(errors="replace"))),
     )
 
 
