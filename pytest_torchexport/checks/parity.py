@@ -155,7 +155,7 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
                 f"ran {number} of {len(items)} {origin} calls: half of {case.plan.limit()} was used"
             )
             return
-        case.plan.progress(origin, number, len(items))
+        case.plan.progress(f"{origin} calls", number, len(items))
         _trial(case, origin, recipe, repeats)
 
 
@@ -168,7 +168,7 @@ def _draw(case: Case) -> None:
 
     def drawn(recipe: Recipe) -> None:
         _stop_if_more_tell_nothing(case)
-        case.plan.progress("drawing", case.log.calls["drawn"], wanted)
+        case.plan.progress("drawn calls", case.log.calls["drawn"], wanted)
         try:
             legal = _trial(case, "drawn", recipe, repeats=1)
         except TimeLimitExceeded as error:
@@ -264,6 +264,7 @@ def searched(case: Case) -> Sequence[Recipe]:
         seed=seed,
         before_call=case.log.try_call,
     )
+    case.plan.progress("search for thresholds")
     with case.log.timed("search"), case.log.during(Activity.EAGER):
         return search.run()
 
