@@ -140,7 +140,7 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
         return
     for thread, read in _noticed:
         # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
-        if is_users_own or (is_users_own is None and threading.get_ident() != thread):
+        if is_users_own or threading.get_ident() != thread:
             read.append(name if event == "open" else event)
 
 

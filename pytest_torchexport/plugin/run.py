@@ -155,6 +155,24 @@ class Run:
             tests = sorted({name_of_test(item) for item in items})
             keep_only(self.config, items, {*tests[part - 1 :: parts]}, name_of_test)
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Have the clean processes import their libraries before the first item has a file.
+
+        With a cache of verdicts, or if nobody asks for the round trip, there may be none.
+        """
+        if self.config.option.collectonly or self.configuration.settings.cache:
+            return
+        of_items = [variant for item in session.items if (variant := variant_of(item)) is not None]
+        if targets := {
+            variant.target
+            for variant in of_items
+            if not variant.options.checks or "round_trip" in variant.options.checks
+        }:
+            from pytest_torchexport.judge.runner import warm_up
+
+            for target in sorted(targets):
+                warm_up(target)
+
     # -- running -----------------------------------------------------------------------------------
 
     @pytest.fixture

@@ -260,8 +260,10 @@ def test_what_the_users_code_reads_is_noticed(tmp_path, what):
 OF_INSTALLERS = {
     "the names of installed packages": lambda: metadata.entry_points(group="torch_dynamo_backends"),
     "a version": lambda: metadata.version("torch"),
-    "a file of an installed package": lambda: Path(torch.__file__).with_name("py.typed").read_bytes(),
-    "its directory": lambda: os.listdir(Path(torch.__file__).parent),
+    "a file of an installed package": lambda: (
+        Path(torch.__file__).with_name("py.typed").read_bytes()
+    ),
+    "its directory": lambda: list(Path(torch.__file__).parent.iterdir()),
 }
 
 
