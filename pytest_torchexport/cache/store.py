@@ -136,7 +136,7 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     if looks and (name.startswith(_NO_DATA) or name.endswith(_CODE)):
         return
     is_users_own = _is_for_user(sys._getframe(1))
-    if is_users_own is False or (looks and not is_users(os.path.abspath(name))):
+    if is_users_own is False or (looks and not is_users(os.path.realpath(name))):
         return
     for thread, read in _noticed:
         # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
