@@ -483,6 +483,7 @@ def _run(step: Step, case: Case) -> Case:
     asked = not step.checks or any(map(plan.checks, step.checks))
     if not asked and not (step.or_isolated and plan.why_isolated):
         return case
+    plan.progress(step.name)
     module, _, function = step.run.partition(":")
     run = getattr(importlib.import_module(f"pytest_torchexport.checks.{module}"), function)
     if step.own_time:

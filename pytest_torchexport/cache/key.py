@@ -23,7 +23,7 @@ import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -82,7 +82,13 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
         filter(Path.is_file, files),
     )
     modules = subject.modules | {name for name, source in of_test.items() if source.registers}
-    held, sources = _held(modules, lambda names: closure(names, ()))
+
+    def of_files(names: Iterable[str]) -> tuple[dict[str, Source], frozenset[str]]:
+        sources = closure(names, ())
+        every = (sources | of_test).values()
+        return sources, frozenset[str]().union(*(each.used for each in every))
+
+    held, sources = _held(modules, of_files)
     sources |= of_test
     texts = [f"{name}:{source.digest}" for name, source in sorted(sources.items())]
     texts += [f"{name}={value}" for name, value in variables(sources.values())]
@@ -97,9 +103,14 @@ def key_here(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     subject = _of_check(thing, given, plan)
     subject.add([plan.seed, _environment(), str(Path.cwd())])
 
-    def loaded(names: Iterable[str]) -> list[str]:
-        files = ((name, getattr(sys.modules.get(name), "__file__", None)) for name in names)
-        return [name for name, file in files if isinstance(file, str) and is_users(file)]
+    def loaded(names: Iterable[str]) -> tuple[list[str], set[str]]:
+        modules = {name: sys.modules.get(name) for name in names}
+        users = [
+            name
+            for name, module in modules.items()
+            if isinstance(file := getattr(module, "__file__", None), str) and is_users(file)
+        ]
+        return users, set().union(*(vars(modules[name]) for name in users))
 
     held, _ = _held(subject.modules, loaded)
     return subject.digest(held.digest(), *surroundings(plan.device))
@@ -116,26 +127,36 @@ def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
     return subject
 
 
-def _held(modules: set[str], sources_of: Callable[[Iterable[str]], Names]) -> tuple[Digest, Names]:
-    """Return the digest of what the user's modules hold, and these with those that they lead to."""
+def _held(
+    modules: set[str], sources_of: Callable[[Iterable[str]], tuple[Names, Container[str]]]
+) -> tuple[Digest, Names]:
+    """Return the digest of what the user's modules hold, and these with those that they lead to.
+
+    ``sources_of`` returns the user's among some modules, and the names that their code may use.
+    """
     while True:
-        sources = sources_of(modules)
+        sources, used = sources_of(modules)
         held = Digest()
         for name in sorted(sources):
-            held.add(_held_by(sys.modules.get(name)))
+            held.add(_held_by(sys.modules.get(name), used))
         if held.modules <= modules:
             return held, sources
         modules |= held.modules
 
 
-def _held_by(module: types.ModuleType | None) -> dict[str, Any]:
-    """Return a module's globals without tests, fixtures and marks, which no model runs."""
+def _held_by(module: types.ModuleType | None, used: Container[str]) -> dict[str, Any]:
+    """Return a module's globals without tests, fixtures and marks, which no model runs.
+
+    And without those of a package's modules that another test imported: no file uses their names.
+    """
     scope = vars(module) if module is not None else {}
+    package = scope.get("__name__")
     return {
         name: value
         for name, value in scope.items()
         if not name.startswith(("__", "test", "Test"))
         and not type(value).__module__.startswith("_pytest.")
+        and (name in used or value is not sys.modules.get(f"{package}.{name}"))
     }
 
 
@@ -379,6 +400,7 @@ _FOLLOWED = _IMPORT | _RUN_FILE | _RUN_TEXT | _ENVIRONMENT
 _REGISTER = re.compile(
     rb"torch\.library|custom_op|triton_op|register_kernel|register_fake|custom_translation_table"
 )
+_ATTRIBUTE = re.compile(r"[.'\"]\s*(\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,12 +409,14 @@ class Source:
 
     ``imports``: absolute names, of modules and of what may be one. ``variables``: the environment
     variables that it reads; None: any. ``registers``: it gives torch functions of operators.
+    ``used``: all names that may be those of attributes.
     """
 
     digest: str
     imports: frozenset[str]
     variables: frozenset[str] | None
     registers: bool
+    used: frozenset[str]
 
 
 def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
@@ -502,6 +526,7 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
         imports=frozenset(imports),
         variables=None if None in variables else frozenset(filter(None, variables)),
         registers=_REGISTER.search(data) is not None,
+        used=frozenset(_ATTRIBUTE.findall(data.decode(errors="replace"))),
     )
 
 

@@ -95,10 +95,16 @@ _EVENTS = frozenset(
         *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"),
     }
 )
-# Code that Python's own machinery reads, and files that are no data.
+# Events of which the path says if it matters: files that are no data, code, and what an installer
+# wrote, which is in the key.
+_LOOKS = ("open", "os.listdir", "os.scandir")
 _NO_DATA = ("/proc/", "/sys/", "/dev/")
 _CODE = (".py", ".pyc", ".so")
-_MACHINERY = ("<frozen importlib", "linecache.py", "inspect.py", "tokenize.py")
+# Python's own machinery reads code, and the names of installed packages.
+_MACHINERY = (
+    *("<frozen importlib", "importlib/metadata/__init__.py"),
+    *("linecache.py", "inspect.py", "tokenize.py"),
+)
 
 
 # The threads and lists of the blocks that run now.
@@ -126,12 +132,15 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     if not _noticed or event not in _EVENTS:  # the names are gone when Python ends
         return
     name = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else event
-    if name.startswith(_NO_DATA) or name.endswith(_CODE):
+    looks = event in _LOOKS
+    if looks and (name.startswith(_NO_DATA) or name.endswith(_CODE)):
         return
     is_users_own = _is_for_user(sys._getframe(1))
+    if is_users_own is False or (looks and not is_users(os.path.realpath(name))):
+        return
     for thread, read in _noticed:
         # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
-        if is_users_own or (is_users_own is None and threading.get_ident() != thread):
+        if is_users_own or threading.get_ident() != thread:
             read.append(name if event == "open" else event)
 
 

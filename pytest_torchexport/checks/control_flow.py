@@ -137,7 +137,7 @@ def _search(case: Case, observed: Observed) -> Explored:
         budget=budget,
         stored=readable(case.spec, plan.corpus.load(case.key, shared=True)),
         before_call=case.log.try_call,
-    ).run(lambda done, total: plan.progress("branches", done, total))
+    ).run(lambda done, total: plan.progress("calls for branches", done, total))
 
 
 def _kept(explored: Explored) -> list[dict[str, object]]:

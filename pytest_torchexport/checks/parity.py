@@ -152,7 +152,7 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
                 f"ran {number} of {len(items)} {origin} calls: half of {case.plan.limit()} was used"
             )
             return
-        case.plan.progress(origin, number, len(items))
+        case.plan.progress(f"{origin} calls", number, len(items))
         again = recipe.sizes != case.spec.example_sizes
         _trial(case, origin, recipe, repeats if again else 1)
 
@@ -174,7 +174,7 @@ def _draw(case: Case) -> None:
             log.drawn_until = log.drawn_until or "nothing new"
         if log.drawn_until:
             raise _Enough
-        case.plan.progress("drawing", log.calls["drawn"], most)
+        case.plan.progress("drawn calls", log.calls["drawn"], most)
         before = log.news()
         try:
             legal = _trial(case, "drawn", recipe, repeats=1)
@@ -273,6 +273,7 @@ def searched(case: Case) -> Sequence[Recipe]:
         seed=seed,
         before_call=case.log.try_call,
     )
+    case.plan.progress("search for thresholds")
     with case.log.timed("search"), case.log.during(Activity.EAGER):
         return search.run()
 

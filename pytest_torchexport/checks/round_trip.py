@@ -85,7 +85,6 @@ def save(case: Case) -> Case | None:
             f"round trip not checked: target {plan.target!r} is registered only in this process"
         )
         return None
-    plan.progress("round trip")
     with case.log.timed("round trip"), case.deadline.paused():
         try:
             saved = _moved(case)

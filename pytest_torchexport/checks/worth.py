@@ -144,7 +144,6 @@ def seed_bugs(case: Case) -> None:
     with which the artifact does not return does not apply.
     """
     log, calls = case.log, case.log.ran
-    case.plan.progress("self-test")
     example = case.reference.on_cpu(case.spec.example)
     # The calls of control_flow alone are made to take branches: they show no size, weight or cast.
     if not isinstance(example, Returned) or not calls or not case.plan.checks("parity"):

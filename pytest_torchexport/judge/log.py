@@ -175,9 +175,10 @@ class ItemLog:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """Add the block's time to a stage's, without that of other stages inside."""
+        start = time.perf_counter() - sum(self.seconds.values())
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
+            spent = time.perf_counter() - sum(self.seconds.values()) - start
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + spent, 4)

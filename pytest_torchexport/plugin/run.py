@@ -155,6 +155,24 @@ class Run:
             tests = sorted({name_of_test(item) for item in items})
             keep_only(self.config, items, {*tests[part - 1 :: parts]}, name_of_test)
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Have the clean processes import their libraries before the first item has a file.
+
+        With a cache of verdicts, or if nobody asks for the round trip, there may be none.
+        """
+        if self.config.option.collectonly or self.configuration.settings.cache:
+            return
+        of_items = [variant for item in session.items if (variant := variant_of(item)) is not None]
+        if targets := {
+            variant.target
+            for variant in of_items
+            if not variant.options.checks or "round_trip" in variant.options.checks
+        }:
+            from pytest_torchexport.judge.runner import warm_up
+
+            for target in sorted(targets):
+                warm_up(target)
+
     # -- running -----------------------------------------------------------------------------------
 
     @pytest.fixture
@@ -340,17 +358,20 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
         verbosity, settings = self.config.get_verbosity(), self.configuration.settings
+        durations = self.config.getoption("--durations")
         if not self.results or verbosity < 0:
             # Lines that -q has too; those that are no warnings not with -qq.
             quiet = list(self._known.quiet_lines()) if self._known is not None else []
-            if self.results and verbosity == -1:
-                from pytest_torchexport.results.summary import unchanged_lines
+            if self.results:
+                from pytest_torchexport.results.summary import slowest_lines, unchanged_lines
 
-                quiet += unchanged_lines(self.results, cached=bool(settings.cache))
+                if verbosity == -1:
+                    quiet += unchanged_lines(self.results, cached=bool(settings.cache))
+                quiet += slowest_lines(self.results, durations)
             for line in quiet:
                 terminalreporter.write_line(line)
             return
-        from pytest_torchexport.results.summary import detail_lines, summary_lines
+        from pytest_torchexport.results.summary import detail_lines, slowest_lines, summary_lines
 
         inipath = self.config.inipath
         lines = list(
@@ -373,6 +394,7 @@ class Run:
             devices = {verdict.device for item in self.results for verdict in item.verdicts}
             line = tested.untested(reports.environment(), tested.runs(), devices)
             lines += filter(None, [line])
+        lines += slowest_lines(self.results, durations)
         if verbosity > 0:
             lines += detail_lines(self.results)
         terminalreporter.ensure_newline()

@@ -7,7 +7,9 @@ pytest's counts keep one entry per target. pytest loads this file at every start
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -150,43 +152,51 @@ class SameFailures:
 
 # The words come and change after so long: most items are quicker, and show none.
 REFRESH_SECONDS = 1.0
-# The words stand behind pytest's own line and must fit there.
-MAX_WORDS = 40
-SAVE, RESTORE, ERASE = "\x1b7", "\x1b8", "\x1b[K"
+# The words stand behind pytest's own line, and end where the terminal does.
+SAVE, RESTORE, ERASE, CUT, WRAP = "\x1b7", "\x1b8", "\x1b[K", "\x1b[?7l", "\x1b[?7h"
 # pytest captures stdout while a test runs. To write to the terminal itself needs no private API.
 # Without one (Windows, CI) no progress is shown.
 TERMINAL = Path("/dev/tty")
 
 
 class Progress:
-    """A few words behind the terminal's cursor on the step of an item that takes long."""
+    """A few words behind the terminal's cursor on the step of an item that takes long.
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._wanted = (
+    A thread writes them: the step may be one call that takes a minute.
+    """
+
+    def __init__(self, config: pytest.Config, words: str = "") -> None:
+        self._words = words
+        self._start = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._show, daemon=True, name="torchexport-progress")
+        if (
             config.pluginmanager.hasplugin("terminalreporter")
             and not hasattr(config, "workerinput")
             and config.get_verbosity() >= 0
             and config.get_terminal_writer().hasmarkup
-        )
-        self._start = self._last = time.monotonic()
+        ):
+            self._thread.start()
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         """Report a stage; cheap enough to call for every drawn example."""
-        now = time.monotonic()
-        if not self._wanted or now - self._last < REFRESH_SECONDS:
-            return
-        self._last = now
-        count = f" {done}/{total}" if total else ""
-        self._write(f" {stage}{count}, {now - self._start:.0f} s"[:MAX_WORDS])
+        self._words = f"{stage} {done} of {total}" if total else stage
 
     def close(self) -> None:
         """Remove the words."""
-        if self._last > self._start:
-            self._write("")
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _show(self) -> None:
+        shown = ""
+        with contextlib.suppress(OSError):
+            while not self._ended.wait(REFRESH_SECONDS):
+                shown = f" {self._words}, {time.monotonic() - self._start:.0f} s"
+                self._write(shown)
+            if shown:
+                self._write("")
 
     def _write(self, text: str) -> None:
-        try:
-            with TERMINAL.open("w", encoding="utf-8") as terminal:
-                terminal.write(f"{SAVE}{ERASE}{text}{RESTORE}")
-        except OSError:
-            self._wanted = False
+        with TERMINAL.open("w", encoding="utf-8") as terminal:
+            terminal.write(f"{SAVE}{CUT}{ERASE}{text}{WRAP}{RESTORE}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results.changes import known_lines, shared_lines
 from pytest_torchexport.results.escaped import few
-from pytest_torchexport.results.text import details, labelled
+from pytest_torchexport.results.text import details, labelled, longest_stage
 from pytest_torchexport.results.verdict import Entry, ItemResult, Verdict, entries
 
 # The outcomes and how a table shows them, the worst first: of several items in a cell, it counts.
@@ -92,6 +92,14 @@ def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
     for entry, verdict in _judged(results):
         yield f"{entry.item.nodeid} {verdict.name}: {verdict.status}"
         yield from labelled(details(verdict))
+
+
+def slowest_lines(results: Iterable[ItemResult], count: int | None) -> Iterator[str]:
+    """Yield the longest stage of so many verdicts, for ``--durations``: 0 is all, None is none."""
+    slowest = sorted(_judged(results), key=lambda each: -sum(each[1].seconds.values()))
+    for entry, verdict in slowest[: count or None] if count is not None else ():
+        if stage := longest_stage(verdict):
+            yield f"slowest: {entry} {stage}"
 
 
 def _judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:

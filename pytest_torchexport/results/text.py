@@ -27,6 +27,22 @@ MAX_DIFFERENCES = 5
 MAX_LINES = 10
 # The first line of a report: pytest prints it behind the test's name.
 MAX_HEADLINE = 200
+# From so many seconds on, the details of a verdict say what would shorten it.
+SLOW = 5.0
+# What shortens a stage of an item.
+SHORTER = {
+    "dims": "fewer named dims",
+    "eager": "narrower dims=, a smaller example",
+    "explore": "a lower max_examples, checks= without control_flow",
+    "export": "a smaller model, torchexport_cache for what has not changed",
+    "latency": "a run without torchexport_max_slowdown",
+    "parity": "a lower max_examples, narrower dims=, a smaller example",
+    "round trip": "a smaller example, checks= without round_trip",
+    "search": "a smaller example",
+    "self-test": "a run without torchexport_self_test",
+    "served": "a run without torchexport_threads",
+    "state": "a smaller example, checks= without state",
+}
 # How the details of a failure begin that say what to do.
 REMEDY = "remedy: "
 
@@ -333,6 +349,7 @@ def details(verdict: Verdict) -> Iterator[Block]:
         for stage in verdict.diagnosis.stages
     )
     spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
+    slow = sum(verdict.seconds.values()) >= SLOW
     rows: list[tuple[str, Iterable[str]]] = [
         ("subject", recorded_lines([verdict])),
         ("cache", [f"unchanged since {cached}: not checked again"] if cached else []),
@@ -350,11 +367,20 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("seeded", (f"{bug.name}: {bug.result}, {bug.explanation}" for bug in verdict.self_test)),
         ("note", (*verdict.cautions, *verdict.notes)),
         ("warned", verdict.warnings),
-        ("time", [", ".join(spent)]),
+        ("time", [", ".join(spent), longest_stage(verdict) if slow else ""]),
     ]
     for label, lines in rows:
         if filled := [line for line in lines if line.strip()]:
             yield Block(label, filled)
+
+
+def longest_stage(verdict: Verdict) -> str:
+    """Return ``41.2 s, of which 30.1 s export: what shortens it``; empty if nothing was timed."""
+    if not verdict.seconds:
+        return ""
+    stage, most = max(verdict.seconds.items(), key=lambda item: item[1])
+    whole = f"{sum(verdict.seconds.values()):.1f} s, of which {most:.1f} s {stage}"
+    return f"{whole}: shorter with {SHORTER[stage]}" if stage in SHORTER else whole
 
 
 def _explained_line(difference: Difference) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 LIAR = """
 @pytest.mark.torchexport('liar', 'mirror')
 def test_net(x): Net()(x)
@@ -82,3 +84,11 @@ def test_a_failure_that_no_target_is_to_blame_for_is_printed_once(suite, run, te
     reported = json.loads((pytester.path / "report.json").read_text())["items"]
     assert len(reported) == 10
     assert (pytester.path / "report.xml").read_text().count("too small") >= 4
+
+
+@pytest.mark.parametrize("flags", [(), ("-q",), ("-v",)], ids=" ".join)
+def test_with_durations_the_slowest_items_name_their_longest_stage(suite, run, flags):
+    suite("@pytest.mark.torchexport('mirror')\ndef test_net(): Net()(torch.ones(1, 3))\n")
+    (line,) = [each for each in run("--durations=1", *flags).outlines if "slowest: " in each]
+    assert line.startswith("slowest: test_it.py::test_net[mirror-cpu] ")
+    assert not [each for each in run(*flags).outlines if "slowest: " in each]

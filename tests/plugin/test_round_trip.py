@@ -7,6 +7,8 @@ import re
 import pytest
 import torch
 
+from pytest_torchexport.judge import runner
+
 REPORT = "--torchexport-report=json:out.json"
 
 CUSTOM = """
@@ -104,3 +106,30 @@ def test_what_follows_its_inputs_passes_and_says_what_was_not_checked(
     strict = run(REPORT, "--torchexport-strict")
     strict.assert_outcomes(failed=1)
     assert {verdict.failure for (verdict,) in verdicts().values()} == {"Ineffective"}
+
+
+@pytest.mark.parametrize(
+    ("checks", "flags", "warmed"),
+    [
+        ("", (), ["export", "trace"]),
+        (", checks=['round_trip', 'state']", (), ["export", "trace"]),
+        (", checks=['state']", (), []),
+        ("", ("--collect-only",), []),
+        ("", ("--torchexport-cache=verdicts",), []),
+        ("", ("-k", "trace"), ["trace"]),
+        ("", ("-k", "plain"), []),
+    ],
+)
+def test_the_clean_process_starts_when_tests_that_need_it_are_collected(
+    suite, run, monkeypatch, checks, flags, warmed
+):
+    suite(
+        f"@pytest.mark.torchexport('trace', 'export'{checks})\n"
+        "def test_net(): pytest.skip()\n"
+        "def test_plain(): pass\n",
+        fakes=False,
+    )
+    started = []
+    monkeypatch.setattr(runner, "warm_up", started.append)
+    run(*flags)
+    assert started == warmed

@@ -38,7 +38,8 @@ from pytest_torchexport.torch_private.modules import with_calls_inlined
 
 FILENAME = "model.pt"
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
-# Weights of more bytes are saved by torch's own writer, if the disk has room for so many times them.
+# Weights of more bytes are saved by torch's own writer, if the disk has room for so many times as
+# many.
 LARGE, ROOM = 2**24, 4
 # The trip count that TorchScript gives a loop of which it knows none.
 UNBOUNDED = 2**63 - 1

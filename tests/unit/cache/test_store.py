@@ -6,8 +6,11 @@ import dataclasses
 import importlib
 import os
 import sqlite3
+import subprocess
 import sys
 import threading
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,8 +91,8 @@ def case(tmp_path, monkeypatch):
     project.write("test_net", "from kept_net import Net")
     monkeypatch.syspath_prepend(tmp_path)
     yield project
-    for name in ("kept_net", "kept_sizes"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.startswith("kept_")]:
+        del sys.modules[name]
 
 
 def test_an_unchanged_check_runs_once(case):
@@ -119,6 +122,21 @@ def test_a_change_of_a_file_runs_it_again(case, what):
     CHANGES[what](case)
     assert case.runs()
     assert not case.runs()
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["another's", "its own"])
+def test_a_module_of_a_package_counts_for_those_that_use_it(case, counts):
+    (case.root / "kept_package").mkdir()
+    case.write("kept_package/__init__", "")
+    case.write("kept_package/wide", "SIZE = 2")
+    case.write("kept_package/deep", "SIZE = 3")
+    used = "import kept_package\ndef late():\n    return kept_package.deep.SIZE"
+    case.write("kept_net", f"{NET}from kept_package import wide\n{used if counts else ''}")
+    assert case.runs()
+    importlib.import_module("kept_package.deep")  # as another test does
+    assert case.runs() == counts
+    case.write("kept_package/deep", "SIZE = 4")
+    assert case.runs() == counts
 
 
 @pytest.mark.parametrize(
@@ -237,3 +255,26 @@ def test_what_the_users_code_reads_is_noticed(tmp_path, what):
     before = list(seen)
     READS[what](path)
     assert seen == before
+
+
+OF_INSTALLERS = {
+    "the names of installed packages": lambda: metadata.entry_points(group="torch_dynamo_backends"),
+    "a version": lambda: metadata.version("torch"),
+    "a file of an installed package": lambda: (
+        Path(torch.__file__).with_name("py.typed").read_bytes()
+    ),
+    "its directory": lambda: list(Path(torch.__file__).parent.iterdir()),
+}
+
+
+@pytest.mark.parametrize("what", OF_INSTALLERS)
+def test_what_an_installer_wrote_is_in_the_key(what):
+    with noticed() as seen:
+        OF_INSTALLERS[what]()
+    assert not seen
+
+
+def test_a_command_of_an_installed_package_is_noticed():
+    with noticed() as seen:
+        subprocess.run([sys.executable, torch.__file__, "--version"], check=False)
+    assert seen

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from sample import item, verdict
 
-from pytest_torchexport.results.summary import NAME_TARGETS, not_covered_lines, summary_lines
+from pytest_torchexport.results.summary import (
+    NAME_TARGETS,
+    not_covered_lines,
+    slowest_lines,
+    summary_lines,
+)
+from pytest_torchexport.results.text import SHORTER, details, longest_stage
 from pytest_torchexport.results.verdict import ItemResult, SeededBug, Uncovered
 
 
@@ -107,3 +113,30 @@ def test_values_tied_batches_and_tests_that_called_nothing():
 def test_nothing_is_said_of_items_that_did_not_pass_or_of_what_was_declared():
     failed = ran("test_a", 2, status="failed", fixed_sizes=True, same_scale=True)
     assert lines(failed, item("t.py::test_broken"), ran("test_b", 1, 2)) == []
+
+
+QUICK = verdict("trace", seconds={"eager": 0.5, "parity": 1.5})
+SLOW = verdict("onnx", seconds={"eager": 1.0, "export": 30.1, "parity": 10.1})
+
+
+def test_the_slowest_items_name_their_longest_stage_and_what_shortens_it():
+    results = [item("t.py::a", QUICK), item("t.py::b", SLOW), item("t.py::c", verdict())]
+    b, a = slowest_lines(results, 0)
+    longest = f"41.2 s, of which 30.1 s export: shorter with {SHORTER['export']}"
+    assert b == f"slowest: t.py::b[onnx-cpu] {longest}"
+    assert a.startswith("slowest: t.py::a[trace-cpu] 2.0 s, of which 1.5 s parity: ")
+    assert list(slowest_lines(results, 1)) == [b]
+    assert not list(slowest_lines(results, None))
+
+
+def test_a_stage_that_nothing_shortens_is_named_alone():
+    found = verdict(seconds={"diagnosis": 8.0})
+    assert longest_stage(found) == "8.0 s, of which 8.0 s diagnosis"
+
+
+def test_the_details_of_a_slow_verdict_alone_say_what_shortens_it():
+    (of_slow,), (of_quick,) = (
+        [block.lines for block in details(each) if block.label == "time"] for each in (SLOW, QUICK)
+    )
+    assert of_slow == ["eager 1.00 s, export 30.10 s, parity 10.10 s", longest_stage(SLOW)]
+    assert len(of_quick) == 1
