@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import copy
 import inspect
+import itertools
 import json
 import logging
 import multiprocessing
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -265,6 +267,41 @@ def exported(
         if file:
             scripted.save(file)
         return scripted
+
+
+LOAD = {
+    "trace": "import sys, torch; torch.jit.load(sys.argv[1])",
+    "script": "import sys, torch; torch.jit.load(sys.argv[1])",
+    "export": "import sys, torch; torch.export.load(sys.argv[1]).module()",
+    "onnx": "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])",
+}
+
+
+CALLS = 20
+
+
+def by_hand(
+    module: nn.Module, calls: Sequence[Inputs], dynamic_shapes: Any, target: str, imports: str = ""
+) -> dict[str, float]:
+    """Make the test that a user would write, and return the seconds of its parts.
+
+    Export at the first call, load the file in a fresh interpreter, and compare ``CALLS`` calls.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "model.pt2" if target == "export" else f"model.{target}")
+        code = f"import {imports or 'sys'}; {LOAD[target]}"
+        start = time.perf_counter()
+        artifact = exported(module, calls[0], dynamic_shapes, target, file)
+        saved = time.perf_counter()
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code, file], check=True)
+        loaded = time.perf_counter()
+    with torch.no_grad():
+        for call in itertools.islice(itertools.cycle(calls), CALLS):
+            found, expected = artifact(*call), module(*call)
+            found = found[0] if target == "onnx" else found
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    end = time.perf_counter()
+    return {"export": saved - start, "load": loaded - saved, "forwards": end - loaded}
 
 
 def _onnx(

@@ -25,8 +25,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import common
 import torch
-from common import exported, peak_memory, table
+from common import peak_memory, table
 from real.models import Pixels, Text, stub_torchvision
 from run import of_children
 from torch import Tensor, nn
@@ -214,36 +215,17 @@ SETTINGS = """
 addopts = -q -p no:cacheprovider --disable-warnings
 torchexport_runtime_imports = {imports}
 """
-LOAD = {
-    "trace": "import sys, torch; torch.jit.load(sys.argv[1])",
-    "script": "import sys, torch; torch.jit.load(sys.argv[1])",
-    "export": "import sys, torch; torch.export.load(sys.argv[1]).module()",
-    "onnx": "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])",
-}
 
 
 def by_hand(model: Model, target: str) -> dict[str, float]:
-    """Export a model, load its file in another process, and compare calls; return the seconds."""
+    """Return the seconds of a test of a model that a user would write."""
     module, example = model.build()
     calls, dynamic = [example], None
     if not model.shape:
         calls = [tuple(torch.cat([x, x])[:size] for x in example) for size in range(1, 5)]
         names = inspect.signature(module.forward).parameters
         dynamic = {name: {0: torch.export.Dim.DYNAMIC} for name in names}
-    file = Path("model.pt2" if target == "export" else f"model.{target}")
-    code = f"import {model.imports or 'sys'}; {LOAD[target]}"
-    start = time.perf_counter()
-    artifact = exported(module, example, dynamic, target, file)
-    saved = time.perf_counter()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, file], check=True)
-    loaded = time.perf_counter()
-    with torch.no_grad():
-        for call in calls * (20 // len(calls)):
-            found, expected = artifact(*call), module(*call)
-            found = found[0] if target == "onnx" else found
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    end = time.perf_counter()
-    return {"export": saved - start, "load": loaded - saved, "forwards": end - loaded}
+    return common.by_hand(module, calls, dynamic, target, model.imports)
 
 
 def rows(name: str) -> Iterator[tuple[str, str, str, str]]:

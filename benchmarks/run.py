@@ -26,8 +26,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
-CALLS = 50
-EXAMPLES = f"--torchexport-max-examples={CALLS}"
 COPIES = 4
 TARGETS = ("trace", "script", "export", "onnx")
 # The models that are compared with a loop by hand.
@@ -65,10 +63,10 @@ def of_pairs(pairs: list[tuple[float, float]], unit: str = "s") -> str:
 
 
 @contextmanager
-def suite(calls: int = CALLS) -> Iterator[Callable[..., None]]:
+def suite() -> Iterator[Callable[..., None]]:
     """Return what runs pytest with arguments on a suite of its own, of all models."""
     with tempfile.TemporaryDirectory() as directory:
-        text = SUITE.format(benchmarks=str(ROOT / "benchmarks"), copies=COPIES, calls=calls)
+        text = SUITE.format(benchmarks=str(ROOT / "benchmarks"), copies=COPIES)
         Path(directory, "test_models.py").write_text(text)
         yield functools.partial(pytest_run, directory)
 
@@ -144,13 +142,12 @@ def overhead(runs: int) -> Iterator[Row]:
 def whole(runs: int) -> Iterator[Row]:
     """Compare a test with all checks on the default targets to the loop that a user would write."""
     for name in COMPARED:
-        calls = items(name, TARGETS)
         figure = ratio(
             functools.partial(items, name, TARGETS),
-            functools.partial(by_hand, name, TARGETS, calls),
+            functools.partial(by_hand, name, TARGETS),
             runs,
         )
-        what = f"{' + '.join(TARGETS)} with all checks, {name}, {calls} calls / hand-written"
+        what = f"{' + '.join(TARGETS)} with all checks, {name} / hand-written"
         yield what, figure, "<= 1.5"
 
 
@@ -170,20 +167,19 @@ def test_marked(name, copy):
 @pytest.mark.parametrize("target", run.TARGETS)
 @pytest.mark.parametrize("name", run.COMPARED)
 def test_by_hand(name, target):
-    run.by_hand(name, [target], {calls})
+    run.by_hand(name, [target])
 """
 
 
 def marked(runs: int) -> Iterator[Row]:
     """Compare pytest on a marked test to pytest on the loop that a user would write."""
     for name in COMPARED:
-        calls = items(name, ["trace"])
-        with suite(calls) as tests:
+        with suite() as tests:
             word = name.partition(" ")[0]
-            mine = functools.partial(tests, "-k", f"marked and 0-{word}", EXAMPLES)
+            mine = functools.partial(tests, "-k", f"marked and 0-{word}")
             hand = functools.partial(tests, "-k", f"by_hand and {word}")
             figure = ratio(mine, hand, runs, of_children)
-        what = f"pytest on a marked test with four targets, {name}, {calls} calls / hand-written"
+        what = f"pytest on a marked test with four targets, {name} / hand-written"
         yield what, figure, "<= 1.5"
 
 
@@ -195,36 +191,28 @@ def cached(runs: int) -> Iterator[Row]:
     yield "onnx, encoder, checked / from the cache", figure, ">= 20"
 
 
-def items(name: str, targets: Sequence[str], **options: object) -> int:
-    """Check a model on each target; return the calls of the last."""
+def items(name: str, targets: Sequence[str], **options: object) -> None:
+    """Check a model on each target."""
     from models import build
 
     from pytest_torchexport import check_export
 
-    calls = 0
     for target in targets:
         module, x = build(name)
-        verdict = check_export(module, (x,), target=target, max_examples=CALLS, **options)
+        verdict = check_export(module, (x,), target=target, **options)
         assert verdict.status == "passed", verdict
-        calls = sum(verdict.calls.values())
-    return calls
 
 
-def by_hand(name: str, targets: Sequence[str], calls: int) -> None:
-    """Export a model to each target, and compare as many calls."""
+def by_hand(name: str, targets: Sequence[str]) -> None:
+    """Make the test of a model that a user would write, on each target."""
+    import common
     import torch
-    from common import exported
     from models import build
 
     for target in targets:
         module, x = build(name)
-        artifact = exported(module, (x,), ({0: torch.export.Dim("batch")},), target)
-        with torch.no_grad():
-            for number in range(calls):
-                call = torch.randn(1 + number % 4, *x.shape[1:])
-                found = artifact(call)
-                found = found[0] if target == "onnx" else found
-                torch.testing.assert_close(found, module(call), rtol=1e-3, atol=1e-3)
+        calls = [(torch.randn(size, *x.shape[1:]),) for size in (2, 1, 3, 4)]
+        common.by_hand(module, calls, ({0: torch.export.Dim("batch")},), target)
 
 
 def xdist(runs: int) -> Iterator[Row]:
