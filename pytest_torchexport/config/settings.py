@@ -117,9 +117,10 @@ class Settings:
     max_examples: int | None = _row(
         None,
         WHOLE_NUMBER,
-        help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: "
-        "half the max_examples of the Hypothesis profile, so 50; the search for branches takes "
-        "four times as many calls of eager, at least 200. A flag goes before the marker.",
+        help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: at "
+        "most half the max_examples of the Hypothesis profile, so 50, and a fifth of these unless "
+        "more bring something new; the search for branches takes up to four times as many calls "
+        "of eager, or 200. A flag goes before the marker.",
     )
     min_branch_coverage: float = _row(
         0.0,
