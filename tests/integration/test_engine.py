@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import errno
 import itertools
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from pytest_torchexport import SpecError, check_export, engine, register_target
 from pytest_torchexport.checks import exporting
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager import reference
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
@@ -286,3 +289,91 @@ def _no_process(*arguments, **options):
 
 def _no_thread(thread):
     raise RuntimeError("can't start new thread")
+
+
+# -- what the targets of a test share --------------------------------------------------------------
+
+SCALE = {"all": 2.0}
+
+
+class Scaled(nn.Module):
+    def __init__(self, change=lambda _: None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 3)
+        change(self)
+
+    def forward(self, x):
+        if self.layer.in_features == 3:
+            x = self.layer(x)
+        return torch.relu(x) * SCALE["all"]
+
+
+class Lists(Scaled):
+    def forward(self, x):
+        return super().forward(x) + (len(os.listdir(Path(__file__).parent)) > 0)
+
+
+@pytest.fixture
+def forwards(monkeypatch):
+    """Check on a target, and return the verdict and how often eager ran alone for it."""
+    counted = []
+
+    def observed(function, *args, **kwargs):
+        counted.append(function)
+        return observe(function, *args, **kwargs)
+
+    observe = reference.observe
+    monkeypatch.setattr(reference, "observe", observed)
+
+    def check(module, x=EXAMPLE[0], *, target, **options):
+        counted.clear()
+        return check_export(module, (x.clone(),), target=target, **options), len(counted)
+
+    return check
+
+
+def test_eager_runs_once_for_all_targets(forwards):
+    first, whole = forwards(Scaled(), target="trace")
+    second, few = forwards(Scaled(), target="export")
+    assert (first.status, second.status) == ("passed", "passed")
+    assert few < whole / 3
+    assert (first.calls, first.branches) == (second.calls, second.branches)
+
+
+def _in_the_environment(monkeypatch):
+    monkeypatch.setenv("SCALE_OF_THE_MODEL", "3")
+
+
+def _in_a_global(monkeypatch):
+    monkeypatch.setitem(SCALE, "all", 3.0)
+
+
+def _in_torch(monkeypatch):
+    monkeypatch.setattr(torch, "relu", torch.abs)  # no digest shows it, but the example does
+
+
+@pytest.mark.parametrize(
+    ("module", "change", "given"),
+    [
+        (Scaled, None, {"x": torch.ones(2, 3)}),
+        (Scaled, None, {"seed": 1}),
+        (Scaled, None, {"values": {"x": (-1.0, 1.0)}}),
+        (Scaled, _in_the_environment, {}),
+        (Scaled, _in_a_global, {}),
+        (Scaled, _in_torch, {"x": -EXAMPLE[0]}),
+        (lambda: Scaled(lambda net: net.layer.weight.data.mul_(2)), None, {}),
+        (lambda: Scaled(lambda net: net.register_buffer("more", torch.ones(1))), None, {}),
+        (Lists, None, {}),
+    ],
+)
+def test_nothing_is_shared_if_eager_may_do_something_else(
+    forwards, monkeypatch, module, change, given
+):
+    first = {key: value for key, value in given.items() if change is not None}
+    _, whole = forwards(Lists() if module is Lists else Scaled(), target="trace", **first)
+    if change is not None:
+        change(monkeypatch)
+    verdict, count = forwards(module(), target="export", **given)
+    assert count > whole / 2
+    assert verdict.status == "passed", verdict
