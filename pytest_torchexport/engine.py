@@ -237,11 +237,12 @@ class _Item:
             text = f"{activity.value} made CUDA unusable for the rest of this process: {error}"
             return cls(text, details=(*tried, LAUNCH_BLOCKING))
         if isinstance(error, TimeLimitExceeded):
+            spent = [f"{stage} {n:.0f} s" for stage, n in self.log.seconds.items() if n >= 1]
             # The line at which the time went by.
             in_python = activity in (Activity.EAGER, Activity.EXPORTER)
             return self.known_failure() or _BLAMED.get(activity, ArtifactHung)(
                 f"{activity.value} did not return within {self.plan.limit()}",
-                details=tried,
+                details=(*tried, *([f"time: {', '.join(spent)}"] if spent else [])),
                 where=user_frame(error.__cause__) if in_python and error.__cause__ else None,
             )
         ran_out = errors.fault(error, memory=True)
