@@ -549,13 +549,14 @@ def surroundings(device: str) -> tuple[str, ...]:
     """Return the versions and settings that a check on a device depends on."""
     # Of custom operators.
     native = {Path(library).name: library for library in map(str, torch.ops.loaded_libraries)}
+    has_device = cuda.is_cuda(device) and torch.cuda.is_available()
     return (
         *process(),
         *settings_now(device),
         str(GradMode.current()),
         *under_autocast(),
         *sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_VARIABLES)),
-        *([torch.cuda.get_device_name(device)] if cuda.is_cuda(device) else ()),
+        *([torch.cuda.get_device_name(device)] if has_device else ()),
         str(torch.version.cuda),
         *sorted(f"{name}={_hash_of_file(library)}" for name, library in native.items()),
     )

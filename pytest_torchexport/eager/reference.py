@@ -49,7 +49,7 @@ Fact = TypeVar("Fact")
 
 
 class Learned:
-    """What eager does, for all items of one subject and spec: one per target.
+    """Facts about eager, for all items of one subject and spec: one per target.
 
     ``outcomes`` are those of calls on the CPU. ``key`` is a digest of all that eager depends on;
     empty if no other item may take over what is here.

@@ -51,7 +51,7 @@ _ENDLESS = re.compile(r"(?<![\w.])(itertools\.)?(count|cycle|repeat|iter)\(")
 
 @dataclass(frozen=True)
 class Kept:
-    """What calls have shown, for those who observe the same subject later.
+    """Facts that calls have shown, for those who observe the same subject later.
 
     ``loops``: one reached a loop that may not end. ``fresh_each_call``: one changed the module.
     """

@@ -93,7 +93,7 @@ class TwoSides(nn.Module):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_search_that_time_ended_is_a_warning_and_a_failure_under_strict(monkeypatch, strict):
-    monkeypatch.setattr(control_flow, "SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(control_flow, "BEFORE_CALLS", 0.0)
     found = verdict_of(TwoSides(), torch.rand(3, 4), values={"x": (0.0, 1.0)}, strict=strict)
     assert [
         line for line in found.ineffective if line.startswith("the search for branches stopped")

@@ -29,11 +29,11 @@ def artifact_raises(monkeypatch):
     def install(error):
         calls = []
 
-        def run(self, call, seed):
+        def run(self, call, seed, **how):
             calls.append(call)
             if len(calls) > 1:
                 raise error
-            return plain(self, call, seed)
+            return plain(self, call, seed, **how)
 
         plain = InProcess.run
         monkeypatch.setattr(InProcess, "run", run)
