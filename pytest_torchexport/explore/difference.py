@@ -248,8 +248,8 @@ class DifferenceSearch:
             self._pursue_common(common)
         else:
             # Eager alone decides: the same is found beside another artifact.
-            found = partial(self._pursue_common, common)
-            for recipe in self._eager.runs.once(("common thresholds", *common), found):
+            runs, found = self._eager.runs, partial(self._pursue_common, common)
+            for recipe in runs.once(("common thresholds", runs.bounds, *common), found):
                 self._keep(recipe)
         self._sweep()
         return self._kept

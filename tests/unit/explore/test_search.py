@@ -241,6 +241,7 @@ def test_a_users_own_strategy_map_and_filter_are_kept_to():
 
 def test_calls_that_do_not_end_are_cut(monkeypatch):
     monkeypatch.setattr(recorder, "QUICK_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "MAX_EVENTS", 500)
 
     endless = []
 
