@@ -64,6 +64,8 @@ SWITCHES = 2
 BY_SLOPES = ("descend", "write")
 # A threshold that so many calls at least were equally far from is moved by no input.
 FEW_CALLS = 4
+# Thresholds of operators of one kind, with one bound, that are goals.
+ALIKE = 8
 # Calls moved towards one goal.
 CALLS_PER_GOAL = 12
 # Calls moved towards goals of which none was met or came near, before the others are given up.
@@ -305,9 +307,17 @@ class DifferenceSearch:
             eager.own |= frozenset(eager.nearest) - before
 
     def _goals(self, side: Side, keys: Sequence[Key]) -> Iterator[Reach]:
-        """Yield at most two goals for each threshold: how far beyond it a call is to be."""
+        """Yield at most two goals for each threshold: how far beyond it a call is to be.
+
+        Of many that are alike, as those of a loop's rounds, for the first alone.
+        """
+        alike: Counter[object] = Counter()
         for key in keys:
             near, _ = side.nearest[key]
+            kind = key.source, key.side, key.name, near.bound
+            alike[kind] += 1
+            if alike[kind] > ALIKE:
+                continue
             margins = [part * near.size for part in BEYOND]
             if near.bound is None or key.is_equality:
                 margins = margins[-1:] if key.way else [NEXT * near.size]

@@ -124,12 +124,14 @@ def _against(
     # As they are now: forward may reshape them in place (``squeeze_``) before a pull is asked for.
     shape = operand.shape
     bounds = bound.shape if isinstance(bound, Tensor) else ()
-    finite = apart.isfinite()
-    if apart.numel() > MOST_ELEMENTS or not bool(finite.any()):
+    unknown = apart.isfinite().logical_not_()
+    known = apart.numel() - int(unknown.count_nonzero())
+    if apart.numel() > MOST_ELEMENTS or not known:
         return
+    scale = _largest(numbers)
     for side in sides:
-        far = {"above": -apart, "below": apart}.get(side, apart.abs())
-        far = far.masked_fill(~finite, math.inf)
+        far = -apart if side == "above" else apart if side == "below" else apart.abs()
+        far = far if known == apart.numel() else far.masked_fill(unknown, math.inf)
         nearest = int((far.abs() if closest else far).argmin())
         missing = float(far.reshape(-1)[nearest])
 
@@ -147,7 +149,7 @@ def _against(
             name=name,
             bound=None if isinstance(bound, Tensor) else float(bound),
             missing=missing,
-            scale=_largest(numbers),
+            scale=scale,
             pull=pull,
             operand=operand,
             other=bound,
