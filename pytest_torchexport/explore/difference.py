@@ -64,6 +64,8 @@ SWITCHES = 2
 BY_SLOPES = ("descend", "write")
 # A threshold that so many calls at least were equally far from is moved by no input.
 FEW_CALLS = 4
+# A call takes as long as it has thresholds: so many are weighed in all, in 100 calls of 200.
+MOST_WEIGHED = 20_000
 # Thresholds of operators of one kind, with one bound, that are goals.
 ALIKE = 8
 # Calls moved towards one goal.
@@ -331,7 +333,7 @@ class DifferenceSearch:
 
     def _pursue(self, side: Side, goals: Iterable[Reach], calls: int) -> None:
         """Move calls towards goals, each from the one that is nearest to its first threshold."""
-        most = side.spent + calls
+        most = side.spent + min(calls, MOST_WEIGHED // max(len(side.nearest), 1))
         kept, last_news = len(self._kept), side.spent
         for goal in goals:
             if len(self._kept) > kept:
