@@ -249,7 +249,7 @@ class DifferenceSearch:
         else:
             # Eager alone decides: the same is found beside another artifact.
             found = partial(self._pursue_common, common)
-            for recipe in self._eager.runs.once(("common thresholds", *common), found):
+            for recipe in self._eager.runs.learned.once(("common thresholds", *common), found):
                 self._keep(recipe)
         self._sweep()
         return self._kept
