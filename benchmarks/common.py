@@ -275,8 +275,7 @@ LOAD = {
     "export": "import sys, torch; torch.export.load(sys.argv[1]).module()",
     "onnx": "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])",
 }
-
-
+# Calls of the test by hand.
 CALLS = 20
 
 

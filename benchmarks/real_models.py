@@ -269,10 +269,9 @@ def rows(name: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def stages(spent: dict[str, float]) -> str:
-    """Return the sum of seconds and its parts; the search is a part of parity."""
-    whole = sum(spent.values()) - spent.get("search", 0.0)
+    """Return the sum of seconds and its parts."""
     parts = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in spent.items())
-    return f"{whole:.1f} s ({parts})"
+    return f"{sum(spent.values()):.1f} s ({parts})"
 
 
 def main() -> None:

@@ -55,8 +55,6 @@ _VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL", "DNNL", "ONEDNN", "OPENBLAS", "BLIS_", "GOTO_"),
     *("CUDA", "CUBLAS", "CUDNN", "NVIDIA_", "NCCL_", "LD_"),
 )
-
-
 # The user's modules: by name, with what is known of them.
 Names = TypeVar("Names", bound=Collection[str])
 

@@ -23,8 +23,9 @@ from hypothesis import errors
 
 from pytest_torchexport import targets
 from pytest_torchexport.eager.queries import answering
+from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.explore.difference import DifferenceSearch
-from pytest_torchexport.explore.operator_run import OperatorRuns, anew
+from pytest_torchexport.explore.operator_run import OperatorRuns
 from pytest_torchexport.inputs.building import readable
 from pytest_torchexport.inputs.drawing import for_each
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
@@ -108,16 +109,16 @@ def _every(case: Case) -> None:
     if _fails_as_exported(case) and not case.plan.named:
         return
     if case.plan.checks("parity"):
-        _explicit(case, "recorded", recorded_recipes(case.spec), repeats=1)
+        _explicit(case, "recorded", recorded_recipes(case.spec))
         stored = readable(case.spec, case.plan.corpus.load(case.key))
-        _explicit(case, "stored", stored, repeats=1)
+        _explicit(case, "stored", stored)
         scripted = isinstance(case.artifact.module, torch.jit.ScriptModule)
         _explicit(case, "boundary", case.boundary(), repeats=REPEATS if scripted else 1)
-    _explicit(case, "explored", case.explored, repeats=1)
+    _explicit(case, "explored", case.explored)
     if case.plan.checks("parity"):
         _draw(case)
         if not case.log.failed:
-            _explicit(case, "searched", searched(case), repeats=1)
+            _explicit(case, "searched", searched(case))
 
 
 def _raise_for_the_example(case: Case) -> NoReturn:
@@ -143,7 +144,8 @@ def _fails_as_exported(case: Case) -> bool:
     )
 
 
-def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) -> None:
+def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int = 1) -> None:
+    """Run these calls; of several repeats, one is enough at the sizes of the example."""
     for number, recipe in enumerate(items):
         if _is_deadly(case):
             return
@@ -153,35 +155,31 @@ def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int) ->
             )
             return
         case.plan.progress(f"{origin} calls", number, len(items))
-        again = recipe.sizes != case.spec.example_sizes
-        _trial(case, origin, recipe, repeats if again else 1)
+        _trial(case, origin, recipe, repeats if recipe.sizes != case.spec.example_sizes else 1)
 
 
 def _draw(case: Case) -> None:
-    """Draw calls as long as they bring something new, but for a few that are drawn in any case."""
-    # Inside of ``@given``, Hypothesis has other settings.
-    log, most, least = case.log, examples(case.plan), least_examples(case.plan)
+    """Draw a few calls, and more as long as they bring something new."""
     if not case.spec.leaves or _is_deadly(case):
         return
-    late: list[TimeLimitExceeded] = []
+    # Inside of ``@given``, Hypothesis has other settings.
+    log, most, least = case.log, examples(case.plan), least_examples(case.plan)
     new = NewSizes(case.spec, log.covered.with_varied_values)
     in_vain = 0
 
     def drawn(recipe: Recipe) -> None:
         nonlocal in_vain
-        log.drawn_until = _end_of_drawing(case)
-        if log.calls["drawn"] >= least and 2 * in_vain >= least:
-            log.drawn_until = log.drawn_until or "nothing new"
+        enough = log.calls["drawn"] >= least and 2 * in_vain >= least
+        log.drawn_until = _end_of_drawing(case) or ("nothing new" if enough else "")
         if log.drawn_until:
             raise _Enough
         case.plan.progress("drawn calls", log.calls["drawn"], most)
         before = log.news()
         try:
-            legal = _trial(case, "drawn", recipe, repeats=1)
+            legal = _trial(case, "drawn", recipe)
         except TimeLimitExceeded as error:
             # Hypothesis would take it for a failing example, and make the call again.
-            late.append(error)
-            raise _Enough from None
+            raise _Enough from error
         in_vain = in_vain + 1 if log.news() == before else 0
         if not legal:
             new.refused(recipe.sizes)
@@ -194,9 +192,9 @@ def _draw(case: Case) -> None:
     except errors.Unsatisfiable:
         who = "eager" if case.spec.filter is None else "eager or filter"
         log.note(f"{who} refused every call that was drawn")
-    except _Enough:
-        if late:
-            raise late[0] from None
+    except _Enough as enough:
+        if enough.__cause__ is not None:
+            raise enough.__cause__ from None
 
 
 def _end_of_drawing(case: Case) -> DrawnUntil:
@@ -208,7 +206,6 @@ def _end_of_drawing(case: Case) -> DrawnUntil:
         )
         return "time"
     if _is_deadly(case):
-        log.note(f"no more calls after {DEADLY_CALLS} that the artifact did not survive")
         return "deaths"
     ran = sum(calls.values()) - calls["rejected"] - calls["failed"]
     # More would tell nothing about the failure.
@@ -221,7 +218,7 @@ def _is_deadly(case: Case) -> bool:
     return len(deaths) >= DEADLY_CALLS
 
 
-def _trial(case: Case, origin: str, recipe: Recipe, repeats: int) -> bool:
+def _trial(case: Case, origin: str, recipe: Recipe, repeats: int = 1) -> bool:
     """Run one call and count it. Return False if it is not legal."""
     log = case.log
     judgment = case.judge.call(recipe, repeats)
@@ -257,7 +254,7 @@ def searched(case: Case) -> Sequence[Recipe]:
         done=State(subject.module, thorough=reference.stateful).restore,
         seed=seed,
         grad_mode=subject.grad_mode,
-        once=reference.learned.once,
+        learned=reference.learned,
     )
     search = DifferenceSearch(
         case.spec,
@@ -303,7 +300,7 @@ def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
     if not asked or case.runner.isolated:
         return None
     answers = targets.get(case.plan.target).traits.answers
-    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked), once=anew)
+    return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked), learned=Learned())
 
 
 # -- random numbers --------------------------------------------------------------------------------

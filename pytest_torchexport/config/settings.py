@@ -117,10 +117,10 @@ class Settings:
     max_examples: int | None = _row(
         None,
         WHOLE_NUMBER,
-        help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: at "
-        "most half the max_examples of the Hypothesis profile, so 50, and a fifth of these unless "
-        "more bring something new; the search for branches takes up to four times as many calls "
-        "of eager, or 200. A flag goes before the marker.",
+        help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: a "
+        "tenth of the max_examples of the Hypothesis profile, so 10, and up to half of it, so 50, "
+        "as long as they bring something new; the search for branches takes up to four times as "
+        "many calls of eager, or 200.",
     )
     min_branch_coverage: float = _row(
         0.0,

@@ -253,7 +253,8 @@ class DifferenceSearch:
         else:
             # Eager alone decides: the same is found beside another artifact.
             runs, found = self._eager.runs, partial(self._pursue_common, common)
-            for recipe in runs.once(("common thresholds", runs.bounds, *common), found):
+            key = "common thresholds", runs.bounds, *common
+            for recipe in runs.learned.once(key, found):
                 self._keep(recipe)
         self._sweep()
         return self._kept

@@ -49,7 +49,7 @@ PATIENCE = 20
 _ENDLESS = re.compile(r"(?<![\w.])(itertools\.)?(count|cycle|repeat|iter)\(")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kept:
     """Facts that calls have shown, for those who observe the same subject later.
 
@@ -95,7 +95,7 @@ class Observed:
 
     @property
     def kept(self) -> Kept:
-        return Kept(self._loops, self.fresh_each_call)
+        return Kept(loops=self._loops, fresh_each_call=self.fresh_each_call)
 
     def heed(self, kept: Kept) -> None:
         """Take over what calls of an equal subject have shown."""

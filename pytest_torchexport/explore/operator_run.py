@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.explore.probe import (
     Differentiable,
     Gap,
@@ -241,27 +242,13 @@ class Recorded:
                 ]
 
 
-Found = TypeVar("Found")
-
-
-def anew(_: Hashable, find: Callable[[], Found]) -> Found:
-    """Find something that nothing else has found before."""
-    return find()
-
-
-class Once(Protocol):
-    """Returns what was found under a name before, or else finds it."""
-
-    def __call__(self, what: Hashable, find: Callable[[], Found], /) -> Found: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class OperatorRuns:
     """One side, eager or the artifact, whose operators are recorded.
 
     ``fresh`` returns the callable in its state before a call, ``done`` is called after it.
-    ``bounds`` are numbers with which every operand and every output is compared besides. ``once``
-    keeps what does not depend on the other side.
+    ``bounds`` are numbers with which every operand and every output is compared besides.
+    ``learned`` keeps what does not depend on the other side.
     """
 
     fresh: Callable[[], Callable[..., Any]]
@@ -269,14 +256,15 @@ class OperatorRuns:
     seed: int
     grad_mode: GradMode = GradMode.NO_GRAD
     bounds: tuple[float, ...] = ()
-    once: Once = anew
+    learned: Learned = field(default_factory=Learned)
 
     def run(self, call: Call, goal: Reach = NOWHERE) -> Recorded | None:
         """Return the record of the call's operators; None if it raises."""
         digest = call.digest() if goal is NOWHERE else None
         if digest is None:
             return self._run(call, goal)
-        return self.once(("operators", self.bounds, digest), lambda: self._run(call, goal))
+        what = "operators", self.bounds, digest
+        return self.learned.once(what, lambda: self._run(call, goal))
 
     def _run(self, call: Call, goal: Reach) -> Recorded | None:
         recorded = Recorded(self.bounds, goal.keys)
@@ -299,14 +287,13 @@ class OperatorRuns:
         seed_everything(self.seed)
         inner = inspect.unwrap(function)
         module = getattr(inner, "__self__", getattr(inner, "module", inner))
-        learned = module if isinstance(module, torch.nn.Module) else None
         with torch.enable_grad():
             inputs = Differentiable(call)
         own = inputs.call
         try:
             with (
                 torch.enable_grad(),
-                frozen_parameters(learned),
+                frozen_parameters(module if isinstance(module, torch.nn.Module) else None),
                 SlopeMode(),
                 operations(recorded.operator),
             ):

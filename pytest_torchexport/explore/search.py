@@ -257,7 +257,7 @@ class Search(World):
                 self._make(recipe)
                 yield
             if not any(seen.depends or seen.read for seen in self._seen.values()):
-                break  # more of them will not change that
+                break  # more of them are not likely to change that
         self._seeded = True
 
     def _pursue(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from pytest_torchexport.inputs.strategies import listed_recipes
 
 
 def first(spec: InputSpec, seed: int) -> Iterator[Recipe]:
-    """Yield calls of which one at least shows a condition that depends on its input.
+    """Yield calls after which the search ends if no condition seems to depend on the input.
 
     Those that the test made, listed values, and other values, at other sizes too.
     """

@@ -147,7 +147,7 @@ class ItemLog:
         self.calls = dict.fromkeys(ORIGINS, 0)
         for kept in (self.explained, self.ran, self.failed):
             kept.clear()
-        self.max_error = None
+        self.max_error, self.drawn_until = None, ""
         self.covered = Covered()
         self.outputs = OutputActivity()
 

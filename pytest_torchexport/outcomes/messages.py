@@ -15,7 +15,6 @@ from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.results.source_line import (
     SourceLine,
     has_owner,
-    innermost,
     is_models,
     is_users,
     source_line,
@@ -79,6 +78,29 @@ _ORIGINAL = re.compile(
 _STAYED_PYTHON = re.compile(r"\ACould not export Python function call '[^']+'")
 _TORCHSCRIPT = "Traceback of TorchScript"
 _LAST_WORD = re.compile(r"^(\w+(?:Error|Exception)): (.*)", re.MULTILINE | re.DOTALL)
+
+
+def innermost(paths: Iterable[str]) -> int | None:
+    """Return the number of the frame to name, of the files of frames from the innermost one on.
+
+    The user's innermost; but if that one calls a module whose class is a library's, as a wrapper
+    does, the innermost of the library's. Without the user's, that of a model from a library.
+    """
+    models: int | None = None
+    is_module = False
+    for number, path in enumerate(paths):
+        if is_users(path):
+            return models if models is not None and is_module else number
+        if models is None:
+            models = number if is_models(path) else None
+        elif path.replace("\\", "/").endswith("torch/nn/modules/module.py"):
+            is_module = True  # Module.__call__, between the frames of a module and its caller
+    return models
+
+
+def first_owned(paths: Iterable[str]) -> int | None:
+    """Return the number of the first frame that is the user's or of a library with models."""
+    return next((number for number, path in enumerate(paths) if has_owner(path)), None)
 
 
 def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
@@ -208,8 +230,3 @@ def user_frame(error: BaseException, pick: Pick = innermost) -> SourceLine | Non
     """
     frames = traceback.extract_tb(error.__traceback__)[::-1]
     return _line_of([(each.filename, each.lineno or 0, each.line or "") for each in frames], pick)
-
-
-def first_owned(paths: Iterable[str]) -> int | None:
-    """Return the number of the first frame that is the user's or of a library with models."""
-    return next((number for number, path in enumerate(paths) if has_owner(path)), None)

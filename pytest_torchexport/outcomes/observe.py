@@ -115,17 +115,18 @@ class Outcomes:
     def once(self, call: Call, how: Hashable, make: Callable[[], Outcome]) -> Outcome:
         """Return the outcome of a call that is made like an earlier one; ``make`` it if need be."""
         digest = call.digest()
-        known = self._kept.get((digest, how)) if digest is not None else None
+        if digest is None:
+            return make()
+        known = self._kept.get((digest, how))
         if known is None:
             outcome = make()
-            if digest is not None:
-                self.keep(call, (digest, how), outcome)
+            self._keep(call, (digest, how), outcome)
             return outcome
         if isinstance(known, Returned) and known.inputs is _UNCHANGED:
             return replace(known, inputs=call)
         return known
 
-    def keep(self, call: Call, key: Hashable, outcome: Outcome) -> None:
+    def _keep(self, call: Call, key: Hashable, outcome: Outcome) -> None:
         if isinstance(outcome, Returned):
             pairs = zip(call.tensors(), outcome.inputs.tensors(), strict=True)
             if not any(left.shape != right.shape or differ(left, right) for left, right in pairs):

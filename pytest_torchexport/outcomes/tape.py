@@ -28,7 +28,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import copy_tensor, flatten
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.messages import Pick, first_owned
+from pytest_torchexport.outcomes.messages import Pick, first_owned, innermost
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
 from pytest_torchexport.outcomes.operator_table import READ
 from pytest_torchexport.outcomes.operators import (
@@ -40,7 +40,6 @@ from pytest_torchexport.outcomes.operators import (
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.source_line import (
     SourceLine,
-    innermost,
     is_users,
     source_line,
 )

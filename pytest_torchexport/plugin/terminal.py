@@ -165,8 +165,8 @@ class Progress:
     A thread writes them: the step may be one call that takes a minute.
     """
 
-    def __init__(self, config: pytest.Config, words: str = "") -> None:
-        self._words = words
+    def __init__(self, config: pytest.Config) -> None:
+        self._words = ""
         self._start = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True, name="torchexport-progress")

@@ -181,7 +181,6 @@ class Cause:
 
     @property
     def names(self) -> list[str]:
-        """The names of the entries, each once."""
         return list(dict.fromkeys(map(str, self.entries)))
 
     @property

@@ -94,7 +94,6 @@ class SizePattern:
         return low, math.inf if self.kind == "from" else self.numbers[-1]
 
     def names(self, size: int) -> bool:
-        """Return True if the rule names a size."""
         if self.kind == "steps":
             step, remainder = self.numbers
             return size % step == remainder
@@ -102,7 +101,6 @@ class SizePattern:
         return low <= size <= high
 
     def fails_at(self, size: int) -> bool:
-        """Return True if the call fails at a size, by this rule."""
         return self.names(size) == self.fails
 
     def taken(self, sizes: range | tuple[int, ...]) -> range | tuple[int, ...]:

@@ -31,7 +31,6 @@ UNUSUAL = re.compile(r"[^\n\t -~]")
 
 
 def render(results: RunResults) -> str:
-    """Return the HTML text of a run's results."""
     import jinja2
 
     script, style = _text_of("report.js"), _text_of("report.css")

@@ -19,7 +19,6 @@ WRITE_ONE = "pytest --torchexport-report json:PATH writes one"
 
 
 def render(results: RunResults) -> str:
-    """Return the JSON text of a run's results."""
     found = {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,

@@ -119,10 +119,7 @@ def render_annotations(results: RunResults) -> str:
     # New ones first, then those with a line, then those of most failures.
     ranked = sorted(
         causes(entries(results.items)),
-        key=lambda cause: (
-            new.isdisjoint(entry.key for entry in cause.entries),
-            cause.where is None,
-        ),
+        key=lambda each: (new.isdisjoint(e.key for e in each.entries), each.where is None),
     )
     shown = ranked if len(ranked) <= MOST_ANNOTATIONS else ranked[: MOST_ANNOTATIONS - 1]
     for cause in shown:
@@ -134,9 +131,8 @@ def render_annotations(results: RunResults) -> str:
             place = {"file": cause.where.file, "line": str(cause.where.line)}
         lines.append(_command("error", cause.title, message, **place))
     if left := len(ranked) - len(shown):
-        lines.append(
-            _command("error", "torchexport", f"+ {left} more causes, in the other reports")
-        )
+        rest = f"+ {left} more causes, in the other reports"
+        lines.append(_command("error", "torchexport", rest))
     return "".join(f"{line}\n" for line in lines)
 
 

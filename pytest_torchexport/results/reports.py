@@ -11,6 +11,7 @@ import functools
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -81,10 +82,8 @@ def environment() -> dict[str, str]:
     """Return the versions of the packages that a verdict depends on, as far as installed."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

@@ -23,7 +23,6 @@ NO_VERDICT = "NoVerdict"
 
 
 def render(results: RunResults) -> str:
-    """Return the SARIF text of a run's results."""
     failing = [
         (entry, (entry.verdict.failure if entry.verdict is not None else None) or NO_VERDICT)
         for entry in entries(results.items)
@@ -37,9 +36,8 @@ def render(results: RunResults) -> str:
         cause = Cause((entry,))
         # A viewer takes [text](1) for a link.
         message = visible(cause.text or cause.title).replace("](", "] (")
-        location: dict[str, Any] = {
-            "logicalLocations": [{"fullyQualifiedName": visible(str(entry)), "kind": "function"}]
-        }
+        named = {"fullyQualifiedName": visible(str(entry)), "kind": "function"}
+        location: dict[str, Any] = {"logicalLocations": [named]}
         # The user's line, or else the test's file: code scanning shows no other paths.
         file, line = (cause.where.file, cause.where.line) if cause.where else (cause.test_file, 1)
         if file:
@@ -65,15 +63,10 @@ def render(results: RunResults) -> str:
             "partialFingerprints": {"pytestTorchexport/v1": fingerprint},
         }
         found.append(result)
+    described = [{"id": each, "shortDescription": {"text": titles[each]}} for each in rules]
     run = {
         "tool": {
-            "driver": {
-                "name": "pytest-torchexport",
-                "version": __version__,
-                "rules": [
-                    {"id": each, "shortDescription": {"text": titles[each]}} for each in rules
-                ],
-            }
+            "driver": {"name": "pytest-torchexport", "version": __version__, "rules": described}
         },
         "invocations": [{"executionSuccessful": results.complete}],
         "results": found,

@@ -7,7 +7,6 @@ import linecache
 import os
 import re
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +66,7 @@ def is_users(path: str) -> bool:
 
 
 def is_models(path: str) -> bool:
-    """Return True if a file may hold the code of an installed model, as timm's files do.
-
-    That is a file of a library which is none of those that run, export or test models.
-    """
+    """Return True for a file of a library, as timm, that does not run, export or test models."""
     _, library, within = path.replace("\\", "/").rpartition("/site-packages/")
     return bool(library) and within.partition("/")[0].removesuffix(".py") not in NO_MODELS
 
@@ -78,24 +74,6 @@ def is_models(path: str) -> bool:
 def has_owner(path: str) -> bool:
     """Return True if a report may name a line of a file: the user's, or of an installed model."""
     return is_users(path) or is_models(path)
-
-
-def innermost(paths: Iterable[str]) -> int | None:
-    """Return the number of the frame to name, of the files of frames from the innermost one on.
-
-    The user's innermost; but if that one calls a module whose class is a library's, as a wrapper
-    does, the innermost of the library's. Without the user's, that of a model from a library.
-    """
-    models: int | None = None
-    is_module = False
-    for number, path in enumerate(paths):
-        if is_users(path):
-            return models if models is not None and is_module else number
-        if models is None:
-            models = number if is_models(path) else None
-        elif path.replace("\\", "/").endswith("torch/nn/modules/module.py"):
-            is_module = True  # Module.__call__, between the frames of a module and its caller
-    return models
 
 
 @functools.lru_cache(maxsize=256)

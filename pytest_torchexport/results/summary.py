@@ -88,7 +88,6 @@ def summary_lines(
 
 
 def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
-    """Yield the details of every verdict, for ``-v``."""
     for entry, verdict in _judged(results):
         yield f"{entry.item.nodeid} {verdict.name}: {verdict.status}"
         yield from labelled(details(verdict))
@@ -96,10 +95,10 @@ def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
 
 def slowest_lines(results: Iterable[ItemResult], count: int | None) -> Iterator[str]:
     """Yield the longest stage of so many verdicts, for ``--durations``: 0 is all, None is none."""
-    slowest = sorted(_judged(results), key=lambda each: -sum(each[1].seconds.values()))
-    for entry, verdict in slowest[: count or None] if count is not None else ():
-        if stage := longest_stage(verdict):
-            yield f"slowest: {entry} {stage}"
+    timed = [(entry, verdict) for entry, verdict in _judged(results) if verdict.seconds]
+    timed.sort(key=lambda each: -sum(each[1].seconds.values()))
+    for entry, verdict in timed[: count or None] if count is not None else ():
+        yield f"slowest: {entry} {longest_stage(verdict)}"
 
 
 def _judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:

@@ -84,10 +84,7 @@ def failure_texts(
 def reports(
     verdicts: Iterable[Verdict], nodeid: str = ""
 ) -> Iterator[tuple[Verdict, Sequence[Block]]]:
-    """Yield all that is known of failed verdicts: once for recorded modules that fail alike.
-
-    With the first of them.
-    """
+    """Yield the blocks of failed verdicts, with the first of recorded modules that fail alike."""
     groups: dict[Any, list[Verdict]] = {}
     for verdict in verdicts:
         # All that a report says of a failure, beside which module failed.
@@ -256,12 +253,9 @@ def recorded_lines(alike: Iterable[Verdict]) -> Iterator[str]:
 
 def _branch_line(branch: Branch) -> str:
     counts = ", ".join(f"{outcome} {count}x" for outcome, count in branch.counts.items())
-    artifact = {
-        True: "the artifact has a branch there",
-        False: "the artifact has no branch there",
-        None: "it is not known if the artifact has a branch there",
-    }[branch.in_artifact]
-    return f"{_condition(branch)}    eager took {counts} in the search; {artifact}"
+    has = {True: "has a", False: "has no", None: "may have a"}[branch.in_artifact]
+    took = f"eager took {counts} in the search"
+    return f"{_condition(branch)}    {took}; the artifact {has} branch there"
 
 
 def _condition(branch: Branch) -> str:
@@ -286,12 +280,9 @@ def _difference_lines(verdict: Verdict) -> Iterator[list[str]]:
         if item.total is not None:
             worst = "" if item.max_abs is None else f"|{item.max_abs:.4g}| "
             sides = f"eager {item.expected}, {_other(verdict)} {item.actual}"
-            allowed = (
-                f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
-                if item.rtol or item.atol
-                else "allowed: exactly equal"
-            )
-            own = ""
+            allowed, own = "allowed: exactly equal", ""
+            if item.rtol or item.atol:
+                allowed = f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
             if item.own_error is not None and item.cause == "bug":
                 own = f"; eager's own rounding error is {item.own_error:.2g}"
             at = list(item.index or ())
@@ -316,7 +307,6 @@ def _side_by_side(item: Difference, verdict: Verdict) -> str:
 
 # -- what passed, and what a failure has beside its report -----------------------------------------
 
-
 _WHY_NO_MORE = {
     "nothing new": " (the last brought nothing new)",
     "none passes": " (none passes)",
@@ -328,11 +318,8 @@ _WHY_NO_MORE = {
 def details(verdict: Verdict) -> Iterator[Block]:
     """Yield the details of a verdict for ``-v``: calls, sizes, worst error, assumptions, time."""
     cached, kept = verdict.unchanged_since, verdict.not_kept
-    calls = ", ".join(
-        f"{count} {key}{_WHY_NO_MORE.get(verdict.drawn_until, '') if key == 'drawn' else ''}"
-        for key, count in verdict.calls.items()
-        if count
-    )
+    why = {"drawn": _WHY_NO_MORE.get(verdict.drawn_until, "")}
+    calls = ", ".join(f"{n} {key}{why.get(key, '')}" for key, n in verdict.calls.items() if n)
     error = "" if verdict.max_error is None else f"; worst |difference| {verdict.max_error:.2g}"
     branches: list[str] = []
     if verdict.branch_coverage is not None:
@@ -375,9 +362,7 @@ def details(verdict: Verdict) -> Iterator[Block]:
 
 
 def longest_stage(verdict: Verdict) -> str:
-    """Return ``41.2 s, of which 30.1 s export: what shortens it``; empty if nothing was timed."""
-    if not verdict.seconds:
-        return ""
+    """Return ``41.2 s, of which 30.1 s export: what shortens it``, of a verdict that was timed."""
     stage, most = max(verdict.seconds.items(), key=lambda item: item[1])
     whole = f"{sum(verdict.seconds.values()):.1f} s, of which {most:.1f} s {stage}"
     return f"{whole}: shorter with {SHORTER[stage]}" if stage in SHORTER else whole

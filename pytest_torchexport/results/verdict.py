@@ -318,13 +318,13 @@ class Verdict:
     differences beyond the dtype's tolerance that are not bugs, the worst per output and cause.
     ``cautions``: what to know of a pass; ``ineffective``: why it may mean little. ``branches``: the
     conditions of the user's code that calls met. ``isolated``: the artifact was called in a process
-    of its own. ``size``: that of its files, None if there are none. ``latency``: the times of some
-    calls, if that was asked for. ``output``: the
-    end of what it printed in such a process. ``kept``: the artifact's file after a failure;
-    ``script``: the script that shows the failure again. ``imports``: the modules that a process has
-    to import before it can load or run the file. ``diagnosis``: what was found out about a failure.
-    ``unchanged_since``: the day (``2026-07-01``) of the run that gave the verdict, if it was taken
-    from the cache; else empty. ``not_kept``: why a run with a cache does not keep it; else empty.
+    of its own; ``output``: the end of what it printed there. ``size``: that of its files, None if
+    there are none. ``latency``: the times of some calls, if that was asked for. ``kept``: the
+    artifact's file after a failure; ``script``: the script that shows the failure again.
+    ``imports``: the modules that a process has to import before it can load or run the file.
+    ``diagnosis``: what was found out about a failure. ``unchanged_since``: the day (``2026-07-01``)
+    of the run that gave the verdict, if it was taken from the cache; else empty. ``not_kept``: why
+    a run with a cache does not keep it; else empty.
     """
 
     subject: str
@@ -377,7 +377,6 @@ class Verdict:
 
     @property
     def branch_coverage(self) -> float | None:
-        """The percentage of outcomes that calls took, of those that inputs can steer to."""
         return coverage_of(self.branches)
 
     def as_dict(self) -> dict[str, Any]:
@@ -575,10 +574,7 @@ def without_variant(nodeid: str, column: str) -> str:
 
 
 def coverage_of(branches: Iterable[Branch]) -> float | None:
-    """Return the percentage of outcomes that calls took, of those that inputs can steer to.
-
-    None if there are none.
-    """
+    """Return the percentage of outcomes taken, of those that inputs steer to; None without any."""
     counted = [
         status
         for branch in branches

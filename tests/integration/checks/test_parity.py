@@ -24,7 +24,7 @@ TRIAL = parity._trial
 
 @pytest.mark.parametrize("drawn", [1, 5])
 def test_a_drawn_call_that_does_not_return_is_no_pass(monkeypatch, drawn):
-    def trial(case, origin, recipe, repeats):
+    def trial(case, origin, recipe, repeats=1):
         if origin == "drawn" and case.log.calls["drawn"] >= drawn - 1:
             with case.log.during(Activity.ARTIFACT):
                 raise TimeLimitExceeded

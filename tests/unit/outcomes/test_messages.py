@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pytest_torchexport.outcomes.messages import condense, message_and_line
+from pytest_torchexport.outcomes.messages import condense, innermost, message_and_line
 
 ADVICE = "Failed to convert the exported program to an ONNX model. This is step 3/3\n- If there is"
 NODE = "Error when translating node %add. See the stack trace for more information."
@@ -140,3 +140,28 @@ def test_without_a_line_of_the_user_the_line_of_a_librarys_model_is_told(tmp_pat
     where = condense(raised_in(library / "timm" / "layers.py"))[1]
     assert (where.place, where.text) == ("timm/layers.py:2", "raise ValueError")
     assert condense(raised_in(library / "torch" / "nn.py"))[1] is None
+
+
+# -- the frame to name -----------------------------------------------------------------------------
+
+LIBRARY = "/env/lib/python3.11/site-packages"
+USER, MODEL = "/project/net.py", f"{LIBRARY}/timm/layers.py"
+OTHER = f"{LIBRARY}/torch/functional.py"
+CALLS = f"{LIBRARY}/torch/nn/modules/module.py"
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ((OTHER, USER, MODEL), 1),
+        ((OTHER, MODEL, CALLS, USER), 1),  # a wrapper calls a library's module
+        ((MODEL, MODEL, CALLS, MODEL, CALLS, USER), 0),
+        ((MODEL, USER, CALLS), 1),  # the user calls a library's function
+        ((CALLS, MODEL, USER), 2),
+        ((OTHER, MODEL), 1),
+        ((OTHER, CALLS), None),
+        ((), None),
+    ],
+)
+def test_the_frame_to_name_is_the_users_or_that_of_the_librarys_module_it_calls(files, named):
+    assert innermost(files) == named

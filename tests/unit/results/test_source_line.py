@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_torchexport.results.source_line import innermost, is_models, is_users
+from pytest_torchexport.results.source_line import is_models, is_users
 
 
 @pytest.fixture
@@ -40,26 +40,3 @@ def test_a_file_that_was_installed_is_a_librarys_wherever_it_lies(folder):
 )
 def test_a_library_may_hold_models_unless_it_runs_or_exports_them(path, users, models):
     assert (is_users(path), is_models(path)) == (users, models)
-
-
-LIBRARY = "/env/lib/python3.11/site-packages"
-USER, MODEL = "/project/net.py", f"{LIBRARY}/timm/layers.py"
-OTHER = f"{LIBRARY}/torch/functional.py"
-CALLS = f"{LIBRARY}/torch/nn/modules/module.py"
-
-
-@pytest.mark.parametrize(
-    ("files", "named"),
-    [
-        ((OTHER, USER, MODEL), 1),
-        ((OTHER, MODEL, CALLS, USER), 1),  # a wrapper calls a library's module
-        ((MODEL, MODEL, CALLS, MODEL, CALLS, USER), 0),
-        ((MODEL, USER, CALLS), 1),  # the user calls a library's function
-        ((CALLS, MODEL, USER), 2),
-        ((OTHER, MODEL), 1),
-        ((OTHER, CALLS), None),
-        ((), None),
-    ],
-)
-def test_the_frame_to_name_is_the_users_or_that_of_the_librarys_module_it_calls(files, named):
-    assert innermost(files) == named
