@@ -64,8 +64,8 @@ SWITCHES = 2
 BY_SLOPES = ("descend", "write")
 # A threshold that so many calls at least were equally far from is moved by no input.
 FEW_CALLS = 4
-# A call takes as long as it has thresholds: so many are weighed in all, in 100 calls of 200.
-MOST_WEIGHED = 20_000
+# A call takes as long as it has thresholds: so many are weighed in all, in 300 calls of 200.
+MOST_WEIGHED = 60_000
 # Thresholds of operators of one kind, with one bound, that are goals.
 ALIKE = 8
 # Calls moved towards one goal.
@@ -82,7 +82,7 @@ BEYOND_TOGETHER = (1e-2, 1e-6)
 NEXT = 1e-6
 # Calls that the thresholds are worth which both sides have, and those that only one has: a call
 # takes as long as an ordinary one, or twice.
-COMMON, DIFFERENT = 30, 100
+COMMON, DIFFERENT = 30, 300
 # Thresholds that are met at once, at most: 2 ** 4 combinations of their sides. The most bounds that
 # only the artifact has and that eager's operands are compared with.
 TOGETHER = 4
