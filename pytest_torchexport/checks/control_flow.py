@@ -71,6 +71,7 @@ def explore(case: Case) -> Case | None:
             log.ineffective.append("branch coverage is not known: eager could not be observed")
         return None
     if explored.stopped:
+        case.reference.learned.keep_from_others()  # the next item may have more time
         log.ineffective.append(
             f"the search for branches stopped after {explored.stopped}: not every outcome was "
             "looked for (torchexport_max_examples gives calls and time)"

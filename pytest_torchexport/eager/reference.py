@@ -67,9 +67,13 @@ class Learned:
         found: Fact = self._facts[what]
         return found
 
+    def keep_from_others(self) -> None:
+        """Let no other item take over what is here."""
+        self.key = ""
+
     def forget(self) -> None:
         """Begin anew, and for one item alone: eager does something else from now on."""
-        self.key = ""
+        self.keep_from_others()
         self.outcomes.forget()
         self._facts.clear()
 
@@ -163,7 +167,8 @@ class Reference:
         function = answering(subject.function, answers) if answers else subject.function
         outcome = self._observe(function, call.to(device), seed, grad_mode)
         if state is not None and state.restore() and not self.stateful:
-            self.stateful, self.learned.key = True, ""
+            self.stateful = True
+            self.learned.keep_from_others()
         return outcome
 
     def drifted(self) -> bool:

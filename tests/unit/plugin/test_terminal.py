@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -50,8 +51,9 @@ def screen(tmp_path, monkeypatch):
 
 def shown(screen, text):
     """Wait until the text is on the screen."""
+    end = time.monotonic() + 60
     while text not in screen.read_text():
-        pass
+        assert time.monotonic() < end
 
 
 def test_the_words_on_a_step_change_while_it_runs_and_go_when_the_item_ends(screen):
