@@ -140,18 +140,6 @@ def overhead(runs: int) -> Iterator[Row]:
     yield "engine per drawn call, 3000 elements", f"{figure:.2f} ms", "<= 1 ms"
 
 
-def whole(runs: int) -> Iterator[Row]:
-    """Compare a test with all checks on the default targets to the loop that a user would write."""
-    for name in COMPARED:
-        figure = ratio(
-            functools.partial(items, name, TARGETS),
-            functools.partial(by_hand, name, TARGETS),
-            runs,
-        )
-        what = f"{' + '.join(TARGETS)} with all checks, {name} / hand-written"
-        yield what, figure, "<= 1.5"
-
-
 SUITE = """
 import sys
 sys.path.insert(0, {benchmarks!r})
@@ -350,7 +338,7 @@ def search(runs: int) -> Iterator[Row]:
 ROWS = {
     each.__name__: each
     for each in (
-        *(startup, overhead, whole, marked, cached, observing, explore, search),
+        *(startup, overhead, marked, cached, observing, explore, search),
         *(memory, weights, xdist),
     )
 }
