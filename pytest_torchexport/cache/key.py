@@ -55,6 +55,8 @@ _VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL", "DNNL", "ONEDNN", "OPENBLAS", "BLIS_", "GOTO_"),
     *("CUDA", "CUBLAS", "CUDNN", "NVIDIA_", "NCCL_", "LD_"),
 )
+# Without those that say where files are kept: torch sets them itself when it is first asked.
+_PLACES = ("TORCHINDUCTOR_CACHE_DIR", "TORCH_HOME", "CUDA_CACHE_PATH")
 # The user's modules: by name, with what is known of them.
 Names = TypeVar("Names", bound=Collection[str])
 
@@ -457,8 +459,12 @@ def variables(sources: Iterable[Source]) -> list[tuple[str, str | None]]:
 
 
 def _environment() -> list[tuple[str, str]]:
-    """Return all environment variables but those that pytest sets for each test."""
-    return sorted(each for each in os.environ.items() if not each[0].startswith("PYTEST_"))
+    """Return all environment variables but pytest's, of each test, and places of caches."""
+    return sorted(
+        (name, value)
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_") and name not in _PLACES
+    )
 
 
 def _with_packages(modules: Iterable[str]) -> list[tuple[str, None]]:
@@ -553,7 +559,7 @@ def surroundings(device: str) -> tuple[str, ...]:
         *settings_now(device),
         str(GradMode.current()),
         *under_autocast(),
-        *sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_VARIABLES)),
+        *sorted(f"{k}={v}" for k, v in _environment() if k.startswith(_VARIABLES)),
         *([torch.cuda.get_device_name(device)] if has_device else ()),
         str(torch.version.cuda),
         *sorted(f"{name}={_hash_of_file(library)}" for name, library in native.items()),

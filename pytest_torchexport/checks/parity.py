@@ -177,7 +177,7 @@ def _draw(case: Case) -> None:
         before = log.news()
         try:
             legal = _trial(case, "drawn", recipe)
-        except TimeLimitExceeded as error:
+        except (TimeLimitExceeded, Exception) as error:
             # Hypothesis would take it for a failing example, and make the call again.
             raise _Enough from error
         in_vain = in_vain + 1 if log.news() == before else 0

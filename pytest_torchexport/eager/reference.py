@@ -254,13 +254,14 @@ class Reference:
         self.returns_nan = has_nan(first.value)
         for name in first.changed:
             self._note(f"forward changes torch's {name}; it is put back after each call")
+        found = partial(examine, self.pristine, example, self._plan.seed, names)
+        # Before any other call: it says how what a call changes is put back.
+        self._heed(self.learned.once("findings", found))
         if self.pristine.grad_mode is GradMode.GRAD and isinstance(
             self.on_cpu(example, grad_mode=self.served), Raised
         ):
             self.served = GradMode.GRAD
             self._note("eager raises without gradients: the artifact runs with gradients too")
-        found = partial(examine, self.pristine, example, self._plan.seed, names)
-        self._heed(self.learned.once("findings", found))
         if first.rebuilt:
             paths = ", ".join(first.rebuilt)
             self._note(

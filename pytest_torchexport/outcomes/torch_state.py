@@ -40,7 +40,8 @@ MAX_OUTPUT = 4000
 _NOISE = re.compile(
     r"torch\.jit\.\w+` is (deprecated|not supported)|LeafSpec|legacy TorchScript-based ONNX export"
     r"|The feature will be removed|is_gradient_checkpointing|onnx.*deprecat|_check_is_size"
-    r"|The axis name: \w+ will not be used|The dynamic axes will not be renamed",
+    r"|The axis name: \w+ will not be used|The dynamic axes will not be renamed"
+    r"|Converting a tensor with requires_grad=True to a scalar",  # by the search's own calls
     re.IGNORECASE,
 )
 # Here torch prints a tensor, as in an error's text, and while a trace runs warns of each number.

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from pytest_torchexport import SpecError, check_export, engine, register_target
-from pytest_torchexport.checks import exporting
+from pytest_torchexport.checks import exporting, parity
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager import reference
 from pytest_torchexport.inputs.pytrees import Call
+from pytest_torchexport.results.failures import NotRepeatable
 from pytest_torchexport.sandbox import process
 from pytest_torchexport.targets import TargetTraits
 from pytest_torchexport.torch_private.memory import address_of
@@ -289,6 +290,35 @@ def _no_process(*arguments, **options):
 
 def _no_thread(thread):
     raise RuntimeError("can't start new thread")
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+def test_a_counter_is_no_question_of_gradients():
+    verdict = check_export(Counts(), EXAMPLE, target="script", max_examples=1)
+    assert verdict.status == "passed"
+    assert verdict.cautions == ()
+
+
+def test_what_a_drawn_call_raises_is_raised_as_it_is(monkeypatch):
+    def once(case, origin, *args, **kwargs):
+        if origin == "drawn" and not raised:
+            raised.append(origin)
+            raise NotRepeatable("now and then")
+        return trial(case, origin, *args, **kwargs)
+
+    raised, trial = [], parity._trial
+    monkeypatch.setattr(parity, "_trial", once)
+    verdict = check_export(nn.Linear(3, 2), EXAMPLE, target="trace")
+    assert (verdict.failure, verdict.reason) == ("NotRepeatable", "now and then")
 
 
 # -- what the targets of a test share --------------------------------------------------------------
