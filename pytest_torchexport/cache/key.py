@@ -11,6 +11,7 @@ name, a text that is executed) has no key.
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import hashlib
 import importlib.machinery
@@ -36,7 +37,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
 from pytest_torchexport.eager.fingerprint import attributes_of, names_in
 from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
-from pytest_torchexport.inputs.strategies import examples
+from pytest_torchexport.inputs.strategies import examples, least_examples
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.outcomes.torch_state import GradMode, settings_now, under_autocast
@@ -57,6 +58,8 @@ _VARIABLES = (
 )
 # Without those that say where files are kept: torch sets them itself when it is first asked.
 _PLACES = ("TORCHINDUCTOR_CACHE_DIR", "TORCH_HOME", "CUDA_CACHE_PATH")
+# What Python puts into each module.
+_OF_MODULES = {*vars(types.ModuleType("")), "__builtins__", "__cached__", "__file__", "__path__"}
 # The user's modules: by name, with what is known of them.
 Names = TypeVar("Names", bound=Collection[str])
 
@@ -83,10 +86,13 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     )
     modules = subject.modules | {name for name, source in of_test.items() if source.registers}
 
-    def of_files(names: Iterable[str]) -> tuple[dict[str, Source], frozenset[str]]:
+    def of_files(names: Iterable[str]) -> tuple[dict[str, Source], set[str]]:
         sources = closure(names, ())
-        every = (sources | of_test).values()
-        return sources, frozenset[str]().union(*(each.used for each in every))
+        used: set[str] = set()
+        for each in (sources | of_test).values():
+            any_module = (module.rpartition(".")[2] for module in sys.modules)
+            used.update(any_module if each.used is None else each.used)
+        return sources, used
 
     held, sources = _held(modules, of_files)
     sources |= of_test
@@ -98,22 +104,51 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
 def key_here(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     """Return the digest of all that eager depends on, in this process alone. Raises NoKey.
 
-    The target is no part of it, and neither are files: code that is loaded stays as it is.
+    The target is no part of it, and neither are files: code that is loaded stays as it is. A part
+    of a library counts as the object that it is: a test may have put another in its place.
     """
     subject = _of_check(thing, given, plan)
-    subject.add([plan.seed, _environment(), str(Path.cwd())])
+    subject.add([plan.seed, _environment(), str(Path.cwd()), sys.argv])
 
     def loaded(names: Iterable[str]) -> tuple[list[str], set[str]]:
         modules = {name: sys.modules.get(name) for name in names}
         users = [
             name
             for name, module in modules.items()
-            if isinstance(file := getattr(module, "__file__", None), str) and is_users(file)
+            if name == "__main__"
+            or (isinstance(file := getattr(module, "__file__", None), str) and is_users(file))
         ]
         return users, set().union(*(vars(modules[name]) for name in users))
 
-    held, _ = _held(subject.modules, loaded)
-    return subject.digest(held.digest(), *surroundings(plan.device))
+    held, users = _held(subject.modules, loaded)
+    scopes = [vars(sys.modules[name]) for name in users]
+    # Names that a verdict of another process leaves out: what a test holds for itself.
+    more = Digest()
+    for scope in scopes:
+        hidden = (name for name in scope if name.startswith(("__", "test", "Test")))
+        more.add({name: scope[name] for name in hidden if name not in _OF_MODULES})
+    parts = _parts([builtins, torch.Tensor, *scopes], subject.names | held.names)
+    texts = held.digest(), more.digest(), repr(sorted(parts.items()))
+    return subject.digest(*texts, *surroundings(plan.device))
+
+
+def _parts(scopes: Iterable[Any], names: set[str]) -> dict[tuple[str, str], int]:
+    """Return which object each name is in modules, and in those that these lead to."""
+    found: dict[tuple[str, str], int] = {}
+    known: set[int] = set()
+    waiting = [*scopes]
+    while waiting:
+        scope = waiting.pop()
+        if id(scope) in known:
+            continue
+        known.add(id(scope))
+        held = scope if isinstance(scope, dict) else vars(scope)
+        for name in names & held.keys():
+            if isinstance(held[name], types.ModuleType):
+                waiting.append(held[name])
+            elif not isinstance(scope, dict):  # what the user's modules hold has a digest
+                found[scope.__name__, name] = id(held[name])
+    return found
 
 
 def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
@@ -121,7 +156,8 @@ def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
     subject = Digest()
     subject.add([*unwrapped(thing), global_hooks()])
     subject.add([(call.args, dict(call.kwargs)) for call in given])
-    subject.add([plan.device, bool(plan.why_isolated), examples(plan), vars(plan.options)])
+    drawn = least_examples(plan), examples(plan)
+    subject.add([plan.device, bool(plan.why_isolated), drawn, vars(plan.options)])
     names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
     subject.add([(name, getattr(plan.settings, name)) for name in names])
     return subject
@@ -164,13 +200,17 @@ def _held_by(module: types.ModuleType | None, used: Container[str]) -> dict[str,
 
 
 class Digest(pickle.Pickler):
-    """A digest of what pickle stores. ``modules``: those of the classes and functions in it."""
+    """A digest of what pickle stores.
+
+    ``modules``: those of the classes and functions in it. ``names``: those that their code uses.
+    """
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         super().__init__(types.SimpleNamespace(write=self._hash.update), protocol=5)
         self._storages: dict[int, int] = {}
         self.modules: set[str] = set()
+        self.names: set[str] = set()
         self._forms: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
             (type, self._class),
             (types.FunctionType, self._function),
@@ -222,6 +262,7 @@ class Digest(pickle.Pickler):
                 inner = Digest()
                 inner.add(member)
                 self.modules |= inner.modules
+                self.names |= inner.names
                 digests.append(inner.digest())
             return [kind.__name__, sorted(digests)]
         return None
@@ -269,6 +310,7 @@ class Digest(pickle.Pickler):
     def _function(self, function: types.FunctionType) -> Any:
         self.modules.add(function.__module__ or "")
         code = function.__code__
+        self.names.update(names_in(code))
         name = f"function {function.__module__}.{function.__qualname__}"
         # Not by its own name alone: a wrapper of the user's function has that of the function.
         is_global = "<locals>" not in code.co_qualname or _is_of_library(function)
@@ -400,7 +442,8 @@ _FOLLOWED = _IMPORT | _RUN_FILE | _RUN_TEXT | _ENVIRONMENT
 _REGISTER = re.compile(
     rb"torch\.library|custom_op|triton_op|register_kernel|register_fake|custom_translation_table"
 )
-_ATTRIBUTE = re.compile(r"[.'\"]\s*(\w+)")
+# These reach an attribute by a name that they are given, which may be computed.
+_BY_NAME = frozenset({"getattr", "vars", "attrgetter", "__dict__", "dir"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,14 +452,14 @@ class Source:
 
     ``imports``: absolute names, of modules and of what may be one. ``variables``: the environment
     variables that it reads; None: any. ``registers``: it gives torch functions of operators.
-    ``used``: all names that may be those of attributes.
+    ``used``: the names that may be those of attributes; None: any.
     """
 
     digest: str
     imports: frozenset[str]
     variables: frozenset[str] | None
     registers: bool
-    used: frozenset[str]
+    used: frozenset[str] | None
 
 
 def closure(modules: Iterable[str], files: Iterable[Path]) -> dict[str, Source]:
@@ -530,8 +573,21 @@ def _parsed(data: bytes, file: str, name: str) -> Source:
         imports=frozenset(imports),
         variables=None if None in variables else frozenset(filter(None, variables)),
         registers=_REGISTER.search(data) is not None,
-        used=frozenset(_ATTRIBUTE.findall(data.decode(errors="replace"))),
+        used=_attributes(tree) if file.endswith(".py") else None,
     )
+
+
+def _attributes(tree: ast.Module) -> frozenset[str] | None:
+    """Return the names that a file may use as those of attributes; None: any."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update(re.findall(r"\w+", node.value))
+        elif isinstance(node, ast.Name) and node.id in _BY_NAME:
+            return None
+    return None if found & _BY_NAME else frozenset(found)
 
 
 def _followed(node: ast.Name | ast.Attribute) -> str:

@@ -42,14 +42,15 @@ from pytest_torchexport.explore.thresholds import (
 )
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
+    LAYOUTS,
     SWITCHED,
     Recipe,
     example_recipe,
     plain_recipe,
     with_leaves,
 )
-from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.inputs.strategies import within_memory
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.inputs.strategies import layouts_of, within_memory
 from pytest_torchexport.outcomes.operator_table import row_of
 
 # Kinds and scales of the calls from which the search starts. They are made too: drawing may leave a
@@ -214,7 +215,7 @@ class DifferenceSearch:
         # Seeds at the example's sizes, and at the largest.
         self._seeds, *self._large = (
             [
-                scaled(plain_recipe(spec, kind, each, seed + number), scale)
+                laid_out(spec, scaled(plain_recipe(spec, kind, each, seed + number), scale), number)
                 for number, (kind, scale) in enumerate((*SEEDS, *masks))
             ]
             for each in sizes
@@ -446,6 +447,21 @@ def _is_equality(key: Key) -> bool:
 def _among(bound: float, others: Iterable[float]) -> bool:
     """Return True if a bound is one of these, rounded to another precision perhaps."""
     return any(math.isclose(bound, other, rel_tol=NEXT, abs_tol=NEXT) for other in others)
+
+
+def laid_out(spec: InputSpec, recipe: Recipe, number: int) -> Recipe:
+    """Return a recipe with tensors in another memory layout: each of all of them, then of one."""
+    leaves = list(recipe.leaves)
+    turn, alone = divmod(number - len(LAYOUTS), max(len(leaves), 1))
+    for index, leaf in enumerate(spec.leaves):
+        layouts = layouts_of(leaf) if isinstance(leaf, TensorLeaf) else LAYOUTS[:1]
+        if number < len(LAYOUTS):
+            layout = layouts[number % len(layouts)]
+        else:
+            layout = layouts[1 + turn % (len(layouts) - 1)] if layouts[1:] else layouts[0]
+        if number < len(LAYOUTS) or index == alone:
+            leaves[index] = dataclasses.replace(leaves[index], layout=layout)
+    return dataclasses.replace(recipe, leaves=tuple(leaves))
 
 
 def merging(

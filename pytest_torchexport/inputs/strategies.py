@@ -97,11 +97,9 @@ def _tensor(leaf: TensorLeaf) -> st.SearchStrategy[LeafRecipe]:
         points = st.lists(domain.elements, min_size=1, max_size=MAX_EDITS + 1)
         return points.map(lambda data: LeafRecipe(kind="elements", data=list(data)))
     scales = SCALES if domain.kind == "float" and not domain.choices else (1.0,)
-    dims = len(leaf.shape)
-    layouts = [*LAYOUTS[: 2 if dims >= 2 else 1], *(LAYOUTS[2:] if dims == 4 else ())]
     # One draw for kind, scale and layout together: a draw costs more than making a small tensor.
     kinds = (*KINDS, SPECIAL) if domain.special else KINDS
-    variants = list(itertools.product(kinds, scales, layouts))
+    variants = list(itertools.product(kinds, scales, layouts_of(leaf)))
     positions = st.integers(0, 2**16)
     # st.builds draws a text for the third field of a NamedTuple, though it has a default.
     edits = st.builds(Edit, positions, _number(leaf), st.just("element"))
@@ -115,6 +113,12 @@ def _tensor(leaf: TensorLeaf) -> st.SearchStrategy[LeafRecipe]:
         st.sampled_from(variants),
         st.lists(edits, max_size=MAX_EDITS),
     )
+
+
+def layouts_of(leaf: TensorLeaf) -> tuple[str, ...]:
+    """Return the memory layouts that a tensor can have."""
+    dims = len(leaf.shape)
+    return (*LAYOUTS[: 2 if dims >= 2 else 1], *(LAYOUTS[2:] if dims == 4 else ()))
 
 
 def _number(leaf: TensorLeaf) -> st.SearchStrategy[Any]:

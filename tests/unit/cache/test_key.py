@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ from pytest_torchexport.cache.key import (
     Digest,
     NoKey,
     closure,
+    key_of,
     process,
     surroundings,
     variables,
 )
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.pytrees import Call
 
 
 def digest(*values):
@@ -332,3 +336,12 @@ def test_a_package_that_is_installed_anew_under_its_version_is_another(tmp_path,
         assert installed(RECORD.splitlines()[0]) == before
     finally:
         process.cache_clear()
+
+
+def test_a_pass_with_fewer_drawn_calls_is_not_one_with_more():
+    call, plan = Call((torch.ones(2, 4),)), Plan(target="trace", device="cpu")
+    keys = [
+        key_of(nn.ReLU(), [call], replace(plan, max_examples=most)) for most in (None, 50, 50, 10)
+    ]
+    assert keys[1] == keys[2]
+    assert len(set(keys)) == 3

@@ -124,13 +124,22 @@ def test_a_change_of_a_file_runs_it_again(case, what):
     assert not case.runs()
 
 
-@pytest.mark.parametrize("counts", [False, True], ids=["another's", "its own"])
-def test_a_module_of_a_package_counts_for_those_that_use_it(case, counts):
+USES = {
+    "another's": "",
+    "its own": "kept_package.deep",
+    "over lines": "(kept_package. # a comment\n    deep)",
+    "computed": "getattr(kept_package, 'de' + 'ep')",
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_module_of_a_package_counts_for_those_that_use_it(case, use):
+    counts = bool(USES[use])
     (case.root / "kept_package").mkdir()
     case.write("kept_package/__init__", "")
     case.write("kept_package/wide", "SIZE = 2")
     case.write("kept_package/deep", "SIZE = 3")
-    used = "import kept_package\ndef late():\n    return kept_package.deep.SIZE"
+    used = f"import kept_package\ndef late():\n    return {USES[use]}.SIZE"
     case.write("kept_net", f"{NET}from kept_package import wide\n{used if counts else ''}")
     assert case.runs()
     importlib.import_module("kept_package.deep")  # as another test does

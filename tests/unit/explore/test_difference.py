@@ -8,10 +8,10 @@ import pytest
 import torch
 from specs import spec_of
 
-from pytest_torchexport.explore.difference import WIDE, DifferenceSearch, merging
+from pytest_torchexport.explore.difference import WIDE, DifferenceSearch, laid_out, merging
 from pytest_torchexport.explore.operator_run import Merge, OperatorRuns
 from pytest_torchexport.inputs.building import build, build_leaves
-from pytest_torchexport.inputs.recipes import example_recipe
+from pytest_torchexport.inputs.recipes import example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call
 
 X = torch.linspace(-1.0, 2.0, 12).reshape(3, 4)
@@ -54,6 +54,18 @@ def test_without_a_threshold_that_is_left_one_run_is_enough_and_no_large_call_is
     of_example = [call for call in same if call.shape == X.shape]
     assert len(of_example) == len(calls) < len(same)
     assert all(map(torch.equal, calls, of_example))
+
+
+def test_the_first_calls_have_each_layout_in_all_inputs_and_in_one_alone():
+    spec = spec_of(lambda x, y: x, torch.ones(2, 3, 4, 4), torch.ones(2, 3))
+    recipes = [laid_out(spec, plain_recipe(spec, "normal", {}, 0), number) for number in range(9)]
+    layouts = {tuple(leaf.layout for leaf in recipe.leaves) for recipe in recipes}
+    assert {"strided", "channels_last"} <= {first for first, _ in layouts}
+    assert ("strided", "strided") in layouts
+    assert any(first != "contiguous" == second for first, second in layouts)
+    assert any(first == "contiguous" != second for first, second in layouts)
+    for recipe in recipes:
+        assert build(spec, recipe) is not None
 
 
 # -- equal numbers ---------------------------------------------------------------------------------
