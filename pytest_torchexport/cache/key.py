@@ -24,11 +24,11 @@ import re
 import sys
 import types
 import weakref
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from hypothesis.strategies import SearchStrategy
@@ -60,8 +60,8 @@ _VARIABLES = (
 _PLACES = ("TORCHINDUCTOR_CACHE_DIR", "TORCH_HOME", "CUDA_CACHE_PATH")
 # What Python puts into each module.
 _OF_MODULES = {*vars(types.ModuleType("")), "__builtins__", "__cached__", "__file__", "__path__"}
-# The user's modules: by name, with what is known of them.
-Names = TypeVar("Names", bound=Collection[str])
+# Code with one of these may look up any global.
+_WHOLE_SCOPE = frozenset({"globals", "vars", "eval", "exec"})
 
 
 class NoKey(Exception):
@@ -86,15 +86,19 @@ def key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     )
     modules = subject.modules | {name for name, source in of_test.items() if source.registers}
 
-    def of_files(names: Iterable[str]) -> tuple[dict[str, Source], set[str]]:
-        sources = closure(names, ())
+    # What the modules hold may lead to further ones.
+    while True:
+        sources = closure(modules, ())
         used: set[str] = set()
         for each in (sources | of_test).values():
             any_module = (module.rpartition(".")[2] for module in sys.modules)
             used.update(any_module if each.used is None else each.used)
-        return sources, used
-
-    held, sources = _held(modules, of_files)
+        held = Digest()
+        for name in sorted(sources):
+            held.add(_held_by(sys.modules.get(name), used))
+        if held.modules <= modules:
+            break
+        modules |= held.modules
     sources |= of_test
     texts = [f"{name}:{source.digest}" for name, source in sorted(sources.items())]
     texts += [f"{name}={value}" for name, value in variables(sources.values())]
@@ -109,27 +113,26 @@ def key_here(thing: Any, given: Sequence[Call], plan: Plan) -> str:
     """
     subject = _of_check(thing, given, plan)
     subject.add([plan.seed, _environment(), str(Path.cwd()), sys.argv])
+    names, modules = set(subject.names), set(subject.modules)
+    while True:
+        scopes = [vars(sys.modules[name]) for name in sorted(modules) if _is_loaded_users(name)]
+        held = Digest()
+        for scope in scopes:
+            # What code looks up: a module may hold much that no model of it uses.
+            every = scope.keys() if names & _WHOLE_SCOPE else names & scope.keys()
+            held.add({name: scope[name] for name in sorted(every) if name not in _OF_MODULES})
+        if held.names <= names and held.modules <= modules:
+            break
+        names |= held.names
+        modules |= held.modules
+    parts = _parts([builtins, torch.Tensor, *scopes], names)
+    return subject.digest(held.digest(), repr(sorted(parts.items())), *surroundings(plan.device))
 
-    def loaded(names: Iterable[str]) -> tuple[list[str], set[str]]:
-        modules = {name: sys.modules.get(name) for name in names}
-        users = [
-            name
-            for name, module in modules.items()
-            if name == "__main__"
-            or (isinstance(file := getattr(module, "__file__", None), str) and is_users(file))
-        ]
-        return users, set().union(*(vars(modules[name]) for name in users))
 
-    held, users = _held(subject.modules, loaded)
-    scopes = [vars(sys.modules[name]) for name in users]
-    # Names that a verdict of another process leaves out: what a test holds for itself.
-    more = Digest()
-    for scope in scopes:
-        hidden = (name for name in scope if name.startswith(("__", "test", "Test")))
-        more.add({name: scope[name] for name in hidden if name not in _OF_MODULES})
-    parts = _parts([builtins, torch.Tensor, *scopes], subject.names | held.names)
-    texts = held.digest(), more.digest(), repr(sorted(parts.items()))
-    return subject.digest(*texts, *surroundings(plan.device))
+def _is_loaded_users(name: str) -> bool:
+    """Return True for a module of the user's; what a prompt or a notebook runs has no file."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return name == "__main__" or (isinstance(file, str) and is_users(file))
 
 
 def _parts(scopes: Iterable[Any], names: set[str]) -> dict[tuple[str, str], int]:
@@ -161,23 +164,6 @@ def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
     names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
     subject.add([(name, getattr(plan.settings, name)) for name in names])
     return subject
-
-
-def _held(
-    modules: set[str], sources_of: Callable[[Iterable[str]], tuple[Names, Container[str]]]
-) -> tuple[Digest, Names]:
-    """Return the digest of what the user's modules hold, and these with those that they lead to.
-
-    ``sources_of`` returns the user's among some modules, and the names that their code may use.
-    """
-    while True:
-        sources, used = sources_of(modules)
-        held = Digest()
-        for name in sorted(sources):
-            held.add(_held_by(sys.modules.get(name), used))
-        if held.modules <= modules:
-            return held, sources
-        modules |= held.modules
 
 
 def _held_by(module: types.ModuleType | None, used: Container[str]) -> dict[str, Any]:
