@@ -125,7 +125,8 @@ def key_here(thing: Any, given: Sequence[Call], plan: Plan) -> str:
             break
         names |= held.names
         modules |= held.modules
-    parts = _parts([builtins, torch.Tensor, *scopes], names)
+    loaded = [sys.modules[name] for name in modules if name in sys.modules]
+    parts = _parts([builtins, torch.Tensor, *scopes, *loaded], names)
     return subject.digest(held.digest(), repr(sorted(parts.items())), *surroundings(plan.device))
 
 
