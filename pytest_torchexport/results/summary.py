@@ -95,11 +95,8 @@ def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
 
 def slowest_lines(results: Iterable[ItemResult], count: int | None) -> Iterator[str]:
     """Yield the longest stage of so many verdicts, for ``--durations``: 0 is all, None is none."""
-    timed = [
-        (entry, verdict)
-        for entry, verdict in _judged(results)
-        if verdict.seconds and not verdict.unchanged_since
-    ]
+    made = (each for each in _judged(results) if not each[1].unchanged_since)
+    timed = [each for each in made if each[1].seconds]
     timed.sort(key=lambda each: -sum(each[1].seconds.values()))
     for entry, verdict in timed[: count or None] if count is not None else ():
         yield f"slowest: {entry} {longest_stage(verdict)}"
