@@ -420,7 +420,7 @@ _last: list[Learned] = [Learned()]
 
 
 def _learned(thing: Any, given: Sequence[Call], plan: Plan) -> Learned:
-    """Return what the last item learned, if nothing is different on which eager depends."""
+    """Return the last item's facts if all that eager depends on is the same; else none yet."""
     try:
         key = key_here(thing, given, plan)
     except NoKey:

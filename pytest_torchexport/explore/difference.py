@@ -313,7 +313,7 @@ class DifferenceSearch:
     def _goals(self, side: Side, keys: Sequence[Key]) -> Iterator[Reach]:
         """Yield at most two goals for each threshold: how far beyond it a call is to be.
 
-        Of many that are alike, as those of a loop's rounds, for the first alone.
+        Of many that are alike, as those of a loop's rounds, for the first few alone.
         """
         alike: Counter[object] = Counter()
         for key in keys:

@@ -303,7 +303,7 @@ class Call:
         return tuple(leaf for leaf in self.leaves() if isinstance(leaf, torch.Tensor))
 
     def digest(self) -> Hashable:
-        """Return what is equal only for calls that no forward can tell apart; None if unknown.
+        """Return a key, equal only for calls that no forward can tell apart; None if unknown.
 
         Unknown are objects with a state, and containers that are registered with torch.
         """

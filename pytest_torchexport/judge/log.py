@@ -116,7 +116,7 @@ class ItemLog:
         return max(DIAGNOSIS, TIMES_EXPORT * self.seconds.get("export", 0.0)) if wanted else 0.0
 
     def news(self) -> tuple[int, int, int]:
-        """Return what changes if a call brings something new.
+        """Return counts, of which one changes if a call brings something new.
 
         That is a size, a memory layout, a failure, or an error of another power of two.
         """
