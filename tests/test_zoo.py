@@ -20,8 +20,6 @@ import pytest_torchexport
 from pytest_torchexport.config import names
 from pytest_torchexport.targets.upstream import rows
 
-# Few drawn calls: each model shows its fault on the boundary calls or on any draw.
-MAX_EXAMPLES = 20
 # Rows that also run with the artifact in its own process, and the targets on which CI checks them:
 # dtypes, NaN, state, writes, random numbers and containers have to cross between the processes.
 ISOLATED = {
@@ -81,7 +79,7 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     args, kwargs = row.example()
     subject = row.build()
     before = facts_of(subject, (args, kwargs))
-    options = {"max_examples": MAX_EXAMPLES, "checks": _checks(row, target), **row.options}
+    options = {"checks": _checks(row, target), **row.options}
     if not explained:
         options["diagnose"] = False
     with row.under():

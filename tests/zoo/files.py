@@ -567,7 +567,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
-@row("hangs, scripted", X, script=HUNG, time_limit=20)
+@row("hangs, scripted", X, script=HUNG, time_limit=10)
 def forward(self, x: Tensor) -> Tensor:
     while torch.jit.is_scripting() and bool(x.numel() > 0):
         x = x * 1.0
@@ -674,7 +674,7 @@ class OwnStateDies(OwnState):
         self.training = state[1]
 
 
-@row("own state, hangs", X, trace=HUNG, script=HUNG, time_limit=20)
+@row("own state, hangs", X, trace=HUNG, script=HUNG, time_limit=10)
 class OwnStateHangs(OwnState):
     """Never finishes loading."""
 
@@ -731,7 +731,7 @@ def forward(self, x: Tensor) -> Tensor:
     export=HUNG,
     onnx=HUNG,
     elsewhere={WHILE_REFUSED: {"onnx": REFUSED}},
-    time_limit=20,
+    time_limit=10,
 )
 def forward(self, x: Tensor) -> Tensor:
     if not torch.jit.is_scripting() and torch.compiler.is_compiling():
