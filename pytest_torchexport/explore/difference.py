@@ -14,7 +14,7 @@ import itertools
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -205,21 +205,23 @@ class DifferenceSearch:
         self._bounds = bounds
         self._straight = straight
         self._seed = seed
-        largest = {name: dim.high for name, dim in spec.dims.items()}
-        more = within_memory(spec, largest) and largest != spec.example_sizes
-        sizes = [spec.example_sizes, *([largest] if more else [])]
         # Calls whose rows are masks: of floats only if there is nothing else.
         whole = [leaf.domain.kind != "float" for leaf in spec.tensors]
         kinds = [SWITCHED if each or not any(whole) else "normal" for each in whole]
         masks: list[tuple[Any, float]] = [(kinds, 1.0)] * SWITCHES if kinds else []
-        # Seeds at the example's sizes, and at the largest.
-        self._seeds, *self._large = (
-            [
-                laid_out(spec, scaled(plain_recipe(spec, kind, each, seed + number), scale), number)
+
+        def seeds_at(sizes: Mapping[str, int]) -> list[Recipe]:
+            return [
+                laid_out(
+                    spec, scaled(plain_recipe(spec, kind, sizes, seed + number), scale), number
+                )
                 for number, (kind, scale) in enumerate((*SEEDS, *masks))
             ]
-            for each in sizes
-        )
+
+        largest = {name: dim.high for name, dim in spec.dims.items()}
+        more = within_memory(spec, largest) and largest != spec.example_sizes
+        self._seeds = seeds_at(spec.example_sizes)
+        self._large = seeds_at(largest) if more else []
         # What only one side makes equal.
         self._merged: set[Merge] = set()
         self._kept: list[Recipe] = []
@@ -235,12 +237,17 @@ class DifferenceSearch:
             side.near(example)
         self._find_own(example)
         sides = [side for side in self._sides if side is self._eager or side.own]
-        if not self._straight or self._eager.open() or any(side.own for side in sides):
-            # Where nothing but the operators' kernels could tell them from the others, the large
-            # ones are not worth what they cost.
-            self._seeds += itertools.chain.from_iterable(self._large)
-            for side, recipe in itertools.product(sides, self._seeds):
+        every = [*self._seeds, *self._large]
+        # A few of several kinds and sizes show what no input moves.
+        few = [*self._seeds[::4], *self._large[:1]]
+        for seeds in (few, every):
+            moving = any(side.moves(key) for side in sides for key in side.own)
+            if self._straight and not moving and not self._eager.open():
+                break  # only the operators' kernels could tell the large ones from the others
+            for side, recipe in itertools.product(sides, seeds):
                 side.near(recipe)
+        else:
+            self._seeds = every
         self._kept = [*self._seeds, *self._merging()]
         # Before the calls far from these that the pursuit of others makes.
         common = self._eager.open()
