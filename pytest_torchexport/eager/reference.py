@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -117,8 +118,12 @@ class Reference:
         self.returns_nan = False
         # The mode in which an artifact runs: without gradients, unless eager cannot do that.
         self.served = GradMode.NO_GRAD
+        # The mode of the test's call, in which the subject is exported.
+        self.exported_in = original.grad_mode
         self._mode = plan.options.mode or plan.settings.mode
         self._set_mode(self._mode)
+        if self._mode != "train" and self.exported_in is GradMode.GRAD:
+            self.pristine = replace(self.pristine, grad_mode=self.served)
         self._begin()
 
     def _observe(
@@ -246,6 +251,12 @@ class Reference:
         Raises SpecError if eager does not return something to compare, NotRepeatable, or
         TrainingMode.
         """
+        if self.exported_in is GradMode.GRAD and isinstance(
+            self.on_cpu(example, grad_mode=self.served), Raised
+        ):
+            self.served = GradMode.GRAD
+            self.pristine = replace(self.pristine, grad_mode=self.served)
+            self._note("eager raises without gradients: the artifact runs with gradients too")
         first = self._returned(self._on("cpu", example), example)
         how = self._plan.seed, self.pristine.grad_mode
         earlier = self.learned.outcomes.once(example, how, lambda: first)
@@ -257,11 +268,6 @@ class Reference:
         found = partial(examine, self.pristine, example, self._plan.seed, names)
         # Before any other call: it says how what a call changes is put back.
         self._heed(self.learned.once("findings", found))
-        if self.pristine.grad_mode is GradMode.GRAD and isinstance(
-            self.on_cpu(example, grad_mode=self.served), Raised
-        ):
-            self.served = GradMode.GRAD
-            self._note("eager raises without gradients: the artifact runs with gradients too")
         if first.rebuilt:
             paths = ", ".join(first.rebuilt)
             self._note(

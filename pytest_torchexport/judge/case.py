@@ -114,11 +114,11 @@ class Prepared:
         """Export a fresh copy of the subject at a call, and put back what that does elsewhere.
 
         Eager is to be what it is where nothing was exported: forward may note that it was.
-        On the item's device, to its target and in the subject's grad mode, or others; without
-        gradients if the exporter does not take inference mode. ``options`` replace the user's.
+        On the item's device, to its target and in the grad mode of the test's call, or others;
+        without gradients if the exporter does not take inference mode. ``options`` replace the user's.
         Raises whatever the exporter raises.
         """
-        grad_mode = grad_mode or self.reference.pristine.grad_mode
+        grad_mode = grad_mode or self.reference.exported_in
         try:
             return self._exported(call, device, target, grad_mode, options)
         except (TimeLimitExceeded, torch.OutOfMemoryError):
