@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import torch
-
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT, specialized_dims
-from pytest_torchexport.inputs.pytrees import is_plain
+from pytest_torchexport.inputs.pytrees import is_plain, tiled
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     describe_recipe,
@@ -76,12 +74,12 @@ def audit(case: Case) -> None:
 def _of_the_rows(spec: InputSpec, recipe: Recipe, source: Recipe) -> Recipe:
     """Return a recipe of the same sizes that repeats the elements of another call's tensors."""
     ours, theirs = build_leaves(spec, recipe), build_leaves(spec, source)
-    values = {}
-    for index, (own, other) in enumerate(zip(ours or (), theirs or (), strict=False)):
-        if is_plain(own) and own.shape != other.shape and other.numel():
-            for axis, size in enumerate(own.shape):
-                other = other.index_select(axis, torch.arange(size) % other.shape[axis])
-            values[index] = other
+    pairs = enumerate(zip(ours or (), theirs or (), strict=False))
+    values = {
+        index: tiled(other, own.shape)
+        for index, (own, other) in pairs
+        if is_plain(own) and own.shape != other.shape
+    }
     return with_leaves(recipe, values)
 
 

@@ -34,7 +34,7 @@ from pytest_torchexport.eager.fingerprint import (
     held_tokens,
     reach,
 )
-from pytest_torchexport.inputs.pytrees import bits_of
+from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -159,8 +159,8 @@ def _filled(operation: Operation, fill: Fill) -> Any:
 
 # -- lines at which something moves ----------------------------------------------------------------
 
-# Returns what is watched, by name, as it is now.
-Look = Callable[[], Mapping[Any, Any]]
+# Returns what is watched in a run of these arguments, by name, as it is now.
+Look = Callable[[tuple[Any, ...]], Mapping[Any, Any]]
 
 
 class Moved(NamedTuple):
@@ -174,7 +174,7 @@ class Moved(NamedTuple):
 def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str]) -> list[Moved]:
     """Return the user's lines that drew from these random streams, which are outside torch."""
 
-    def look() -> Mapping[str, Any]:
+    def look(_: tuple[Any, ...]) -> Mapping[str, Any]:
         return {name: state for name, state in streams().items() if name in watched}
 
     return _lines_of(subject.copy(), example, seed, look)
@@ -182,7 +182,7 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
 
 def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
     """Return the first line of the user's that sets another seed."""
-    moved = _lines_of(subject.copy(), example, seed, lambda: {"seed": torch.initial_seed()})
+    moved = _lines_of(subject.copy(), example, seed, lambda _: {"seed": torch.initial_seed()})
     return moved[0].line if moved else None
 
 
@@ -198,11 +198,21 @@ def changed_at(
     reached = reach(copy.root, numbers=False)
     held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
 
-    def look() -> Mapping[StateRef, Any]:
+    def look(_: tuple[Any, ...]) -> Mapping[StateRef, Any]:
         return {ref: held_tokens(read()) for ref, read in held.items()}
 
     moved = _lines_of(copy, example, seed, look)
     return {item.what: item.line for item in reversed(moved)}
+
+
+def rebuilt_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
+    """Return the first line of the user's that adds, removes or replaces in a given container."""
+
+    def look(given: tuple[Any, ...]) -> Mapping[str, Any]:
+        return {"given": [(path, id(leaf)) for path, leaf in flatten(given)[0]]}
+
+    moved = _lines_of(subject.copy(), example, seed, look)
+    return moved[0].line if moved else None
 
 
 def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
@@ -231,12 +241,13 @@ def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Mo
     # The user's line that runs, and the module that it is in.
     place: tuple[str, int, str] | None = None
     events = 0
+    given: tuple[Any, ...] = ()
     found: dict[Moved, None] = {}
 
     def check() -> None:
         """Note for each thing that has moved since the last check the line that ran."""
         nonlocal last
-        before, last = last, look()
+        before, last = last, look(given)
         for name, state in last.items():
             if state != before.get(name) and place is not None:
                 filename, number, path = place
@@ -256,8 +267,9 @@ def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Mo
         return trace
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal last
-        last = look()
+        nonlocal last, given
+        given = args, kwargs
+        last = look(given)
         before = sys.gettrace()
         sys.settrace(trace)
         try:

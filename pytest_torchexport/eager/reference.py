@@ -17,7 +17,7 @@ import torch
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
-from pytest_torchexport.eager.preflight import Findings, examine
+from pytest_torchexport.eager.preflight import Findings, examine, rebuilt_at
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
@@ -245,19 +245,17 @@ class Reference:
         except torch.OutOfMemoryError as error:
             return raised(error)
 
-    def prepare(self, example: Call, names: Sequence[str]) -> None:
+    def prepare(self, example: Call, names: Sequence[str]) -> Sequence[str]:
         """Run the example and examine eager; ``names`` are the paths of the call's leaves.
 
-        Raises SpecError if eager does not return something to compare, NotRepeatable, or
-        TrainingMode.
+        Return the sentences that a pass is shown with. Raises SpecError if eager does not return
+        something to compare, NotRepeatable, or TrainingMode.
         """
-        if self.exported_in is GradMode.GRAD and isinstance(
-            self.on_cpu(example, grad_mode=self.served), Raised
-        ):
-            self.served = GradMode.GRAD
-            self.pristine = replace(self.pristine, grad_mode=self.served)
-            self._note("eager raises without gradients: the artifact runs with gradients too")
-        first = self._returned(self._on("cpu", example), example)
+        first = self._on("cpu", example)
+        if self.exported_in is not self.pristine.grad_mode and isinstance(first, Raised):
+            self._serve_with_gradients()
+            first = self._on("cpu", example)
+        first = self._returned(first, example)
         how = self._plan.seed, self.pristine.grad_mode
         earlier = self.learned.outcomes.once(example, how, lambda: first)
         if earlier is not first and compare(first, earlier, Tolerance()):
@@ -268,10 +266,18 @@ class Reference:
         found = partial(examine, self.pristine, example, self._plan.seed, names)
         # Before any other call: it says how what a call changes is put back.
         self._heed(self.learned.once("findings", found))
+        modes = self.pristine.grad_mode, self.served
+        if modes == (GradMode.GRAD, GradMode.NO_GRAD) and isinstance(
+            self.on_cpu(example, grad_mode=self.served), Raised
+        ):
+            self._serve_with_gradients()
+        cautions = []
         if first.rebuilt:
-            paths = ", ".join(first.rebuilt)
-            self._note(
-                f"forward changes a container that it was given ({paths}); an artifact need not"
+            line = rebuilt_at(self.pristine, example, self._plan.seed)
+            at = f" at {line}" if line is not None else ""
+            cautions.append(
+                f"forward changes a container that it was given ({', '.join(first.rebuilt)}){at}: "
+                "artifacts are not compared in that, and most do not; return what is needed"
             )
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
@@ -287,6 +293,13 @@ class Reference:
             raise SpecError(
                 f"eager raises on {device}, and not on the CPU: {there}", where=there.where
             )
+        return cautions
+
+    def _serve_with_gradients(self) -> None:
+        self.served = GradMode.GRAD
+        self.pristine = replace(self.pristine, grad_mode=self.served)
+        self._note("eager raises without gradients: the artifact runs with gradients too")
+        self._begin()
 
     def _heed(self, findings: Findings) -> None:
         """Raise if eager is no reference; else note findings, and choose how to restore state."""

@@ -115,7 +115,8 @@ class Prepared:
 
         Eager is to be what it is where nothing was exported: forward may note that it was.
         On the item's device, to its target and in the grad mode of the test's call, or others;
-        without gradients if the exporter does not take inference mode. ``options`` replace the user's.
+        without gradients if the exporter does not take inference mode. ``options`` replace the
+        user's.
         Raises whatever the exporter raises.
         """
         grad_mode = grad_mode or self.reference.exported_in
