@@ -21,9 +21,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     # Without an owner, every difference of values looks like some defect if there is no operator,
     # and a cause that was shown is none of these.
     of_values = all(each.kind == "values" for each in failure.differences)
-    if scene.case.foreign or (
-        known.owner is None and (known.causes or place is None) and of_values
-    ):
+    unowned = known.owner is None and of_values
+    if scene.case.foreign or (unowned and (known.causes or place is None)):
         return known
     line = known.where or (place.where if place is not None else None) or failure.where
     # The one that is at fault, else all that eager runs on the failing call.

@@ -311,8 +311,14 @@ def build_spec(
     }
     values = options.values or {}
     built = [
-        _leaf(path, value, recorded, values.get(path), axes, holder, tensors, same_as)
+        _leaf(path, value, recorded, values.get(path), axes, holder, tensors)
         for path, value, holder, *recorded in zip(paths, given, held_by, *others, strict=True)
+    ]
+    built = [
+        dataclasses.replace(leaf, same_as=first, shape=axes.shapes[first])
+        if isinstance(leaf, TensorLeaf) and (first := same_as.get(leaf.path))
+        else leaf
+        for leaf in built
     ]
     return InputSpec(
         leaves=tuple(built),
@@ -338,7 +344,6 @@ def _leaf(
     axes: Axes,
     holder: type | None,
     calls: Sequence[Mapping[str, torch.Tensor]],
-    same_as: Mapping[str, str],
 ) -> TensorLeaf | ValueLeaf:
     """Return a leaf; ``said``: what the user's ``values`` say of it; ``calls``: all tensors."""
     if not is_plain(value):
@@ -349,13 +354,12 @@ def _leaf(
     )
     leaf = TensorLeaf(
         path=path,
-        shape=axes.shapes[same_as.get(path, path)],
+        shape=axes.shapes[path],
         dtype=value.dtype,
         domain=domain,
         example=copy_tensor(value).cpu(),
         recorded=tuple(copy_tensor(other).cpu() for other in recorded),
         holder=holder,
-        same_as=same_as.get(path, ""),
     )
     if domain.kind != "int" or domain.declared or leaf.kept:
         return leaf
