@@ -293,9 +293,10 @@ class Findings:
     which it does not; ``differences`` are those of its outputs. ``uninitialized`` is set if
     uninitialized memory is the reason. ``changed`` are the places behind ``changes``, and
     ``written_at`` the lines that write to these and to inputs, as far as they are known.
-    ``hidden``: copies agree, and calls of one copy do not: it has state in a place that nothing
-    here reaches. ``complete`` is False if a run raised or the subject cannot be copied: the rest is
-    unknown then.
+    ``training``: the parts that are in training mode although the module is not, and
+    ``dropped_at`` the lines at which dropout is active in such a module. ``hidden``: copies agree,
+    and calls of one copy do not: it has state in a place that nothing here reaches. ``complete`` is
+    False if a run raised or the subject cannot be copied: the rest is unknown then.
     """
 
     random: tuple[str, ...] = ()
@@ -308,6 +309,7 @@ class Findings:
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
     training: tuple[str, ...] = ()
+    dropped_at: tuple[SourceLine, ...] = ()
     hidden: bool = False
     complete: bool = True
 
@@ -359,7 +361,18 @@ class _Examination:
         if not isinstance(tape.outcome, Returned):
             found.complete = False
             return
-        found.training = _bounded(left_in_training(start.module, reached, tape.trained))
+        drops = _drops(tape.steps, reached.modules)
+        found.dropped_at = tuple(op.where for op in drops if op.where is not None)
+        found.training = _bounded(
+            [
+                *left_in_training(start.module, reached, tape.trained),
+                *(
+                    f"dropout is active in eval mode (pass training=self.training){_at(op)}"
+                    for op in drops
+                    if not _is_dropout(reached.modules.get(op.module))
+                ),
+            ]
+        )
         changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
         outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []
@@ -515,21 +528,31 @@ def _unique(ops: Sequence[Step]) -> list[Step]:
 
 
 def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
-    root = modules.get("")
-    evaluating = root is not None and not getattr(root, "training", False)
+    drops = _drops(ops, modules)
     for op in _unique([op for op in ops if op.draws]):
         part = modules.get(op.module)
-        line = op.where.text if op.where is not None else ""
-        if "dropout" not in op.via and (op.via or "dropout" not in line):
+        if op in drops and not _is_dropout(part):
+            continue  # see ``Findings.training``
+        if not op.drops:
             yield f"{op.in_torch}{_at(op)}"
-        elif any("Dropout" in cls.__name__ for cls in type(part).__mro__):
-            left = ", left in training mode" if evaluating else ""
+        elif _is_dropout(part):
+            left = ", left in training mode" if op in drops else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
             yield f"{name} drops at random" + (f", {op.where}" if op.where else "")
-        elif evaluating:
-            yield f"dropout is active in eval mode (pass training=self.training){_at(op)}"
         else:
             yield f"dropout{_at(op)}"
+
+
+def _drops(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> list[Step]:
+    """Return the steps of active dropout if the module is in eval mode."""
+    root = modules.get("")
+    if root is None or getattr(root, "training", False):
+        return []
+    return _unique([op for op in ops if op.drops])
+
+
+def _is_dropout(part: torch.nn.Module | None) -> bool:
+    return any("Dropout" in cls.__name__ for cls in type(part).__mro__)
 
 
 # -- the parts of a module, without running it -----------------------------------------------------

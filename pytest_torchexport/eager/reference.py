@@ -110,6 +110,8 @@ class Reference:
         # The paths of outputs that vary with the seed; in words, their draws.
         self.random: frozenset[str] = frozenset()
         self.draws: tuple[str, ...] = ()
+        # The lines at which dropout is active although the module is in eval mode.
+        self.dropped_at: tuple[SourceLine, ...] = ()
         # The lines of forward that write to its module and its inputs, as far as they are known.
         self.written_at: Mapping[StateRef, SourceLine] = {}
         self.stateful = False
@@ -265,13 +267,14 @@ class Reference:
             self._note(f"forward changes torch's {name}; it is put back after each call")
         found = partial(examine, self.pristine, example, self._plan.seed, names)
         # Before any other call: it says how what a call changes is put back.
-        self._heed(self.learned.once("findings", found))
+        findings = self.learned.once("findings", found)
+        self._heed(findings)
+        cautions = [*findings.training] if self._mode != "train" else []
         modes = self.pristine.grad_mode, self.served
         if modes == (GradMode.GRAD, GradMode.NO_GRAD) and isinstance(
             self.on_cpu(example, grad_mode=self.served), Raised
         ):
             self._serve_with_gradients()
-        cautions = []
         if first.rebuilt:
             line = rebuilt_at(self.pristine, example, self._plan.seed)
             at = f" at {line}" if line is not None else ""
@@ -310,11 +313,14 @@ class Reference:
                 where=findings.where,
                 differences=findings.differences,
             )
-        if findings.training and self._mode == "as-is":
+        strict = self._mode == "as-is" or self._plan.settings.strict
+        if findings.training and strict and self._mode != "train":
             raise TrainingMode(
-                f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant"
+                f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant",
+                where=next(iter(findings.dropped_at), None),
             )
         self.draws, self.written_at = findings.random, findings.written_at
+        self.dropped_at = findings.dropped_at
         self.stateful = bool(findings.changed) or findings.hidden
         in_python = any(not item.ref.is_tensor_of_module for item in findings.changed)
         self.fresh_each_call = in_python or findings.hidden
@@ -328,8 +334,6 @@ class Reference:
             self._note(f"forward changes {few(findings.changes, '; ')}; each call starts anew")
         for sentence in findings.writes_inputs:
             self._note(f"forward {sentence}")
-        for sentence in findings.training:
-            self._note(sentence)
 
     def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
         """Return the paths of outputs that are random in eager and differ between two outcomes."""
