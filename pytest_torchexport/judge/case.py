@@ -169,13 +169,20 @@ class Prepared:
         return call
 
     def exported_or_refused(
-        self, call: Call, *, device: str | None = None, target: str | None = None
+        self,
+        call: Call,
+        *,
+        device: str | None = None,
+        target: str | None = None,
+        grad_mode: GradMode | None = None,
     ) -> Artifact | str:
         """Return an artifact made at a call like ``exported``, or why there is none.
 
         Raises what ``made_or_refused`` does.
         """
-        return made_or_refused(lambda: self.exported(call, device=device, target=target))
+        return made_or_refused(
+            lambda: self.exported(call, device=device, target=target, grad_mode=grad_mode)
+        )
 
     def not_applied(self, text: str) -> None:
         """Log why a limit that is set was not applied. Raises Ineffective under strict."""
