@@ -28,7 +28,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
 from pytest_torchexport.diagnosis.diagnose import diagnose
-from pytest_torchexport.diagnosis.refusal import explained
+from pytest_torchexport.diagnosis.refusal import explained, in_other_mode
 from pytest_torchexport.diagnosis.reproducer import write
 from pytest_torchexport.eager.fingerprint import (
     SHARED,
@@ -294,7 +294,8 @@ class _Item:
         if self.prepared is None or failure.__cause__ is None:
             return NOTHING
         called = self.prepared.reference.pristine.function
-        return explained(failure.__cause__, self.plan.target, called)
+        found = explained(failure.__cause__, self.plan.target, called)
+        return found if found is not NOTHING else in_other_mode(self.prepared)
 
     def described(self, **fields: Any) -> Verdict:
         log, case = self.log, self.case

@@ -25,7 +25,7 @@ where_it_is_missing = pytest.mark.skipif(HERE, reason="the extra onnx is install
 
 @pytest.mark.skipif(not HERE, reason="the extra onnx is not installed: these tests run as they are")
 def test_the_other_tests_pass_where_it_cannot_be_found() -> None:
-    files = [__file__, TESTS / "targets", TESTS / "plugin/test_fixture.py"]
+    files = [__file__, TESTS / "targets"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "without_onnx", *files],
         cwd=TESTS.parent,

@@ -74,7 +74,8 @@ def prepare(  # noqa: PLR0913  # the parts of a Prepared
         spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
         log.assumed = spec.assumed
         try:
-            reference.prepare(spec.example, [leaf.path for leaf in spec.leaves])
+            for text in reference.prepare(spec.example, [leaf.path for leaf in spec.leaves]):
+                log.caution(text)
         except NotRepeatable:
             log.shrunk = Shrunk.as_made(spec, example_recipe(spec), spec.example)
             raise

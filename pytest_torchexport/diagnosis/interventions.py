@@ -182,22 +182,21 @@ def _is_answer(beside: Beside, answers: Mapping[str, Any], asked: Sequence[Query
     return beside.agrees(replace(subject, function=answering(subject.function, answers, asked)))
 
 
-def _without_gradients(beside: Beside) -> Explained | None:
-    """Run without gradients, as the artifact is served."""
-    served = GradMode.NO_GRAD
-    subject = beside.scene.subject()
-    if (subject.grad_mode, beside.scene.case.reference.served) != (GradMode.GRAD, served):
+def _other_grad_mode(beside: Beside) -> Explained | None:
+    """Run in the mode of the export, or else in that in which the artifact is served."""
+    reference, subject = beside.scene.case.reference, beside.scene.subject()
+    exported, served, own = reference.exported_in, reference.served, subject.grad_mode
+    other = served if exported is own else exported
+    if other is own or not beside.agrees(replace(subject, grad_mode=other)):
         return None
-    if not beside.agrees(replace(subject, grad_mode=served)):
-        return None
-    answers = {GRAD_MODE: False}
+    answers = {GRAD_MODE: other is GradMode.GRAD}
     asked = _asked(beside, answers)
     enough = smallest(asked, lambda some: _is_answer(beside, answers, some))
     cause = Cause(
         kind="mode-dependent operator",
-        text=f"the test calls eager with gradients, and the artifact runs without: {served.value} "
-        f"eager returns what {beside.words}",
-        remedy=f"make the test's call {served.value} if the model is served so",
+        text=f"exported {exported.value}, served {served.value}: {other.value} eager returns what "
+        f"{beside.words}",
+        remedy=f"export {served.value}, and make the test's call so",
         details=tuple(query.asked_at for query in enough[:SHOWN]),
         where=enough[0].where if enough else None,
     )
@@ -207,9 +206,9 @@ def _without_gradients(beside: Beside) -> Explained | None:
 # In this order: the failing call, then how it is run.
 INTERVENTIONS: tuple[Callable[[Beside], Explained | None], ...] = (
     _one_tensor_for_several,
+    _other_grad_mode,
     _without_fast_path,
     _answers_of_the_export,
-    _without_gradients,
     _answers_before_the_file,
 )
 

@@ -18,9 +18,11 @@ from pytest_torchexport.targets.upstream import Evidence, first
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the known defect that the failure looks like, and its owner if none is known."""
     place, failure = known.place, scene.failure
-    # With neither an owner nor an operator, every difference of values looks like some defect.
+    # Without an owner, every difference of values looks like some defect if there is no operator,
+    # and a cause that was shown is none of these.
     of_values = all(each.kind == "values" for each in failure.differences)
-    if scene.case.foreign or (known.owner is None and place is None and of_values):
+    unowned = known.owner is None and of_values
+    if scene.case.foreign or (unowned and (known.causes or place is None)):
         return known
     line = known.where or (place.where if place is not None else None) or failure.where
     # The one that is at fault, else all that eager runs on the failing call.

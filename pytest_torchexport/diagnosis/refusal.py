@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
@@ -113,6 +115,22 @@ def explained(
         where=_only_return(called) if row.returned else where,
     )
     return Diagnosis(owner=row.owner, causes=(cause,))
+
+
+def in_other_mode(prepared: Prepared) -> Diagnosis:
+    """Return that the exporter takes the module without gradients, if it does."""
+    modes = prepared.reference.exported_in, prepared.reference.served
+    if modes != (GradMode.GRAD, GradMode.NO_GRAD):
+        return NOTHING
+    made = prepared.exported_or_refused(prepared.call_to_export(), grad_mode=GradMode.NO_GRAD)
+    if isinstance(made, str):
+        return NOTHING
+    cause = Cause(
+        kind="mode-dependent operator",
+        text=f"the exporter takes the module {GradMode.NO_GRAD.value}, and not with gradients",
+        remedy=f"export {GradMode.NO_GRAD.value}, and make the test's call so",
+    )
+    return Diagnosis(causes=(cause,))
 
 
 def _underlined(texts: list[str], where: SourceLine | None) -> str:

@@ -63,6 +63,7 @@ OWNER_OF: dict[CauseKind, Owner] = {
     "baked value": "model",
     "dropped mutation": "model",
     "own seed": "model",
+    "active dropout": "model",
     "replaced buffer": "capture",
     "changed by the export": "capture",
     "guard": "capture",
@@ -334,6 +335,22 @@ def own_seed(facts: Facts) -> Cause | None:
     )
 
 
+def active_dropout(facts: Facts) -> Cause | None:
+    """Return that dropout is active in eval mode, if only what it makes random differs."""
+    reference = facts.case.reference
+    paths = {item.path for item in facts.failure.differences}
+    if not reference.dropped_at or not paths <= reference.random:
+        return None
+    where, *others = reference.dropped_at
+    return Cause(
+        kind="active dropout",
+        text=f"dropout is active in eval mode, and {facts.artifact} does not drop the same",
+        remedy="pass training=self.training, or declare mode='train' if it is meant",
+        details=tuple(f"and at {line}" for line in others[:SHOWN]),
+        where=where,
+    )
+
+
 def guard(facts: Facts) -> Cause | None:
     """Return that the program refuses another value of an argument than the example's."""
     failure = facts.failure
@@ -474,6 +491,7 @@ RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     changed_by_the_old_exporter,
     dropped_mutation,
     own_seed,
+    active_dropout,
     guard,
     baked_argument,
     baked_draw,

@@ -34,7 +34,7 @@ from pytest_torchexport.eager.fingerprint import (
     held_tokens,
     reach,
 )
-from pytest_torchexport.inputs.pytrees import bits_of
+from pytest_torchexport.inputs.pytrees import bits_of, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes import errors
 from pytest_torchexport.outcomes.compare import Tolerance, compare
@@ -159,8 +159,8 @@ def _filled(operation: Operation, fill: Fill) -> Any:
 
 # -- lines at which something moves ----------------------------------------------------------------
 
-# Returns what is watched, by name, as it is now.
-Look = Callable[[], Mapping[Any, Any]]
+# Returns what is watched in a run of these arguments, by name, as it is now.
+Look = Callable[[tuple[Any, ...]], Mapping[Any, Any]]
 
 
 class Moved(NamedTuple):
@@ -174,7 +174,7 @@ class Moved(NamedTuple):
 def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str]) -> list[Moved]:
     """Return the user's lines that drew from these random streams, which are outside torch."""
 
-    def look() -> Mapping[str, Any]:
+    def look(_: tuple[Any, ...]) -> Mapping[str, Any]:
         return {name: state for name, state in streams().items() if name in watched}
 
     return _lines_of(subject.copy(), example, seed, look)
@@ -182,7 +182,7 @@ def draws_from(subject: Subject, example: Call, seed: int, watched: Sequence[str
 
 def seeded_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
     """Return the first line of the user's that sets another seed."""
-    moved = _lines_of(subject.copy(), example, seed, lambda: {"seed": torch.initial_seed()})
+    moved = _lines_of(subject.copy(), example, seed, lambda _: {"seed": torch.initial_seed()})
     return moved[0].line if moved else None
 
 
@@ -198,11 +198,21 @@ def changed_at(
     reached = reach(copy.root, numbers=False)
     held = {ref: held for ref in refs if (held := _holding(reached, ref)) is not None}
 
-    def look() -> Mapping[StateRef, Any]:
+    def look(_: tuple[Any, ...]) -> Mapping[StateRef, Any]:
         return {ref: held_tokens(read()) for ref, read in held.items()}
 
     moved = _lines_of(copy, example, seed, look)
     return {item.what: item.line for item in reversed(moved)}
+
+
+def rebuilt_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
+    """Return the first line of the user's that adds, removes or replaces in a given container."""
+
+    def look(given: tuple[Any, ...]) -> Mapping[str, Any]:
+        return {"given": [(path, id(leaf)) for path, leaf in flatten(given)[0]]}
+
+    moved = _lines_of(subject.copy(), example, seed, look)
+    return moved[0].line if moved else None
 
 
 def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
@@ -231,12 +241,13 @@ def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Mo
     # The user's line that runs, and the module that it is in.
     place: tuple[str, int, str] | None = None
     events = 0
+    given: tuple[Any, ...] = ()
     found: dict[Moved, None] = {}
 
     def check() -> None:
         """Note for each thing that has moved since the last check the line that ran."""
         nonlocal last
-        before, last = last, look()
+        before, last = last, look(given)
         for name, state in last.items():
             if state != before.get(name) and place is not None:
                 filename, number, path = place
@@ -256,8 +267,9 @@ def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Mo
         return trace
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal last
-        last = look()
+        nonlocal last, given
+        given = args, kwargs
+        last = look(given)
         before = sys.gettrace()
         sys.settrace(trace)
         try:
@@ -281,9 +293,10 @@ class Findings:
     which it does not; ``differences`` are those of its outputs. ``uninitialized`` is set if
     uninitialized memory is the reason. ``changed`` are the places behind ``changes``, and
     ``written_at`` the lines that write to these and to inputs, as far as they are known.
-    ``hidden``: copies agree, and calls of one copy do not: it has state in a place that nothing
-    here reaches. ``complete`` is False if a run raised or the subject cannot be copied: the rest is
-    unknown then.
+    ``training``: the parts that are in training mode although the module is not, and
+    ``dropped_at`` the lines at which dropout is active in such a module. ``hidden``: copies agree,
+    and calls of one copy do not: it has state in a place that nothing here reaches. ``complete`` is
+    False if a run raised or the subject cannot be copied: the rest is unknown then.
     """
 
     random: tuple[str, ...] = ()
@@ -296,6 +309,7 @@ class Findings:
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
     training: tuple[str, ...] = ()
+    dropped_at: tuple[SourceLine, ...] = ()
     hidden: bool = False
     complete: bool = True
 
@@ -347,7 +361,18 @@ class _Examination:
         if not isinstance(tape.outcome, Returned):
             found.complete = False
             return
-        found.training = _bounded(left_in_training(start.module, reached, tape.trained))
+        drops = _drops(tape.steps, reached.modules)
+        found.dropped_at = tuple(op.where for op in drops if op.where is not None)
+        found.training = _bounded(
+            [
+                *left_in_training(start.module, reached, tape.trained),
+                *(
+                    f"dropout is active in eval mode (pass training=self.training){_at(op)}"
+                    for op in drops
+                    if not _is_dropout(reached.modules.get(op.module))
+                ),
+            ]
+        )
         changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
         outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []
@@ -503,21 +528,31 @@ def _unique(ops: Sequence[Step]) -> list[Step]:
 
 
 def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
-    root = modules.get("")
-    evaluating = root is not None and not getattr(root, "training", False)
+    drops = _drops(ops, modules)
     for op in _unique([op for op in ops if op.draws]):
         part = modules.get(op.module)
-        line = op.where.text if op.where is not None else ""
-        if "dropout" not in op.via and (op.via or "dropout" not in line):
+        if op in drops and not _is_dropout(part):
+            continue  # see ``Findings.training``
+        if not op.drops:
             yield f"{op.in_torch}{_at(op)}"
-        elif any("Dropout" in cls.__name__ for cls in type(part).__mro__):
-            left = ", left in training mode" if evaluating else ""
+        elif _is_dropout(part):
+            left = ", left in training mode" if op in drops else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
             yield f"{name} drops at random" + (f", {op.where}" if op.where else "")
-        elif evaluating:
-            yield f"dropout is active in eval mode (pass training=self.training){_at(op)}"
         else:
             yield f"dropout{_at(op)}"
+
+
+def _drops(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> list[Step]:
+    """Return the steps of active dropout if the module is in eval mode."""
+    root = modules.get("")
+    if root is None or getattr(root, "training", False):
+        return []
+    return _unique([op for op in ops if op.drops])
+
+
+def _is_dropout(part: torch.nn.Module | None) -> bool:
+    return any("Dropout" in cls.__name__ for cls in type(part).__mro__)
 
 
 # -- the parts of a module, without running it -----------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ import torch
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
-from pytest_torchexport.eager.preflight import Findings, examine
+from pytest_torchexport.eager.preflight import Findings, examine, rebuilt_at
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
@@ -109,6 +110,8 @@ class Reference:
         # The paths of outputs that vary with the seed; in words, their draws.
         self.random: frozenset[str] = frozenset()
         self.draws: tuple[str, ...] = ()
+        # The lines at which dropout is active although the module is in eval mode.
+        self.dropped_at: tuple[SourceLine, ...] = ()
         # The lines of forward that write to its module and its inputs, as far as they are known.
         self.written_at: Mapping[StateRef, SourceLine] = {}
         self.stateful = False
@@ -117,8 +120,12 @@ class Reference:
         self.returns_nan = False
         # The mode in which an artifact runs: without gradients, unless eager cannot do that.
         self.served = GradMode.NO_GRAD
+        # The mode of the test's call, in which the subject is exported.
+        self.exported_in = original.grad_mode
         self._mode = plan.options.mode or plan.settings.mode
         self._set_mode(self._mode)
+        if self._mode != "train" and self.exported_in is GradMode.GRAD:
+            self.pristine = replace(self.pristine, grad_mode=self.served)
         self._begin()
 
     def _observe(
@@ -240,13 +247,17 @@ class Reference:
         except torch.OutOfMemoryError as error:
             return raised(error)
 
-    def prepare(self, example: Call, names: Sequence[str]) -> None:
+    def prepare(self, example: Call, names: Sequence[str]) -> Sequence[str]:
         """Run the example and examine eager; ``names`` are the paths of the call's leaves.
 
-        Raises SpecError if eager does not return something to compare, NotRepeatable, or
-        TrainingMode.
+        Return the sentences that a pass is shown with. Raises SpecError if eager does not return
+        something to compare, NotRepeatable, or TrainingMode.
         """
-        first = self._returned(self._on("cpu", example), example)
+        first = self._on("cpu", example)
+        if self.exported_in is not self.pristine.grad_mode and isinstance(first, Raised):
+            self._serve_with_gradients()
+            first = self._on("cpu", example)
+        first = self._returned(first, example)
         how = self._plan.seed, self.pristine.grad_mode
         earlier = self.learned.outcomes.once(example, how, lambda: first)
         if earlier is not first and compare(first, earlier, Tolerance()):
@@ -256,16 +267,20 @@ class Reference:
             self._note(f"forward changes torch's {name}; it is put back after each call")
         found = partial(examine, self.pristine, example, self._plan.seed, names)
         # Before any other call: it says how what a call changes is put back.
-        self._heed(self.learned.once("findings", found))
-        if self.pristine.grad_mode is GradMode.GRAD and isinstance(
+        findings = self.learned.once("findings", found)
+        self._heed(findings)
+        cautions = [*findings.training] if self._mode != "train" else []
+        modes = self.pristine.grad_mode, self.served
+        if modes == (GradMode.GRAD, GradMode.NO_GRAD) and isinstance(
             self.on_cpu(example, grad_mode=self.served), Raised
         ):
-            self.served = GradMode.GRAD
-            self._note("eager raises without gradients: the artifact runs with gradients too")
+            self._serve_with_gradients()
         if first.rebuilt:
-            paths = ", ".join(first.rebuilt)
-            self._note(
-                f"forward changes a container that it was given ({paths}); an artifact need not"
+            line = rebuilt_at(self.pristine, example, self._plan.seed)
+            at = f" at {line}" if line is not None else ""
+            cautions.append(
+                f"forward changes a container that it was given ({', '.join(first.rebuilt)}){at}: "
+                "artifacts are not compared in that, and most do not; return what is needed"
             )
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
@@ -281,6 +296,13 @@ class Reference:
             raise SpecError(
                 f"eager raises on {device}, and not on the CPU: {there}", where=there.where
             )
+        return cautions
+
+    def _serve_with_gradients(self) -> None:
+        self.served = GradMode.GRAD
+        self.pristine = replace(self.pristine, grad_mode=self.served)
+        self._note("eager raises without gradients: the artifact runs with gradients too")
+        self._begin()
 
     def _heed(self, findings: Findings) -> None:
         """Raise if eager is no reference; else note findings, and choose how to restore state."""
@@ -291,11 +313,14 @@ class Reference:
                 where=findings.where,
                 differences=findings.differences,
             )
-        if findings.training and self._mode == "as-is":
+        strict = self._mode == "as-is" or self._plan.settings.strict
+        if findings.training and strict and self._mode != "train":
             raise TrainingMode(
-                f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant"
+                f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant",
+                where=next(iter(findings.dropped_at), None),
             )
         self.draws, self.written_at = findings.random, findings.written_at
+        self.dropped_at = findings.dropped_at
         self.stateful = bool(findings.changed) or findings.hidden
         in_python = any(not item.ref.is_tensor_of_module for item in findings.changed)
         self.fresh_each_call = in_python or findings.hidden
@@ -309,8 +334,6 @@ class Reference:
             self._note(f"forward changes {few(findings.changes, '; ')}; each call starts anew")
         for sentence in findings.writes_inputs:
             self._note(f"forward {sentence}")
-        for sentence in findings.training:
-            self._note(sentence)
 
     def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
         """Return the paths of outputs that are random in eager and differ between two outcomes."""

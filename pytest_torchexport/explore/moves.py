@@ -52,7 +52,7 @@ CONTINUED = 4
 
 def may_change(leaf: TensorLeaf | ValueLeaf) -> TypeGuard[TensorLeaf]:
     """Return True if the search may choose a leaf's numbers: no strategy or triangle does."""
-    if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex:
+    if not isinstance(leaf, TensorLeaf) or leaf.dtype.is_complex or leaf.same_as:
         return False
     return leaf.domain.elements is None and leaf.domain.triangle is None
 

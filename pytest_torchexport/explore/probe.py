@@ -106,8 +106,12 @@ class Differentiable:
         self._sources: dict[int, Tensor] = {}
         given: list[Any] = []
         own = call.clone()
-        for index, leaf in enumerate(own.leaves()):
-            if (
+        leaves = own.leaves()
+        for index, leaf in enumerate(leaves):
+            first = next(number for number, each in enumerate(leaves) if each is leaf)
+            if first < index:
+                given.append(given[first])
+            elif (
                 isinstance(leaf, Tensor)
                 and leaf.is_floating_point()
                 and leaf.layout == torch.strided

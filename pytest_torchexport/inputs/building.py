@@ -62,7 +62,11 @@ def build_leaves(spec: InputSpec, recipe: Recipe) -> list[Any] | None:
     for first, *others in spec.aliases:
         if all(recipe.leaves[index] == AS_GIVEN for index in (first, *others)):
             leaves = [leaves[first] if index in others else x for index, x in enumerate(leaves)]
-    return leaves
+    by_path = {leaf.path: value for leaf, value in zip(spec.leaves, leaves, strict=True)}
+    return [
+        by_path[leaf.same_as] if isinstance(leaf, TensorLeaf) and leaf.same_as else value
+        for leaf, value in zip(spec.leaves, leaves, strict=True)
+    ]
 
 
 def _recorded_number(

@@ -41,7 +41,10 @@ def dynamic_shapes(
     """
     if spec.dynamic_shapes is not None:
         yield spec.dynamic_shapes
-    elif not spec.dims or spec.holders:
+        return
+    # torch has no Dim of one size.
+    varying = [dim for dim in spec.dims.values() if {*dim.sizes} != {dim.example}]
+    if not varying or spec.holders:
         yield None
     else:
         dims = {
@@ -50,19 +53,22 @@ def dynamic_shapes(
             )
             if dim.declared
             else torch.export.Dim(dim.name)
-            for dim in spec.dims.values()
+            for dim in varying
         }
 
+        def dynamic(axis: Expr) -> Any:
+            return None if dims.keys().isdisjoint(axis.names) else torch.export.Dim.DYNAMIC
+
         def named(axis: Expr) -> Any:
-            linear = axis.linear()
+            linear = axis.linear() if dynamic(axis) else None
             if linear is None:
-                return torch.export.Dim.DYNAMIC
+                return dynamic(axis)
             name, factor, offset = linear
             dim = dims[name] if factor == 1 else factor * dims[name]
             return dim + offset if offset > 0 else dim - -offset if offset else dim
 
         yield _shaped(spec, example, signature, named)
-        yield _shaped(spec, example, signature, lambda _: torch.export.Dim.DYNAMIC)
+        yield _shaped(spec, example, signature, dynamic)
 
 
 def spelled(given: Any) -> str:

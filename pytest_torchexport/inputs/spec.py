@@ -46,7 +46,8 @@ class TensorLeaf:
 
     ``recorded`` are its tensors in further recorded calls. ``index``: its integers index another
     input, if they do. ``holder`` is the class of the container that ties it to other leaves: all of
-    them have sizes, and integers their values, of one recorded call.
+    them have sizes, and integers their values, of one recorded call. ``same_as``: the path of the
+    leaf whose tensor it is in every call; empty if there is none.
     """
 
     path: str
@@ -57,6 +58,7 @@ class TensorLeaf:
     recorded: tuple[torch.Tensor, ...] = ()
     index: Index | None = None
     holder: type | None = None
+    same_as: str = ""
 
     @property
     def kept(self) -> bool:
@@ -117,7 +119,8 @@ class InputSpec:
     @property
     def free(self) -> Mapping[str, torch.Tensor]:
         """The example's tensors whose sizes may be guessed to vary, by path."""
-        return {leaf.path: leaf.example for leaf in self.tensors if leaf.holder is None}
+        free = (leaf for leaf in self.tensors if leaf.holder is None and not leaf.same_as)
+        return {leaf.path: leaf.example for leaf in free}
 
     @property
     def example_sizes(self) -> dict[str, int]:
@@ -191,7 +194,7 @@ class InputSpec:
 
     def _shaped(self, shapes: Mapping[str, Shape]) -> tuple[TensorLeaf | ValueLeaf, ...]:
         return tuple(
-            dataclasses.replace(leaf, shape=shapes[leaf.path])
+            dataclasses.replace(leaf, shape=shapes[leaf.same_as or leaf.path])
             if isinstance(leaf, TensorLeaf)
             else leaf
             for leaf in self.leaves
@@ -289,15 +292,34 @@ def build_spec(
         {path: value for path, value in zip(paths, call, strict=True) if is_plain(value)}
         for call in (given, *others)
     ]
+    numbers: dict[int, list[int]] = {}
+    for number, value in enumerate(given):
+        if is_plain(value):
+            numbers.setdefault(id(value), []).append(number)
+    aliases = tuple(tuple(group) for group in numbers.values() if len(group) > 1)
+    # As long as nobody says that they are several: in no argument, and in no recorded call.
+    annotated = any(item.kind == "annotations" for item in axes.assumed)
+    silent = not (options.map or options.dynamic_shapes or annotated)
+    said = {*(options.shapes or {}), *(options.values or {})}
+    same_as = {
+        paths[other]: paths[first]
+        for first, *more in aliases
+        for other in more
+        if silent
+        and said.isdisjoint(paths[number] for number in (first, *more))
+        and all(call[first] is call[other] for call in others)
+    }
     values = options.values or {}
     built = [
         _leaf(path, value, recorded, values.get(path), axes, holder, tensors)
         for path, value, holder, *recorded in zip(paths, given, held_by, *others, strict=True)
     ]
-    numbers: dict[int, list[int]] = {}
-    for number, value in enumerate(given):
-        if is_plain(value):
-            numbers.setdefault(id(value), []).append(number)
+    built = [
+        dataclasses.replace(leaf, same_as=first, shape=axes.shapes[first])
+        if isinstance(leaf, TensorLeaf) and (first := same_as.get(leaf.path))
+        else leaf
+        for leaf in built
+    ]
     return InputSpec(
         leaves=tuple(built),
         structure=structure,
@@ -310,7 +332,7 @@ def build_spec(
         filter=options.filter,
         dynamic_shapes=options.dynamic_shapes,
         guessed=axes.guessed,
-        aliases=tuple(tuple(group) for group in numbers.values() if len(group) > 1),
+        aliases=aliases,
     )
 
 
@@ -384,6 +406,9 @@ def _assumed_values(leaves: Sequence[TensorLeaf | ValueLeaf]) -> Iterator[Assump
             if leaf.values is None and leaf.example is not None:
                 text = f"{leaf.path} stays {describe(leaf.example)}"
                 yield Assumption("argument", text, leaf.path)
+        elif leaf.same_as:
+            text = f"{leaf.path} is {leaf.same_as}, one tensor, as in the example"
+            yield Assumption("argument", text, leaf.path)
         elif leaf.kept:
             assert leaf.holder is not None
             text = f"{leaf.path} stays as recorded: it is part of a {leaf.holder.__name__}"

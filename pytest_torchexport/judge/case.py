@@ -114,11 +114,12 @@ class Prepared:
         """Export a fresh copy of the subject at a call, and put back what that does elsewhere.
 
         Eager is to be what it is where nothing was exported: forward may note that it was.
-        On the item's device, to its target and in the subject's grad mode, or others; without
-        gradients if the exporter does not take inference mode. ``options`` replace the user's.
+        On the item's device, to its target and in the grad mode of the test's call, or others;
+        without gradients if the exporter does not take inference mode. ``options`` replace the
+        user's.
         Raises whatever the exporter raises.
         """
-        grad_mode = grad_mode or self.reference.pristine.grad_mode
+        grad_mode = grad_mode or self.reference.exported_in
         try:
             return self._exported(call, device, target, grad_mode, options)
         except (TimeLimitExceeded, torch.OutOfMemoryError):
@@ -168,13 +169,20 @@ class Prepared:
         return call
 
     def exported_or_refused(
-        self, call: Call, *, device: str | None = None, target: str | None = None
+        self,
+        call: Call,
+        *,
+        device: str | None = None,
+        target: str | None = None,
+        grad_mode: GradMode | None = None,
     ) -> Artifact | str:
         """Return an artifact made at a call like ``exported``, or why there is none.
 
         Raises what ``made_or_refused`` does.
         """
-        return made_or_refused(lambda: self.exported(call, device=device, target=target))
+        return made_or_refused(
+            lambda: self.exported(call, device=device, target=target, grad_mode=grad_mode)
+        )
 
     def not_applied(self, text: str) -> None:
         """Log why a limit that is set was not applied. Raises Ineffective under strict."""

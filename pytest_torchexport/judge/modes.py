@@ -1,7 +1,8 @@
-"""Compare eager with itself without gradients, in inference mode and with more threads.
+"""Compare eager with itself in other grad modes and with more threads.
 
-The artifact is compared with eager as the test calls it, with one thread. What eager returns
-otherwise is a warning. Separate from the judge, which compares eager with an artifact.
+The artifact is compared with eager without gradients, or as the test calls it, and with one thread.
+What eager returns otherwise is a warning; with gradients, which nothing that is served has, a note.
+Separate from the judge, which compares eager with an artifact.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from pytest_torchexport.outcomes.torch_state import GradMode
 # The numbers of threads of a small machine, of a laptop and of a server.
 NUMBERS_OF_THREADS = (2, 8, 64)
 NAMES = (GRAD_MODE, INFERENCE_MODE, THREADS)
-# What code asks for, and two modes that are compared, by the mode in which the test calls.
+# What code asks for, and two modes that are compared, by the modes of the export and of eager.
 _INFERENCE = INFERENCE_MODE, GradMode.NO_GRAD, GradMode.INFERENCE
 MODES = {
-    GradMode.GRAD: ((GRAD_MODE, GradMode.GRAD, GradMode.NO_GRAD), _INFERENCE),
-    GradMode.NO_GRAD: (_INFERENCE,),
-    GradMode.INFERENCE: ((INFERENCE_MODE, GradMode.INFERENCE, GradMode.NO_GRAD),),
+    (GradMode.GRAD, GradMode.GRAD): ((GRAD_MODE, GradMode.GRAD, GradMode.NO_GRAD), _INFERENCE),
+    (GradMode.GRAD, GradMode.NO_GRAD): ((GRAD_MODE, GradMode.NO_GRAD, GradMode.GRAD), _INFERENCE),
+    (GradMode.NO_GRAD, GradMode.NO_GRAD): (_INFERENCE,),
+    (GradMode.INFERENCE, GradMode.INFERENCE): (
+        (INFERENCE_MODE, GradMode.INFERENCE, GradMode.NO_GRAD),
+    ),
 }
 # Calls that are tried in a way for which only torch's own code asks, as its fast paths do.
 FOR_TORCH = 20
@@ -67,9 +71,11 @@ class OtherModes:
         The first call is always tried without gradients, later ones if the code asks, and only some
         of them if it is torch's own code.
         """
-        usual = self.judge.reference.pristine.grad_mode
-        grads = self.judge.reference.served is GradMode.GRAD
-        ways = [] if grads else [_in(*modes) for modes in MODES[usual]]
+        reference = self.judge.reference
+        usual = reference.pristine.grad_mode
+        grads = reference.served is GradMode.GRAD
+        modes = () if grads else MODES[reference.exported_in, usual]
+        ways = [_in(*each) for each in modes]
         ways += (
             _Way(
                 THREADS,
@@ -90,7 +96,8 @@ class OtherModes:
             if way in self.left and self._differs(found, way):
                 # The place that asks on the call, or else one that may ask.
                 places = self._asked | _places(self._queries(found.call))
-                self.log.caution("; ".join(filter(None, (way.text, places.get(way.name)))))
+                tell = self.log.note if way.grad_mode is GradMode.GRAD else self.log.caution
+                tell("; ".join(filter(None, (way.text, places.get(way.name)))))
                 self.left[:] = [other for other in self.left if other.name != way.name]
         self.compared += 1
         if self.compared == 1:
@@ -141,10 +148,12 @@ def _places(found: Iterable[Query]) -> dict[str, str]:
 
 
 def _in(name: str, usual: GradMode, other: GradMode) -> _Way:
+    served = f"if it is served or exported {other.value}, make the test's call so too"
+    if other is GradMode.GRAD:
+        served = "the artifact is compared with what it returns without"
     return _Way(
         name,
-        f"eager returns something else {other.value} than {usual.value}: if it is served or "
-        f"exported {other.value}, make the test's call so too",
+        f"eager returns something else {other.value} than {usual.value}: {served}",
         usual,
         other,
     )

@@ -49,8 +49,8 @@ class Subject:
     """``function`` is what is called; ``module`` holds its state (None for a plain function).
 
     ``wrappers``: what the user's object wraps around it, and what is not checked. ``grad_mode``:
-    the mode in which it is called and exported. ``is_copy``: it is not the user's own. ``is_lent``:
-    nobody else uses it until all copies of it are gone.
+    the mode in which it is called. ``is_copy``: it is not the user's own. ``is_lent``: nobody else
+    uses it until all copies of it are gone.
     """
 
     function: Callable[..., Any]

@@ -166,6 +166,12 @@ class Step:
         return named if space == "aten" else str(self.operator).removesuffix(".default")
 
     @property
+    def drops(self) -> bool:
+        """Return True if it draws for dropout."""
+        line = self.where.text if self.where is not None else ""
+        return self.draws and "dropout" in (self.via or line)
+
+    @property
     def read(self) -> tuple[float, ...]:
         """The number that Python reads from a tensor here; none for a complex one."""
         numbers = [result.numbers for result in self.results] if self.name == READ else []

@@ -47,6 +47,7 @@ CauseKind = Literal[
     "replaced buffer",
     "changed by the export",
     "own seed",
+    "active dropout",
     "number as a tensor",
     "guard",
     "unsupported operator",

@@ -136,7 +136,10 @@ class NotRepeatable(Failure, title="eager does not agree with itself"):
 
 
 class TrainingMode(Failure, title="the module is in training mode"):
-    """A part of the module is left in training mode (``mode="as-is"``)."""
+    """A part of the module is left in training mode, or dropout is active in eval mode.
+
+    That is a warning, and this failure with ``mode="as-is"`` or under ``--torchexport-strict``.
+    """
 
 
 class Ineffective(Failure, title="nothing was really checked"):

@@ -256,18 +256,36 @@ def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
 
 @row("asks for the grad mode without gradients", normal(4, 3), under=torch.no_grad)
 # The script asks again each time it runs, which is without gradients.
-@row("asks for the grad mode", normal(4, 3), script=DIFFERS, otherwise=HERE, blame=by_mode())
+@row("asks for the grad mode", normal(4, 3), truth(DIFFERS, script=None), blame=by_mode())
+@row(
+    "asks for the grad mode in training",
+    normal(4, 3),
+    script=DIFFERS,
+    mode="train",
+    otherwise=HERE,
+    blame=by_mode(),
+)
 def forward(self, x: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return x * 2
     return x * 3
 
 
-# The truth of a warning, which is no failure: the artifact does what the test's call does.
 @row(
     "asks for the grad mode in a corner",
     normal(4, 3),
     UNDECIDED,
+    trace=DIFFERS,
+    onnx_legacy=DIFFERS,
+    refused={"export onnx": undecided()},
+    blame=by_mode(),
+)
+# In training eager keeps its gradients, and the truth is that of a warning.
+@row(
+    "asks for the grad mode in a corner of training",
+    normal(4, 3),
+    UNDECIDED,
+    mode="train",
     script=DIFFERS,
     otherwise=HERE,
     refused={"export onnx": undecided()},
@@ -280,10 +298,18 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
+@row("has another corner with gradients", normal(4, 3), UNDECIDED)
+def forward(self, x: Tensor) -> Tensor:
+    """Computes something else with gradients, which nobody who serves it has."""
+    if bool(x.sum() > 100) and torch.is_grad_enabled():
+        return x * 3
+    return x * 2
+
+
 @row(
-    truth(REFUSED, export=None, onnx=None),
+    truth(REFUSED, export=DIFFERS, onnx=DIFFERS),
     call(normal(4, 3)),
-    otherwise="return x * 3 if torch.is_grad_enabled() else x * 4",
+    blame=by_mode("return x * 3 if torch.is_grad_enabled() else x * 4", known=False),
     refused={"trace script onnx_legacy": no_construct()},
 )
 class AsksForTheGradModeInACond(nn.Module):

@@ -187,11 +187,26 @@ def same(tensor: Tensor, *names: str) -> Callable[[], Example]:
 
 @row("equal tensors", call(normal(4, 8), normal(4, 8)))
 @row("one tensor always twice", same(normal(4, 8), "q", "k"), map=lambda q: {"k": q})
-@row("one tensor twice", same(normal(4, 8), "q", "k"), TAKEN_FOR_ONE, blame=ONE_TWICE)
+@row("one tensor twice", same(normal(4, 8), "q", "k"))
+@row(
+    "one tensor for two",
+    same(normal(4, 8), "q", "k"),
+    TAKEN_FOR_ONE,
+    blame=ONE_TWICE,
+    q="batch 8",
+    k="batch 8",
+)
 @has(one=lambda: nn.Linear(8, 4), other=lambda: nn.Linear(8, 4))
 def forward(self, q: Tensor, k: Tensor) -> Tensor:
     """Two projections of two arguments."""
     return self.one(q) - 2 * self.other(k)
 
 
-row("attention to itself", same(SEQUENCE, *QKV), TAKEN_FOR_ONE, blame=ONE_TWICE)(ATTENTION)
+row("attention to itself", same(SEQUENCE, *QKV))(ATTENTION)
+row(
+    "attention to others, exported with itself",
+    same(SEQUENCE, *QKV),
+    TAKEN_FOR_ONE,
+    blame=ONE_TWICE,
+    shapes=dict.fromkeys(QKV, "batch n 8"),
+)(ATTENTION)

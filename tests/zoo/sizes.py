@@ -336,6 +336,13 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     return y - x
 
 
+# torch has no Dim of one size.
+@row("one size and others", normal(1, 4), x="batch n", dims={"batch": (1, 1), "n": (2, 6)})
+@row("one size alone", normal(1, 4), x="batch 4", dims={"batch": (1, 1)})
+def forward(self, x: Tensor) -> Tensor:
+    return x.cumsum(1)
+
+
 # -- outputs that no comparison can find wrong -----------------------------------------------------
 
 

@@ -36,6 +36,22 @@ def test_sparse_tensors_alone_have_no_batch():
     assert verdict.reached == {}
 
 
+class Stores(nn.Module):
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        doubled = batch["x"] * 2
+        batch["y"] = doubled  # here
+        return doubled
+
+
+@pytest.mark.parametrize("target", ["trace", "export"])
+def test_a_container_that_forward_changes_is_told_with_the_line(target):
+    verdict = check_export(Stores(), ({"x": torch.ones(2, 3)},), target=target, checks="parity")
+    assert verdict.status == "passed", verdict
+    (caution,) = verdict.cautions
+    assert caution.startswith("forward changes a container that it was given (inputs[0][0]['y'])")
+    assert 'batch["y"] = doubled  # here' in caution
+
+
 LIBRARIES = {}
 
 

@@ -136,6 +136,10 @@ class Numpy(nn.Module):
 
 def test_eager_that_raises_with_gradients_alone_has_a_remedy():
     verdict = check_export(Numpy(), X, target="trace", max_examples=3)
+    assert verdict.failure == "ExportRefused"
+    (cause,) = verdict.diagnosis.causes
+    assert cause.remedy == "export under torch.no_grad(), and make the test's call so"
+    verdict = check_export(Numpy(), X, target="trace", max_examples=3, mode="train")
     assert verdict.failure == "SpecError"
     assert verdict.details == (RETURNS_WITHOUT_GRADIENTS,)
     with torch.no_grad():

@@ -72,7 +72,7 @@ def model(forward):
 # -- random numbers --------------------------------------------------------------------------------
 
 
-@told("random", "dropout is active in eval mode (pass training=self.training) in block, ")
+@told("training", "dropout is active in eval mode (pass training=self.training) in block, ")
 def functional_dropout(self, x):
     return F.dropout(x, 0.5)  # here
 

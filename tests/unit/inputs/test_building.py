@@ -187,9 +187,20 @@ def test_packed_sequences_vary_together_over_the_recorded_ones():
     assert build(spec, plain_recipe(spec, "normal", {"batch": 6}, 0)) is None
 
 
-def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone():
+def test_a_tensor_given_twice_is_one_tensor_in_every_call():
     x = torch.randn(3, 4)
     spec = spec_of(lambda x, y: x, x, x)
+    assert "y is x, one tensor, as in the example" in [item.text for item in spec.assumed]
+
+    drawn = build(spec, plain_recipe(spec, "normal", {"batch": 2}, seed=3))
+
+    assert drawn.args[0] is drawn.args[1]
+    assert drawn.args[0].shape == (2, 4)
+
+
+def test_a_tensor_given_twice_is_one_tensor_in_the_example_alone_if_shapes_name_it():
+    x = torch.randn(3, 4)
+    spec = spec_of(lambda x, y: x, x, x, shapes={"x": "batch 4", "y": "batch 4"})
     assert spec.aliases == ((0, 1),)
 
     given = build(spec, example_recipe(spec))
