@@ -136,10 +136,7 @@ class NotRepeatable(Failure, title="eager does not agree with itself"):
 
 
 class TrainingMode(Failure, title="the module is in training mode"):
-    """A part of the module is left in training mode, or dropout is active in eval mode.
-
-    That is a warning, and this failure with ``mode="as-is"`` or under ``--torchexport-strict``.
-    """
+    """In eval mode a part is left in training mode, or dropout is active (a warning by default)."""
 
 
 class Ineffective(Failure, title="nothing was really checked"):
