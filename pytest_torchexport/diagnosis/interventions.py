@@ -189,6 +189,8 @@ def _other_grad_mode(beside: Beside) -> Explained | None:
     other = served if exported is own else exported
     if other is own or not beside.agrees(replace(subject, grad_mode=other)):
         return None
+    if other is exported and not beside.scene.agrees_if_exported(grad_mode=served):
+        return None  # attention without its fast path, say: another cause has a remedy that helps
     answers = {GRAD_MODE: other is GradMode.GRAD}
     asked = _asked(beside, answers)
     enough = smallest(asked, lambda some: _is_answer(beside, answers, some))

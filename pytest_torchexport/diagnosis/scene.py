@@ -33,6 +33,7 @@ from pytest_torchexport.outcomes.observe import (
     tensors_of,
 )
 from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.diagnosis import Place
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
@@ -139,6 +140,21 @@ class Scene:
             return None
         beside = Beside(self, self.call, judge, words, differences)
         return None if beside.agrees(self.subject()) else beside
+
+    def agrees_if_exported(self, *, grad_mode: GradMode | None = None) -> bool:
+        """Return True if an artifact that is exported on the CPU, in another mode perhaps, agrees
+        with eager on the failing call.
+        """
+        case, call = self.case, self.call
+        wanted = case.reference.on_cpu(call) if call is not None else None
+        if call is None or not isinstance(wanted, Returned):
+            return False
+        example = case.call_to_export()
+        artifact = case.exported_or_refused(example, device="cpu", grad_mode=grad_mode)
+        if isinstance(artifact, str):
+            return False
+        found = observe(artifact, call, seed=case.plan.seed, grad_mode=case.reference.served)
+        return not compare(wanted, found, case.judge.tolerance)
 
     @cached_property
     def expected(self) -> Returned | None:

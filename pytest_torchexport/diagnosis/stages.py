@@ -28,7 +28,6 @@ from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
 from pytest_torchexport.diagnosis.scene import OnnxModel, Scene, place_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.runner import Runnable
-from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import (
@@ -91,7 +90,9 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     else:
         stages = [Stage(name=made, agrees=False)]
         if not any(cause.kind in OF_THE_RUN for cause in known.causes):
-            owner = "device" if _agrees_on_the_cpu(scene) else captured_by(target, known)
+            # Exported and run on the CPU, it may agree with eager there.
+            of_device = scene.case.plan.device != "cpu" and scene.agrees_if_exported()
+            owner = "device" if of_device else captured_by(target, known)
     every = (*known.stages, Stage(name="eager", agrees=True), *stages)
     return replace(known, stages=every, owner=known.owner or owner)
 
@@ -103,19 +104,6 @@ def captured_by(target: str, known: Diagnosis) -> Owner | None:
     """
     differs_alone = known.structural is not None and known.structural.kind == "same"
     return "capture" if target == "script" or known.causes or differs_alone else None
-
-
-def _agrees_on_the_cpu(scene: Scene) -> bool:
-    """Return True if an artifact that is exported and run on the CPU agrees with eager there."""
-    case, call = scene.case, scene.call
-    if case.plan.device == "cpu" or call is None:
-        return False
-    wanted = case.reference.on_cpu(call)
-    artifact = case.exported_or_refused(case.call_to_export(), device="cpu")
-    if isinstance(artifact, str) or not isinstance(wanted, Returned):
-        return False
-    found = observe(artifact, call, seed=case.plan.seed, grad_mode=case.reference.served)
-    return not compare(wanted, found, case.judge.tolerance)
 
 
 # -- ONNX ------------------------------------------------------------------------------------------

@@ -278,7 +278,7 @@ def forward(self, x: Tensor) -> Tensor:
     trace=DIFFERS,
     onnx_legacy=DIFFERS,
     refused={"export onnx": undecided()},
-    blame=by_mode(),
+    blame=decided(),
 )
 # In training eager keeps its gradients, and the truth is that of a warning.
 @row(
