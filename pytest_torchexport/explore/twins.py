@@ -351,6 +351,7 @@ class InstrumentedCode:
     ) -> None:
         owns = owner_of(subject, packages)
         functions, self.complete = functions_of(subject, owns)
+        self._functions = functions
         # The files that define the classes of the subject's modules, and their bases.
         names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
         self._model_files = frozenset(file for name in names if (file := _file(name)))
@@ -372,6 +373,12 @@ class InstrumentedCode:
     @property
     def constants(self) -> Iterator[Any]:
         for function, _ in self._twins:
+            yield from constants_in(function.__code__)
+
+    @property
+    def all_constants(self) -> Iterator[Any]:
+        """The constants of all functions, also of those without conditions."""
+        for function in self._functions:
             yield from constants_in(function.__code__)
 
     def is_of_model(self, condition: Condition) -> bool:
