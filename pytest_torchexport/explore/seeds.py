@@ -113,7 +113,7 @@ def constants_of(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[f
     small buffers and parameters are read.
     """
     found: dict[float, None] = {}
-    numbers = [number for value in code for number in _numbers(value, 0)]
+    numbers = [number for value in code for number in _numbers(value, MAX_DEPTH)]
     for part in module.modules() if module is not None else ():
         numbers += itertools.chain.from_iterable(_numbers(each, MAX_DEPTH) for each in _own(part))
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
@@ -141,9 +141,14 @@ def lengths_of(module: torch.nn.Module | None) -> Iterator[int]:
 
 
 def _own(part: torch.nn.Module) -> list[Any]:
-    """Return the attributes that the user gave to a module that is not torch's own."""
-    items = () if _is_torchs(part) else vars(part).items()
-    return [value for name, value in items if name not in _OF_MODULES]
+    """Return the attributes of a module, and of its class, that are the user's and not torch's."""
+    if _is_torchs(part):
+        return []
+    own = [value for name, value in vars(part).items() if name not in _OF_MODULES]
+    kind = type(part)
+    for cls in kind.__mro__[: kind.__mro__.index(torch.nn.Module)]:
+        own += [value for name, value in vars(cls).items() if not name.startswith("__")]
+    return own
 
 
 def _is_torchs(part: torch.nn.Module) -> bool:

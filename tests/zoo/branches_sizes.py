@@ -84,6 +84,17 @@ def forward(self, x):
         return x * 1.0
 
 
+SCALES = {137: 2.0}
+
+
+@row("rare size in a global", normal(4, 3), KEY, script=no_construct("try:"), blame=OF_KEYS, **MANY)
+def forward(self, x):
+    try:
+        return x * SCALES[x.shape[0]]  # here
+    except KeyError:
+        return x * 1.0
+
+
 @row("rare sizes as a key", normal(4, 3), KEY, script=UNEXPLAINED, blame=OF_KEYS, **MANY)
 @has(scales={(137, 3): 2.0})
 def forward(self, x):

@@ -81,6 +81,14 @@ def test_attributes_are_looked_into(value):
     assert constants_of([], nn.Sequential(nn.Identity(), Holder(value=value))) == (9.5,)
 
 
+class OfClass(nn.Module):
+    limits = (9.5, "n7")
+
+
+def test_attributes_of_the_class_are_looked_into():
+    assert constants_of([], OfClass()) == (9.5, 7)
+
+
 def test_small_buffers_and_parameters_are_looked_into():
     module = Holder(scale=nn.Parameter(torch.tensor([4.5])))
     module.register_buffer("limit", torch.tensor(50256))
