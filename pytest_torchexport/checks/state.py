@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from pytest_torchexport.explore.search import Goal
+from pytest_torchexport.explore.seeds import constants_of, lengths_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import (
@@ -21,14 +22,19 @@ from pytest_torchexport.judge.judge import (
     failure_class,
     written_at,
 )
-from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.log import UNTIL_CALLS, Activity
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
-from pytest_torchexport.outcomes.observe import Returned, tensors_of
+from pytest_torchexport.outcomes.observe import Returned, named_tensors, tensors_of
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
-# More calls in a row if conditions of forward depend on what it changes.
-LONGEST = 12
+# More calls in a row if conditions of forward depend on what it changes, or if a number of its code
+# or state may be one of calls.
+LONGEST = 64
+# Other calls that are each made several times in a row, and how often at most.
+REPEATED, TIMES = 12, 5
+# Numbers of the module that are kept in a row: all of its parameters and buffers after each call.
+MOST_NUMBERS = 2**26
 
 Tensors = Mapping[str, Any]
 
@@ -78,21 +84,24 @@ def check_start(case: Case) -> None:
 def check_rows(case: Case) -> None:
     """Raise StateDiffers if the artifact and eager part in a row of calls, none of them undone.
 
-    First a row of the example's calls, then one with other values and sizes. Both sides start in
-    the pristine state. The first row is as long as conditions change in it, up to ``LONGEST``; log
-    what a still longer one might take.
+    First a row of the example's calls, then those with other values and sizes. Both sides start in
+    the pristine state. The first row is as long as conditions change in it and numbers may count
+    it, up to ``LONGEST``; log what a still longer one might take.
     """
     if not case.reference.stateful:
         return
     with case.log.timed("state"):
+        most = _most(case)
         with case.log.during(Activity.EAGER):
-            row = case.branches.row(LENGTH, LONGEST) if case.branches else ()
+            row = case.branches.row(LENGTH, most) if case.branches else ()
         # The row ends at the last call that took an outcome for the first time.
         known: set[Goal] = set()
         length = LENGTH
         for number, path in enumerate(row, start=1):
             length = length if known.issuperset(path.taken()) else max(LENGTH, number)
             known |= set(path.taken())
+        if not case.deadline.is_past(UNTIL_CALLS):
+            length = max(length, _counted(case, most))
         for calls in rows(case, length):
             _check_row(case, calls)
     if case.branches:
@@ -100,11 +109,39 @@ def check_rows(case: Case) -> None:
 
 
 def rows(case: Case, length: int) -> list[list[Call]]:
-    """Return the rows of calls: the example again and again, and then with other calls."""
+    """Return the rows of calls: the example again and again, and then with other calls.
+
+    Last, other calls that are each made several times: forward may count those of a kind.
+    """
     example = case.spec.example
     others = [found.call for found in case.calls(case.boundary())]
     step = max(1, len(others) // LENGTH)
-    return [[example] * length, [example, *others[::step][:LENGTH]]]
+    searched = [found.call for found in case.calls(case.explored)]
+    kinds = [*searched[: REPEATED // 2], *others[:: max(1, len(others) // (REPEATED // 2))]]
+    repeated = [call for call in kinds[:REPEATED] for _ in range(min(length, TIMES))]
+    return [
+        [example] * length,
+        [example, *others[::step][:LENGTH]],
+        repeated[: _most(case)],
+    ]
+
+
+def _most(case: Case) -> int:
+    """Return how many calls a row may have: fewer for a large module."""
+    numbers = sum(tensor.numel() for _, tensor in named_tensors(case.reference.pristine.module))
+    return max(LENGTH, min(LONGEST, MOST_NUMBERS // max(numbers, 1)))
+
+
+def _counted(case: Case, most: int) -> int:
+    """Return how many calls forward may count, by the numbers of its code and of its state.
+
+    One more than the number, as it may be exceeded; 0 if no number is below ``most``.
+    """
+    module, observed = case.reference.pristine.module, case.observed
+    code = observed.code.all_constants if observed is not None else ()
+    numbers = [*constants_of(code, module), *lengths_of(module)]
+    whole = (int(number) for number in numbers if number == int(number))
+    return max((number + 1 for number in whole if LENGTH <= number < most), default=0)
 
 
 def _check_row(case: Case, calls: Sequence[Call]) -> None:

@@ -20,7 +20,7 @@ from pytest_torchexport.checks import state
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.judge import carried_differences
+from pytest_torchexport.judge.judge import LENGTH, carried_differences
 from pytest_torchexport.outcomes.compare import compare, dense
 from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
 from pytest_torchexport.outcomes.operator_table import row_of
@@ -57,7 +57,8 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         return known
     rows = [([call], seed), ([call], seed + 1)]
     if isinstance(scene.failure, StateDiffers):
-        rows = [(row, seed) for row in ([call], *state.rows(scene.case, state.LONGEST))]
+        length = len(scene.case.log.row or ()) or LENGTH
+        rows = [(row, seed) for row in ([call], *state.rows(scene.case, length))]
     found = next(filter(None, (_in_a_row(scene, captured, *row) for row in rows)), None)
     if found is None:
         return known

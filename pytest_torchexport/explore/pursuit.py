@@ -33,6 +33,8 @@ REPAIRS = 3
 SWAPS, CLIMB = 8, 25
 # Values of one size for which another one is changed.
 LINES = 16
+# Sizes on either side that are tried where nothing tells how far away the goal is.
+SIZES = 48
 # Nearer than this is as near as it gets.
 TINY = 1e-30
 
@@ -204,19 +206,31 @@ class Pursuit:
     # -- sizes, and at random -------------------------------------------------------------------
 
     def size(self) -> Iterator[None]:
-        """Double the step as long as it gets nearer."""
-        start = self.base
-        for neighbour in moves.neighbours(self._spec, start.recipe):
-            for way in (1, -1):
-                steps, best = way, start.far
-                while True:
-                    tried = self._try(neighbour(steps))
-                    if tried is None:
-                        break
-                    yield
-                    if not tried.far < best:
-                        break
-                    best, steps = tried.far, steps * 2
+        """Double the step as long as it gets nearer, and begin again from there."""
+        for _ in range(STEPS):
+            start = self.base
+            for neighbour in moves.neighbours(self._spec, start.recipe):
+                for way in (1, -1):
+                    steps, best = way, start.far
+                    while True:
+                        tried = self._try(neighbour(steps))
+                        if tried is None:
+                            break
+                        yield
+                        if not tried.far < best:
+                            break
+                        best, steps = tried.far, steps * 2
+            if not self.base.far < start.far or self.base.far <= 0:
+                return
+
+    def every_size(self) -> Iterator[None]:
+        """Try the sizes of each dim in turn, those near the call's own first."""
+        recipe = self.base.recipe
+        for neighbour in moves.neighbours(self._spec, recipe):
+            for steps in range(1, SIZES):
+                for way in (1, -1):
+                    if self._try(neighbour(way * steps)) is not None:
+                        yield
 
     def two_sizes(self) -> Iterator[None]:
         """Change a size or number to where the distance ends, for each value of another one."""
@@ -271,6 +285,7 @@ MOVES = {
     "swap": Move(Pursuit.swap, "ids have no slope, but the rows of their table have"),
     "repeat": Move(Pursuit.repeat, "what one row needs, all rows have then"),
     "size": Move(Pursuit.size, "sizes decide without any number"),
+    "every size": Move(Pursuit.every_size, "a text made of a size decides"),
     "two sizes": Move(Pursuit.two_sizes, "their product, sum or ratio decides"),
     "climb": Move(Pursuit.climb, "where nothing shows a way, near calls are better than any"),
 }

@@ -155,16 +155,20 @@ class ConditionRecorder:
     ) -> Any:
         """Return the result of a call that may decide by numbers.
 
-        Record which of two numbers ``max`` and ``min`` choose, and if a dict has a key. ``read`` is
+        Record which of two numbers ``max`` and ``min`` choose, and if a dict has a key, which may
+        be a text or a tuple. ``read`` is
         that of ``compare``.
         """
         found = function(*given)
         key, number = self._key(own_id), given[0]
+        table = getattr(function, "__self__", None)
+        if key is not None and isinstance(number, (str, tuple)) and isinstance(table, dict):
+            self._compared(key, "in", number in table, (number, table), read & 1)
         if key is None or not _is_number(number):
             return found
         sign, other = ">", given[-1]
         if function not in (max, min):
-            sign, other = "==", _nearest(getattr(function, "__self__", None), number)
+            sign, other = "==", _nearest(table, number)
             read &= 1
         if _is_number(other):
             outcome = OPERATORS[sign](number, other)

@@ -447,10 +447,16 @@ def _only_raises(body: Sequence[ast.stmt]) -> bool:
 
 
 def _may_decide(node: ast.Call) -> bool:
-    """Return True for ``max(a, b)``, ``min(a, b)``, ``d.get(a)`` and ``d.get(a, b)``."""
+    """Return True for ``max(a, b)``, ``min(a, b)``, ``d.get(a)`` and ``d.get(a, b)``.
+
+    Not for ``d.get("a")``.
+    """
     if node.keywords or any(isinstance(item, ast.Starred) for item in node.args):
         return False
     if isinstance(node.func, ast.Name):
         return node.func.id in ("max", "min") and len(node.args) == 2
     is_get = isinstance(node.func, ast.Attribute) and node.func.attr == "get"
-    return is_get and len(node.args) in (1, 2)
+    if not is_get or len(node.args) not in (1, 2):
+        return False
+    key = node.args[0]
+    return not (isinstance(key, ast.Constant) and isinstance(key.value, str))  # of a configuration

@@ -85,6 +85,8 @@ class Seen:
     on_tensors: bool = False
     # Whether the source reads an operand from a tensor; ``len`` of a result is no tensor.
     read: bool = False
+    # Whether it is a handler. What raises, and why, is not seen.
+    handles: bool = False
     # Whether a call had another row of outcomes than the first one.
     moved: bool = False
 
@@ -97,6 +99,11 @@ class Seen:
     def depends(self) -> bool:
         """Return True if it may depend on the input: it varied, or compares tensors."""
         return self.varies or self.on_tensors
+
+    @property
+    def suspected(self) -> bool:
+        """Return True if more calls may show that it depends on the input."""
+        return self.depends or self.read or self.handles
 
     @property
     def stays(self) -> bool:
@@ -256,7 +263,7 @@ class Search(World):
             for recipe in itertools.islice(recipes, most):
                 self._make(recipe)
                 yield
-            if not any(seen.depends or seen.read for seen in self._seen.values()):
+            if not any(seen.suspected for seen in self._seen.values()):
                 break  # more of them are not likely to change that
         self._seeded = True
 
@@ -286,7 +293,10 @@ class Search(World):
         return Pursuit(self, goal, base)
 
     def _moves(self, goal: Goal) -> Iterator[str]:
-        on_tensors = self._seen[goal[0]].on_tensors
+        seen = self._seen[goal[0]]
+        on_tensors = seen.on_tensors
+        if seen.steers and not seen.on_values and not math.isfinite(self._nearest[goal].far):
+            yield "every size"
         yield from ("write", *(() if on_tensors else SIZES), *BY_VALUE)
         if on_tensors:
             yield "size"
@@ -329,7 +339,8 @@ class Search(World):
             for wanted in ROUNDS:
                 self._keep((key, wanted), self._base_on(recipe, path, (key, wanted)))
         for key, marks in path.marks().items():
-            seen = self._seen.setdefault(key, Seen())
+            handles = self._observed.conditions[key[0]].kind == "except"
+            seen = self._seen.setdefault(key, Seen(handles=handles))
             if key not in self._unsteady:
                 seen.compare(marks, sizes)
         for (key, outcome), count in path.taken().items():

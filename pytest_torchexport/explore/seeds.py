@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -95,6 +97,11 @@ def _sizes(spec: InputSpec, constants: Sequence[float], seed: int) -> Iterator[R
 MAX_NUMEL = 16
 MAX_CONSTANTS = 48
 MAX_DEPTH = 3
+# A longer text is a message; a longer number in one is none of a size or an element.
+MAX_KEY = 16
+_DIGITS = re.compile(r"(?<!\d)[0-9]{1,9}(?!\d)")
+# The attributes of every module.
+_OF_MODULES = frozenset(vars(torch.nn.Module()))
 # Nearly all code has these, and boundary calls use them already.
 _UBIQUITOUS = (0, 1, -1, 2)
 
@@ -106,11 +113,9 @@ def constants_of(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[f
     small buffers and parameters are read.
     """
     found: dict[float, None] = {}
-    numbers = [*code]
+    numbers = [number for value in code for number in _numbers(value, MAX_DEPTH)]
     for part in module.modules() if module is not None else ():
-        if not type(part).__module__.startswith("torch."):
-            own = [value for name, value in vars(part).items() if not name.startswith("_")]
-            numbers += itertools.chain.from_iterable(_numbers(value, MAX_DEPTH) for value in own)
+        numbers += itertools.chain.from_iterable(_numbers(each, MAX_DEPTH) for each in _own(part))
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             numbers += _elements(tensor)
     for value in numbers:
@@ -121,17 +126,51 @@ def constants_of(code: Iterable[Any], module: torch.nn.Module | None) -> tuple[f
     return tuple(found)[:MAX_CONSTANTS]
 
 
+def lengths_of(module: torch.nn.Module | None) -> Iterator[int]:
+    """Yield the lengths of the containers that a module's attributes are, and its buffers' sizes.
+
+    Not those of torch's own modules.
+    """
+    for part in module.modules() if module is not None else ():
+        for value in _own(part):
+            if isinstance(value, (list, tuple, dict, deque)):
+                yield getattr(value, "maxlen", None) or len(value)
+        if not _is_torchs(part):
+            for buffer in part.buffers(recurse=False):
+                yield from buffer.shape
+
+
+def _own(part: torch.nn.Module) -> list[Any]:
+    """Return the attributes of a module, and of its class, that are the user's and not torch's."""
+    if _is_torchs(part):
+        return []
+    own = [value for name, value in vars(part).items() if name not in _OF_MODULES]
+    kind = type(part)
+    for cls in kind.__mro__[: kind.__mro__.index(torch.nn.Module)]:
+        own += [value for name, value in vars(cls).items() if not name.startswith("__")]
+    return own
+
+
+def _is_torchs(part: torch.nn.Module) -> bool:
+    return type(part).__module__.startswith("torch.")
+
+
 def _numbers(value: Any, depth: int) -> Iterator[Any]:
-    """Yield the numbers in an attribute, also in a container or a config object."""
+    """Yield the numbers in an attribute or constant, also in a container or a config object.
+
+    A short text is a key perhaps, made of the numbers in it.
+    """
     if isinstance(value, (int, float)):
         yield value
+    elif isinstance(value, str):
+        yield from map(int, _DIGITS.findall(value) if len(value) <= MAX_KEY else ())
     elif isinstance(value, torch.Tensor):
         yield from _elements(value)
     elif depth and (base := builtin_base(value, (list, tuple, set, frozenset))) is not None:
         for item in itertools.islice(base.__iter__(value), MAX_NUMEL):
             yield from _numbers(item, depth - 1)
     elif depth and isinstance(value, dict):
-        for item in list(dict.values(value))[: 4 * MAX_NUMEL]:
+        for item in itertools.chain.from_iterable(list(dict.items(value))[: 4 * MAX_NUMEL]):
             yield from _numbers(item, depth - 1)
     elif depth and hasattr(value, "__dict__") and not callable(value):
         yield from _numbers(dict(vars(value)), depth)  # the dict takes one level of depth

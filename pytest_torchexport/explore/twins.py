@@ -23,7 +23,7 @@ import types
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ _JUMPS = frozenset({*dis.hasjrel, *dis.hasjabs})
 MAX_OBJECTS = 20_000
 # Objects of these modules, containers and what wraps functions, lead to all that they refer to.
 _HOLDERS = ("builtins", "collections", "functools")
+# Values that hold numbers, and lead to no object of the user's.
+_PLAIN = (int, float, str, tuple, list, set, frozenset, dict)
 
 Owns = Callable[[str], bool]
 
@@ -258,6 +260,20 @@ def with_recorder(code: types.CodeType, recorder: Any) -> types.CodeType:
     return code.replace(co_consts=constants)
 
 
+def constants_of(function: types.FunctionType) -> Iterator[Any]:
+    """Yield the constants of a function's code, and the plain values that it has by a name.
+
+    These are its defaults, and the globals and the variables of outer functions that it uses.
+    """
+    yield from constants_in(function.__code__)
+    named = [function.__globals__.get(name) for name in names_in(function.__code__)]
+    named += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # the outer function has not set it yet
+            named.append(cell.cell_contents)
+    yield from (value for value in named if isinstance(value, _PLAIN))
+
+
 def constants_in(code: types.CodeType) -> Iterator[Any]:
     """Yield the constants of a code and of those nested in it, and the elements of containers."""
     for item in code.co_consts:
@@ -351,6 +367,7 @@ class InstrumentedCode:
     ) -> None:
         owns = owner_of(subject, packages)
         functions, self.complete = functions_of(subject, owns)
+        self._functions = functions
         # The files that define the classes of the subject's modules, and their bases.
         names = {cls.__module__ for part in _parts(subject) for cls in type(part).__mro__}
         self._model_files = frozenset(file for name in names if (file := _file(name)))
@@ -372,7 +389,13 @@ class InstrumentedCode:
     @property
     def constants(self) -> Iterator[Any]:
         for function, _ in self._twins:
-            yield from constants_in(function.__code__)
+            yield from constants_of(function)
+
+    @property
+    def all_constants(self) -> Iterator[Any]:
+        """The constants of all functions, also of those without conditions."""
+        for function in self._functions:
+            yield from constants_of(function)
 
     def is_of_model(self, condition: Condition) -> bool:
         """Return True if a condition is in the user's code or in a file of the model's classes."""

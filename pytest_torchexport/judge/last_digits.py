@@ -171,7 +171,7 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
                 return of_prim(*args, **kwargs)
         # Before the operator itself, which may write to its arguments.
         found = one_by_one(operation) if operation.name else None
-        return filled(operation.run(), found)
+        return filled(operation, found)
 
     def one_by_one(operation: Operation) -> Any:
         """Return the results of an operator; None if nothing is known about its sums."""
@@ -210,11 +210,18 @@ def in_parts(operation: Operation, run: Callable[[Operation], Any]) -> Any:
         return None
 
 
-def filled(plain: Any, found: Any) -> Any:
-    """Write other results, as far as there are any, to those of an operator."""
+def filled(operation: Operation, found: Any) -> Any:
+    """Run an operator, and write other results to its own, as far as there are any.
+
+    Of NaN it makes NaN where its kernel does, which is no matter of rounding: that stays.
+    """
+    of_nan = found is not None and any(bool(each.isnan().any()) for each in operation.floats)
+    plain = operation.run()
     for tensor, other in zip(floats_of(plain), floats_of(found), strict=False):
         if tensor.numel() == other.numel():
-            tensor.copy_(other.reshape(tensor.shape))
+            same = other.reshape(tensor.shape).to(tensor.dtype)
+            kept = (tensor.isnan() | same.isnan()) & of_nan
+            tensor.copy_(torch.where(kept, tensor, same))
     return plain
 
 
@@ -372,7 +379,7 @@ class _Scatter:
         if not rounds(operation):
             return operation.run()
         if operation.name in FUSED:
-            return filled(operation.run(), in_parts(operation, self.operator))
+            return filled(operation, in_parts(operation, self.operator))
         if torch.Tag.pointwise in operation.func.tags:
             exact = exact_elements(operation)
             return self._scattered(operation.run(), exact, plain=None)

@@ -223,6 +223,8 @@ _BOUNDED = (
     _row("fmax fmin", "exact extremum", bounds=("other",)),
     _row("relu", "exact", bounds=(0.0,)),
     _row("elu leaky_relu prelu", bounds=(0.0,)),
+    # Smooth, and constant or their operand but for a few units around zero.
+    _row("gelu silu mish erf", bounds=(0.0,)),
     _row("hardswish hardsigmoid", bounds=(3.0, -3.0)),
     _row("hardshrink softshrink", bounds=("lambd", "-lambd")),
     _row("softplus", bounds=("threshold/beta",)),

@@ -55,6 +55,79 @@ def forward(self, x: Tensor) -> Tensor:
     return x * 2
 
 
+MANY = {"shapes": {"x": "batch 3"}, "dims": {"batch": (1, 300)}}
+# A trace reads the dict once, and torch.export has no size that could be a key.
+KEY = truth(trace=DIFFERS, script=REFUSED, export=REFUSED, onnx=NARROWED, onnx_legacy=DIFFERS)
+OF_KEYS = {"trace": baked(known=False), "onnx": frozen_size(known=False)}
+OF_KEYS |= {"export": no_construct(known=False), "onnx_legacy": baked(known=False)}
+
+
+# The handler's side is the same: no call of the ONNX file's one size is wrong.
+@row(
+    "size as a key",
+    normal(4, 3),
+    KEY,
+    trace=None,
+    onnx_legacy=None,
+    script=no_construct("try:"),
+    blame=OF_KEYS,
+    has={"scales": {137: 1.0}},
+    **MANY,
+)
+@row("rare size as a key", normal(4, 3), KEY, script=no_construct("try:"), blame=OF_KEYS, **MANY)
+@has(scales={137: 2.0})
+def forward(self, x):
+    """What raises is not seen: a handler may depend on any input."""
+    try:
+        return x * self.scales[x.shape[0]]  # here
+    except KeyError:
+        return x * 1.0
+
+
+SCALES = {137: 2.0}
+
+
+@row("rare size in a global", normal(4, 3), KEY, script=no_construct("try:"), blame=OF_KEYS, **MANY)
+def forward(self, x):
+    try:
+        return x * SCALES[x.shape[0]]  # here
+    except KeyError:
+        return x * 1.0
+
+
+@row("rare sizes as a key", normal(4, 3), KEY, script=UNEXPLAINED, blame=OF_KEYS, **MANY)
+@has(scales={(137, 3): 2.0})
+def forward(self, x):
+    return x * self.scales.get((x.shape[0], x.shape[1]), 1.0)  # here
+
+
+@row("text of a size, alike", normal(4, 3), has={"negated": {"n137": False}}, **MANY)
+@row(
+    "text of a rare size",
+    normal(4, 3),
+    truth(BRANCH, script=None, export=DIFFERS, onnx=DIFFERS),
+    line=HERE,
+    blame=dict.fromkeys(("export", "onnx"), baked(known=False)),
+    **MANY,
+)
+@has(negated={"n137": True})
+def forward(self, x):
+    return -x if self.negated.get(f"n{x.shape[0]}", False) else x  # here
+
+
+@row(
+    "letter in a size",
+    normal(4, 3),
+    PYTHON,
+    line=HERE,
+    refused={"script": no_construct(known=False), "export onnx": no_construct(known=False)},
+    **{**MANY, "dims": {"batch": (1, 40)}},
+)
+def forward(self, x):
+    """No number tells how far a text is from another."""
+    return -x if "f" in f"{x.shape[0]:x}" else x  # here
+
+
 def time(size: int) -> Tensor:
     return normal(2, size, 3)
 

@@ -155,6 +155,31 @@ def forward(self, x: Tensor) -> Tensor:
     return torch.atan2(x, torch.ones_like(x))
 
 
+class Sampled(nn.Module):
+    """Samples a grid at places that forward gets."""
+
+    def __init__(self, mode: str, padding: str) -> None:
+        super().__init__()
+        self.register_buffer("image", normal(1, 2, 5, 5))
+        self.mode, self.padding = mode, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.image.expand(x.shape[0], -1, -1, -1)
+        return F.grid_sample(image, x, self.mode, self.padding, align_corners=False)
+
+
+# torch's parts of grid_sample return 0 for NaN, as ONNX Runtime does, and its kernel NaN.
+PLACES = normal(2, 3, 3, 2).tanh()
+row(
+    "samples at nan",
+    PLACES,
+    ON_BOTH,
+    values={"x": "nan"},
+    blame=Blame(owner="translation", cause="", known=False),
+)(lambda: Sampled("bilinear", "zeros"))
+row("samples beside nan", PLACES, values={"x": "nan"})(lambda: Sampled("bilinear", "border"))
+
+
 @row("nan replaced, at the edges", X, values={"x": "edges"})
 def forward(self, x: Tensor) -> Tensor:
     known = torch.where(torch.isnan(x), torch.zeros_like(x), x)

@@ -143,8 +143,8 @@ class Row:
         truth = self.truth()[target]
         blame = self.blame.get(target)
         if truth == STATE and target in STATELESS and (blame is None or blame.cause in STATES):
-            line = blame.line if blame is not None else self.line
-            return Blame(owner="model", cause="dropped mutation", line=line)
+            known, line = (blame.known, blame.line) if blame is not None else (True, self.line)
+            return Blame(owner="model", cause="dropped mutation", line=line, known=known)
         if blame is None and truth == NARROWED and not self.line:
             return GUARD
         if blame is None and truth in (FROZEN, NARROWED):

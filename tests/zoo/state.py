@@ -74,6 +74,38 @@ def forward(self, x: Tensor) -> Tensor:
     return x + self.ring.sum(0)
 
 
+@row("tolerates twelve calls", X, COUNTED, onnx_legacy=STATE, blame=moved_on())
+@has(count=Buffer(torch.tensor(0)))
+def forward(self, x: Tensor) -> Tensor:
+    """No condition of Python's: the number is that of an operator."""
+    self.count.add_(1)  # here
+    return torch.where(self.count > 12, x * 2, x)
+
+
+@row("delays by fifteen calls", X, COUNTED, onnx_legacy=STATE, blame=moved_on())
+@has(ring=Buffer(torch.zeros(15, 3)))
+def forward(self, x: Tensor) -> Tensor:
+    out = x + self.ring[0]
+    self.ring.copy_(torch.cat([self.ring[1:], x.mean(0, keepdim=True)]))  # here
+    return out
+
+
+# The legacy exporter does not support aten::copy.
+@row(
+    "third mean above a half",
+    filled(0.1, 4, 3),
+    onnx=STATE,
+    onnx_legacy=untranslated(),
+    blame=dropped(known=False),
+)
+@has(high=Buffer(torch.zeros(())))
+def forward(self, x: Tensor) -> Tensor:
+    """Three such calls in a row, none of which is the example."""
+    high = torch.where(x.mean() > 0.5, self.high + 1, torch.zeros_like(self.high))
+    self.high.copy_(high)  # here
+    return torch.where(self.high >= 3, -x, x)
+
+
 @row("counts in a part", X, COUNTED, blame=moved_on("self.count.add_(1)"))
 @has(body=lambda: nn.Sequential(nn.Linear(3, 3), BufferCounter()))
 def forward(self, x: Tensor) -> Tensor:
@@ -182,6 +214,65 @@ def forward(self, x: Tensor) -> Tensor:
     self.seen += 1  # here
     seen = self.seen
     return x * 2 if seen > self.calls else x
+
+
+@row("every seventh call", X, truth(STATE, script=None), blame=dropped())
+@has(seen=0)
+def forward(self, x: Tensor) -> Tensor:
+    """Nears its threshold and goes away from it again."""
+    self.seen += 1  # here
+    seen = self.seen
+    if seen % 7 == 0:
+        return x * 2
+    return x
+
+
+@row("counted to the end", X, has={"seen": 30})
+@row("counts to the end", X, truth(STATE, script=None), blame=dropped())
+@has(seen=0, most=30)
+def forward(self, x: Tensor) -> Tensor:
+    self.seen = min(self.seen + 1, self.most)  # here
+    seen = self.seen
+    return x + 1 if seen == self.most else x
+
+
+ON_LARGE = decided("if x.shape[0] > 6:")
+
+
+@row(
+    "third strike",
+    X,
+    truth(STATE, script=None, export=NARROWED),
+    blame={**dict.fromkeys(TARGETS, dropped(known=False)), "export": ON_LARGE},
+)
+@has(strikes=0)
+def forward(self, x: Tensor) -> Tensor:
+    """Counts the calls of one kind, which the example is not of."""
+    if x.shape[0] > 6:
+        self.strikes += 1  # here
+    strikes = self.strikes
+    if strikes >= 3:
+        return x * 2
+    return x
+
+
+@row("third strike, alike", X, export=NARROWED, blame=ON_LARGE, weak=UNVERIFIED)
+@has(strikes=0)
+def forward(self, x: Tensor) -> Tensor:
+    if x.shape[0] > 6:
+        self.strikes += 1
+    strikes = self.strikes
+    if strikes >= 3:
+        return x + x
+    return x * 2
+
+
+@row("cycles through a list", X, truth(STATE, script=None), blame=dropped())
+@has(scales=[1.0] * 13 + [5.0], at=0)
+def forward(self, x: Tensor) -> Tensor:
+    scale = self.scales[self.at]
+    self.at = (self.at + 1) % len(self.scales)  # here
+    return x * scale
 
 
 @row(

@@ -51,6 +51,13 @@ def test_a_key_is_looked_up_and_in_a_long_table_not_searched_for(recorder, keys)
     assert told(recorder) == ([(1, True), (1, False)] if keys <= MAX_KEYS else [(1, True)])
 
 
+def test_texts_and_tuples_are_keys_too(recorder):
+    table = {"n4": 1.0, (4, 3): 2.0}
+    found = [recorder.decided(1, table.get, (key, 0.0), 0) for key in ("n4", (4, 3), "n5", (5, 3))]
+    assert found == [1.0, 2.0, 0.0, 0.0]
+    assert told(recorder) == [(1, True), (1, True), (1, False), (1, False)]
+
+
 def told(recorder):
     return [(event.key[0], event.outcome) for event in recorder.path.events]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from specs_of_leaves import CONSTANTS, SPEC, legal_leaves
 from torch import nn
 
 from pytest_torchexport.explore import seeds
-from pytest_torchexport.explore.seeds import MAX_NUMEL, constants_of
+from pytest_torchexport.explore.seeds import MAX_NUMEL, constants_of, lengths_of
 from pytest_torchexport.inputs.building import build_leaves
 
 
@@ -70,12 +71,22 @@ def test_what_every_code_holds_is_left_out():
         torch.tensor(9.5),
         torch.tensor([[9.5]], dtype=torch.float64),
         {9.5},
+        {9.5: "c"},
+        {("c", 9.5): None},
     ],
-    ids=["number", "list", "dict", "config", "scalar", "matrix", "set"],
+    ids=["number", "list", "dict", "config", "scalar", "matrix", "set", "key", "keys"],
 )
 def test_attributes_are_looked_into(value):
     assert constants_of([], Holder(value=value)) == (9.5,)
     assert constants_of([], nn.Sequential(nn.Identity(), Holder(value=value))) == (9.5,)
+
+
+class OfClass(nn.Module):
+    limits = (9.5, "n7")
+
+
+def test_attributes_of_the_class_are_looked_into():
+    assert constants_of([], OfClass()) == (9.5, 7)
 
 
 def test_small_buffers_and_parameters_are_looked_into():
@@ -85,3 +96,18 @@ def test_small_buffers_and_parameters_are_looked_into():
     module.register_buffer("none", None)
     module.register_buffer("complex", torch.tensor(3 + 4j))
     assert constants_of([], module) == (4.5, 50256)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("n137", (137,)), ("137x3", (137, 3)), ("expected 4 dims, got 137", ()), ("1" * 12, ())],
+)
+def test_short_texts_are_keys_of_numbers(text, numbers):
+    assert constants_of([text], None) == numbers
+    assert constants_of([], Holder(table={text: 1.0})) == numbers
+
+
+def test_lengths_are_those_of_the_users_containers_and_buffers():
+    module = Holder(kinds=["a", "b"], last=deque(maxlen=16))
+    module.register_buffer("ring", torch.zeros(15, 7))
+    assert sorted(lengths_of(nn.Sequential(nn.BatchNorm1d(5), module))) == [2, 7, 15, 16]

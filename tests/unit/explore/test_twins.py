@@ -14,6 +14,7 @@ from programs import program
 from torch import nn
 
 from pytest_torchexport.explore.twins import (
+    constants_of,
     functions_of,
     mentions,
     owner_of,
@@ -290,3 +291,16 @@ def test_asserts_that_pytest_rewrote_are_read_all_the_same(pytester):
         """
     )
     pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_constants_are_those_of_the_code_and_of_what_it_names():
+    inner = 7
+
+    def function(x, n=5, *, m=6):
+        return x + n + m + inner + LIMIT + 3
+
+    found = list(constants_of(function))
+    assert {3, 5, 6, 7, LIMIT} <= set(found)
+
+
+LIMIT = 137

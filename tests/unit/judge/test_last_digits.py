@@ -192,3 +192,13 @@ def test_attention_of_a_row_that_is_all_masked_stays_zero(rounding):
     with rounding():
         found = F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(3, 3).bool())
     assert torch.equal(found, torch.zeros_like(found))
+
+
+def test_nan_is_made_where_the_kernel_makes_it():
+    """The parts of this operator return zero for NaN."""
+    image, places = torch.randn(1, 2, 5, 5), torch.zeros(1, 2, 3, 2)
+    places[0, 0, 0, 0] = torch.nan
+    with sequential():
+        found = F.grid_sample(image, places, align_corners=False)
+    assert found.isnan().sum() == F.grid_sample(image, places, align_corners=False).isnan().sum()
+    assert found.isnan().sum() > 0
