@@ -229,7 +229,7 @@ def _before(sizes: Sequence[int], bound: int) -> int:
 
 def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the cause of DimsNarrowed, and the declaration of dims that fits the artifact."""
-    first, line = known.sizes[0], _named(scene, known.sizes[0].dim)
+    first, (line, caller) = known.sizes[0], _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
     # A condition that explains all sizes; else one that stands in the program's line.
     exact = (cause for cause, is_exact in decided if is_exact)
@@ -238,12 +238,15 @@ def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
         for cause, _ in decided
         if cause.where is not None and line is not None and cause.where.place == line.place
     )
-    cause = next(chain(exact, in_line), None)
+    # If torch names none, the only one that explains them: it may agree at others as well.
+    whole = [cause for cause, explains in decided if explains is not None]
+    alone = whole if len(whole) == 1 and line is None and caller is None else ()
+    cause = next(chain(exact, in_line, alone), None)
     if cause is None:
-        if decided and (line is None or len(first.ok) > 1):
+        if decided and caller is None and (line is None or len(first.ok) > 1):
             return known  # a condition explains some of the sizes alone
-        cause = _of_the_line(scene, known.sizes, line)
-    owner = known.owner or ("model" if cause.where is not None else OWNER_OF[cause.kind])
+        cause = _of_the_line(scene, known.sizes, line, caller)
+    owner = known.owner or ("model" if cause.where not in (None, caller) else OWNER_OF[cause.kind])
     # Two dims may be tied: what the artifact takes of one then depends on the other.
     if len(known.sizes) == 1 and first.pattern is not None:
         taken = first.pattern.taken(scene.case.spec.dims[first.dim].sizes)
@@ -253,24 +256,26 @@ def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
     return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
-def _named(scene: Scene, dim: str) -> SourceLine | None:
-    """Return the line that the program names; of an ONNX file, the one that torch.export names.
+def _named(scene: Scene, dim: str) -> tuple[SourceLine | None, SourceLine | None]:
+    """Return the line that the program names, and if it names none the caller of torch's own code.
 
-    The exporter captures with assertions in place of guards, and torch keeps no line of them.
+    Of an ONNX file, those that torch.export names: the exporter captures with assertions in place
+    of guards, and torch keeps no line of them.
     """
-    captured = scene.captured if scene.failure.where is None else None
-    if captured is None or captured is scene.case.artifact:
-        return scene.failure.where
-    spec = scene.case.spec
-    suspicions = captured.facts.suspicions(spec, spec.example)
-    return next((item.where for item in suspicions if item.dim == dim and item.where), None)
+    captured, spec = scene.captured, scene.case.spec
+    if scene.failure.where is not None or captured is None:
+        return scene.failure.where, None
+    suspicions = [each for each in captured.facts.suspicions(spec, spec.example) if each.dim == dim]
+    line = next((each.where for each in suspicions if each.where), None)
+    return line, None if line else next((each.caller for each in suspicions if each.caller), None)
 
 
-def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool]]:
+def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool | None]]:
     """Return the conditions that eager decides otherwise than at the export where the call fails.
 
-    As causes, and True if that is at all sizes that fail and at no other. Beside the example's
-    sizes of the other dims; beside the failing call's if nothing does, as the sweep does.
+    As causes, and True if that is at all sizes that fail and at no other, None if not at all of
+    them. Beside the example's sizes of the other dims; beside the failing call's if nothing does,
+    as the sweep does.
     """
     observed, spec = scene.case.observed, scene.case.spec
     if observed is None:
@@ -284,7 +289,7 @@ def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool]]:
 
 def _decided_beside(
     scene: Scene, observed: Observed, sizes: Sizes, others: Mapping[str, int]
-) -> Iterator[tuple[Cause, bool]]:
+) -> Iterator[tuple[Cause, bool | None]]:
     # Below torch's minimum it may fail for that reason alone.
     usual = any(size >= TORCHS_LOWEST for size in sizes.failing)
     paths: dict[int, Path] = {}
@@ -312,15 +317,20 @@ def _decided_beside(
                 on_values=any(event.on_tensors for event in first.events if event.key == key),
                 target=scene.case.plan.target,
             )
-            yield cause, differs == failing
+            yield cause, differs == failing if failing <= differs else None
 
 
 def _outcomes(path: Path, key: ConditionKey) -> list[object]:
     return [event.outcome for event in path.events if event.key == key]
 
 
-def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None) -> Cause:
-    """Return how the line that the program names narrows a dim: decision, number or guard."""
+def _of_the_line(
+    scene: Scene, every: Sequence[Sizes], where: SourceLine | None, caller: SourceLine | None
+) -> Cause:
+    """Return how the line that the program names narrows a dim: decision, number or guard.
+
+    ``caller`` is the line that called torch's own code, if the program names no other.
+    """
     target = scene.case.plan.target
     artifact = words_of(target)
     statement = where.text.partition(" ")[0] if where is not None else ""
@@ -333,7 +343,9 @@ def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None)
             "dynamo=False)"
         )
     elif where is None:
-        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
+        what = "what this line calls" if caller is not None else f"{UNKNOWN}: torch's own code"
+        text = f"{what} decided by the size while {artifact} was made"
+        where = caller
     elif len(every[0].ok) > 1:
         text = f"what this line asks of sizes is answered once, at the export of {artifact}"
         remedy = "export once for each answer, and choose between the artifacts outside"

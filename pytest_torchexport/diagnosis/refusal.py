@@ -13,19 +13,21 @@ import linecache
 import re
 import textwrap
 import traceback
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pytest_torchexport.diagnosis.remedies import also
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
+    called_lines,
     environment_of,
     frozen_lines,
     guards_of,
@@ -197,15 +199,18 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
     declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
     frozen, environment = _frozen(error), environment_of(chain(error))
 
-    def told(kind: CauseKind, text: str, remedy: str, where: SourceLine | None) -> Cause:
+    def told(kind: CauseKind, text: str, remedy: str, lines: Iterable[SourceLine | None]) -> Cause:
+        """Return the cause that stands on the first of these lines, and on others too."""
+        where, *others = lines
         either = "\nor ".join(filter(None, [remedy, declare]))
-        return Cause(kind=kind, text=text, remedy=either, where=where)
+        return Cause(kind=kind, text=text, remedy=either, details=also(others), where=where)
 
     # The lines that put a condition or a bound on a size.
     conditions = [where for _, where in guards_of(environment)]
     bounds = [
         where for symbol in ranges_of(environment) for where in range_lines(environment, symbol)
     ]
+    asking: dict[SourceLine, tuple[CauseKind, str, str]] = {}
     for where in filter(None, dict.fromkeys((*conditions, *bounds))):
         branch = construct_at(where, truth=True)
         number = construct_at(where, truth=False, kinds=("number",)) if where in frozen else None
@@ -213,25 +218,26 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
         beside = number is not None and number.kind and number.text not in branch.text
         if branch.kind in BRANCHES and not beside:
             asks = f"{branch.text} decides by a size that is declared to vary"
-            return told("guard", asks, SIZE, where)
+            asking[where] = "guard", asks, SIZE
     for where in frozen:
         number = construct_at(where, truth=False, kinds=("number",))
         number = number if number.kind else construct_at(where, truth=False)
         if number.kind:
             makes = f"{number.text} makes a number of a size that is declared to vary"
-            return told("frozen size", makes, STATIC, where)
+            asking.setdefault(where, ("frozen size", makes, STATIC))
+    if asking:
+        return told(*next(iter(asking.values())), asking)
+    # What torch's own code decided by.
+    called = dict.fromkeys(called_lines(environment).values())
+    lines: list[SourceLine | None] = [*(frozen or called)] or [None]
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
         named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
-        return Cause(
-            kind="frozen size",
-            text=f"the operations of forward take {named}, and it is declared to vary",
-            remedy="declare it fixed: "
-            + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants),
-            where=next(iter(frozen), None),
-        )
+        fixed = "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants)
+        takes = f"the operations of forward take {named}, and it is declared to vary"
+        return replace(told("frozen size", takes, "", lines), remedy=f"declare it fixed: {fixed}")
     fewer = "the operations of forward take fewer sizes than are declared"
-    return told("guard", fewer, "", None) if fixes else None
+    return told("guard", fewer, "", lines) if fixes else None
 
 
 def _frozen(error: BaseException) -> list[SourceLine]:

@@ -34,7 +34,7 @@ from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Structural
-from pytest_torchexport.results.escaped import SHOWN, few
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     BranchFrozen,
@@ -431,7 +431,7 @@ def frozen_numbers(facts: Facts) -> Cause | None:
 def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool) -> Cause:
     """Return that the numbers of these lines are constants; ``decides``: all are truth values."""
     where, *others = lines
-    also = tuple(f"also: {line}" for line in others[:SHOWN])
+    also = remedies.also(others)
     # What eager itself reads is another value; a size is no tensor to it.
     calls = facts.case.call_to_export(), call
     of_value = not same(*(read_numbers(facts.case, n, traced=False).get(where, []) for n in calls))

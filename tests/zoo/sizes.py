@@ -53,7 +53,7 @@ def forward(self, x: Tensor) -> Tensor:
     return x.reshape(len(x), -1) * float(self.factor)
 
 
-@row("reshape by literal", normal(4, 6), export=NARROWED)
+@row("reshape by literal", normal(4, 6), export=NARROWED, blame=guarded())
 def forward(self, x: Tensor) -> Tensor:
     """Looks frozen and is not: eager itself always returns two rows."""
     return x.reshape(2, -1).sum(1)
@@ -158,13 +158,14 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     "pads to four, in steps of four",
     normal(2, 8),
     export=NARROWED,
+    blame=guarded(),
     x="batch time",
     dims={"time": range(4, 17, 4)},
 )
-@row("pads to four", normal(2, 6), export=NARROWED, x="batch time")
+@row("pads to four", normal(2, 6), export=NARROWED, blame=guarded(), x="batch time")
 def forward(self, x: Tensor) -> Tensor:
     rest = (4 - x.shape[1] % 4) % 4
-    return F.pad(x, (0, rest)).reshape(x.shape[0], -1, 4).sum(1)
+    return F.pad(x, (0, rest)).reshape(x.shape[0], -1, 4).sum(1)  # here
 
 
 @branch("log of the size", normal(2, 6), SIZE, x="batch time")
@@ -244,9 +245,16 @@ section("domain")
 
 
 # The shortest length is not declared: eager accepts five or more, and the verdict reports that.
-@row("window, assumed", normal(2, 9), export=NARROWED, x="batch time")
+@row("window, assumed", normal(2, 9), export=NARROWED, blame=guarded(), x="batch time")
 # torch.export excludes the size at which the window fits once.
-@row("window, from five", normal(2, 9), export=NARROWED, x="batch time", dims={"time": (5, 12)})
+@row(
+    "window, from five",
+    normal(2, 9),
+    export=NARROWED,
+    blame=guarded(),
+    x="batch time",
+    dims={"time": (5, 12)},
+)
 @row("window too large", normal(2, 9), truth(SPEC), x="batch time", dims={"time": (3, 12)})
 @has(conv=lambda: nn.Conv1d(1, 2, 5))
 def forward(self, x: Tensor) -> Tensor:
