@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain, pairwise
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
-from pytest_torchexport.diagnosis.remedies import of_a_condition, without_a_number, words_of
+from pytest_torchexport.diagnosis.remedies import also, of_a_condition, without_a_number, words_of
 from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.conditions import ConditionKey, Path
@@ -59,7 +59,9 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
             equal = (other.dim for other in each if other is not item and sweep.equal(item, other))
             telling.append(replace(item, equal_to=next(equal, item.equal_to)))
     known = replace(known, sizes=tuple(telling))
-    return _narrowed(scene, known) if telling and isinstance(scene.failure, DimsNarrowed) else known
+    if not telling or not isinstance(scene.failure, DimsNarrowed):
+        return known
+    return _narrowed(scene, known, sweep)
 
 
 class _Sweep:
@@ -101,6 +103,9 @@ class _Sweep:
         runs, pattern = described(dim.sizes, wanted, lambda n: fails({**others, dim.name: n}))
         ok, failing = (tuple(n for n in sorted(runs) if runs[n] is kind) for kind in (False, True))
         return Sizes(dim=dim.name, example=dim.example, ok=ok, failing=failing, pattern=pattern)
+
+    def fails_beside_example(self, sizes: Mapping[str, int]) -> bool | None:
+        return self._fails(self._spec.all_sizes(sizes), with_any=True)
 
     def _fails(self, sizes: Mapping[str, int], *, with_any: bool = False) -> bool | None:
         fails = self._judged(replace(self._recipe, sizes=dict(sizes)))
@@ -227,17 +232,15 @@ def _before(sizes: Sequence[int], bound: int) -> int:
 # -- narrowed dims ---------------------------------------------------------------------------------
 
 
-def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
+def _narrowed(scene: Scene, known: Diagnosis, sweep: _Sweep) -> Diagnosis:
     """Add the cause of DimsNarrowed, and the declaration of dims that fits the artifact."""
     first, (line, caller) = known.sizes[0], _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
     # A condition that explains all sizes; else one that stands in the program's line.
-    exact = (cause for cause, is_exact in decided if is_exact)
-    in_line = (
-        cause
-        for cause, _ in decided
-        if cause.where is not None and line is not None and cause.where.place == line.place
-    )
+    exact = [cause for cause, is_exact in decided if is_exact]
+    # A loop of all(... for ...) ends where its element says so: then torch names the element.
+    exact.sort(key=lambda cause: cause.kind == "unrolled loop" and not _is_in(cause, line))
+    in_line = (cause for cause, _ in decided if _is_in(cause, line))
     # If torch names none, the only one that explains them: it may agree at others as well.
     whole = [cause for cause, explains in decided if explains is not None]
     alone = whole if len(whole) == 1 and line is None and caller is None else ()
@@ -246,6 +249,7 @@ def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
         if decided and caller is None and (line is None or len(first.ok) > 1):
             return known  # a condition explains some of the sizes alone
         cause = _of_the_line(scene, known.sizes, line, caller)
+    cause = replace(cause, details=also(_others(scene, known.sizes, sweep, cause)))
     owner = known.owner or ("model" if cause.where not in (None, caller) else OWNER_OF[cause.kind])
     # Two dims may be tied: what the artifact takes of one then depends on the other.
     if len(known.sizes) == 1 and first.pattern is not None:
@@ -254,6 +258,25 @@ def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
             declared = f'if it stays in these sizes: dims={{"{first.dim}": {written_sizes(taken)}}}'
             cause = replace(cause, remedy="; else ".join(filter(None, (declared, cause.remedy))))
     return replace(known, owner=owner, causes=(*known.causes, cause))
+
+
+def _is_in(cause: Cause, line: SourceLine | None) -> bool:
+    return None not in (cause.where, line) and cause.where.place == line.place  # type: ignore[union-attr]
+
+
+def _others(
+    scene: Scene, every: Sequence[Sizes], sweep: _Sweep, cause: Cause
+) -> Iterator[SourceLine]:
+    """Yield the other lines for which the artifact refuses sizes that the cause's line allows."""
+    spec, dims = scene.case.spec, {sizes.dim for sizes in every}
+    places = {cause.where.place} if cause.where is not None else set()
+    for each in (scene.captured or scene.case.artifact).facts.suspicions(spec, spec.example):
+        where = each.where or each.caller
+        if where is None or each.dim not in dims or where.place in places:
+            continue
+        if any(map(sweep.fails_beside_example, each.sizes)):
+            places.add(where.place)
+            yield where
 
 
 def _named(scene: Scene, dim: str) -> tuple[SourceLine | None, SourceLine | None]:
