@@ -45,6 +45,9 @@ STEPS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 32)
 STATEMENTS = ("if", "elif", "while", "for", "case", "match", "assert")
 UNKNOWN = "no line of forward is known to ask about the size"
 
+# The causes of a refusal that are about sizes.
+NARROWING: tuple[CauseKind, ...] = ("frozen size", "guard")
+
 # Whether the call fails at a size; None if eager does not take it.
 Fails = Callable[[int], bool | None]
 
@@ -283,11 +286,15 @@ def _named(scene: Scene, dim: str) -> tuple[SourceLine | None, SourceLine | None
     """Return the line that the program names, and if it names none the caller of torch's own code.
 
     Of an ONNX file, those that torch.export names: the exporter captures with assertions in place
-    of guards, and torch keeps no line of them.
+    of guards, and torch keeps no line of them. If that refuses the dims, the line that it refuses:
+    the exporter then captured in another way, and what it narrows is the same.
     """
-    captured, spec = scene.captured, scene.case.spec
-    if scene.failure.where is not None or captured is None:
+    if scene.failure.where is not None:
         return scene.failure.where, None
+    captured, spec = scene.captured, scene.case.spec
+    if captured is None:
+        refused = scene.refusal.causes
+        return next((each.where for each in refused if each.kind in NARROWING), None), None
     suspicions = [each for each in captured.facts.suspicions(spec, spec.example) if each.dim == dim]
     line = next((each.where for each in suspicions if each.where), None)
     return line, None if line else next((each.caller for each in suspicions if each.caller), None)

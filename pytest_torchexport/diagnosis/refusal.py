@@ -33,6 +33,7 @@ from pytest_torchexport.torch_private.symbolic_sizes import (
     guards_of,
     range_lines,
     ranges_of,
+    text_lines,
 )
 
 # TorchScript underlines the expression that it refuses, and leaves out its last bracket.
@@ -160,8 +161,10 @@ def _returns(definition: ast.AST) -> Iterator[ast.Return]:
 def undecided(error: BaseException) -> Cause | None:
     """Return the condition, number or size that torch could not decide, with the usual remedy.
 
-    None if the refusal is not about control flow or sizes.
+    Also the size of which it made a text that means nothing. None if the refusal is not about
+    control flow or sizes.
     """
+    texts = text_lines(environment_of(chain(error)))
     for cause in chain(error):
         text = text_of(cause)
         asked = _UNDECIDED.search(text)
@@ -170,6 +173,15 @@ def undecided(error: BaseException) -> Cause | None:
             return _by_values(condense(error)[1], expression or "")
         if "Constraints violated" in text:
             return _by_sizes(cause, text)
+        written = next((each for each in texts if each in text), "")
+        if written and isinstance(cause, (LookupError, AttributeError, ValueError)):
+            return Cause(
+                kind="frozen size",
+                text=f"this line makes a text of a size, which is {written!r} while torch.export "
+                "captures",
+                remedy=f"choose by the size itself, as with n == 4; {STATIC}",
+                where=texts[written],
+            )
     return None
 
 

@@ -35,6 +35,7 @@ from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.outcomes.observe import Returned, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
+from pytest_torchexport.outcomes.tape import Step, record
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Structural
 from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import (
@@ -525,6 +526,33 @@ def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decide
     )
 
 
+def fixed_parts(facts: Facts) -> Cause | None:
+    """Return the operator that makes another number of tensors than at the export."""
+    case, call = facts.case, facts.scene.call
+    captured = CAPTURED.get(facts.target) == "trace" and not case.foreign
+    if not captured or call is None or not isinstance(facts.failure, ArtifactRaised):
+        return None
+
+    def steps(call: Call) -> Sequence[Step]:
+        subject = case.reference.pristine.copy()
+        function, mode, module = subject.function, subject.grad_mode, subject.module
+        return record(function, call, seed=case.plan.seed, grad_mode=mode, module=module).steps
+
+    for there, here in zip(steps(case.call_to_export()), steps(call), strict=False):
+        many = len(there.results), len(here.results)
+        if there.operator != here.operator or not min(many):
+            return None
+        if many[0] != many[1]:
+            return Cause(
+                kind="frozen size",
+                text=f"{there.operator_name} makes {many[0]} tensors at the export, and "
+                f"{many[1]} in the call: {facts.artifact} always has as many",
+                remedy="take only the parts that are used, by their index: x[0], x[-1]",
+                where=here.where,
+            )
+    return None
+
+
 def number_as_tensor(facts: Facts) -> Cause | None:
     """Return that an output of the artifact is a tensor where eager's is a number of Python's."""
     for item in facts.failure.differences if isinstance(facts.failure, StructureDiffers) else ():
@@ -552,6 +580,7 @@ RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     baked_argument,
     baked_draw,
     frozen_numbers,
+    fixed_parts,
     number_as_tensor,
     decided_otherwise,
 )

@@ -26,6 +26,9 @@ Frames = list[tuple[str, int]]
 # No frame from here on is the model's: the test that called is the user's too.
 _OWN = f"{Path(__file__).parents[1]}/"
 
+# Where an environment keeps the lines that made texts of its sizes.
+_TEXTS = "_torchexport_texts"
+
 
 def shape_environment(program: Any) -> Any:
     """Return the ShapeEnv of an ExportedProgram; None if no node of it has a tensor."""
@@ -122,8 +125,8 @@ class _CalledFrom(traceback.FrameSummary):
 def callers_kept(named: Callable[[Frames], SourceLine | None]) -> Iterator[None]:
     """Keep in the block the user's line for guards of torch's own code, which torch leaves out.
 
-    ``named`` returns the line to name of frames, from the innermost one on. Nothing is kept if
-    torch tells places in another way.
+    And the lines on which the user's code makes a text of a size. ``named`` returns the line to
+    name of frames, from the innermost one on. Nothing is kept if torch tells places in another way.
     """
     from torch.fx.experimental import symbolic_shapes
 
@@ -136,11 +139,28 @@ def callers_kept(named: Callable[[Frames], SourceLine | None]) -> Iterator[None]
             framework_loc = _asking(sys._getframe(1), ignored(), named)
         return real(self, is_debug, framework_loc)
 
+    to_text: Any = torch.SymInt.__str__
+
+    def text_of(size: Any) -> str:
+        text: str = to_text(size)
+        file, line = sys._getframe(1).f_code.co_filename, sys._getframe(1).f_lineno
+        if is_users(file) or is_models(file):
+            vars(size.node.shape_env).setdefault(_TEXTS, {})[text] = source_line(file, line)
+        return text
+
     if real is None or ignored is None:
         yield
         return
-    with mock.patch.object(environment, name, summary):
+    with (
+        mock.patch.object(environment, name, summary),
+        mock.patch.object(torch.SymInt, "__str__", text_of),
+    ):
         yield
+
+
+def text_lines(environment: Any) -> dict[str, SourceLine]:
+    """Return the user's line that made each text of a size, as ``callers_kept`` kept them."""
+    return dict(getattr(environment, _TEXTS, {}))
 
 
 def _asking(

@@ -54,3 +54,14 @@ def test_tied_dims_get_no_range():
     _, cause = narrowed(forward, shapes={"x": "a b"})
     assert cause.kind == "frozen branch"
     assert "dims=" not in cause.remedy
+
+
+def test_another_line_that_narrows_as_well_is_named_beside_the_first():
+    def forward(x):
+        y = x * 2 if x.shape[0] > 3 else x
+        return y + 1 if x.shape[0] > 9 else y
+
+    _, cause = narrowed(forward, rows=6)
+    (also,) = cause.details
+    texts = {cause.where.text, also.partition("  ")[2]}
+    assert texts == {"y = x * 2 if x.shape[0] > 3 else x", "return y + 1 if x.shape[0] > 9 else y"}
