@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain, pairwise
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
-from pytest_torchexport.diagnosis.remedies import of_a_condition, without_a_number, words_of
+from pytest_torchexport.diagnosis.remedies import also, of_a_condition, without_a_number, words_of
 from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.conditions import ConditionKey, Path
@@ -45,6 +45,9 @@ STEPS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 32)
 STATEMENTS = ("if", "elif", "while", "for", "case", "match", "assert")
 UNKNOWN = "no line of forward is known to ask about the size"
 
+# The causes of a refusal that are about sizes.
+NARROWING: tuple[CauseKind, ...] = ("frozen size", "guard")
+
 # Whether the call fails at a size; None if eager does not take it.
 Fails = Callable[[int], bool | None]
 
@@ -59,7 +62,9 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
             equal = (other.dim for other in each if other is not item and sweep.equal(item, other))
             telling.append(replace(item, equal_to=next(equal, item.equal_to)))
     known = replace(known, sizes=tuple(telling))
-    return _narrowed(scene, known) if telling and isinstance(scene.failure, DimsNarrowed) else known
+    if not telling or not isinstance(scene.failure, DimsNarrowed):
+        return known
+    return _narrowed(scene, known, sweep)
 
 
 class _Sweep:
@@ -101,6 +106,9 @@ class _Sweep:
         runs, pattern = described(dim.sizes, wanted, lambda n: fails({**others, dim.name: n}))
         ok, failing = (tuple(n for n in sorted(runs) if runs[n] is kind) for kind in (False, True))
         return Sizes(dim=dim.name, example=dim.example, ok=ok, failing=failing, pattern=pattern)
+
+    def fails_beside_example(self, sizes: Mapping[str, int]) -> bool | None:
+        return self._fails(self._spec.all_sizes(sizes), with_any=True)
 
     def _fails(self, sizes: Mapping[str, int], *, with_any: bool = False) -> bool | None:
         fails = self._judged(replace(self._recipe, sizes=dict(sizes)))
@@ -227,23 +235,25 @@ def _before(sizes: Sequence[int], bound: int) -> int:
 # -- narrowed dims ---------------------------------------------------------------------------------
 
 
-def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
+def _narrowed(scene: Scene, known: Diagnosis, sweep: _Sweep) -> Diagnosis:
     """Add the cause of DimsNarrowed, and the declaration of dims that fits the artifact."""
-    first, line = known.sizes[0], _named(scene, known.sizes[0].dim)
+    first, (line, caller) = known.sizes[0], _named(scene, known.sizes[0].dim)
     decided = [item for sizes in known.sizes for item in _decided(scene, sizes)]
     # A condition that explains all sizes; else one that stands in the program's line.
-    exact = (cause for cause, is_exact in decided if is_exact)
-    in_line = (
-        cause
-        for cause, _ in decided
-        if cause.where is not None and line is not None and cause.where.place == line.place
-    )
-    cause = next(chain(exact, in_line), None)
+    exact = [cause for cause, is_exact in decided if is_exact]
+    # A loop of all(... for ...) ends where its element says so: then torch names the element.
+    exact.sort(key=lambda cause: cause.kind == "unrolled loop" and not _is_in(cause, line))
+    in_line = (cause for cause, _ in decided if _is_in(cause, line))
+    # If torch names none, the only one that explains them: it may agree at others as well.
+    whole = [cause for cause, explains in decided if explains is not None]
+    alone = whole if len(whole) == 1 and line is None and caller is None else ()
+    cause = next(chain(exact, in_line, alone), None)
     if cause is None:
-        if decided and (line is None or len(first.ok) > 1):
+        if decided and caller is None and (line is None or len(first.ok) > 1):
             return known  # a condition explains some of the sizes alone
-        cause = _of_the_line(scene, known.sizes, line)
-    owner = known.owner or ("model" if cause.where is not None else OWNER_OF[cause.kind])
+        cause = _of_the_line(scene, known.sizes, line, caller)
+    cause = replace(cause, details=also(_others(scene, known.sizes, sweep, cause)))
+    owner = known.owner or ("model" if cause.where not in (None, caller) else OWNER_OF[cause.kind])
     # Two dims may be tied: what the artifact takes of one then depends on the other.
     if len(known.sizes) == 1 and first.pattern is not None:
         taken = first.pattern.taken(scene.case.spec.dims[first.dim].sizes)
@@ -253,24 +263,49 @@ def _narrowed(scene: Scene, known: Diagnosis) -> Diagnosis:
     return replace(known, owner=owner, causes=(*known.causes, cause))
 
 
-def _named(scene: Scene, dim: str) -> SourceLine | None:
-    """Return the line that the program names; of an ONNX file, the one that torch.export names.
+def _is_in(cause: Cause, line: SourceLine | None) -> bool:
+    return None not in (cause.where, line) and cause.where.place == line.place  # type: ignore[union-attr]
 
-    The exporter captures with assertions in place of guards, and torch keeps no line of them.
+
+def _others(
+    scene: Scene, every: Sequence[Sizes], sweep: _Sweep, cause: Cause
+) -> Iterator[SourceLine]:
+    """Yield the other lines for which the artifact refuses sizes that the cause's line allows."""
+    spec, dims = scene.case.spec, {sizes.dim for sizes in every}
+    places = {cause.where.place} if cause.where is not None else set()
+    for each in (scene.captured or scene.case.artifact).facts.suspicions(spec, spec.example):
+        where = each.where or each.caller
+        if where is None or each.dim not in dims or where.place in places:
+            continue
+        if any(map(sweep.fails_beside_example, each.sizes)):
+            places.add(where.place)
+            yield where
+
+
+def _named(scene: Scene, dim: str) -> tuple[SourceLine | None, SourceLine | None]:
+    """Return the line that the program names, and if it names none the caller of torch's own code.
+
+    Of an ONNX file, those that torch.export names: the exporter captures with assertions in place
+    of guards, and torch keeps no line of them. If that refuses the dims, the line that it refuses:
+    the exporter then captured in another way, and what it narrows is the same.
     """
-    captured = scene.captured if scene.failure.where is None else None
-    if captured is None or captured is scene.case.artifact:
-        return scene.failure.where
-    spec = scene.case.spec
-    suspicions = captured.facts.suspicions(spec, spec.example)
-    return next((item.where for item in suspicions if item.dim == dim and item.where), None)
+    if scene.failure.where is not None:
+        return scene.failure.where, None
+    captured, spec = scene.captured, scene.case.spec
+    if captured is None:
+        refused = scene.refusal.causes
+        return next((each.where for each in refused if each.kind in NARROWING), None), None
+    suspicions = [each for each in captured.facts.suspicions(spec, spec.example) if each.dim == dim]
+    line = next((each.where for each in suspicions if each.where), None)
+    return line, None if line else next((each.caller for each in suspicions if each.caller), None)
 
 
-def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool]]:
+def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool | None]]:
     """Return the conditions that eager decides otherwise than at the export where the call fails.
 
-    As causes, and True if that is at all sizes that fail and at no other. Beside the example's
-    sizes of the other dims; beside the failing call's if nothing does, as the sweep does.
+    As causes, and True if that is at all sizes that fail and at no other, None if not at all of
+    them. Beside the example's sizes of the other dims; beside the failing call's if nothing does,
+    as the sweep does.
     """
     observed, spec = scene.case.observed, scene.case.spec
     if observed is None:
@@ -284,7 +319,7 @@ def _decided(scene: Scene, sizes: Sizes) -> Sequence[tuple[Cause, bool]]:
 
 def _decided_beside(
     scene: Scene, observed: Observed, sizes: Sizes, others: Mapping[str, int]
-) -> Iterator[tuple[Cause, bool]]:
+) -> Iterator[tuple[Cause, bool | None]]:
     # Below torch's minimum it may fail for that reason alone.
     usual = any(size >= TORCHS_LOWEST for size in sizes.failing)
     paths: dict[int, Path] = {}
@@ -312,15 +347,20 @@ def _decided_beside(
                 on_values=any(event.on_tensors for event in first.events if event.key == key),
                 target=scene.case.plan.target,
             )
-            yield cause, differs == failing
+            yield cause, differs == failing if failing <= differs else None
 
 
 def _outcomes(path: Path, key: ConditionKey) -> list[object]:
     return [event.outcome for event in path.events if event.key == key]
 
 
-def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None) -> Cause:
-    """Return how the line that the program names narrows a dim: decision, number or guard."""
+def _of_the_line(
+    scene: Scene, every: Sequence[Sizes], where: SourceLine | None, caller: SourceLine | None
+) -> Cause:
+    """Return how the line that the program names narrows a dim: decision, number or guard.
+
+    ``caller`` is the line that called torch's own code, if the program names no other.
+    """
     target = scene.case.plan.target
     artifact = words_of(target)
     statement = where.text.partition(" ")[0] if where is not None else ""
@@ -333,7 +373,9 @@ def _of_the_line(scene: Scene, every: Sequence[Sizes], where: SourceLine | None)
             "dynamo=False)"
         )
     elif where is None:
-        text = f"{UNKNOWN}: torch's own code decided by it while {artifact} was made"
+        what = "what this line calls" if caller is not None else f"{UNKNOWN}: torch's own code"
+        text = f"{what} decided by the size while {artifact} was made"
+        where = caller
     elif len(every[0].ok) > 1:
         text = f"what this line asks of sizes is answered once, at the export of {artifact}"
         remedy = "export once for each answer, and choose between the artifacts outside"

@@ -13,13 +13,14 @@ import linecache
 import re
 import textwrap
 import traceback
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pytest_torchexport.diagnosis.remedies import also
 from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
@@ -28,11 +29,13 @@ from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diag
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
+    called_lines,
     environment_of,
     frozen_lines,
     guards_of,
     range_lines,
     ranges_of,
+    text_lines,
 )
 
 # TorchScript underlines the expression that it refuses, and leaves out its last bracket.
@@ -176,8 +179,10 @@ def _returns(definition: ast.AST) -> Iterator[ast.Return]:
 def undecided(error: BaseException) -> Cause | None:
     """Return the condition, number or size that torch could not decide, with the usual remedy.
 
-    None if the refusal is not about control flow or sizes.
+    Also the size of which it made a text that means nothing. None if the refusal is not about
+    control flow or sizes.
     """
+    texts = text_lines(environment_of(chain(error)))
     for cause in chain(error):
         text = text_of(cause)
         asked = _UNDECIDED.search(text)
@@ -186,6 +191,15 @@ def undecided(error: BaseException) -> Cause | None:
             return _by_values(condense(error)[1], expression or "")
         if "Constraints violated" in text:
             return _by_sizes(cause, text)
+        written = next((each for each in texts if each in text), "")
+        if written and isinstance(cause, (LookupError, AttributeError, ValueError)):
+            return Cause(
+                kind="frozen size",
+                text=f"this line makes a text of a size, which is {written!r} while torch.export "
+                "captures",
+                remedy=f"choose by the size itself, as with n == 4; {STATIC}",
+                where=texts[written],
+            )
     return None
 
 
@@ -215,15 +229,18 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
     declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
     frozen, environment = _frozen(error), environment_of(chain(error))
 
-    def told(kind: CauseKind, text: str, remedy: str, where: SourceLine | None) -> Cause:
+    def told(kind: CauseKind, text: str, remedy: str, lines: Iterable[SourceLine | None]) -> Cause:
+        """Return the cause that stands on the first of these lines, and on others too."""
+        where, *others = lines
         either = "\nor ".join(filter(None, [remedy, declare]))
-        return Cause(kind=kind, text=text, remedy=either, where=where)
+        return Cause(kind=kind, text=text, remedy=either, details=also(others), where=where)
 
     # The lines that put a condition or a bound on a size.
     conditions = [where for _, where in guards_of(environment)]
     bounds = [
         where for symbol in ranges_of(environment) for where in range_lines(environment, symbol)
     ]
+    asking: dict[SourceLine, tuple[CauseKind, str, str]] = {}
     for where in filter(None, dict.fromkeys((*conditions, *bounds))):
         branch = construct_at(where, truth=True)
         number = construct_at(where, truth=False, kinds=("number",)) if where in frozen else None
@@ -231,25 +248,26 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
         beside = number is not None and number.kind and number.text not in branch.text
         if branch.kind in BRANCHES and not beside:
             asks = f"{branch.text} decides by a size that is declared to vary"
-            return told("guard", asks, SIZE, where)
+            asking[where] = "guard", asks, SIZE
     for where in frozen:
         number = construct_at(where, truth=False, kinds=("number",))
         number = number if number.kind else construct_at(where, truth=False)
         if number.kind:
             makes = f"{number.text} makes a number of a size that is declared to vary"
-            return told("frozen size", makes, STATIC, where)
+            asking.setdefault(where, ("frozen size", makes, STATIC))
+    if asking:
+        return told(*next(iter(asking.values())), asking)
+    # What torch's own code decided by.
+    called = dict.fromkeys(called_lines(environment).values())
+    lines: list[SourceLine | None] = [*(frozen or called)] or [None]
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
         named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
-        return Cause(
-            kind="frozen size",
-            text=f"the operations of forward take {named}, and it is declared to vary",
-            remedy="declare it fixed: "
-            + "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants),
-            where=next(iter(frozen), None),
-        )
+        fixed = "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants)
+        takes = f"the operations of forward take {named}, and it is declared to vary"
+        return replace(told("frozen size", takes, "", lines), remedy=f"declare it fixed: {fixed}")
     fewer = "the operations of forward take fewer sizes than are declared"
-    return told("guard", fewer, "", None) if fixes else None
+    return told("guard", fewer, "", lines) if fixes else None
 
 
 def _frozen(error: BaseException) -> list[SourceLine]:

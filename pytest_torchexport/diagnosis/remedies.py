@@ -6,9 +6,10 @@ A line is shown, never run. If it cannot be spelled otherwise, none is shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from pytest_torchexport.results.diagnosis import Cause
+from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.source_line import SourceLine
 
 ARTIFACTS = {
@@ -39,6 +40,11 @@ A_TENSOR = (
 def words_of(target: str) -> str:
     """Return the product of a target, in words: ``the trace``."""
     return f"the {ARTIFACTS.get(target, 'artifact')}"
+
+
+def also(lines: Iterable[SourceLine | None]) -> tuple[str, ...]:
+    """Return the details of a cause that stands on these lines as well."""
+    return tuple(f"also: {line}" for line in [*filter(None, dict.fromkeys(lines))][:SHOWN])
 
 
 def of_a_condition(

@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import (
+    Numbers,
     decides_alone,
     outcome_with,
     read_numbers,
@@ -25,16 +26,18 @@ from pytest_torchexport.diagnosis.interventions import (
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import StateRef, changed, reach
 from pytest_torchexport.eager.preflight import changed_at, draws_from, seeded_at, streams
+from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.branch_table import DIVERGES
+from pytest_torchexport.judge.branch_table import DIVERGES, place
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.messages import is_guard
-from pytest_torchexport.outcomes.observe import caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import Returned, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
+from pytest_torchexport.outcomes.tape import Step, record
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Structural
-from pytest_torchexport.results.escaped import SHOWN, few
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     BranchFrozen,
@@ -55,12 +58,15 @@ _NUMBER = re.compile(r"True|False|nan|[-+]?(inf|\d+\.?\d*(e[-+]?\d+)?)")
 
 # What is only true of the call, and not why it fails.
 CIRCUMSTANCES: tuple[CauseKind, ...] = ("fatal operator", "endless loop")
+# What runs forward in Python, and what the size of a tensor is to it.
+A_SIZE_IS = {"trace": "a tensor", "export": "a torch.SymInt"}
 # Whose code is to change.
 OWNER_OF: dict[CauseKind, Owner] = {
     "frozen branch": "model",
     "unrolled loop": "model",
     "frozen size": "model",
     "baked value": "model",
+    "export-only branch": "model",
     "dropped mutation": "model",
     "own seed": "model",
     "active dropout": "model",
@@ -178,13 +184,54 @@ def decided_once(facts: Facts) -> Cause | None:
     branch = next((each for each in here if DIVERGES in each.status.values()), None)
     if branch is None:
         return None
-    return remedies.of_a_condition(
+    cause = remedies.of_a_condition(
         branch.kind,
         branch.text,
         where=branch.where,
         on_values=branch.on_values,
         target=facts.target,
         arguments=tuple(facts.arguments),
+    )
+    branches = facts.case.branches
+    others = branches.guilty_beside(where) if branches is not None else ()
+    return replace(cause, details=remedies.also(others))
+
+
+def decided_otherwise(facts: Facts) -> Cause | None:
+    """Return the condition that forward decides otherwise while it is captured than eager does.
+
+    Only if the artifact differs from eager even on the call that it was captured with.
+    """
+    case, by = facts.case, CAPTURED[facts.target]
+    if by not in A_SIZE_IS or case.observed is None or case.foreign:
+        return None
+    call, observed, judge = case.call_to_export(), case.observed, facts.scene.judge
+    expected = case.reference.on_device(call, case.reference.on_cpu(call))
+    if not isinstance(expected, Returned) or not judge.differences(
+        [call], expected, judge.run(call)
+    ):
+        return None
+    with observed.installed():
+        eager = observed.run(call)
+    path = observed.path_of(lambda: case.exported_or_refused(call, target=by))
+    own, there = (
+        [(event.key[0], event.outcome) for event in each.events] if each is not None else []
+        for each in (eager, path)
+    )
+    pairs = enumerate(zip(own, there, strict=False))
+    at = next((number for number, (one, other) in pairs if one != other), len(there))
+    # The capture may not get to it, or its key may be no number there and be looked up in vain.
+    is_same = at < min(len(own), len(there)) and own[at][0] == there[at][0]
+    left_out = at < len(own) and own[at + 1 :] == there[at : len(own) - 1]
+    if not (is_same or left_out):
+        return None
+    condition = observed.conditions[own[at][0]]
+    return Cause(
+        kind="export-only branch",
+        text=f"Python decides {condition.text!r} otherwise while {by} runs forward: a size is "
+        f"{A_SIZE_IS[by]} there",
+        remedy="ask what has the same answer for an int, as n == 4 or n > 4",
+        where=place(condition),
     )
 
 
@@ -441,14 +488,42 @@ def frozen_numbers(facts: Facts) -> Cause | None:
         enough = smallest(lines, is_enough)
         if enough:
             decides = all(decides_alone(own[line]) for line in enough)
-            return _of_numbers(facts, beside.call, enough, decides=decides)
+            more = _more_numbers(facts, own, enough, end)
+            return _of_numbers(facts, beside.call, (*enough, *more), decides=decides)
     return None
+
+
+def _more_numbers(
+    facts: Facts, own: Numbers, known: Sequence[SourceLine], end: float
+) -> Sequence[SourceLine]:
+    """Return the lines whose numbers another failing call needs as well: of the first that does.
+
+    In the shrunk call they may be those of the export, or make no difference.
+    """
+    case = facts.case
+    left = [line for line in own if line not in known]
+
+    def more(recipe: Recipe) -> Sequence[SourceLine]:
+        scene = replace(facts.scene, recipe=recipe)
+        beside = scene.beside_captured if facts.is_onnx else scene.beside
+        if beside is None:
+            return ()
+
+        def is_enough(lines: Sequence[SourceLine]) -> bool:
+            numbers = {line: own[line] for line in (*known, *lines)}
+            return beside.does([(outcome_with(case, beside.call, numbers), {})])
+
+        return () if is_enough(()) else smallest(left, is_enough)
+
+    recipes = [recipe for recipe, _ in case.log.failed if recipe != facts.scene.recipe]
+    found = (more(recipe) for recipe in recipes if left and time.monotonic() < end)
+    return next(filter(None, found), ())
 
 
 def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool) -> Cause:
     """Return that the numbers of these lines are constants; ``decides``: all are truth values."""
     where, *others = lines
-    also = tuple(f"also: {line}" for line in others[:SHOWN])
+    also = remedies.also(others)
     # What eager itself reads is another value; a size is no tensor to it.
     calls = facts.case.call_to_export(), call
     of_value = not same(*(read_numbers(facts.case, n, traced=False).get(where, []) for n in calls))
@@ -466,6 +541,33 @@ def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decide
         details=also,
         where=where,
     )
+
+
+def fixed_parts(facts: Facts) -> Cause | None:
+    """Return the operator that makes another number of tensors than at the export."""
+    case, call = facts.case, facts.scene.call
+    captured = CAPTURED.get(facts.target) == "trace" and not case.foreign
+    if not captured or call is None or not isinstance(facts.failure, ArtifactRaised):
+        return None
+
+    def steps(call: Call) -> Sequence[Step]:
+        subject = case.reference.pristine.copy()
+        function, mode, module = subject.function, subject.grad_mode, subject.module
+        return record(function, call, seed=case.plan.seed, grad_mode=mode, module=module).steps
+
+    for there, here in zip(steps(case.call_to_export()), steps(call), strict=False):
+        many = len(there.results), len(here.results)
+        if there.operator != here.operator or not min(many):
+            return None
+        if many[0] != many[1]:
+            return Cause(
+                kind="frozen size",
+                text=f"{there.operator_name} makes {many[0]} tensors at the export, and "
+                f"{many[1]} in the call: {facts.artifact} always has as many",
+                remedy="take only the parts that are used, by their index: x[0], x[-1]",
+                where=here.where,
+            )
+    return None
 
 
 def number_as_tensor(facts: Facts) -> Cause | None:
@@ -496,5 +598,7 @@ RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     baked_argument,
     baked_draw,
     frozen_numbers,
+    fixed_parts,
     number_as_tensor,
+    decided_otherwise,
 )

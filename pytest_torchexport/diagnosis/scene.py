@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx
 
+from pytest_torchexport.diagnosis.refusal import explained
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case, made_or_refused
@@ -34,7 +35,7 @@ from pytest_torchexport.outcomes.observe import (
 )
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.outcomes.torch_state import GradMode
-from pytest_torchexport.results.diagnosis import Place
+from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis, Place
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     BranchFrozen,
@@ -42,6 +43,7 @@ from pytest_torchexport.results.failures import (
     OutputsDiffer,
     StateDiffers,
     StructureDiffers,
+    ends_the_test,
 )
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.results.verdict import Difference
@@ -108,6 +110,20 @@ class Scene:
             return case.artifact
         made = case.exported_or_refused(case.call_to_export(), target=target)
         return None if isinstance(made, str) else made
+
+    @cached_property
+    def refusal(self) -> Diagnosis:
+        """The diagnosis of why torch captures nothing for an ONNX model where it captures alone."""
+        case, target = self.case, CAPTURED.get(self.case.plan.target)
+        if case.foreign or case.runner.isolated or target in (None, case.plan.target):
+            return NOTHING
+        try:
+            case.exported(case.call_to_export(), target=target)
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            return explained(error, target)
+        return NOTHING
 
     @cached_property
     def beside(self) -> Beside | None:

@@ -139,6 +139,22 @@ class Observed:
                 self.fresh_each_call = self._drifted = True
         return None if isinstance(outcome, Raised) else self.recorder.path
 
+    def path_of(self, capture: Callable[[], Any]) -> Path:
+        """Return the path of a copy of the subject that ``capture`` runs, with no module's name.
+
+        As far as it gets: an exporter may refuse it on the way. It may run it more than once.
+        """
+        self.recorder.deadline = math.inf
+        with self.installed():
+            self.recorder.start({})
+            try:
+                capture()
+            except Endless:
+                pass
+            finally:
+                self.recorder.stop()
+        return self.recorder.path
+
     def in_a_row(
         self, call: Call, most: int, goes_on: Callable[[Sequence[Path]], bool]
     ) -> list[Path]:

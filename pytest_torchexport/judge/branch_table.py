@@ -296,6 +296,23 @@ class BranchResults:
         # The first of equals.
         return max((goal for goal in taken if goal in suspects or goal in ways), key=tells)
 
+    def guilty_beside(self, where: SourceLine) -> Iterator[SourceLine]:
+        """Yield the lines of further conditions to blame, for calls that one decides as usual."""
+
+        def there(found: Found) -> list[Goal]:
+            conditions = self.explored.conditions
+            return [
+                goal
+                for goal in found.decisions
+                if place(conditions[goal[0][0]]).place == where.place
+            ]
+
+        usual = there(self.example)
+        for failing in (item.found for item in self.tried if item.failed):
+            goal = self.guilty(failing) if there(failing) == usual else None
+            if goal is not None:
+                yield place(self.explored.conditions[goal[0][0]])
+
     def _loops(self, key: ConditionKey) -> bool:
         return key in self.explored.seen and self.explored.conditions[key[0]].loops
 

@@ -111,7 +111,7 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     text = text_of(error)
     unsaved = _STAYED_PYTHON.match(text)
     if unsaved is not None:
-        return unsaved[0], _line_of(_SCRIPTED.findall(text) + _TRACED.findall(text))
+        return unsaved[0], line_of(_SCRIPTED.findall(text) + _TRACED.findall(text))
     if _TORCHSCRIPT not in text:
         return _without_its_own(text), user_frame(error)
     _, _, trace = text.partition(_TORCHSCRIPT)
@@ -120,7 +120,7 @@ def message_and_line(error: BaseException) -> tuple[str, SourceLine | None]:
     prefix = f"{kind}: " if kind not in ("", type(error).__name__) else ""
     # A script has the innermost line last, a trace first.
     scripted = [(path, number) for path, number, _, _ in _CAUSED_BY.findall(trace)]
-    where = _line_of(scripted[::-1] + _TRACED.findall(trace))
+    where = line_of(scripted[::-1] + _TRACED.findall(trace))
     return prefix + message.strip(), where or user_frame(error)
 
 
@@ -132,7 +132,7 @@ def _without_its_own(text: str) -> str:
     return _RUNTIMES_OWN.sub("", _NODE.sub(r"node \2 (\1): ", _ORIGINAL.sub("; ", text)))
 
 
-def _line_of(frames: Sequence[Sequence[Any]], pick: Pick = innermost) -> SourceLine | None:
+def line_of(frames: Sequence[Sequence[Any]], pick: Pick = innermost) -> SourceLine | None:
     """Return the line to name of frames, from the innermost one on: path, number, maybe text."""
     number = pick(path for path, *_ in frames)
     if number is None:
@@ -229,4 +229,4 @@ def user_frame(error: BaseException, pick: Pick = innermost) -> SourceLine | Non
     None if there is none.
     """
     frames = traceback.extract_tb(error.__traceback__)[::-1]
-    return _line_of([(each.filename, each.lineno or 0, each.line or "") for each in frames], pick)
+    return line_of([(each.filename, each.lineno or 0, each.line or "") for each in frames], pick)

@@ -12,11 +12,12 @@ import torch
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
 from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.messages import is_about_dims
+from pytest_torchexport.outcomes.messages import is_about_dims, line_of
 from pytest_torchexport.outcomes.operator_table import of_kind
 from pytest_torchexport.outcomes.subject import as_module, signature_of, spelled_out
 from pytest_torchexport.torch_private.between_exports import forget_decompositions
 from pytest_torchexport.torch_private.circumstances import dynamo_is_loaded
+from pytest_torchexport.torch_private.symbolic_sizes import callers_kept
 
 # -- a trace ---------------------------------------------------------------------------------------
 
@@ -129,7 +130,8 @@ def exported(
     for shapes in dynamic_shapes(spec, example, subject.signature):
         forget_earlier_exports()
         try:
-            program = export(shapes)
+            with callers_kept(line_of):
+                program = export(shapes)
         except Exception as error:
             first = first or error
             if not is_about_dims(error):

@@ -163,7 +163,7 @@ def forward(self, x: Tensor) -> Tensor:
     normal(5, 3),
     SIZE,
     script=no_construct("try:"),
-    blame={"export": decided(known=False)},
+    blame={"export": guarded("pairs = x.view(-1, 2, 3)")},
 )
 def forward(self, x):
     try:

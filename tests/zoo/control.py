@@ -66,7 +66,12 @@ def forward(self, x: Tensor) -> Tensor:
 
 # torch.export excludes the size at which half the time is 1.
 @row(
-    "even time only", normal(2, 6), export=NARROWED, x="batch time", dims={"time": range(2, 11, 2)}
+    "even time only",
+    normal(2, 6),
+    export=NARROWED,
+    blame=guarded("return x.reshape(x.shape[0], -1, 2).sum(-1)"),
+    x="batch time",
+    dims={"time": range(2, 11, 2)},
 )
 # The ONNX file has no guard: it pads an even time too, and its Reshape then fails.
 @branch("odd time pad", normal(2, 5), SIZE, x="batch time")
@@ -76,7 +81,8 @@ def forward(self, x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1, 2).sum(-1)
 
 
-@row("last three", normal(2, 5), export=NARROWED, x="batch time")
+@row("last three of more", normal(2, 5), x="batch time", dims={"time": (4, 8)})
+@row("last three", normal(2, 5), export=NARROWED, blame=guarded(), x="batch time")
 def forward(self, x: Tensor) -> Tensor:
     """Slicing clamps: eager takes shorter sequences too."""
     return x[:, -3:].sum(1)

@@ -326,7 +326,7 @@ def forward(self, x):
     "structure by size",
     normal(4, 3),
     STATIC,
-    export=frozen_size(""),
+    export=frozen_size(),
     blame=Blame(owner="model", cause="unrolled loop", line="return [row * 2 for row in x]"),
 )
 def forward(self, x: Tensor) -> List[Tensor]:  # noqa: UP006

@@ -126,7 +126,11 @@ section("sequences")
 
 
 @row(
-    "lstm over time", normal(3, 5, 3), export=frozen_size(""), x="batch time 3", elsewhere=UNROLLED
+    "lstm over time",
+    normal(3, 5, 3),
+    export=frozen_size("out, _ = self.rnn(x)"),
+    x="batch time 3",
+    elsewhere=UNROLLED,
 )
 @row("lstm", normal(3, 5, 3))
 class LastState(nn.Module):
@@ -323,6 +327,7 @@ def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
     "halves time",
     call(normal(2, 6), normal(2, 3)),
     export=NARROWED,
+    blame=guarded(),
     samples="batch 2*time",
     frames="batch time",
 )

@@ -53,7 +53,89 @@ def forward(self, x: Tensor) -> Tensor:
     return x.reshape(len(x), -1) * float(self.factor)
 
 
-@row("reshape by literal", normal(4, 6), export=NARROWED)
+@row("first and last row", normal(4, 3), x="batch 3")
+def forward(self, x: Tensor) -> Tensor:
+    return x[0] - x[-1]
+
+
+# A trace has as many parts as the example.
+@row(
+    "first and last of all rows",
+    normal(4, 3),
+    truth(RAISES, script=None, onnx=NARROWED),
+    export=frozen_size(),
+    blame=frozen_size(),
+    x="batch 3",
+)
+def forward(self, x: Tensor) -> Tensor:
+    rows = x.unbind(0)  # here
+    return rows[0] - rows[-1]
+
+
+@row("rows that are a number, alike", normal(4, 3), x="batch 3")
+def forward(self, x: Tensor) -> Tensor:
+    return x + x if isinstance(x.shape[0], int) else x * 2
+
+
+# A size is a tensor to a trace, and a torch.SymInt to torch.export.
+@row(
+    "rows that are a number",
+    normal(4, 3),
+    truth(DIFFERS, script=None),
+    blame=asks("return x + 1 if isinstance(x.shape[0], int) else x * 2"),
+    x="batch 3",
+)
+def forward(self, x: Tensor) -> Tensor:
+    return x + 1 if isinstance(x.shape[0], int) else x * 2
+
+
+@row("layer by its place", normal(4, 3), x="batch 3")
+@has(layers=lambda: nn.ModuleList(nn.Linear(3, 3) for _ in range(2)))
+def forward(self, x: Tensor) -> Tensor:
+    return self.layers[1](x)
+
+
+@row(
+    "layer by rows",
+    normal(4, 3),
+    truth(DIFFERS, script=REFUSED, export=NARROWED, onnx=NARROWED),
+    script=no_construct(),
+    blame={
+        **dict.fromkeys(("trace", "onnx_legacy"), frozen_size()),
+        **dict.fromkeys(("export", "onnx"), guarded()),
+    },
+    x="batch 3",
+)
+@has(layers=lambda: nn.ModuleList(nn.Linear(3, 3) for _ in range(2)))
+def forward(self, x: Tensor) -> Tensor:
+    layer = self.layers[x.shape[0] % 2]  # here
+    return layer(x)
+
+
+@row("factor by a name", normal(4, 3), x="batch 3")
+@has(factors=lambda: {"0": 2.0, "1": 3.0})
+def forward(self, x):
+    return x * self.factors[f"{x.dim() % 2}"]
+
+
+# torch.export writes a size in its own symbols; its other way to capture, by dynamo, does not.
+@row(
+    "factor by a name of rows",
+    normal(4, 3),
+    truth(DIFFERS, script=None, onnx=NARROWED),
+    export=frozen_size(),
+    blame={
+        **dict.fromkeys(("trace", "onnx_legacy"), frozen_size()),
+        "onnx": Blame(owner="model", cause="guard", line=HERE),
+    },
+    x="batch 3",
+)
+def forward(self, x):
+    name = f"{x.shape[0] % 2}"  # here
+    return x * {"0": 2.0, "1": 3.0}[name]
+
+
+@row("reshape by literal", normal(4, 6), export=NARROWED, blame=guarded())
 def forward(self, x: Tensor) -> Tensor:
     """Looks frozen and is not: eager itself always returns two rows."""
     return x.reshape(2, -1).sum(1)
@@ -158,13 +240,14 @@ def forward(self, x: Tensor, y: Tensor) -> Tensor:
     "pads to four, in steps of four",
     normal(2, 8),
     export=NARROWED,
+    blame=guarded(),
     x="batch time",
     dims={"time": range(4, 17, 4)},
 )
-@row("pads to four", normal(2, 6), export=NARROWED, x="batch time")
+@row("pads to four", normal(2, 6), export=NARROWED, blame=guarded(), x="batch time")
 def forward(self, x: Tensor) -> Tensor:
     rest = (4 - x.shape[1] % 4) % 4
-    return F.pad(x, (0, rest)).reshape(x.shape[0], -1, 4).sum(1)
+    return F.pad(x, (0, rest)).reshape(x.shape[0], -1, 4).sum(1)  # here
 
 
 @branch("log of the size", normal(2, 6), SIZE, x="batch time")
@@ -244,9 +327,16 @@ section("domain")
 
 
 # The shortest length is not declared: eager accepts five or more, and the verdict reports that.
-@row("window, assumed", normal(2, 9), export=NARROWED, x="batch time")
+@row("window, assumed", normal(2, 9), export=NARROWED, blame=guarded(), x="batch time")
 # torch.export excludes the size at which the window fits once.
-@row("window, from five", normal(2, 9), export=NARROWED, x="batch time", dims={"time": (5, 12)})
+@row(
+    "window, from five",
+    normal(2, 9),
+    export=NARROWED,
+    blame=guarded(),
+    x="batch time",
+    dims={"time": (5, 12)},
+)
 @row("window too large", normal(2, 9), truth(SPEC), x="batch time", dims={"time": (3, 12)})
 @has(conv=lambda: nn.Conv1d(1, 2, 5))
 def forward(self, x: Tensor) -> Tensor:

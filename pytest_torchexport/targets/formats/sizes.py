@@ -23,6 +23,7 @@ from pytest_torchexport.outcomes.errors import chain
 from pytest_torchexport.outcomes.torch_state import exports_observed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.torch_private.symbolic_sizes import (
+    called_lines,
     environment_of,
     frozen_lines,
     guards_of,
@@ -58,10 +59,11 @@ class Suspicion:
     """A restriction that a program states, and that sizes of the input spec break.
 
     ``dim`` is the one to name, ``path`` and ``axis`` where it is in the call. ``text`` is what has
-    to hold, ``why`` whence; ``where`` is the user's line that caused it. ``sizes`` are the calls to
-    try, each as the dims that differ from the example. ``is_torchs_minimum`` if the reason is only
-    that torch.export takes dynamic sizes to be at least 2, as it does in every program; ``taken``
-    are then calls at the smallest sizes from 2 on, which this reason leaves legal.
+    to hold, ``why`` whence; ``where`` is the user's line that caused it, ``caller`` the one that
+    called torch's own code which did. ``sizes`` are the calls to try, each as the dims that differ
+    from the example. ``is_torchs_minimum`` if the reason is only that torch.export takes dynamic
+    sizes to be at least 2, as it does in every program; ``taken`` are then calls at the smallest
+    sizes from 2 on, which this reason leaves legal.
     """
 
     dim: str
@@ -71,6 +73,7 @@ class Suspicion:
     why: str
     where: SourceLine | None
     sizes: tuple[Sizes, ...]
+    caller: SourceLine | None = None
     is_torchs_minimum: bool = False
     taken: tuple[Sizes, ...] = ()
 
@@ -86,7 +89,8 @@ class SizeFacts:
     whole numbers, expressions, and None for a size of which nothing is known. ``ranges`` are the
     bounds of symbols, ``lines`` the user's lines that gave the lower and the upper one. ``sources``
     say which axis a symbol was made for, in torch's words (``L['x'].size()[0]``), and ``frozen`` at
-    which line the size of such an axis became a number.
+    which line the size of such an axis became a number. ``callers`` are the lines that called
+    torch's own code, by the guard, bound of a symbol or axis that it decided.
     """
 
     axes: tuple[tuple[Any, ...] | None, ...] = ()
@@ -95,6 +99,7 @@ class SizeFacts:
     guards: Sequence[tuple[Any, SourceLine | None]] = ()
     sources: Mapping[Any, str] = field(default_factory=dict)
     frozen: Mapping[str, SourceLine] = field(default_factory=dict)
+    callers: Mapping[Any, SourceLine] = field(default_factory=dict)
 
     @classmethod
     def of_inputs(
@@ -148,6 +153,7 @@ class SizeFacts:
             guards=guards_of(environment),
             sources=sources_of(environment),
             frozen=frozen_lines(environment),
+            callers=called_lines(environment),
         )
 
     def as_plain(self) -> dict[str, Any]:
@@ -246,7 +252,7 @@ def suspicions(spec: InputSpec, *facts: SizeFacts, dropped: bool = False) -> tup
     try:
         stated = [each for one in facts for each in _stated(spec, one, dropped)]
         # One may be stated twice, once with the user's line.
-        stated.sort(key=lambda each: (not each.static, not each.where))
+        stated.sort(key=lambda each: (not each.static, not each.where, not each.caller))
         unique = {(each.dims, each.text): each for each in reversed(stated)}
         pairs = [(each, _suspicion(spec, each)) for each in unique.values()]
     except Exception:  # the metadata of an odd program is no reason to fail the item
@@ -279,6 +285,7 @@ class _Stated:
     places: Mapping[Any, _Place]
     why: str
     where: SourceLine | None
+    caller: SourceLine | None = None
     static: bool = False
     lowest: bool = False
 
@@ -320,46 +327,54 @@ def _stated(spec: InputSpec, facts: SizeFacts, dropped: bool) -> Iterator[_State
     places = _places(spec, facts, tensors)
     auto = spec.dynamic_shapes is not None and "AUTO" in repr(spec.dynamic_shapes)
     why = DROPPED if dropped else GUARD
-    lines = {_place_of(source, spec): line for source, line in facts.frozen.items()}
+    lines, callers = (
+        {_place_of(source, spec): line for source, line in told.items() if isinstance(source, str)}
+        for told in (facts.frozen, facts.callers)
+    )
     size = sympy.Dummy()  # of an axis, whatever torch says of its symbol
     for leaf, shape in tensors:
         for axis, (expr, stated) in enumerate(zip(leaf.shape, shape, strict=True)):
-            at, line = _Place(leaf.path, axis, expr), lines.get((leaf.path, axis))
+            at, here = _Place(leaf.path, axis, expr), (leaf.path, axis)
             if isinstance(stated, int):
-                is_number = sympy.Eq(size, stated)
-                yield from _about(
-                    is_number, {size: at}, AUTO if auto else STATIC, line, static=True
-                )
+                is_number, pinned = sympy.Eq(size, stated), AUTO if auto else STATIC
+                asked = lines.get(here), callers.get(here)
+                yield from _about(is_number, {size: at}, pinned, *asked, static=True)
             elif stated is not None and places.get(stated, at).expr != expr:
                 yield from _about(sympy.Eq(size, stated), {size: at, **places}, TIED, None)
     for symbol, (low, high) in facts.ranges.items():
         if symbol not in places:
             continue
-        here = {size: places[symbol]}
+        about = {size: places[symbol]}
+        callers_of = [facts.callers.get((symbol, end)) for end in (0, 1)]
         low_at, high_at = facts.lines.get(symbol, (None, None))
         if low is not None and low == high:
             pinned, line = AUTO if auto else PINNED, low_at or high_at
-            yield from _about(sympy.Eq(size, low), here, pinned, line, static=True)
+            yield from _about(sympy.Eq(size, low), about, pinned, line, callers_of[1], static=True)
             continue
         # Capture decides branches as if no dynamic size were 0 or 1, whatever range it shows.
         least = max(low or 0, TORCHS_LOWEST)
         lowest = least == TORCHS_LOWEST and low_at is None
-        yield from _about(sympy.Ge(size, least), here, why, low_at, lowest=lowest)
+        yield from _about(sympy.Ge(size, least), about, why, low_at, callers_of[0], lowest=lowest)
         if high is not None:
-            yield from _about(sympy.Le(size, high), here, why, high_at)
+            yield from _about(sympy.Le(size, high), about, why, high_at, callers_of[1])
     for guard, where in facts.guards:
-        yield from _about(guard, places, why, where)
+        yield from _about(guard, places, why, where, facts.callers.get(guard))
 
 
 def _about(
-    relation: Any, places: Mapping[Any, _Place], why: str, where: SourceLine | None, **kind: bool
+    relation: Any,
+    places: Mapping[Any, _Place],
+    why: str,
+    where: SourceLine | None,
+    caller: SourceLine | None = None,
+    **kind: bool,
 ) -> Iterator[_Stated]:
     """Yield the statement of a relation; nothing unless all its symbols are sizes of the call's."""
     symbols = getattr(relation, "free_symbols", None)
     if not symbols or not symbols <= places.keys():
         return
     own = {symbol: at for symbol, at in places.items() if symbol in symbols}
-    stated = _Stated(relation=relation, places=own, why=why, where=where, **kind)
+    stated = _Stated(relation=relation, places=own, why=why, where=where, caller=caller, **kind)
     if stated.dims:
         yield stated
 
@@ -423,6 +438,7 @@ def _suspicion(spec: InputSpec, stated: _Stated) -> Suspicion | None:
         why=LOWEST if lowest else stated.why,
         where=stated.where,
         sizes=_witnesses(spec, broken),
+        caller=stated.caller,
         is_torchs_minimum=lowest,
         taken=_taken(spec, stated.dims) if lowest else (),
     )

@@ -37,7 +37,9 @@ def test_a_range_that_torchs_own_code_narrows_is_the_remedy_and_helps():
 
     found, cause = narrowed(forward, rows=20)
     assert (found.diagnosis.owner, cause.kind) == ("capture", "guard")
-    assert "no line of forward is known" in cause.text
+    assert "what this line calls" in cause.text
+    assert cause.where == found.where
+    assert "torch.cdist" in found.where.text
     assert cause.remedy == 'if it stays in these sizes: dims={"batch": (1, 25)}'
     followed = check_export(
         forward, (torch.ones(20, 4),), target="export", dims={"batch": (1, 25)}, max_examples=5
@@ -52,3 +54,14 @@ def test_tied_dims_get_no_range():
     _, cause = narrowed(forward, shapes={"x": "a b"})
     assert cause.kind == "frozen branch"
     assert "dims=" not in cause.remedy
+
+
+def test_another_line_that_narrows_as_well_is_named_beside_the_first():
+    def forward(x):
+        y = x * 2 if x.shape[0] > 3 else x
+        return y + 1 if x.shape[0] > 9 else y
+
+    _, cause = narrowed(forward, rows=6)
+    (also,) = cause.details
+    texts = {cause.where.text, also.partition("  ")[2]}
+    assert texts == {"y = x * 2 if x.shape[0] > 3 else x", "return y + 1 if x.shape[0] > 9 else y"}
