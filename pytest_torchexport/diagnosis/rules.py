@@ -393,7 +393,7 @@ def active_dropout(facts: Facts) -> Cause | None:
         kind="active dropout",
         text=f"dropout is active in eval mode, and {facts.artifact} does not drop the same",
         remedy="pass training=self.training, or declare mode='train' if it is meant",
-        details=tuple(f"and at {line}" for line in others[:SHOWN]),
+        details=remedies.also(others),
         where=where,
     )
 
