@@ -199,10 +199,11 @@ def decided_once(facts: Facts) -> Cause | None:
 def decided_otherwise(facts: Facts) -> Cause | None:
     """Return the condition that forward decides otherwise while it is captured than eager does.
 
-    Only if what torch captured differs from eager even on the call that it was captured with.
+    Only if what torch captured differs from eager even on the call that it was captured with. Not
+    where forward asks what runs it: an intervention has given it the answers.
     """
     case, by = facts.case, CAPTURED[facts.target]
-    if by not in A_SIZE_IS or case.observed is None or case.foreign:
+    if by not in A_SIZE_IS or case.observed is None or case.foreign or case.questions:
         return None
     call, observed, captured = case.call_to_export(), case.observed, facts.scene.captured
     expected = case.reference.on_device(call, case.reference.on_cpu(call))
