@@ -30,7 +30,7 @@ from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES, place
 from pytest_torchexport.judge.judge import carried_differences
-from pytest_torchexport.outcomes.compare import Tolerance
+from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.outcomes.observe import Returned, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
@@ -200,16 +200,18 @@ def decided_once(facts: Facts) -> Cause | None:
 def decided_otherwise(facts: Facts) -> Cause | None:
     """Return the condition that forward decides otherwise while it is captured than eager does.
 
-    Only if the artifact differs from eager even on the call that it was captured with.
+    Only if what torch captured differs from eager even on the call that it was captured with. Not
+    where forward asks what runs it: an intervention has given it the answers.
     """
     case, by = facts.case, CAPTURED[facts.target]
-    if by not in A_SIZE_IS or case.observed is None or case.foreign:
+    if by not in A_SIZE_IS or case.observed is None or case.foreign or case.questions:
         return None
-    call, observed, judge = case.call_to_export(), case.observed, facts.scene.judge
+    call, observed, captured = case.call_to_export(), case.observed, facts.scene.captured
     expected = case.reference.on_device(call, case.reference.on_cpu(call))
-    if not isinstance(expected, Returned) or not judge.differences(
-        [call], expected, judge.run(call)
-    ):
+    if captured is None or not isinstance(expected, Returned):
+        return None
+    made = case.runner_of(captured).run(call, case.plan.seed)
+    if not compare(expected, made, case.judge.tolerance):
         return None
     with observed.installed():
         eager = observed.run(call)
