@@ -156,8 +156,7 @@ class ConditionRecorder:
         """Return the result of a call that may decide by numbers.
 
         Record which of two numbers ``max`` and ``min`` choose, and if a dict has a key, which may
-        be a text or a tuple. ``read`` is
-        that of ``compare``.
+        be a text or a tuple. ``read`` is that of ``compare``.
         """
         found = function(*given)
         key, number = self._key(own_id), given[0]
