@@ -228,6 +228,8 @@ def decided_otherwise(facts: Facts) -> Cause | None:
     if not (is_same or left_out):
         return None
     condition = observed.conditions[own[at][0]]
+    if " is " in condition.text:
+        return None  # of two tensors, perhaps: a trace makes two of one that is given twice
     return Cause(
         kind="export-only branch",
         text=f"Python decides {condition.text!r} otherwise while {by} runs forward: a size is "

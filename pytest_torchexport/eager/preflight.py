@@ -366,11 +366,7 @@ class _Examination:
         found.training = _bounded(
             [
                 *left_in_training(start.module, reached, tape.trained),
-                *(
-                    f"dropout is active in eval mode (pass training=self.training){_at(op)}"
-                    for op in drops
-                    if not _is_dropout(reached.modules.get(op.module))
-                ),
+                *_dropping(drops, reached.modules),
             ]
         )
         changes = changed(reached.tokens, reach(start.root).tokens)
@@ -536,7 +532,8 @@ def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Itera
         if not op.drops:
             yield f"{op.in_torch}{_at(op)}"
         elif _is_dropout(part):
-            left = ", left in training mode" if op in drops else ""
+            still = op in drops and getattr(part, "training", False)
+            left = ", left in training mode" if still else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
             yield f"{name} drops at random" + (f", {op.where}" if op.where else "")
         else:
@@ -549,6 +546,17 @@ def _drops(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> list[
     if root is None or getattr(root, "training", False):
         return []
     return _unique([op for op in ops if op.drops])
+
+
+def _dropping(drops: Iterable[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
+    """Yield a sentence for each dropout in eval mode; none if its module is in training mode."""
+    for op in drops:
+        part = modules.get(op.module)
+        if not _is_dropout(part):
+            yield f"dropout is active in eval mode (pass training=self.training){_at(op)}"
+        elif not getattr(part, "training", False):
+            name = op.module or "the module"
+            yield f"{name} is in training mode for a part of forward{_place('', op.where)}"
 
 
 def _is_dropout(part: torch.nn.Module | None) -> bool:

@@ -206,6 +206,24 @@ class Holding(nn.Module):
         return x
 
 
+class Alternating(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.drop.train()
+        dropped = self.drop(x)  # here
+        self.drop.eval()
+        return dropped
+
+
+def test_dropout_that_forward_turns_on_and_off_again_is_told():
+    (told,) = findings(Alternating().eval(), X).training
+    assert told.startswith("drop is in training mode for a part of forward, ")
+    assert told.endswith("dropped = self.drop(x)  # here")
+
+
 @pytest.mark.parametrize(
     ("net", "path"),
     [
