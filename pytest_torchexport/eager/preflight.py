@@ -375,7 +375,7 @@ class _Examination:
         known = {draw.what for draw in outside}
         found.random = _bounded(
             [
-                *_draws(tape.steps, reached.modules),
+                *_draws(tape.steps, reached.modules, drops),
                 *(f"{draw.what}{_in(draw.module)}, {draw.line}" for draw in outside),
                 *(stream for stream in streams if stream not in known),
             ]
@@ -523,8 +523,9 @@ def _unique(ops: Sequence[Step]) -> list[Step]:
     return list({(op.operator, op.where, op.module): op for op in reversed(ops)}.values())[::-1]
 
 
-def _draws(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:
-    drops = _drops(ops, modules)
+def _draws(
+    ops: Sequence[Step], modules: Mapping[str, torch.nn.Module], drops: Sequence[Step]
+) -> Iterator[str]:
     for op in _unique([op for op in ops if op.draws]):
         part = modules.get(op.module)
         if op in drops and not _is_dropout(part):

@@ -276,7 +276,8 @@ class Reference:
         ):
             self._serve_with_gradients()
         if first.rebuilt:
-            line = rebuilt_at(self.pristine, example, self._plan.seed)
+            asked = partial(rebuilt_at, self.pristine, example, self._plan.seed)
+            line = self.learned.once("rebuilt at", asked)
             at = f" at {line}" if line is not None else ""
             cautions.append(
                 f"forward changes a container that it was given ({', '.join(first.rebuilt)}){at}: "
