@@ -76,6 +76,7 @@ def prepare(  # noqa: PLR0913  # the parts of a Prepared
         try:
             for text in reference.prepare(spec.example, [leaf.path for leaf in spec.leaves]):
                 log.caution(text)
+            log.ineffective += reference.uncompared
         except NotRepeatable:
             log.shrunk = Shrunk.as_made(spec, example_recipe(spec), spec.example)
             raise

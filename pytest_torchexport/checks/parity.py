@@ -231,7 +231,7 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int = 1) -> bool:
     recipe, failure = judgment.made.recipe, judgment.failure
     log.covered.saw(case.spec, recipe)
     if case.branches:
-        case.branches.book(recipe, failed=failure is not None)
+        case.branches.book(recipe, failed=failure is not None, unsure=judgment.unsure)
     if failure is not None:
         log.calls["failed"] += 1
         if len(log.failed) < STORED:

@@ -118,6 +118,8 @@ class Reference:
         # Buffers with persistent=False, also those that calls in a row register.
         self.caches = caches_of(self.pristine.module)
         self.returns_nan = False
+        # In sentences, what forward does that no artifact is compared in.
+        self.uncompared: tuple[str, ...] = ()
         # The mode in which an artifact runs: without gradients, unless eager cannot do that.
         self.served = GradMode.NO_GRAD
         # The mode of the test's call, in which the subject is exported.
@@ -279,10 +281,9 @@ class Reference:
             asked = partial(rebuilt_at, self.pristine, example, self._plan.seed)
             line = self.learned.once("rebuilt at", asked)
             at = f" at {line}" if line is not None else ""
-            cautions.append(
-                f"forward changes a container that it was given ({', '.join(first.rebuilt)}){at}: "
-                "artifacts are not compared in that, and most do not; return what is needed"
-            )
+            changed = f"forward changes a container that it was given ({', '.join(first.rebuilt)})"
+            apart = "artifacts are not compared in that, and most do not; return what is needed"
+            self.uncompared = (f"{changed}{at}: {apart}",)
         other = self.on_cpu(example, self._plan.seed + 1)
         varied = compare(first, other, Tolerance()) if isinstance(other, Returned) else []
         self.random = frozenset(difference.path for difference in varied)

@@ -54,10 +54,14 @@ SYMPTOMS = (OutputsDiffer, StructureDiffers, StateDiffers, ArtifactRaised)
 
 @dataclass(frozen=True)
 class Tried:
-    """A call on a known path, and whether the artifact failed on it."""
+    """A call on a known path, and whether the artifact failed on it.
+
+    ``unsure``: it differs there, and that may be eager's own error.
+    """
 
     found: Found
     failed: bool
+    unsure: bool = False
 
 
 def may_be_frozen(failure: Failure) -> bool:
@@ -105,14 +109,16 @@ def has_branch(artifact: Branches | None, condition: Condition) -> bool | None:
 
 
 def unreached(branches: Iterable[Branch]) -> Iterator[str]:
-    """Yield, in sentences, the outcomes that no call took and the artifact has no branch for."""
+    """Yield, in sentences, the outcomes that no call proves and the artifact has no branch for."""
     for branch in branches:
         if not branch.counted or branch.in_artifact is not False:
             continue
         for outcome, status in branch.status.items():
-            if status == UNREACHED:
+            took = status == UNDECIDED and branch.counts.get(outcome, 0)
+            if status == UNREACHED or took:
+                calls = "calls that eager's own error decides" if took else "no call"
                 yield (
-                    f"{_named(branch)}: no call made it {outcome}, and the artifact has no branch "
+                    f"{_named(branch)}: {calls} made it {outcome}, and the artifact has no branch "
                     "there: that outcome is not verified"
                 )
 
@@ -234,13 +240,13 @@ class BranchResults:
         own, conditions = self.observed.code.is_of_model, self.observed.conditions
         return [key for key in moving(row) if own(conditions[key[0]])]
 
-    def book(self, recipe: Recipe, *, failed: bool) -> None:
+    def book(self, recipe: Recipe, *, failed: bool, unsure: bool = False) -> None:
         corpus = self.explored.corpus
         found = next((known for known in corpus if known.recipe == recipe), None)
         if found is None and failed:
             found = self.found(recipe)
         if found is not None:
-            self.tried.append(Tried(found, failed))
+            self.tried.append(Tried(found, failed, unsure))
 
     def guilty(self, failing: Found) -> Goal | None:
         """Return the outcome that best tells failing calls from passing ones.
@@ -323,7 +329,8 @@ class BranchResults:
 
     def table(self, culprit: Goal | None = None) -> tuple[Branch, ...]:
         """Return every condition that was met, and what became of each of its outcomes."""
-        passed = {goal for item in self.tried if not item.failed for goal in item.found.taken}
+        right = [item.found for item in self.tried if not item.failed and not item.unsure]
+        passed = {goal for found in right for goal in found.taken}
         failed = {goal for item in self.tried if item.failed for goal in item.found.taken}
         met = self._met()
         wrong = {goal for goal in failed - passed - self.example.taken if goal[0] in met}

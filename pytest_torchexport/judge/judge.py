@@ -135,10 +135,14 @@ NOT_PROVED = "differs by ties, not proved: the numbers that the artifact decides
 
 @dataclasses.dataclass(frozen=True)
 class Judgment:
-    """The failure of a legal call, and the call as eager took it, with eager's outcome."""
+    """The failure of a legal call, and the call as eager took it, with eager's outcome.
+
+    ``unsure``: a difference was let pass, as a tie or because eager's own error is as large.
+    """
 
     made: ReferenceCall
     failure: Failure | None
+    unsure: bool = False
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -194,6 +198,7 @@ class Judge:
             return None
         if counted:
             self.log.outputs.saw(found.call, expected)
+        sure = self.log.unsure
         for number in range(repeats):
             actual = self.run(found.call, again=number > 0)
             if isinstance(actual, NotTransferable) and not actual.own_class:
@@ -211,7 +216,7 @@ class Judge:
             failure = failure_of(differences, self.reference.written_at)
             if failure is not None:
                 return Judgment(found, failure)
-        return Judgment(found, None)
+        return Judgment(found, None, unsure=self.log.unsure > sure)
 
     def quietly(self, recipe: Recipe) -> Failure | None:
         try:

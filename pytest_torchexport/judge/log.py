@@ -100,6 +100,8 @@ class ItemLog:
     size: ArtifactSize | None = None
     latency: list[Latency] = field(default_factory=list)
     explained: dict[tuple[str, str], Difference] = field(default_factory=dict)
+    # How often a difference was let pass that rounding alone does not prove right.
+    unsure: int = 0
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -138,6 +140,7 @@ class ItemLog:
 
     def explain(self, differences: Sequence[Difference]) -> None:
         """Keep the worst difference per output and cause that is no bug."""
+        self.unsure += any(item.cause != "rounding" for item in differences)
         for item in differences:
             kept = self.explained.get((item.path, item.cause))
             if kept is None or (item.max_abs or 0.0) > (kept.max_abs or 0.0):

@@ -47,9 +47,15 @@ class Stores(nn.Module):
 def test_a_container_that_forward_changes_is_told_with_the_line(target):
     verdict = check_export(Stores(), ({"x": torch.ones(2, 3)},), target=target, checks="parity")
     assert verdict.status == "passed", verdict
-    (caution,) = verdict.cautions
-    assert caution.startswith("forward changes a container that it was given (inputs[0][0]['y'])")
-    assert 'batch["y"] = doubled  # here' in caution
+    (told,) = verdict.ineffective
+    assert told.startswith("forward changes a container that it was given (inputs[0][0]['y'])")
+    assert 'batch["y"] = doubled  # here' in told
+
+
+def test_a_container_that_forward_changes_is_a_failure_under_strict():
+    verdict = check_export(Stores(), ({"x": torch.ones(2, 3)},), target="trace", strict=True)
+    assert verdict.failure == "Ineffective"
+    assert "(inputs[0][0]['y'])" in verdict.reason
 
 
 LIBRARIES = {}

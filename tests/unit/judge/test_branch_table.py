@@ -14,6 +14,7 @@ from pytest_torchexport.judge.branch_table import (
     DIVERGES,
     EQUAL,
     RAISES,
+    UNDECIDED,
     UNREACHED,
     VERIFIED,
     BranchResults,
@@ -213,6 +214,14 @@ def test_what_became_of_an_outcome_that_the_example_does_not_take(tried, artifac
     assert row.in_artifact is (artifact is INSIDE if artifact is not None else None)
     assert row.on_values
     assert str(row.where).endswith("/net.py:10")
+
+
+def test_calls_that_eagers_own_error_decides_do_not_verify_an_outcome():
+    unsure = dataclasses.replace(passed((A, False)), unsure=True)
+    row = statuses(seen({True: 3, False: 2}), [PASSED[0], unsure])
+    assert row.status == {"True": VERIFIED, "False": UNDECIDED}
+    (told,) = unreached([row])
+    assert "calls that eager's own error decides made it False" in told
 
 
 def test_an_outcome_that_only_raises_is_no_aim():
