@@ -11,6 +11,7 @@ import functools
 import math
 import operator
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
@@ -121,6 +122,9 @@ def written(spec: InputSpec, recipe: Recipe, probe: Probe) -> Iterator[Recipe]:
 def _written(
     spec: InputSpec, probe: Probe, compared: Compared, leaves: Mapping[int, Tensor]
 ) -> Iterator[dict[int, Tensor]]:
+    sides = compared.left, compared.right
+    if any(isinstance(side, int) and abs(side) > sys.float_info.max for side in sides):
+        return  # no tensor can hold it
     for mine, other, mirrored in (
         (compared.left, compared.right, False),
         (compared.right, compared.left, True),

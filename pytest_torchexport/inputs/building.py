@@ -317,8 +317,10 @@ def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
 def _clamp(values: torch.Tensor, domain: Domain) -> torch.Tensor:
     if values.is_complex() or (domain.low is None and domain.high is None):
         return values
+    # torch has no clamp for uint16, uint32 and uint64.
+    wide = values if values.is_floating_point() else values.long()
     # Not in place: integers that are written into a tensor of floats become floats.
-    return values.clamp(min=domain.low, max=domain.high)
+    return wide.clamp(min=domain.low, max=domain.high).to(values.dtype)
 
 
 def _legal(value: float, leaf: TensorLeaf) -> float:

@@ -282,4 +282,4 @@ def _numbers(value: torch.Tensor) -> str:
 
 
 def _shown(number: Any) -> str:
-    return f"{number:.7g}" if isinstance(number, float) else str(int(number))
+    return f"{number:.7g}" if isinstance(number, (float, complex)) else str(int(number))

@@ -151,6 +151,10 @@ def suppress_output() -> Iterator[None]:
         yield
 
 
+def _flushes_denormals() -> bool:
+    return sys.float_info.min / 2 == 0.0
+
+
 # Global settings that a forward may change.
 SETTINGS: Mapping[str, cuda.Switch] = {
     "default dtype": (torch.get_default_dtype, torch.set_default_dtype, None),
@@ -163,6 +167,7 @@ _SWITCHES: tuple[cuda.Switch, ...] = (
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, None),
     (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
     (os.getcwd, os.chdir, None),
+    (_flushes_denormals, torch.set_flush_denormal, False),
 )
 
 

@@ -63,9 +63,16 @@ def test_a_view_of_an_input_is_written_exactly_there(sign, wanted, mirrored):
 
 
 @pytest.mark.parametrize(
-    "origin", [None, Compared("==", "a", "b"), Compared(">", None, 1), Compared.of_truth(True)]
+    "origin",
+    [
+        None,
+        Compared("==", "a", "b"),
+        Compared(">", None, 1),
+        Compared("<", 1, 10**400),
+        Compared.of_truth(True),
+    ],
 )
-def test_nothing_is_written_where_nothing_is_compared(origin):
+def test_nothing_is_written_where_no_tensor_is_compared(origin):
     recipe = example_recipe(FREE)
     inputs = build_leaves(FREE, recipe)
     assert list(moves.written(FREE, recipe, probe_of(origin, inputs))) == []

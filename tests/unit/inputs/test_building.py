@@ -55,7 +55,7 @@ EXAMPLES = [
     *((NUMBERS, torch.float16, values) for values in (None, (-0.5, 2.0))),
     *(([row] * 2, torch.float32, None) for row in ([0.0, 3.0], [0.25, 0.5], [0.0, 1.0])),
     *((WHOLE, torch.int64, values) for values in (None, (0, 5), (2, 2), [1, 4])),
-    *((WHOLE, dtype, None) for dtype in (torch.uint8, *UNSIGNED)),
+    *((WHOLE, dtype, values) for dtype in (torch.uint8, *UNSIGNED) for values in (None, (1, 9))),
     *(([[low, high], [low, low]], torch.int64, None) for low, high in ENDS),
     *(([[1 + 2j, -3j]] * 2, dtype, None) for dtype in (torch.complex64, torch.complex32)),
     ([[60000.0, -60000.0]], torch.float16, None),
@@ -68,6 +68,9 @@ def test_every_kind_of_recipe_is_legal(numbers, dtype, values):
     example = torch.tensor(numbers).to(dtype)
     spec = spec_of(one, example, **({} if values is None else {"values": {"x": values}}))
     (leaf,) = spec.leaves
+    assert describe_recipe(spec, example_recipe(spec), spec.example).startswith(
+        f"x={str(dtype)[6:]}["
+    )
     for kind, scale, size in itertools.product(KINDS, SCALES, (1, 2, 4)):
         tensor = make(spec, LeafRecipe(kind=kind, scale=scale), {"batch": size})
         assert (tensor.dtype, tensor.shape) == (example.dtype, (size, 2))

@@ -35,6 +35,7 @@ def world():
     return facts_of(None, ()) | {
         "tf32 matmul": torch.backends.cuda.matmul.allow_tf32,
         "tf32 cudnn": torch.backends.cudnn.allow_tf32,
+        "denormals": sys.float_info.min / 2 > 0.0,
         "showwarning": warnings.showwarning,
         "streams": (sys.stdout, sys.stderr),
         "levels": [logging.getLogger(name).level for name in ("torch.onnx", "torch.export")],
@@ -48,6 +49,7 @@ def rude():
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(False)
     torch.set_num_threads(2)
+    torch.set_flush_denormal(True)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     warnings.simplefilter("error")
