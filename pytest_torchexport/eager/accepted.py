@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.axes import BATCH, Group, groups
+from pytest_torchexport.inputs.axes import BATCH, Group, groups, named
 from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
@@ -155,7 +155,7 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     That is the first group of axes that eager takes at another size, and preferably one whose size
     its outputs follow. The spec is the same if the user said which axes vary.
     """
-    if not spec.guessed or not spec.dims:
+    if not spec.guessed or BATCH not in spec.dims:
         return Found(spec)
     tries = _Tries(spec, eager)
     rows = tries.first(0)
@@ -174,7 +174,8 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
         return Found(spec.with_dims({BATCH: rows}), tied=tuple(tries.apart(rows)))
     if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
         return Found(spec)  # ``AcceptedCalls.fixed`` says that eager takes one size alone
-    text = "no size varies: eager takes no other size of dimension 0; say which do with shapes="
+    what = "no size varies" if not spec.recorded else "dimension 0 does not vary"
+    text = f"{what}: eager takes no other size of dimension 0; say which do with shapes="
     return Found(spec.with_dims({}, Assumption("no dim", text)))
 
 
@@ -215,7 +216,8 @@ class _Tries:
         """
         unlike: Group = {}
         with_axes = [path for path, tensor in self._tensors.items() if tensor.dim()]
-        for group in itertools.islice(groups(self._tensors, axis), MAX_GROUPS):
+        taken = named(self._spec.recorded_shapes)
+        for group in itertools.islice(groups(self._tensors, axis, taken), MAX_GROUPS):
             outputs = self._at_another_size(group)
             if outputs is None:
                 continue

@@ -1,7 +1,7 @@
 """Decide which axes of which leaves vary, and under which names.
 
 The first rule that applies counts: ``dynamic_shapes`` in any form that torch takes, ``shapes``,
-jaxtyping annotations, sizes that differed between recorded calls, and last a guess: the batch.
+jaxtyping annotations, and last sizes that differed between recorded calls, with a guess: the batch.
 Which tensors have a batch axis the shapes alone do not tell; ``eager/accepted.py`` asks eager.
 """
 
@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,13 +36,15 @@ DimSizes = range | tuple[int, ...]
 class Axes:
     """Per tensor leaf its shape, per dim its sizes, and what was assumed about both.
 
-    ``guessed``: nothing but the shapes of one example tells which axes vary.
+    ``guessed``: nothing but the shapes of the calls tells whether there is a batch. ``recorded``:
+    the dims whose size differed between them.
     """
 
     shapes: Mapping[str, Shape]
     dims: Mapping[str, Dim]
     assumed: tuple[Assumption, ...]
     guessed: bool
+    recorded: tuple[str, ...] = ()
 
 
 def find_axes(
@@ -76,12 +79,13 @@ def find_axes(
         assumed = [Assumption("annotations", text)]
     else:
         shapes, recorded = _from_calls(leaves, others)
-        guessed = not recorded
+        guessed = BATCH not in recorded
         text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
         assumed = [Assumption("recorded calls", text)] if recorded else []
     if guessed:
         free = {path: tensor for path, tensor in tensors.items() if path not in tied}
-        shapes = {**axes_of(tensors, {BATCH: next(groups(free, 0), {})}, {}).shapes}
+        batch = next(groups(free, 0, named(shapes)), {})
+        shapes = {**axes_of(tensors, {BATCH: batch}, {}, shapes).shapes}
     shapes = {path: shapes.get(path, _unchanged(tensor)) for path, tensor in tensors.items()}
     try:
         sizes = solve([(shape, list(tensors[path].shape)) for path, shape in shapes.items()])
@@ -99,7 +103,11 @@ def find_axes(
         for name, size in sizes.items()
     }
     return Axes(
-        shapes=shapes, dims=dims, assumed=(*assumed, *_assumed(dims, shapes)), guessed=guessed
+        shapes=shapes,
+        dims=dims,
+        assumed=(*assumed, *_assumed(dims, shapes)),
+        guessed=guessed,
+        recorded=tuple(recorded),
     )
 
 
@@ -107,13 +115,15 @@ def axes_of(
     tensors: Mapping[str, torch.Tensor],
     groups: Mapping[str, Group],
     ranges: Mapping[str, DimSizes],
+    kept: Mapping[str, Shape],
+    kept_dims: Mapping[str, Dim] = MappingProxyType({}),
 ) -> Axes:
-    """Return the axes if each group of axes is a dim of its name.
+    """Return the axes if each group of axes is a dim of its name, beside the dims that are kept.
 
     A dim without a range goes from 1 to twice its size.
     """
-    axes = {path: list(_unchanged(tensor)) for path, tensor in tensors.items()}
-    dims = {}
+    axes = {path: list(kept.get(path, _unchanged(tensor))) for path, tensor in tensors.items()}
+    dims = {**kept_dims}
     for name, group in groups.items():
         for path, axis in group.items():
             axes[path][axis] = Expr(name)
@@ -122,8 +132,17 @@ def axes_of(
     return Axes(shapes=shapes, dims=dims, assumed=_assumed(dims, shapes), guessed=True)
 
 
-def groups(tensors: Mapping[str, torch.Tensor], axis: int) -> Iterator[Group]:
-    """Yield sets of axes that may be one dim, the likeliest first.
+def named(shapes: Mapping[str, Shape]) -> set[tuple[str, int]]:
+    """Return the axes that are a dim, each as its path and number."""
+    return {(p, axis) for p, shape in shapes.items() for axis, e in enumerate(shape) if e.names}
+
+
+def groups(
+    tensors: Mapping[str, torch.Tensor],
+    axis: int,
+    taken: Collection[tuple[str, int]] = (),
+) -> Iterator[Group]:
+    """Yield sets of axes that may be one dim, the likeliest first; none of those that are taken.
 
     Those of one size: the first tensor's ``axis`` with the same axis of all tensors of this size;
     with the other one of the first two axes as well, as a state of an RNN has its batch; or without
@@ -131,11 +150,15 @@ def groups(tensors: Mapping[str, torch.Tensor], axis: int) -> Iterator[Group]:
     """
 
     def at(where: int, size: int) -> Group:
-        return {p: where for p, t in tensors.items() if t.dim() > where and t.shape[where] == size}
+        return {
+            path: where
+            for path, tensor in tensors.items()
+            if tensor.dim() > where and tensor.shape[where] == size and (path, where) not in taken
+        }
 
     seen: list[Group] = []
     for first, tensor in tensors.items():
-        if tensor.dim() <= axis:
+        if tensor.dim() <= axis or (first, axis) in taken:
             continue
         same, other = at(axis, tensor.shape[axis]), at(1 - axis, tensor.shape[axis])
         states = {path: where for path, where in other.items() if path != first}

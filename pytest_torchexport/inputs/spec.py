@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.named_dims import Dim, Shape
+from pytest_torchexport.config.named_dims import Dim, Expr, Shape
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs import domains
@@ -89,8 +89,9 @@ class InputSpec:
     """The legal calls, and in ``assumed`` what the user did not say about them.
 
     ``parameters`` are the names of forward's positional parameters, ``variadic`` that of ``*args``.
-    ``guessed``: which axes vary is a guess from the shapes of one example. ``aliases``: groups of
-    leaves, by number, that are one and the same tensor in the example.
+    ``guessed``: which axes are the batch is a guess from the shapes of the calls; ``recorded``: the
+    dims whose size differed between them. ``aliases``: groups of leaves, by number, that are one
+    and the same tensor in the example.
     """
 
     leaves: tuple[TensorLeaf | ValueLeaf, ...]
@@ -104,6 +105,7 @@ class InputSpec:
     filter: Callable[..., Any] | None = None
     dynamic_shapes: Any = None
     guessed: bool = False
+    recorded: tuple[str, ...] = ()
     aliases: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -121,6 +123,17 @@ class InputSpec:
         """The example's tensors whose sizes may be guessed to vary, by path."""
         free = (leaf for leaf in self.tensors if leaf.holder is None and not leaf.same_as)
         return {leaf.path: leaf.example for leaf in free}
+
+    @property
+    def recorded_shapes(self) -> Mapping[str, Shape]:
+        """The shapes of the example's tensors, with the dims that recorded calls told alone."""
+        return {
+            leaf.path: tuple(
+                axis if axis.names and axis.names <= {*self.recorded} else Expr(str(size))
+                for axis, size in zip(leaf.shape, leaf.example.shape, strict=True)
+            )
+            for leaf in self.tensors
+        }
 
     @property
     def example_sizes(self) -> dict[str, int]:
@@ -159,7 +172,8 @@ class InputSpec:
         """Return the spec with these groups of axes as its dims, in place of those guessed."""
         tensors = {leaf.path: leaf.example for leaf in self.tensors}
         declared = {name: dim.sizes for name, dim in self.dims.items() if dim.declared}
-        axes = axes_of(tensors, groups, declared)
+        kept = {name: dim for name, dim in self.dims.items() if name in self.recorded}
+        axes = axes_of(tensors, groups, declared, self.recorded_shapes, kept)
         others = tuple(item for item in self.assumed if item.kind != "dim")
         return dataclasses.replace(
             self,
@@ -332,6 +346,7 @@ def build_spec(
         filter=options.filter,
         dynamic_shapes=options.dynamic_shapes,
         guessed=axes.guessed,
+        recorded=axes.recorded,
         aliases=aliases,
     )
 

@@ -71,6 +71,29 @@ def test_inputs_are_tied_if_eager_takes_a_batch_of_its_own_for_one():
     assert found(towers, X(3, 4), X(3, 5), shapes={"user": "b 4", "item": "b 5"}).tied == ()
 
 
+@pytest.mark.parametrize(
+    ("forward", "one", "other", "shapes"),
+    [
+        (lambda x, mask: x.sum(-1), (X(2, 9, 3), X(9)), (X(2, 5, 3), X(5)), ("batch x_1 3", "x_1")),
+        # Eager takes a batch of one alone.
+        (lambda x, mask: x.view(9, -1), (X(9, 2), X(3)), (X(9, 4), X(3)), ("9 x_1", "3")),
+        # The calls tell the batch already.
+        (lambda x, mask: x + mask, (X(4, 9), X(9)), (X(2, 9), X(9)), ("batch 9", "9")),
+        # As of an RNN's state.
+        (
+            lambda x, state: x[..., :2] + state.transpose(0, 1),
+            (X(2, 7, 3), X(1, 2, 2)),
+            (X(2, 5, 3), X(1, 2, 2)),
+            ("batch x_1 3", "1 batch 2"),
+        ),
+    ],
+)
+def test_beside_the_sizes_that_differed_between_calls_the_batch_varies(forward, one, other, shapes):
+    spec = found(forward, *one, more=[Call(other)]).spec
+    spec = narrow_assumed(spec, lambda call: observe(forward, call, seed=0), lambda _: None)
+    assert tuple(shapes_of(spec).values()) == shapes
+
+
 def test_a_declared_range_of_the_batch_stays():
     def attend(x, mask):
         return (x @ x.mT + mask).softmax(-1) @ x
