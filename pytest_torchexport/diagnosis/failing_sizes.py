@@ -18,7 +18,7 @@ from itertools import chain, pairwise
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
 from pytest_torchexport.diagnosis.remedies import also, of_a_condition, without_a_number, words_of
-from pytest_torchexport.diagnosis.rules import OWNER_OF
+from pytest_torchexport.diagnosis.rules import A_SIZE, OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.conditions import ConditionKey, Path
 from pytest_torchexport.explore.observed import Observed
@@ -383,5 +383,5 @@ def _of_the_line(
         return of_a_condition(statement, where.text, where=where, on_values=False, target=target)
     else:
         kind, remedy = "frozen size", without_a_number(where)
-        text = f"a size that Python makes a number of is a constant of {artifact}"
+        text = f"a {A_SIZE} is a constant of {artifact}"
     return Cause(kind=kind, text=text, remedy=remedy, where=where)

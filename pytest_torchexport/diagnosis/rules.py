@@ -32,7 +32,7 @@ from pytest_torchexport.judge.branch_table import DIVERGES, place
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance, compare
 from pytest_torchexport.outcomes.messages import is_guard
-from pytest_torchexport.outcomes.observe import Returned, caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import Raised, Returned, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.outcomes.tape import Step, record
@@ -49,7 +49,7 @@ from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
 
 CARRIED = "return what changes as an output, and take it as an input in the next call"
-A_SIZE = "size that Python makes a number of"
+A_SIZE = "size that Python turns into a number"
 EACH_VALUE = "pass {} as a tensor, or export once for each value"
 # No trace is made for a part of the lines after so many seconds: other examinations have the rest.
 SECONDS = 2.5
@@ -494,6 +494,11 @@ def frozen_numbers(facts: Facts) -> Cause | None:
             decides = all(decides_alone(own[line]) for line in enough)
             more = _more_numbers(facts, own, enough, end)
             return _of_numbers(facts, beside.call, (*enough, *more), decides=decides)
+    # Eager has checks that a trace has not, and may raise with the number of the export.
+    first = facts.structural
+    line = first.where if first is not None and first.kind in ("constant", "stored") else None
+    if line in numbers and isinstance(outcome_with(case, beside.call, {line: own[line]}), Raised):
+        return _of_numbers(facts, beside.call, (line,), decides=False, tried=False)
     return None
 
 
@@ -524,8 +529,13 @@ def _more_numbers(
     return next(filter(None, found), ())
 
 
-def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool) -> Cause:
-    """Return that the numbers of these lines are constants; ``decides``: all are truth values."""
+def _of_numbers(
+    facts: Facts, call: Call, lines: Sequence[SourceLine], *, decides: bool, tried: bool = True
+) -> Cause:
+    """Return that the numbers of these lines are constants; ``decides``: all are truth values.
+
+    ``tried``: eager with them is wrong as the artifact is.
+    """
     where, *others = lines
     also = remedies.also(others)
     # What eager itself reads is another value; a size is no tensor to it.
@@ -537,10 +547,11 @@ def _of_numbers(facts: Facts, call: Call, lines: Sequence[SourceLine], *, decide
         )
         return replace(frozen, details=also)
     what = "number that Python reads from a tensor" if of_value else A_SIZE
+    numbers = "these numbers make" if others else "this number makes"
+    proof = f" (tried: {numbers} the difference)"
     return Cause(
         kind="baked value" if of_value else "frozen size",
-        text=f"{facts.kept()}a {what} is a constant of the trace (tried: "
-        f"{'these numbers make' if others else 'this number makes'} the difference)",
+        text=f"{facts.kept()}a {what} is a constant of the trace" + proof * tried,
         remedy=remedies.A_TENSOR if of_value else remedies.without_a_number(where),
         details=also,
         where=where,

@@ -53,6 +53,19 @@ def forward(self, x: Tensor) -> Tensor:
     return x.reshape(len(x), -1) * float(self.factor)
 
 
+@row(
+    "a length that eager checks",
+    normal(2, 5, 3),
+    truth(trace=DIFFERS, export=REFUSED, onnx_legacy=RAISES),
+    blame=frozen_size(),
+)
+@has(gru=lambda: nn.GRU(3, 4, batch_first=True))
+def forward(self, x: Tensor) -> Tensor:
+    """Eager with the length of the export raises, where the trace goes on."""
+    state = torch.zeros(1, len(x), 4)  # here
+    return self.gru(x, state)[0]
+
+
 @row("first and last row", normal(4, 3), x="batch 3")
 def forward(self, x: Tensor) -> Tensor:
     return x[0] - x[-1]
