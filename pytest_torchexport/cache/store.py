@@ -103,7 +103,7 @@ _CODE = (".py", ".pyc", ".so")
 # Python's own machinery reads code, and the names of installed packages.
 _MACHINERY = (
     *("<frozen importlib", "importlib/metadata/__init__.py"),
-    *("linecache.py", "inspect.py", "tokenize.py"),
+    *("linecache.py", "inspect.py", "tokenize.py", "/pkgutil.py"),
 )
 
 
@@ -141,7 +141,7 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     for thread, read in _noticed:
         # Another thread is one that the user's code has started: ``pool.map(numpy.load, files)``.
         if is_users_own or threading.get_ident() != thread:
-            read.append(name if event == "open" else event)
+            read.append(name if looks else event)
 
 
 def _is_for_user(frame: FrameType | None) -> bool | None:

@@ -156,4 +156,7 @@ DEVICES = Value(device_names, "cpu, cuda, cuda:N", "NAMES")
 MODE = choice("mode", ("eval", "train", "as-is"), "MODE")
 WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
 FLAG = Value(truth, "true, false")
-DIRECTORY = Value(text, "a path", "DIRECTORY")
+# ``none``, so that one run can do without what the ini file asks for.
+DIRECTORY = Value(
+    lambda value: "" if text(value) == "none" else text(value), "a path; none for none", "DIRECTORY"
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import pkgutil
 import sqlite3
 import subprocess
 import sys
@@ -268,6 +269,8 @@ def test_what_the_users_code_reads_is_noticed(tmp_path, what):
 
 OF_INSTALLERS = {
     "the names of installed packages": lambda: metadata.entry_points(group="torch_dynamo_backends"),
+    "the modules of a package": lambda: list(pkgutil.iter_modules(torch.__path__)),
+    "all modules": lambda: list(pkgutil.iter_modules()),
     "a version": lambda: metadata.version("torch"),
     "a file of an installed package": lambda: (
         Path(torch.__file__).with_name("py.typed").read_bytes()

@@ -40,6 +40,8 @@ LEGAL = [
     ("follow", "models my.layers", "my.ops,boxes", ("models", "my.layers"), ("my.ops", "boxes")),
     ("memory_limit", "auto", "512", None, 512),
     ("max_slowdown", "1.5", "inf", 1.5, math.inf),
+    ("cache", ".kept", "none", ".kept", ""),
+    ("ship", "none", "dist", "", "dist"),
     ("shard", "1/2", "2/2", "1/2", "2/2"),
 ]
 
