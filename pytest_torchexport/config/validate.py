@@ -30,7 +30,9 @@ def nearest(name: object, legal: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest legal name, or nothing."""
     import difflib  # not at the top: pytest loads this file at every start
 
-    match = difflib.get_close_matches(str(name), list(legal), n=1)
+    words = list(legal)
+    match = difflib.get_close_matches(str(name), words, n=1)
+    match = match or [word for word in words if word.startswith(f"{name}_")]
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
