@@ -44,7 +44,7 @@ function key(row, column) {
 
 all("#matrix thead th").forEach((head, column) => {
   button(head.childNodes, head, () => {
-    const before = (a, b) => (key(a, column) > key(b, column) ? 1 : -1);
+    const before = (a, b) => (key(a, column) > key(b, column)) - (key(a, column) < key(b, column));
     const bodies = all("#matrix tbody");
     for (const body of bodies) body.append(...[...body.rows].slice(1).sort(before));
     bodies.sort((a, b) => before(a.rows[1], b.rows[1]));
