@@ -155,7 +155,7 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
 DEVICES = Value(device_names, "cpu, cuda, cuda:N", "NAMES")
-MODE = choice("mode", ("eval", "train", "as-is"), "MODE")
+MODE = choice("mode", ("eval", "train", "as-is", "sampling"), "MODE")
 WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
 FLAG = Value(truth, "true, false")
 # ``none``, so that one run can do without what the ini file asks for.

@@ -396,7 +396,7 @@ def active_dropout(facts: Facts) -> Cause | None:
     return Cause(
         kind="active dropout",
         text=f"dropout is active in eval mode, and {facts.artifact} does not drop the same",
-        remedy="pass training=self.training, or declare mode='train' if it is meant",
+        remedy="pass training=self.training, or declare mode='sampling' if it is meant",
         details=remedies.also(others),
         where=where,
     )

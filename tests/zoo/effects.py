@@ -303,6 +303,22 @@ def forward(self, x: Tensor) -> Tensor:
     return F.dropout(x, 0.5)
 
 
+@row(
+    "drops, meant",
+    X,
+    truth(onnx=INEFFECTIVE, onnx_legacy=INEFFECTIVE),
+    mode="sampling",
+    strict=True,
+)
+def forward(self, x: Tensor) -> Tensor:
+    return F.dropout(x, 0.5)
+
+
+@row("drops, unmeant", X, truth("TrainingMode"), strict=True)
+def forward(self, x: Tensor) -> Tensor:
+    return F.dropout(x, 0.5)
+
+
 @row("drops, train unmeant", normal(4, 6), truth("TrainingMode"), train=True, mode="as-is")
 # The legacy exporter puts the model into eval mode: constant, but eager varies with the seed.
 @row(
