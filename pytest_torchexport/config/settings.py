@@ -203,8 +203,8 @@ class Settings:
         "eval",
         MODE,
         help="'eval': modules are put into eval mode for the check and restored; 'train': training "
-        "mode is meant; 'as-is': a module left in training mode is a failure; 'sampling': eval mode in "
-        "which dropout is meant.",
+        "mode is meant; 'as-is': a module left in training mode is a failure; 'sampling': eval "
+        "mode in which dropout is meant.",
     )
     runtime_imports: tuple[str, ...] = _row(
         (),

@@ -294,9 +294,9 @@ class Findings:
     uninitialized memory is the reason. ``changed`` are the places behind ``changes``, and
     ``written_at`` the lines that write to these and to inputs, as far as they are known.
     ``training``: the parts that are in training mode although the module is not; ``dropping`` and
-    ``dropped_at``: the dropout that is active in such a module, and its lines. ``hidden``: copies agree,
-    and calls of one copy do not: it has state in a place that nothing here reaches. ``complete`` is
-    False if a run raised or the subject cannot be copied: the rest is unknown then.
+    ``dropped_at``: the dropout that is active in such a module, and its lines. ``hidden``: copies
+    agree, and calls of one copy do not: it has state in a place that nothing here reaches.
+    ``complete`` is False if a run raised or the subject cannot be copied: the rest is unknown.
     """
 
     random: tuple[str, ...] = ()
