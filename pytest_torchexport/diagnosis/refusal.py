@@ -25,7 +25,7 @@ from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import GradMode
-from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
+from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis, Owner
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
@@ -65,6 +65,7 @@ REMEDIES = {
     "pass what this line reads from values as an argument",
 }
 BRANCHES = ("if", "while", "assert")
+TORCHS = "torch's own code"
 SIZE = "declare sizes on one side of it, or torch.cond"
 STATIC = "keep the size symbolic (no int(), no Python loop over it), or declare it fixed"
 
@@ -109,7 +110,8 @@ def explained(
     known = first("refusals", evidence)
     if known is None:
         cause = undecided(error)
-        return Diagnosis(owner="model", causes=(cause,)) if cause is not None else NOTHING
+        owner: Owner = "capture" if cause is not None and TORCHS in cause.text else "model"
+        return Diagnosis(owner=owner, causes=(cause,)) if cause is not None else NOTHING
     row, names = known
     cause = Cause(
         kind=row.kind,
@@ -138,7 +140,7 @@ def in_other_mode(prepared: Prepared) -> Diagnosis:
 
 def _underlined(texts: list[str], where: SourceLine | None) -> str:
     """Return the expression that TorchScript underlines, else the user's line."""
-    line = where.text if where is not None else ""
+    line = where.text if where is not None else "forward"
     match = next(filter(None, map(_UNDERLINED.search, texts)), None)
     if match is None:
         return line
@@ -260,13 +262,16 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
     # What torch's own code decided by.
     called = dict.fromkeys(called_lines(environment).values())
     lines: list[SourceLine | None] = [*(frozen or called)] or [None]
+    of_torch = not frozen and bool(called_lines(environment, of_layers=True))
+    take = f"{TORCHS} takes" if of_torch else "the operations of forward take"
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
         named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
         fixed = "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants)
-        takes = f"the operations of forward take {named}, and it is declared to vary"
-        return replace(told("frozen size", takes, "", lines), remedy=f"declare it fixed: {fixed}")
-    fewer = "the operations of forward take fewer sizes than are declared"
+        takes = f"{take} {named}, and it is declared to vary"
+        kind: CauseKind = "guard" if of_torch else "frozen size"
+        return replace(told(kind, takes, "", lines), remedy=f"declare it fixed: {fixed}")
+    fewer = f"{take} fewer sizes than are declared"
     return told("guard", fewer, "", lines) if fixes else None
 
 
