@@ -369,6 +369,12 @@ def forward(self, x):
     return x + float(np.random.rand())  # noqa: NPY002  # the stream that seeds reach
 
 
+@row("numpy chance used later", X, truth(DIFFERS), script=no_construct(), blame=baked())
+def forward(self, x):
+    noise = np.random.rand(3)  # noqa: NPY002  # here
+    return x + torch.from_numpy(noise).to(x.dtype)
+
+
 @row("drawn once", X, trace=DIFFERS, onnx=SKIPPED, onnx_legacy=DIFFERS, blame=baked())
 def forward(self, x: Tensor) -> Tensor:
     """``item()`` makes a Python number of a draw: a constant of the trace."""
