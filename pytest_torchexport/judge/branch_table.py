@@ -279,11 +279,13 @@ class BranchResults:
             times, usual = (each.decisions.count(goal) for each in (found, example))
             return (times > usual) - (times < usual)
 
-        # Fewer rounds than on the example are another outcome than more.
+        # Fewer rounds than on the example are another outcome than more. If a loop is left before
+        # its end, what leaves it decides.
         ways = {
             goal: way(failing, goal)
             for goal in taken
             if goal[1] and self._loops(goal[0]) and way(failing, goal)
+            if all((goal[0], False) in found.decisions for found in (failing, example))
         }
         failures = sum(item.failed for item in self.tried)
 

@@ -95,7 +95,7 @@ by_mode = _naming("mode-dependent operator", "")
 GUARD = Blame(owner="capture", cause="guard")
 # The exporter or ONNX Runtime computes something else, of which nothing more is known.
 MISTRANSLATED = Blame(owner="translation", cause="")
-EVAL_MODE = Blame(owner="translation", cause="mode-dependent operator")
+EVAL_MODE = Blame(owner="translation", cause="mode-dependent operator", known=False)
 # torch's own words say too little.
 UNEXPLAINED = Blame(owner="capture", cause="unsupported construct", known=False)
 FAST_PATH = Blame(owner="", cause="attention fast path")
