@@ -35,7 +35,7 @@ from pytest_torchexport.plugin.items import (
     variant_of,
     variants,
 )
-from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key, why_skipped
+from pytest_torchexport.plugin.terminal import SameFailures, body_key, color, why_skipped
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.active_item import Stored
@@ -54,7 +54,7 @@ COMPLETE = (
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
 # The attribute of a pytest report with an item's result as plain data, through xdist too, and
-# (``same``) what items of one test have in common that fail for the same reason.
+# (``same``) what items of one test have in common whose bodies fail for the same reason.
 ATTRIBUTE = "torchexport"
 
 
@@ -266,7 +266,7 @@ class Run:
         from pytest_torchexport.results.verdict import ItemResult
 
         of_body = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
-        same = failure_key(report, verdicts, whole=of_body and call.when == "call")
+        same = body_key(report, verdicts, whole=of_body and call.when == "call")
         known: list[KnownMatch] = []
         if verdicts and self._known is not None:
             of_verdicts = bool(ours) and all(failure.verdicts for failure in ours)
@@ -325,7 +325,7 @@ class Run:
         if report.when == "teardown" or (given is None and result is None):
             return
         from pytest_torchexport.results.plain import made
-        from pytest_torchexport.results.verdict import Entry, ItemResult
+        from pytest_torchexport.results.verdict import ItemResult
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
@@ -340,9 +340,8 @@ class Run:
             outcome=outcome,
             reason="" if result.verdicts else _reason(report),
         )
-        if report.failed and given is not None and given["same"]:
-            entry = Entry(result, None)
-            self._same.note(report, entry.test, entry.column, given["same"])
+        if report.failed and given is not None and self.config.get_verbosity() <= 0:
+            self._same.note(report, result, given["same"])
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
         else:

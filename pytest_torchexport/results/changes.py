@@ -211,11 +211,11 @@ def causes(run: Iterable[Entry]) -> list[Cause]:
     groups: dict[Any, list[Entry]] = {}
     for entry in run:
         if entry.fails:
-            groups.setdefault(_cause_of(entry), []).append(entry)
+            groups.setdefault(cause_of(entry), []).append(entry)
     return sorted((Cause(tuple(group)) for group in groups.values()), key=lambda c: -len(c.entries))
 
 
-def _cause_of(entry: Entry) -> Any:
+def cause_of(entry: Entry) -> Any:
     """Return the same value for failures that are one to the reader."""
     verdict = entry.failure
     if entry.fixed:
@@ -228,7 +228,10 @@ def _cause_of(entry: Entry) -> Any:
         return (verdict.failure, diagnosis.known[0])
     if diagnosis.causes:
         cause = diagnosis.causes[0]
-        return (verdict.failure, cause.kind, cause.where or verdict.where, diagnosis.place)
+        line = cause.where or verdict.where
+        # Without a line its words tell it apart, which may name the target.
+        at = line.place if line is not None else (cause.text, diagnosis.place)
+        return (verdict.failure, cause.kind, at)
     if verdict.where is not None:
         return (verdict.failure, verdict.where)
     return (verdict.failure, diagnosis.place, headline(verdict), verdict.subject)
