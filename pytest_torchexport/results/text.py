@@ -32,22 +32,6 @@ MAX_DIFFERENCES = 5
 MAX_LINES = 10
 # The first line of a report: pytest prints it behind the test's name.
 MAX_HEADLINE = 200
-# From so many seconds on, the details of a verdict say what would shorten it.
-SLOW = 5.0
-# What shortens a stage of an item.
-SHORTER = {
-    "dims": "fewer named dims",
-    "eager": "narrower dims=, a smaller example",
-    "explore": "a lower max_examples, checks= without control_flow",
-    "export": "a smaller model, torchexport_cache for what has not changed",
-    "latency": "a run without torchexport_max_slowdown",
-    "parity": "a lower max_examples, narrower dims=, a smaller example",
-    "round trip": "a smaller example, checks= without round_trip",
-    "search": "a smaller example",
-    "self-test": "a run without torchexport_self_test",
-    "served": "a run without torchexport_threads",
-    "state": "a smaller example, checks= without state",
-}
 # The causes, and the difference of a program, by which a dim keeps the example's size.
 STATIC = ("frozen size", "guard", "constant")
 # How the details of a failure begin that say what to do.
@@ -228,11 +212,10 @@ def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
         for number, block in enumerate(blocks)
         for line in range(len(block.lines))
     )
-    room -= 1
     kept = set()
     for _, number, line in ranked:
         rows = blocks[number].lines[line].count("\n") + 1
-        if rows <= room:
+        if rows < room:  # one is for what is left out
             kept.add((number, line))
             room -= rows
     *above, last = (
@@ -366,7 +349,6 @@ def details(verdict: Verdict) -> Iterator[Block]:
         for stage in verdict.diagnosis.stages
     )
     spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
-    slow = sum(verdict.seconds.values()) >= SLOW
     rows: list[tuple[str, Iterable[str]]] = [
         ("subject", recorded_lines([verdict])),
         ("cache", [f"unchanged since {cached}: not checked again"] if cached else []),
@@ -384,18 +366,11 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("seeded", (f"{bug.name}: {bug.result}, {bug.explanation}" for bug in verdict.self_test)),
         ("note", (*verdict.cautions, *verdict.notes)),
         ("warned", verdict.warnings),
-        ("time", [", ".join(spent), longest_stage(verdict) if slow else ""]),
+        ("time", [", ".join(spent)]),
     ]
     for label, lines in rows:
         if filled := [line for line in lines if line.strip()]:
             yield Block(label, filled)
-
-
-def longest_stage(verdict: Verdict) -> str:
-    """Return ``41.2 s, of which 30.1 s export: what shortens it``, of a verdict that was timed."""
-    stage, most = max(verdict.seconds.items(), key=lambda item: item[1])
-    whole = f"{sum(verdict.seconds.values()):.1f} s, of which {most:.1f} s {stage}"
-    return f"{whole}: shorter with {SHORTER[stage]}" if stage in SHORTER else whole
 
 
 def _explained_line(difference: Difference) -> str:

@@ -149,3 +149,16 @@ def test_with_durations_the_slowest_items_name_their_longest_stage(suite, run, f
     (line,) = [each for each in run("--durations=1", *flags).outlines if "slowest: " in each]
     assert line.startswith("slowest: test_it.py::test_net[mirror-cpu] ")
     assert not [each for each in run(*flags).outlines if "slowest: " in each]
+
+
+def test_the_result_of_a_self_test_is_printed_with_q_too(suite, run, text_of):
+    suite("@pytest.mark.torchexport('mirror')\ndef test_net(): Net()(torch.ones(1, 3))\n")
+    for flags in (("-q",), ()):
+        assert "\nself-test: " in text_of(run("--torchexport-self-test", *flags))
+
+
+def test_a_green_run_has_at_most_a_line_of_what_was_not_covered(suite, run, text_of):
+    suite("@pytest.mark.torchexport('trace')\ndef test_net(): nn.Linear(3, 2)(torch.ones(1, 3))\n")
+    (line,) = [line for line in run().outlines if line.startswith("not covered: ")]
+    assert line == "not covered: sizes or values in 1 of 1 item: which ones, with -v"
+    assert text_of(run("-v")).count("\nnot covered: ") > 1
