@@ -1,4 +1,4 @@
-"""What a run tells of its settings: which of them would make it more certain, or quicker.
+"""Name the settings that would make a run more certain, or quicker.
 
 Reports say what happened; these lines say what to set, so they need to know what is set.
 """

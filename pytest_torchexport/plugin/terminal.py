@@ -132,6 +132,8 @@ class SameFailures:
         ``line_of`` returns in a line why an item failed. To be called after all plugins have seen
         the reports, and before pytest prints them.
         """
+        if not self._found:
+            return
         from pytest_torchexport.results.changes import Cause
         from pytest_torchexport.results.text import labelled
 

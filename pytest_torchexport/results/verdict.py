@@ -509,7 +509,7 @@ class Entry:
 
     @property
     def _matches(self) -> list[KnownMatch]:
-        """What is known of the verdict's failure."""
+        """The comparisons of the verdict's failure with known ones."""
         at = self.verdict or self.item
         own = (at.target, at.device, getattr(at, "subject", ""))
         return [match for match in self.item.known if match.now.identity[1:4] == own]

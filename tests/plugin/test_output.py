@@ -139,7 +139,7 @@ def test_the_items_of_one_cause_have_one_block_across_tests(suite, run):
 def test_with_xdist_the_controller_finds_the_items_of_one_cause(suite, run_apart):
     suite(FROZEN)
     lengths = sorted(len(lines) for lines in told(run_apart("-q", "-n", "2")).values())
-    assert lengths[0] <= 4
+    assert lengths[0] <= 5  # with that of xdist
     assert lengths[1] > 8
 
 
