@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, encodable, say
+from pytest_torchexport.config.advice import setting_lines
 from pytest_torchexport.config.validate import report_specs
 from pytest_torchexport.results import json, reports
 from pytest_torchexport.results.changes import WORSE, changes_of, counted
@@ -42,7 +43,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
     if given.old is not None:
         results = dataclasses.replace(results, before=_read([given.old])[0])
     if not _write(results, asked):
-        say(summary_lines(results.items))
+        say([*summary_lines(results.items, whole=True), *setting_lines(results.items)])
     running = sum(item.outcome == "running" for item in results.items)
     failed = sum(item.outcome not in GREEN_OUTCOMES for item in results.items) - running
     not_green = {

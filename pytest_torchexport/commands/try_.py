@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from pytest_torchexport.commands import GREEN, RED, CommandError, add_repeated, parse_dim, say
+from pytest_torchexport.config.advice import setting_lines
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -230,7 +231,7 @@ def _report(trial: Trial, verdicts: Sequence[Verdict], *, whole: bool) -> Iterat
         yield from (text, "")
     if whole:
         yield from (*detail_lines(items), "")
-    yield from (*summary_lines(items), "")
+    yield from (*summary_lines(items, whole=whole), *setting_lines(items), "")
 
 
 def _test(

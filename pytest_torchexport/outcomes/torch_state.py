@@ -63,10 +63,12 @@ _LOGGERS = (
 class CapturedOutput:
     """Warnings (without torch's noise) and the number of printed lines while an item ran.
 
+    ``of_libraries``: what a trace warns of in files that are not the user's, which is of least use.
     ``traced`` are the lines of the user's at which a trace makes a constant, as torch warned.
     """
 
-    warnings: dict[str, None] = field(default_factory=dict)
+    own: dict[str, None] = field(default_factory=dict)
+    of_libraries: dict[str, None] = field(default_factory=dict)
     printed: int = 0
     traced: dict[SourceLine, None] = field(default_factory=dict)
 
@@ -80,10 +82,14 @@ class CapturedOutput:
         text = " ".join(str(message).split()).partition(". ")[0]
         if traced and is_users(filename):
             self.traced[source_line(filename, lineno)] = None
-        if len(self.warnings) < MAX_WARNINGS and not _NOISE.search(text):
-            self.warnings[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = (
-                None
-            )
+        kept = self.of_libraries if traced and not is_users(filename) else self.own
+        if len(kept) < MAX_WARNINGS and not _NOISE.search(text):
+            kept[f"{category.__name__}: {text:.200} ({short_path(filename)}:{lineno})"] = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings, those first that say most."""
+        return [*self.own, *self.of_libraries][:MAX_WARNINGS]
 
 
 class _Bounded(io.TextIOBase):

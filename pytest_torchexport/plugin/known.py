@@ -32,7 +32,13 @@ from pytest_torchexport.results.plain import made
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.text import labelled
-from pytest_torchexport.results.verdict import ItemResult, KnownFailure, KnownMatch, Verdict
+from pytest_torchexport.results.verdict import (
+    ItemResult,
+    KnownFailure,
+    KnownMatch,
+    KnownStatus,
+    Verdict,
+)
 
 VERSION = 1
 HEAD = (
@@ -95,12 +101,13 @@ class KnownFailures:
             report.wasxfail = "; ".join(dict.fromkeys(reasons))
         elif report.failed:
             lines = labelled(known_blocks([*failing, *fixed]))
-            report.longrepr = "\n".join([str(report.longrepr or ""), *lines])
+            expired = "Expired: " * any(match.status == "expired" for match in failing)
+            report.longrepr = "\n".join([f"{expired}{report.longrepr or ''}", *lines])
         return matches
 
     def _created(self, match: KnownMatch) -> KnownMatch:
         """Accept a new failure; an error of the plugin itself cannot be accepted."""
-        if match.status != "new" or match.now.failure == Failure.__name__:
+        if match.status not in ("new", "expired") or match.now.failure == Failure.__name__:
             return match
         entry = dataclasses.replace(match.now, reason=self._reason, since=self._today)
         return KnownMatch("created", now=entry)
@@ -175,16 +182,17 @@ def _match(now: KnownFailure, known: Mapping[KnownFailure, str], today: str) -> 
     of_subject = [entry for entry in known if _subject(entry) == _subject(now)]
     # An entry that has lapsed says more than one of another failure.
     for entry in sorted(of_subject, key=lambda entry: not is_same(entry, now)):
+        status: KnownStatus = "new"
         if not is_same(entry, now):
             why = f"another failure is known: {entry}"
         elif entry.until and entry.until < today:
-            why = f"it was accepted until {entry.until}"
+            status, why = "expired", f"it was accepted until {entry.until}"
         else:
             why = _unmet(entry)
         if not why:
             return KnownMatch("known", now=now, known=entry, file=known[entry])
         if best.known is None:
-            best = KnownMatch("new", now=now, known=entry, file=known[entry], why=why)
+            best = KnownMatch(status, now=now, known=entry, file=known[entry], why=why)
     return best
 
 

@@ -35,7 +35,7 @@ from pytest_torchexport.plugin.items import (
     variant_of,
     variants,
 )
-from pytest_torchexport.plugin.terminal import SameFailures, color, failure_key, why_skipped
+from pytest_torchexport.plugin.terminal import SameFailures, body_key, color, why_skipped
 
 if TYPE_CHECKING:
     from pytest_torchexport.plugin.active_item import Stored
@@ -54,7 +54,7 @@ COMPLETE = (
     pytest.ExitCode.NO_TESTS_COLLECTED,
 )
 # The attribute of a pytest report with an item's result as plain data, through xdist too, and
-# (``same``) what items of one test have in common that fail for the same reason.
+# (``same``) what items of one test have in common whose bodies fail for the same reason.
 ATTRIBUTE = "torchexport"
 
 
@@ -266,7 +266,7 @@ class Run:
         from pytest_torchexport.results.verdict import ItemResult
 
         of_body = isinstance(item, pytest.Function) and FIXTURE not in item.funcargs
-        same = failure_key(report, verdicts, whole=of_body and call.when == "call")
+        same = body_key(report, verdicts, whole=of_body and call.when == "call")
         known: list[KnownMatch] = []
         if verdicts and self._known is not None:
             of_verdicts = bool(ours) and all(failure.verdicts for failure in ours)
@@ -325,7 +325,7 @@ class Run:
         if report.when == "teardown" or (given is None and result is None):
             return
         from pytest_torchexport.results.plain import made
-        from pytest_torchexport.results.verdict import Entry, ItemResult
+        from pytest_torchexport.results.verdict import ItemResult
 
         if report.failed and isinstance(report.longrepr, str):
             color(report, report.longrepr)
@@ -340,9 +340,8 @@ class Run:
             outcome=outcome,
             reason="" if result.verdicts else _reason(report),
         )
-        if report.failed and given is not None and given["same"]:
-            entry = Entry(result, None)
-            self._same.note(report, entry.test, entry.column, given["same"])
+        if report.failed and given is not None and self.config.get_verbosity() <= 0:
+            self._same.note(report, result, given["same"])
         if report.when == "setup" and report.passed:
             self._running[report.nodeid] = dataclasses.replace(result, outcome="running")
         else:
@@ -358,30 +357,31 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the table of tests x targets; with ``-v`` also the details of each verdict."""
         verbosity, settings = self.config.get_verbosity(), self.configuration.settings
-        durations = self.config.getoption("--durations")
+        cached = bool(settings.cache)
         if not self.results or verbosity < 0:
             # Lines that -q has too; those that are no warnings not with -qq.
             quiet = list(self._known.quiet_lines()) if self._known is not None else []
             if self.results:
-                from pytest_torchexport.results.summary import slowest_lines, unchanged_lines
+                from pytest_torchexport.config.advice import unchanged_lines
+                from pytest_torchexport.results.summary import self_test_lines
 
                 if verbosity == -1:
-                    quiet += unchanged_lines(self.results, cached=bool(settings.cache))
-                quiet += slowest_lines(self.results, durations)
+                    quiet += self_test_lines(self.results)
+                    quiet += unchanged_lines(self.results, cached=cached)
+                quiet += self._slowest_lines()
             for line in quiet:
                 terminalreporter.write_line(line)
             return
-        from pytest_torchexport.results.summary import detail_lines, slowest_lines, summary_lines
+        from pytest_torchexport.config.advice import setting_lines
+        from pytest_torchexport.results.summary import detail_lines, summary_lines
 
-        inipath = self.config.inipath
-        lines = list(
-            summary_lines(
-                self.results,
-                self.config.get_terminal_writer().markup,
-                runtime_imports=settings.runtime_imports,
-                toml=inipath is not None and inipath.suffix == ".toml",
-                cached=bool(settings.cache),
-            )
+        inipath, style = self.config.inipath, self.config.get_terminal_writer().markup
+        lines = list(summary_lines(self.results, style, whole=verbosity > 0))
+        lines += setting_lines(
+            self.results,
+            runtime_imports=settings.runtime_imports,
+            toml=inipath is not None and inipath.suffix == ".toml",
+            cached=cached,
         )
         if self._known is not None:
             lines += self._known.lines(self.results)
@@ -394,13 +394,26 @@ class Run:
             devices = {verdict.device for item in self.results for verdict in item.verdicts}
             line = tested.untested(reports.environment(), tested.runs(), devices)
             lines += filter(None, [line])
-        lines += slowest_lines(self.results, durations)
+        lines += self._slowest_lines()
         if verbosity > 0:
             lines += detail_lines(self.results)
         terminalreporter.ensure_newline()
         terminalreporter.section("torchexport")
         for line in lines:
             terminalreporter.write_line(line)
+
+    def _slowest_lines(self) -> Iterator[str]:
+        """Yield the slowest items: as many as ``--durations`` says; with ``-v`` the slow ones."""
+        from pytest_torchexport.config.advice import SLOW, slowest_lines
+
+        count, cached = (
+            self.config.getoption("--durations"),
+            bool(self.configuration.settings.cache),
+        )
+        if count is not None:
+            yield from slowest_lines(self.results, count, cached=cached)
+        elif self.config.get_verbosity() > 0:
+            yield from slowest_lines(self.results, 0, least=SLOW, cached=cached)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:

@@ -1,8 +1,7 @@
-"""The terminal: reports of failures in colors, each once, and the progress of long items.
+"""The terminal: reports of failures in colors, each cause once, and the progress of long items.
 
-A worker of xdist sends the text of a report alone: it becomes colored where it is printed. A
-failure that has nothing to do with the target is printed once per test; the reports in files and
-pytest's counts keep one entry per target. pytest loads this file at every start.
+A worker of xdist sends the text of a report alone: it becomes colored where it is printed. Reports
+in files and pytest's counts keep an entry per item. pytest loads this file at every start.
 """
 
 from __future__ import annotations
@@ -18,15 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_torchexport.results.failures import (
-    Ineffective,
-    NotRepeatable,
-    SpecError,
-    TrainingMode,
-)
-
 if TYPE_CHECKING:
-    from pytest_torchexport.results.verdict import Verdict
+    from pytest_torchexport.results.text import Block
+    from pytest_torchexport.results.verdict import Entry, ItemResult, Verdict
 
 # A line below a label: the label with its blanks, and the text.
 LABELLED = re.compile(r"(  [a-z]+ +)(.*)")
@@ -80,30 +73,21 @@ class _ColoredReport:
                 writer.line(line, bold=True, red=True)
 
 
-# -- why items are skipped, and the same failure on several targets --------------------------------
-
-# The failures that say something of eager, the test or the settings, and nothing of the artifact.
-OF_NO_ARTIFACT = {each.__name__ for each in (SpecError, NotRepeatable, TrainingMode, Ineffective)}
+# -- why items are skipped, and the same failure of several items ----------------------------------
 
 
-def failure_key(report: pytest.TestReport, verdicts: Sequence[Verdict], *, whole: bool) -> str:
-    """Return a text that items of one test have in common if they fail for the same reason.
+def body_key(report: pytest.TestReport, verdicts: Sequence[Verdict], *, whole: bool) -> str:
+    """Return a text that items of one test have in common if their body fails for the same reason.
 
-    Empty if the item passed, or if its failure may depend on the target. ``whole``: the body and
-    its fixtures are the same for all targets, so that the line that raised is enough.
+    Empty if the item passed, or has failed verdicts. ``whole``: the body and its fixtures are the
+    same for all targets, so that the line that raised is enough.
     """
-    if not report.failed:
+    if not report.failed or any(verdict.status == "failed" for verdict in verdicts):
         return ""
-    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
-    if failed:
-        same = all(verdict.failure in OF_NO_ARTIFACT for verdict in failed)
-        return (
-            "\n".join(f"{verdict.failure}: {verdict.reason}" for verdict in failed) if same else ""
-        )
     crash = getattr(report.longrepr, "reprcrash", None)
     if whole and crash is not None:
         return f"{crash.path}:{crash.lineno}"
-    return str(report.longrepr)
+    return "" if isinstance(report.longrepr, str) else str(report.longrepr)
 
 
 def why_skipped(verdicts: Sequence[Verdict]) -> str:
@@ -123,29 +107,56 @@ def why_skipped(verdicts: Sequence[Verdict]) -> str:
 
 
 class SameFailures:
-    """The failed reports of a run: for each test and reason, those of all its targets."""
+    """The failed reports of a run by cause: one is printed in full, the others in a few lines."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], list[tuple[str, pytest.TestReport]]] = {}
+        self._found: dict[Any, list[tuple[pytest.TestReport, list[Entry]]]] = {}
 
-    def note(self, report: pytest.TestReport, test: str, column: str, key: str) -> None:
-        """Keep the failed report of a test on a target and device (``trace-cpu``)."""
-        self._found.setdefault((test, report.when, key), []).append((column, report))
+    def note(self, report: pytest.TestReport, result: ItemResult, body: str) -> None:
+        """Keep a failed report. ``body``: the ``body_key`` of the item."""
+        from pytest_torchexport.results.changes import cause_of
+        from pytest_torchexport.results.verdict import Entry, entries
+
+        failing = [entry for entry in entries([result]) if entry.fails]
+        if body:
+            key: Any = (Entry(result, None).test, report.when, body)
+        elif isinstance(report.longrepr, _ColoredReport) and result.verdicts:
+            key = tuple(map(cause_of, failing))
+        else:
+            return
+        self._found.setdefault(key, []).append((report, failing))
 
     def shorten(self, line_of: Callable[[pytest.TestReport], str]) -> None:
-        """Keep the text of the first report alone, and name the other targets below it.
+        """Keep the text of the first report of a cause alone; the others refer to it.
 
         ``line_of`` returns in a line why an item failed. To be called after all plugins have seen
         the reports, and before pytest prints them.
         """
-        for (first_column, first), *others in self._found.values():
-            for _, report in others:
-                text = f"{line_of(report)}\n\n  as on {first_column}, above"
-                color(report, text)
+        if not self._found:
+            return
+        from pytest_torchexport.results.changes import Cause
+        from pytest_torchexport.results.text import labelled
+
+        for found in self._found.values():
+            (first, of_first), *others = found
+            if others and of_first[0].fixed:  # one command removes the entries of all
+                color(first, Cause(tuple(entry for _, each in found for entry in each)).text)
+            for report, failing in others:
+                said = _told_by_all(of_first)
+                own = labelled(block for block in _told_by_all(failing) if block not in said)
+                lines = [line_of(report), f"  same     as on {first.nodeid}, above", *own]
+                color(report, "\n".join(lines))
                 report.sections = [each for each in report.sections if each not in first.sections]
-            if others:
-                columns = ", ".join(column for column, _ in others)
-                first.sections.insert(0, ("the same on", columns))
+
+
+def _told_by_all(failing: Sequence[Entry]) -> list[Block]:
+    """Return the blocks that an item prints though an earlier one has its cause."""
+    from pytest_torchexport.results.text import reports
+
+    failed = [entry.failure for entry in failing if entry.failure is not None]
+    nodeid = failing[0].item.nodeid
+    blocks = (block for _, found in reports(failed, nodeid) for block in found)
+    return [block for block in blocks if block.label in ("remedy", "call", "rerun")]
 
 
 # -- progress --------------------------------------------------------------------------------------

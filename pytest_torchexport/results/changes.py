@@ -148,7 +148,7 @@ def known_lines(results: Iterable[ItemResult]) -> Iterator[str]:
 def title(entry: Entry) -> str:
     """Return in a line why an entry fails."""
     if entry.failure is not None:
-        return headline(entry.failure)
+        return f"{'Expired: ' * entry.expired}{headline(entry.failure)}"
     if entry.outcome == "running":
         return "the process ended while the item ran"
     return f"no verdict: {entry.item.reason or 'the test failed beside its checks'}"
@@ -211,11 +211,11 @@ def causes(run: Iterable[Entry]) -> list[Cause]:
     groups: dict[Any, list[Entry]] = {}
     for entry in run:
         if entry.fails:
-            groups.setdefault(_cause_of(entry), []).append(entry)
+            groups.setdefault(cause_of(entry), []).append(entry)
     return sorted((Cause(tuple(group)) for group in groups.values()), key=lambda c: -len(c.entries))
 
 
-def _cause_of(entry: Entry) -> Any:
+def cause_of(entry: Entry) -> Any:
     """Return the same value for failures that are one to the reader."""
     verdict = entry.failure
     if entry.fixed:
@@ -228,7 +228,10 @@ def _cause_of(entry: Entry) -> Any:
         return (verdict.failure, diagnosis.known[0])
     if diagnosis.causes:
         cause = diagnosis.causes[0]
-        return (verdict.failure, cause.kind, cause.where or verdict.where, diagnosis.place)
+        line = cause.where or verdict.where
+        # Without a line its words tell it apart, which may name the target.
+        at = line.place if line is not None else (cause.text, diagnosis.place)
+        return (verdict.failure, cause.kind, at)
     if verdict.where is not None:
         return (verdict.failure, verdict.where)
     return (verdict.failure, diagnosis.place, headline(verdict), verdict.subject)
@@ -239,6 +242,7 @@ def _cause_of(entry: Entry) -> Any:
 # The kinds of changes in the order in which they are shown, with their plural.
 KINDS = {
     "new failure": "new failures",
+    "expired": "expired",  # a known failure that is not accepted any more
     "other failure": "other failures",  # it failed before too, but not so
     "not checked": "not checked",  # it had a result before, and is skipped or not called now
     "now expected": "now expected",  # it is expected to fail, and was not
@@ -249,7 +253,7 @@ KINDS = {
     "gone": "gone",  # the test did not run
 }
 NEW = "new failure"
-WORSE = (NEW, "other failure")
+WORSE = (NEW, "expired", "other failure")
 
 
 @dataclass(frozen=True)
@@ -329,7 +333,7 @@ def _changes(old: Entry | None, new: Entry) -> Iterator[Change]:  # noqa: C901 -
     elif new.fails:
         if old is None or not old.fails:
             expected = ["it was expected to fail"] if was == "xfailed" else []
-            yield Change(NEW, new, (title(new), *expected))
+            yield Change("expired" if new.expired else NEW, new, (title(new), *expected))
         elif not _fails_alike(old, new):
             yield Change("other failure", new, (title(new), f"before: {title(old)}"))
     elif old is None:

@@ -1,4 +1,4 @@
-"""The report as SARIF 2.1.0, for code scanning: a result for each failure.
+"""The report as SARIF 2.1.0, for code scanning: a result for each cause.
 
 A service recognizes a failure of an earlier run by its fingerprint. It consists of names alone, so
 that the same failure stays one alert if lines move and numbers change.
@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_torchexport.results import __version__
-from pytest_torchexport.results.changes import Cause
+from pytest_torchexport.results.changes import Cause, causes
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import title_of
-from pytest_torchexport.results.verdict import RunResults, entries
+from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.verdict import Entry, RunResults, entries
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 # The rule of an item that failed without a verdict.
@@ -23,43 +24,25 @@ NO_VERDICT = "NoVerdict"
 
 
 def render(results: RunResults) -> str:
-    failing = [
-        (entry, (entry.verdict.failure if entry.verdict is not None else None) or NO_VERDICT)
-        for entry in entries(results.items)
-        if entry.fails
-    ]
-    titles = {rule: title_of(rule) for _, rule in failing}
+    failing = causes(entries(results.items))
+    titles = {rule: title_of(rule) for rule in (_names(cause.entries[0])[-1] for cause in failing)}
     titles |= {NO_VERDICT: "the test failed without a verdict"} if NO_VERDICT in titles else {}
     rules = sorted(titles)
     found = []
-    for entry, rule in failing:
-        cause = Cause((entry,))
-        # A viewer takes [text](1) for a link.
-        message = visible(cause.text or cause.title).replace("](", "] (")
-        named = {"fullyQualifiedName": visible(str(entry)), "kind": "function"}
-        location: dict[str, Any] = {"logicalLocations": [named]}
-        # The user's line, or else the test's file: code scanning shows no other paths.
-        file, line = (cause.where.file, cause.where.line) if cause.where else (cause.test_file, 1)
-        if file:
-            physical = {
-                "artifactLocation": {"uri": quote(file.encode("utf-8", "surrogateescape"))},
-                "region": {"startLine": max(1, line)},
-            }
-            location = {"physicalLocation": physical, **location}
-        # Names of the item, the class, the outputs and the line; not of causes and the operator: a
-        # diagnosis may run out of time.
-        names = [*entry.key, rule]
-        if entry.verdict is not None:
-            where = entry.verdict.where
-            names += sorted({item.path for item in entry.verdict.differences})
-            names += [where.text if where is not None else ""]
-        fingerprint = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]
+    for cause in failing:
+        first, *others = cause.entries
+        rule = _names(first)[-1]
+        # Whatever order the items ran in: the first name stands for the cause.
+        names = json.dumps(min(map(_fingerprinted, cause.entries)))
+        fingerprint = hashlib.sha256(names.encode()).hexdigest()[:32]
         result = {
             "ruleId": rule,
             "ruleIndex": rules.index(rule),
             "level": "error",
-            "message": {"text": message},
-            "locations": [location],
+            # A viewer takes [text](1) for a link.
+            "message": {"text": visible(cause.text or cause.title).replace("](", "] (")},
+            "locations": [_location(first, cause.where)],
+            "relatedLocations": [_location(entry, None) for entry in others],
             "partialFingerprints": {"pytestTorchexport/v1": fingerprint},
         }
         found.append(result)
@@ -74,3 +57,34 @@ def render(results: RunResults) -> str:
     }
     document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(document, indent=1) + "\n"
+
+
+def _names(entry: Entry) -> list[str]:
+    """Return the names of an item, and last that of the failure's class."""
+    return [*entry.key, (entry.failure and entry.failure.failure) or NO_VERDICT]
+
+
+def _fingerprinted(entry: Entry) -> list[str]:
+    """Return the names of the item, the class, the outputs and the line.
+
+    Not of causes and the operator: a diagnosis may run out of time.
+    """
+    verdict, names = entry.verdict, _names(entry)
+    if verdict is not None:
+        names += sorted({item.path for item in verdict.differences})
+        names += [verdict.where.text if verdict.where is not None else ""]
+    return names
+
+
+def _location(entry: Entry, where: SourceLine | None) -> dict[str, Any]:
+    """Return the user's line, or else the test's file: code scanning shows no other paths."""
+    named = {"fullyQualifiedName": visible(str(entry)), "kind": "function"}
+    location: dict[str, Any] = {"logicalLocations": [named]}
+    file, line = (where.file, where.line) if where else (Cause((entry,)).test_file, 1)
+    if file:
+        physical = {
+            "artifactLocation": {"uri": quote(file.encode("utf-8", "surrogateescape"))},
+            "region": {"startLine": max(1, line)},
+        }
+        location = {"physicalLocation": physical, **location}
+    return location

@@ -5,14 +5,12 @@ Few lines for however many items: a line that several items share names the firs
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results.changes import known_lines, shared_lines
 from pytest_torchexport.results.escaped import few
-from pytest_torchexport.results.text import details, labelled, longest_stage
-from pytest_torchexport.results.verdict import Entry, ItemResult, Verdict, entries
+from pytest_torchexport.results.text import details, labelled
+from pytest_torchexport.results.verdict import Entry, ItemResult, Uncovered, Verdict, entries
 
 # The outcomes and how a table shows them, the worst first: of several items in a cell, it counts.
 MARKS = {
@@ -22,11 +20,9 @@ MARKS = {
     "xfailed": ("xfail", {"yellow": True}),
     "skipped": ("skip", {"yellow": True}),
     "unchecked": ("unchecked", {"yellow": True}),
+    "warned": ("ok (warn)", {"yellow": True}),
     "passed": ("ok", {"green": True}),
 }
-NAME_TARGETS = (
-    "name the targets you ship (marker or torchexport_targets): then a refusal is a failure"
-)
 
 Style = Callable[..., str]
 
@@ -40,14 +36,11 @@ def summary_lines(
     results: Sequence[ItemResult],
     style: Style = plain,
     *,
-    runtime_imports: Sequence[str] = (),
-    toml: bool = False,
-    cached: bool = False,
+    whole: bool = False,
 ) -> Iterator[str]:
     """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
 
-    ``runtime_imports``: the setting of that name. ``toml``: settings stand in a TOML file.
-    ``cached``: the run had a cache of verdicts.
+    ``whole``: all that was not covered.
     """
     rows, columns = table(results)
     if rows:
@@ -57,10 +50,21 @@ def summary_lines(
         }
         yield from table_lines(shown, columns, style)
     yield from reason_lines(results)
-    judged = list(_judged(results))
+    yield from self_test_lines(results)
+    left = list(not_covered_lines(results))
+    if len(left) > 1 and not whole:
+        passed = [(e.item.nodeid, v) for e, v in judged(results) if v.status == "passed"]
+        some = {nodeid for nodeid, verdict in passed if verdict.uncovered != Uncovered()}
+        of = _items(len({nodeid for nodeid, _ in passed}))
+        left = [f"not covered: sizes or values in {len(some)} of {of}: which ones, with -v"]
+    yield from left
+
+
+def self_test_lines(results: Iterable[ItemResult]) -> Iterator[str]:
+    """Yield how many seeded bugs would be caught, and those that would not; nothing without any."""
     bugs = [
         (entry, bug)
-        for entry, verdict in judged
+        for entry, verdict in judged(results)
         for bug in verdict.self_test
         if bug.result != "does not apply"
     ]
@@ -70,39 +74,15 @@ def summary_lines(
         yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
     for entry, bug in missed:
         yield f"missed: {entry}: {bug.name}: {bug.explanation}"
-    if any(verdict.skip == "refused" for _, verdict in judged):
-        yield NAME_TARGETS
-    yield from unchanged_lines(results, cached=cached)
-    lacking: dict[str, set[str]] = {}  # of the items that fail; the report of one names its own
-    for entry, verdict in judged:
-        if entry.item.outcome == "failed" and (lacks := {*verdict.imports} - {*runtime_imports}):
-            lacking.setdefault(entry.item.nodeid, set()).update(lacks)
-    if len(lacking) > 1:
-        names = [*runtime_imports, *sorted(set().union(*lacking.values()))]
-        setting = json.dumps(names) if toml else " ".join(names)
-        yield (
-            f"imports: the files of {len(lacking)} items need modules; if the process that serves "
-            f"them imports these too, set torchexport_runtime_imports = {setting}"
-        )
-    yield from not_covered_lines(results)
 
 
 def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
-    for entry, verdict in _judged(results):
+    for entry, verdict in judged(results):
         yield f"{entry.item.nodeid} {verdict.name}: {verdict.status}"
         yield from labelled(details(verdict))
 
 
-def slowest_lines(results: Iterable[ItemResult], count: int | None) -> Iterator[str]:
-    """Yield the longest stage of so many verdicts, for ``--durations``: 0 is all, None is none."""
-    made = (each for each in _judged(results) if not each[1].unchanged_since)
-    timed = [each for each in made if each[1].seconds]
-    timed.sort(key=lambda each: -sum(each[1].seconds.values()))
-    for entry, verdict in timed[: count or None] if count is not None else ():
-        yield f"slowest: {entry} {longest_stage(verdict)}"
-
-
-def _judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:
+def judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:
     return ((each, each.verdict) for each in entries(results) if each.verdict is not None)
 
 
@@ -162,69 +142,54 @@ def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
     yield from not_covered_lines(results)
 
 
-def reason_lines(results: Iterable[ItemResult]) -> Iterator[str]:
-    """Yield a line per reason of a skip or a weak pass, with the number of items that share it."""
+def reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+    """Yield a line per reason of a skip or a weak pass, with the number of items that share it.
+
+    Tests that called nothing have one too.
+    """
     yield from shared_lines(
         (label, str(entry), reason)
-        for entry, verdict in _judged(results)
+        for entry, verdict in judged(results)
         for label, reasons in (
             ("skip", [verdict.reason] if verdict.status == "skipped" else []),
             ("warn", [*verdict.cautions, *verdict.ineffective] * (verdict.status == "passed")),
         )
         for reason in reasons
     )
-
-
-def unchanged_lines(results: Iterable[ItemResult], *, cached: bool) -> Iterator[str]:
-    """Yield how many verdicts a cache gave, and the day of the oldest; nothing without one.
-
-    If it gave none, yield why.
-    """
-    passes = [verdict for _, verdict in _judged(results) if verdict.status == "passed"]
-    days = [verdict.unchanged_since for verdict in passes if verdict.unchanged_since]
-    if days:
-        oldest = f"the oldest of {min(days)}"
-        yield f"unchanged: {len(days)} of {len(passes)} passes, {oldest} (torchexport_cache)"
-    elif cached and passes:
-        reasons = [verdict.not_kept for verdict in passes if verdict.not_kept]
-        why = []
-        if len(reasons) < len(passes):
-            why.append(
-                f"{len(passes) - len(reasons)} new or changed since, the next run takes those of "
-                "tests that seed torch: random weights are others each time"
-            )
-        if reasons:
-            more = " (more reasons with -v)" if len(set(reasons)) > 1 else ""
-            why.append(f"{len(reasons)} never kept: {reasons[0]}{more}")
-        yield f"unchanged: 0 of {len(passes)} passes (torchexport_cache); {'; '.join(why)}"
+    idle = [item.nodeid for item in results if not item.verdicts and item.outcome == "passed"]
+    if idle:
+        yield f"warn: {_items(len(idle))} checked nothing ({_named(idle)})"
 
 
 # -- what "ok" does not cover ----------------------------------------------------------------------
 
 
 def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: C901 - a case per line
-    """Yield a line each for sizes, ranges, inputs, values, and tests that called nothing.
+    """Yield a line each for sizes, ranges, inputs and values.
 
     Only passed verdicts count, and only what the user did not declare: ``judge/coverage.py`` finds
     it per verdict.
     """
     passed = [
         (entry.item.nodeid, verdict)
-        for entry, verdict in _judged(results)
+        for entry, verdict in judged(results)
         if verdict.status == "passed"
     ]
     of = f"of {_items(len({nodeid for nodeid, _ in passed}))}"
     # Which dims alone varied, for the two commonest sets of them, and where none did.
-    varied = {
-        nodeid: tuple(name for name, sizes in verdict.reached.items() if len(sizes) > 1)
-        for nodeid, verdict in passed
-        if verdict.uncovered.fixed_sizes
-    }
-    groups = Counter(names for names in varied.values() if names).most_common(2)
-    parts = [f"only {' and '.join(names)} varied in {count} {of}" for names, count in groups]
+    varied: dict[tuple[str, ...], dict[str, None]] = {}
+    for nodeid, verdict in passed:
+        if verdict.uncovered.fixed_sizes:
+            names = tuple(name for name, sizes in verdict.reached.items() if len(sizes) > 1)
+            varied.setdefault(names, {})[nodeid] = None
+    none = varied.pop((), {})
+    groups = sorted(varied.items(), key=lambda group: -len(group[1]))[:2]
+    parts = [
+        f"only {' and '.join(names)} varied in {len(nodeids)} {of}" for names, nodeids in groups
+    ]
     if parts:
         parts[-1] += ": say which others do with shapes="
-    if none := [nodeid for nodeid, names in varied.items() if not names]:
+    if none:
         where = f"{len(none)} {of} ({_named(none)})"
         parts.append(f"no size varied in {where}: say which do with shapes=")
     if parts:
@@ -254,9 +219,6 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
             f"not covered: no float left the example's scale in {len(scaled)} {of}: say which are "
             "legal with values="
         )
-    idle = [item.nodeid for item in results if not item.verdicts and item.outcome == "passed"]
-    if idle:
-        yield f"not covered: {_items(len(idle))} checked nothing ({_named(idle)})"
 
 
 def _items(count: int) -> str:

@@ -7,10 +7,12 @@ all of it, and the details of what passed.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_torchexport.results.diagnosis import SizePattern
 from pytest_torchexport.results.escaped import in_shell
 from pytest_torchexport.results.failures import (
     BranchFrozen,
@@ -21,28 +23,17 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
-MAX_REPORT = 15
+MAX_REPORT = 13
+# A line of it goes over at most two lines of 120 columns, a label included; people copy some whole.
+WIDTH = 109
+COPIED = ("known", "script", "kept", "rerun")
 MAX_DIFFERENCES = 5
 # Of one block, also with ``-v``.
 MAX_LINES = 10
 # The first line of a report: pytest prints it behind the test's name.
 MAX_HEADLINE = 200
-# From so many seconds on, the details of a verdict say what would shorten it.
-SLOW = 5.0
-# What shortens a stage of an item.
-SHORTER = {
-    "dims": "fewer named dims",
-    "eager": "narrower dims=, a smaller example",
-    "explore": "a lower max_examples, checks= without control_flow",
-    "export": "a smaller model, torchexport_cache for what has not changed",
-    "latency": "a run without torchexport_max_slowdown",
-    "parity": "a lower max_examples, narrower dims=, a smaller example",
-    "round trip": "a smaller example, checks= without round_trip",
-    "search": "a smaller example",
-    "self-test": "a run without torchexport_self_test",
-    "served": "a run without torchexport_threads",
-    "state": "a smaller example, checks= without state",
-}
+# The causes, and the difference of a program, by which a dim keeps the example's size.
+STATIC = ("frozen size", "guard", "constant")
 # How the details of a failure begin that say what to do.
 REMEDY = "remedy: "
 
@@ -106,7 +97,7 @@ def raise_for_failure(verdict: Verdict) -> None:
 def labelled(blocks: Iterable[Block]) -> Iterator[str]:
     """Yield the lines of blocks below their labels, without the empty ones."""
     for block in blocks:
-        for number, line in enumerate(filter(str.strip, block.lines)):
+        for number, line in enumerate(filter(str.strip, "\n".join(block.lines).split("\n"))):
             yield f"  {'' if number else block.label:<9}{line}".rstrip()
 
 
@@ -122,31 +113,36 @@ def _cause(verdict: Verdict) -> str:
     at = f" ({where.place})" if where is not None else ""
     if verdict.failure == BranchFrozen.__name__ and where is not None:
         return f"{where.text.rstrip(':')}{at}"
+    line = where if where is not None or place is None else place.where
+    shown = diagnosis.structural
+    kinds = [*(each.kind for each in diagnosis.causes), *([shown.kind] if shown else []), ""]
+    for dim in diagnosis.sizes:
+        own = SizePattern(kind="only", numbers=(dim.example,), fails=False)
+        if dim.pattern == own and line is not None and kinds[0] in STATIC:
+            return f"{dim.dim} is frozen at {dim.example}: {line.text} ({line.place})"
     texts = [each.text for each in diagnosis.causes] + [each.text for each in diagnosis.known]
     why = next(iter(texts), "")
-    line = place.where or where if place is not None else None
-    if place is not None and line is not None:
-        return ": ".join(filter(None, (f"{place.operator} at {line.place}", why)))
-    lines = [line.strip() for line in verdict.reason.splitlines() if line.strip()]
+    if place is not None and place.where is not None and not why:
+        return f"{place.operator} at {place.where.place}"
+    lines = [each.strip() for each in verdict.reason.splitlines() if each.strip()]
     # TorchScript's message begins in the line behind the exception's name.
     reason = " ".join(lines[: 2 if lines and lines[0].endswith("Error:") else 1])
     differs = next((_side_by_side(item, verdict) for item in verdict.differences), "")
     text = why or reason or differs
-    return f"{text}{at}" if text else ""
+    return f"{text} ({line.place})" if text and line is not None else text
 
 
 def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     """Yield the blocks of a report, in the order in which they are printed."""
     verdict = alike[0]
-    refused = verdict.failure == ExportRefused.__name__
     yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
-    if refused:  # what torch says about it comes after what it means
-        yield from _diagnosis_blocks(verdict)
+    steps = [line for line in verdict.details if line.startswith(REMEDY)]
+    yield short_block("remedy", [line.removeprefix(REMEDY) for line in steps])
+    yield from _diagnosis_blocks(verdict)
     yield short_block("reason", verdict.reason.splitlines(), 0, 4)
     first, *others = [*_difference_lines(verdict)] or [[]]
     yield Block("differs", first, 1, 2)
     yield Block("", [line for other in others for line in other], 5, 6)
-    steps = [line for line in verdict.details if line.startswith(REMEDY)]
     yield short_block("", [line for line in verdict.details if line not in steps], 3, 6)
     yield short_block("printed", verdict.output.splitlines()[-MAX_LINES:], 3, 6)
     call, failed = verdict.call, verdict.calls.get("failed", 0)
@@ -154,20 +150,20 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
         run = sum(n for key, n in verdict.calls.items() if key not in ("failed", "rejected"))
         call += f"   {'shrunk; ' if verdict.shrunk else ''}{failed} of {run} calls fail"
     yield Block("call", [call] if call else [])
-    yield short_block("remedy", [line.removeprefix(REMEDY) for line in steps])
     dims = verdict.diagnosis.sizes
     # Of two dims that have to be equal, the first has the line.
     told = [each for i, each in enumerate(dims) if each.equal_to not in {d.dim for d in dims[:i]}]
     yield short_block("sizes", map(str, told), 2, 4)
-    if not refused:
-        yield from _diagnosis_blocks(verdict)
     wrong = (branch for branch in verdict.branches if "diverges" in branch.status.values())
     yield short_block("branch", map(_branch_line, wrong), 7, 7)
     yield short_block("baked", [", ".join(verdict.baked)], 4, 4)
     yield short_block("assumed", map(str, verdict.assumed), 3, 5)
-    yield short_block("note", (*verdict.cautions, *verdict.notes), 5, 6)
-    named = verdict.where.place if verdict.where is not None else None
-    warned = [line for line in verdict.warnings if named is None or named not in line]
+    # The report has said what they say of its line.
+    named = verdict.where.place if verdict.where is not None else "\n"
+    about = named if verdict.diagnosis.causes else "\n"
+    notes = (*verdict.cautions, *verdict.notes)
+    yield short_block("note", [line for line in notes if about not in line], 5, 6)
+    warned = [line for line in verdict.warnings if named not in line]
     yield short_block("warned", warned[:3], 6, 7)
     yield short_block("untried", verdict.diagnosis.not_examined, 5, 7)
     yield short_block("script", [verdict.script])
@@ -177,36 +173,38 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
 
 
 def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
-    """Yield where, why, who is to blame, and what to do: what is known of it."""
+    """Yield why, what to do, where, and who is to blame: what is known of it."""
     diagnosis = verdict.diagnosis
-    where = verdict.where or (diagnosis.place and diagnosis.place.where)
-    yield short_block("where", [str(where or "")])
-    owner: str = diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
-    if diagnosis.place is not None:
-        owner = f"{owner or 'unknown'}, in {diagnosis.place}"
-    yield short_block("owner", [owner], 1, 1)
     upstream = [known.remedy for known in diagnosis.known if known.remedy]
     own = [cause.remedy for cause in diagnosis.causes if cause.remedy]
     # What is known upstream may begin with the same words, and say more.
     left = [remedy for remedy in own if not any(more.startswith(remedy) for more in upstream)]
     for cause in diagnosis.causes:
-        yield short_block("cause", (cause.text, *cause.details), 0, 4)
+        said = " ".join(cause.text.split()) in headline(verdict)
+        yield short_block("cause", (*([] if said else [cause.text]), *cause.details), 0, 4)
         if cause.remedy in left:
             yield short_block("remedy", cause.remedy.splitlines())
+    if left != own or not own:
+        yield short_block("remedy", upstream, 0 if own else 1, 5)
     looks = (
         f"looks like: {known.text}: {known.issue or 'not reported yet'}, "
         + (f"fixed in {known.fixed_in}" if known.fixed_in else "no release without it is known")
         for known in diagnosis.known
     )
     yield short_block("known", looks, 2, 5)
-    if left != own or not own:
-        yield short_block("remedy", upstream, 0 if own else 1, 5)
+    where = verdict.where or (diagnosis.place and diagnosis.place.where)
+    yield short_block("where", [str(where or "")])
+    owner: str = diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
+    if diagnosis.place is not None:
+        owner = f"{owner or 'unknown'}, in {diagnosis.place}"
+    yield short_block("owner", [owner], 3, 3)
 
 
 def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
     """Yield the blocks with the lines that matter most, and a line that says what is left out."""
-    most = MAX_REPORT - 2  # without the headline and the empty line
-    if sum(len(block.lines) for block in blocks) <= most:
+    blocks = [block if block.label in COPIED else _wrapped(block) for block in blocks]
+    room = MAX_REPORT - 2  # without the headline and the empty line
+    if sum("\n".join(block.lines).count("\n") + 1 for block in blocks) <= room:
         yield from blocks
         return
     ranked = sorted(
@@ -214,17 +212,32 @@ def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
         for number, block in enumerate(blocks)
         for line in range(len(block.lines))
     )
-    kept = [number for _, number, _ in ranked[: most - 1]]
-    cut = [block for i, block in enumerate(blocks) if kept.count(i) < len(block.lines)]
-    names = ", ".join(dict.fromkeys(block.label or "details" for block in cut))
-    left = len(ranked) - len(kept)
+    kept = set()
+    for _, number, line in ranked:
+        rows = blocks[number].lines[line].count("\n") + 1
+        if rows < room:  # one is for what is left out
+            kept.add((number, line))
+            room -= rows
     *above, last = (
-        dataclasses.replace(block, lines=block.lines[: kept.count(number)])
+        dataclasses.replace(
+            block, lines=[text for line, text in enumerate(block.lines) if (number, line) in kept]
+        )
         for number, block in enumerate(blocks)
     )
+    cut = [block for block, less in zip(blocks, (*above, last), strict=True) if less != block]
+    names = ", ".join(dict.fromkeys(block.label or "details" for block in cut))
+    more = len(ranked) - len(kept)
     yield from above
-    yield Block("more", [f"{left} line{'s' if left > 1 else ''} with -v: {names}"])
+    yield Block("more", [f"{more} line{'s' if more > 1 else ''} with -v: {names}"])
     yield last
+
+
+def _wrapped(block: Block) -> Block:
+    """Return the block with line feeds in its long lines, and without the end of longer ones."""
+    wrap = textwrap.TextWrapper(
+        WIDTH, max_lines=2, placeholder=" ... (-v)", break_on_hyphens=False, break_long_words=False
+    )
+    return dataclasses.replace(block, lines=[wrap.fill(line) for line in block.lines])
 
 
 def _subject_line(alike: Sequence[Verdict]) -> str:
@@ -336,7 +349,6 @@ def details(verdict: Verdict) -> Iterator[Block]:
         for stage in verdict.diagnosis.stages
     )
     spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
-    slow = sum(verdict.seconds.values()) >= SLOW
     rows: list[tuple[str, Iterable[str]]] = [
         ("subject", recorded_lines([verdict])),
         ("cache", [f"unchanged since {cached}: not checked again"] if cached else []),
@@ -354,18 +366,11 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("seeded", (f"{bug.name}: {bug.result}, {bug.explanation}" for bug in verdict.self_test)),
         ("note", (*verdict.cautions, *verdict.notes)),
         ("warned", verdict.warnings),
-        ("time", [", ".join(spent), longest_stage(verdict) if slow else ""]),
+        ("time", [", ".join(spent)]),
     ]
     for label, lines in rows:
         if filled := [line for line in lines if line.strip()]:
             yield Block(label, filled)
-
-
-def longest_stage(verdict: Verdict) -> str:
-    """Return ``41.2 s, of which 30.1 s export: what shortens it``, of a verdict that was timed."""
-    stage, most = max(verdict.seconds.items(), key=lambda item: item[1])
-    whole = f"{sum(verdict.seconds.values()):.1f} s, of which {most:.1f} s {stage}"
-    return f"{whole}: shorter with {SHORTER[stage]}" if stage in SHORTER else whole
 
 
 def _explained_line(difference: Difference) -> str:

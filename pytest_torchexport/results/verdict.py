@@ -427,7 +427,8 @@ KnownStatus = Literal[
     "known",
     "created",  # became known in this run
     "fixed",  # known, and the subject passes
-    "new",  # not known, or no longer accepted
+    "new",  # not known
+    "expired",  # known, and accepted until a day that is over
 ]
 
 
@@ -501,17 +502,32 @@ class Entry:
             return item.outcome
         if verdict.status != "failed":
             return verdict.status
-        expected = (match.now for match in item.known if match.is_expected)
-        own = (verdict.subject, verdict.target, verdict.device)
-        if any((known.subject, known.target, known.device) == own for known in expected):
+        if any(match.is_expected for match in self._matches):
             return "xfailed"  # whatever else the item failed by
         # The test of a green item expects the failure itself.
         return item.outcome if item.outcome in GREEN else verdict.status
 
     @property
+    def _matches(self) -> list[KnownMatch]:
+        """The comparisons of the verdict's failure with known ones."""
+        at = self.verdict or self.item
+        own = (at.target, at.device, getattr(at, "subject", ""))
+        return [match for match in self.item.known if match.now.identity[1:4] == own]
+
+    @property
+    def expired(self) -> bool:
+        """True for a failure that was accepted until a day that is over."""
+        return self.failure is not None and any(m.status == "expired" for m in self._matches)
+
+    @property
     def shown(self) -> str:
-        """The outcome in a table: ``unchecked`` for an item that passed without a verdict."""
-        return "unchecked" if self.verdict is None and self.outcome == "passed" else self.outcome
+        """The outcome in a table; of a pass, ``unchecked`` without a verdict, or ``warned``."""
+        if self.outcome != "passed":
+            return self.outcome
+        if self.verdict is None:
+            return "unchecked"
+        weak = self.verdict.status == "passed" and self.verdict.cautions + self.verdict.ineffective
+        return "warned" if weak else "passed"
 
     @property
     def failure(self) -> Verdict | None:

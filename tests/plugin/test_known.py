@@ -83,6 +83,45 @@ def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, know
     assert known() == {}
 
 
+MANY = SUITE.replace(
+    "def test_net(torchexport, x)",
+    "@pytest.mark.parametrize('n', [1, 2, 3])\ndef test_net(torchexport, x, n)",
+)
+
+
+def test_items_that_one_change_fixes_have_one_block(suite, run, text_of, pytester):
+    suite(MANY)
+    run(*CREATE).assert_outcomes(passed=3, xfailed=3)
+    replaced_target(pytester, "module")
+    fixed = run("-q")
+    fixed.assert_outcomes(passed=3, failed=3)
+    text = text_of(fixed)
+    assert text.count("does not occur any more (and 2 more)\n\n  known ") == 1
+    assert (
+        text.count(f"  remedy   remove the entries, or let them be removed: pytest {TIGHTEN}\n")
+        == 1
+    )
+    assert text.count("\n  same     as on test_it.py::test_net[liar-cpu-1], above\n") == 2
+    assert text_of(run("-v")).count("  remedy   remove the entry, ") == 3
+
+
+def test_a_failure_that_was_accepted_until_a_day_that_is_over_is_expired(
+    suite, run, text_of, pytester
+):
+    suite(SUITE)
+    run(*CREATE)
+    file = pytester.path / FILE
+    file.write_text(file.read_text().rstrip() + "\nuntil = 2026-01-01\n")
+    result = run("--torchexport-report=markdown:report.md")
+    result.assert_outcomes(passed=1, failed=1)
+    text = text_of(result)
+    assert "\nExpired: OutputsDiffer: output: 2 of 2 elements" in text
+    assert "\nFAILED test_it.py::test_net[liar-cpu] - Expired: OutputsDiffer: " in text
+    assert "expired: test_it.py::test_net[liar-cpu]: " in text
+    assert "Expired&#58; OutputsDiffer" in (pytester.path / "report.md").read_text()
+    run(*CREATE).assert_outcomes(passed=1, xfailed=1)  # accepted again
+
+
 def test_in_ci_the_files_are_written_for_somebody_to_commit_and_the_items_stay_red(
     suite, run, text_of, known, monkeypatch, pytester
 ):

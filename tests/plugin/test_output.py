@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from slow import slow
 
 LIAR = """
 @pytest.mark.torchexport('liar', 'mirror')
@@ -25,7 +27,7 @@ def test_the_short_summary_has_the_first_line_alone_in_ci_too(suite, run, text_o
     assert line.endswith("OutputsDiffer: output: 2 of 2 elements of float32[1, 2] differ")
 
 
-def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):
+def test_a_report_has_at_most_13_lines_and_all_of_them_with_v(suite, run):
     suite(
         "class Many(nn.Module):\n"
         "    def forward(self, x):\n"
@@ -43,9 +45,14 @@ def test_a_report_has_at_most_15_lines_and_all_of_them_with_v(suite, run):
         return lines[start : end + 1]
 
     short, whole = report(), report("-v")
-    assert len(short) == 15 < len(whole)
-    assert short[-2].startswith(f"  more     {len(whole) + 1 - len(short)} lines with -v: details")
-    assert [line for line in short[:-2] if line not in whole] == []
+    assert len(short) == 13 < len(whole)
+    assert short[-2].startswith("  more     12 lines with -v: differs, details, branch")
+    # Lines of more than 120 columns are two here.
+    unbroken = " ".join(" ".join(whole).split())
+    assert [line for line in short[:-2] if " ".join(line.split()) not in unbroken] == []
+    assert max(map(len, short[:-1])) <= 120 < max(map(len, whole))
+    labels = [line.split()[0] for line in short[2:]]
+    assert labels[:4] == ["subject", "cause", "remedy", "where"]
 
 
 ALIKE = """
@@ -77,13 +84,63 @@ def test_a_failure_that_no_target_is_to_blame_for_is_printed_once(suite, run, te
     text = text_of(result)
     for once in ("  reason   shapes: 'z' is", "said at 2", "said at 3", ">   def broken"):
         assert text.count(once) == 1, once
-    assert text.count("  rerun ") == 2  # those of test_spec and test_nothing
-    assert text.count("as on mirror-cpu, above") == text.count("-- the same on --") == 5
-    assert text.count("\nliar-cpu\n") == 5
+    for test in ("spec", "body[mirror-cpu-2]", "body[mirror-cpu-3]", "fixture", "nothing"):
+        name = test if "[" in test else f"{test}[mirror-cpu]"
+        assert text.count(f"  same     as on test_it.py::test_{name}, above\n") == 1, test
     assert text.count("\nFAILED test_it.py::test_spec[") == 2
     reported = json.loads((pytester.path / "report.json").read_text())["items"]
     assert len(reported) == 10
     assert (pytester.path / "report.xml").read_text().count("too small") >= 4
+
+
+FROZEN = """
+class Halves(nn.Module):
+    def forward(self, x): return x.reshape(int(x.shape[0]), -1).mul(len(x))
+@pytest.mark.torchexport('trace')
+def test_net(): Halves()(torch.ones(2, 3))
+@pytest.mark.torchexport('trace')
+def test_sequence(): nn.Sequential(nn.ReLU(), Halves())(torch.ones(2, 3))
+@pytest.mark.torchexport('trace')
+def test_other(): Other()(torch.ones(2, 3))
+class Other(nn.Module):
+    def forward(self, x): return x * len(x)
+"""
+
+
+def told(result):
+    """The lines below each heading of a failed item, by its name."""
+    text = (
+        "\n".join(result.outlines)
+        .partition("= short test summary")[0]
+        .partition("\n====== torchexport")[0]
+    )
+    _, *parts = re.split(r"^_{3,} (test_\S+) _{3,}$", text, flags=re.MULTILINE)
+    return {
+        name: body.strip().splitlines() for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def test_the_items_of_one_cause_have_one_block_across_tests(suite, run):
+    suite(FROZEN)
+    found = told(run("-q"))
+    first, second = found["test_net[trace-cpu]"], found["test_sequence[trace-cpu]"]
+    assert first[0].startswith("ArtifactRaised: batch is frozen at 2: def forward(self, x): ")
+    assert any(line.startswith("  remedy ") for line in first)
+    assert second[:2] == [first[0], "  same     as on test_it.py::test_net[trace-cpu], above"]
+    assert (
+        second[-1] == '  rerun    pytest "test_it.py::test_sequence[trace-cpu]" --hypothesis-seed=1'
+    )
+    assert len(second) <= 4
+    assert len(found["test_other[trace-cpu]"]) > 8  # another line
+    assert all(len(lines) > 8 for lines in told(run("-v")).values())  # in full
+
+
+@slow
+def test_with_xdist_the_controller_finds_the_items_of_one_cause(suite, run_apart):
+    suite(FROZEN)
+    lengths = sorted(len(lines) for lines in told(run_apart("-q", "-n", "2")).values())
+    assert lengths[0] <= 5  # with that of xdist
+    assert lengths[1] > 8
 
 
 @pytest.mark.parametrize("flags", [(), ("-q",), ("-v",)], ids=" ".join)
@@ -92,3 +149,16 @@ def test_with_durations_the_slowest_items_name_their_longest_stage(suite, run, f
     (line,) = [each for each in run("--durations=1", *flags).outlines if "slowest: " in each]
     assert line.startswith("slowest: test_it.py::test_net[mirror-cpu] ")
     assert not [each for each in run(*flags).outlines if "slowest: " in each]
+
+
+def test_the_result_of_a_self_test_is_printed_with_q_too(suite, run, text_of):
+    suite("@pytest.mark.torchexport('mirror')\ndef test_net(): Net()(torch.ones(1, 3))\n")
+    for flags in (("-q",), ()):
+        assert "\nself-test: " in text_of(run("--torchexport-self-test", *flags))
+
+
+def test_a_green_run_has_at_most_a_line_of_what_was_not_covered(suite, run, text_of):
+    suite("@pytest.mark.torchexport('trace')\ndef test_net(): nn.Linear(3, 2)(torch.ones(1, 3))\n")
+    (line,) = [line for line in run().outlines if line.startswith("not covered: ")]
+    assert line == "not covered: sizes or values in 1 of 1 item: which ones, with -v"
+    assert text_of(run("-v")).count("\nnot covered: ") > 1

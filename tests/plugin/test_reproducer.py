@@ -22,7 +22,7 @@ def directories(pytester):
 
 def test_each_failure_has_its_files(suite, run, pytester, text_of):
     suite(BODY, fakes=False)
-    result = run()
+    result = run("-v")
     result.assert_outcomes(failed=2)
     found = directories(pytester)
     assert len(found) == 2
@@ -72,7 +72,7 @@ def test_a_path_that_cannot_be_replayed_is_a_usage_error(suite, run, pytester):
 def test_a_directory_that_cannot_be_written_is_a_note(suite, run, pytester, text_of):
     suite(ONE, fakes=False)
     (pytester.path / ".torchexport").write_text("a file")
-    result = run()
+    result = run("-v")
     result.assert_outcomes(failed=1)
     assert "subject  Scaled on trace-cpu: outputs differ from eager" in text_of(result)
     assert "not kept of this failure: any file in" in text_of(result)

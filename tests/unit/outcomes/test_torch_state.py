@@ -18,6 +18,7 @@ from untouched import facts_of
 from pytest_torchexport.outcomes.torch_state import (
     MAX_OUTPUT,
     MAX_WARNINGS,
+    CapturedOutput,
     GradMode,
     outside_autocast,
     outside_inference_mode,
@@ -96,6 +97,20 @@ def test_warnings_are_kept_once_each_and_never_too_many():
     assert text.startswith("UserWarning: first sentence (")
     assert "test_torch_state.py:" in text
     assert len(heard.warnings) == MAX_WARNINGS
+
+
+def test_what_a_trace_warns_of_in_files_of_libraries_comes_last():
+    heard = CapturedOutput()
+    traced = type("TracerWarning", (Warning,), {})
+    library = torch.__file__
+    for number in range(5 * MAX_WARNINGS):
+        heard.warned("a number", traced, library, number)
+    heard.warned("ROIAlign is only supported in a later opset", UserWarning, library, 1)
+    heard.warned("a size", traced, __file__, 2)
+    first, second, *others = heard.warnings
+    assert first.startswith("UserWarning: ROIAlign is only supported")
+    assert second.startswith("TracerWarning: a size (")
+    assert len(others) == MAX_WARNINGS - 2
 
 
 def test_an_error_filter_of_the_user_does_no_harm_and_torchs_noise_is_no_news():

@@ -149,7 +149,7 @@ def test_a_known_failure_is_fixed_if_all_verdicts_on_its_subject_pass():
 )
 def test_dates_and_versions_end_it(fields, now, passing):
     (match,) = compared([entry(**fields)], failed())
-    assert match.status == ("new" if now else "known")
+    assert match.status == ("known" if not now else "expired" if "until" in fields else "new")
     assert match.why.startswith(now)
     assert statuses([entry(**fields)], PASSED) == passing
     assert statuses([entry(**fields), entry(reason="valid")], failed()) == ["known"]

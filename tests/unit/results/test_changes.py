@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 from sample import RUN, failed, item, known_and_fixed, run_of, verdict
 
-from pytest_torchexport.results.changes import causes, changes_of, counted
+from pytest_torchexport.results.changes import causes, changes_of, counted, entry_of
 from pytest_torchexport.results.diagnosis import Diagnosis, Known
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import ArtifactSize, Latency, entries
+from pytest_torchexport.results.verdict import ArtifactSize, KnownMatch, Latency, entries
 
 PASSED, FAILED = item("a", verdict()), item("a", failed())
 EXPECTED = item("a", failed(), outcome="xfailed")
@@ -81,6 +81,15 @@ def kinds(old, new):
 )
 def test_each_change_has_its_kind(old, new, kind):
     assert kinds(old, new) == [kind]
+
+
+def test_a_failure_that_is_not_accepted_any_more_is_no_new_one():
+    now = entry_of(FAILED.verdicts[0], FAILED.nodeid)
+    lapsed = KnownMatch("expired", now=now, known=now, why="it was accepted until 2026-01-01")
+    (line,) = lines([EXPECTED], [dataclasses.replace(FAILED, known=(lapsed,))])
+    assert line.startswith(
+        "expired: a[trace-cpu]: Expired: BranchFrozen: if x.sum() > 0 (net.py:12)"
+    )
 
 
 def test_the_same_failure_with_other_numbers_is_no_change():

@@ -33,7 +33,9 @@ def terminal() -> str:
         for item in items
         for text in failure_texts((v for v in item.verdicts if v.status == "failed"), item.nodeid)
     ]
-    return visible("\n".join([*lines, "", *summary_lines(items), "", *detail_lines(items), ""]))
+    return visible(
+        "\n".join([*lines, "", *summary_lines(items, whole=True), "", *detail_lines(items), ""])
+    )
 
 
 def page() -> str:

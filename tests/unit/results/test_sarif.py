@@ -1,4 +1,4 @@
-"""results/sarif.py: a result per failure, and fingerprints that survive what is no other failure."""
+"""results/sarif.py: a result per cause, and fingerprints that survive what is no other failure."""
 
 from __future__ import annotations
 
@@ -63,6 +63,17 @@ def test_a_failure_that_is_the_same_keeps_its_fingerprint(fields):
 )
 def test_another_failure_has_another_fingerprint(fields):
     assert fingerprint(**fields) != SAME
+
+
+def test_the_items_of_one_cause_are_one_result_whatever_their_order():
+    items = [item(f"t.py::{name}", failed(target)) for name in "ab" for target in ("trace", "onnx")]
+    (run,) = json.loads(sarif.render(run_of(*items)))["runs"]
+    (only,) = run["results"]
+    assert only["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "net.py"}
+    others = [each["logicalLocations"][0] for each in only["relatedLocations"]]
+    assert [each["fullyQualifiedName"] for each in others] == [each.nodeid for each in items[1:]]
+    (again,) = json.loads(sarif.render(run_of(*items[::-1])))["runs"]
+    assert again["results"][0]["partialFingerprints"] == only["partialFingerprints"]
 
 
 def test_text_of_others_is_no_link():

@@ -4,47 +4,8 @@ from __future__ import annotations
 
 from sample import item, verdict
 
-from pytest_torchexport.results.summary import (
-    NAME_TARGETS,
-    not_covered_lines,
-    slowest_lines,
-    summary_lines,
-)
-from pytest_torchexport.results.text import SHORTER, details, longest_stage
+from pytest_torchexport.results.summary import not_covered_lines, reason_lines, summary_lines
 from pytest_torchexport.results.verdict import ItemResult, SeededBug, Uncovered
-
-
-def test_a_refusal_by_a_target_that_nobody_named_says_how_to_make_it_a_failure():
-    refused = verdict(status="skipped", skip="refused", reason="script refused the module: x")
-    assert NAME_TARGETS in summary_lines([item("t.py::a", refused)])
-    # The kind decides, and not the words of the reason.
-    other = verdict(status="skipped", skip="not judged", reason="it refused the module: x")
-    assert NAME_TARGETS not in summary_lines([item("t.py::a", other)])
-
-
-def lacking(name, *imports, target="trace", **fields):
-    failed = verdict(target, "failed", failure="LoadFailed", imports=imports)
-    return item(f"t.py::{name}", failed, **fields)
-
-
-def imports(*results, **settings):
-    found = [line for line in summary_lines(results, **settings) if line.startswith("imports: ")]
-    return found[0] if found else ""
-
-
-def test_imports_that_several_items_lack_are_one_setting():
-    one = lacking("a", "lib.outputs", "lib.generic")
-    two = [one, lacking("b", "ops"), lacking("b", "lib.outputs", target="export")]
-    setting = "torchexport_runtime_imports ="
-    assert "3 items" in imports(*two)
-    assert imports(*two).endswith(f"{setting} lib.generic lib.outputs ops")
-    given = imports(*two, runtime_imports=["zoo"], toml=True)
-    assert given.endswith(f'{setting} ["zoo", "lib.generic", "lib.outputs", "ops"]')
-    given = imports(*two, runtime_imports=["zoo"])
-    assert given.endswith(f"{setting} zoo lib.generic lib.outputs ops")
-    assert not imports(*two, runtime_imports=["ops", "lib.outputs"])
-    assert not imports(one)  # its report says it
-    assert not imports(one, lacking("b", "ops", outcome="xfailed"))
 
 
 def test_the_self_test_counts_what_applies_and_names_what_was_missed():
@@ -89,6 +50,41 @@ def test_sizes_are_counted_over_items():
     )
 
 
+def test_each_verdict_of_an_item_counts():
+    """The last one of an item does not hide that no size of the first one varied."""
+    varied = ran("test_a", 1, 2, fixed_sizes=True).verdicts[0]
+    fixed = ran("test_a", 2, fixed_sizes=True).verdicts[0]
+    for both in ((fixed, varied), (varied, fixed)):
+        (line,) = lines(item("t.py::test_a", *both))
+        assert line == (
+            "only batch varied in 1 of 1 item: say which others do with shapes=; "
+            "no size varied in 1 of 1 item (test_a): say which do with shapes="
+        )
+
+
+def test_what_was_not_covered_is_one_line_unless_all_of_it_is_asked_for():
+    results = [
+        ran("test_a", 1, 2, same_scale=True, fixed_sizes=True),
+        ran("test_b", 1, 2, same_scale=True),
+        ran("test_c", 1, 2),
+    ]
+    _, *rest = summary_lines(results)
+    assert rest[-1] == "not covered: sizes or values in 2 of 3 items: which ones, with -v"
+    assert [line for line in rest if "not covered" in line] == rest[-1:]
+    assert [*summary_lines(results, whole=True)][-2:] == [*not_covered_lines(results)]
+    (only,) = not_covered_lines(results[1:])
+    assert [*summary_lines(results[1:])][-1] == only
+
+
+def test_an_item_that_passes_with_a_warning_is_shown_as_such():
+    weak = item("t.py::a", verdict(ineffective=("all outputs are constant",)))
+    _, row, warned = summary_lines([weak])
+    assert row.split() == ["t.py::a", "ok", "(warn)"]
+    assert warned == "warn: t.py::a[trace-cpu]: all outputs are constant"
+    failing = item("t.py::a", verdict(cautions=("odd",)), outcome="failed")
+    assert [*summary_lines([failing])][1].split() == ["t.py::a", "FAILED"]
+
+
 def test_the_range_that_most_items_have_is_named():
     few = [ran(f"test_{n}", 1, 2, 8, open_dims=("batch",)) for n in range(3)]
     other = ran("test_other", 1, 64, open_dims=("batch",))
@@ -102,41 +98,15 @@ def test_the_range_that_most_items_have_is_named():
 
 def test_values_tied_batches_and_tests_that_called_nothing():
     idle = item("t.py::test_idle", outcome="passed")
-    found = lines(ran("test_a", 1, 2, same_scale=True, tied=("memory",)), ran("test_b", 1, 2), idle)
+    results = [ran("test_a", 1, 2, same_scale=True, tied=("memory",)), ran("test_b", 1, 2), idle]
+    found = [*lines(*results), *reason_lines(results)]
     assert found == [
         "memory had the batch of the other inputs in 1 of 2 items, eager takes another one: say if it has its own with shapes=",
         "no float left the example's scale in 1 of 2 items: say which are legal with values=",
-        "1 item checked nothing (test_idle)",
+        "warn: 1 item checked nothing (test_idle)",
     ]
 
 
 def test_nothing_is_said_of_items_that_did_not_pass_or_of_what_was_declared():
     failed = ran("test_a", 2, status="failed", fixed_sizes=True, same_scale=True)
     assert lines(failed, item("t.py::test_broken"), ran("test_b", 1, 2)) == []
-
-
-QUICK = verdict("trace", seconds={"eager": 0.5, "parity": 1.5})
-SLOW = verdict("onnx", seconds={"eager": 1.0, "export": 30.1, "parity": 10.1})
-
-
-def test_the_slowest_items_name_their_longest_stage_and_what_shortens_it():
-    results = [item("t.py::a", QUICK), item("t.py::b", SLOW), item("t.py::c", verdict())]
-    b, a = slowest_lines(results, 0)
-    longest = f"41.2 s, of which 30.1 s export: shorter with {SHORTER['export']}"
-    assert b == f"slowest: t.py::b[onnx-cpu] {longest}"
-    assert a.startswith("slowest: t.py::a[trace-cpu] 2.0 s, of which 1.5 s parity: ")
-    assert list(slowest_lines(results, 1)) == [b]
-    assert not list(slowest_lines(results, None))
-
-
-def test_a_stage_that_nothing_shortens_is_named_alone():
-    found = verdict(seconds={"diagnosis": 8.0})
-    assert longest_stage(found) == "8.0 s, of which 8.0 s diagnosis"
-
-
-def test_the_details_of_a_slow_verdict_alone_say_what_shortens_it():
-    (of_slow,), (of_quick,) = (
-        [block.lines for block in details(each) if block.label == "time"] for each in (SLOW, QUICK)
-    )
-    assert of_slow == ["eager 1.00 s, export 30.10 s, parity 10.10 s", longest_stage(SLOW)]
-    assert len(of_quick) == 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 from sample import FROZEN, failed, recorded, verdict
 
-from pytest_torchexport.results import failures, text
+from pytest_torchexport.results import failures
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis, Known
 from pytest_torchexport.results.text import failure_text, failure_texts, raise_for_failure
 
@@ -70,9 +69,3 @@ def test_a_step_among_many_details_is_shown_as_the_remedy():
     text = failure_text(found, whole=False)
     assert "  remedy   import the library" in text.splitlines()
     assert text.startswith("LoadFailed: RuntimeError: Unknown builtin op")
-
-
-def test_what_is_named_as_shorter_is_a_stage():
-    package = Path(text.__file__).parents[1]
-    source = "".join(file.read_text() for file in package.rglob("*.py"))
-    assert [stage for stage in text.SHORTER if f'timed("{stage}")' not in source] == []
