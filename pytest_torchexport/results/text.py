@@ -23,7 +23,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
-MAX_REPORT = 13
+MAX_REPORT = 14
 # A line of it goes over at most two lines of 120 columns, a label included; people copy some whole.
 WIDTH = 109
 COPIED = ("known", "script", "kept", "rerun")
@@ -197,7 +197,7 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
     owner: str = diagnosis.owner or ("unknown" if diagnosis.stages and not diagnosis.causes else "")
     if diagnosis.place is not None:
         owner = f"{owner or 'unknown'}, in {diagnosis.place}"
-    yield short_block("owner", [owner], 3, 3)
+    yield short_block("owner", [owner], 1, 3)
 
 
 def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
