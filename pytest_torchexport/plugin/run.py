@@ -393,7 +393,7 @@ class Run:
 
             devices = {verdict.device for item in self.results for verdict in item.verdicts}
             line = tested.untested(reports.environment(), tested.runs(), devices)
-            lines += filter(None, [line])
+            lines += [line, *(tested.table(tested.runs()) if verbosity > 0 else [])] if line else []
         lines += slowest_lines(self.results, durations)
         if verbosity > 0:
             lines += detail_lines(self.results)
