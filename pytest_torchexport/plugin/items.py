@@ -52,8 +52,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--torchexport-replay",
         metavar="PATH",
-        help="Run only the tests with a stored failure in PATH (.torchexport, or a directory in "
-        "it), its call first: of another machine's too.",
+        nargs="?",
+        const="",
+        help="Run only tests with a stored failure, its call first.",
     )
     group.addoption(
         "--torchexport-survey",

@@ -173,6 +173,14 @@ class Run:
             for target in sorted(targets):
                 warm_up(target)
 
+    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> str | None:
+        """Say how many of the stored failures are run again."""
+        if self._replayed is None:
+            return None
+        found = sum(len(self._replayed.get(item.nodeid, ())) for item in items)
+        stored = sum(map(len, self._replayed.values()))
+        return f"torchexport: {found} of {stored} stored failures are in this selection"
+
     # -- running -----------------------------------------------------------------------------------
 
     @pytest.fixture
