@@ -64,6 +64,7 @@ def test_the_wheel_is_the_package_with_its_types_and_its_licence(built):
     assert f"{NAME}.dist-info/licenses/LICENSE" in names
     assert metadata["Version"] == pytest_torchexport.__version__
     assert "torchexport = pytest_torchexport.plugin" in entry_points
+    assert "pytest-torchexport = pytest_torchexport.__main__:script" in entry_points
 
 
 def test_the_sdist_has_what_its_tests_and_its_documentation_need(built):

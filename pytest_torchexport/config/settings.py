@@ -225,7 +225,7 @@ class Settings:
         DIRECTORY,
         help="Write the files of each artifact that passes below this directory, to deploy what "
         "was verified, each with torchexport.json: checksums, sizes and versions, which "
-        "'python -m pytest_torchexport verify' compares.",
+        "'pytest-torchexport verify' compares.",
     )
     max_size_ratio: float = _row(
         0.0,
