@@ -53,7 +53,10 @@ def test_items_on_a_gpu_need_a_run_that_had_one():
 
 def test_the_table_has_a_line_for_each_run():
     older, newer = table(BOTH)
-    assert older == "  tested torch 2.13.0 with Python 3.11 on the CPU, onnx 1.18.0, onnxruntime 1.22.0"
+    assert (
+        older
+        == "  tested torch 2.13.0 with Python 3.11 on the CPU, onnx 1.18.0, onnxruntime 1.22.0"
+    )
     assert newer.startswith("  tested torch 2.15.0 with Python 3.12 and a GPU, onnx")
 
 
