@@ -22,9 +22,9 @@ from pytest_torchexport.sandbox import kernel
 PACKAGE = "pytest-torchexport"
 DEVICES = ("cpu", "cuda")
 OURS = f"pip install {PACKAGE}"
-ONNX = f"pip install '{PACKAGE}[onnx]'"
-# The packages of the plugin itself and those of its extra, with what installs them.
-NEEDED = dict.fromkeys(("torch", "numpy", "hypothesis", "pytest"), OURS)
+TORCH, ONNX = f"pip install '{PACKAGE}[torch]'", f"pip install '{PACKAGE}[onnx]'"
+# The packages of the plugin itself and those of its extras, with what installs them.
+NEEDED = {"torch": TORCH, **dict.fromkeys(("numpy", "hypothesis", "pytest"), OURS)}
 EXTRA = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), ONNX)
 # A distribution that has the modules of another.
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}

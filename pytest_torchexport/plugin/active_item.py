@@ -215,8 +215,9 @@ class CacheCorpus(Corpus):
 def stored_failures(config: pytest.Config, given: str) -> Stored:
     """Return the failures of which ``--torchexport-replay`` runs the tests again.
 
-    They lie below the given path, or in ``.torchexport`` if it is empty. Beside ``--lf`` for failures of another machine: a job of CI keeps ``.torchexport``, and its
-    calls and seeds come from there. Raises UsageError that names the flag and the path.
+    They lie below the given path, or in ``.torchexport`` if it is empty. Beside ``--lf`` for
+    failures of another machine: a job of CI keeps ``.torchexport``, and its calls and seeds come
+    from there. Raises UsageError that names the flag and the path.
     """
     place = Path(config.invocation_params.dir, given) if given else config.rootpath / KEPT
     stored: dict[str, list[Verdict]] = {}

@@ -6,8 +6,12 @@ of settings, which knows no pytest, is in ``config/settings.py``.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 MARKER = FIXTURE = "torchexport"
 # The verdicts of an item, until they are put on its report.
 VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+# The lowest one that pyproject.toml declares, in an extra: commands on reports need no torch.
+LOWEST_TORCH = (2, 9)
 # Flags of these do not replace ini options: they narrow them, or go before markers too.
 _NARROWING = ("targets", "devices", "max_examples")
 
@@ -120,6 +126,18 @@ def read_configuration(config: pytest.Config) -> Configuration:
     )
 
 
+@functools.cache
+def torch_missing() -> str:
+    """Return that torch is missing or too old, with what to install; empty if it is there."""
+    from pytest_torchexport.config import tested
+
+    said = "is not installed" if importlib.util.find_spec("torch") is None else ""
+    with suppress(metadata.PackageNotFoundError):
+        if not said and tested.numbers(version := metadata.version("torch")) < LOWEST_TORCH:
+            said = f"{version} is too old"
+    return said and f"torch {said}: pip install 'pytest-torchexport[torch]'"
+
+
 def _in_file(config: pytest.Config, row: Setting) -> Any:
     """Return a setting's value in the ini file, or None. Raises ValueError that names it."""
     try:
@@ -178,8 +196,11 @@ def is_marked(node: pytest.Item | pytest.Collector) -> bool:
 def options_of(node: pytest.Item | pytest.Collector) -> Options | None:
     """Return the arguments of all markers on a node, merged; None without a marker.
 
-    The closest marker goes first. Raises CollectError that names the test and the argument.
+    The closest marker goes first. Raises CollectError that names the test and the argument, or
+    what to install if there is no torch.
     """
+    if missing := torch_missing():
+        raise pytest.Collector.CollectError(f"{node.nodeid}: {missing}")
     if not is_marked(node):
         return None
     from pytest_torchexport.config.options import Options, parse_options

@@ -32,6 +32,7 @@ from pytest_torchexport.plugin.items import (
     keep_only,
     name_of_test,
     options_of,
+    torch_missing,
     variant_of,
     variants,
 )
@@ -74,6 +75,8 @@ class Run:
 
             self._replayed = stored_failures(config, given)
         if configuration.surveyed is not None:
+            if missing := torch_missing():
+                raise pytest.UsageError(missing)
             from pytest_torchexport.plugin.survey import PLUGIN, Survey
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)

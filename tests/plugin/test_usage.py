@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pytest_torchexport.plugin import items
+
 
 def test_the_help_lists_every_setting(suite, run, text_of):
     suite("def test_plain(): pass\n", fakes=False)
@@ -20,3 +24,40 @@ def test_an_unrelated_suite_sees_nothing(suite, run):
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*= torchexport =*")
     result.stdout.no_fnmatch_line("torchexport:*")
+
+
+WITHOUT_TORCH = """
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "torch" else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTorch
+"""
+
+
+def test_a_marked_test_without_torch_says_what_to_install(pytester):
+    pytester.makeconftest(WITHOUT_TORCH)
+    pytester.makepyfile(
+        test_plain="def test_plain(): pass",
+        test_net="import pytest\n@pytest.mark.torchexport\ndef test_net(): pass",
+    )
+    result = pytester.runpytest_subprocess("test_net.py", "-p", "no:jaxtyping")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    said = "test_net.py::test_net: torch is not installed: pip install 'pytest-torchexport[torch]'"
+    result.stdout.fnmatch_lines([said.replace("[", "[[]")])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    pytester.runpytest_subprocess("test_plain.py", "-p", "no:jaxtyping").assert_outcomes(passed=1)
+
+
+def test_an_older_torch_than_is_declared_is_named(suite, run, monkeypatch):
+    monkeypatch.setattr(items.metadata, "version", lambda name: "2.8.1+cpu")
+    items.torch_missing.cache_clear()
+    suite("@pytest.mark.torchexport\ndef test_net(): pass", fakes=False)
+    said = "torch 2.8.1+cpu is too old: pip install 'pytest-torchexport[[]torch]'"
+    run().stdout.fnmatch_lines([f"*{said}"])
+    run("--torchexport-survey").stderr.fnmatch_lines([f"ERROR: {said}"])
+    items.torch_missing.cache_clear()

@@ -100,6 +100,7 @@ def test_it_runs_where_nothing_is_installed():
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, "")
+    assert "not installed; next step: pip install 'pytest-torchexport[torch]'\n" in done.stdout
     assert "not installed; next step: pip install pytest-torchexport\n" in done.stdout
     assert "cannot be used: torch is not installed" in done.stdout
     assert "the defaults need: torch, numpy, " in done.stdout
