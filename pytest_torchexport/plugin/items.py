@@ -53,7 +53,7 @@ class Configuration:
 
 def add_options(parser: pytest.Parser) -> None:
     """Register every row with pytest: one option group, each flag with its ini twin."""
-    group = parser.getgroup("torchexport", "PyTorch export parity (pytest-torchexport)")
+    group = parser.getgroup("torchexport", "pytest-torchexport (in the ini file: torchexport_NAME)")
     # No setting: it is about one run, and makes no sense in an ini file.
     group.addoption(
         "--torchexport-replay",
@@ -65,19 +65,17 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--torchexport-survey",
         action="store_true",
-        help="Run the tests without markers, check an instance of each module class that they "
-        "call, and print which passes on which targets, what keeps the others, and the markers "
-        "to try.",
+        help="Check what unmarked tests call; print markers to try.",
     )
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
-        parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)
+        parser.addini(row.ini, "", type=row.kind, default=None)  # the flag's help is enough
         argument: dict[str, Any] = {"metavar": row.metavar}
         if row.kind == "bool":
             argument = {"action": "store_true"}
         elif row.kind == "args":
             argument["action"] = "append"
-        group.addoption(row.option, default=None, help=row.help, **argument)
+        group.addoption(row.option, default=None, help=row.short, **argument)
 
 
 def read_configuration(config: pytest.Config) -> Configuration:

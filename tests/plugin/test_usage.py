@@ -7,14 +7,18 @@ import pytest
 from pytest_torchexport.plugin import items
 
 
-def test_the_help_lists_every_setting(suite, run, text_of):
+def test_the_help_has_a_line_for_each_setting_and_is_short(suite, run, text_of, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     suite("def test_plain(): pass\n", fakes=False)
     text = text_of(run("--help"))
     from pytest_torchexport.config.settings import TABLE
 
     for row in TABLE:
-        assert row.ini in text
+        assert f"\n  {row.ini} (" in text
         assert row.option in text
+        assert f" {row.short}\n" in text
+    without = run("--help", "-p", "no:torchexport", "-o", "addopts=")
+    assert text.count("\n") - text_of(without).count("\n") <= 90
     assert "torchexport(" in text_of(run("--markers"))
 
 
@@ -54,7 +58,7 @@ def test_a_marked_test_without_torch_says_what_to_install(pytester):
 
 
 def test_an_older_torch_than_is_declared_is_named(suite, run, monkeypatch):
-    monkeypatch.setattr(items.metadata, "version", lambda name: "2.8.1+cpu")
+    monkeypatch.setattr(items.metadata, "version", lambda _: "2.8.1+cpu")
     items.torch_missing.cache_clear()
     suite("@pytest.mark.torchexport\ndef test_net(): pass", fakes=False)
     said = "torch 2.8.1+cpu is too old: pip install 'pytest-torchexport[[]torch]'"
