@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ class Run:
         self.config = config
         self.configuration = configuration
         self.results: list[ItemResult] = []
+        self._start = datetime.now(UTC)
         self._running: dict[str, ItemResult] = {}
         # The failures of --torchexport-replay; None without it.
         self._replayed: Stored | None = None
@@ -435,12 +437,14 @@ class Run:
         return bool(self.configuration.settings.report) and not hasattr(self.config, "workerinput")
 
     def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
+        from pytest_torchexport.config.what_ran import what_ran
         from pytest_torchexport.results import reports
         from pytest_torchexport.results.verdict import RunResults
 
+        seed = self.config.getoption("--hypothesis-seed", None)
         results = RunResults(
             items=(*self.results, *self._running.values()),
-            environment=reports.environment(),
+            environment={**reports.environment(), **what_ran(start=self._start, seed=seed)},
             complete=complete,
         )
         errors = []

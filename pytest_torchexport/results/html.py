@@ -24,8 +24,7 @@ from pytest_torchexport.results.verdict import ItemResult, RunResults, entries
 
 # Details that the report of a failure has already.
 IN_THE_REPORT = {"subject", "baked", "assumed", "note", "warned"}
-# Items that a cause is linked with; the others are in the matrix.
-MAX_LINKS = 12
+MAX_LINKS = 12  # items that a cause is linked with; the others are in the matrix
 # Most of a page is ASCII: only the other characters are looked at one by one.
 UNUSUAL = re.compile(r"[^\n\t -~]")
 
