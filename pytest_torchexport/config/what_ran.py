@@ -1,4 +1,4 @@
-"""What ran: the facts of a run that stand beside the versions in reports and manifests."""
+"""The facts of a run that stand beside versions in reports and manifests."""
 
 from __future__ import annotations
 
