@@ -116,6 +116,7 @@ def _megabytes(process: int) -> float:
 # -- differences -----------------------------------------------------------------------------------
 
 TIMES_OWN_ERROR = 100
+ABSOLUTE = 1e-5
 
 
 def far(eager: Tensor, other: Tensor, exact: Tensor) -> bool:
@@ -144,6 +145,16 @@ def apart(module: nn.Module, other: Callable[..., Any], calls: Sequence[Inputs])
     except Exception:  # torch, TorchScript and ONNX Runtime raise different types
         return True
     return len(eager) != len(found) or any(map(far, eager, found, exact))
+
+
+def differ(eager: Tensor, other: Tensor, relative: float) -> bool:
+    """Return True if shapes or dtypes differ, or an element by more than the share of eager's."""
+    if eager.shape != other.shape or eager.dtype != other.dtype:
+        return True
+    close = torch.allclose(
+        other.double(), eager.double(), rtol=relative, atol=ABSOLUTE, equal_nan=True
+    )
+    return not close
 
 
 def _outputs(function: Callable[..., Any], calls: Sequence[Inputs]) -> list[Tensor]:

@@ -39,6 +39,7 @@ from common import (
     apart,
     by_target,
     count,
+    differ,
     healthy_table,
     judged,
     misses,
@@ -56,7 +57,7 @@ BASES: dict[str, Target] = {"trace": trace.TARGET, "export": export.TARGET, "onn
 # A model is in a corner if at most this share of the uniform calls shows its fault.
 MOST_VOLUME, VOLUME_CALLS = 1e-3, 3000
 # A difference on uniform calls is relative to eager; that on a witness is far beyond rounding.
-RELATIVE, ABSOLUTE, WITNESS_RELATIVE = 1e-4, 1e-5, 1e-3
+RELATIVE, WITNESS_RELATIVE = 1e-4, 1e-3
 BY_HAND_CALLS = 300
 
 Key = tuple[str, str]
@@ -127,16 +128,6 @@ def _shows(row: Region, net: nn.Module, call: Inputs) -> bool:
 def _run(function: Callable[..., Tensor], inputs: tuple[Any, ...]) -> Tensor:
     with torch.no_grad():
         return function(*inputs)
-
-
-def differ(eager: Tensor, other: Tensor, relative: float) -> bool:
-    """Return True if shapes or dtypes differ, or an element by more than the share of eager's."""
-    if eager.shape != other.shape or eager.dtype != other.dtype:
-        return True
-    close = torch.allclose(
-        other.double(), eager.double(), rtol=relative, atol=ABSOLUTE, equal_nan=True
-    )
-    return not close
 
 
 def broken(row: Region, target: str) -> bool:

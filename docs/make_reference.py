@@ -54,10 +54,9 @@ type matters: *args* are lists, a *string* is quoted (`"25"`), a *bool* is `true
 
 FAILURES = """# Failures
 
-This page lists the failures that a check can raise. Each kind of failure has its own class, so that
-an `xfail` expects exactly one kind, and shrinking does not change from one bug to another. All
-classes derive from `Failure`, which is an `AssertionError`. Import them from `pytest_torchexport`;
-this does not import torch.
+This page lists the failures that a check can raise. Each kind has its own class, so that an `xfail`
+expects exactly one kind, and shrinking does not change from one bug to another. All derive from
+`Failure`, an `AssertionError`. Import them from `pytest_torchexport`; this does not import torch.
 
 | class | raised when |
 | --- | --- |
@@ -73,8 +72,8 @@ A failure has these attributes:
 | `differences` | the differences between eager and the artifact, as plain data |
 | `verdicts` | the verdicts of the item, if this is its final failure |
 
-If an item has several failures of one class, they are raised as one failure. Failures of different
-classes are raised as an `ExceptionGroup`.
+Several failures of one class are raised as one failure, those of different classes as an
+`ExceptionGroup`.
 
 [Read a failure report](../howto/read-a-report.md) explains the text of a failure, and
 [choose targets](../howto/known-failures.md#expect-a-failure-in-the-marker) shows how to expect one.

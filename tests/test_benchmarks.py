@@ -39,7 +39,7 @@ def test_a_benchmark_imports_only_names_that_exist(path):
 
 
 @slow
-@pytest.mark.parametrize("name", ["branches", "regions"])
+@pytest.mark.parametrize("name", ["branches", "lines", "reach", "regions"])
 def test_a_name_that_no_model_has_is_an_error(name: str) -> None:
     done = run(name, "--rows", "no such model")
     assert done.returncode != 0
@@ -52,6 +52,21 @@ def test_one_sample_does_not_see_a_frozen_branch() -> None:
     assert done.returncode == 0, done.stderr
     assert "trace_by_hand  1 of 2: buffer\n" in done.stdout
     assert "onnx_here      2 of 2: branch, buffer\n" in done.stdout
+
+
+@slow
+@pytest.mark.parametrize(
+    ("name", "model", "row"),
+    [
+        ("lines", "two lines: values", "| all | 1 / 0 / 0 | 1 / 0 / 0 |"),
+        ("reach", "state: over twelve", "| all | 3 / 3 | 3 / 3 |"),
+        ("reach", "state: kin scratch", "| passed | 3 | 3 |"),
+    ],
+)
+def test_a_model_is_counted(name: str, model: str, row: str) -> None:
+    done = run(name, "--rows", model, "--targets", "trace", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert row in done.stdout.splitlines()
 
 
 # -- branches --------------------------------------------------------------------------------------

@@ -146,19 +146,19 @@ def ship(case: Case) -> None:
     if case.saved is None:
         case.log.caution(NOT_SHIPPED)
         return
-    place = Path(case.plan.settings.ship)
+    path, place = case.saved.path, Path(case.plan.settings.ship)
+    # A file of somebody else's is read in the clean process alone.
+    own_onnx = path.suffix == ".onnx" and not case.foreign
     half = place.parent / f".half-{os.getpid()}-{secrets.token_hex(4)}"
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         # The process that has them loaded may write its output beside them.
-        shutil.copytree(
-            case.saved.path.parent, half, ignore=shutil.ignore_patterns("*.output"), symlinks=True
-        )
+        shutil.copytree(path.parent, half, ignore=shutil.ignore_patterns("*.output"), symlinks=True)
         mask = os.umask(0o022)
         os.umask(mask)
         half.chmod(0o777 & ~mask)  # the directory that was copied is its owner's alone
         judged = manifest.Manifest(
-            file=case.saved.path.name,
+            file=path.name,
             files=manifest.files_in(half),
             subject=case.reference.pristine.name,
             target=case.plan.target,
@@ -171,6 +171,7 @@ def ship(case: Case) -> None:
                 if case.log.covered.sizes.get(name)
             },
             environment={**reports.environment(), **what_ran(seed=case.plan.seed)},
+            opset=onnx_model.opset(onnx_model.read(path)) if own_onnx else None,
         )
         write(half / manifest.NAME, manifest.render(judged))
         half.rename(place)

@@ -102,6 +102,6 @@ def _verified(judged: Manifest) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in judged.environment.items())
     yield f"{judged.file}: what passed ({judged.subject} on {judged.target}-{judged.device})"
     yield f"  sizes     {sizes or 'those of the example alone'}"
-    yield f"  versions  {versions}"
+    yield f"  versions  {versions}{f', opset {judged.opset}' if judged.opset else ''}"
     for line in judged.weak:
         yield f"  warn      {line}"

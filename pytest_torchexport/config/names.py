@@ -21,6 +21,78 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
 }
+# What ``export_options`` may name for our own targets: the arguments of torch's exporter, of each
+# version of torch that is supported, that are the user's to give.
+EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
+    "trace": (
+        *("check_trace", "check_inputs", "check_tolerance", "strict", "optimize", "_extra_files"),
+        *("_force_outplace", "_store_inputs", "_module_class", "_compilation_unit"),
+    ),
+    "script": ("optimize", "example_inputs", "_extra_files", "_frames_up", "_rcb"),
+    "export": (
+        *("strict", "preserve_module_call_signature", "extra_files"),
+        "prefer_deferred_runtime_asserts_over_guards",
+    ),
+    "onnx": (
+        *("opset_version", "input_names", "output_names", "external_data", "optimize"),
+        *("custom_translation_table", "verify", "report", "profile", "dump_exported_program"),
+        *("artifacts_dir", "verbose"),
+    ),
+    "onnx_legacy": (
+        *("opset_version", "output_names", "do_constant_folding", "custom_opsets", "verbose"),
+        *("export_params", "keep_initializers_as_inputs", "training", "operator_export_type"),
+        *("export_modules_as_functions", "autograd_inlining"),
+    ),
+}
+_CALL = "the call of the test gives it"
+_DIMS = "say which axes vary by shapes={'x': 'batch 3'} beside export_options"
+_EXPORTER = "the target 'onnx' is dynamo=True, 'onnx_legacy' is dynamo=False"
+_PATH = "the plugin saves the file; --torchexport-ship keeps it"
+_WEIGHTS = "the plugin saves the weights in the file, which are no inputs"
+_LEGACY = "this exporter ignores it; that of the target 'onnx_legacy' does not"
+_DYNAMO = "this exporter ignores it; that of the target 'onnx' does not"
+# The other arguments, which the target gives or its exporter ignores: how to say it instead.
+SAID_ELSEWHERE: dict[str, dict[str, str]] = {
+    "trace": dict.fromkeys(("func", "example_inputs", "example_kwarg_inputs"), _CALL),
+    "script": {"obj": _CALL},
+    "export": {
+        **dict.fromkeys(("mod", "args", "kwargs"), _CALL),
+        "dynamic_shapes": "give dynamic_shapes= beside export_options",
+    },
+    "onnx": {
+        **dict.fromkeys(("model", "args", "kwargs"), _CALL),
+        "f": _PATH,
+        "dynamo": _EXPORTER,
+        "dynamic_shapes": "give dynamic_shapes= beside export_options",
+        "dynamic_axes": _DIMS,
+        "export_params": _WEIGHTS,
+        "keep_initializers_as_inputs": _WEIGHTS,
+        "training": "give mode= beside export_options",
+        "fallback": "add the target 'onnx_legacy'",
+        "operator_export_type": _LEGACY,
+        "do_constant_folding": _LEGACY,
+        "custom_opsets": _LEGACY,
+        "export_modules_as_functions": _LEGACY,
+        "autograd_inlining": _LEGACY,
+    },
+    "onnx_legacy": {
+        **dict.fromkeys(("model", "args", "kwargs"), _CALL),
+        "f": _PATH,
+        "dynamo": _EXPORTER,
+        "dynamic_shapes": _DIMS,
+        "dynamic_axes": _DIMS,
+        "input_names": "they are input_0, input_1, ...; the target 'onnx' takes others",
+        "fallback": _DYNAMO,
+        "external_data": _DYNAMO,
+        "custom_translation_table": _DYNAMO,
+        "report": _DYNAMO,
+        "optimize": _DYNAMO,
+        "verify": _DYNAMO,
+        "profile": _DYNAMO,
+        "dump_exported_program": _DYNAMO,
+        "artifacts_dir": _DYNAMO,
+    },
+}
 # Instances of targets.base.Target, of which this room knows nothing.
 _registered: dict[str, Any] = {}
 

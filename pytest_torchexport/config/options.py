@@ -11,6 +11,7 @@ import keyword
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pytest_torchexport.config import names as known_names
@@ -110,8 +111,19 @@ def _export_options(value: Any) -> Mapping[str, Mapping[str, Any]]:
     items = _mapping(value, "{'onnx': {'opset_version': 20}}")
     for name, arguments in items.items():
         one_of(name, "target", known_names.targets())
-        _named(name, lambda item: _mapping(item, "{'opset_version': 20}"), arguments)
+        _named(name, partial(_options_of, name), arguments)
     return dict(items)
+
+
+def _options_of(target: str, value: Any) -> None:
+    """Raise ValueError for options that the target does not take, if it is known what it takes."""
+    arguments = _mapping(value, "{'opset_version': 20}")
+    legal = known_names.EXPORT_OPTIONS.get(target, tuple(arguments))
+    for name in arguments:
+        elsewhere = known_names.SAID_ELSEWHERE.get(target, {}).get(name)
+        if elsewhere is not None:
+            raise ValueError(f"{name!r} is not for export_options: {elsewhere}")
+        one_of(name, "keyword argument of its exporter", legal)
 
 
 def _xfail(value: Any) -> Mapping[str, tuple[type[Failure], str]]:

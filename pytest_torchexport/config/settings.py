@@ -210,7 +210,7 @@ class Settings:
         MODE,
         help="The mode of modules during the check. 'eval': they are put into eval mode and "
         "restored; 'train': training mode is meant; 'as-is': a module left in training mode is a "
-        "failure.",
+        "failure; 'sampling': eval mode in which dropout is meant.",
     )
     runtime_imports: tuple[str, ...] = _row(
         (),

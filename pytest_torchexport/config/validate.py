@@ -30,7 +30,9 @@ def nearest(name: object, legal: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest legal name, or nothing."""
     import difflib  # not at the top: pytest loads this file at every start
 
-    match = difflib.get_close_matches(str(name), list(legal), n=1)
+    words = list(legal)
+    match = difflib.get_close_matches(str(name), words, n=1)
+    match = match or [word for word in words if word.startswith(f"{name}_")]
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
@@ -153,7 +155,7 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
 DEVICES = Value(device_names, "cpu, cuda, cuda:N", "NAMES")
-MODE = choice("mode", ("eval", "train", "as-is"), "MODE")
+MODE = choice("mode", ("eval", "train", "as-is", "sampling"), "MODE")
 WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
 FLAG = Value(truth, "true, false")
 # ``none``, so that one run can do without what the ini file asks for.

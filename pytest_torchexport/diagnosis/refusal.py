@@ -25,7 +25,7 @@ from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import GradMode
-from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
+from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis, Owner
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
@@ -108,8 +108,7 @@ def explained(
     )
     known = first("refusals", evidence)
     if known is None:
-        cause = undecided(error)
-        return Diagnosis(owner="model", causes=(cause,)) if cause is not None else NOTHING
+        return undecided(error)
     row, names = known
     cause = Cause(
         kind=row.kind,
@@ -117,7 +116,7 @@ def explained(
         remedy=row.remedy.format_map(names),
         where=_only_return(called) if row.returned else where,
     )
-    return Diagnosis(owner=row.owner, causes=(cause,))
+    return _of(cause, row.owner)
 
 
 def in_other_mode(prepared: Prepared) -> Diagnosis:
@@ -138,7 +137,7 @@ def in_other_mode(prepared: Prepared) -> Diagnosis:
 
 def _underlined(texts: list[str], where: SourceLine | None) -> str:
     """Return the expression that TorchScript underlines, else the user's line."""
-    line = where.text if where is not None else ""
+    line = where.text if where is not None else "forward"
     match = next(filter(None, map(_UNDERLINED.search, texts)), None)
     if match is None:
         return line
@@ -176,31 +175,36 @@ def _returns(definition: ast.AST) -> Iterator[ast.Return]:
 # -- what torch.export could not decide ------------------------------------------------------------
 
 
-def undecided(error: BaseException) -> Cause | None:
+def undecided(error: BaseException) -> Diagnosis:
     """Return the condition, number or size that torch could not decide, with the usual remedy.
 
-    Also the size of which it made a text that means nothing. None if the refusal is not about
+    Also the size of which it made a text that means nothing. Nothing if the refusal is not about
     control flow or sizes.
     """
     texts = text_lines(environment_of(chain(error)))
-    for cause in chain(error):
-        text = text_of(cause)
+    for raised in chain(error):
+        text = text_of(raised)
         asked = _UNDECIDED.search(text)
-        if asked is not None or type(cause).__name__ == "DataDependentOutputException":
+        if asked is not None or type(raised).__name__ == "DataDependentOutputException":
             expression = asked["expression"] if asked is not None else None
-            return _by_values(condense(error)[1], expression or "")
+            return _of(_by_values(condense(error)[1], expression or ""))
         if "Constraints violated" in text:
-            return _by_sizes(cause, text)
+            return _by_sizes(raised, text)
         written = next((each for each in texts if each in text), "")
-        if written and isinstance(cause, (LookupError, AttributeError, ValueError)):
-            return Cause(
+        if written and isinstance(raised, (LookupError, AttributeError, ValueError)):
+            cause = Cause(
                 kind="frozen size",
                 text=f"this line makes a text of a size, which is {written!r} while torch.export "
                 "captures",
                 remedy=f"choose by the size itself, as with n == 4; {STATIC}",
                 where=texts[written],
             )
-    return None
+            return _of(cause)
+    return NOTHING
+
+
+def _of(cause: Cause | None, owner: Owner = "model") -> Diagnosis:
+    return Diagnosis(owner=owner, causes=(cause,)) if cause is not None else NOTHING
 
 
 def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
@@ -220,7 +224,7 @@ def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
     )
 
 
-def _by_sizes(error: BaseException, text: str) -> Cause | None:
+def _by_sizes(error: BaseException, text: str) -> Diagnosis:
     """Return the branch, else the number, with which torch narrowed the declared dims.
 
     If it has no line, torch's own words.
@@ -256,18 +260,23 @@ def _by_sizes(error: BaseException, text: str) -> Cause | None:
             makes = f"{number.text} makes a number of a size that is declared to vary"
             asking.setdefault(where, ("frozen size", makes, STATIC))
     if asking:
-        return told(*next(iter(asking.values())), asking)
+        return _of(told(*next(iter(asking.values())), asking))
     # What torch's own code decided by.
     called = dict.fromkeys(called_lines(environment).values())
     lines: list[SourceLine | None] = [*(frozen or called)] or [None]
+    of_torch = not frozen and bool(called_lines(environment, of_layers=True))
+    owner: Owner = "capture" if of_torch else "model"
+    take = "torch's own code takes" if of_torch else "the operations of forward take"
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
         named = " and ".join(f"{dim} only as {size}" for dim, size in constants)
         fixed = "; ".join(f'{size} in place of "{dim}" in shapes' for dim, size in constants)
-        takes = f"the operations of forward take {named}, and it is declared to vary"
-        return replace(told("frozen size", takes, "", lines), remedy=f"declare it fixed: {fixed}")
-    fewer = "the operations of forward take fewer sizes than are declared"
-    return told("guard", fewer, "", lines) if fixes else None
+        takes = f"{take} {named}, and it is declared to vary"
+        kind: CauseKind = "guard" if of_torch else "frozen size"
+        cause = replace(told(kind, takes, "", lines), remedy=f"declare it fixed: {fixed}")
+        return _of(cause, owner)
+    fewer = f"{take} fewer sizes than are declared"
+    return _of(told("guard", fewer, "", lines), owner) if fixes else NOTHING
 
 
 def _frozen(error: BaseException) -> list[SourceLine]:

@@ -108,7 +108,7 @@ def without_a_number(where: SourceLine) -> str:
         return plain or (f"{root} ** 0.5" if root else f"{whole}.shape[0]")
 
     line = where.text.partition("  # ")[0]
-    as_it_is = _OF_A_SIZE.sub(size, line)
+    as_it_is = _OF_A_SIZE.sub(size, _OF_A_SIZE.sub(size, line))  # float(len(x)) has two
     if as_it_is != line:
         return f"leave the size as it is: {as_it_is}"
     return "compute with x.shape[i] as it is, without int(), float(), len() or math"

@@ -23,6 +23,7 @@ from pytest_torchexport.diagnosis.interventions import (
     same,
     smallest,
 )
+from pytest_torchexport.diagnosis.refusal import explained
 from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.eager.fingerprint import StateRef, changed, reach
 from pytest_torchexport.eager.preflight import changed_at, draws_from, seeded_at, streams
@@ -30,9 +31,9 @@ from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES, place
 from pytest_torchexport.judge.judge import carried_differences
-from pytest_torchexport.outcomes.compare import Tolerance, compare
+from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.messages import is_guard
-from pytest_torchexport.outcomes.observe import Raised, Returned, caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import Raised, caches_of, observe, tensors_of
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.outcomes.tape import Step, record
@@ -74,6 +75,8 @@ OWNER_OF: dict[CauseKind, Owner] = {
     "changed by the export": "capture",
     "guard": "capture",
     "number as a tensor": "capture",
+    "missing annotation": "model",
+    "unsupported type": "model",
 }
 
 
@@ -204,22 +207,11 @@ def decided_otherwise(facts: Facts) -> Cause | None:
     where forward asks what runs it: an intervention has given it the answers.
     """
     case, by = facts.case, CAPTURED[facts.target]
-    if by not in A_SIZE_IS or case.observed is None or case.foreign or case.questions:
+    asks = by not in A_SIZE_IS or case.questions
+    decided = None if asks else facts.scene.decided
+    if decided is None or case.observed is None:
         return None
-    call, observed, captured = case.call_to_export(), case.observed, facts.scene.captured
-    expected = case.reference.on_device(call, case.reference.on_cpu(call))
-    if captured is None or not isinstance(expected, Returned):
-        return None
-    made = case.runner_of(captured).run(call, case.plan.seed)
-    if not compare(expected, made, case.judge.tolerance):
-        return None
-    with observed.installed():
-        eager = observed.run(call)
-    path = observed.path_of(lambda: case.exported_or_refused(call, target=by))
-    own, there = (
-        [(event.key[0], event.outcome) for event in each.events] if each is not None else []
-        for each in (eager, path)
-    )
+    own, there = decided
     pairs = enumerate(zip(own, there, strict=False))
     at = next((number for number, (one, other) in pairs if one != other), len(there))
     # The capture may not get to it, or its key may be no number there and be looked up in vain.
@@ -227,8 +219,8 @@ def decided_otherwise(facts: Facts) -> Cause | None:
     left_out = at < len(own) and own[at + 1 :] == there[at : len(own) - 1]
     if not (is_same or left_out):
         return None
-    condition = observed.conditions[own[at][0]]
-    if " is " in condition.text:
+    condition = case.observed.conditions[own[at][0]]
+    if " is " in condition.text and "type(" not in condition.text:
         return None  # of two tensors, perhaps: a trace makes two of one that is given twice
     return Cause(
         kind="export-only branch",
@@ -339,7 +331,9 @@ def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
 
 def dropped_mutation(facts: Facts) -> Cause | None:
     """Return that forward changes an attribute, or an argument, that the artifact does not have."""
-    if not isinstance(facts.failure, StateDiffers):
+    first, lines = facts.structural, {each.where for each in facts.changes}
+    constant = first is not None and first.argument == "self" and first.where in lines
+    if not isinstance(facts.failure, StateDiffers) and not constant:
         return None
     given = next((item.path for item in facts.in_inputs() if item.total is None), "")
     if given:
@@ -352,14 +346,15 @@ def dropped_mutation(facts: Facts) -> Cause | None:
     kinds = ("attribute", "class attribute", "global", "closure")
     new = [each for each in facts.changes if each.ref.kind == "buffer" and each.is_new]
     changes = new or [each for each in facts.changes if each.ref.kind in kinds]
-    if not changes or facts.structural is None:
+    if not changes or first is None:
         return None
     refs = few([each.ref for each in changes])
     return Cause(
         kind="dropped mutation",
         text=f"forward registers {refs}, and {facts.artifact} does not"
         if new
-        else f"forward changes {refs}, and {facts.artifact} keeps what it was at the export",
+        else f"forward changes {refs}, and {facts.artifact} "
+        + ("changes a constant of its own" if constant else "keeps what it was at the export"),
         remedy="register a buffer in __init__ and write into it in forward (add_, copy_), or "
         "return the state and take it as an argument",
         where=_line(changes),
@@ -396,7 +391,7 @@ def active_dropout(facts: Facts) -> Cause | None:
     return Cause(
         kind="active dropout",
         text=f"dropout is active in eval mode, and {facts.artifact} does not drop the same",
-        remedy="pass training=self.training, or declare mode='train' if it is meant",
+        remedy="pass training=self.training, or declare mode='sampling' if it is meant",
         details=remedies.also(others),
         where=where,
     )
@@ -448,19 +443,21 @@ def baked_argument(facts: Facts) -> Cause | None:
 def baked_draw(facts: Facts) -> Cause | None:
     """Return that a random number drawn outside torch is a constant of the artifact."""
     first, case = facts.structural, facts.case
-    if first is None or first.kind not in ("constant", "stored") or first.where is None:
+    if first is None or first.kind not in ("constant", "stored", "extra"):
         return None
     subject, example, seed = case.reference.pristine, case.spec.example, case.plan.seed
     draws = draws_from(subject, example, seed, tuple(streams()))
-    drawn_from = next((draw.what for draw in draws if draw.line == first.where), None)
-    if drawn_from is None:
+    # On this line, or else all that is drawn, if the output is random in eager.
+    here = [draw for draw in draws if draw.line == first.where]
+    here = here or [draw for draw in draws if case.reference.random and len(draws) == 1]
+    if not here:
         return None
     return Cause(
         kind="baked value",
-        text=f"{facts.kept()}it is drawn from {drawn_from} in each call of eager, and once at the "
-        "export",
+        text=f"{facts.kept()}it is drawn from {here[0].what} in each call of eager, and once at "
+        "the export",
         remedy="draw with torch.rand, or draw outside forward and pass a tensor",
-        where=first.where,
+        where=here[0].line,
     )
 
 
@@ -476,6 +473,14 @@ def frozen_numbers(facts: Facts) -> Cause | None:
         read_numbers(case, call, traced=True) for call in (case.call_to_export(), beside.call)
     )
     other = [line for line in own if not same(own[line], there.get(line, []))]
+    first = facts.structural
+    if not other and first is not None and first.argument == "size" and not facts.scene.decided:
+        return Cause(
+            kind="guard",
+            text=f"{facts.kept()}torch's own code makes it a number while it is traced",
+            remedy="other operations of torch on this line, or the targets export and onnx",
+            where=first.where,
+        )
     numbers = [line for line in other if not decides_alone(own[line])]
     end = time.monotonic() + SECONDS
 
@@ -495,7 +500,6 @@ def frozen_numbers(facts: Facts) -> Cause | None:
             more = _more_numbers(facts, own, enough, end)
             return _of_numbers(facts, beside.call, (*enough, *more), decides=decides)
     # Eager has checks that a trace has not, and may raise with the number of the export.
-    first = facts.structural
     line = first.where if first is not None and first.kind in ("constant", "stored") else None
     if line in numbers and isinstance(outcome_with(case, beside.call, {line: own[line]}), Raised):
         return _of_numbers(facts, beside.call, (line,), decides=False, tried=False)
@@ -585,6 +589,14 @@ def fixed_parts(facts: Facts) -> Cause | None:
     return None
 
 
+def raises_known(facts: Facts) -> Cause | None:
+    """Return the cause if the artifact raises in words that are known, as those of a refusal."""
+    if not isinstance(facts.failure, ArtifactRaised):
+        return None
+    known = explained(RuntimeError(str(facts.failure)), facts.target)
+    return next((replace(cause, where=facts.failure.where) for cause in known.causes), None)
+
+
 def number_as_tensor(facts: Facts) -> Cause | None:
     """Return that an output of the artifact is a tensor where eager's is a number of Python's."""
     for item in facts.failure.differences if isinstance(facts.failure, StructureDiffers) else ():
@@ -616,4 +628,5 @@ RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     fixed_parts,
     number_as_tensor,
     decided_otherwise,
+    raises_known,
 )

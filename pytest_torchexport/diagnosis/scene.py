@@ -76,6 +76,8 @@ DIFFERS = (*UNEXPLAINED, BranchFrozen)
 # What eager returns in a row of calls, each with the state after it.
 Row: TypeAlias = Iterable[tuple[Outcome, Tensors]]
 Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
+# The conditions by their numbers, each with its outcome.
+Decisions: TypeAlias = Sequence[tuple[tuple[str, int], Any]]
 Compares: TypeAlias = Callable[[Call, Returned, Outcome], Sequence[Difference]]
 
 
@@ -110,6 +112,30 @@ class Scene:
             return case.artifact
         made = case.exported_or_refused(case.call_to_export(), target=target)
         return None if isinstance(made, str) else made
+
+    @cached_property
+    def decided(self) -> tuple[Decisions, Decisions] | None:
+        """The decisions of forward in the call of the export: in eager, and while it is captured.
+
+        None unless what was captured differs from eager even on this call, or if it is not known.
+        """
+        case, call, captured = self.case, self.case.call_to_export(), self.captured
+        observed, by = case.observed, CAPTURED.get(case.plan.target)
+        if captured is None or observed is None:
+            return None
+        expected = case.reference.on_device(call, case.reference.on_cpu(call))
+        made = case.runner_of(captured).run(call, case.plan.seed)
+        if not isinstance(expected, Returned) or not compare(expected, made, case.judge.tolerance):
+            return None
+        with observed.installed():
+            eager = observed.run(call)
+        path = observed.path_of(lambda: case.exported_or_refused(call, target=by))
+        own, there = (
+            [(event.key[0], event.outcome) for event in each.events] if each is not None else []
+            for each in (eager, path)
+        )
+        times = len(there) // len(own) if own else 0  # that it was run
+        return own, own if times and there == own * times else there
 
     @cached_property
     def refusal(self) -> Diagnosis:
@@ -275,7 +301,8 @@ class Beside:
     def _is_same(self, outcome: Outcome, theirs: Outcome) -> bool:
         if isinstance(outcome, Raised) and isinstance(theirs, Raised):
             # TorchScript puts the class of an exception into its text.
-            return bool(outcome.message) and outcome.message.strip("'\"") in theirs.message
+            said = bool(outcome.message) and outcome.message.strip("'\"") in theirs.message
+            return said or (outcome.where is not None and outcome.where == theirs.where)
         if not isinstance(outcome, Returned):
             return False
         return not self._differences(self.call, outcome, theirs)

@@ -80,7 +80,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if scene.case.foreign:
         return known
     if made is None:  # the stages of an ONNX model are known
-        named = known.owner if known.owner != "capture" else captured_by(target, known)
+        named = known.owner if known.owner != "capture" else captured_by(scene, known)
         return replace(known, owner=named)
     owner: Owner | None = None
     if isinstance(scene.failure, LoadFailed | RoundTripDiffers):
@@ -92,18 +92,24 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         if not any(cause.kind in OF_THE_RUN for cause in known.causes):
             # Exported and run on the CPU, it may agree with eager there.
             of_device = scene.case.plan.device != "cpu" and scene.agrees_if_exported()
-            owner = "device" if of_device else captured_by(target, known)
+            owner = "device" if of_device else captured_by(scene, known)
     every = (*known.stages, Stage(name="eager", agrees=True), *stages)
     return replace(known, stages=every, owner=known.owner or owner)
 
 
-def captured_by(target: str, known: Diagnosis) -> Owner | None:
+def captured_by(scene: Scene, known: Diagnosis) -> Owner | None:
     """Return the owner if what torch captured already differs from eager; None if not known.
 
-    torch.jit.script compiles the source, with its decisions. The others run it.
+    torch.jit.script compiles the source, with its decisions. The others run it: if nothing that
+    Python does while it is captured is other than in eager, what is recorded is wrong.
     """
-    differs_alone = known.structural is not None and known.structural.kind == "same"
-    return "capture" if target == "script" or known.causes or differs_alone else None
+    case, first = scene.case, known.structural
+    if case.plan.target == "script" or known.causes or (first and first.kind == "same"):
+        return "capture"
+    eager = case.reference
+    if first is None or eager.stateful or eager.random or eager.draws or case.questions:
+        return None
+    return "capture" if scene.decided and scene.decided[0] == scene.decided[1] else None
 
 
 # -- ONNX ------------------------------------------------------------------------------------------

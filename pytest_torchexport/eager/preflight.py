@@ -293,10 +293,10 @@ class Findings:
     which it does not; ``differences`` are those of its outputs. ``uninitialized`` is set if
     uninitialized memory is the reason. ``changed`` are the places behind ``changes``, and
     ``written_at`` the lines that write to these and to inputs, as far as they are known.
-    ``training``: the parts that are in training mode although the module is not, and
-    ``dropped_at`` the lines at which dropout is active in such a module. ``hidden``: copies agree,
-    and calls of one copy do not: it has state in a place that nothing here reaches. ``complete`` is
-    False if a run raised or the subject cannot be copied: the rest is unknown then.
+    ``training``: the parts that are in training mode although the module is not; ``dropping`` and
+    ``dropped_at``: the dropout that is active in such a module, and its lines. ``hidden``: copies
+    agree, and calls of one copy do not: it has state in a place that nothing here reaches.
+    ``complete`` is False if a run raised or the subject cannot be copied: the rest is unknown.
     """
 
     random: tuple[str, ...] = ()
@@ -309,6 +309,7 @@ class Findings:
     changes: tuple[str, ...] = ()
     changed: tuple[Change, ...] = ()
     training: tuple[str, ...] = ()
+    dropping: tuple[str, ...] = ()
     dropped_at: tuple[SourceLine, ...] = ()
     hidden: bool = False
     complete: bool = True
@@ -363,12 +364,8 @@ class _Examination:
             return
         drops = _drops(tape.steps, reached.modules)
         found.dropped_at = tuple(op.where for op in drops if op.where is not None)
-        found.training = _bounded(
-            [
-                *left_in_training(start.module, reached, tape.trained),
-                *_dropping(drops, reached.modules),
-            ]
-        )
+        found.training = _bounded([*left_in_training(start.module, reached, tape.trained)])
+        found.dropping = _bounded([*_dropping(drops, reached.modules)])
         changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
         outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []

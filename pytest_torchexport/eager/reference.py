@@ -271,7 +271,7 @@ class Reference:
         # Before any other call: it says how what a call changes is put back.
         findings = self.learned.once("findings", found)
         self._heed(findings)
-        cautions = [*findings.training] if self._mode != "train" else []
+        cautions = [*self._unmeant(findings)]
         modes = self.pristine.grad_mode, self.served
         if modes == (GradMode.GRAD, GradMode.NO_GRAD) and isinstance(
             self.on_cpu(example, grad_mode=self.served), Raised
@@ -315,10 +315,11 @@ class Reference:
                 where=findings.where,
                 differences=findings.differences,
             )
-        strict = self._mode == "as-is" or self._plan.settings.strict
-        if findings.training and strict and self._mode != "train":
+        unmeant = self._unmeant(findings)
+        if unmeant and (self._mode == "as-is" or self._plan.settings.strict):
+            meant = "train" if findings.training else "sampling"
             raise TrainingMode(
-                f"{'; '.join(findings.training[:3])}: declare mode='train' if it is meant",
+                f"{'; '.join(unmeant[:3])}: declare mode={meant!r} if it is meant",
                 where=next(iter(findings.dropped_at), None),
             )
         self.draws, self.written_at = findings.random, findings.written_at
@@ -336,6 +337,12 @@ class Reference:
             self._note(f"forward changes {few(findings.changes, '; ')}; each call starts anew")
         for sentence in findings.writes_inputs:
             self._note(f"forward {sentence}")
+
+    def _unmeant(self, findings: Findings) -> Sequence[str]:
+        """Return sentences on what trains although the mode that was declared is another one."""
+        if self._mode == "train":
+            return ()
+        return (*findings.training, *(findings.dropping if self._mode != "sampling" else ()))
 
     def differing(self, first: Outcome, second: Outcome) -> frozenset[str]:
         """Return the paths of outputs that are random in eager and differ between two outcomes."""

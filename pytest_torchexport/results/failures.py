@@ -77,7 +77,7 @@ class SpecError(Failure, title="the input spec does not fit the module"):
 
 
 class ExportRefused(Failure, title="the exporter refused the module"):
-    """The exporter refused the module."""
+    """The exporter refused the module, or made another file than ``export_options`` ask for."""
 
 
 class ArtifactRaised(Failure, title="the artifact raises where eager returns"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import linecache
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,12 +20,14 @@ from typing import Any
 from pytest_torchexport.results import summary
 from pytest_torchexport.results.changes import Cause, causes, changes_of, counted, known_blocks
 from pytest_torchexport.results.escaped import visible
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import Block, details, headline, reports
 from pytest_torchexport.results.verdict import ItemResult, RunResults, entries
 
 # Details that the report of a failure has already.
 IN_THE_REPORT = {"subject", "baked", "assumed", "note", "warned"}
 MAX_LINKS = 12  # items that a cause is linked with; the others are in the matrix
+AROUND = 3  # lines of source before and after the one to blame
 # Most of a page is ASCII: only the other characters are looked at one by one.
 UNUSUAL = re.compile(r"[^\n\t -~]")
 
@@ -61,6 +64,10 @@ def render(results: RunResults) -> str:
         columns=columns,
         files=files,
         rows=rows,
+        seconds={
+            test: sum(articles[entry.item.nodeid]["seconds"] for entry in row.values())
+            for test, row in rows.items()
+        },
         articles=articles,
         causes=linked_causes,
         changed=counted(changes) if results.before is not None else "",
@@ -102,7 +109,9 @@ def _article(number: int, item: ItemResult) -> dict[str, Any]:
     failed = [verdict for verdict in item.verdicts if verdict.status == "failed"]
     for first, blocks in reports(failed, item.nodeid):
         more = (each for each in details(first) if each.label not in IN_THE_REPORT)
-        sections.append((headline(first), [*blocks, *more]))
+        source = [Block("source", frame)] if (frame := _frame(first.where)) else []
+        shown = [each for b in blocks for each in (b, *(source if b.label == "where" else ()))]
+        sections.append((headline(first), [*shown, *more]))
     for verdict in item.verdicts:
         if verdict.status != "failed":
             why = [Block("reason", verdict.reason.splitlines())] if verdict.reason else []
@@ -114,4 +123,18 @@ def _article(number: int, item: ItemResult) -> dict[str, Any]:
         "outcome": min((entry.shown for entry in own), key=summary.severity),
         "reason": next(iter(reasons), ""),
         "sections": sections,
+        "seconds": sum(sum(verdict.seconds.values()) for verdict in item.verdicts),
     }
+
+
+def _frame(where: SourceLine | None) -> list[str]:
+    """Return the lines around one; none if its file is not here, or is another by now."""
+    source = dict(enumerate(linecache.getlines(where.file), 1)) if where is not None else {}
+    if where is None or not where.text.startswith(source.get(where.line, "").strip() or "\0"):
+        return []
+    around = range(where.line - AROUND, where.line + AROUND + 1)
+    return [
+        f"{'>' if number == where.line else ' '} {number:4}  {source[number].rstrip()}"
+        for number in around
+        if number in source
+    ]

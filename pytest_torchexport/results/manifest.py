@@ -66,6 +66,7 @@ class Manifest:
     weak: tuple[str, ...]
     sizes: Mapping[str, Sizes]
     environment: Mapping[str, str]
+    opset: int | None = None  # of an ONNX file
 
 
 def render(manifest: Manifest) -> str:

@@ -26,6 +26,10 @@ class NotApplicable:
     reason: str
 
 
+class NotAsAsked(Exception):
+    """The exporter raised nothing, and its file is not what ``export_options`` ask for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetTraits:
     """The traits of a target. The defaults are those of a target that has nothing special.

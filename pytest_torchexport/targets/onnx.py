@@ -32,6 +32,7 @@ from pytest_torchexport.targets.onnx_artifact import (
     OnnxArtifactFacts,
     OnnxOutputs,
     Output,
+    require_asked,
 )
 from pytest_torchexport.torch_private.between_exports import (
     forget_onnx_matches,
@@ -68,6 +69,7 @@ class Onnx:
                 "torch.onnx.export(dynamo=True) does not take TorchScript; "
                 "the target onnx_legacy does"
             )
+        asked = dict(options)
         external = bool(options.pop("external_data", True))
         subject = Capturable.of(module, example, spec)
 
@@ -85,8 +87,7 @@ class Onnx:
                         kwargs=kwargs,
                         dynamic_shapes=shapes,
                         dynamo=True,
-                        verbose=False,
-                        **options,
+                        **{"verbose": False, **options},
                     )
                     return program, captured
             finally:
@@ -111,7 +112,9 @@ class Onnx:
             return tuple(dict.fromkeys(found))
 
         made = exported(export, subject, example, spec, frozen)
-        return _artifact(made, device_of(example), external_data=external)
+        artifact = _artifact(made, device_of(example), external_data=external)
+        require_asked(artifact.facts.model, asked)
+        return artifact
 
 
 def _user_inputs(program: Any) -> list[Any]:

@@ -15,6 +15,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.targets.base import NotAsAsked
 from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, input_shapes
 from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
@@ -43,6 +44,28 @@ class OnnxArtifactFacts(OnnxModelFacts):
         }
         inputs = SizeFacts.of_inputs(shapes, frozen)
         return suspicions(spec, inputs, *self.captured, dropped=bool(self.captured))
+
+
+def require_asked(model: Callable[[], Any], options: Mapping[str, Any]) -> None:
+    """Raise NotAsAsked if a file has another opset, other names or places than options ask for."""
+    for name, read in _WRITTEN.items():
+        wanted = options.get(name)
+        if wanted is None or wanted is True:  # small weights are in the file, also if asked apart
+            continue
+        written = read(model())
+        # The names of further inputs and outputs are the exporter's.
+        compared = written[: len(wanted)] if isinstance(written, list) else written
+        if compared != (list(wanted) if isinstance(written, list) else wanted):
+            raise NotAsAsked(f"{name}={wanted!r} was asked for; the exporter wrote {written!r}")
+
+
+# What the user may ask of a file, and how it is read there.
+_WRITTEN: dict[str, Callable[[Any], Any]] = {
+    "opset_version": onnx_model.opset,
+    "input_names": lambda model: [value.name for value in model.graph.input],
+    "output_names": lambda model: [value.name for value in model.graph.output],
+    "external_data": lambda model: bool(onnx_model.locations(model)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,12 @@ from pytest_torchexport.targets.formats.onnx_runtime import (
     TensorFile,
     unavailable,
 )
-from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxArtifactFacts, OnnxOutputs
+from pytest_torchexport.targets.onnx_artifact import (
+    OnnxArtifact,
+    OnnxArtifactFacts,
+    OnnxOutputs,
+    require_asked,
+)
 
 NEEDS = ("onnx", "onnxruntime")
 
@@ -96,6 +101,7 @@ class OnnxLegacy:
             session = TensorFile(path, device_of(example))
         # Read again when asked: a model holds its weights.
         read = partial(onnx.load_model_from_string, files[FILENAME])
+        require_asked(read, options)
         return OnnxArtifact(
             program=module if scripted else files[FILENAME],
             outputs=OnnxOutputs.of(value, len(session.session.get_outputs())),

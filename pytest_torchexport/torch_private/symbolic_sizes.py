@@ -94,10 +94,11 @@ def frozen_lines(environment: Any) -> dict[str, SourceLine]:
     return {source: line for source, line in found.items() if line is not None}
 
 
-def called_lines(environment: Any) -> dict[Any, SourceLine]:
+def called_lines(environment: Any, *, of_layers: bool = False) -> dict[Any, SourceLine]:
     """Return the user's lines that called torch's code which asked, as ``callers_kept`` kept them.
 
     By guard, by symbol and end (0 or 1) for what bounds it, and by axis for what made it a number.
+    ``of_layers``: only where a layer of torch's asked.
     """
     guards = getattr(environment, "guards", None) or ()
     bounds = getattr(environment, "var_to_range_sloc", None) or {}
@@ -110,15 +111,19 @@ def called_lines(environment: Any) -> dict[Any, SourceLine]:
         *((sources[symbol], sloc) for symbol, sloc in numbers.items() if symbol in sources),
     ]
     callers = ((key, getattr(sloc, "framework_loc", None)) for key, sloc in asked)
-    return {key: at.caller for key, at in callers if isinstance(at, _CalledFrom)}
+    return {
+        key: at.caller
+        for key, at in callers
+        if isinstance(at, _CalledFrom) and at.of_layer >= of_layers
+    }
 
 
 class _CalledFrom(traceback.FrameSummary):
     """A frame of torch's own code that asked for a size, with the user's line that called it."""
 
-    def __init__(self, frame: FrameType, caller: SourceLine) -> None:
+    def __init__(self, frame: FrameType, caller: SourceLine, *, of_layer: bool) -> None:
         super().__init__(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        self.caller = caller
+        self.caller, self.of_layer = caller, of_layer
 
 
 @contextmanager
@@ -182,7 +187,8 @@ def _asking(
     at = None if is_users(file) or is_models(file) else named(frames)
     if at is None:
         return traceback.FrameSummary(file, frame.f_lineno, frame.f_code.co_name)
-    return _CalledFrom(frame, at)
+    inner = itertools.takewhile(lambda each: not (is_users(each[0]) or is_models(each[0])), frames)
+    return _CalledFrom(frame, at, of_layer=any("/torch/nn/" in file for file, _ in inner))
 
 
 _USER_LINE = re.compile(r"(.*)  # (.+):(\d+) in \w+", re.DOTALL)

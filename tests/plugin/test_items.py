@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_torchexport.config import names
+
 
 def ids(result):
     return [line for line in result.outlines if line.startswith("test_it.py::")]
@@ -124,6 +126,27 @@ def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_no_pass(suite,
             "*reason   ValueError: no such operator: frobnicate",
             "SKIPPED*not applicable: only for functions*",
             "SKIPPED*1 of 2 not judged: Odd: script refused the module: *eval*",
+        ]
+    )
+
+
+ASKED = """
+@pytest.mark.torchexport(export_options={'onnx': {'opset_version': 99}, 'trace': {'new': True}})
+def test_asked(): nn.ReLU()(torch.ones(2, 3))
+"""
+
+
+def test_what_is_asked_of_an_unnamed_target_is_red_if_it_is_not_done(suite, run, monkeypatch):
+    pytest.importorskip("onnxscript")
+    suite(ASKED, fakes=False)
+    run().assert_outcomes(errors=1)
+    monkeypatch.setitem(names.EXPORT_OPTIONS, "trace", ("new",))  # as in another torch
+    result = run("-k", "onnx or trace")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*NotAsAsked: opset_version=99 was asked for; the exporter wrote *",
+            "*TypeError: trace() got an unexpected keyword argument 'new'",
         ]
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,26 @@ def test_exporters_that_ran_before_never_change_a_verdict() -> None:
             diagnose=False,
         )
         assert verdict.failure == EXPECTED[name], (name, verdict.reason)
+
+
+EXPORTERS = {
+    "trace": torch.jit.trace,
+    "script": torch.jit.script,
+    "export": torch.export.export,
+    "onnx": torch.onnx.export,
+    "onnx_legacy": torch.onnx.export,
+}
+# Those of functions that save, and those that a supported torch no longer has.
+NOT_THERE = {"_extra_files", "extra_files", "fallback"}
+
+
+@pytest.mark.parametrize("name", names.BUILT_IN)
+def test_the_options_of_this_torch_are_those_that_are_listed(name: str) -> None:
+    given, elsewhere = {*names.EXPORT_OPTIONS[name]}, {*names.SAID_ELSEWHERE[name]}
+    assert not given & elsewhere
+    there = {*inspect.signature(EXPORTERS[name]).parameters}
+    assert there <= given | elsewhere, "an option that config/names.py does not list"
+    assert given | elsewhere <= there | NOT_THERE, "an option that this torch does not have"
 
 
 class HalfMade(torch.nn.Module):

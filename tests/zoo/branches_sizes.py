@@ -59,7 +59,7 @@ MANY = {"shapes": {"x": "batch 3"}, "dims": {"batch": (1, 300)}}
 # A trace reads the dict once, and torch.export has no size that could be a key.
 KEY = truth(trace=DIFFERS, script=REFUSED, export=REFUSED, onnx=NARROWED, onnx_legacy=DIFFERS)
 OF_KEYS = {"trace": baked(known=False), "onnx": frozen_size(known=False)}
-OF_KEYS |= {"export": no_construct(known=False), "onnx_legacy": baked(known=False)}
+OF_KEYS |= {"export": no_construct(), "onnx_legacy": baked(known=False)}
 
 
 # The handler's side is the same: no call of the ONNX file's one size is wrong.

@@ -119,6 +119,18 @@ def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:  # noqa: 
     return x.sum(1)
 
 
+@row(
+    "absent mask without a type",
+    normal(4, 3),
+    script=RAISES,
+    blame={"script": unannotated("x = x + mask")},
+)
+def forward(self, x, mask=None):
+    if mask is not None:
+        x = x + mask
+    return x * 2
+
+
 section("baked")
 
 
@@ -248,7 +260,10 @@ def forward(self, x: Tensor) -> Tensor:
     "forces",
     normal(4, 3),
     truth(REFUSED, script=None),
-    refused={"trace onnx_legacy": no_construct(), "export onnx": UNEXPLAINED},
+    refused={
+        "trace onnx_legacy": no_construct(),
+        "export onnx": replace(UNEXPLAINED, known=True),
+    },
 )
 @has(hidden=lambda: nn.Linear(3, 8), energy=lambda: nn.Linear(8, 1))
 def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006

@@ -303,6 +303,22 @@ def forward(self, x: Tensor) -> Tensor:
     return F.dropout(x, 0.5)
 
 
+@row(
+    "drops, meant",
+    X,
+    truth(onnx=INEFFECTIVE, onnx_legacy=INEFFECTIVE),
+    mode="sampling",
+    strict=True,
+)
+def forward(self, x: Tensor) -> Tensor:
+    return F.dropout(x, 0.5)
+
+
+@row("drops, unmeant", X, truth("TrainingMode"), strict=True)
+def forward(self, x: Tensor) -> Tensor:
+    return F.dropout(x, 0.5)
+
+
 @row("drops, train unmeant", normal(4, 6), truth("TrainingMode"), train=True, mode="as-is")
 # The legacy exporter puts the model into eval mode: constant, but eager varies with the seed.
 @row(
@@ -351,6 +367,12 @@ def forward(self, x: Tensor) -> Tensor:
 @row("numpy chance", X, truth(DIFFERS), script=no_construct(), blame=baked())
 def forward(self, x):
     return x + float(np.random.rand())  # noqa: NPY002  # the stream that seeds reach
+
+
+@row("numpy chance used later", X, truth(DIFFERS), script=no_construct(), blame=baked())
+def forward(self, x):
+    noise = np.random.rand(3)  # noqa: NPY002  # here
+    return x + torch.from_numpy(noise).to(x.dtype)
 
 
 @row("drawn once", X, trace=DIFFERS, onnx=SKIPPED, onnx_legacy=DIFFERS, blame=baked())

@@ -128,7 +128,7 @@ section("sequences")
 @row(
     "lstm over time",
     normal(3, 5, 3),
-    export=frozen_size("out, _ = self.rnn(x)"),
+    export=guarded("out, _ = self.rnn(x)"),
     x="batch time 3",
     elsewhere=UNROLLED,
 )

@@ -28,6 +28,20 @@ class BufferCounter(nn.Module):
         return x * self.count
 
 
+# No state of the artifact: each call changes a constant that it holds.
+@row(
+    "tensor counter",
+    normal(4, 3),
+    truth(DIFFERS, script=None),
+    onnx=no_construct(""),
+    blame={**dict.fromkeys(TARGETS, dropped()), "onnx_legacy": moved_on()},
+)
+@has(count=torch.zeros(()))
+def forward(self, x: Tensor) -> Tensor:
+    self.count.add_(1)  # here
+    return x * self.count
+
+
 @row(
     "buffer replaced",
     normal(4, 3),

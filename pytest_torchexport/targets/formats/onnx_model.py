@@ -130,6 +130,12 @@ def messages_of(message: Any, wanted: type) -> Iterator[Any]:
                 yield from messages_of(item, wanted)
 
 
+def opset(model: Any) -> int:
+    """Return the version of ONNX's own operators that a model has; 0 if it has none of them."""
+    own = (item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    return next(own, 0)
+
+
 def decided_on(model: Any) -> list[str]:
     """Return the names of the values that nodes of the graph decide on.
 
@@ -209,12 +215,16 @@ def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ..
 
 def external(path: Path) -> list[str]:
     """Return the locations of external data in the model, sorted. Raises if it is no model."""
+    return locations(read(path))
+
+
+def locations(model: Any) -> list[str]:
     import onnx
 
     return sorted(
         {
             next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            for tensor in messages_of(read(path), onnx.TensorProto)
+            for tensor in messages_of(model, onnx.TensorProto)
             if tensor.data_location == onnx.TensorProto.EXTERNAL
         }
     )

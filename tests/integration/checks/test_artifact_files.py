@@ -119,11 +119,11 @@ class Frozen(nn.Module):
 
 @pytest.fixture
 def check(tmp_path):
-    def run(module, **options):
+    def run(module, target="trace", **options):
         return check_export(
             module,
             (torch.ones(2, 3),),
-            target="trace",
+            target=target,
             max_examples=3,
             ship=str(tmp_path / "to/ship"),
             **options,
@@ -141,10 +141,19 @@ def test_the_files_that_passed_are_shipped_until_a_check_fails(check, tmp_path):
     assert judged.sizes == {"batch": manifest.Sizes(low=1, high=5)}
     assert {"torch", "pytest-torchexport", "os", "date", "command", "seed"} <= {*judged.environment}
     assert judged.files == manifest.files_in(place)
+    assert judged.opset is None
     loaded = torch.jit.load(place / judged.file)
     assert torch.equal(loaded(-torch.ones(1, 3)), torch.zeros(1, 3))
     assert check(Frozen()).failure == "BranchFrozen"
     assert list(place.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_the_opset_of_an_onnx_file_is_shipped(check, tmp_path, opset):
+    pytest.importorskip("onnxscript")
+    asked = {"onnx": {"opset_version": opset}}
+    assert check(nn.ReLU(), "onnx", export_options=asked).failure is None
+    assert manifest.read((tmp_path / "to/ship" / manifest.NAME).read_text()).opset == opset
 
 
 def test_a_folder_of_somebody_else_is_left_alone(check, tmp_path):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pytest_torchexport import check_export
+from pytest_torchexport.targets.formats import onnx_model
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,64 @@ def test_an_operator_that_the_export_registered_lives_as_long_as_the_artifact():
     verdict = check_export(module, (x,), target="export", max_examples=5, checks=["parity"])
     assert verdict.status == "passed", verdict
     assert LIBRARIES == {}
+
+
+class Twice(nn.Module):
+    def forward(self, x, n=2):
+        y = x.mean(0) * n
+        return y, y
+
+
+def asked(target, **options):
+    pytest.importorskip("onnxscript")
+    return check_export(
+        Twice(),
+        (torch.ones(2, 3), 3),
+        target=target,
+        checks="parity",
+        max_examples=1,
+        export_options={target: options},
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("onnx", {"opset_version": 18}),
+        ("onnx", {"opset_version": 20, "verbose": True}),
+        ("onnx_legacy", {"opset_version": 13, "output_names": ["a", "b"]}),
+        ("onnx", {"opset_version": None, "input_names": ("a",), "output_names": ["b"]}),
+        ("onnx", {"external_data": False}),
+        ("onnx", {"external_data": True}),
+    ],
+)
+def test_a_file_that_is_what_options_ask_for_passes(target, options):
+    verdict = asked(target, **options)
+    assert verdict.status == "passed", verdict
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "remedy"),
+    [
+        ({"opset_version": 13}, "opset_version=13 was asked for; the exporter wrote ", "ask for"),
+        ({"opset_version": 99}, "opset_version=99 was asked for; the exporter wrote ", "ask for"),
+        (
+            {"input_names": ["a", "n"]},
+            "input_names=['a', 'n'] was asked for; the exporter wrote ['a']",
+            "name the inputs that are there, in their order: ['a']",
+        ),
+    ],
+)
+def test_a_file_that_is_not_what_options_ask_for_is_refused(options, said, remedy):
+    verdict = asked("onnx", **options)
+    assert (verdict.failure, verdict.diagnosis.owner) == ("ExportRefused", "translation")
+    assert verdict.reason.startswith(f"NotAsAsked: {said}")
+    (cause,) = verdict.diagnosis.causes
+    assert cause.remedy.startswith(remedy)
+
+
+def test_weights_beside_a_file_that_is_to_hold_them_are_refused(monkeypatch):
+    monkeypatch.setattr(onnx_model, "locations", lambda _: ["model.onnx.data"])
+    verdict = asked("onnx", external_data=False)
+    assert verdict.reason.endswith("external_data=False was asked for; the exporter wrote True")
+    assert verdict.diagnosis.causes[0].remedy == "leave the option out, and ship both files"

@@ -43,6 +43,24 @@ def test_an_optimization_of_onnx_runtime_is_named_with_the_switch():
     assert found.place.operator == "aten.max_pool2d"
 
 
+@pytest.mark.parametrize("target", ["export", "onnx"])
+def test_an_operator_that_torch_export_loses_is_its_own_fault(target, monkeypatch):
+    export = torch.export.export
+
+    def loses(*args, **kwargs):
+        program = export(*args, **kwargs)
+        for node in program.graph_module.graph.nodes:
+            if node.target is torch.ops.aten.relu.default:
+                node.replace_all_uses_with(node.args[0])
+        program.graph_module.recompile()
+        return program
+
+    monkeypatch.setattr(torch.export, "export", loses)
+    layers = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    found = check_export(layers, (torch.randn(2, 3),), target=target).diagnosis
+    assert (found.owner, found.place.operator) == ("capture", "aten.relu")
+
+
 def test_an_isolated_item_runs_no_file_in_this_process(monkeypatch):
     from pytest_torchexport.diagnosis import scene
 

@@ -48,6 +48,10 @@ def test_what_passed_is_said_with_sizes_versions_and_doubts(call):
     )
 
 
+def test_the_opset_of_an_onnx_file_is_among_the_versions(call):
+    assert "  versions  torch 2.13.0, opset 18\n" in call(opset=18)[1]
+
+
 def test_the_folder_of_all_artifacts_is_refused_with_those_in_it(call, command):
     call()
     status, _, err = command("verify", ".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
+from pytest_torchexport.config import names as known_names
 from pytest_torchexport.config.named_dims import Expr
 from pytest_torchexport.config.options import NAMES, Options, parse_options
 from pytest_torchexport.results.failures import ExportRefused, OutputsDiffer, SpecError
@@ -43,6 +44,12 @@ def test_an_argument_is_taken(name, given, taken):
     options = parse_options(("trace", "onnx"), {"rtol": 0, "atol": 1e-3, name: given})
     assert (options.targets, options.rtol, options.atol) == (("trace", "onnx"), 0.0, 1e-3)
     assert str(getattr(options, name)) == str(taken)
+
+
+def test_any_option_is_taken_for_a_target_of_others(monkeypatch):
+    monkeypatch.setattr(known_names, "_registered", {"mine": object()})
+    given = {"mine": {"opset": 13}}
+    assert parse_options((), {"export_options": given}).export_options == given
 
 
 def test_an_unknown_argument_is_like_none_of_the_legal_ones():
@@ -92,6 +99,19 @@ WRONG = [
     ({"mode": "evaluate"}, ["mode:", "legal: eval, train, as-is", "Did you mean 'eval'?"]),
     ({"export_options": {"onx": {}}}, ["export_options:", "'onx' is not a target", "'onnx'?"]),
     ({"export_options": {"onnx": 20}}, ["export_options:", "'onnx'", "{'opset_version': 20}"]),
+    (
+        {"export_options": {"onnx": {"opset": 13}}},
+        ["'onnx': 'opset' is not a keyword argument of its", "Did you mean 'opset_version'?"],
+    ),
+    ({"export_options": {"trace": {"stricct": True}}}, ["'trace':", "Did you mean 'strict'?"]),
+    ({"export_options": {"script": {"check_trace": True}}}, ["'script':", "legal: optimize, exa"]),
+    ({"export_options": {"export": {"dynamo": True}}}, ["'export':", "legal: strict, preserve_"]),
+    ({"export_options": {"export": {"dynamic_shapes": {}}}}, ["give dynamic_shapes= beside"]),
+    ({"export_options": {"onnx": {"dynamic_axes": {}}}}, ["say which axes vary by shapes={"]),
+    ({"export_options": {"onnx": {"dynamo": False}}}, ["'onnx_legacy' is dynamo=False"]),
+    ({"export_options": {"onnx": {"do_constant_folding": True}}}, ["that of the target 'onnx_le"]),
+    ({"export_options": {"onnx_legacy": {"input_names": ["x"]}}}, ["the target 'onnx' takes"]),
+    ({"export_options": {"onnx_legacy": {"dynamic_axes": {}}}}, ["say which axes vary by shapes"]),
     ({"xfail": ExportRefused}, ["xfail:", "is not a dict like {'script': ExportRefused}"]),
     ({"xfail": {"scrpt": ExportRefused}}, ["xfail:", "'scrpt' is not a target", "'script'?"]),
     ({"xfail": {"onnx-tpu": ExportRefused}}, ["xfail:", "'tpu' is not a device"]),

@@ -72,7 +72,7 @@ def model(forward):
 # -- random numbers --------------------------------------------------------------------------------
 
 
-@told("training", "dropout is active in eval mode (pass training=self.training) in block, ")
+@told("dropping", "dropout is active in eval mode (pass training=self.training) in block, ")
 def functional_dropout(self, x):
     return F.dropout(x, 0.5)  # here
 
@@ -219,7 +219,7 @@ class Alternating(nn.Module):
 
 
 def test_dropout_that_forward_turns_on_and_off_again_is_told():
-    (told,) = findings(Alternating().eval(), X).training
+    (told,) = findings(Alternating().eval(), X).dropping
     assert told.startswith("drop is in training mode for a part of forward, ")
     assert told.endswith("dropped = self.drop(x)  # here")
 
