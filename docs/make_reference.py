@@ -82,8 +82,7 @@ Several failures of one class are raised as one failure, those of different clas
 COMPATIBILITY = """# Compatibility
 
 This page lists the versions on which the plugin's own tests have run, and what is different there.
-On other versions, a run with `--torchexport-strict` names what is untested in its summary. So does
-a run with items on a GPU if the tests have not run on one with these versions.
+A run with `--torchexport-strict` names other versions of torch or ONNX in its summary, and `doctor` does.
 
 ## Runs
 

@@ -1,4 +1,4 @@
-"""Run a command: ``python -m pytest_torchexport COMMAND ...``."""
+"""Run a command: ``pytest-torchexport COMMAND ...``, or ``python -m pytest_torchexport``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from pytest_torchexport.commands import COMMANDS, USAGE, CommandError, say
+from pytest_torchexport.results import __version__
 
-PROGRAM = "python -m pytest_torchexport"
+PROGRAM = "pytest-torchexport"
 # The exit status if nobody reads the output to its end: what a shell reports of SIGPIPE.
 CLOSED = 141
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
             say([f"{program}: {error}"], sys.stderr)
             return USAGE
     parser = argparse.ArgumentParser(PROGRAM, description="Commands of pytest-torchexport.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     known = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (_, summary) in COMMANDS.items():
         known.add_parser(name, help=summary)
@@ -47,6 +49,12 @@ def quiet(arguments: Sequence[str]) -> int:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
         return CLOSED
+
+
+def script() -> None:
+    """Run the console script, which finds modules in the current directory as ``-m`` does."""
+    sys.path.insert(0, "")
+    sys.exit(quiet(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,14 @@ def test_a_name_that_no_model_has_is_an_error(name: str) -> None:
 
 
 @slow
+def test_one_sample_does_not_see_a_frozen_branch() -> None:
+    done = run("by_hand", "branch", "buffer")
+    assert done.returncode == 0, done.stderr
+    assert "trace_by_hand  1 of 2: buffer\n" in done.stdout
+    assert "onnx_here      2 of 2: branch, buffer\n" in done.stdout
+
+
+@slow
 @pytest.mark.parametrize(
     ("name", "model", "row"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import pytest_torchexport
+from pytest_torchexport.plugin.items import LOWEST_TORCH
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pytest_torchexport"
@@ -64,6 +66,7 @@ def test_the_wheel_is_the_package_with_its_types_and_its_licence(built):
     assert f"{NAME}.dist-info/licenses/LICENSE" in names
     assert metadata["Version"] == pytest_torchexport.__version__
     assert "torchexport = pytest_torchexport.plugin" in entry_points
+    assert "pytest-torchexport = pytest_torchexport.__main__:script" in entry_points
 
 
 def test_the_sdist_has_what_its_tests_and_its_documentation_need(built):
@@ -79,13 +82,44 @@ def test_the_sdist_has_what_its_tests_and_its_documentation_need(built):
 
 def test_tox_tests_the_lowest_versions_that_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = map(Requirement, project["dependencies"] + project["optional-dependencies"]["onnx"])
-    lowest = {one.name: Version(str(one.specifier).removeprefix(">=")) for one in declared}
+    extras = project["optional-dependencies"]
+    declared = [*map(Requirement, [*project["dependencies"], *extras["torch"], *extras["onnx"]])]
+    lowest = {
+        one.name: Version(str(one.specifier).removeprefix(">="))
+        for one in declared
+        if one.name != project["name"]
+    }
     tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
     pinned = dict(re.findall(r"^    torch29: ([\w-]+)==(\S+)$", tox, re.MULTILINE))
     assert {name: Version(version) for name, version in pinned.items()} == lowest
+    assert lowest["torch"].release == LOWEST_TORCH
     assert project["requires-python"] == ">=3.11"
     assert "py{311-torch29," in tox
+
+
+def test_what_the_package_imports_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {Requirement(one).name for one in project["dependencies"]}
+    optional = {
+        Requirement(one).name
+        for extra in project["optional-dependencies"].values()
+        for one in extra
+    }
+    imported = {
+        name.partition(".")[0].replace("_", "-")
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    } - {name.replace("_", "-") for name in sys.stdlib_module_names}
+    # torch's own: a process that has torch has them too. pytest's parts come with it.
+    assert imported - {"-pytest", "pluggy", "pytest-torchexport"} <= required | optional
+    assert {"torch", "onnx", "sympy"} & required == set()
 
 
 def test_the_version_stands_once():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from pytest_torchexport.config.what_ran import what_ran
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.subject import weight_of
@@ -169,7 +170,7 @@ def ship(case: Case) -> None:
                 for name, dim in case.spec.dims.items()
                 if case.log.covered.sizes.get(name)
             },
-            environment=reports.environment(),
+            environment={**reports.environment(), **what_ran(seed=case.plan.seed)},
             opset=onnx_model.opset(onnx_model.read(path)) if own_onnx else None,
         )
         write(half / manifest.NAME, manifest.render(judged))

@@ -1,4 +1,4 @@
-"""The commands of ``python -m pytest_torchexport``, and what several of them take and say.
+"""The commands of ``pytest-torchexport``, and what several of them take and say.
 
 Each is a function that takes the program's name and the arguments, and returns the exit status. Its
 file is imported if the command is asked for, so that those on reports start without torch. Nothing

@@ -22,9 +22,9 @@ from pytest_torchexport.sandbox import kernel
 PACKAGE = "pytest-torchexport"
 DEVICES = ("cpu", "cuda")
 OURS = f"pip install {PACKAGE}"
-ONNX = f"pip install '{PACKAGE}[onnx]'"
-# The packages of the plugin itself and those of its extra, with what installs them.
-NEEDED = dict.fromkeys(("torch", "numpy", "hypothesis", "pytest"), OURS)
+TORCH, ONNX = f"pip install '{PACKAGE}[torch]'", f"pip install '{PACKAGE}[onnx]'"
+# The packages of the plugin itself and those of its extras, with what installs them.
+NEEDED = {"torch": TORCH, **dict.fromkeys(("numpy", "hypothesis", "pytest"), OURS)}
 EXTRA = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), ONNX)
 # A distribution that has the modules of another.
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
@@ -42,13 +42,15 @@ class Finding:
 
 def main(program: str, arguments: Sequence[str]) -> int:
     """Run the command and return its exit status: 1 if the defaults need something more."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         program,
         description="Say what is installed, what can be checked here, and what to do about what "
         "cannot.",
         epilog="Exit status: 0 if all default targets can be checked on the CPU; 1 if something "
         "that they need is missing.",
-    ).parse_args(arguments)
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="list the tested versions")
+    verbose = parser.parse_args(arguments).verbose
     cannot = {device: _unusable(device) for device in DEVICES}
     sections = {
         "installed": list(_packages(cannot)),
@@ -66,6 +68,8 @@ def main(program: str, arguments: Sequence[str]) -> int:
         for each in those:
             step = f"; next step: {each.step}" if each.step else ""
             say([f"  {each.about:<{width}}  {each.text}{step}"])
+    if verbose:
+        say(tested.table(tested.runs()))
     missing = dict.fromkeys(each.about for each in findings if each.lacks)
     said = f"the defaults need: {', '.join(missing)}" if missing else "all defaults can be checked"
     say([said])

@@ -29,6 +29,8 @@ from pytest_torchexport.results.summary import detail_lines, summary_lines
 from pytest_torchexport.results.text import failure_texts
 from pytest_torchexport.results.verdict import ItemResult, Verdict
 
+# Sizes in place of a tensor: ``2,3``, ``float32[2, 3]`` or ``x=int64[2]``.
+SIZES = re.compile(r"(\w+ *= *)?(?:(?:torch\.)?([a-z]+\d*)\[ *)?(\d+(?: *, *\d+)*)(\])? *")
 FORMS = 'legal: package.module:Net, path/to/file.py:Net, "package.module:Net(hidden=8)"'
 
 
@@ -61,7 +63,8 @@ def main(program: str, arguments: Sequence[str]) -> int:
                 raise ValueError(f"--shape {text!r} is no shape; legal: 'x=batch 3 height width'")
             shapes[name.strip()] = shape.strip()
         dims = dict(parse_dim(text) for text in given.dim)
-        declared = {"shapes": shapes or None, "dims": dims or None}
+        export = _export_options(given.export_option)
+        declared = {"shapes": shapes or None, "dims": dims or None, "export_options": export}
         options = parse_check_options({**declared, "max_examples": given.max_examples})
     except (SpecError, ValueError) as error:
         raise CommandError(str(error)) from None
@@ -86,7 +89,7 @@ def main(program: str, arguments: Sequence[str]) -> int:
             raise CommandError("\n".join([verdicts[-1].reason, *verdicts[-1].details]))
     say(_report(trial, verdicts, whole=given.verbose))
     ranges = {name: (sizes[0], sizes[-1]) for name, sizes in dims.items()}
-    say(_test(trial, verdicts, {"shapes": shapes, "dims": ranges}))
+    say(_test(trial, verdicts, {"shapes": shapes, "dims": ranges, "export_options": export}))
     if any(each.status == "failed" for each in verdicts):
         return RED
     if not any(each.status == "passed" for each in verdicts):
@@ -117,12 +120,30 @@ def _parser(program: str) -> argparse.ArgumentParser:
     dim = "the legal sizes of a dim; without --shape the first axis is 'batch'"
     add_repeated(parser, "--dim", "NAME=LOW..HIGH", dim)
     targets = f"targets to check (default: {','.join(Settings().targets)})"
-    add_repeated(parser, "--target", "NAMES", targets)
+    parser.add_argument(
+        *("--target", "--targets"), action="append", default=[], metavar="NAMES", help=targets
+    )
+    add_repeated(parser, "--export-option", "TARGET.NAME=PYTHON", "of the exporter, as in a marker")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--max-examples", metavar="N", help="calls to draw per target")
     parser.add_argument("--seed", type=int, default=0, help="of weights and calls (default: 0)")
     parser.add_argument("-v", "--verbose", action="store_true", help="print all details")
     return parser
+
+
+def _export_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the value of each ``onnx.opset_version=20`` by target and name."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
+        try:
+            value = ast.literal_eval(match[3]) if match else None
+        except (ValueError, SyntaxError):
+            match = None
+        if match is None:
+            raise ValueError(f"--export-option {text!r}: legal is onnx.opset_version=20")
+        found.setdefault(match[1], {})[match[2]] = value
+    return found
 
 
 # -- the subject and its call ----------------------------------------------------------------------
@@ -138,6 +159,8 @@ def _trial(text: str, inputs: Sequence[str], seed: int) -> Trial:
     for each in inputs:
         call = f"--input {each!r} is no expression of Python, such as torch.randn(2, 3)"
         _names_in(f"_({each})", call)
+        if meant := _tensor_meant(each):
+            raise CommandError(f"--input {each!r} is no tensor: did you mean {meant}?")
     module = _of_file(Path(place)) if place.endswith(".py") else _imported(place, place)
 
     import torch
@@ -153,6 +176,21 @@ def _trial(text: str, inputs: Sequence[str], seed: int) -> Trial:
     call = f"_({', '.join(inputs)})"
     taken = {**names, "_": lambda *args, **kwargs: (args, kwargs)}
     return Trial(subject, source, module, inputs, _evaluated(call, taken, "--input"))
+
+
+def _tensor_meant(text: str) -> str:
+    """Return the tensor that sizes in its place stand for; empty for any other text."""
+    match = SIZES.fullmatch(text)
+    if match is None or bool(match[2]) != bool(match[4]) or not (match[2] or "," in match[3]):
+        return ""
+    name, dtype, sizes, _ = match.groups(default="")
+    sizes = ", ".join(re.findall("[0-9]+", sizes))
+    if "int" in dtype:
+        return f"{name}torch.randint(10, ({sizes},), dtype=torch.{dtype})"
+    if dtype == "bool":
+        return f"{name}torch.ones({sizes}, dtype=torch.bool)"
+    other = f", dtype=torch.{dtype}" if dtype not in ("", "float", "float32") else ""
+    return f"{name}torch.randn({sizes}{other})"
 
 
 def _names_in(source: str, problem: str) -> set[str]:

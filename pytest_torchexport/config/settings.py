@@ -37,7 +37,8 @@ KNOWN_DIRECTORY = "torchexport-known"
 class Setting:
     """A row: ``torchexport_<name>`` in the ini file, ``--torchexport-<name>`` as a flag.
 
-    ``kind``: the type of pytest's ini option.
+    ``kind``: the type of pytest's ini option. ``help``: its first sentence fits into a line of
+    ``pytest --help``.
     """
 
     name: str
@@ -78,6 +79,11 @@ class Setting:
             raise ValueError(f"{source}: {words} Legal: {self.legal}.") from None
 
     @property
+    def short(self) -> str:
+        """The first sentence of the help."""
+        return f"{self.help.partition('. ')[0].removesuffix('.')}."
+
+    @property
     def ini(self) -> str:
         return f"torchexport_{self.name}"
 
@@ -105,88 +111,88 @@ class Settings:
     targets: tuple[str, ...] = _row(
         ("trace", "script", "export", "onnx"),
         TARGETS,
-        help="Targets for tests whose marker names none. On the command line: keep only these "
-        "('none' gives the plain tests back).",
+        help="Targets of tests that name none; as a flag: only these. 'none' gives the plain tests"
+        " back.",
     )
     devices: tuple[str, ...] = _row(
         (),
         DEVICES,
-        help="Devices for tests whose marker names none (default: cpu, and cuda if torch has one). "
-        "On the command line: keep only these.",
+        help="Devices of tests that name none; as a flag: only these. Default: cpu, and cuda if "
+        "torch has one.",
     )
     max_examples: int | None = _row(
         None,
         WHOLE_NUMBER,
-        help="Calls drawn per item, for a run that is to be quicker or more thorough. Default: a "
-        "tenth of the max_examples of the Hypothesis profile, so 10, and up to half of it, so 50, "
-        "as long as they bring something new; the search for branches takes up to four times as "
-        "many calls of eager, or 200.",
+        help="Calls drawn per item. Default: a tenth of the max_examples of the Hypothesis "
+        "profile, so 10, and up to half of it, so 50, as long as they bring something new; the "
+        "search for branches takes up to four times as many calls of eager, or 200.",
     )
     min_branch_coverage: float = _row(
         0.0,
         number(lambda value: 0 <= value <= 100, "a percentage from 0 to 100", "PERCENT"),
-        help="Fail an item whose calls took less than this share of the outcomes of the conditions "
-        "that its inputs steer: its other outcomes were not compared.",
+        help="Fail an item whose calls took less of its branches. A branch is an outcome of a "
+        "condition that the inputs steer; those that no call took were not compared.",
     )
     follow: tuple[str, ...] = _row(
         (),
         Value(_followed, "names of modules other than torch", "NAMES"),
-        help="Packages whose branches are followed too, because your model calls them: besides "
-        "your own files, the package of the module's class and the files that define its parts.",
+        help="Packages whose branches are followed too. Followed anyway: your own files, the "
+        "package of the module's class and the files that define its parts.",
     )
     strict: bool = _row(
         False,
         FLAG,
-        help="Fail, instead of skipping or warning, if a target or device is unavailable, if a "
-        "limit that is set could not be applied, or if nothing was really checked. The summary "
-        "names the versions of Python, torch and ONNX on which the plugin's own tests have not "
-        "run.",
+        help="Fail instead of skipping or warning. For example if a target or device is "
+        "unavailable, if a limit that is set could not be applied, or if nothing was really "
+        "checked. The summary names the versions of torch and ONNX on which the plugin's own "
+        "tests have not run.",
     )
     self_test: bool = _row(
         False,
         FLAG,
-        help="After each item that passes, seed known bugs into its artifact (a frozen size, a "
-        "perturbed weight, a dropped output, a cast, a swapped branch) and report which of them "
-        "the item's calls catch. With --torchexport-strict a missed one is a failure.",
+        help="Say which known bugs the calls of an item would catch. After each item that passes, "
+        "they are seeded into its artifact: a frozen size, a perturbed weight, a dropped output, "
+        "a cast, a swapped branch. With --torchexport-strict a missed one is a failure.",
     )
     report: tuple[tuple[str, str], ...] = _row(
         (),
         Value(report_specs, "FORMAT:PATH, for example json:torchexport.json", "FORMAT:PATH"),
-        help="Write the verdicts to a file, also if the run is interrupted; may be given several "
-        "times. Formats: html, json, markdown, comment, github, sarif, and those of other "
+        help="Write the verdicts to a file. May be given several times; written also if the run is"
+        " interrupted. Formats: html, json, markdown, comment, github, sarif, and those of other "
         "packages. The path - prints the report at the end of the run.",
     )
     known: str = _row(
         "check",
         choice("verb for known failures", KNOWN_MODES, "VERB"),
-        help="'check': known failures are xfails, and one that is fixed fails its item; 'create': "
-        "the failures of this run become known; 'tighten': entries of what is fixed are removed. "
-        "In CI the files are written too, and the items stay red: somebody has to commit them.",
+        help="What becomes of known failures. 'check': they are xfails, and one that is fixed "
+        "fails its item; 'create': the failures of this run become known; 'tighten': entries of "
+        "what is fixed are removed. In CI the files are written too, and the items stay red: "
+        "somebody has to commit them.",
     )
     known_reason: str = _row(
         "",
         Value(text, "a text", "TEXT"),
-        help="Why the failures that become known by --torchexport-known=create are accepted.",
+        help="Why the failures that become known are accepted.",
     )
     shard: str = _row(
         "1/1",
         Value(shard_name, "K/N, for example 2/4", "K/N"),
-        help="Run only the K-th of N equal parts of the selected tests, marked or not, for a job "
-        "of its own. The items of a test stay together; its parametrizations may not.",
+        help="Run only part K of N of the selected tests. The parts are equal, of tests marked or "
+        "not. The items of a test stay together; its parametrizations may not.",
     )
     time_limit: float = _row(
         300.0,
         number(lambda value: 0 < value < math.inf, "a positive number of seconds", "SECONDS"),
-        help="Seconds for one module on one target, so that none holds up a run. Drawing stops at "
-        "half of them. A call of the artifact may take a fifth, at least a minute, at most half; "
-        "then it hangs (ArtifactHung).",
+        help="Seconds for one module on one target. Drawing stops at half of them. A call of the "
+        "artifact may take a fifth, at least a minute, at most half; then it hangs "
+        "(ArtifactHung).",
     )
     isolate: bool = _row(
         False,
         FLAG,
-        help="Make every call of an artifact in a process of its own: an artifact that crashes, "
-        "hangs or takes all memory then fails only its item. Without it an item is isolated if its "
-        "artifact killed the clean process, or an earlier run.",
+        help="Make every call of an artifact in a process of its own. An artifact that crashes, "
+        "hangs or takes all memory then fails only its item. Without it an item is isolated if "
+        "its artifact killed the clean process, or an earlier run.",
     )
     memory_limit: int | None = _row(
         None,
@@ -195,22 +201,23 @@ class Settings:
             "a whole number of megabytes, or auto",
             "MEGABYTES",
         ),
-        help="Megabytes that an artifact's process may allocate, if the machine has other work; "
-        "more is a failure (ArtifactCrashed). 'auto': three quarters of the memory of this machine "
-        "or its container.",
+        help="Megabytes that an artifact's process may allocate. More is a failure "
+        "(ArtifactCrashed). 'auto': three quarters of the memory of this machine or its "
+        "container.",
     )
     mode: str = _row(
         "eval",
         MODE,
-        help="'eval': modules are put into eval mode for the check and restored; 'train': training "
-        "mode is meant; 'as-is': a module left in training mode is a failure; 'sampling': eval "
-        "mode in which dropout is meant.",
+        help="The mode of modules during the check. 'eval': they are put into eval mode and "
+        "restored; 'train': training mode is meant; 'as-is': a module left in training mode is a "
+        "failure; 'sampling': eval mode in which dropout is meant.",
     )
     runtime_imports: tuple[str, ...] = _row(
         (),
         Value(module_names, "names of modules", "NAMES"),
-        help="Modules that the process that serves your artifacts imports too (libraries of custom "
-        "operators, pytree registrations): the clean process imports them before an artifact.",
+        help="Modules that the process that serves artifacts imports. For example libraries of "
+        "custom operators and pytree registrations: the clean process imports them before an "
+        "artifact.",
     )
     threads: int = _row(
         1,
@@ -224,23 +231,23 @@ class Settings:
     ship: str = _row(
         "",
         DIRECTORY,
-        help="Write the files of each artifact that passes below this directory, to deploy what "
-        "was verified, each with torchexport.json: checksums, sizes and versions, which "
-        "'python -m pytest_torchexport verify' compares.",
+        help="Write each artifact that passes below this directory. To deploy what was verified, "
+        "each has torchexport.json beside it: checksums, sizes and versions, which "
+        "'pytest-torchexport verify' compares.",
     )
     max_size_ratio: float = _row(
         0.0,
         number(lambda value: value >= 0, "a positive number; 0 for no limit", "RATIO"),
-        help="Fail an item whose artifact holds weights twice: it takes more bytes than this many "
-        "times the parameters and buffers of its module (tied ones count once), and 1 MiB for the "
+        help="Fail an item whose artifact holds weights twice. It may take this many times the "
+        "bytes of its module's parameters and buffers (tied ones count once), and 1 MiB for the "
         "program (ArtifactTooLarge).",
     )
     cache: str = _row(
         "",
         DIRECTORY,
-        help="Keep the verdicts of passes in this directory, and check again only what has changed "
-        "since: your files, weights, calls, options, settings, versions, machine. Not with "
-        "--torchexport-ship or --torchexport-max-slowdown, which need the artifact.",
+        help="Keep passes here, and check only what has changed since. Changes count of your "
+        "files, weights, calls, options, settings, versions, machine. Not with --torchexport-ship"
+        " or --torchexport-max-slowdown, which need the artifact.",
     )
     max_slowdown: float = _row(
         0.0,
@@ -249,17 +256,17 @@ class Settings:
             "a positive number; inf measures without a limit, 0 does not measure",
             "RATIO",
         ),
-        help="Time some calls of each artifact that passes beside eager, with one thread, and fail "
-        "an item that takes more than this many times as long, beyond the noise of the machine "
-        "(ArtifactSlower). -v and the reports show the medians. Not of an artifact that is called "
-        "in a process of its own.",
+        help="Fail an item whose artifact is slower than eager. Some calls of each artifact that "
+        "passes are timed beside eager, with one thread; it may take this many times as long, "
+        "beyond the noise of the machine (ArtifactSlower). -v and the reports show the medians. "
+        "Not of an artifact that is called in a process of its own.",
     )
     serve_on: tuple[str, ...] = _row(
         (),
         DEVICES,
-        help="Devices that serve your artifacts, if others than those that export them: an "
-        "artifact is loaded there too. If such a device is missing here, constants that tie an "
-        "artifact to its own device are still a failure.",
+        help="Devices that serve artifacts, if not those that export. An artifact is loaded there "
+        "too. If such a device is missing here, constants that tie an artifact to its own device "
+        "are still a failure.",
     )
 
 

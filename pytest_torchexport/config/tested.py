@@ -31,7 +31,11 @@ def runs() -> tuple[Passed, ...]:
 
 def torch_and_python(versions: Mapping[str, str]) -> str:
     python = ".".join(map(str, numbers(versions["python"])[:2]))
-    return f"torch {versions['torch'].partition('+')[0]} with Python {python}"
+    return f"torch {_torch(versions)} with Python {python}"
+
+
+def _torch(versions: Mapping[str, str]) -> str:
+    return versions["torch"].partition("+")[0]
 
 
 def untested(
@@ -40,28 +44,31 @@ def untested(
     """Return a line on the versions on which the suite has not passed; empty if it has.
 
     ``devices``: those on which items ran. On a GPU, a run that left out the tests that need one has
-    tested nothing. torch and Python are tested together. Another package is tested from the lowest
-    to the highest version on which the suite has passed.
+    tested nothing. torch counts with any Python. Another package is tested from the lowest to the
+    highest version on which the suite has passed.
     """
-    # Each untested version, with the tested ones of the same packages.
-    lacking: dict[str, str] = {}
-    name, on_gpu = torch_and_python(versions), any(device != "cpu" for device in devices)
-    same = [run for run in passed if torch_and_python(run.versions) == name]
-    if not any(run.on_gpu or not on_gpu for run in same):
-        lacking[f"{name} on a GPU" if same else name] = ", ".join(
-            f"{torch_and_python(run.versions)}{'' if run.on_gpu else ' (on the CPU)'}"
-            for run in same or passed
-        )
+    torch, on_gpu = _torch(versions), any(device != "cpu" for device in devices)
+    tested = dict.fromkeys(_torch(run.versions) for run in passed if run.on_gpu or not on_gpu)
+    where = " on a GPU" if on_gpu else ""
+    lacking = []
+    if torch not in tested:
+        lacking.append(f"torch {torch}{where} (tested: {', '.join(tested) or 'none'})")
     for package in filter(versions.__contains__, BESIDE):
         known = sorted(numbers(run.versions[package]) for run in passed if package in run.versions)
         if not known or not known[0] <= numbers(versions[package]) <= known[-1]:
             ends = (".".join(map(str, end)) for end in (*known[:1], *known[-1:]))
-            tested = f"{package} {' to '.join(ends)}" if known else ""
-            lacking[f"{package} {versions[package]}"] = tested
-    if not lacking:
-        return ""
-    tested = ", ".join(filter(None, lacking.values())) or "nothing"
-    return f"untested: {', '.join(lacking)}; tested: {tested}"
+            tests = " to ".join(ends) or "none"
+            lacking.append(f"{package} {versions[package]} (tested: {tests})")
+    return f"untested: {', '.join(lacking)}" if lacking else ""
+
+
+def table(passed: Sequence[Passed]) -> list[str]:
+    """Return a line for each run that passed."""
+    return [
+        f"  tested {torch_and_python(run.versions)} {'and a GPU' if run.on_gpu else 'on the CPU'}"
+        + "".join(f", {name} {run.versions[name]}" for name in BESIDE if name in run.versions)
+        for run in passed
+    ]
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -213,12 +213,13 @@ class CacheCorpus(Corpus):
 
 
 def stored_failures(config: pytest.Config, given: str) -> Stored:
-    """Return the failures below a path, of which ``--torchexport-replay`` runs the tests again.
+    """Return the failures of which ``--torchexport-replay`` runs the tests again.
 
-    Beside ``--lf`` for failures of another machine: a job of CI keeps ``.torchexport``, and its
-    calls and seeds come from there. Raises UsageError that names the flag and the path.
+    They lie below the given path, or in ``.torchexport`` if it is empty. Beside ``--lf`` for
+    failures of another machine: a job of CI keeps ``.torchexport``, and its calls and seeds come
+    from there. Raises UsageError that names the flag and the path.
     """
-    place = Path(config.invocation_params.dir, given)
+    place = Path(config.invocation_params.dir, given) if given else config.rootpath / KEPT
     stored: dict[str, list[Verdict]] = {}
     for path in sorted(place.rglob(MARK)):
         if any(part.startswith(HALF) for part in path.parts):
@@ -239,8 +240,8 @@ def stored_failures(config: pytest.Config, given: str) -> Stored:
         stored.setdefault(item.nodeid, []).append(verdict)
     if not stored:
         raise pytest.UsageError(
-            f"{REPLAY}: no {MARK} lies in {given}. Legal: {KEPT}, or the directory of one failure "
-            "in it, which a failed test writes."
+            f"{REPLAY}: no {MARK} lies in {given or place}. Legal: {KEPT}, or the directory of one "
+            "failure in it, which a failed test writes."
         )
     return stored
 

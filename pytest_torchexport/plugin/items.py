@@ -6,8 +6,12 @@ of settings, which knows no pytest, is in ``config/settings.py``.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 MARKER = FIXTURE = "torchexport"
 # The verdicts of an item, until they are put on its report.
 VERDICTS: pytest.StashKey[list[Verdict]] = pytest.StashKey()
+# The lowest one that pyproject.toml declares, in an extra: commands on reports need no torch.
+LOWEST_TORCH = (2, 9)
 # Flags of these do not replace ini options: they narrow them, or go before markers too.
 _NARROWING = ("targets", "devices", "max_examples")
 
@@ -47,30 +53,29 @@ class Configuration:
 
 def add_options(parser: pytest.Parser) -> None:
     """Register every row with pytest: one option group, each flag with its ini twin."""
-    group = parser.getgroup("torchexport", "PyTorch export parity (pytest-torchexport)")
+    group = parser.getgroup("torchexport", "pytest-torchexport (in the ini file: torchexport_NAME)")
     # No setting: it is about one run, and makes no sense in an ini file.
     group.addoption(
         "--torchexport-replay",
         metavar="PATH",
-        help="Run only the tests with a stored failure in PATH (.torchexport, or a directory in "
-        "it), its call first: of another machine's too.",
+        nargs="?",
+        const="",
+        help="Run only tests with a stored failure, its call first.",
     )
     group.addoption(
         "--torchexport-survey",
         action="store_true",
-        help="Run the tests without markers, check an instance of each module class that they "
-        "call, and print which passes on which targets, what keeps the others, and the markers "
-        "to try.",
+        help="Check what unmarked tests call; print markers to try.",
     )
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
-        parser.addini(row.ini, f"{row.help} Legal: {row.legal}.", type=row.kind, default=None)
+        parser.addini(row.ini, "", type=row.kind, default=None)  # the flag's help is enough
         argument: dict[str, Any] = {"metavar": row.metavar}
         if row.kind == "bool":
             argument = {"action": "store_true"}
         elif row.kind == "args":
             argument["action"] = "append"
-        group.addoption(row.option, default=None, help=row.help, **argument)
+        group.addoption(row.option, default=None, help=row.short, **argument)
 
 
 def read_configuration(config: pytest.Config) -> Configuration:
@@ -117,6 +122,18 @@ def read_configuration(config: pytest.Config) -> Configuration:
         active=tuple(active),
         surveyed=surveyed,
     )
+
+
+@functools.cache
+def torch_missing() -> str:
+    """Return that torch is missing or too old, with what to install; empty if it is there."""
+    from pytest_torchexport.config import tested
+
+    said = "is not installed" if importlib.util.find_spec("torch") is None else ""
+    with suppress(metadata.PackageNotFoundError):
+        if not said and tested.numbers(version := metadata.version("torch")) < LOWEST_TORCH:
+            said = f"{version} is too old"
+    return said and f"torch {said}: pip install 'pytest-torchexport[torch]'"
 
 
 def _in_file(config: pytest.Config, row: Setting) -> Any:
@@ -177,8 +194,11 @@ def is_marked(node: pytest.Item | pytest.Collector) -> bool:
 def options_of(node: pytest.Item | pytest.Collector) -> Options | None:
     """Return the arguments of all markers on a node, merged; None without a marker.
 
-    The closest marker goes first. Raises CollectError that names the test and the argument.
+    The closest marker goes first. Raises CollectError that names the test and the argument, or
+    what to install if there is no torch.
     """
+    if missing := torch_missing():
+        raise pytest.Collector.CollectError(f"{node.nodeid}: {missing}")
     if not is_marked(node):
         return None
     from pytest_torchexport.config.options import Options, parse_options

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from pytest_torchexport.plugin.items import (
     keep_only,
     name_of_test,
     options_of,
+    torch_missing,
     variant_of,
     variants,
 )
@@ -65,6 +67,7 @@ class Run:
         self.config = config
         self.configuration = configuration
         self.results: list[ItemResult] = []
+        self._start = datetime.now(UTC)
         self._running: dict[str, ItemResult] = {}
         # The failures of --torchexport-replay; None without it.
         self._replayed: Stored | None = None
@@ -74,6 +77,8 @@ class Run:
 
             self._replayed = stored_failures(config, given)
         if configuration.surveyed is not None:
+            if missing := torch_missing():
+                raise pytest.UsageError(missing)
             from pytest_torchexport.plugin.survey import PLUGIN, Survey
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
@@ -172,6 +177,14 @@ class Run:
 
             for target in sorted(targets):
                 warm_up(target)
+
+    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> str | None:
+        """Say how many of the stored failures are run again."""
+        if self._replayed is None:
+            return None
+        found = sum(len(self._replayed.get(item.nodeid, ())) for item in items)
+        stored = sum(map(len, self._replayed.values()))
+        return f"torchexport: {found} of {stored} stored failures are in this selection"
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -393,7 +406,7 @@ class Run:
 
             devices = {verdict.device for item in self.results for verdict in item.verdicts}
             line = tested.untested(reports.environment(), tested.runs(), devices)
-            lines += filter(None, [line])
+            lines += [line, *(tested.table(tested.runs()) if verbosity > 0 else [])] if line else []
         lines += self._slowest_lines()
         if verbosity > 0:
             lines += detail_lines(self.results)
@@ -437,12 +450,14 @@ class Run:
         return bool(self.configuration.settings.report) and not hasattr(self.config, "workerinput")
 
     def _write_reports(self, *, complete: bool, is_last: bool = False) -> None:
+        from pytest_torchexport.config.what_ran import what_ran
         from pytest_torchexport.results import reports
         from pytest_torchexport.results.verdict import RunResults
 
+        seed = self.config.getoption("--hypothesis-seed", None)
         results = RunResults(
             items=(*self.results, *self._running.values()),
-            environment=reports.environment(),
+            environment={**reports.environment(), **what_ran(start=self._start, seed=seed)},
             complete=complete,
         )
         errors = []

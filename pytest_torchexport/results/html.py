@@ -26,10 +26,8 @@ from pytest_torchexport.results.verdict import ItemResult, RunResults, entries
 
 # Details that the report of a failure has already.
 IN_THE_REPORT = {"subject", "baked", "assumed", "note", "warned"}
-# Items that a cause is linked with; the others are in the matrix.
-MAX_LINKS = 12
-# Lines of source before and after the one to blame.
-AROUND = 3
+MAX_LINKS = 12  # items that a cause is linked with; the others are in the matrix
+AROUND = 3  # lines of source before and after the one to blame
 # Most of a page is ASCII: only the other characters are looked at one by one.
 UNUSUAL = re.compile(r"[^\n\t -~]")
 

@@ -11,10 +11,8 @@ from pytest_torchexport.results.plain import document, made, plain
 from pytest_torchexport.results.verdict import SCHEMA_VERSION, RunResults
 
 SCHEMA = "pytest-torchexport"
-# The name of a report of a single failure, among the files that show it again.
-OF_A_FAILURE = "verdict.json"
-# While these are written, their directory has a name that begins so.
-HALF = ".half-"
+OF_A_FAILURE = "verdict.json"  # a report of a single failure, among the files that show it again
+HALF = ".half-"  # while these are written, their directory has a name that begins so
 WRITE_ONE = "pytest --torchexport-report json:PATH writes one"
 
 

@@ -30,12 +30,11 @@ FORMATS: dict[str, Render] = {
     "sarif": sarif.render,
 }
 
-# The path that means standard output.
-STDOUT = "-"
+STDOUT = "-"  # the path that means standard output
 # The packages that a verdict depends on.
 PACKAGES = (
     *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
-    *("numpy", "hypothesis", "pytest"),
+    *("numpy", "hypothesis", "pytest", "pytest-torchexport"),
 )
 
 

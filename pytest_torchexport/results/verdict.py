@@ -472,9 +472,13 @@ class ItemResult:
     known: tuple[KnownMatch, ...] = ()
 
 
+# What an environment has of the run itself, beside versions (``config/what_ran.py``).
+OF_A_RUN = ("os", "date", "duration", "command", "seed", "commit")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """The results of a run's items, and the versions of the packages that they depend on.
+    """The results of a run's items. ``environment``: the versions they depend on, and what ran.
 
     ``complete``: the run came to its end. False while it runs, so that the report of a run that was
     killed says so. ``before``: those of an earlier run, which a report compares them with; they are

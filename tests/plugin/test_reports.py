@@ -29,7 +29,9 @@ def check_document(document):
     assert document["schema"] == "pytest-torchexport"
     assert document["version"] == 2
     assert document["complete"] is True
-    assert {"python", "torch", "pytest"} <= set(document["environment"])
+    ran = document["environment"]
+    assert {"python", "torch", "pytest", "pytest-torchexport", "os", "date", "duration"} <= set(ran)
+    assert ran["seed"] == "1"
     items = {item["nodeid"]: item for item in document["items"]}
     assert {nodeid: item["outcome"] for nodeid, item in items.items()} == {
         "test_it.py::test_net[mirror-cpu]": "passed",

@@ -43,12 +43,19 @@ def test_each_failure_has_its_files(suite, run, pytester, text_of):
     assert (pytester.path / ".torchexport" / ".gitignore").read_text() == "*\n"
 
 
-def test_a_replay_runs_the_tests_of_stored_failures_and_changes_no_files(suite, run, pytester):
+def test_a_replay_runs_the_tests_of_stored_failures_and_changes_no_files(
+    suite, run, pytester, text_of
+):
+    said = "torchexport: {} of 2 stored failures are in this selection"
     suite(BODY, fakes=False)
     run().assert_outcomes(failed=2)
     before = directories(pytester)
-    run("--torchexport-replay", ".torchexport").assert_outcomes(failed=2)
+    result = run("--torchexport-replay")
+    result.assert_outcomes(failed=2)
+    assert said.format(2) in text_of(result)
     assert directories(pytester) == before
+    assert said.format(1) in text_of(run("--torchexport-replay", ".torchexport", "-k", "plain"))
+    assert said.format(0) in text_of(run("-k", "other", "--torchexport-replay"))
     one = str(before[0].relative_to(pytester.path))
     for changed, outcome in (("x + float(x.max())", "failed"), ("x * x.max()", "passed")):
         suite(BODY.replace("x * float(x.max())", changed), fakes=False)

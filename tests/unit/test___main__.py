@@ -11,6 +11,7 @@ import pytest
 from sample import RUN
 
 from pytest_torchexport import __main__ as program
+from pytest_torchexport import __version__
 from pytest_torchexport.commands import COMMANDS, say
 from pytest_torchexport.results import json
 
@@ -21,6 +22,15 @@ def test_the_help_names_every_command(capsys):
     assert end.value.code == 0
     out = capsys.readouterr().out
     assert all(f"    {name} " in out for name in COMMANDS)
+
+
+def test_the_console_script_finds_modules_in_the_current_directory(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pytest-torchexport", "--version"])
+    monkeypatch.setattr(sys, "path", ["/somewhere/bin", *sys.path[1:]])
+    with pytest.raises(SystemExit) as end:
+        program.script()
+    assert (end.value.code, sys.path[0]) == (0, "")
+    assert capsys.readouterr().out == f"pytest-torchexport {__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["rendr"]])

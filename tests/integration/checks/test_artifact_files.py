@@ -139,6 +139,7 @@ def test_the_files_that_passed_are_shipped_until_a_check_fails(check, tmp_path):
     judged = manifest.read((place / manifest.NAME).read_text())
     assert (judged.subject, judged.status, judged.file) == ("ReLU", "passed", "model.pt")
     assert judged.sizes == {"batch": manifest.Sizes(low=1, high=5)}
+    assert {"torch", "pytest-torchexport", "os", "date", "command", "seed"} <= {*judged.environment}
     assert judged.files == manifest.files_in(place)
     assert judged.opset is None
     loaded = torch.jit.load(place / judged.file)

@@ -54,6 +54,12 @@ def test_if_all_is_there_the_status_is_0(call):
     assert out.endswith("all defaults can be checked\n")
 
 
+def test_with_v_the_tested_versions_are_listed(call, capsys):
+    assert "tested torch" not in call()[1]
+    doctor.main("doctor", ["-v"])
+    assert "\n  tested torch 2.9.0 with Python 3.11 on the CPU, onnx" in capsys.readouterr().out
+
+
 def test_a_package_that_is_missing_is_named_with_its_pip_line(call):
     found = {name: version for name, version in ALL.items() if name != "onnxscript"}
     lacks = target_that_lacks("its package is not installed: pip install it")
@@ -94,6 +100,7 @@ def test_it_runs_where_nothing_is_installed():
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, "")
+    assert "not installed; next step: pip install 'pytest-torchexport[torch]'\n" in done.stdout
     assert "not installed; next step: pip install pytest-torchexport\n" in done.stdout
     assert "cannot be used: torch is not installed" in done.stdout
     assert "the defaults need: torch, numpy, " in done.stdout

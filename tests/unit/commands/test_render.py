@@ -51,6 +51,19 @@ def test_a_folder_stands_for_the_reports_below_it(call, tmp_path):
     assert "in/2.json: it is not JSON, or was cut off" in err
 
 
+def test_runs_of_other_days_and_commands_are_merged_and_compared_without_a_change(call):
+    ran = ENVIRONMENT | {"date": "2026-11-25", "command": "pytest"}
+    later = dataclasses.replace(GREEN, environment=ran | {"date": "2026-11-26", "os": "Linux"})
+    both = {"first": dataclasses.replace(GREEN, environment=ran), "later": later}
+    status, out, _ = call("first.json", "later.json", "--report=json:-", **both)
+    assert status == 0
+    assert json.read(out).environment["date"] == "2026-11-25, 2026-11-26"
+    status, out, _ = call("first.json", "--old=later.json", "--report=markdown:-", **both)
+    assert status == 0
+    assert "no change" in out
+    assert "2026" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [

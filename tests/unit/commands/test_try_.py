@@ -66,7 +66,8 @@ def test_what_the_command_line_declares_reaches_the_engine_and_the_marker(call):
     status, out, _, calls = call(
         "tried_net.py:Net(hidden=SIZE)", "--input=torch.rand(2, 3)", "--input=[1, 2]",
         "--input=scale=0.5", "--input=mask=function(torch.ones(2, dtype=torch.bool))",
-        "--shape=x=batch 3", "--dim=batch=1..8", "--target=trace,export", "--max-examples=7", "--seed=3",
+        "--shape=x=batch 3", "--dim=batch=1..8", "--targets=trace,export", "--max-examples=7", "--seed=3",
+        "--export-option=export.strict=False",
     )  # fmt: skip
     assert status == 0
     subject, (given,), plan = calls[0]
@@ -80,7 +81,7 @@ def test_what_the_command_line_declares_reaches_the_engine_and_the_marker(call):
     assert (
         "import torch\nfrom tried_net import Net, SIZE, function\n\n"
         '@pytest.mark.torchexport("trace", "export", '
-        'shapes={"x": "batch 3"}, dims={"batch": (1, 8)})\n'
+        'shapes={"x": "batch 3"}, dims={"batch": (1, 8)}, export_options={"export": {"strict": False}})\n'
         "def test_net():\n    Net(hidden=SIZE)(torch.rand(2, 3), [1, 2], scale=0.5, "
         "mask=function(torch.ones(2, dtype=torch.bool)))\n"
     ) in out
@@ -132,6 +133,17 @@ def test_a_wrong_call_is_told_once(call):
     [
         (["tried_net.py:Net", "--input=z"], "--input: NameError: name 'z' is not defined"),
         (["tried_net.py:Net", "--input=1 +"], "is no expression of Python, such as torch.randn"),
+        (["tried_net.py:Net", "--input=2,3,32"], "did you mean torch.randn(2, 3, 32)?"),
+        (["tried_net.py:Net", "--input=x=float32[2, 3]"], "did you mean x=torch.randn(2, 3)?"),
+        (["tried_net.py:Net", "--input=int64[5]"], "torch.randint(10, (5,), dtype=torch.int64)?"),
+        (["tried_net.py:Net", "--input=bool[2,5]"], "torch.ones(2, 5, dtype=torch.bool)?"),
+        (["tried_net.py:Net", "--input=float16[2]"], "torch.randn(2, dtype=torch.float16)?"),
+        (
+            ["tried_net.py:Net", "--input=1", "--export-option=opset=3"],
+            "legal is onnx.opset_version=20",
+        ),
+        (["tried_net.py:Net", "--input=1", "--export-option=onnx.x=1 +"], "legal is onnx.opset"),
+        (["tried_net.py:Net", "--input=1", "--export-option=onyx.x=1"], "Did you mean 'onnx'?"),
         (["tried_net.py:NUMBER"], "is a int, which cannot be called"),
         (["tried_net.py:Net(8"], "has no expression of Python behind the colon; legal: "),
         (["tried_net.py:Net(hidde=8)"], "TypeError: Net.__init__() got an unexpected keyword"),
