@@ -31,7 +31,8 @@ class Returned:
     """The callable returned ``value`` (cloned), and left its inputs as ``inputs``.
 
     ``inputs`` are the objects that it was given, in the containers that it was given: a dict that
-    it extended is as before, and ``rebuilt`` names what it added, removed or replaced there.
+    it extended is as before, and ``rebuilt`` names what it added, removed or replaced there and
+    does not return.
     ``changed`` names the global settings of torch that it changed; they have been put back.
     """
 
@@ -367,7 +368,12 @@ def observe(
     # The objects that the call had in their own containers, and where others are now.
     args, kwargs = structure.unflatten([leaf for _, leaf in leaves])
     old, new = dict(leaves), dict(own.flatten("inputs")[0])
-    moved = (path for path in {**old, **new} if old.get(path, old) is not new.get(path, new))
+    returned = {id(leaf) for leaf in leaves_of(value)}
+    moved = (
+        path
+        for path in {**old, **new}
+        if old.get(path, old) is not new.get(path, new) and id(new.get(path, new)) not in returned
+    )
     return Returned(clone(value), Call(args, kwargs), changed, tuple(moved))
 
 

@@ -59,7 +59,7 @@ def forward(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:  # noqa: UP006
     return batch
 
 
-@row("replaces an entry", call({"x": normal(4, 3)}))
+@row("replaces an entry", call({"x": normal(4, 3)}), weak="forward changes a container")
 def forward(self, batch: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
     batch["x"] = batch["x"] * 2
     return batch["x"] + 1
