@@ -362,7 +362,7 @@ def _started(
             subject=dataclasses.replace(subject, is_copy=is_copy, is_lent=is_lent),
             plan=plan,
             foreign=foreign,
-            log=ItemLog(),
+            log=ItemLog(warned=output.own),
             deadline=Deadline(plan.settings.time_limit),
             resources=resources,
             output=output,

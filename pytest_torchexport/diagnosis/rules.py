@@ -37,7 +37,7 @@ from pytest_torchexport.outcomes.observe import Raised, caches_of, observe, tens
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.outcomes.tape import Step, record
-from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Structural
+from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner
 from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
@@ -48,6 +48,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
+from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 
 CARRIED = "return what changes as an output, and take it as an input in the next call"
 A_SIZE = "size that Python turns into a number"
@@ -77,6 +78,7 @@ OWNER_OF: dict[CauseKind, Owner] = {
     "number as a tensor": "capture",
     "missing annotation": "model",
     "unsupported type": "model",
+    "unsupported operator": "translation",
 }
 
 
@@ -85,7 +87,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     named = [cause for cause in known.causes if cause.kind not in CIRCUMSTANCES]
     if named or scene.case.plan.target not in CAPTURED:
         return known
-    facts = Facts(scene, known.structural)
+    facts = Facts(scene, known)
     cause = next(filter(None, (rule(facts) for rule in RULES)), None)
     if cause is None:
         return known
@@ -110,8 +112,8 @@ class Changed:
 class Facts:
     """The facts about a failure: those that cost a run are looked up when a rule first asks."""
 
-    def __init__(self, scene: Scene, structural: Structural | None) -> None:
-        self.structural = structural
+    def __init__(self, scene: Scene, known: Diagnosis) -> None:
+        self.structural, self.place = known.structural, known.place
         self.scene = scene
         self.case = scene.case
         self.failure = scene.failure
@@ -597,6 +599,28 @@ def raises_known(facts: Facts) -> Cause | None:
     return next((replace(cause, where=facts.failure.where) for cause in known.causes), None)
 
 
+def warned_by_the_exporter(facts: Facts) -> Cause | None:
+    """Return what the exporter warned of the operator that differs.
+
+    If it is not known which one does, of an operator of the file that it names as ONNX's.
+    """
+    program = facts.case.artifact.facts
+    if not isinstance(program, OnnxModelFacts) or facts.case.foreign:
+        return None
+    if facts.place is not None:
+        names = rf"\b(?i:{re.escape(facts.place.operator.rpartition('.')[2])})\b"
+    else:
+        names = "|".join(rf"onnx:+{node.op_type}\b" for node in program.model().graph.node)
+    for text in facts.case.log.warned:
+        if names and re.search(names, text):
+            return Cause(
+                kind="unsupported operator",
+                text=f"the exporter warned of it: {text}",
+                remedy="another opset_version in export_options, or other operations of torch",
+            )
+    return None
+
+
 def number_as_tensor(facts: Facts) -> Cause | None:
     """Return that an output of the artifact is a tensor where eager's is a number of Python's."""
     for item in facts.failure.differences if isinstance(facts.failure, StructureDiffers) else ():
@@ -629,4 +653,5 @@ RULES: tuple[Callable[[Facts], Cause | None], ...] = (
     number_as_tensor,
     decided_otherwise,
     raises_known,
+    warned_by_the_exporter,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -113,6 +113,8 @@ class ItemLog:
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None
     row: Sequence[Call] | None = None
+    # What the user's code and the exporter have warned of so far.
+    warned: Mapping[str, None] = field(default_factory=dict)
 
     def diagnosis_seconds(self, *, wanted: bool) -> float:
         return max(DIAGNOSIS, TIMES_EXPORT * self.seconds.get("export", 0.0)) if wanted else 0.0

@@ -79,7 +79,8 @@ class CapturedOutput:
         traced = category.__name__ == "TracerWarning"
         if traced and filename.endswith(_PRINTS):
             return
-        text = " ".join(str(message).split()).partition(". ")[0]
+        text = " ".join(str(message).split())
+        text = text.partition(". ")[0] if traced else text
         if traced and is_users(filename):
             self.traced[source_line(filename, lineno)] = None
         kept = self.of_libraries if traced and not is_users(filename) else self.own

@@ -70,3 +70,24 @@ def test_an_isolated_item_runs_no_file_in_this_process(monkeypatch):
     assert found.not_examined == (
         "stages to ONNX Runtime: the file may run in a clean process only",
     )
+
+
+class Enlarges(nn.Module):
+    def forward(self, x):
+        return nn.functional.interpolate(x, scale_factor=1.5, mode="bilinear")
+
+
+@pytest.mark.parametrize(("opset", "failure"), [(10, "OutputsDiffer"), (16, None)])
+def test_what_the_exporter_warned_of_an_operator_is_the_cause(opset, failure):
+    """https://github.com/onnx/onnx/blob/main/docs/Changelog.md#Resize-11: opset 10 aligns otherwise."""
+    verdict = check_export(
+        Enlarges(),
+        (torch.randn(1, 2, 6, 8, generator=torch.Generator().manual_seed(0)),),
+        target="onnx_legacy",
+        export_options={"onnx_legacy": {"opset_version": opset}},
+    )
+    assert verdict.failure == failure
+    if failure is not None:
+        (cause,) = verdict.diagnosis.causes
+        assert verdict.diagnosis.owner == "translation"
+        assert "onnx:Resize for ONNX opset version 10. This operator might" in cause.text

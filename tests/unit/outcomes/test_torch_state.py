@@ -94,7 +94,7 @@ def test_warnings_are_kept_once_each_and_never_too_many():
             warnings.warn(f"number {number}", UserWarning, stacklevel=1)
             warnings.warn("the same", UserWarning, stacklevel=1)
     text = next(iter(heard.warnings))
-    assert text.startswith("UserWarning: first sentence (")
+    assert text.startswith("UserWarning: first sentence. Second one. (")
     assert "test_torch_state.py:" in text
     assert len(heard.warnings) == MAX_WARNINGS
 
