@@ -40,7 +40,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
     ),
     "onnx_legacy": (
         *("opset_version", "output_names", "do_constant_folding", "custom_opsets", "verbose"),
-        *("export_params", "keep_initializers_as_inputs", "training", "operator_export_type"),
+        *("keep_initializers_as_inputs", "training", "operator_export_type"),
         *("export_modules_as_functions", "autograd_inlining"),
     ),
 }
@@ -76,6 +76,7 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
         "autograd_inlining": _LEGACY,
     },
     "onnx_legacy": {
+        "export_params": _WEIGHTS,
         **dict.fromkeys(("model", "args", "kwargs"), _CALL),
         "f": _PATH,
         "dynamo": _EXPORTER,

@@ -222,7 +222,7 @@ def decided_otherwise(facts: Facts) -> Cause | None:
     if not (is_same or left_out):
         return None
     condition = case.observed.conditions[own[at][0]]
-    if " is " in condition.text and "type(" not in condition.text:
+    if " is " in condition.text and " is int" not in condition.text:
         return None  # of two tensors, perhaps: a trace makes two of one that is given twice
     return Cause(
         kind="export-only branch",
@@ -334,7 +334,8 @@ def changed_by_the_old_exporter(facts: Facts) -> Cause | None:
 def dropped_mutation(facts: Facts) -> Cause | None:
     """Return that forward changes an attribute, or an argument, that the artifact does not have."""
     first, lines = facts.structural, {each.where for each in facts.changes}
-    constant = first is not None and first.argument == "self" and first.where in lines
+    written = first is not None and first.argument == "self" and first.operator.endswith("_")
+    constant = written and first is not None and first.where in lines
     if not isinstance(facts.failure, StateDiffers) and not constant:
         return None
     given = next((item.path for item in facts.in_inputs() if item.total is None), "")

@@ -158,18 +158,24 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     if not spec.guessed or BATCH not in spec.dims:
         return Found(spec)
     tries = _Tries(spec, eager)
-    rows = tries.first(0)
+    recorded = {0: tries.recorded(0), 1: tries.recorded(1)}
+    rows = recorded[0] or tries.first(0)
     parts = module.modules() if module is not None else ()
     # As an nn.LSTM has by default.
     declared = any(getattr(part, "batch_first", None) is False for part in parts)
-    columns = _second(tries, spec, rows, declared=declared)
+    columns = _second(tries, spec, rows, recorded[1] or tries.first(1), declared=declared)
     if columns:
         path = next(path for path, axis in columns.items() if axis)
         decides = "each row of dim 1 decides its own row of outputs alone"
         said = Assumption("dim", f"dim 0 of {path} is a sequence: {decides}", path)
+        # The calls have named what differed between them.
+        batch = {} if recorded[1] else {f"{BATCH}_1" if recorded[0] else BATCH: columns}
         steps = {path: axis for path, axis in rows.items() if columns.get(path) != axis}
-        both = spec.with_dims({BATCH: columns, SEQUENCE: steps}, said) if steps else None
-        return Found(spec.with_dims({BATCH: columns}, said), both)
+        steps = {} if recorded[0] else steps
+        both = spec.with_dims({**batch, SEQUENCE: steps}, said) if steps else None
+        return Found(spec.with_dims(batch, said), both)
+    if recorded[0]:
+        return Found(spec)
     if rows:
         return Found(spec.with_dims({BATCH: rows}), tied=tuple(tries.apart(rows)))
     if spec.dims[BATCH].declared or len({leaf.shape[:1] for leaf in spec.tensors}) == 1:
@@ -179,11 +185,13 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     return Found(spec.with_dims({}, Assumption("no dim", text)))
 
 
-def _second(tries: _Tries, spec: InputSpec, rows: Group, *, declared: bool) -> Group:
+def _second(
+    tries: _Tries, spec: InputSpec, rows: Group, columns: Group, *, declared: bool
+) -> Group:
     """Return the axes of a batch that comes second, after a sequence; none if it comes first.
 
-    ``rows`` are the first axes, if eager takes another size of them. ``declared``: a part of the
-    module says that it takes the sequence first.
+    ``rows`` and ``columns`` are the first and the second axes, if eager takes another size of them.
+    ``declared``: a part of the module says that it takes the sequence first.
     """
     first = (leaf for leaf in spec.tensors if leaf.shape and (not rows or leaf.path in rows))
     leaf = next(first, None)
@@ -196,7 +204,6 @@ def _second(tries: _Tries, spec: InputSpec, rows: Group, *, declared: bool) -> G
     unsure = bool(rows) and not declared
     if unsure and (tries.separates(rows) is not False or tries.takes_any_order(rows)):
         return {}
-    columns = tries.first(1)
     return columns if columns and tries.separates(columns) else {}
 
 
@@ -208,6 +215,11 @@ class _Tries:
         self._eager = eager
         self._tensors = spec.free
         self._example = _tensors_of(eager(spec.example))
+
+    def recorded(self, axis: int) -> Group:
+        """Return this axis of the tensors whose size there differed between recorded calls."""
+        taken = named(self._spec.recorded_shapes)
+        return {path: at for path, at in sorted(taken) if at == axis and path in self._tensors}
 
     def first(self, axis: int) -> Group:
         """Return the first group with this axis that eager takes at another size; or none.

@@ -205,11 +205,14 @@ def changed_at(
     return {item.what: item.line for item in reversed(moved)}
 
 
-def rebuilt_at(subject: Subject, example: Call, seed: int) -> SourceLine | None:
-    """Return the first line of the user's that adds, removes or replaces in a given container."""
+def rebuilt_at(
+    subject: Subject, example: Call, seed: int, paths: Collection[str]
+) -> SourceLine | None:
+    """Return the first line of the user's that adds, removes or replaces one of these leaves."""
 
     def look(given: tuple[Any, ...]) -> Mapping[str, Any]:
-        return {"given": [(path, id(leaf)) for path, leaf in flatten(given)[0]]}
+        found = {path: id(leaf) for path, leaf in flatten(given, "inputs")[0]}
+        return {path: found.get(path) for path in paths}
 
     moved = _lines_of(subject.copy(), example, seed, look)
     return moved[0].line if moved else None
@@ -364,8 +367,10 @@ class _Examination:
             return
         drops = _drops(tape.steps, reached.modules)
         found.dropped_at = tuple(op.where for op in drops if op.where is not None)
-        found.training = _bounded([*left_in_training(start.module, reached, tape.trained)])
-        found.dropping = _bounded([*_dropping(drops, reached.modules)])
+        left = left_in_training(start.module, reached, tape.trained)
+        active = [text for text, part in left.items() if is_dropout(part)]
+        found.training = _bounded([text for text in left if text not in active])
+        found.dropping = _bounded([*active, *_dropping(drops, reached.modules)])
         changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
         outside = draws_from(self.subject, self.example, self.seed, streams) if streams else []
@@ -525,11 +530,11 @@ def _draws(
 ) -> Iterator[str]:
     for op in _unique([op for op in ops if op.draws]):
         part = modules.get(op.module)
-        if op in drops and not _is_dropout(part):
+        if op in drops and not is_dropout(part):
             continue  # see ``Findings.training``
         if not op.drops:
             yield f"{op.in_torch}{_at(op)}"
-        elif _is_dropout(part):
+        elif is_dropout(part):
             still = op in drops and getattr(part, "training", False)
             left = ", left in training mode" if still else ""
             name = f"{op.module or 'the module'} ({type(part).__name__}{left})"
@@ -550,14 +555,14 @@ def _dropping(drops: Iterable[Step], modules: Mapping[str, torch.nn.Module]) -> 
     """Yield a sentence for each dropout in eval mode; none if its module is in training mode."""
     for op in drops:
         part = modules.get(op.module)
-        if not _is_dropout(part):
+        if not is_dropout(part):
             yield f"dropout is active in eval mode (pass training=self.training){_at(op)}"
         elif not getattr(part, "training", False):
             name = op.module or "the module"
             yield f"{name} is in training mode for a part of forward{_place('', op.where)}"
 
 
-def _is_dropout(part: torch.nn.Module | None) -> bool:
+def is_dropout(part: torch.nn.Module | None) -> bool:
     return any("Dropout" in cls.__name__ for cls in type(part).__mro__)
 
 
@@ -566,18 +571,18 @@ def _is_dropout(part: torch.nn.Module | None) -> bool:
 
 def left_in_training(
     module: torch.nn.Module | None, reached: Reached, ran: Collection[str]
-) -> list[str]:
+) -> dict[str, torch.nn.Module]:
     """Return a sentence for each part still in training mode in a module that is not.
 
     ``ran``: the paths of those that ran in it: a copy that does not run may be in training mode.
     """
     if module is None or getattr(module, "training", True):
-        return []
-    return [
-        f"{path} ({type(part).__name__}) is still in training mode"
+        return {}
+    return {
+        f"{path} ({type(part).__name__}) is still in training mode": part
         for path, part in reached.modules.items()
         if path in ran and getattr(part, "training", False) and _reads_training_flag(part)
-    ]
+    }
 
 
 def _reads_training_flag(part: torch.nn.Module) -> bool:

@@ -17,7 +17,7 @@ import torch
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.fingerprint import StateRef, changed, fingerprint
-from pytest_torchexport.eager.preflight import Findings, examine, rebuilt_at
+from pytest_torchexport.eager.preflight import Findings, examine, is_dropout, rebuilt_at
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.inputs.pytrees import describe, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
@@ -278,7 +278,8 @@ class Reference:
         ):
             self._serve_with_gradients()
         if first.rebuilt:
-            asked = partial(rebuilt_at, self.pristine, example, self._plan.seed)
+            seed = self._plan.seed
+            asked = partial(rebuilt_at, self.pristine, example, seed, first.rebuilt)
             line = self.learned.once("rebuilt at", asked)
             at = f" at {line}" if line is not None else ""
             changed = f"forward changes a container that it was given ({', '.join(first.rebuilt)})"
@@ -323,7 +324,7 @@ class Reference:
                 where=next(iter(findings.dropped_at), None),
             )
         self.draws, self.written_at = findings.random, findings.written_at
-        self.dropped_at = findings.dropped_at
+        self.dropped_at = findings.dropped_at if self._mode != "sampling" else ()
         self.stateful = bool(findings.changed) or findings.hidden
         in_python = any(not item.ref.is_tensor_of_module for item in findings.changed)
         self.fresh_each_call = in_python or findings.hidden
@@ -395,7 +396,10 @@ class Reference:
                 f"{few(training)}{are} in training mode: call .eval() before the export, or "
                 "declare mode='train' if it is meant"
             )
+        meant = [part for part in module.modules() if part.training and is_dropout(part)]
         module.eval()
+        for part in meant if mode == "sampling" else ():
+            part.train()
         self._note("put into eval mode for the check")
 
 

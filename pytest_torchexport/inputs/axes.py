@@ -79,10 +79,10 @@ def find_axes(
         assumed = [Assumption("annotations", text)]
     else:
         shapes, recorded = _from_calls(leaves, others)
-        guessed = BATCH not in recorded
+        guessed = True
         text = f"the sizes that differed between {len(others) + 1} recorded calls vary"
         assumed = [Assumption("recorded calls", text)] if recorded else []
-    if guessed:
+    if guessed and BATCH not in recorded:
         free = {path: tensor for path, tensor in tensors.items() if path not in tied}
         batch = next(groups(free, 0, named(shapes)), {})
         shapes = {**axes_of(tensors, {BATCH: batch}, {}, shapes).shapes}

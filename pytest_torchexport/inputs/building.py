@@ -142,8 +142,8 @@ def _mark(tensor: torch.Tensor, item: LeafRecipe, domain: Domain, seed: int) -> 
     if item.kind == SPECIAL and domain.special:
         numbers = _special_numbers(domain, tensor.dtype)
         drawn = torch.randint(0, 2 * len(numbers), tensor.shape, generator=_generator(seed))
-        marked = drawn < len(numbers)
-        tensor[marked] = numbers[drawn[marked]]
+        # torch has no index_put for uint16, uint32 and uint64.
+        tensor.copy_(torch.where(drawn < len(numbers), numbers[drawn % len(numbers)], tensor))
     for edit in item.edits:
         if is_among(edit.value, domain.special):
             edit.write(tensor, edit.value)

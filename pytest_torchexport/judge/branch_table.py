@@ -80,7 +80,7 @@ def frozen(
     example and of the failing call.
     """
     there, here = (way.decisions.count((goal[0], True)) for way in ways)
-    symptom = " ".join(str(failure).split()) or failure.title
+    symptom = " ".join(str(failure).split())
     often = "once" if there == 1 else f"{there} times", "once" if here == 1 else f"{here} times"
     frozen_as = (
         (
@@ -93,7 +93,7 @@ def frozen(
     )
     return BranchFrozen(
         frozen_as,
-        details=(f"so {symptom}", *failure.details),
+        details=(*([f"so {symptom}"] if symptom else []), *failure.details),
         where=place(condition),
         differences=failure.differences,
     )

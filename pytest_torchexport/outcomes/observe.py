@@ -368,7 +368,7 @@ def observe(
     # The objects that the call had in their own containers, and where others are now.
     args, kwargs = structure.unflatten([leaf for _, leaf in leaves])
     old, new = dict(leaves), dict(own.flatten("inputs")[0])
-    returned = {id(leaf) for leaf in leaves_of(value)}
+    returned = {id(leaf) for leaf in leaves_of(value) if isinstance(leaf, torch.Tensor)}
     moved = (
         path
         for path in {**old, **new}

@@ -168,13 +168,13 @@ SETTINGS: Mapping[str, cuda.Switch] = {
     "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled, None),
     "number of threads": (torch.get_num_threads, torch.set_num_threads, 1),
     "default device": (default_device, set_default_device, None),
+    "flushed denormals": (_flushes_denormals, torch.set_flush_denormal, False),
 }
 _SWITCHES: tuple[cuda.Switch, ...] = (
     *SETTINGS.values(),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, None),
     (torch.is_anomaly_enabled, torch.set_anomaly_enabled, None),
     (os.getcwd, os.chdir, None),
-    (_flushes_denormals, torch.set_flush_denormal, False),
 )
 
 

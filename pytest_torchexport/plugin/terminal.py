@@ -156,7 +156,9 @@ def _told_by_all(failing: Sequence[Entry]) -> list[Block]:
     failed = [entry.failure for entry in failing if entry.failure is not None]
     nodeid = failing[0].item.nodeid
     blocks = (block for _, found in reports(failed, nodeid) for block in found)
-    return [block for block in blocks if block.label in ("remedy", "call", "rerun")]
+    return [
+        block for block in blocks if block.label in ("remedy", "known", "call", "sizes", "rerun")
+    ]
 
 
 # -- progress --------------------------------------------------------------------------------------

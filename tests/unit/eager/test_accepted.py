@@ -94,6 +94,19 @@ def test_beside_the_sizes_that_differed_between_calls_the_batch_varies(forward, 
     assert tuple(shapes_of(spec).values()) == shapes
 
 
+@pytest.mark.parametrize(
+    ("other", "shape"),
+    [
+        (X(5, 2, 3), "5 x_1 3"),  # another batch
+        (X(8, 4, 3), "batch batch_1 3"),  # another length
+        (X(8, 2, 3), "batch x_1 3"),
+    ],
+)
+def test_a_batch_may_come_second_in_recorded_calls(other, shape):
+    spec = found(lambda x: LSTM(x)[0], X(5, 4, 3), more=[Call((other,))], module=LSTM).spec
+    assert shapes_of(spec) == {"x": shape}
+
+
 def test_a_declared_range_of_the_batch_stays():
     def attend(x, mask):
         return (x @ x.mT + mask).softmax(-1) @ x
