@@ -5,6 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import torch
+from torch import nn
+
+from pytest_torchexport import check_export
+
 
 def test_watching_loads_no_dynamo_and_does_no_harm_to_what_does():
     code = (
@@ -20,3 +25,22 @@ def test_watching_loads_no_dynamo_and_does_no_harm_to_what_does():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1.0"
+
+
+class Samples(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(self.drop(x))
+
+
+def test_sampling_keeps_the_dropout_that_the_test_has_left_on_and_nothing_else():
+    net = Samples().eval()
+    net.drop.train()
+    net.norm.train()
+    verdict = check_export(net, (torch.randn(4, 3),), target="trace", mode="sampling", strict=True)
+    assert verdict.status == "passed", verdict
+    assert any("forward is random (drop (Dropout) drops" in note for note in verdict.notes)
+    assert not any("changes" in note for note in verdict.notes)  # no running mean
