@@ -7,7 +7,7 @@ afterwards, in ``diagnosis/refusal.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -171,13 +171,6 @@ def export(prepared: Prepared) -> Case:
     return Case.of(prepared, artifact)
 
 
-def _is_of_an_option(error: Exception, asked: Iterable[str]) -> bool:
-    """Return True if the exporter does not do what is asked, or this torch has no such option."""
-    if isinstance(error, TypeError):
-        return any(f"argument {name!r}" in str(error) for name in asked)
-    return isinstance(error, NotAsAsked)
-
-
 def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     """Raise ExportRefused, or CannotJudge if nobody named the target or asked it for an option.
 
@@ -189,7 +182,9 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     declared = options.shapes is not None or options.dynamic_shapes is not None
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
-    if not _is_of_an_option(error, (options.export_options or {}).get(prepared.plan.target, {})):
+    asked = (options.export_options or {}).get(prepared.plan.target, {})
+    unknown = isinstance(error, TypeError) and any(f"argument {n!r}" in str(error) for n in asked)
+    if not (unknown or isinstance(error, NotAsAsked)):  # else an option of the user's is to blame
         prepared.refused(f"refused the module: {reason}{f' ({details[0]})' if details else ''}")
     raised = raised_at(error)
     if raised not in (None, where):
