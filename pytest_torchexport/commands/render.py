@@ -17,7 +17,7 @@ from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.plain import NotOurs, Unreadable
 from pytest_torchexport.results.summary import summary_lines
 from pytest_torchexport.results.verdict import GREEN as GREEN_OUTCOMES
-from pytest_torchexport.results.verdict import OF_A_RUN, ItemResult, RunResults
+from pytest_torchexport.results.verdict import RUN_FACTS, ItemResult, RunResults
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -163,7 +163,7 @@ def merged(read: Mapping[str, RunResults]) -> tuple[RunResults, list[str]]:
                 if differ := ", ".join(
                     f"{package} {was.get(package, 'absent')} and {now.get(package, 'absent')}"
                     for package in {**was, **now}
-                    if was.get(package) != now.get(package) and package not in OF_A_RUN
+                    if was.get(package) != now.get(package) and package not in RUN_FACTS
                 ):
                     raise CommandError(
                         f"{item.nodeid} is in {first} and in {name}, which were run with different "

@@ -21,8 +21,8 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
 }
-# What ``export_options`` may name for our own targets: the arguments of torch's exporter, of each
-# version of torch that is supported, that are the user's to give.
+# The arguments of torch's exporters that ``export_options`` may name for our own targets, in any
+# version of torch that is supported.
 EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
     "trace": (
         *("check_trace", "check_inputs", "check_tolerance", "strict", "optimize", "_extra_files"),
@@ -51,7 +51,7 @@ _PATH = "the plugin saves the file; --torchexport-ship keeps it"
 _WEIGHTS = "the plugin saves the weights in the file, which are no inputs"
 _LEGACY = "this exporter ignores it; that of the target 'onnx_legacy' does not"
 _DYNAMO = "this exporter ignores it; that of the target 'onnx' does not"
-# The other arguments, which the target gives or its exporter ignores: how to say it instead.
+# The other arguments, which the target gives or its exporter ignores, with what to do instead.
 SAID_ELSEWHERE: dict[str, dict[str, str]] = {
     "trace": dict.fromkeys(("func", "example_inputs", "example_kwarg_inputs"), _CALL),
     "script": {"obj": _CALL},

@@ -30,6 +30,7 @@ def runs() -> tuple[Passed, ...]:
 
 
 def torch_and_python(versions: Mapping[str, str]) -> str:
+    """Return ``torch 2.13.0 with Python 3.12``."""
     python = ".".join(map(str, numbers(versions["python"])[:2]))
     return f"torch {_torch(versions)} with Python {python}"
 
@@ -63,7 +64,7 @@ def untested(
 
 
 def table(passed: Sequence[Passed]) -> list[str]:
-    """Return a line for each run that passed."""
+    """Return a line for each of these runs."""
     return [
         f"  tested {torch_and_python(run.versions)} {'and a GPU' if run.on_gpu else 'on the CPU'}"
         + "".join(f", {name} {run.versions[name]}" for name in BESIDE if name in run.versions)

@@ -160,5 +160,7 @@ WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
 FLAG = Value(truth, "true, false")
 # ``none``, so that one run can do without what the ini file asks for.
 DIRECTORY = Value(
-    lambda value: "" if text(value) == "none" else text(value), "a path; none for none", "DIRECTORY"
+    lambda value: "" if (path := text(value)) == "none" else path,
+    "a path; none for none",
+    "DIRECTORY",
 )

@@ -18,7 +18,7 @@ MOST = 500
 def what_ran(*, start: datetime | None = None, seed: object = None) -> dict[str, str]:
     """Return system, date, command, seed and commit of this run, as far as there are any.
 
-    ``start``: when it began, for its duration up to now. The names are ``verdict.OF_A_RUN``.
+    ``start``: when it began, for its duration up to now. The names are ``verdict.RUN_FACTS``.
     """
     now = datetime.now(UTC)
     program = Path(sys.argv[0])

@@ -92,11 +92,8 @@ EXAMINATIONS = (
 def diagnose(case: Case, failure: Failure) -> Diagnosis:
     """Return the diagnosis of a failure. It never raises because of an examination."""
     shrunk = case.log.shrunk
-    scene = Scene(
-        case=case,
-        failure=failure,
-        recipe=shrunk.recipe if shrunk is not None else example_recipe(case.spec),
-    )
+    recipe = shrunk.recipe if shrunk is not None else example_recipe(case.spec)
+    scene = Scene(case=case, failure=failure, recipe=recipe)
     seconds = case.log.diagnosis_seconds(wanted=case.plan.diagnoses)
     if not seconds or cuda.lost():
         return NOTHING

@@ -17,8 +17,9 @@ from functools import partial
 from itertools import chain, pairwise
 
 from pytest_torchexport.config.named_dims import Dim, written_sizes
-from pytest_torchexport.diagnosis.remedies import also, of_a_condition, without_a_number, words_of
-from pytest_torchexport.diagnosis.rules import A_SIZE, OWNER_OF
+from pytest_torchexport.diagnosis import remedies
+from pytest_torchexport.diagnosis.remedies import also, of_a_condition
+from pytest_torchexport.diagnosis.rules import OWNER_OF
 from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.conditions import ConditionKey, Path
 from pytest_torchexport.explore.observed import Observed
@@ -82,12 +83,12 @@ class _Sweep:
         be equal, which hides much: if they do, a size at which others fail is one that fails.
         """
         others: Mapping[str, int] = self._spec.example_sizes
-        found = self._beside(dim, others, self._fails)
+        found = self._beside(dim, others, self.fails)
         if not found.failing and self._recipe.sizes != others:
             others = self._recipe.sizes
-            found = self._beside(dim, others, self._fails)
+            found = self._beside(dim, others, self.fails)
         if found.pattern and self.values_decide(found):
-            return self._beside(dim, others, partial(self._fails, with_any=True))
+            return self._beside(dim, others, partial(self.fails, with_any=True))
         return found
 
     def values_decide(self, sizes: Sizes) -> bool:
@@ -107,10 +108,8 @@ class _Sweep:
         ok, failing = (tuple(n for n in sorted(runs) if runs[n] is kind) for kind in (False, True))
         return Sizes(dim=dim.name, example=dim.example, ok=ok, failing=failing, pattern=pattern)
 
-    def fails_beside_example(self, sizes: Mapping[str, int]) -> bool | None:
-        return self._fails(self._spec.all_sizes(sizes), with_any=True)
-
-    def _fails(self, sizes: Mapping[str, int], *, with_any: bool = False) -> bool | None:
+    def fails(self, sizes: Mapping[str, int], *, with_any: bool = False) -> bool | None:
+        """Return whether the call fails at these sizes, or with ``with_any`` a call of others."""
         fails = self._judged(replace(self._recipe, sizes=dict(sizes)))
         if with_any and fails is False:
             return self._judged(plain_recipe(self._spec, "normal", sizes, 0)) or False
@@ -128,7 +127,7 @@ class _Sweep:
         if one.example != other.example or {one.ok, other.ok} != {(one.example,)}:
             return False
         shared = [size for size in one.failing if size in other.failing][:3]
-        runs = [self._fails(self._spec.all_sizes({one.dim: n, other.dim: n})) for n in shared]
+        runs = [self.fails(self._spec.all_sizes({one.dim: n, other.dim: n})) for n in shared]
         return runs.count(False) > 1 and True not in runs
 
 
@@ -277,7 +276,7 @@ def _others(
         where = each.where or each.caller
         if where is None or each.dim not in dims or where.place in places:
             continue
-        if any(map(sweep.fails_beside_example, each.sizes)):
+        if any(sweep.fails(spec.all_sizes(sizes), with_any=True) for sizes in each.sizes):
             places.add(where.place)
             yield where
 
@@ -362,7 +361,7 @@ def _of_the_line(
     ``caller`` is the line that called torch's own code, if the program names no other.
     """
     target = scene.case.plan.target
-    artifact = words_of(target)
+    artifact = remedies.words_of(target)
     statement = where.text.partition(" ")[0] if where is not None else ""
     kind: CauseKind = "guard"
     remedy = ""
@@ -382,6 +381,6 @@ def _of_the_line(
     elif statement in STATEMENTS:
         return of_a_condition(statement, where.text, where=where, on_values=False, target=target)
     else:
-        kind, remedy = "frozen size", without_a_number(where)
-        text = f"a {A_SIZE} is a constant of {artifact}"
+        kind, remedy = "frozen size", remedies.without_a_number(where)
+        text = f"a {remedies.A_SIZE} is a constant of {artifact}"
     return Cause(kind=kind, text=text, remedy=remedy, where=where)

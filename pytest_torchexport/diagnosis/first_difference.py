@@ -21,8 +21,8 @@ from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
 from pytest_torchexport.inputs.pytrees import describe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.judge import LENGTH, carried_differences
-from pytest_torchexport.outcomes.compare import compare, dense
-from pytest_torchexport.outcomes.observe import Returned, State, are_one_memory, named_tensors
+from pytest_torchexport.outcomes.compare import compare, gap
+from pytest_torchexport.outcomes.observe import Returned, State, named_tensors
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.tape import FromOutside, FromStep, Step, Tape, record
 from pytest_torchexport.results.diagnosis import Diagnosis, Place, Structural
@@ -342,10 +342,7 @@ def _name(step: Step) -> str:
 
 def _made(step: Step) -> str:
     """Return ``float32[2, 3]`` for what a step made."""
-    results = (
-        f"{str(item.dtype).removeprefix('torch.')}{list(item.shape)}" for item in step.results
-    )
-    return ", ".join(results)
+    return ", ".join(f"{str(r.dtype).removeprefix('torch.')}{list(r.shape)}" for r in step.results)
 
 
 def _names(steps: Sequence[Step]) -> str:
@@ -362,38 +359,6 @@ def _leaves(name: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
             yield from _leaves(name, one, other)
     elif left is not None and right is not None:
         yield name, left, right
-
-
-# -- do two results agree? -------------------------------------------------------------------------
-# Unlike outcomes/compare, which judges what a module returns: an intermediate result has no
-# tolerance, and is compared on the scale of its largest number alone.
-
-
-def gap(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Return how much two tensors differ, in epsilons of the largest number; 0 if not at all."""
-    if left is right or left.is_meta:
-        return 0.0
-    if left.dtype != right.dtype or left.device != right.device:
-        return math.inf
-    try:
-        left, right = dense(left.detach()), dense(right.detach())
-        if left.shape != right.shape:
-            return math.inf
-        if are_one_memory(left, right):
-            return 0.0
-        same = (left == right) | ((left != left) & (right != right))
-        if bool(same.all()):
-            return 0.0
-        if not (left.is_floating_point() or left.is_complex()):
-            return math.inf
-        apart = torch.where(same, 0.0, (left - right).abs().double())
-        size = left.abs().double()
-        largest = float(torch.where(torch.isfinite(size), size, 0.0).max())
-    except (RuntimeError, NotImplementedError):  # a layout without these operators
-        return 0.0
-    if not largest or not bool(torch.isfinite(apart).all()):
-        return math.inf
-    return float(apart.max()) / (largest * torch.finfo(left.dtype).eps)
 
 
 def number_of(value: Any) -> Any:
@@ -445,12 +410,11 @@ def aligned(
             if x - diagonal >= len(right) and (right_is_cut or x >= len(left)):
                 ended.append(ends[diagonal])
         if ended:
-            return _listed(max(ended, key=lambda end: end[0])[1])  # with the most pairs
-    furthest = max(range(-MOST, MOST + 1, 2), key=lambda diagonal: 2 * ends[diagonal][0] - diagonal)
-    return _listed(ends[furthest][1])
-
-
-def _listed(pairs: Linked) -> Pairs:
+            _, pairs = max(ended, key=lambda end: end[0])  # with the most pairs
+            break
+    else:
+        diagonals = range(-MOST, MOST + 1, 2)
+        _, pairs = ends[max(diagonals, key=lambda diagonal: 2 * ends[diagonal][0] - diagonal)]
     found = []
     while pairs is not None:
         last, pairs = pairs

@@ -25,7 +25,7 @@ from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.torch_state import GradMode
-from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis, Owner
+from pytest_torchexport.results.diagnosis import NOTHING, Cause, CauseKind, Diagnosis
 from pytest_torchexport.results.source_line import SourceLine, has_owner, source_line
 from pytest_torchexport.targets.upstream import Evidence, first
 from pytest_torchexport.torch_private.symbolic_sizes import (
@@ -98,7 +98,8 @@ def explained(
         for each in chain(error)
     ]
     frames = [frame for each in chain(error) for frame in traceback.extract_tb(each.__traceback__)]
-    where = next(iter(_frozen(error)), None) or condense(error)[1]
+    frozen = frozen_lines(environment_of(chain(error)))
+    where = next(iter(frozen.values()), None) or condense(error)[1]
     evidence = Evidence(
         target=target,
         said=texts,
@@ -116,7 +117,7 @@ def explained(
         remedy=row.remedy.format_map(names),
         where=_only_return(called) if row.returned else where,
     )
-    return _of(cause, row.owner)
+    return Diagnosis(owner=row.owner, causes=(cause,))
 
 
 def in_other_mode(prepared: Prepared) -> Diagnosis:
@@ -186,8 +187,8 @@ def undecided(error: BaseException) -> Diagnosis:
         text = text_of(raised)
         asked = _UNDECIDED.search(text)
         if asked is not None or type(raised).__name__ == "DataDependentOutputException":
-            expression = asked["expression"] if asked is not None else None
-            return _of(_by_values(condense(error)[1], expression or ""))
+            expression = asked["expression"] if asked is not None else ""
+            return _by_values(condense(error)[1], expression or "")
         if "Constraints violated" in text:
             return _by_sizes(raised, text)
         written = next((each for each in texts if each in text), "")
@@ -199,29 +200,26 @@ def undecided(error: BaseException) -> Diagnosis:
                 remedy=f"choose by the size itself, as with n == 4; {STATIC}",
                 where=texts[written],
             )
-            return _of(cause)
+            return Diagnosis(owner="model", causes=(cause,))
     return NOTHING
 
 
-def _of(cause: Cause | None, owner: Owner = "model") -> Diagnosis:
-    return Diagnosis(owner=owner, causes=(cause,)) if cause is not None else NOTHING
-
-
-def _by_values(where: SourceLine | None, expression: str) -> Cause | None:
+def _by_values(where: SourceLine | None, expression: str) -> Diagnosis:
     if where is None:
-        return None
+        return NOTHING
     # torch gives no expression for some branches, but for all numbers.
     truth = not expression or bool(_RELATION.search(expression))
     construct = construct_at(where, truth=truth)
     # A truth value may also be used without a branch: layers[int(x.sum() > 0)].
     choice = "if" if truth else "number"
     kind = choice if construct.kind == "number" else construct.kind
-    return Cause(
+    cause = Cause(
         kind="data-dependent value",
         text=CAUSES[kind].format(text=construct.text),
         remedy=REMEDIES[kind if construct.text else choice],
         where=where,
     )
+    return Diagnosis(owner="model", causes=(cause,))
 
 
 def _by_sizes(error: BaseException, text: str) -> Diagnosis:
@@ -231,7 +229,9 @@ def _by_sizes(error: BaseException, text: str) -> Diagnosis:
     """
     fixes = _fixes(text)
     declare = f"declare what the export takes: {'; '.join(fixes)}" if fixes else ""
-    frozen, environment = _frozen(error), environment_of(chain(error))
+    environment = environment_of(chain(error))
+    # The user's lines that made a number of a size for which torch refused the dims.
+    frozen = [*dict.fromkeys(frozen_lines(environment).values())]
 
     def told(kind: CauseKind, text: str, remedy: str, lines: Iterable[SourceLine | None]) -> Cause:
         """Return the cause that stands on the first of these lines, and on others too."""
@@ -260,12 +260,12 @@ def _by_sizes(error: BaseException, text: str) -> Diagnosis:
             makes = f"{number.text} makes a number of a size that is declared to vary"
             asking.setdefault(where, ("frozen size", makes, STATIC))
     if asking:
-        return _of(told(*next(iter(asking.values())), asking))
+        cause = told(*next(iter(asking.values())), asking)
+        return Diagnosis(owner="model", causes=(cause,))
     # What torch's own code decided by.
     called = dict.fromkeys(called_lines(environment).values())
     lines: list[SourceLine | None] = [*(frozen or called)] or [None]
     of_torch = not frozen and bool(called_lines(environment, of_layers=True))
-    owner: Owner = "capture" if of_torch else "model"
     take = "torch's own code takes" if of_torch else "the operations of forward take"
     constants = dict.fromkeys(_SPECIALIZED.findall(text))  # several inputs may have the dim
     if constants:
@@ -274,14 +274,11 @@ def _by_sizes(error: BaseException, text: str) -> Diagnosis:
         takes = f"{take} {named}, and it is declared to vary"
         kind: CauseKind = "guard" if of_torch else "frozen size"
         cause = replace(told(kind, takes, "", lines), remedy=f"declare it fixed: {fixed}")
-        return _of(cause, owner)
-    fewer = f"{take} fewer sizes than are declared"
-    return _of(told("guard", fewer, "", lines), owner) if fixes else NOTHING
-
-
-def _frozen(error: BaseException) -> list[SourceLine]:
-    """Return the user's lines that made a number of a size for which torch refused the dims."""
-    return [*dict.fromkeys(frozen_lines(environment_of(chain(error))).values())]
+    elif fixes:
+        cause = told("guard", f"{take} fewer sizes than are declared", "", lines)
+    else:
+        return NOTHING
+    return Diagnosis(owner="capture" if of_torch else "model", causes=(cause,))
 
 
 def _fixes(text: str) -> list[str]:

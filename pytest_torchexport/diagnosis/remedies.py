@@ -92,6 +92,7 @@ def of_a_condition(
 
 # -- lines that make a number of a size ------------------------------------------------------------
 
+A_SIZE = "size that Python turns into a number"
 _SIZE = r"([\w.]+\.(?:shape|size\(\))\[[^][]+\]|[\w.]+\.size\([^()]+\))"
 # Not where Python looks something up by the number: layers[len(x)], table.get(int(x.shape[0])).
 _NOT_LOOKED_UP = r"(?<![\w)\]]\[)(?<!\.get\()\b"

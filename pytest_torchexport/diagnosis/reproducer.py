@@ -133,13 +133,8 @@ class _Writer:
                 shown = script(case, self._failure, verdict, artifact, seen)
             if not (shown or case.foreign or self.left_out):
                 self.left_out.append("a script: the saved file alone does not show it")
-        item = ItemResult(
-            self._plan.nodeid,
-            verdict.status,
-            (verdict,),
-            target=verdict.target,
-            device=verdict.device,
-        )
+        nodeid, status, target = self._plan.nodeid, verdict.status, verdict.target
+        item = ItemResult(nodeid, status, (verdict,), target=target, device=verdict.device)
         run = RunResults(items=(item,), environment=reports.environment(), complete=True)
         for name, text in ((SCRIPT, shown), (GRAPH, graph), (json.OF_A_FAILURE, json.render(run))):
             if text:

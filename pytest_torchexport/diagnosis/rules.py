@@ -51,7 +51,6 @@ from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 
 CARRIED = "return what changes as an output, and take it as an input in the next call"
-A_SIZE = "size that Python turns into a number"
 EACH_VALUE = "pass {} as a tensor, or export once for each value"
 # No trace is made for a part of the lines after so many seconds: other examinations have the rest.
 SECONDS = 2.5
@@ -258,10 +257,9 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     """Return that forward puts a new tensor in a buffer's place, which the artifact cannot do."""
     differing = {item.path for item in facts.failure.differences}
     # The artifact raised as it copied into a buffer.
-    copied = isinstance(facts.failure, ArtifactRaised) and (
-        facts.structural is not None
-        and "copies" in row_of(plain_name(facts.structural.operator)).kinds
-    )
+    first = facts.structural
+    copies = first is not None and "copies" in row_of(plain_name(first.operator)).kinds
+    copied = copies and isinstance(facts.failure, ArtifactRaised)
     buffers = [
         each
         for each in facts.changes
@@ -419,7 +417,6 @@ def baked_argument(facts: Facts) -> Cause | None:
     beside = facts.scene.beside if facts.arguments else None
     if beside is None:
         return None
-
     structure = beside.call.flatten()[1]
 
     def is_enough(names: Sequence[str]) -> bool:
@@ -452,7 +449,8 @@ def baked_draw(facts: Facts) -> Cause | None:
     draws = draws_from(subject, example, seed, tuple(streams()))
     # On this line, or else all that is drawn, if the output is random in eager.
     here = [draw for draw in draws if draw.line == first.where]
-    here = here or [draw for draw in draws if case.reference.random and len(draws) == 1]
+    if not here and case.reference.random and len(draws) == 1:
+        here = draws
     if not here:
         return None
     return Cause(
@@ -553,7 +551,7 @@ def _of_numbers(
             "if", where.text, where=where, on_values=of_value, target=facts.target
         )
         return replace(frozen, details=also)
-    what = "number that Python reads from a tensor" if of_value else A_SIZE
+    what = "number that Python reads from a tensor" if of_value else remedies.A_SIZE
     numbers = "these numbers make" if others else "this number makes"
     proof = f" (tried: {numbers} the difference)"
     return Cause(

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from pytest_torchexport.diagnosis.refusal import explained
+from pytest_torchexport.explore.conditions import ConditionId, ConditionOutcome
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case, made_or_refused
@@ -76,8 +77,8 @@ DIFFERS = (*UNEXPLAINED, BranchFrozen)
 # What eager returns in a row of calls, each with the state after it.
 Row: TypeAlias = Iterable[tuple[Outcome, Tensors]]
 Context: TypeAlias = Callable[[], AbstractContextManager[Any]]
-# The conditions by their numbers, each with its outcome.
-Decisions: TypeAlias = Sequence[tuple[tuple[str, int], Any]]
+# Conditions in the order in which they were decided, each with its outcome.
+Decisions: TypeAlias = Sequence[tuple[ConditionId, ConditionOutcome]]
 Compares: TypeAlias = Callable[[Call, Returned, Outcome], Sequence[Difference]]
 
 
@@ -117,7 +118,7 @@ class Scene:
     def decided(self) -> tuple[Decisions, Decisions] | None:
         """The decisions of forward in the call of the export: in eager, and while it is captured.
 
-        None unless what was captured differs from eager even on this call, or if it is not known.
+        None if what was captured agrees with eager on this call, or if this is not known.
         """
         case, call, captured = self.case, self.case.call_to_export(), self.captured
         observed, by = case.observed, CAPTURED.get(case.plan.target)
@@ -134,7 +135,7 @@ class Scene:
             [(event.key[0], event.outcome) for event in each.events] if each is not None else []
             for each in (eager, path)
         )
-        times = len(there) // len(own) if own else 0  # that it was run
+        times = len(there) // len(own) if own else 0  # the capture may run forward several times
         return own, own if times and there == own * times else there
 
     @cached_property
@@ -367,6 +368,5 @@ def place_of(node: fx.Node) -> Place:
     # Of one that takes a part of a result, what made it.
     made = node.all_input_nodes[0] if node.target is operator.getitem else node
     named = getattr(made.target, "overloadpacket", None) or getattr(made.target, "__name__", "")
-    return Place(
-        operator=str(named), module=module, where=source_line(*at) if at is not None else None
-    )
+    where = source_line(*at) if at is not None else None
+    return Place(operator=str(named), module=module, where=where)

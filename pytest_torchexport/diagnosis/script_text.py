@@ -104,13 +104,6 @@ def _plain(value: Any) -> Any:
 
 def saved(case: Case, failure: Failure, directory: Path) -> Rerun | None:
     """Make the failing calls again, and save them. Return None if these do not show the failure."""
-    seen = _rerun(case, failure)
-    if seen is not None:
-        seen.save(directory / CALL)
-    return seen
-
-
-def _rerun(case: Case, failure: Failure) -> Rerun | None:
     if not isinstance(failure, BY_A_CALL) or cuda.lost():
         return None
     log = case.log
@@ -138,10 +131,11 @@ def _rerun(case: Case, failure: Failure) -> Rerun | None:
         right="artifact" if isinstance(failure, RoundTripDiffers) else "eager",
     )
     tolerance = case.judge.tolerance if calls else Tolerance(0.0, 0.0)
-    if seen.right == "artifact":
-        return seen if seen.artifact else None
     differs = compare_values(dict(seen.eager), dict(seen.artifact), tolerance)
-    return seen if seen.eager and differs else None
+    if not (seen.artifact if seen.right == "artifact" else seen.eager and differs):
+        return None
+    seen.save(directory / CALL)
+    return seen
 
 
 def _leaves(case: Case, result: Result, carried: Tensors | None) -> Leaves:

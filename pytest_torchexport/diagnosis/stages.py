@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from pytest_torchexport.diagnosis.first_difference import ROUNDING, gap
+from pytest_torchexport.diagnosis.first_difference import ROUNDING
 from pytest_torchexport.diagnosis.scene import OnnxModel, Scene, place_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.runner import Runnable
+from pytest_torchexport.outcomes.compare import gap
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import (
@@ -46,14 +47,10 @@ from pytest_torchexport.targets.upstream import onnx_optimizers
 
 # Causes in how the test, or the export, is run: no code is to blame.
 OF_THE_RUN: tuple[CauseKind, ...] = ("attention fast path", "mode-dependent operator")
-MADE: dict[str, StageName] = {
-    "trace": "artifact",
-    "script": "artifact",
-    "export": "ExportedProgram",
-}
 
 TRACED: StageName = "artifact"
-CAPTURED: StageName = "ExportedProgram"
+EXPORTED: StageName = "ExportedProgram"
+MADE = {"trace": TRACED, "script": TRACED, "export": EXPORTED}
 REFERENCE: StageName = "ONNX without the exporter's optimizer, by onnx.reference"
 TRANSLATED: StageName = (
     "ONNX without the exporter's optimizer, by ONNX Runtime without optimizations"
@@ -63,7 +60,7 @@ SHIPPED: StageName = "ONNX by ONNX Runtime"
 # Each stage of an ONNX model in its order, and who makes it of the one before.
 STEPS: dict[StageName, Owner] = {
     TRACED: "capture",
-    CAPTURED: "capture",
+    EXPORTED: "capture",
     REFERENCE: "translation",
     TRANSLATED: "runtime",
     OPTIMIZED: "exporter's optimizer",
@@ -75,8 +72,7 @@ MOST = 12
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages of an artifact that torch runs, and the owner if these tell it."""
-    target = scene.case.plan.target
-    made = MADE.get(target)
+    made = MADE.get(scene.case.plan.target)
     if scene.case.foreign:
         return known
     if made is None:  # the stages of an ONNX model are known
@@ -179,7 +175,7 @@ def _tried(scene: Scene, shipped: OnnxModel, call: Call) -> list[Stage]:
 
 def _captured(scene: Scene, shipped: OnnxModel, call: Call) -> Stage:
     """Return the stage of what torch captured before anything became ONNX."""
-    case, seed, name = scene.case, scene.case.plan.seed, CAPTURED
+    case, seed, name = scene.case, scene.case.plan.seed, EXPORTED
     if shipped.program is not None:
         captured: Runnable | str = LoadedProgram(shipped.program)
     else:
@@ -253,7 +249,7 @@ def examine_nodes(scene: Scene, known: Diagnosis) -> Diagnosis:
         return known
     model: OnnxModel | str | None = None  # the first that is wrong
     by_name = {stage.name: stage.agrees for stage in known.stages}
-    unsure = known.owner is None and by_name.get(CAPTURED) and by_name.get(TRANSLATED) is False
+    unsure = known.owner is None and by_name.get(EXPORTED) and by_name.get(TRANSLATED) is False
     if unsure or known.owner in ("translation", "runtime"):
         model = scene.plain
     elif known.owner == "exporter's optimizer":

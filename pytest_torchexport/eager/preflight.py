@@ -365,11 +365,13 @@ class _Examination:
         if not isinstance(tape.outcome, Returned):
             found.complete = False
             return
-        drops = _drops(tape.steps, reached.modules)
+        root = reached.modules.get("")
+        evaluates = root is not None and not getattr(root, "training", False)
+        drops = _unique([op for op in tape.steps if op.drops and evaluates])
         found.dropped_at = tuple(op.where for op in drops if op.where is not None)
         left = left_in_training(start.module, reached, tape.trained)
         active = [text for text, part in left.items() if is_dropout(part)]
-        found.training = _bounded([text for text in left if text not in active])
+        found.training = _bounded(text for text in left if text not in active)
         found.dropping = _bounded([*active, *_dropping(drops, reached.modules)])
         changes = changed(reached.tokens, reach(start.root).tokens)
         # One more run finds the lines that draw from Python's and numpy's global streams.
@@ -541,14 +543,6 @@ def _draws(
             yield f"{name} drops at random" + (f", {op.where}" if op.where else "")
         else:
             yield f"dropout{_at(op)}"
-
-
-def _drops(ops: Sequence[Step], modules: Mapping[str, torch.nn.Module]) -> list[Step]:
-    """Return the steps of active dropout if the module is in eval mode."""
-    root = modules.get("")
-    if root is None or getattr(root, "training", False):
-        return []
-    return _unique([op for op in ops if op.drops])
 
 
 def _dropping(drops: Iterable[Step], modules: Mapping[str, torch.nn.Module]) -> Iterator[str]:

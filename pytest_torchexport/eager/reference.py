@@ -118,7 +118,7 @@ class Reference:
         # Buffers with persistent=False, also those that calls in a row register.
         self.caches = caches_of(self.pristine.module)
         self.returns_nan = False
-        # In sentences, what forward does that no artifact is compared in.
+        # Sentences on effects of forward in which artifacts are not compared with it.
         self.uncompared: tuple[str, ...] = ()
         # The mode in which an artifact runs: without gradients, unless eager cannot do that.
         self.served = GradMode.NO_GRAD
@@ -271,7 +271,6 @@ class Reference:
         # Before any other call: it says how what a call changes is put back.
         findings = self.learned.once("findings", found)
         self._heed(findings)
-        cautions = [*self._unmeant(findings)]
         modes = self.pristine.grad_mode, self.served
         if modes == (GradMode.GRAD, GradMode.NO_GRAD) and isinstance(
             self.on_cpu(example, grad_mode=self.served), Raised
@@ -299,7 +298,7 @@ class Reference:
             raise SpecError(
                 f"eager raises on {device}, and not on the CPU: {there}", where=there.where
             )
-        return cautions
+        return self._unmeant(findings)
 
     def _serve_with_gradients(self) -> None:
         self.served = GradMode.GRAD
@@ -340,7 +339,7 @@ class Reference:
             self._note(f"forward {sentence}")
 
     def _unmeant(self, findings: Findings) -> Sequence[str]:
-        """Return sentences on what trains although the mode that was declared is another one."""
+        """Return the sentences on parts in training mode, and dropout, that no mode declares."""
         if self._mode == "train":
             return ()
         return (*findings.training, *(findings.dropping if self._mode != "sampling" else ()))

@@ -126,7 +126,7 @@ class InputSpec:
 
     @property
     def recorded_shapes(self) -> Mapping[str, Shape]:
-        """The shapes of the example's tensors, with the dims that recorded calls told alone."""
+        """The shapes of the example's tensors, in which only the dims of ``recorded`` vary."""
         return {
             leaf.path: tuple(
                 axis if axis.names and axis.names <= {*self.recorded} else Expr(str(size))

@@ -198,7 +198,7 @@ class Judge:
             return None
         if counted:
             self.log.outputs.saw(found.call, expected)
-        sure = self.log.unsure
+        before = self.log.unsure
         for number in range(repeats):
             actual = self.run(found.call, again=number > 0)
             if isinstance(actual, NotTransferable) and not actual.own_class:
@@ -216,7 +216,7 @@ class Judge:
             failure = failure_of(differences, self.reference.written_at)
             if failure is not None:
                 return Judgment(found, failure)
-        return Judgment(found, None, unsure=self.log.unsure > sure)
+        return Judgment(found, None, unsure=self.log.unsure > before)
 
     def quietly(self, recipe: Recipe) -> Failure | None:
         try:

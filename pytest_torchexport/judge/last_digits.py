@@ -106,12 +106,9 @@ def _with_floats(
 
 def in_float64(operation: Operation) -> Any:
     """Return an operator's result on float64; None if it has no kernel for it."""
-
-    def widen(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-
+    dtypes = {False: torch.float64, True: torch.complex128}
     try:
-        return _with_floats(operation, widen).run()
+        return _with_floats(operation, lambda tensor: tensor.to(dtypes[tensor.is_complex()])).run()
     except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
         return None
 

@@ -326,6 +326,36 @@ def _shown(number: Any, dtype: torch.dtype) -> str:
     return str(number) if exact else f"{number:.7g}"
 
 
+def gap(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return how much two tensors differ, in epsilons of the largest number; 0 if not at all.
+
+    For intermediate results, which have no tolerance: all numbers on the scale of the largest.
+    """
+    if left is right or left.is_meta:
+        return 0.0
+    if left.dtype != right.dtype or left.device != right.device:
+        return math.inf
+    try:
+        left, right = dense(left.detach()), dense(right.detach())
+        if left.shape != right.shape:
+            return math.inf
+        if are_one_memory(left, right):
+            return 0.0
+        same = (left == right) | ((left != left) & (right != right))
+        if bool(same.all()):
+            return 0.0
+        if not (left.is_floating_point() or left.is_complex()):
+            return math.inf
+        apart = torch.where(same, 0.0, (left - right).abs().double())
+        size = left.abs().double()
+        largest = float(torch.where(torch.isfinite(size), size, 0.0).max())
+    except (RuntimeError, NotImplementedError):  # a layout without these operators
+        return 0.0
+    if not largest or not bool(torch.isfinite(apart).all()):
+        return math.inf
+    return float(apart.max()) / (largest * torch.finfo(left.dtype).eps)
+
+
 def dense(tensor: torch.Tensor) -> torch.Tensor:
     """Return the same numbers in a plain strided tensor."""
     if tensor.is_nested:

@@ -63,7 +63,7 @@ _LOGGERS = (
 class CapturedOutput:
     """Warnings (without torch's noise) and the number of printed lines while an item ran.
 
-    ``of_libraries``: what a trace warns of in files that are not the user's, which is of least use.
+    ``of_libraries``: the warnings of a trace in files that are not the user's; ``own``: all others.
     ``traced`` are the lines of the user's at which a trace makes a constant, as torch warned.
     """
 
@@ -158,17 +158,13 @@ def suppress_output() -> Iterator[None]:
         yield
 
 
-def _flushes_denormals() -> bool:
-    return sys.float_info.min / 2 == 0.0
-
-
 # Global settings that a forward may change.
 SETTINGS: Mapping[str, cuda.Switch] = {
     "default dtype": (torch.get_default_dtype, torch.set_default_dtype, None),
     "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled, None),
     "number of threads": (torch.get_num_threads, torch.set_num_threads, 1),
     "default device": (default_device, set_default_device, None),
-    "flushed denormals": (_flushes_denormals, torch.set_flush_denormal, False),
+    "flushed denormals": (lambda: sys.float_info.min / 2 == 0.0, torch.set_flush_denormal, False),
 }
 _SWITCHES: tuple[cuda.Switch, ...] = (
     *SETTINGS.values(),

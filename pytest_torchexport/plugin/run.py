@@ -419,14 +419,12 @@ class Run:
         """Yield the slowest items: as many as ``--durations`` says; with ``-v`` the slow ones."""
         from pytest_torchexport.config.advice import SLOW, slowest_lines
 
-        count, cached = (
-            self.config.getoption("--durations"),
-            bool(self.configuration.settings.cache),
-        )
+        count, least = self.config.getoption("--durations"), 0.0
+        if count is None and self.config.get_verbosity() > 0:
+            count, least = 0, SLOW
         if count is not None:
-            yield from slowest_lines(self.results, count, cached=cached)
-        elif self.config.get_verbosity() > 0:
-            yield from slowest_lines(self.results, 0, least=SLOW, cached=cached)
+            cached = bool(self.configuration.settings.cache)
+            yield from slowest_lines(self.results, count, least=least, cached=cached)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:

@@ -141,16 +141,16 @@ class SameFailures:
             (first, of_first), *others = found
             if others and of_first[0].fixed:  # one command removes the entries of all
                 color(first, Cause(tuple(entry for _, each in found for entry in each)).text)
+            said = _own_blocks(of_first) if others else []
             for report, failing in others:
-                said = _told_by_all(of_first)
-                own = labelled(block for block in _told_by_all(failing) if block not in said)
+                own = labelled(block for block in _own_blocks(failing) if block not in said)
                 lines = [line_of(report), f"  same     as on {first.nodeid}, above", *own]
                 color(report, "\n".join(lines))
                 report.sections = [each for each in report.sections if each not in first.sections]
 
 
-def _told_by_all(failing: Sequence[Entry]) -> list[Block]:
-    """Return the blocks that an item prints though an earlier one has its cause."""
+def _own_blocks(failing: Sequence[Entry]) -> list[Block]:
+    """Return the blocks that may differ between items whose failures have one cause."""
     from pytest_torchexport.results.text import reports
 
     failed = [entry.failure for entry in failing if entry.failure is not None]

@@ -164,9 +164,7 @@ class Cause:
     def title(self) -> str:
         """``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
         first = self.entries[0]
-        if first.fixed:
-            return self.text.partition("\n")[0]
-        return title(first)
+        return self.text.partition("\n")[0] if first.fixed else title(first)
 
     @property
     def text(self) -> str:
@@ -229,7 +227,7 @@ def cause_of(entry: Entry) -> Any:
     if diagnosis.causes:
         cause = diagnosis.causes[0]
         line = cause.where or verdict.where
-        # Without a line its words tell it apart, which may name the target.
+        # Causes without a line differ by their words, which may name the target.
         at = line.place if line is not None else (cause.text, diagnosis.place)
         return (verdict.failure, cause.kind, at)
     if verdict.where is not None:
@@ -304,8 +302,7 @@ def changes_of(new: RunResults) -> list[Change]:
         more = len({entry.item.nodeid for entry in those}) - 1
         also = [f"and {more} more item{'s' * (more > 1)} of this test"] if more else []
         changes.append(Change("gone", those[0], (f"{', '.join(outcomes)} before", *also)))
-    order = list(KINDS)
-    return sorted(changes, key=lambda change: order.index(change.kind))
+    return sorted(changes, key=lambda change: [*KINDS].index(change.kind))
 
 
 def _by_key(items: Iterable[ItemResult]) -> dict[tuple[str, ...], Entry]:

@@ -66,7 +66,6 @@ CauseKind = Literal[
     "unsupported type",
 ]
 
-
 PatternKind = Literal[
     "only",  # one size
     "from",  # a size and all above it

@@ -128,13 +128,12 @@ def _article(number: int, item: ItemResult) -> dict[str, Any]:
 
 
 def _frame(where: SourceLine | None) -> list[str]:
-    """Return the lines around one; none if its file is not here, or is another by now."""
-    source = dict(enumerate(linecache.getlines(where.file), 1)) if where is not None else {}
-    if where is None or not where.text.startswith(source.get(where.line, "").strip() or "\0"):
+    """Return the lines around a line; none if its file is not here, or has changed."""
+    if where is None:
         return []
-    around = range(where.line - AROUND, where.line + AROUND + 1)
-    return [
-        f"{'>' if number == where.line else ' '} {number:4}  {source[number].rstrip()}"
-        for number in around
-        if number in source
-    ]
+    lines = enumerate(linecache.getlines(where.file), 1)
+    shown = {n: line.rstrip() for n, line in lines if abs(n - where.line) <= AROUND}
+    own = shown.get(where.line, "").strip()
+    if not own or not where.text.startswith(own):
+        return []
+    return [f"{'>' if n == where.line else ' '} {n:4}  {line}" for n, line in shown.items()]

@@ -14,7 +14,7 @@ from typing import Any
 from pytest_torchexport.results.changes import NEW, Cause, Change, causes, changes_of, counted
 from pytest_torchexport.results.escaped import SHOWN, code, code_block, html_code, on_a_line
 from pytest_torchexport.results.summary import MARKS, remarks, severity, table
-from pytest_torchexport.results.verdict import OF_A_RUN, RunResults, entries
+from pytest_torchexport.results.verdict import RUN_FACTS, RunResults, entries
 
 # Of a cause, as many items are named.
 SHOWN_ITEMS = 5
@@ -52,10 +52,10 @@ def render(results: RunResults, room: int = 1024 * 1024 - 1024, most: int = 2000
         cut = [f"\n+ {more} more {noun}{'' if more == 1 else 's'}"] if more else []
         parts.append("\n".join([above, *kept, *cut]).strip("\n") if things else "")
         room -= _size(parts[-1])
-    packages = [each for each in results.environment.items() if each[0] not in OF_A_RUN]
-    versions = ", ".join(f"{name} {version}" for name, version in packages)
-    ran_with = [f"Run with {code(versions)}"] if versions else []
-    return "\n\n".join([*filter(None, parts), *ran_with]) + "\n"
+    packages = [each for each in results.environment.items() if each[0] not in RUN_FACTS]
+    if packages:
+        parts.append(f"Run with {code(', '.join(map(' '.join, packages)))}")
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def render_comment(results: RunResults) -> str:

@@ -25,15 +25,15 @@ NO_VERDICT = "NoVerdict"
 
 def render(results: RunResults) -> str:
     failing = causes(entries(results.items))
-    titles = {rule: title_of(rule) for rule in (_names(cause.entries[0])[-1] for cause in failing)}
+    titles = {rule: title_of(rule) for rule in (_rule(cause.entries[0]) for cause in failing)}
     titles |= {NO_VERDICT: "the test failed without a verdict"} if NO_VERDICT in titles else {}
     rules = sorted(titles)
     found = []
     for cause in failing:
         first, *others = cause.entries
-        rule = _names(first)[-1]
-        # Whatever order the items ran in: the first name stands for the cause.
-        names = json.dumps(min(map(_fingerprinted, cause.entries)))
+        rule = _rule(first)
+        # The least of all names, so that the order in which the items ran does not matter.
+        names = json.dumps(min(map(_names, cause.entries)))
         fingerprint = hashlib.sha256(names.encode()).hexdigest()[:32]
         result = {
             "ruleId": rule,
@@ -55,21 +55,20 @@ def render(results: RunResults) -> str:
         "results": found,
         "columnKind": "unicodeCodePoints",
     }
-    document = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _rule(entry: Entry) -> str:
+    """Return the name of the failure's class."""
+    return (entry.failure and entry.failure.failure) or NO_VERDICT
 
 
 def _names(entry: Entry) -> list[str]:
-    """Return the names of an item, and last that of the failure's class."""
-    return [*entry.key, (entry.failure and entry.failure.failure) or NO_VERDICT]
-
-
-def _fingerprinted(entry: Entry) -> list[str]:
-    """Return the names of the item, the class, the outputs and the line.
+    """Return the names of the item, the class, the outputs and the line for a fingerprint.
 
     Not of causes and the operator: a diagnosis may run out of time.
     """
-    verdict, names = entry.verdict, _names(entry)
+    verdict, names = entry.verdict, [*entry.key, _rule(entry)]
     if verdict is not None:
         names += sorted({item.path for item in verdict.differences})
         names += [verdict.where.text if verdict.where is not None else ""]
@@ -77,14 +76,9 @@ def _fingerprinted(entry: Entry) -> list[str]:
 
 
 def _location(entry: Entry, where: SourceLine | None) -> dict[str, Any]:
-    """Return the user's line, or else the test's file: code scanning shows no other paths."""
-    named = {"fullyQualifiedName": visible(str(entry)), "kind": "function"}
-    location: dict[str, Any] = {"logicalLocations": [named]}
+    """Return the location of a line, or else of the test's file: others are not shown."""
     file, line = (where.file, where.line) if where else (Cause((entry,)).test_file, 1)
-    if file:
-        physical = {
-            "artifactLocation": {"uri": quote(file.encode("utf-8", "surrogateescape"))},
-            "region": {"startLine": max(1, line)},
-        }
-        location = {"physicalLocation": physical, **location}
-    return location
+    uri = quote(file.encode("utf-8", "surrogateescape"))
+    physical = {"artifactLocation": {"uri": uri}, "region": {"startLine": max(1, line)}}
+    named = {"fullyQualifiedName": visible(str(entry)), "kind": "function"}
+    return {**({"physicalLocation": physical} if file else {}), "logicalLocations": [named]}

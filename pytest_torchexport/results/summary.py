@@ -5,7 +5,7 @@ Few lines for however many items: a line that several items share names the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from pytest_torchexport.results.changes import known_lines, shared_lines
 from pytest_torchexport.results.escaped import few
@@ -33,29 +33,23 @@ def plain(line: str, **markup: bool) -> str:
 
 
 def summary_lines(
-    results: Sequence[ItemResult],
-    style: Style = plain,
-    *,
-    whole: bool = False,
+    results: Sequence[ItemResult], style: Style = plain, *, whole: bool = False
 ) -> Iterator[str]:
-    """Yield the summary of a run. ``style`` colors a text, like ``TerminalWriter.markup``.
+    """Yield the summary of a run, with ``whole`` all lines of what was not covered.
 
-    ``whole``: all that was not covered.
+    ``style`` colors a text, like ``TerminalWriter.markup``.
     """
     rows, columns = table(results)
     if rows:
-        shown = {
-            test: {column: entry.shown for column, entry in row.items()}
-            for test, row in rows.items()
-        }
+        shown = {t: {column: e.shown for column, e in row.items()} for t, row in rows.items()}
         yield from table_lines(shown, columns, style)
     yield from reason_lines(results)
     yield from self_test_lines(results)
     left = list(not_covered_lines(results))
     if len(left) > 1 and not whole:
-        passed = [(e.item.nodeid, v) for e, v in judged(results) if v.status == "passed"]
+        passed = _passed(results)
         some = {nodeid for nodeid, verdict in passed if verdict.uncovered != Uncovered()}
-        of = _items(len({nodeid for nodeid, _ in passed}))
+        of = _items({nodeid for nodeid, _ in passed})
         left = [f"not covered: sizes or values in {len(some)} of {of}: which ones, with -v"]
     yield from left
 
@@ -68,12 +62,12 @@ def self_test_lines(results: Iterable[ItemResult]) -> Iterator[str]:
         for bug in verdict.self_test
         if bug.result != "does not apply"
     ]
-    missed = [(entry, bug) for entry, bug in bugs if bug.result == "missed"]
     if bugs:
-        caught = len(bugs) - len(missed)
+        caught = sum(bug.result == "caught" for _, bug in bugs)
         yield f"self-test: {caught} of {len(bugs)} seeded bugs would be caught"
-    for entry, bug in missed:
-        yield f"missed: {entry}: {bug.name}: {bug.explanation}"
+    for entry, bug in bugs:
+        if bug.result == "missed":
+            yield f"missed: {entry}: {bug.name}: {bug.explanation}"
 
 
 def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
@@ -83,6 +77,7 @@ def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
 
 
 def judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:
+    """Return each entry that has a verdict, with it."""
     return ((each, each.verdict) for each in entries(results) if each.verdict is not None)
 
 
@@ -143,10 +138,7 @@ def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
 
 
 def reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
-    """Yield a line per reason of a skip or a weak pass, with the number of items that share it.
-
-    Tests that called nothing have one too.
-    """
+    """Yield a line for each reason of a skip or weak pass, and one for tests that call nothing."""
     yield from shared_lines(
         (label, str(entry), reason)
         for entry, verdict in judged(results)
@@ -158,7 +150,7 @@ def reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
     )
     idle = [item.nodeid for item in results if not item.verdicts and item.outcome == "passed"]
     if idle:
-        yield f"warn: {_items(len(idle))} checked nothing ({_named(idle)})"
+        yield f"warn: {_items(idle)} checked nothing ({_named(idle)})"
 
 
 # -- what "ok" does not cover ----------------------------------------------------------------------
@@ -170,12 +162,8 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
     Only passed verdicts count, and only what the user did not declare: ``judge/coverage.py`` finds
     it per verdict.
     """
-    passed = [
-        (entry.item.nodeid, verdict)
-        for entry, verdict in judged(results)
-        if verdict.status == "passed"
-    ]
-    of = f"of {_items(len({nodeid for nodeid, _ in passed}))}"
+    passed = _passed(results)
+    of = f"of {_items({nodeid for nodeid, _ in passed})}"
     # Which dims alone varied, for the two commonest sets of them, and where none did.
     varied: dict[tuple[str, ...], dict[str, None]] = {}
     for nodeid, verdict in passed:
@@ -184,9 +172,7 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
             varied.setdefault(names, {})[nodeid] = None
     none = varied.pop((), {})
     groups = sorted(varied.items(), key=lambda group: -len(group[1]))[:2]
-    parts = [
-        f"only {' and '.join(names)} varied in {len(nodeids)} {of}" for names, nodeids in groups
-    ]
+    parts = [f"only {' and '.join(names)} varied in {len(ids)} {of}" for names, ids in groups]
     if parts:
         parts[-1] += ": say which others do with shapes="
     if none:
@@ -206,7 +192,7 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
         more = f", {len(others)} more with other sizes" if others else ""
         yield (
             f"not covered: {name} was run at {low}..{high}, the file takes any size in "
-            f"{_items(len(most))}{more}: say which with dims="
+            f"{_items(most)}{more}: say which with dims="
         )
     if tied := {path: nodeid for nodeid, verdict in passed for path in verdict.uncovered.tied}:
         yield (
@@ -221,8 +207,13 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
         )
 
 
-def _items(count: int) -> str:
-    return f"{count} item{'' if count == 1 else 's'}"
+def _passed(results: Iterable[ItemResult]) -> list[tuple[str, Verdict]]:
+    """Return the verdicts that passed, each with its item's node id."""
+    return [(entry.item.nodeid, v) for entry, v in judged(results) if v.status == "passed"]
+
+
+def _items(nodeids: Collection[str]) -> str:
+    return f"{len(nodeids)} item{'' if len(nodeids) == 1 else 's'}"
 
 
 def _named(nodeids: Iterable[str]) -> str:

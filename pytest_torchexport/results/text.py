@@ -24,15 +24,18 @@ from pytest_torchexport.results.failures import (
 from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
 MAX_REPORT = 14
-# A line of it goes over at most two lines of 120 columns, a label included; people copy some whole.
-WIDTH = 109
+# Puts a line of it on at most two lines of 120 columns, with a label.
+WRAPPER = textwrap.TextWrapper(
+    109, max_lines=2, placeholder=" ... (-v)", break_on_hyphens=False, break_long_words=False
+)
+# The labels of lines that people copy: they stay whole.
 COPIED = ("known", "script", "kept", "rerun")
 MAX_DIFFERENCES = 5
 # Of one block, also with ``-v``.
 MAX_LINES = 10
 # The first line of a report: pytest prints it behind the test's name.
 MAX_HEADLINE = 200
-# The causes, and the difference of a program, by which a dim keeps the example's size.
+# The kinds of causes and of structural differences by which a dim keeps the example's size.
 STATIC = ("frozen size", "guard", "constant")
 # How the details of a failure begin that say what to do.
 REMEDY = "remedy: "
@@ -110,18 +113,16 @@ def headline(verdict: Verdict) -> str:
 
 def _cause(verdict: Verdict) -> str:
     diagnosis, where, place = verdict.diagnosis, verdict.where, verdict.diagnosis.place
-    at = f" ({where.place})" if where is not None else ""
     if verdict.failure == BranchFrozen.__name__ and where is not None:
-        return f"{where.text.rstrip(':')}{at}"
+        return f"{where.text.rstrip(':')} ({where.place})"
     line = where if where is not None or place is None else place.where
-    shown = diagnosis.structural
-    kinds = [*(each.kind for each in diagnosis.causes), *([shown.kind] if shown else []), ""]
+    found = (*diagnosis.causes, diagnosis.structural)
+    kind = next((each.kind for each in found if each is not None), "")
     for dim in diagnosis.sizes:
         own = SizePattern(kind="only", numbers=(dim.example,), fails=False)
-        if dim.pattern == own and line is not None and kinds[0] in STATIC:
+        if dim.pattern == own and line is not None and kind in STATIC:
             return f"{dim.dim} is frozen at {dim.example}: {line.text} ({line.place})"
-    texts = [each.text for each in diagnosis.causes] + [each.text for each in diagnosis.known]
-    why = next(iter(texts), "")
+    why = next((each.text for each in diagnosis.causes or diagnosis.known), "")
     if place is not None and place.where is not None and not why:
         return f"{place.operator} at {place.where.place}"
     lines = [each.strip() for each in verdict.reason.splitlines() if each.strip()]
@@ -158,12 +159,11 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     yield short_block("branch", map(_branch_line, wrong), 7, 7)
     yield short_block("baked", [", ".join(verdict.baked)], 4, 4)
     yield short_block("assumed", map(str, verdict.assumed), 3, 5)
-    # The report has said what they say of its line.
-    named = verdict.where.place if verdict.where is not None else "\n"
-    about = named if verdict.diagnosis.causes else "\n"
-    notes = (*verdict.cautions, *verdict.notes)
-    yield short_block("note", [line for line in notes if about not in line], 5, 6)
-    warned = [line for line in verdict.warnings if named not in line]
+    # The report has its line, and with a cause what a note says of it.
+    at = verdict.where.place if verdict.where is not None else None
+    notes, causes = (*verdict.cautions, *verdict.notes), verdict.diagnosis.causes
+    yield short_block("note", [line for line in notes if not (causes and at and at in line)], 5, 6)
+    warned = [line for line in verdict.warnings if not (at and at in line)]
     yield short_block("warned", warned[:3], 6, 7)
     yield short_block("untried", verdict.diagnosis.not_examined, 5, 7)
     yield short_block("script", [verdict.script])
@@ -202,7 +202,12 @@ def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:
 
 def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
     """Yield the blocks with the lines that matter most, and a line that says what is left out."""
-    blocks = [block if block.label in COPIED else _wrapped(block) for block in blocks]
+    blocks = [
+        block
+        if block.label in COPIED
+        else dataclasses.replace(block, lines=[*map(WRAPPER.fill, block.lines)])
+        for block in blocks
+    ]
     room = MAX_REPORT - 2  # without the headline and the empty line
     if sum("\n".join(block.lines).count("\n") + 1 for block in blocks) <= room:
         yield from blocks
@@ -230,14 +235,6 @@ def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
     yield from above
     yield Block("more", [f"{more} line{'s' if more > 1 else ''} with -v: {names}"])
     yield last
-
-
-def _wrapped(block: Block) -> Block:
-    """Return the block with line feeds in its long lines, and without the end of longer ones."""
-    wrap = textwrap.TextWrapper(
-        WIDTH, max_lines=2, placeholder=" ... (-v)", break_on_hyphens=False, break_long_words=False
-    )
-    return dataclasses.replace(block, lines=[wrap.fill(line) for line in block.lines])
 
 
 def _subject_line(alike: Sequence[Verdict]) -> str:
@@ -298,8 +295,7 @@ def _difference_lines(verdict: Verdict) -> Iterator[list[str]]:
                 allowed = f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
             if item.own_error is not None and item.cause == "bug":
                 own = f"; eager's own rounding error is {item.own_error:.2g}"
-            at = list(item.index or ())
-            lines.append(f"worst {worst}at {at}: {sides} ({allowed}{own})")
+            lines.append(f"worst {worst}at {list(item.index or ())}: {sides} ({allowed}{own})")
         yield lines
     if len(shown) > MAX_DIFFERENCES:
         yield [f"... and {len(shown) - MAX_DIFFERENCES} more differences"]
@@ -348,7 +344,6 @@ def details(verdict: Verdict) -> Iterator[Block]:
         f"{stage.name}: {agrees[stage.agrees]}{f': {stage.why}' if stage.why else ''}"
         for stage in verdict.diagnosis.stages
     )
-    spent = (f"{stage} {seconds:.2f} s" for stage, seconds in verdict.seconds.items())
     rows: list[tuple[str, Iterable[str]]] = [
         ("subject", recorded_lines([verdict])),
         ("cache", [f"unchanged since {cached}: not checked again"] if cached else []),
@@ -366,7 +361,7 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("seeded", (f"{bug.name}: {bug.result}, {bug.explanation}" for bug in verdict.self_test)),
         ("note", (*verdict.cautions, *verdict.notes)),
         ("warned", verdict.warnings),
-        ("time", [", ".join(spent)]),
+        ("time", [", ".join(f"{stage} {n:.2f} s" for stage, n in verdict.seconds.items())]),
     ]
     for label, lines in rows:
         if filled := [line for line in lines if line.strip()]:

@@ -472,8 +472,8 @@ class ItemResult:
     known: tuple[KnownMatch, ...] = ()
 
 
-# What an environment has of the run itself, beside versions (``config/what_ran.py``).
-OF_A_RUN = ("os", "date", "duration", "command", "seed", "commit")
+# The facts of the run that an environment has beside versions (``config/what_ran.py``).
+RUN_FACTS = ("os", "date", "duration", "command", "seed", "commit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -514,8 +514,8 @@ class Entry:
     @property
     def _matches(self) -> list[KnownMatch]:
         """The comparisons of the verdict's failure with known ones."""
-        at = self.verdict or self.item
-        own = (at.target, at.device, getattr(at, "subject", ""))
+        at = self.verdict
+        own = (at.target, at.device, at.subject) if at is not None else ()
         return [match for match in self.item.known if match.now.identity[1:4] == own]
 
     @property

@@ -46,6 +46,15 @@ class OnnxArtifactFacts(OnnxModelFacts):
         return suspicions(spec, inputs, *self.captured, dropped=bool(self.captured))
 
 
+# The options that a file shows, and how each is read from its model.
+_WRITTEN: dict[str, Callable[[Any], Any]] = {
+    "opset_version": onnx_model.opset,
+    "input_names": lambda model: [value.name for value in model.graph.input],
+    "output_names": lambda model: [value.name for value in model.graph.output],
+    "external_data": lambda model: bool(onnx_model.locations(model)),
+}
+
+
 def require_asked(model: Callable[[], Any], options: Mapping[str, Any]) -> None:
     """Raise NotAsAsked if a file has another opset, other names or places than options ask for."""
     for name, read in _WRITTEN.items():
@@ -57,15 +66,6 @@ def require_asked(model: Callable[[], Any], options: Mapping[str, Any]) -> None:
         compared = written[: len(wanted)] if isinstance(written, list) else written
         if compared != (list(wanted) if isinstance(written, list) else wanted):
             raise NotAsAsked(f"{name}={wanted!r} was asked for; the exporter wrote {written!r}")
-
-
-# What the user may ask of a file, and how it is read there.
-_WRITTEN: dict[str, Callable[[Any], Any]] = {
-    "opset_version": onnx_model.opset,
-    "input_names": lambda model: [value.name for value in model.graph.input],
-    "output_names": lambda model: [value.name for value in model.graph.output],
-    "external_data": lambda model: bool(onnx_model.locations(model)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,6 +219,7 @@ def external(path: Path) -> list[str]:
 
 
 def locations(model: Any) -> list[str]:
+    """Return the locations of external data in a model, sorted."""
     import onnx
 
     return sorted(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pytest_torchexport.config.what_ran import MOST, what_ran
-from pytest_torchexport.results.verdict import OF_A_RUN
+from pytest_torchexport.results.verdict import RUN_FACTS
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_each_fact_is_a_text_with_a_name_that_reports_know(command):
     command("/bin/pytest", "-k", "a or b")
     subprocess.run("git init -q && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x", shell=True, check=True)  # fmt: skip
     facts = what_ran(start=datetime.now(UTC) - timedelta(seconds=90), seed=0)
-    assert tuple(facts) == OF_A_RUN
+    assert tuple(facts) == RUN_FACTS
     assert facts["command"] == "pytest -k 'a or b'"
     assert (facts["duration"], facts["seed"]) == ("90 s", "0")
     assert datetime.fromisoformat(facts["date"]).utcoffset() == timedelta(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_torchexport.diagnosis.stages import (
-    CAPTURED,
+    EXPORTED,
     OPTIMIZED,
     REFERENCE,
     SHIPPED,
@@ -18,7 +18,7 @@ from pytest_torchexport.targets.upstream import onnx_optimizers
 
 NAMES = [one for name, rules in onnx_optimizers().items() for one in rules or (name,)]
 
-ORDER = (CAPTURED, REFERENCE, TRANSLATED, OPTIMIZED, SHIPPED)
+ORDER = (EXPORTED, REFERENCE, TRANSLATED, OPTIMIZED, SHIPPED)
 YES, NO, OPEN, UNTRIED = "yes", "no", "?", "-"
 AGREES = {YES: True, NO: False, OPEN: None}
 
