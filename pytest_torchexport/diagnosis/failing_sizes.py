@@ -24,7 +24,7 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.explore.conditions import ConditionKey, Path
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.building import build
-from pytest_torchexport.inputs.recipes import Recipe, plain_recipe
+from pytest_torchexport.inputs.recipes import Recipe, plain_recipe, recorded_recipes
 from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, SizePattern, Sizes
 from pytest_torchexport.results.failures import DimsNarrowed, SpecError
@@ -256,7 +256,9 @@ def _narrowed(scene: Scene, known: Diagnosis, sweep: _Sweep) -> Diagnosis:
     # Two dims may be tied: what the artifact takes of one then depends on the other.
     if len(known.sizes) == 1 and first.pattern is not None:
         taken = first.pattern.taken(scene.case.spec.dims[first.dim].sizes)
-        if len(taken) > 1:
+        # The test's own calls may have others.
+        own = {recipe.sizes[first.dim] for recipe in recorded_recipes(scene.case.spec)}
+        if len(taken) > 1 and own <= {*taken}:
             declared = f'if it stays in these sizes: dims={{"{first.dim}": {written_sizes(taken)}}}'
             cause = replace(cause, remedy="; else ".join(filter(None, (declared, cause.remedy))))
     return replace(known, owner=owner, causes=(*known.causes, cause))

@@ -554,9 +554,12 @@ def _of_numbers(
     what = "number that Python reads from a tensor" if of_value else remedies.A_SIZE
     numbers = "these numbers make" if others else "this number makes"
     proof = f" (tried: {numbers} the difference)"
+    # The first difference of two runs may be on another line: operators without a pair.
+    first = facts.structural
+    kept = facts.kept() if first is not None and first.where == where else ""
     return Cause(
         kind="baked value" if of_value else "frozen size",
-        text=f"{facts.kept()}a {what} is a constant of the trace" + proof * tried,
+        text=f"{kept}a {what} is a constant of the trace" + proof * tried,
         remedy=remedies.A_TENSOR if of_value else remedies.without_a_number(where),
         details=also,
         where=where,

@@ -317,9 +317,14 @@ class Reference:
             )
         unmeant = self._unmeant(findings)
         if unmeant and (self._mode == "as-is" or self._plan.settings.strict):
-            meant = "train" if findings.training else "sampling"
+            mend, meant = (
+                ("call .eval() on it", "train")
+                if findings.training
+                else ("pass training=self.training", "sampling")
+            )
             raise TrainingMode(
-                f"{'; '.join(unmeant[:3])}: declare mode={meant!r} if it is meant",
+                "; ".join(unmeant[:3]),
+                details=(f"remedy: {mend}, or declare mode={meant!r} if it is meant",),
                 where=next(iter(findings.dropped_at), None),
             )
         self.draws, self.written_at = findings.random, findings.written_at

@@ -376,9 +376,10 @@ class Run:
             quiet = list(self._known.quiet_lines()) if self._known is not None else []
             if self.results:
                 from pytest_torchexport.config.advice import unchanged_lines
-                from pytest_torchexport.results.summary import self_test_lines
+                from pytest_torchexport.results.summary import reason_lines, self_test_lines
 
                 if verbosity == -1:
+                    quiet += reason_lines(self.results, skips=False)
                     quiet += self_test_lines(self.results)
                     quiet += unchanged_lines(self.results, cached=cached)
                 quiet += self._slowest_lines()

@@ -135,7 +135,7 @@ class NotRepeatable(Failure, title="eager does not agree with itself"):
     """Eager does not agree with itself on the same call and seed."""
 
 
-class TrainingMode(Failure, title="the module is in training mode"):
+class TrainingMode(Failure, title="the module is not in the declared mode"):
     """In eval mode a part is left in training mode, or dropout is active (a warning by default)."""
 
 

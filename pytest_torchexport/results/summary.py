@@ -137,13 +137,13 @@ def remarks(results: Sequence[ItemResult]) -> Iterator[str]:
     yield from not_covered_lines(results)
 
 
-def reason_lines(results: Sequence[ItemResult]) -> Iterator[str]:
+def reason_lines(results: Sequence[ItemResult], *, skips: bool = True) -> Iterator[str]:
     """Yield a line for each reason of a skip or weak pass, and one for tests that call nothing."""
     yield from shared_lines(
         (label, str(entry), reason)
         for entry, verdict in judged(results)
         for label, reasons in (
-            ("skip", [verdict.reason] if verdict.status == "skipped" else []),
+            ("skip", [verdict.reason] if skips and verdict.status == "skipped" else []),
             ("warn", [*verdict.cautions, *verdict.ineffective] * (verdict.status == "passed")),
         )
         for reason in reasons

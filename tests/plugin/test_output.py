@@ -46,7 +46,7 @@ def test_a_report_has_at_most_14_lines_and_all_of_them_with_v(suite, run):
 
     short, whole = report(), report("-v")
     assert len(short) == 14 < len(whole)
-    assert short[-2].startswith("  more     11 lines with -v: differs, details, branch")
+    assert short[-2].startswith("  more     10 lines with -v: differs, details, branch")
     # Lines of more than 120 columns are two here.
     unbroken = " ".join(" ".join(whole).split())
     assert [line for line in short[:-2] if " ".join(line.split()) not in unbroken] == []
