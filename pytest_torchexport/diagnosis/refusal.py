@@ -187,7 +187,7 @@ def undecided(error: BaseException) -> Diagnosis:
         text = text_of(raised)
         asked = _UNDECIDED.search(text)
         if asked is not None or type(raised).__name__ == "DataDependentOutputException":
-            expression = asked["expression"] if asked is not None else ""
+            expression = asked and asked["expression"]
             return _by_values(condense(error)[1], expression or "")
         if "Constraints violated" in text:
             return _by_sizes(raised, text)

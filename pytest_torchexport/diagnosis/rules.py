@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import (
@@ -24,9 +22,8 @@ from pytest_torchexport.diagnosis.interventions import (
     smallest,
 )
 from pytest_torchexport.diagnosis.refusal import explained
-from pytest_torchexport.diagnosis.scene import CAPTURED, Scene
-from pytest_torchexport.eager.fingerprint import StateRef, changed, reach
-from pytest_torchexport.eager.preflight import changed_at, draws_from, seeded_at, streams
+from pytest_torchexport.diagnosis.scene import CAPTURED, Changed, Facts, Scene
+from pytest_torchexport.eager.preflight import draws_from, seeded_at, streams
 from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES, place
@@ -47,7 +44,6 @@ from pytest_torchexport.results.failures import (
     StructureDiffers,
 )
 from pytest_torchexport.results.source_line import SourceLine
-from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.targets.formats.onnx_model import OnnxModelFacts
 
 CARRIED = "return what changes as an output, and take it as an input in the next call"
@@ -93,83 +89,6 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     # The stages of an ONNX model tell whose step it was, and the cause what to change.
     owner = OWNER_OF.get(cause.kind) or known.owner
     return replace(known, owner=owner, causes=(*known.causes, cause))
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A place that a call of eager changes, and the line that does.
-
-    ``is_other``: another tensor is in the place. ``is_new``: the place was not there before.
-    """
-
-    ref: StateRef
-    where: SourceLine | None
-    is_other: bool
-    is_new: bool
-
-
-class Facts:
-    """The facts about a failure: those that cost a run are looked up when a rule first asks."""
-
-    def __init__(self, scene: Scene, known: Diagnosis) -> None:
-        self.structural, self.place = known.structural, known.place
-        self.scene = scene
-        self.case = scene.case
-        self.failure = scene.failure
-        self.target = scene.case.plan.target
-        self.artifact = remedies.words_of(self.target)
-        # An ONNX model has no state, and no inputs but tensors.
-        self.is_onnx = self.target in ("onnx", "onnx_legacy")
-
-    @cached_property
-    def arguments(self) -> Mapping[str, tuple[Any, Any]]:
-        """The arguments that are no tensors and other than in the example: both values."""
-        spec = self.case.spec
-        call = self.scene.call or spec.example
-        return {
-            path: (before, after)
-            for (path, before), after in zip(spec.flatten(spec.example), call.leaves(), strict=True)
-            if isinstance(after, (bool, int, float, str)) and before != after
-        }
-
-    @cached_property
-    def changes(self) -> Sequence[Changed]:
-        return self.changed_by(self.scene.call or self.case.spec.example)
-
-    def changed_by(self, call: Call) -> Sequence[Changed]:
-        reference, seed = self.case.reference, self.case.plan.seed
-        subject = reference.pristine.copy()
-        before = reach(subject.root)
-        observe(subject.function, call, seed=seed, grad_mode=subject.grad_mode)
-        after = reach(subject.root)
-        refs = [change.ref for change in changed(before.tokens, after.tokens)]
-        lines = changed_at(reference.pristine, self.case.spec.example, seed, refs)
-        return [
-            Changed(
-                ref,
-                lines.get(ref) or reference.written_at.get(ref),
-                is_other=after.tensors.get(ref) is not before.tensors.get(ref),
-                is_new=ref not in before.tokens,
-            )
-            for ref in refs
-        ]
-
-    def in_inputs(self) -> list[Difference]:
-        """Return the differences of what a call leaves in its inputs."""
-        differences = self.failure.differences
-        return [item for item in differences if item.path.startswith(("inputs[", "input "))]
-
-    def kept(self) -> str:
-        """Return the constant in words: ``size of aten.view is 4 in the trace, 1 in eager: ``."""
-        first = self.structural
-        if first is None or first.kind not in ("constant", "stored"):
-            return ""
-        if first.kind == "constant" and first.eager == first.operator:
-            return f"the result of {first.operator} is a constant of {self.artifact}: "
-        what = f"{first.argument} of {first.operator}"
-        if first.eager == first.artifact:
-            return f"{what} is another constant in {self.artifact} than in eager: "
-        return f"{what} is {first.artifact} in {self.artifact}, {first.eager} in eager: "
 
 
 def _line(changes: Iterable[Changed]) -> SourceLine | None:

@@ -380,7 +380,7 @@ class _Examination:
         found.random = _bounded(
             [
                 *_draws(tape.steps, reached.modules, drops),
-                *(f"{draw.what}{_in(draw.module)}, {draw.line}" for draw in outside),
+                *(f"{draw.what}{_place(draw.module, draw.line)}" for draw in outside),
                 *(stream for stream in streams if stream not in known),
             ]
         )
@@ -436,7 +436,7 @@ class _Examination:
         text = "two calls on equal inputs, from equal state and seed, differ"
         op = self._first_difference()
         if op is not None:
-            text += f", first at {op.in_torch}{_in(op.module)}"
+            text += f", first at {op.in_torch}{_place(op.module)}"
             self.found.where = op.where
         shared = ("global", "class attribute")
         causes = [str(item) for item in self.found.changed if item.ref.kind in shared]
@@ -474,7 +474,7 @@ class _Examination:
             f"{op.in_torch} is never initialized{_at(op)}" for op in named
         )
         text = f"the output depends on memory that {named[0].in_torch} left uninitialized"
-        self.found.unrepeatable, self.found.where = text + _in(named[0].module), named[0].where
+        self.found.unrepeatable, self.found.where = text + _place(named[0].module), named[0].where
 
     def _depends(self, line: SourceLine | None) -> bool:
         """Return True if the content of uninitialized memory (of a line, or all) has an effect."""
@@ -511,16 +511,12 @@ def _bounded(sentences: Iterable[str]) -> tuple[str, ...]:
 
 
 def _at(op: Step | None) -> str:
-    """Return `` in block, net.py:12  x = ...``, as far as it is known."""
     return _place(op.module, op.where) if op is not None else ""
 
 
-def _place(module: str, line: SourceLine | None) -> str:
-    return _in(module) + (f", {line}" if line else "")
-
-
-def _in(module: str) -> str:
-    return f" in {module}" if module else ""
+def _place(module: str, line: SourceLine | None = None) -> str:
+    """Return `` in block, net.py:12  x = ...``, as far as it is known."""
+    return (f" in {module}" if module else "") + (f", {line}" if line else "")
 
 
 def _unique(ops: Sequence[Step]) -> list[Step]:

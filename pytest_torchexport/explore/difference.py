@@ -296,9 +296,12 @@ class DifferenceSearch:
                 continue
             self._merged = eager.merges ^ artifact.merges
             for side, other in ((eager, artifact), (artifact, eager)):
-                side.own = side.without(other) | frozenset(
-                    key for key in side.nearest if self._merged and _is_equality(key)
+                equalities = (
+                    key
+                    for key in side.nearest
+                    if key.side == "tied" or (key.source in COMPARING and key.is_equality)
                 )
+                side.own = side.without(other) | frozenset(equalities if self._merged else ())
         if self._bounds:
             # The artifact does not have these bounds of eager's.
             eager.own |= {
@@ -445,10 +448,6 @@ def _combinations(side: Side) -> Iterator[tuple[Key, ...]]:
     for number in dict.fromkeys((len(goals), 2)) if len(goals) > 1 else ():
         some = itertools.combinations(goals, number)
         yield from sorted((keys for each in some for keys in itertools.product(*each)), key=common)
-
-
-def _is_equality(key: Key) -> bool:
-    return key.side == "tied" or (key.source in COMPARING and key.is_equality)
 
 
 def _among(bound: float, others: Iterable[float]) -> bool:

@@ -63,8 +63,9 @@ class Compared:
         left, right = number(self.left), number(self.right)
         if left is None or right is None:
             return None
-        sign = self.operator
-        if self.truth and _is_bool(self.left):
+        sign, value = self.operator, self.left
+        of_tensor = isinstance(value, Tensor) and value.dtype == torch.bool
+        if self.truth and (of_tensor or isinstance(value, bool)):
             sign, right = ">", 0.5
         try:
             far: Far | None = _missing(sign, left - right, wanted)
@@ -358,7 +359,3 @@ def number(value: Any) -> Far | None:
     if isinstance(value, (int, float)) and (isinstance(value, float) or abs(value) < LARGEST):
         return float(value)
     return None
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)

@@ -255,8 +255,8 @@ def _numbers(
         bad = ~torch.isclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True)
     else:
         # Exactly, or within the user's own tolerance: in double, which does not wrap around.
-        gap = (found.double() - wanted.double()).abs()
-        bad = (found != wanted) & ~((gap > 0) & (gap <= atol + rtol * wanted.double().abs()))
+        apart = (found.double() - wanted.double()).abs()
+        bad = (found != wanted) & ~((apart > 0) & (apart <= atol + rtol * wanted.double().abs()))
     if not bad.any():
         return []
     return [number_difference(path, expected, wanted, found, bad, (rtol, atol))]
