@@ -228,8 +228,3 @@ def in_bfloat16(x: Tensor) -> Tensor:
 
 
 right(in_bfloat16, WIDE)(in_bfloat16)
-
-
-@wrong(in_bfloat16, "a cast by way of another", WIDE, max_examples=50)
-def in_half_before(x: Tensor) -> Tensor:
-    return F.gelu(x).to(torch.float16).to(torch.bfloat16).float()
