@@ -89,12 +89,12 @@ def table(
 ) -> tuple[dict[str, dict[str, Entry]], list[str]]:
     """Return the worst entry per test and column (``trace-cpu``), and the columns, as they came.
 
-    ``unjudged``: also of items without a verdict.
+    ``unjudged``: also of items without a verdict that do not fail.
     """
     rows: dict[str, dict[str, Entry]] = {}
     columns: dict[str, None] = {}
     for entry in entries(results):
-        if entry.column and (unjudged or entry.verdict is not None):
+        if entry.column and (unjudged or entry.verdict is not None or entry.fails):
             columns[entry.column] = None
             row = rows.setdefault(entry.test, {})
             worst = row.get(entry.column, entry)
