@@ -163,7 +163,7 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     parts = module.modules() if module is not None else ()
     # As an nn.LSTM has by default.
     declared = any(getattr(part, "batch_first", None) is False for part in parts)
-    columns = _second(tries, spec, rows, recorded[1] or tries.first(1), declared=declared)
+    columns = _second(tries, spec, rows, recorded[1], declared=declared)
     if columns:
         path = next(path for path, axis in columns.items() if axis)
         decides = "each row of dim 1 decides its own row of outputs alone"
@@ -186,12 +186,13 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
 
 
 def _second(
-    tries: _Tries, spec: InputSpec, rows: Group, columns: Group, *, declared: bool
+    tries: _Tries, spec: InputSpec, rows: Group, recorded: Group, *, declared: bool
 ) -> Group:
     """Return the axes of a batch that comes second, after a sequence; none if it comes first.
 
-    ``rows`` and ``columns`` are the first and the second axes, if eager takes another size of them.
-    ``declared``: a part of the module says that it takes the sequence first.
+    ``rows`` are the first axes, if eager takes another size of them, and ``recorded`` the second
+    ones whose size differed between recorded calls. ``declared``: a part of the module says that it
+    takes the sequence first.
     """
     first = (leaf for leaf in spec.tensors if leaf.shape and (not rows or leaf.path in rows))
     leaf = next(first, None)
@@ -204,6 +205,7 @@ def _second(
     unsure = bool(rows) and not declared
     if unsure and (tries.separates(rows) is not False or tries.takes_any_order(rows)):
         return {}
+    columns = recorded or tries.first(1)
     return columns if columns and tries.separates(columns) else {}
 
 
