@@ -98,7 +98,10 @@ def logsigmoid(x: Tensor) -> Tensor:
     logsigmoid,
     "log of sigmoid for logsigmoid",
     blame={**dict.fromkeys(TARGETS, CAPTURED), "onnx": Blame(owner="runtime", cause="")},
-    known={"onnx_legacy": "log_sigmoid of large negative numbers"},
+    known={
+        "onnx": "sigmoid of large negative numbers",
+        "onnx_legacy": "log_sigmoid of large negative numbers",
+    },
 )
 def log_of_sigmoid(x: Tensor) -> Tensor:
     """Return -inf if the sigmoid underflows."""
