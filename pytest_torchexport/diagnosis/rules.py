@@ -521,9 +521,9 @@ def raises_known(facts: Facts) -> Cause | None:
 
 
 def warned_by_the_exporter(facts: Facts) -> Cause | None:
-    """Return what the exporter warned of the operator that differs.
+    """Return the exporter's warning about the operator that differs.
 
-    If it is not known which one does, of an operator of the file that it names as ONNX's.
+    If it is not known which one does, that about an operator of the file, named as ONNX's.
     """
     program = facts.case.artifact.facts
     if not isinstance(program, OnnxModelFacts) or facts.case.foreign:

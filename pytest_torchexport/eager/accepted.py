@@ -158,23 +158,23 @@ def find_batch(spec: InputSpec, eager: Eager, module: torch.nn.Module | None) ->
     if not spec.guessed or BATCH not in spec.dims:
         return Found(spec)
     tries = _Tries(spec, eager)
-    recorded = {0: tries.recorded(0), 1: tries.recorded(1)}
-    rows = recorded[0] or tries.first(0)
+    told, told_second = tries.recorded(0), tries.recorded(1)
+    rows = told or tries.first(0)
     parts = module.modules() if module is not None else ()
     # As an nn.LSTM has by default.
     declared = any(getattr(part, "batch_first", None) is False for part in parts)
-    columns = _second(tries, spec, rows, recorded[1], declared=declared)
+    columns = _second(tries, spec, rows, told_second, declared=declared)
     if columns:
         path = next(path for path, axis in columns.items() if axis)
         decides = "each row of dim 1 decides its own row of outputs alone"
         said = Assumption("dim", f"dim 0 of {path} is a sequence: {decides}", path)
         # The calls have named what differed between them.
-        batch = {} if recorded[1] else {f"{BATCH}_1" if recorded[0] else BATCH: columns}
-        steps = {path: axis for path, axis in rows.items() if columns.get(path) != axis}
-        steps = {} if recorded[0] else steps
+        batch = {} if told_second else {f"{BATCH}_1" if told else BATCH: columns}
+        guessed = {} if told else rows
+        steps = {path: axis for path, axis in guessed.items() if columns.get(path) != axis}
         both = spec.with_dims({**batch, SEQUENCE: steps}, said) if steps else None
         return Found(spec.with_dims(batch, said), both)
-    if recorded[0]:
+    if told:
         return Found(spec)
     if rows:
         return Found(spec.with_dims({BATCH: rows}), tied=tuple(tries.apart(rows)))
@@ -216,12 +216,14 @@ class _Tries:
         self._spec = spec
         self._eager = eager
         self._tensors = spec.free
+        # The axes whose size differed between recorded calls.
+        self._taken = named(spec.recorded_shapes)
         self._example = _tensors_of(eager(spec.example))
 
     def recorded(self, axis: int) -> Group:
         """Return this axis of the tensors whose size there differed between recorded calls."""
-        taken = named(self._spec.recorded_shapes)
-        return {path: at for path, at in sorted(taken) if at == axis and path in self._tensors}
+        taken = sorted(self._taken)
+        return {path: at for path, at in taken if at == axis and path in self._tensors}
 
     def first(self, axis: int) -> Group:
         """Return the first group with this axis that eager takes at another size; or none.
@@ -230,8 +232,7 @@ class _Tries:
         """
         unlike: Group = {}
         with_axes = [path for path, tensor in self._tensors.items() if tensor.dim()]
-        taken = named(self._spec.recorded_shapes)
-        for group in itertools.islice(groups(self._tensors, axis, taken), MAX_GROUPS):
+        for group in itertools.islice(groups(self._tensors, axis, self._taken), MAX_GROUPS):
             outputs = self._at_another_size(group)
             if outputs is None:
                 continue
