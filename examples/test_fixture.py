@@ -36,10 +36,10 @@ def test_check_a_method_and_a_function(torchexport):
 
 @pytest.mark.torchexport("trace", "export", "onnx")
 def test_export(torchexport):
-    # Get the artifact for asserts of your own. Call it like the module.
+    # Get the artifact for asserts of your own. Call it like the module, on the item's device.
     encoder, x = Encoder().eval(), torch.randn(2, 10)
     artifact = torchexport.export(encoder, x)
-    torch.testing.assert_close(artifact(x), encoder(x))
+    torch.testing.assert_close(artifact(x.to(torchexport.device)).cpu(), encoder(x))
 
 
 @pytest.mark.torchexport("onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 
@@ -23,21 +24,21 @@ def test_without_cuda_it_says_so_and_ends_with_2(script, monkeypatch, capsys):
 
 
 def test_a_part_without_time_is_not_run_and_said_so(script):
-    row = script._run(script.PARTS[0], "cpu", time.monotonic())
+    row = script._run(script.PARTS[0], argparse.Namespace(device="cpu"), time.monotonic())
     assert row.result == "not run: out of time"
 
 
 CASES = """<testsuites><testsuite>
 <testcase name="one"/>{}<testcase name="three"><skipped/></testcase>
 </testsuite></testsuites>"""
-RED = '<testcase name="two"><failure>no</failure></testcase>'
+RED = '<testcase name="two"><failure message="no&#10;more"/></testcase>'
 
 
 @pytest.mark.parametrize(
     ("code", "xml", "output", "result", "trouble"),
     [
         (0, CASES.format(""), "", "passed", ()),
-        (1, CASES.format(RED), "", "FAILED", ("two",)),
+        (1, CASES.format(RED), "", "FAILED", ("two: no",)),
         (
             2,
             CASES.format(""),

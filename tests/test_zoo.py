@@ -14,7 +14,6 @@ import zoo
 from slow import EVERYTHING
 from torch import Tensor, nn
 from untouched import changed, facts_of
-from zoo.row import Blame
 
 import pytest_torchexport
 from pytest_torchexport.config import names
@@ -101,8 +100,8 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
     blame = row.blamed(target) if target in row.blames() else None
     # A refusal is explained where it is raised, which takes no time.
     if (explained or expected == "ExportRefused") and blame is not None:
-        named, legal = _judged(verdict, blame), {"right"} if blame.known else {"right", "unknown"}
-        assert set(named.values()) <= legal, f"{named}\n{verdict}"
+        named = blame.judge(verdict)
+        assert set(named.values()) <= blame.legal, f"{named}\n{verdict}"
     if verdict.status == "passed":
         otherwise = [text for text in verdict.cautions if text.startswith(OTHERWISE)]
         for stated, warnings in ((row.weak, verdict.ineffective), (row.otherwise, otherwise)):
@@ -110,22 +109,6 @@ def test_verdict_is_the_truth(row: zoo.Row, target: str) -> None:
             warning = "; ".join(warnings)
             assert words in warning, verdict
             assert bool(words) == bool(warning), verdict
-
-
-def _judged(verdict: Any, blame: Blame) -> dict[str, str]:
-    """Return for the owner, the line and the cause if the report names the right one."""
-    found = verdict.diagnosis
-    owner, line = found.owner or "", str(verdict.where or "")
-    cause = ", ".join(one.kind for one in found.causes)
-    right = {
-        "owner": (owner, owner == blame.owner),
-        "line": (line, blame.line in line if blame.line else not line),
-        "cause": (cause, cause == blame.cause),
-    }
-    return {
-        part: "right" if is_right else "wrong" if named else "unknown"
-        for part, (named, is_right) in right.items()
-    }
 
 
 def _known(verdict: Any) -> list[str]:

@@ -33,6 +33,7 @@ from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
+from pytest_torchexport.targets.formats.load_errors import Remedy, remedy_of
 
 # Calls are repeated so often. Two results of which one is rare may look like one.
 REPEATS = 10
@@ -100,23 +101,28 @@ def _call_on(case: Case, device: str) -> None:
     if outcome is None:
         return
     if isinstance(outcome, (Raised, Crashed, TimedOut)):
-        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}"))
+        remedy = remedy_of(outcome.type, outcome.message) if isinstance(outcome, Raised) else Remedy()
+        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}", details=remedy.lines))
         return
     if isinstance(outcome, NotTransferable):
         case.log.note(f"loaded on {device}, and not compared: {outcome}")
         return
-    expected = case.reference.on_device(example, case.reference.on_cpu(example))
+    on_cpu = case.reference.on_cpu(example)
+    expected = case.reference.on_device(example, on_cpu, device)
+    if not isinstance(expected, Returned):  # eager itself does not run there
+        expected = case.reference.on_device(example, on_cpu)
     if not isinstance(expected, Returned):
         return
-    expected, outcome = (  # the two were made on different devices
+    expected, outcome = (  # an output may be on another device than its kin
         dataclasses.replace(
             it, value=Call((it.value,)).to("cpu").args[0], inputs=it.inputs.to("cpu")
         )
         for it in (expected, outcome)
     )
-    # A log of its own: another device rounds differently, and has another random stream.
+    # Judged by eager's error there, and with a log of its own.
+    there = dataclasses.replace(case, plan=dataclasses.replace(case.plan, device=device))
     random_paths = case.random_paths | case.reference.random
-    judge = case.judge_of(case.runner, ItemLog(), random_paths)
+    judge = there.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
         case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))

@@ -37,14 +37,14 @@ def silent(stage: str, done: int = 0, total: int = 0) -> None:
 class Plan:
     """One test x target x device.
 
-    ``named``: the user asked for this target by name. ``why_isolated``: why the artifact is called
-    in a process of its own; empty if it is not. ``max_examples``: the number of drawn calls, before
-    that of options and settings; None: theirs. ``diagnoses``: look for causes. ``root``: the
-    directory of the user's own packages. ``keep``: the directory for the files of a failure.
-    ``nodeid``: the item's; empty without pytest. ``expects``: failures that need no explanation,
-    because the user expects them.
-    ``workers``: the processes that run items at the same time. ``plugins``: the names of the
-    modules that pytest has loaded as plugins, beside every ``conftest.py``.
+    ``named`` and ``device_named``: the user asked for this target, and for this device, by name.
+    ``why_isolated``: why the artifact is called in a process of its own; empty if it is not.
+    ``max_examples``: the number of drawn calls, before that of options and settings; None: theirs.
+    ``diagnoses``: look for causes. ``root``: the directory of the user's own packages. ``keep``:
+    the directory for the files of a failure. ``nodeid``: the item's; empty without pytest.
+    ``expects``: failures that need no explanation, because the user expects them. ``workers``: the
+    processes that run items at the same time. ``plugins``: the names of the modules that pytest has
+    loaded as plugins, beside every ``conftest.py``.
     """
 
     target: str
@@ -52,6 +52,7 @@ class Plan:
     options: Options = field(default_factory=Options)
     settings: Settings = field(default_factory=Settings)
     named: bool = True
+    device_named: bool = True
     seed: int = 0
     max_examples: int | None = None
     diagnoses: bool = True

@@ -46,7 +46,6 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import Difference
-from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
 
 Lines = Mapping[StateRef, SourceLine]
 # Calls in a row: the first may differ from the second (a warm-up), the second from the third (a
@@ -170,7 +169,8 @@ class Judge:
             ),
             shown=lambda call, see: self.runner.show(call, plan.seed, see),
             usual=self._usual,
-            leaves_out_casts=targets.get(plan.target).traits.library == ONNX_RUNTIME,
+            leaves_out_casts=plan.device.partition(":")[0]
+            in targets.get(plan.target).traits.leaves_out_casts,
         )
 
     def aside(self) -> Judge:

@@ -295,9 +295,9 @@ class Calibration:
         both = expected.keys() & actual.keys()
         if any(item.total is None or item.path not in both for item in differences):
             return Judged(list(differences), [])
-        single = len(calls) == 1 and self.runs.device == "cpu"
-        decisions = self._decisions(calls[0]) if single else Decisions()
-        held = self._held(calls[0], decisions, differences, actual)
+        decisions = self._decisions(calls[0]) if len(calls) == 1 else Decisions()
+        on_cpu = self.runs.device == "cpu"
+        held = self._held(calls[0], decisions, differences, actual) if on_cpu else NOTHING_HELD
         found = self._judged(differences, calls, expected, actual, held, known >= WEIGHED)
         if not (self.leaves_out_casts and decisions.casts and found.bugs):
             return found

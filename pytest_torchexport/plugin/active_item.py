@@ -97,6 +97,7 @@ class ActiveItem:
             options=dataclasses.replace(variant.options, targets=None, devices=None, xfail=None),
             settings=settings,
             named=variant.named,
+            device_named=variant.device_named,
             seed=seed or seed_of(config, name_of_test(self.item)),
             max_examples=self.configuration.exact_max_examples,
             why_isolated="torchexport_isolate" if settings.isolate else self.why_isolated,

@@ -150,12 +150,13 @@ def _in_file(config: pytest.Config, row: Setting) -> Any:
 class Variant(NamedTuple):
     """One item of a test: its target, its device, and the options of its markers.
 
-    ``named``: the user asked for this target by name.
+    ``named`` and ``device_named``: the user asked for this target, and for this device, by name.
     """
 
     target: str
     device: str
     named: bool
+    device_named: bool
     options: Options
 
     @property
@@ -224,13 +225,14 @@ def variants(options: Options, configuration: Configuration) -> list[Variant]:
         names = tuple(name for name in names if name in configuration.only_targets)
     only = configuration.only_devices
     devices = options.devices or settings.devices or only
+    device_named = bool(devices)
     if not devices:
         import torch
 
         # Not is_available: it initializes the driver, which no fork of this process could use then.
         devices = ("cpu", "cuda") if torch.cuda.device_count() else ("cpu",)
     return [
-        Variant(name, device, named or bool(configuration.only_targets), options)
+        Variant(name, device, named or bool(configuration.only_targets), device_named, options)
         for name in names
         for device in devices
         if only is None or device in only

@@ -54,6 +54,9 @@ class TargetTraits:
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
 
+    ``leaves_out_casts``: the kinds of device, ``cpu`` or ``cuda``, on which what runs the files may
+    leave out a cast to a shorter float type and back. What that changes is no failure.
+
     ``answers``: what the functions by which code asks whether it is exported return to ``forward``
     during the export (``{"torch.jit.is_tracing": True}``), or in the program if it keeps the
     question. Those that return what they return to eager are left out.
@@ -71,6 +74,7 @@ class TargetTraits:
     loader: str = ""
     library: str = "torch"
     moved_by: str = ""
+    leaves_out_casts: tuple[str, ...] = ()
     script: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
     read: Callable[[Path, Any], ProgramFacts] = lambda _path, _loaded: ProgramFacts()

@@ -51,6 +51,7 @@ class Onnx:
         specializes_0_1=True,
         loader=LOADER_PATH,
         library=ONNX_RUNTIME,
+        leaves_out_casts=("cpu", "cuda"),
         script=SCRIPT,
         answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
     )

@@ -49,6 +49,7 @@ class OnnxLegacy:
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,
         library=ONNX_RUNTIME,
+        leaves_out_casts=("cpu", "cuda"),
         script=SCRIPT,
         answers={**TRACING, "torch.onnx.is_in_onnx_export": True},
     )

@@ -18,6 +18,7 @@ class Script:
 
     traits = TargetTraits(
         read=torchscript.read,
+        leaves_out_casts=torchscript.FUSES_ON,
         script=torchscript.SCRIPT,
         # In eager the second is None.
         answers={"torch.jit.is_scripting": True, "torch._C._get_tracing_state": False},

@@ -71,8 +71,10 @@ def test_a_healthy_module_passes_wherever_it_lives(model, target, at, device):
     assert verdict.status == "passed", verdict
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("made", "served"), [("cpu", DEVICE), (DEVICE, "cpu")])
+@pytest.mark.parametrize(
+    ("target", "made", "served"),
+    [(target, "cpu", DEVICE) for target in TARGETS] + [("trace", DEVICE, "cpu"), ("script", DEVICE, "cpu")],
+)
 def test_a_healthy_artifact_is_served_on_the_other_device(target, made, served):
     verdict = check(Buffered(), target, made, serve_on=[served])
     assert verdict.status == "passed", verdict
@@ -84,6 +86,13 @@ def test_a_healthy_artifact_is_served_on_the_other_device(target, made, served):
 def test_a_trace_that_is_tied_to_its_device_is_red(made, served):
     verdict = check(Net(), "trace", made, serve_on=[served])
     assert verdict.failure == "RoundTripDiffers", verdict
+
+
+@pytest.mark.skipif(not ON_CUDA, reason="there is no other device to serve on")
+def test_a_program_of_cuda_cannot_be_loaded_without_it():
+    verdict = check(Buffered(), "export", DEVICE, serve_on=["cpu"])
+    assert verdict.failure == "RoundTripDiffers", verdict
+    assert any("export the model on the CPU" in line for line in verdict.details), verdict
 
 
 @pytest.mark.skipif(not ON_CUDA, reason="on the CPU nothing is left behind")

@@ -303,7 +303,7 @@ def last_of_equals(x: Tensor) -> Tensor:
 @right(first_of_equals, whole(0, 3, 4, 5))
 def first_by_place(x: Tensor) -> Tensor:
     top = x == x.amax(1, keepdim=True)
-    return (top.long() * torch.arange(x.shape[1], 0, -1)).argmax(1)
+    return (top.long() * torch.arange(x.shape[1], 0, -1, device=x.device)).argmax(1)
 
 
 def stable_order(x: Tensor) -> Tensor:
@@ -326,7 +326,7 @@ def reversed_order_of_equals(x: Tensor) -> Tensor:
 @right(stable_order, whole(0, 3, 4, 5))
 def stable_order_by_place(x: Tensor) -> Tensor:
     """Sort keys that the place makes distinct."""
-    return torch.sort(x * 5 + torch.arange(5), dim=1).indices
+    return torch.sort(x * 5 + torch.arange(5, device=x.device), dim=1).indices
 
 
 # -- single elements -------------------------------------------------------------------------------
@@ -339,8 +339,8 @@ def doubled(x: Tensor) -> Tensor:
 @wrong(doubled, "one element off by a little")
 def doubled_but_one(x: Tensor) -> Tensor:
     """Be wrong only at the last element of the last row, by a thousandth."""
-    rows = torch.arange(x.shape[0]).unsqueeze(1) == x.shape[0] - 1
-    columns = torch.arange(x.shape[1]).unsqueeze(0) == x.shape[1] - 1
+    rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1) == x.shape[0] - 1
+    columns = torch.arange(x.shape[1], device=x.device).unsqueeze(0) == x.shape[1] - 1
     return torch.where(rows & columns, x * 2.002, x * 2)
 
 
@@ -361,7 +361,7 @@ def second_one_wrong(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
 
 @right(two_outputs)
 def two_by_hand(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    return x @ torch.ones(5, 5).triu(), 2 * torch.sigmoid(2 * x) - 1
+    return x @ torch.ones(5, 5, device=x.device).triu(), 2 * torch.sigmoid(2 * x) - 1
 
 
 # -- decisions on rounded numbers ------------------------------------------------------------------
@@ -438,7 +438,7 @@ def no_rows(x: Tensor) -> Tensor:
 
 @right(no_columns, weak="empty on every call")
 def no_columns_by_narrow(x: Tensor) -> Tensor:
-    return torch.zeros(x.shape[0], 0, dtype=x.dtype)
+    return x.new_zeros(x.shape[0], 0)
 
 
 def in_double(x: Tensor) -> Tensor:

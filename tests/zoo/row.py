@@ -70,6 +70,28 @@ class Blame:
     line: str = ""
     known: bool = True
 
+    def judge(self, verdict: Any) -> dict[str, str]:
+        """Return for the owner, the line and the cause if the report names the right one.
+
+        Each is "right", "wrong" or "unknown".
+        """
+        found = verdict.diagnosis
+        owner, line = found.owner or "", str(verdict.where or "")
+        cause = ", ".join(one.kind for one in found.causes)
+        right = {
+            "owner": (owner, owner == self.owner),
+            "line": (line, self.line in line if self.line else not line),
+            "cause": (cause, cause == self.cause),
+        }
+        return {
+            part: "right" if is_right else "wrong" if named else "unknown"
+            for part, (named, is_right) in right.items()
+        }
+
+    @property
+    def legal(self) -> set[str]:
+        return {"right"} if self.known else {"right", "unknown"}
+
 
 def _naming(cause: str, owner: str = "model", line: str = HERE) -> Callable[..., Blame]:
     """Return a function of a line, by default of this one, that returns what a report names."""

@@ -86,7 +86,7 @@ def ranks_from_the_end(x: Tensor) -> Tensor:
 @wrong(ranks, FEW)
 def dense_ranks(x: Tensor) -> Tensor:
     equal = x.unsqueeze(2) == x.unsqueeze(1)
-    first = equal.long().argmax(2) == torch.arange(x.shape[1])
+    first = equal.long().argmax(2) == torch.arange(x.shape[1], device=x.device)
     return ((x.unsqueeze(2) > x.unsqueeze(1)) & first.unsqueeze(1)).sum(2)
 
 
@@ -144,21 +144,21 @@ def parts_that_overlap(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
 
 
 def boxes_with_labels(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    boxes = torch.arange(6.0).expand_as(x)
+    boxes = torch.arange(6.0, device=x.device).expand_as(x)
     places = order(x)
     return boxes.gather(1, places), (boxes * 10).gather(1, places)
 
 
 @right(boxes_with_labels, FEW)
 def boxes_with_labels_from_the_end(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    boxes = torch.arange(6.0).expand_as(x)
+    boxes = torch.arange(6.0, device=x.device).expand_as(x)
     places = order_from_the_end(x)
     return boxes.gather(1, places), (boxes * 10).gather(1, places)
 
 
 @wrong(boxes_with_labels, "labels of other boxes", FEW)
 def boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP006
-    boxes = torch.arange(6.0).expand_as(x)
+    boxes = torch.arange(6.0, device=x.device).expand_as(x)
     return boxes.gather(1, order(x)), (boxes * 10).gather(1, order_from_the_end(x))
 
 
@@ -167,7 +167,7 @@ def boxes_with_labels_of_others(x: Tensor) -> Tuple[Tensor, Tensor]:  # noqa: UP
 
 def box_at(places: Tensor) -> Tensor:
     """Return a box of four corners for each of six places."""
-    return (torch.arange(24.0).reshape(6, 4) ** 1.5)[places]
+    return (torch.arange(24.0, device=places.device).reshape(6, 4) ** 1.5)[places]
 
 
 def three(x: Tensor) -> Tensor:

@@ -43,6 +43,9 @@ SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
 LARGE, ROOM = 2**24, 4
 # The trip count that TorchScript gives a loop of which it knows none.
 UNBOUNDED = 2**63 - 1
+# The kinds of device on which its fuser, from the second call on, computes a chain of operators in
+# float32 whatever their types: torch 2.11.0 on an H200, (x.half() * 3).float(), 2026-11-26.
+FUSES_ON = ("cuda",)
 # Nodes that put values into a container, or make a tensor of a number.
 PACKING = (
     "prim::ListConstruct",

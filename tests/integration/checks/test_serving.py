@@ -10,6 +10,8 @@ from torch import nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import serving
+from pytest_torchexport.eager.reference import Reference
+from pytest_torchexport.judge.case import Case
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.observe import Raised, Returned
 
@@ -27,13 +29,19 @@ class Noisy(nn.Module):
 @pytest.fixture
 def second_device(monkeypatch):
     """Stand in for a GPU where there is none: a device of that name is the CPU, with a random stream of its own."""
-    plain = serving._outcome_on
+    plain, judge_of = serving._outcome_on, Case.judge_of
 
     def on(case, device, call):
         other = dataclasses.replace(case.plan, seed=case.plan.seed + 1)
         return plain(dataclasses.replace(case, plan=other), "cpu", call)
 
+    def on_cpu(case, *args):
+        plan = dataclasses.replace(case.plan, device="cpu")
+        return judge_of(dataclasses.replace(case, plan=plan), *args)
+
     monkeypatch.setattr(serving, "unusable_device", lambda _: None)
+    monkeypatch.setattr(Case, "judge_of", on_cpu)
+    monkeypatch.setattr(Reference, "on_device", lambda self, call, outcome, device="": outcome)
     monkeypatch.setattr(serving, "_outcome_on", on)
 
 
