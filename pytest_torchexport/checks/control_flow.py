@@ -40,7 +40,8 @@ EXPLORED, EXPLORED_PER_EXAMPLE, IN_VAIN = 200, 4, 2
 # Numbers in the literals of a search that are kept for the next run.
 MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
-# A shrunk call stays further from the threshold than this part of the compared value.
+# A shrunk call, and one to export at, stay further from a threshold than this part of what is
+# compared.
 CLEAR = 1e-3
 # How often the interval between the example and a failing call is halved to find the threshold.
 HALVINGS = 12
@@ -205,7 +206,7 @@ def _blamed(
 def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
     """Return the mixture nearest to the example's values that stays on the failing call's path.
 
-    None if no float lies between the two calls.
+    None if there is none: no float lies between the two calls, or the failing one is too near.
     """
     far = build_leaves(branches.spec, failing) or []
     near = build_leaves(branches.spec, example_recipe(branches.spec, failing.sizes)) or []
@@ -220,7 +221,9 @@ def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Rec
         mixed = {i: torch.lerp(near[i].double(), far[i].double(), share) for i in floats}
         recipe = with_leaves(failing, {i: mixed[i].to(far[i].dtype) for i in floats})
         path = branches.path(recipe)
-        if path is not None and path.decisions() == found.decisions:
+        # Clear of each threshold: the item's device may round to the other side of one.
+        clear = path is not None and all(event.margin >= CLEAR for event in path.events)
+        if path is not None and clear and path.decisions() == found.decisions:
             taken, verge = share, recipe
         else:
             missed = share

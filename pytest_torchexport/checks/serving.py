@@ -33,7 +33,7 @@ from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
-from pytest_torchexport.targets.formats.load_errors import Remedy, remedy_of
+from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 # Calls are repeated so often. Two results of which one is rare may look like one.
 REPEATS = 10
@@ -101,8 +101,9 @@ def _call_on(case: Case, device: str) -> None:
     if outcome is None:
         return
     if isinstance(outcome, (Raised, Crashed, TimedOut)):
-        remedy = remedy_of(outcome.type, outcome.message) if isinstance(outcome, Raised) else Remedy()
-        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}", details=remedy.lines))
+        said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
+        lines = remedy_of(*said).lines
+        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}", details=lines))
         return
     if isinstance(outcome, NotTransferable):
         case.log.note(f"loaded on {device}, and not compared: {outcome}")

@@ -24,7 +24,7 @@ from pytest_torchexport.judge.judge import (
 )
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
-from pytest_torchexport.outcomes.observe import Returned, named_tensors, tensors_of
+from pytest_torchexport.outcomes.observe import Returned, named_tensors
 from pytest_torchexport.results.failures import ArtifactCrashed, ArtifactHung, StateDiffers
 from pytest_torchexport.results.verdict import Difference
 
@@ -65,7 +65,7 @@ def check_start(case: Case) -> None:
     eager, judge = case.reference, case.judge
     if case.foreign or not eager.stateful:
         return
-    tensors = tensors_of(eager.pristine.copy().to(case.plan.device).module)
+    tensors = eager.tensors()
     carried = judge.tensors()
     registers, caches = _split(tensors, eager.caches)
     with case.log.making([]):
@@ -146,7 +146,7 @@ def _counted(case: Case, most: int) -> int:
 
 def _check_row(case: Case, calls: Sequence[Call]) -> None:
     eager, judge = case.reference, case.judge
-    before = tensors_of(eager.pristine.module)
+    before = eager.tensors()
     hidden: list[Difference] = []
     pairs = zip(eager.in_a_row(calls), judge.in_a_row(calls), strict=True)
     for number, ((wanted, left), (found, right)) in enumerate(pairs, start=1):

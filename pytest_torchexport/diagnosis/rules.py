@@ -30,7 +30,7 @@ from pytest_torchexport.judge.branch_table import DIVERGES, place
 from pytest_torchexport.judge.judge import carried_differences
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.messages import is_guard
-from pytest_torchexport.outcomes.observe import Raised, caches_of, observe, tensors_of
+from pytest_torchexport.outcomes.observe import Raised, caches_of, observe
 from pytest_torchexport.outcomes.operator_table import row_of
 from pytest_torchexport.outcomes.operators import plain_name
 from pytest_torchexport.outcomes.tape import Step, record
@@ -204,10 +204,8 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
     failures = StateDiffers | OutputsDiffer
     if facts.target != "trace" or facts.case.foreign or not isinstance(facts.failure, failures):
         return None
-    module = facts.case.reference.pristine.copy().module
-    differences = carried_differences(
-        tensors_of(module), facts.case.judge.tensors(), Tolerance(0.0, 0.0)
-    )
+    reference, exact = facts.case.reference, Tolerance(0.0, 0.0)
+    differences = carried_differences(reference.tensors(), facts.case.judge.tensors(), exact)
     moved = [*dict.fromkeys(item.path for item in differences)]
     if not moved:
         return None
@@ -217,7 +215,7 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
         "changed numbers",
         # The state dict leaves some buffers out.
         remedy=f"copy {few(moved)} from a copy of the module that has not run after the export"
-        if {*moved} <= caches_of(module)
+        if {*moved} <= caches_of(reference.pristine.module)
         else "start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
         "traced.load_state_dict(state) after the export",
         where=_line(each for each in facts.changes if str(each.ref) in moved),

@@ -27,7 +27,7 @@ from pytest_torchexport.judge.runner import loader_of
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES, Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import share_of_memory
-from pytest_torchexport.outcomes.observe import Outcome, Returned, Tensors, tensors_of
+from pytest_torchexport.outcomes.observe import Outcome, Returned, Tensors
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.escaped import visible
 from pytest_torchexport.results.failures import (
@@ -115,7 +115,7 @@ def saved(case: Case, failure: Failure, directory: Path) -> Rerun | None:
         calls = (found.call,) if found is not None else None
     if calls is None:
         return None
-    eager: Result = None, tensors_of(case.reference.pristine.copy().to(case.plan.device).module)
+    eager: Result = None, case.reference.tensors()
     if calls:
         eager = case.reference.in_a_row(calls)[-1]
     artifact: Result | None = None

@@ -228,6 +228,10 @@ class Reference:
             self._copies[device] = copied, State(copied.module, thorough=self.stateful)
         return self._copies[device]
 
+    def tensors(self) -> Tensors:
+        """Return the parameters and buffers that eager starts with on the item's device."""
+        return tensors_of(self.pristine.copy().to(self._plan.device).module)
+
     def in_a_row(self, calls: Sequence[Call]) -> list[tuple[Outcome, Tensors]]:
         """Return eager's outcome on each call on the item's device, and the state after it.
 

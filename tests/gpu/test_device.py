@@ -73,7 +73,8 @@ def test_a_healthy_module_passes_wherever_it_lives(model, target, at, device):
 
 @pytest.mark.parametrize(
     ("target", "made", "served"),
-    [(target, "cpu", DEVICE) for target in TARGETS] + [("trace", DEVICE, "cpu"), ("script", DEVICE, "cpu")],
+    [(target, "cpu", DEVICE) for target in TARGETS]
+    + [("trace", DEVICE, "cpu"), ("script", DEVICE, "cpu")],
 )
 def test_a_healthy_artifact_is_served_on_the_other_device(target, made, served):
     verdict = check(Buffered(), target, made, serve_on=[served])

@@ -71,18 +71,33 @@ def _wide() -> nn.Module:
 
 ROWS, IMAGES, STEPS = (3, 16), (2, 3, 12, 12), (2, 5, 16)
 HEALTHY = [
-    *((make, shape, torch.float32) for make, shape in [
-        *((_convs, IMAGES), (_wide, ROWS), (Recurrent, STEPS), (Attention, STEPS)),
-        *((Scattered, ROWS), (Resized, IMAGES), (Autocast, ROWS)),
-    ]),
-    *((make, shape, dtype) for make, shape in [(_convs, IMAGES), (_wide, ROWS), (Attention, STEPS)] for dtype in HALF),
+    *(
+        (make, shape, torch.float32)
+        for make, shape in [
+            *((_convs, IMAGES), (_wide, ROWS), (Recurrent, STEPS), (Attention, STEPS)),
+            *((Scattered, ROWS), (Resized, IMAGES), (Autocast, ROWS)),
+        ]
+    ),
+    *(
+        (make, shape, dtype)
+        for make, shape in [(_convs, IMAGES), (_wide, ROWS), (Attention, STEPS)]
+        for dtype in HALF
+    ),
 ]
 
 
-def check(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype, target: str, **options):
+def check(
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    target: str,
+    **options,
+):
     torch.manual_seed(0)
     model, x = make().to(dtype).eval(), torch.randn(shape).to(dtype)
-    return check_export(model, (x,), target=target, device=DEVICE, max_examples=MAX_EXAMPLES, **options)
+    return check_export(
+        model, (x,), target=target, device=DEVICE, max_examples=MAX_EXAMPLES, **options
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)

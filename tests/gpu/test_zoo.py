@@ -13,11 +13,22 @@ import pytest_torchexport
 
 # By row and target, where the verdict on CUDA is another one.
 OTHERWISE: dict[tuple[str, str], str | None] = {
-    # TorchScript's fuser computes in float32 there: nothing overflows.
+    # TorchScript's fuser computes in float32, from the second call on: nothing overflows, the sign
+    # of a zero is kept, and no half loses a digit.
     ("half inside overflows", "trace"): "OutputsDiffer",
     ("half inside overflows", "script"): "OutputsDiffer",
+    ("double by way of single", "trace"): "OutputsDiffer",  # on its first call only
+    ("sign of zero", "script"): "OutputsDiffer",
+    ("what half precision holds", "script"): "StateDiffers",
+    # Means are multiplied by a rounded reciprocal.
+    ("one total by the mean", "trace"): "OutputsDiffer",
+    # Its operators have kernels of their own on CUDA, which do not crash.
+    ("dies, compiled", "export"): "OutputsDiffer",
+    ("dies later, scripted", "script"): "StateDiffers",
+    ("reads beyond, scripted", "script"): "ArtifactRaised",
     # Kernels on CUDA take the first of equal numbers.
     **{("the first place of each value", target): None for target in TARGETS},
+    ("top k by a threshold", "trace"): None,
 }
 # Eager fails on CUDA with these words: the row's forward makes a tensor on the CPU.
 NOT_ON_CUDA = "and not on the CPU"
@@ -47,6 +58,6 @@ def test_the_verdict_is_that_on_the_cpu(row: zoo.Row, target: str) -> None:
     expected = OTHERWISE[row.name, target] if otherwise else row.truth()[target]
     found = zoo.SKIPPED if verdict.status == "skipped" else verdict.failure
     assert found == expected, (verdict.reason, verdict.differences[:1], verdict.notes)
-    if blame is not None and not otherwise:
+    if blame is not None and not otherwise and row.truth() == row.expect:
         named = blame.judge(verdict)
         assert set(named.values()) <= blame.legal, f"{named}\n{verdict}"

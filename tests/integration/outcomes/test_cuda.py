@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import exporting
+from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.judge.runner import InProcess
@@ -72,6 +73,10 @@ def test_eager_that_runs_on_the_cpu_only_is_said_to(monkeypatch):
     verdict = check(device="cuda")
     assert verdict.failure == "SpecError"
     assert "eager raises on cuda, and not on the CPU" in verdict.reason
+    plan = Plan(target="trace", device="cuda", device_named=False)
+    verdict = engine.check(nn.Linear(3, 3), [Call((torch.ones(2, 3),))], plan)
+    assert verdict.status == "skipped"
+    assert "nobody named cuda" in verdict.reason
 
 
 def test_calls_for_which_a_device_has_no_memory_are_left_out_with_a_note(monkeypatch):
