@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.diagnosis.remedies import also
+from pytest_torchexport.diagnosis.remedies import also, without_a_number
 from pytest_torchexport.judge.case import Prepared
 from pytest_torchexport.outcomes.errors import chain, text_of
 from pytest_torchexport.outcomes.messages import condense
@@ -258,7 +258,7 @@ def _by_sizes(error: BaseException, text: str) -> Diagnosis:
         number = number if number.kind else construct_at(where, truth=False)
         if number.kind:
             makes = f"{number.text} makes a number of a size that is declared to vary"
-            asking.setdefault(where, ("frozen size", makes, STATIC))
+            asking.setdefault(where, ("frozen size", makes, without_a_number(where, STATIC)))
     if asking:
         cause = told(*next(iter(asking.values())), asking)
         return Diagnosis(owner="model", causes=(cause,))

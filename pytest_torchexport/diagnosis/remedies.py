@@ -101,8 +101,14 @@ _OF_A_SIZE = re.compile(
 )
 
 
-def without_a_number(where: SourceLine) -> str:
-    """Return the remedy for a line that makes a number of a size."""
+COMPUTED = "compute with x.shape[i] as it is, without int(), float(), len() or math"
+
+
+def without_a_number(where: SourceLine, otherwise: str = COMPUTED) -> str:
+    """Return the remedy for a line that makes a number of a size: the line without that.
+
+    ``otherwise`` if it is not known how.
+    """
 
     def size(match: re.Match[str]) -> str:
         plain, root, whole = match.groups()
@@ -110,6 +116,6 @@ def without_a_number(where: SourceLine) -> str:
 
     line = where.text.partition("  # ")[0]
     as_it_is = _OF_A_SIZE.sub(size, _OF_A_SIZE.sub(size, line))  # float(len(x)) has two
-    if as_it_is != line:
+    if as_it_is != line and "range(" not in line:  # Python would still count to the size
         return f"leave the size as it is: {as_it_is}"
-    return "compute with x.shape[i] as it is, without int(), float(), len() or math"
+    return otherwise

@@ -23,7 +23,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.verdict import Branch, Difference, Verdict
 
-MAX_REPORT = 14
+MAX_REPORT = 12
 # Puts a line of it on at most two lines of 120 columns, with a label.
 WRAPPER = textwrap.TextWrapper(
     109, max_lines=2, placeholder=" ... (-v)", break_on_hyphens=False, break_long_words=False
@@ -70,7 +70,7 @@ def failure_texts(
 ) -> list[str]:
     """Return the reports of failed verdicts: one for recorded modules that fail alike."""
     return [
-        "\n".join([headline(first), "", *labelled(blocks if whole else _shortened(blocks))])
+        "\n".join([headline(first), *labelled(blocks if whole else _shortened(blocks))])
         for first, blocks in reports(verdicts, nodeid)
     ]
 
@@ -136,11 +136,12 @@ def _cause(verdict: Verdict) -> str:
 def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     """Yield the blocks of a report, in the order in which they are printed."""
     verdict = alike[0]
-    yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 0, 6)
+    yield Block("subject", [_subject_line(alike), *recorded_lines(alike)], 2, 6)
     steps = [line for line in verdict.details if line.startswith(REMEDY)]
     yield short_block("remedy", [line.removeprefix(REMEDY) for line in steps])
     yield from _diagnosis_blocks(verdict)
-    yield short_block("reason", verdict.reason.splitlines(), 0, 4)
+    weight = 1 if verdict.diagnosis.causes else 0
+    yield short_block("reason", verdict.reason.splitlines(), weight, 4)
     first, *others = [*_difference_lines(verdict)] or [[]]
     yield Block("differs", first, 1, 2)
     yield Block("", [line for other in others for line in other], 5, 6)
@@ -154,7 +155,7 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     dims = verdict.diagnosis.sizes
     # Of two dims that have to be equal, the first has the line.
     told = [each for i, each in enumerate(dims) if each.equal_to not in {d.dim for d in dims[:i]}]
-    yield short_block("sizes", map(str, told), 2, 4)
+    yield short_block("sizes", map(str, told), 0, 4)
     wrong = (branch for branch in verdict.branches if "diverges" in branch.status.values())
     yield short_block("branch", map(_branch_line, wrong), 7, 7)
     yield short_block("baked", [", ".join(verdict.baked)], 4, 4)
@@ -208,7 +209,7 @@ def _shortened(blocks: Sequence[Block]) -> Iterator[Block]:
         else dataclasses.replace(block, lines=[*map(WRAPPER.fill, block.lines)])
         for block in blocks
     ]
-    room = MAX_REPORT - 2  # without the headline and the empty line
+    room = MAX_REPORT - 1  # without the headline
     if sum("\n".join(block.lines).count("\n") + 1 for block in blocks) <= room:
         yield from blocks
         return
