@@ -258,7 +258,9 @@ def _by_sizes(error: BaseException, text: str) -> Diagnosis:
         number = number if number.kind else construct_at(where, truth=False)
         if number.kind:
             makes = f"{number.text} makes a number of a size that is declared to vary"
-            asking.setdefault(where, ("frozen size", makes, without_a_number(where, STATIC)))
+            # In a loop, Python would still count to the size.
+            mend = STATIC if "range(" in where.text else without_a_number(where, STATIC)
+            asking.setdefault(where, ("frozen size", makes, mend))
     if asking:
         cause = told(*next(iter(asking.values())), asking)
         return Diagnosis(owner="model", causes=(cause,))

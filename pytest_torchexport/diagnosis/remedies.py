@@ -116,6 +116,6 @@ def without_a_number(where: SourceLine, otherwise: str = COMPUTED) -> str:
 
     line = where.text.partition("  # ")[0]
     as_it_is = _OF_A_SIZE.sub(size, _OF_A_SIZE.sub(size, line))  # float(len(x)) has two
-    if as_it_is != line and "range(" not in line:  # Python would still count to the size
+    if as_it_is != line:
         return f"leave the size as it is: {as_it_is}"
     return otherwise
