@@ -254,7 +254,8 @@ def _held(value: Any, *, example: torch.Tensor, path: str) -> Any:
         large = isinstance(number, int) and abs(number) >= 2**63
     else:
         info = None if dtype == torch.bool else torch.iinfo(dtype)
-        low, high = (0, 1) if info is None else (info.min, info.max)
+        # Beyond int64 torch neither draws nor compares.
+        low, high = (0, 1) if info is None else (info.min, min(info.max, 2**63 - 1))
         held = abs(number) < math.inf and number == int(number) and low <= number <= high
         legal, large = f"{low}..{high}", False
     if not held:
@@ -333,7 +334,8 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
 
     That is the first other input whose size is above their largest, but at most about twice it. If
     both have as many rows, which may be those of a batch, the largest must be the last index, and
-    they are no offsets: labels that happen to rise look alike.
+    they are no offsets: labels that happen to rise look alike. A mere count, ``0, 1, 2``, is taken
+    for offsets beside a row of integers, as of an EmbeddingBag: it stays right as a count too.
     Zeros and ones alone are the flags of a mask.
     """
     values = tensors[path]
@@ -342,13 +344,15 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
     if int(values.min()) < 0 or int(values.max()) < 2:
         return None
     largest = int(values.max())
-    # Like ``0, 3, 3, 7``, and unlike a mere count: ``0, 1, 2``.
     steps = values.diff() if values.dim() == 1 else values.new_full((1,), -1)
-    offsets = values.flatten()[0] == 0 and bool((steps >= 0).all()) and bool((steps != 1).any())
+    rising = values.flatten()[0] == 0 and bool((steps >= 0).all())
+    counted = rising and bool((steps == 1).all())
     for other, tensor in tensors.items():
         size = tensor.shape[0] if tensor.dim() and other != path else 0
         beside = values.shape[:1] == tensor.shape[:1]
-        ordered = bool(offsets) and not beside
+        if counted and tensor.dim() == 1 and not tensor.is_floating_point() and largest < size:
+            return Index(into=other, ordered=True)
+        ordered = bool(rising) and not counted and not beside
         whole = ordered and largest == size
         least = size - 1 if beside else size // 2
         if size > 1 and (whole or least <= largest < size):

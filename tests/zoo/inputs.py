@@ -215,6 +215,8 @@ def forward(self, x: Tensor, cache: Cache) -> Tensor:
     return x + cache.seen
 
 
+@row("bags of one each", call(whole(0, 19, 4), torch.arange(4)))
+@row("bags in a count", call(whole(0, 19, 9), torch.arange(3)))
 @row("bags", call(whole(0, 19, 9), torch.tensor([0, 2, 2, 7])))
 @has(bags=lambda: nn.EmbeddingBag(20, 4, mode="sum"))
 def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:

@@ -216,6 +216,12 @@ def test_integers_just_below_the_size_of_an_input_index_it(values, expected):
     assert index_of("i", {"x": NODES, "i": torch.as_tensor(values)}) == expected
 
 
+def test_a_count_beside_integers_may_be_offsets_and_beside_floats_is_none():
+    ids, count = torch.tensor([7, 9, 7]), torch.arange(3)
+    assert index_of("o", {"ids": ids, "o": count}) == Index(into="ids", ordered=True)
+    assert index_of("o", {"x": torch.ones(3), "o": count}) != Index(into="x", ordered=True)
+
+
 @pytest.mark.parametrize("last", [4, 6])
 def test_offsets_stay_in_order_and_within_the_list(last):
     spec = spec_of(lambda x, offsets: x, NODES, torch.tensor([0, 2, last]))
