@@ -100,7 +100,7 @@ def fixed_text(matches: Sequence[KnownMatch], nodeids: Iterable[str]) -> str:
     command = " ".join(["pytest", *(tests if len(tests) == 1 else ()), TIGHTEN])
     what = "the entry, or let it" if len(matches) == 1 else "the entries, or let them"
     remedy = Block("remedy", [f"remove {what} be removed: {command}"])
-    return "\n".join([head, "", *labelled([short_block("known", lines), remedy])])
+    return "\n".join([head, *labelled([short_block("known", lines), remedy])])
 
 
 def known_blocks(matches: Iterable[KnownMatch]) -> Iterator[Block]:
