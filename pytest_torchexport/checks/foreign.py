@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from pytest_torchexport import targets
+from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case, Prepared
@@ -206,13 +210,6 @@ def _beside(path: Path, name: str) -> Path:
     return sidecar
 
 
-# The targets that judge a file, by its suffix: a .pt may be a trace or a script.
-SUFFIXES: dict[str, tuple[str, ...]] = {
-    ".pt": ("trace", "script"),
-    ".pth": ("trace", "script"),
-    ".pt2": ("export",),
-    ".onnx": ("onnx", "onnx_legacy"),
-}
 FLAT = ("onnx", "onnx_legacy")
 # A default of these types is an input of a file of the legacy exporter; None is left out.
 NUMBERS = (bool, int, float)
@@ -366,12 +363,19 @@ def foreign_file(
     signature: inspect.Signature | None = None,
 ) -> ForeignFile | NotApplicable:
     """Return the artifact for a path, without its facts. Raises OSError or ValueError if wrong."""
-    owners = SUFFIXES.get(path.suffix.lower())
-    if owners is None:
-        raise ValueError(f"{path.name!r} is no artifact; legal: {', '.join(SUFFIXES)}")
+    suffix, owners = path.suffix.lower(), dict[str, tuple[str, ...]]()
+    for name in names.targets():
+        with contextlib.suppress(ImportError):  # another package's, which is broken
+            owners[name] = targets.get(name).traits.suffixes
+    judges = [name for name, suffixes in owners.items() if suffix in suffixes]
+    if not judges:
+        legal = dict.fromkeys(itertools.chain.from_iterable(owners.values()))
+        raise ValueError(f"{path.name!r} is no artifact; legal: {', '.join(legal)}")
     _look_at(path)
-    if target not in owners:
-        return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(owners)}")
+    if target not in judges:
+        return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(judges)}")
+    if reason := targets.get(target).traits.takes(path):
+        return NotApplicable(f"{path.name}: {reason}")
     parameters = signature.parameters.values() if signature is not None else ()
     return ForeignFile(
         program=path,

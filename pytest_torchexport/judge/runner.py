@@ -42,8 +42,10 @@ from pytest_torchexport.results.failures import (
     ArtifactHung,
     Ineffective,
     LoadFailed,
+    SpecError,
 )
 from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues
@@ -64,9 +66,14 @@ class Loader:
 def loader_of(target: str) -> Loader | None:
     """Return the loader of a target's files; None if another process cannot import any.
 
-    That is so for a target that a conftest registers and that names no loader.
+    That is so for a target that a conftest registers and that names no loader. Raises SpecError if
+    it names a library that cannot be imported.
     """
     traits = targets.get(target).traits
+    try:
+        library_named(traits.library)
+    except ValueError as error:
+        raise SpecError(f"target {target!r}: its traits are wrong: {error}") from None
     if traits.loader:
         return Loader(f"{traits.loader}.load", f"{traits.loader}.read", traits.library)
     path = names.entry_point(target)
@@ -103,8 +110,16 @@ def source_of(
         blocked=blocked,
         imports=plan.settings.runtime_imports,
         gradients=reference.served is GradMode.GRAD,
+        options=loading(plan),
         **fields,
     )
+
+
+def loading(plan: Plan) -> dict[str, Any]:
+    """Return the user's ``export_options`` that can be sent to the process that loads the file."""
+    plain = (bool, int, float, str, type(None))
+    given = (plan.options.export_options or {}).get(plan.target, {})
+    return {name: value for name, value in given.items() if isinstance(value, plain)}
 
 
 def opened(source: Source, plan: Plan, function: str = "") -> SandboxSession:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import inspect
 import json
 import operator
 import os
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Answers:
         """Load the message's file. Returns ``found`` (facts about it) and ``confined``."""
         (load, read), confined, _ = guarded(message, message["load"], message["read"])
         path = Path(message["path"])
-        self._loaded = load(path, message["device"])
+        self._loaded = load(path, message["device"], **taken(load, message["options"]))
         found = read(path, self._loaded).as_plain(foreign=not message["trusted"])
         return {"found": found, "confined": confined}
 
@@ -57,6 +58,20 @@ class Answers:
     def state(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return ``state``: the parameters and buffers as they were loaded."""
         return {"state": {}}
+
+
+class NumpyAnswers(Answers):
+    """The answers of a child whose files take and return numpy arrays."""
+
+    codec = wire.NUMPY
+
+
+def taken(load: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``export_options`` that a function ``load(path, device, ...)`` takes too."""
+    kinds = {name: each.kind for name, each in inspect.signature(load).parameters.items()}
+    if inspect.Parameter.VAR_KEYWORD in kinds.values():
+        return dict(options)
+    return {name: value for name, value in options.items() if name in [*kinds][2:]}
 
 
 def main(channel: socket.socket) -> None:
@@ -94,7 +109,8 @@ def _serve_session(channel: socket.socket) -> None:
     warnings.simplefilter("ignore")
     guard.limit(message["memory"])
     THREADS.allowed = message["threads"]
-    library: Answers = importlib.import_module(message["library"]).Answers()
+    module, _, name = message["library"].partition(":")
+    library: Answers = getattr(importlib.import_module(module), name)()
     # The session's time limits count from here on.
     wire.send(channel, wire.packed({"ready": True}, wire.ARRAYS))
     answer = _answer(library, message)

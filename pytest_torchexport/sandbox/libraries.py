@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import site
@@ -15,8 +16,8 @@ from importlib import metadata
 class Library:
     """The settings under which artifacts of one library are run.
 
-    ``answers`` is the module whose ``Answers`` a child answers with, ``preload`` is what the server
-    imports once, before it forks children.
+    ``answers`` is the class by which a child answers, as ``package.module:Class``; ``preload`` is
+    what the server imports once, before it forks children.
     """
 
     answers: str
@@ -25,18 +26,22 @@ class Library:
 
 ONNX_RUNTIME = "onnxruntime"
 LIBRARIES = {
-    "torch": Library("pytest_torchexport.sandbox.with_torch", ("torch",)),
-    ONNX_RUNTIME: Library("pytest_torchexport.sandbox.child", ("onnxruntime", "onnx")),
+    "torch": Library("pytest_torchexport.sandbox.with_torch:Answers", ("torch",)),
+    ONNX_RUNTIME: Library("pytest_torchexport.sandbox.child:Answers", ("onnxruntime", "onnx")),
 }
 
 
 def library_named(name: str) -> Library:
-    """Return the library of that name. Raises ValueError, with the names there are."""
-    if name not in LIBRARIES:
-        raise ValueError(
-            f"there is no library {name!r} in the sandbox; legal: {', '.join(LIBRARIES)}"
-        )
-    return LIBRARIES[name]
+    """Return the library of that name: one of ours, or any module, whose files take numpy arrays.
+
+    Raises ValueError if there is no such module.
+    """
+    if name in LIBRARIES:
+        return LIBRARIES[name]
+    if not name.isidentifier() or importlib.util.find_spec(name) is None:
+        legal = f"legal: {', '.join(LIBRARIES)}, or the name of an installed module"
+        raise ValueError(f"library {name!r} cannot be imported; {legal}")
+    return Library("pytest_torchexport.sandbox.child:NumpyAnswers", (name, "numpy"))
 
 
 @dataclass

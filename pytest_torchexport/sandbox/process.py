@@ -84,7 +84,10 @@ class Server:
             # Whole messages: half of an interrupted one would garble the next.
             self._control, theirs = _pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = _python(self.home, "serve", theirs, str(self.home))
-            self._send(next(self._numbers), {"preload": [*library.preload, library.answers]})
+            self._send(
+                next(self._numbers),
+                {"preload": [*library.preload, library.answers.partition(":")[0]]},
+            )
 
     @classmethod
     def of(cls, library: Library) -> Server:

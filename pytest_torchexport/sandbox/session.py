@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,6 +57,7 @@ class Source:
     - ``thorough``, ``fresh``: how calls are undone (``observe.State``; a copy per call).
     - ``threads``: how many it may use; with more than one it runs as it is served.
     - ``gradients``: calls are made with gradients.
+    - ``options``: the ``export_options`` that ``load`` may take too; numbers, texts and None.
     """
 
     load: str
@@ -73,6 +74,7 @@ class Source:
     fresh: bool = False
     threads: int = 1
     gradients: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def memory_bytes(self) -> int | None:

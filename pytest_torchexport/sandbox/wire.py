@@ -84,7 +84,28 @@ class Codec:
         return Array(dtype, tuple(shape), bytearray(data))
 
 
-ARRAYS = Codec()
+class NumpyCodec(Codec):
+    """The codec of processes that have numpy and no torch."""
+
+    def raw(self, leaf: Any) -> tuple[str, Sequence[int], Any] | None:
+        import numpy as np
+
+        if not isinstance(leaf, np.ndarray | np.generic):
+            return None
+        array = np.asarray(leaf, order="C")
+        return str(array.dtype), array.shape, array.reshape(-1).view(np.uint8)
+
+    def tensor(self, dtype: str, shape: Sequence[int], data: memoryview) -> Any:
+        import numpy as np
+
+        try:
+            kind = np.dtype(dtype)
+        except TypeError as error:
+            raise ValueError(f"numpy has no {dtype}") from error
+        return np.frombuffer(bytearray(data), dtype=kind).reshape(tuple(shape))
+
+
+ARRAYS, NUMPY = Codec(), NumpyCodec()
 # What is sent, in this order: the lengths with the JSON, and the bytes of each tensor.
 Frame = Sequence[bytes | memoryview]
 

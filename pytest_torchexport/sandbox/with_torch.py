@@ -53,7 +53,9 @@ class Answers(child.Answers):
         path = Path(message["path"])
         if not message["trusted"]:
             _refuse_entries(path)
-        self._pristine = self._loaded = _loaded(lambda: load(path, self._device))
+        self._pristine = self._loaded = _loaded(
+            lambda: load(path, self._device, **child.taken(load, message["options"]))
+        )
         self._fresh = message["fresh"]
         # How often each tensor had been written to when the calls began.
         self._versions: dict[str, int | None] = {}

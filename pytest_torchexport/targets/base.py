@@ -48,8 +48,12 @@ class TargetTraits:
     ``read(path, loaded)``, which the clean process imports instead of the target. Needed if the
     files are served without torch, or if another process cannot import the target.
 
-    ``library``: what the files are run with in the clean process, ``torch`` or ``onnxruntime``.
-    With the latter, that process has no torch.
+    ``suffixes``: the endings of its files, for a file that somebody else made. ``takes`` looks into
+    such a file without loading it, and returns why it is not this target's, or nothing.
+
+    ``library``: the module that the files are run with in the clean process, which imports it ahead
+    of time. Unless that is ``torch``, the process need not have torch, and what ``load`` returns
+    takes and returns numpy arrays.
 
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.
@@ -72,6 +76,8 @@ class TargetTraits:
     crashes_on_caught_errors: str = ""
     preload: tuple[str, ...] = ()
     loader: str = ""
+    suffixes: tuple[str, ...] = ()
+    takes: Callable[[Path], str] = lambda _path: ""
     library: str = "torch"
     moved_by: str = ""
     leaves_out_casts: tuple[str, ...] = ()
@@ -168,7 +174,10 @@ class Target(Protocol):
         """
 
     def load(self, path: Path, device: str) -> Callable[..., Any]:
-        """Load a file that an artifact saved. Called where the model's source does not exist."""
+        """Load a file that an artifact saved. Called where the model's source does not exist.
+
+        It may have further parameters: those of the ``export_options`` that are named like them.
+        """
 
 
 def _refuse(path: Path) -> None:

@@ -50,6 +50,7 @@ class Onnx:
     traits = TargetTraits(
         specializes_0_1=True,
         loader=LOADER_PATH,
+        suffixes=(".onnx",),
         library=ONNX_RUNTIME,
         leaves_out_casts=("cpu", "cuda"),
         script=SCRIPT,

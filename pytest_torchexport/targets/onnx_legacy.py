@@ -48,6 +48,7 @@ class OnnxLegacy:
     traits = TargetTraits(
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,
+        suffixes=(".onnx",),
         library=ONNX_RUNTIME,
         leaves_out_casts=("cpu", "cuda"),
         script=SCRIPT,

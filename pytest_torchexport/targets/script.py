@@ -18,6 +18,7 @@ class Script:
 
     traits = TargetTraits(
         read=torchscript.read,
+        suffixes=torchscript.SUFFIXES,
         leaves_out_casts=torchscript.FUSES_ON,
         script=torchscript.SCRIPT,
         # In eager the second is None.

@@ -40,6 +40,7 @@ class Trace:
     traits = TargetTraits(
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         read=torchscript.read,
+        suffixes=torchscript.SUFFIXES,
         leaves_out_casts=torchscript.FUSES_ON,
         script=torchscript.SCRIPT,
         answers=TRACING,

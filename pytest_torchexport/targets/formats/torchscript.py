@@ -37,6 +37,7 @@ from pytest_torchexport.targets.formats.facts import (
 from pytest_torchexport.torch_private.modules import with_calls_inlined
 
 FILENAME = "model.pt"
+SUFFIXES = (".pt", ".pth")
 SCRIPT = "artifact = torch.jit.load(path, map_location=device)\n"
 # Weights of more bytes are saved by torch's own writer, if the disk has room for so many times as
 # many.

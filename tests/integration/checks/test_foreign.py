@@ -21,8 +21,9 @@ from slow import slow
 from torch import nn
 from versions import CALL_DEPTH, INSTALLED, NEGATIVE_LATE
 
-from pytest_torchexport import engine
-from pytest_torchexport.checks.foreign import SUFFIXES, foreign_file
+from pytest_torchexport import engine, targets
+from pytest_torchexport.checks.foreign import foreign_file
+from pytest_torchexport.config import names
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
@@ -47,7 +48,9 @@ LIMITS = {"memory_limit": 2500, "time_limit": 75.0, "max_examples": 2}
 
 def judge(path, module, *args, target=None, **plan):
     """The verdict of the first target that takes such a file."""
-    target = target or SUFFIXES[Path(path).suffix][0]
+    if target is None:
+        suffix = Path(path).suffix
+        target = next(t for t in names.BUILT_IN if suffix in targets.get(t).traits.suffixes)
     given = {**LIMITS, **plan}
     plan = Plan(
         target=target,
