@@ -46,6 +46,7 @@ from pytest_torchexport.results.failures import (
     ExportRefused,
     Failure,
     Ineffective,
+    SpecError,
     ends_the_test,
 )
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -83,6 +84,11 @@ class Prepared:
     @property
     def spec(self) -> InputSpec:
         return self.accepted.spec
+
+    @property
+    def precision(self) -> str:
+        """The float type that the artifact computes in; empty: eager's, or there is no artifact."""
+        return ""
 
     @property
     def frozen_sizes(self) -> tuple[Dim, ...]:
@@ -211,7 +217,15 @@ class Prepared:
             log=log,
             deadline=self.deadline,
             random_paths=random_paths,
+            precision=self.precision,
         )
+
+
+def _raise_if_unknown(precision: str, target: str) -> None:
+    dtype = getattr(torch, precision, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        legal = "float16, bfloat16, float32, float64"
+        raise SpecError(f"target {target!r}: {precision!r} is no float type; legal: {legal}")
 
 
 def made_or_refused(make: Callable[[], Made | NotApplicable]) -> Made | str:
@@ -274,6 +288,9 @@ class Case(Prepared):
             prepared.log.note(note)
         for caution in artifact.facts.cautions:
             prepared.log.caution(caution)
+        if precision := artifact.facts.precision:
+            _raise_if_unknown(precision, prepared.plan.target)
+            prepared.log.note(f"judged by eager's own error in {precision}, which the file is in")
         return cls(
             **vars(prepared),
             artifact=artifact,
@@ -281,6 +298,10 @@ class Case(Prepared):
             foreign=runner is not None,
             directory=directory,
         )
+
+    @property
+    def precision(self) -> str:
+        return self.artifact.facts.precision
 
     @property
     def explored(self) -> Sequence[Recipe]:

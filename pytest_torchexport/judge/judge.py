@@ -155,6 +155,7 @@ class Judge:
     log: ItemLog
     deadline: Deadline
     random_paths: frozenset[str]
+    precision: str = ""
 
     def __post_init__(self) -> None:
         reference, plan = self.reference, self.plan
@@ -165,6 +166,7 @@ class Judge:
                 plan.seed,
                 stateful=reference.stateful,
                 device=plan.device,
+                precision=self.precision,
                 may_go_on=lambda: not self.deadline.is_past(UNTIL_CALLS),
             ),
             shown=lambda call, see: self.runner.show(call, plan.seed, see),

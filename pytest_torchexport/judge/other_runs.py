@@ -81,11 +81,12 @@ class Way:
     def _leaf(self, leaf: Any) -> Any:
         if self.packed and is_plain(leaf):
             leaf = leaf.contiguous()
-        if self.where is not torch.float64 or not isinstance(leaf, torch.Tensor):
+        if isinstance(self.where, str) or not isinstance(leaf, torch.Tensor):
             return leaf
         if leaf.is_floating_point():
-            return leaf.double()
-        return leaf.to(torch.complex128) if leaf.is_complex() else leaf
+            return leaf.to(self.where)
+        wide = leaf.is_complex() and self.where is torch.float64
+        return leaf.to(torch.complex128) if wide else leaf
 
     def through(self, function: Callable[..., Any]) -> Callable[..., Any]:
         wide = doubles_by_default if self.where is torch.float64 else nullcontext
@@ -112,13 +113,14 @@ class OtherRuns:
     """Run eager on calls otherwise than the reference does.
 
     ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more than
-    the cheapest runs.
+    the cheapest runs. ``precision``: the float type that the artifact computes in; empty: eager's.
     """
 
     subject: Subject
     seed: int
     stateful: bool = True
     device: str = "cpu"
+    precision: str = ""
     may_go_on: Callable[[], bool] = lambda: True
     copies: dict[torch.dtype | str, Subject] = field(default_factory=dict)
 
@@ -140,11 +142,27 @@ class OtherRuns:
             return
         # Random numbers are drawn differently in float64.
         truth = [] if draws else self.run(calls, paths, [Way(where=torch.float64, held=held)])
-        runs = Runs(next(iter(truth), {}))
+        runs = Runs(next(iter(truth), {}), self._in_precision(calls, paths))
         packs = self._packs(calls, paths, truth)
         for ways in self._ways(held, runs.ties, packs=packs):
             runs.others.extend(self.run(calls, paths, ways))
             yield runs
+
+    def _in_precision(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
+        """Return runs in the artifact's precision. Without those that overflow: that is a bug."""
+        if not self.precision:
+            return []
+        where = getattr(torch, self.precision)
+        ways = Way(where=where), *(Way(partial(scattered, n), where) for n in range(FEW))
+        return [
+            leaves
+            for leaves in self.run(calls, paths, ways)
+            if all(
+                bool(leaf.isfinite().all())
+                for leaf in leaves.values()
+                if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+            )
+        ]
 
     def without_casts(self, calls: Sequence[Call], paths: Sequence[str]) -> Runs:
         """Return a run in float64 without casts to other floats, and runs that cast otherwise."""
@@ -217,7 +235,7 @@ class OtherRuns:
             )
 
     def _copy(self, where: torch.dtype | str) -> Subject:
-        """Return the subject in float64 or on a device: a fresh one if runs change it."""
+        """Return the subject in a float type or on a device: a fresh one if runs change it."""
         if self.stateful or where not in self.copies:
             copy = self.subject.copy()
             if isinstance(where, str):

@@ -48,7 +48,7 @@ from pytest_torchexport.sandbox import session as sandbox
 from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxSession, Source
-from pytest_torchexport.targets.base import Artifact, ShowsValues
+from pytest_torchexport.targets.base import Artifact, ShowsValues, StartsAnew
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 _NO_PROCESS = "the clean process could not be started"
@@ -336,6 +336,9 @@ class InProcess(Runner):
         return tensors_of(self.pristine.module)
 
     def _artifact(self) -> Runnable:
+        if self.stateful and isinstance(self.pristine, StartsAnew):
+            anew: Runnable = self.pristine.fresh()
+            return anew
         # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.
         scripted = isinstance(self.pristine.module, torch.jit.ScriptModule)
         return copy.deepcopy(self.pristine) if self.fresh_each_call and scripted else self.pristine

@@ -52,6 +52,8 @@ class Answers:
 
     def run(self, message: dict[str, Any]) -> dict[str, Any]:
         """Make one call. Returns ``returned`` and ``state``, and ``inputs`` if it changed them."""
+        if message["anew"] and hasattr(self._loaded, "fresh"):
+            self._loaded = self._loaded.fresh()
         returned = self._loaded(*message["args"], **message["kwargs"])
         return {"returned": returned, "state": {}}
 

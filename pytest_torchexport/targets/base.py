@@ -129,6 +129,17 @@ class Artifact(Protocol):
 
 
 @runtime_checkable
+class StartsAnew(Protocol):
+    """An artifact whose state is not that of a ``module``: of a runtime, or of a file.
+
+    What ``load`` returns may have the method too. Without it, a call starts where the last ended.
+    """
+
+    def fresh(self) -> Any:
+        """Return it as it was exported, or loaded."""
+
+
+@runtime_checkable
 class ShowsValues(Protocol):
     """An artifact that is not run by torch's operators, and that can show the values inside it.
 

@@ -33,11 +33,13 @@ class ProgramFacts:
 
     A format overrides the methods that it can answer. None of them runs the program, and none
     raises. ``notes`` are sentences about the export that a report shows, ``cautions`` those that
-    the summary shows of a pass too.
+    the summary shows of a pass too. ``precision``: the float type that it computes in if that is
+    not the model's own (``float16``): it may then differ from eager as much as eager does in it.
     """
 
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    precision: str = ""
 
     def inputs(self) -> tuple[str, ...]:
         """Return the names of its inputs in their order, if it takes them by name or in order."""

@@ -13,6 +13,7 @@ from pytest_torchexport.config import names
 from pytest_torchexport.eager.reference import RETURNS_WITHOUT_GRADIENTS
 from pytest_torchexport.judge.case import NOT_IN_INFERENCE_MODE
 from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST, GradMode
+from pytest_torchexport.targets import DirectArtifact, ProgramFacts, TargetTraits
 from pytest_torchexport.targets.script import Script
 from pytest_torchexport.targets.trace import Trace
 
@@ -145,3 +146,131 @@ def test_eager_that_raises_with_gradients_alone_has_a_remedy():
     with torch.no_grad():
         verdict = check_export(Numpy(), X, target="trace", max_examples=3)
     assert verdict.status == "passed", verdict
+
+
+# -- files in another precision --------------------------------------------------------------------
+
+
+class Deep(nn.Module):
+    """Twelve layers, whose errors add up; ``scale`` reaches beyond the largest float16."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            *(nn.Sequential(nn.Linear(32, 32), nn.GELU()) for _ in range(12))
+        )
+        self.scale = scale
+
+    def forward(self, x):
+        return self.layers(x).sum(-1) + (x * self.scale).square().mean(-1) / self.scale**2
+
+
+class InPrecision:
+    """A target whose artifact computes in another float type, as its facts say."""
+
+    traits = TargetTraits()
+
+    def __init__(self, precision, change=lambda _: None):
+        self.precision, self.change = precision, change
+
+    def unavailable(self, device):
+        return None
+
+    def export(self, module, example, spec, **options):
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float16
+        low = module.to(dtype)
+        self.change(low)
+
+        def run(x):
+            return low(x.to(dtype)).to(x.dtype)
+
+        facts = ProgramFacts(precision=self.precision)
+        return DirectArtifact(program=low, module=None, run=run, facts=facts)
+
+
+def shifted(module):
+    with torch.no_grad():
+        module.layers[-1][0].bias += 0.05
+
+
+@pytest.mark.parametrize(
+    ("precision", "change", "scale", "failure"),
+    [
+        ("float16", None, 1.0, None),
+        ("bfloat16", None, 1.0, None),
+        ("float16", shifted, 1.0, "OutputsDiffer"),
+        ("bfloat16", shifted, 1.0, "OutputsDiffer"),
+        ("float16", None, 400.0, "OutputsDiffer"),  # overflows
+        ("float12", None, 1.0, "SpecError"),
+        ("int8", None, 1.0, "SpecError"),
+    ],
+)
+def test_a_file_in_another_precision_may_be_as_far_off_as_eager_in_it(
+    target, precision, change, scale, failure
+):
+    made = InPrecision(precision, change or (lambda _: None))
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
+    verdict = check_export(Deep(scale), (x,), target=target(made), checks=("parity",))
+    assert verdict.failure == failure, verdict
+    note = f"judged by eager's own error in {precision}, which the file is in"
+    assert (note in verdict.notes) == (failure != "SpecError")
+    if failure is None:
+        assert verdict.max_error > 1e-5  # beyond the tolerance of float32
+
+
+# -- files with state of their own -----------------------------------------------------------------
+
+
+class File:
+    """What a runtime has loaded: it counts its calls, and knows no module."""
+
+    module, baked, native_loops, facts = None, (), False, ProgramFacts()
+
+    def __init__(self, step):
+        self.program, self.step, self.calls = self, step, 0
+
+    def __call__(self, x):
+        self.calls += self.step
+        return x * self.calls
+
+    def save(self, directory):
+        raise NotImplementedError
+
+    def pack_inputs(self, call):
+        return call
+
+    def unpack_outputs(self, value):
+        return value
+
+
+class Anew(File):
+    def fresh(self):
+        return Anew(self.step)
+
+
+class Files:
+    traits = TargetTraits()
+
+    def __init__(self, make):
+        self.make = make
+
+    def unavailable(self, device):
+        return None
+
+    def export(self, module, example, spec, **options):
+        return self.make()
+
+
+@pytest.mark.parametrize(
+    ("make", "failure"),
+    [
+        (lambda: Anew(1), None),
+        (lambda: Anew(0), "OutputsDiffer"),
+        (lambda: File(1), "OutputsDiffer"),
+    ],
+)
+def test_a_file_with_state_of_its_own_starts_anew_if_it_can(target, make, failure):
+    checks = ("parity", "state")
+    verdict = check_export(Counts(), X, target=target(Files(make)), checks=checks)
+    assert verdict.failure == failure, verdict
