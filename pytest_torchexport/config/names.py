@@ -20,6 +20,7 @@ BUILT_IN = {
     "export": "pytest_torchexport.targets.export:TARGET",
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
+    "openvino": "pytest_torchexport.targets.openvino:TARGET",
 }
 # The arguments of torch's exporters that ``export_options`` may name for our own targets, in any
 # version of torch that is supported.
@@ -44,6 +45,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
         *("export_modules_as_functions", "autograd_inlining"),
     ),
 }
+EXPORT_OPTIONS["openvino"] = ("precision", "compress_to_fp16", *EXPORT_OPTIONS["onnx"])
 _CALL = "the call of the test gives it"
 _DIMS = "say which axes vary by shapes={'x': 'batch 3'} beside export_options"
 _EXPORTER = "the target 'onnx' is dynamo=True, 'onnx_legacy' is dynamo=False"
@@ -94,6 +96,7 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
         "artifacts_dir": _DYNAMO,
     },
 }
+SAID_ELSEWHERE["openvino"] = SAID_ELSEWHERE["onnx"]
 # Instances of targets.base.Target, of which this room knows nothing.
 _registered: dict[str, Any] = {}
 

@@ -18,6 +18,7 @@ ARTIFACTS = {
     "export": "program",
     "onnx": "ONNX file",
     "onnx_legacy": "ONNX file",
+    "openvino": "OpenVINO model",
 }
 # Conditions of which who calls the artifact does not know the side: memory and identity.
 _OF_OBJECTS = re.compile(
@@ -101,7 +102,7 @@ _OF_A_SIZE = re.compile(
 )
 
 
-COMPUTED = "compute with x.shape[i] as it is, without int(), float(), len() or math"
+COMPUTED = "compute with x.shape[i] as it is: // in place of int() and math, no float() or len()"
 
 
 def without_a_number(where: SourceLine, otherwise: str = COMPUTED) -> str:

@@ -71,6 +71,7 @@ CAPTURED = {
     "export": "export",
     "onnx": "export",
     "onnx_legacy": "trace",
+    "openvino": "export",
 }
 
 # The artifact does something else on a call than eager; of BranchFrozen it is known why.

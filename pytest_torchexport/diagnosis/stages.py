@@ -40,6 +40,7 @@ from pytest_torchexport.results.diagnosis import (
     StageName,
 )
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
+from pytest_torchexport.targets.base import HasSteps, MadeOf
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_model import fx_name
 from pytest_torchexport.targets.formats.onnx_runtime import PLAIN, Inside, Optimizations
@@ -58,7 +59,7 @@ TRANSLATED: StageName = (
 OPTIMIZED: StageName = "ONNX by ONNX Runtime without optimizations"
 SHIPPED: StageName = "ONNX by ONNX Runtime"
 # Each stage of an ONNX model in its order, and who makes it of the one before.
-STEPS: dict[StageName, Owner] = {
+STEPS: dict[str, Owner] = {
     TRACED: "capture",
     EXPORTED: "capture",
     REFERENCE: "translation",
@@ -72,25 +73,52 @@ MOST = 12
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages of an artifact that torch runs, and the owner if these tell it."""
-    made = MADE.get(scene.case.plan.target)
+    made, artifact = MADE.get(scene.case.plan.target), scene.case.artifact
     if scene.case.foreign:
         return known
+    if isinstance(artifact, HasSteps):
+        return _of_steps(scene, known, artifact.made_of())
     if made is None:  # the stages of an ONNX model are known
         named = known.owner if known.owner != "capture" else captured_by(scene, known)
         return replace(known, owner=named)
     owner: Owner | None = None
     if isinstance(scene.failure, LoadFailed | RoundTripDiffers):
-        stages = [Stage(name=made, agrees=True), Stage(name="loaded artifact", agrees=False)]
-        if not scene.case.plan.settings.serve_on:
-            owner = "saving and loading"
-    else:
-        stages = [Stage(name=made, agrees=False)]
-        if not any(cause.kind in OF_THE_RUN for cause in known.causes):
-            # Exported and run on the CPU, it may agree with eager there.
-            of_device = scene.case.plan.device != "cpu" and scene.agrees_if_exported()
-            owner = "device" if of_device else captured_by(scene, known)
+        return _loaded(scene, known, made)
+    stages = [Stage(name=made, agrees=False)]
+    if not any(cause.kind in OF_THE_RUN for cause in known.causes):
+        # Exported and run on the CPU, it may agree with eager there.
+        of_device = scene.case.plan.device != "cpu" and scene.agrees_if_exported()
+        owner = "device" if of_device else captured_by(scene, known)
     every = (*known.stages, Stage(name="eager", agrees=True), *stages)
     return replace(known, stages=every, owner=known.owner or owner)
+
+
+def _loaded(scene: Scene, known: Diagnosis, made: str) -> Diagnosis:
+    """Add that what was ``made`` agrees with eager, and what is loaded from its file does not."""
+    here = (Stage(name="eager", agrees=True), Stage(name=made, agrees=True))
+    stages = (*known.stages, *here, Stage(name="loaded artifact", agrees=False))
+    served = bool(scene.case.plan.settings.serve_on)
+    owner: Owner | None = None if served else "saving and loading"
+    return replace(known, stages=stages, owner=known.owner or owner)
+
+
+def _of_steps(scene: Scene, known: Diagnosis, steps: Sequence[MadeOf]) -> Diagnosis:
+    """Add the steps that another package's artifact names, up to the first that differs."""
+    if isinstance(scene.failure, LoadFailed | RoundTripDiffers):
+        return _loaded(scene, known, steps[-1].name)
+    case, call = scene.case, scene.call
+    if call is None or scene.expected is None:
+        return known
+    stages = [*known.stages, Stage(name="eager", agrees=True)]
+    owner: Owner | None = known.owner
+    for step in steps:
+        given, mode = call.to(case.plan.device), case.reference.served
+        outcome = observe(step.run, given, seed=case.plan.seed, grad_mode=mode)
+        stages.append(Stage(name=step.name, agrees=scene.is_eagers(outcome)))
+        if not stages[-1].agrees:
+            owner = owner or step.owner
+            break
+    return replace(known, stages=tuple(stages), owner=owner)
 
 
 def captured_by(scene: Scene, known: Diagnosis) -> Owner | None:

@@ -142,7 +142,10 @@ def weighed(
         refusal = accepted.refusal
         first = (f"the first that it refused: {refusal:.200}",) if refusal else ()
         raise Ineffective(text, details=(*first, *_HOW_TO_DECLARE))
-    weak = [f"eager takes only one size of {name}" for name in accepted.fixed]
+    weak = [
+        f"eager takes only one size of {name}; if that is meant, give the number in shapes="
+        for name in accepted.fixed
+    ]
     if share < ACCEPTED_SHARE:
         weak.append(f"eager takes {outputs.calls} of {outputs.calls + refused} generated calls")
     if only_the_examples_values:

@@ -101,10 +101,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Runs:
-    """Eager's other runs of calls; ``truth`` is the one in float64, empty if there is none."""
+    """Eager's other runs of calls; ``truth`` is the one in float64, empty if there is none.
+
+    ``precision``: the float type that the artifact computes in; empty: eager's.
+    """
 
     truth: Leaves = field(default_factory=dict)
     others: list[Leaves] = field(default_factory=list)
+    precision: str = ""
     ties: Ties = field(default_factory=Ties)
 
 
@@ -142,7 +146,8 @@ class OtherRuns:
             return
         # Random numbers are drawn differently in float64.
         truth = [] if draws else self.run(calls, paths, [Way(where=torch.float64, held=held)])
-        runs = Runs(next(iter(truth), {}), self._in_precision(calls, paths))
+        low = self._in_precision(calls, paths)
+        runs = Runs(next(iter(truth), {}), low, self.precision if low else "")
         packs = self._packs(calls, paths, truth)
         for ways in self._ways(held, runs.ties, packs=packs):
             runs.others.extend(self.run(calls, paths, ways))

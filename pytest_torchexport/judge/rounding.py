@@ -71,6 +71,7 @@ class Seen:
     """A difference in one output of ``dtype``, and the output of eager's other runs.
 
     ``wanted`` is what eager returned, ``found`` what the artifact did, all in the widest dtype.
+    ``units``: the float type in whose last place either is rounded.
     """
 
     difference: Difference
@@ -80,6 +81,7 @@ class Seen:
     truth: torch.Tensor | None
     others: Sequence[torch.Tensor]
     tied: bool
+    units: torch.dtype
 
     @classmethod
     def of(cls, difference: Difference, expected: Any, actual: Any, runs: Runs) -> Seen:
@@ -95,10 +97,12 @@ class Seen:
                 if leaf is not None and leaf.shape == wanted.shape
             ]
 
+        # Of a quantized tensor, that of its numbers.
+        dtype = dense(expected).dtype if isinstance(expected, torch.Tensor) else wanted.dtype
         return cls(
             difference=difference,
-            # Of a quantized tensor, that of its numbers.
-            dtype=dense(expected).dtype if isinstance(expected, torch.Tensor) else wanted.dtype,
+            dtype=dtype,
+            units=getattr(torch, runs.precision) if runs.precision else dtype,
             wanted=wanted,
             found=found,
             truth=next(iter(seen([runs.truth])), None),
@@ -208,7 +212,7 @@ def is_far_beyond(seen: Seen) -> bool:
 
 def _own_error(seen: Seen) -> torch.Tensor:
     """Return per element how far eager's other runs are from this one."""
-    size, eps = seen.wanted.abs(), torch.finfo(seen.dtype).eps
+    size, eps = seen.wanted.abs(), torch.finfo(seen.units).eps
 
     def furthest(runs: Sequence[torch.Tensor]) -> torch.Tensor:
         own = seen.furthest(runs)

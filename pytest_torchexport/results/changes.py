@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.escaped import in_shell, visible
+from pytest_torchexport.results.failures import BranchFrozen
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import (
     MAX_LINES,
@@ -37,6 +38,8 @@ from pytest_torchexport.results.verdict import (
 # -- the names of a failure, and the texts about known ones ----------------------------------------
 
 TIGHTEN = "--torchexport-known=tighten"
+# Between the lines of several frozen branches: no Python has it.
+BESIDE = " || "
 
 
 def entry_of(verdict: Verdict, nodeid: str) -> KnownFailure:
@@ -55,9 +58,12 @@ def entry_of(verdict: Verdict, nodeid: str) -> KnownFailure:
 
 
 def is_same(known: KnownFailure, now: KnownFailure) -> bool:
-    """Return True if two entries are of one failure. A place that is not known is any place."""
-    places = {known.at, now.at} - {""}
-    return known.identity[:-1] == now.identity[:-1] and len(places) <= 1
+    """Return True if a failure is a known one, or a part of it.
+
+    A place that is not known is any place. Of several branches, not all need be frozen any more.
+    """
+    before, after = ({*entry.at.split(BESIDE)} - {""} for entry in (known, now))
+    return known.identity[:-1] == now.identity[:-1] and (not before or after <= before)
 
 
 def _place_of(verdict: Verdict) -> str:
@@ -68,7 +74,9 @@ def _place_of(verdict: Verdict) -> str:
     place = verdict.diagnosis.place
     line = verdict.where or (place.where if place is not None else None)
     if line is not None and line.text:
-        return " ".join(line.text.split())
+        frozen = [each.statement for each in verdict.branches if "diverges" in each.status.values()]
+        also = frozen if verdict.failure == BranchFrozen.__name__ else ()
+        return BESIDE.join(dict.fromkeys(" ".join(text.split()) for text in (line.text, *also)))
     if place is not None:
         return place.operator
     if verdict.diagnosis.not_examined:

@@ -184,10 +184,11 @@ class Sizes:
 class Stage:
     """One stage between eager and the artifact, and whether it agrees with eager on the call.
 
-    ``agrees`` is None if it could not be run; ``why`` says why not.
+    ``agrees`` is None if it could not be run; ``why`` says why not. ``name`` is one of ours, or a
+    word of another target.
     """
 
-    name: StageName
+    name: str
     agrees: bool | None
     why: str = ""
 

@@ -33,7 +33,7 @@ FORMATS: dict[str, Render] = {
 STDOUT = "-"  # the path that means standard output
 # The packages that a verdict depends on.
 PACKAGES = (
-    *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
+    *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino"),
     *("numpy", "hypothesis", "pytest", "pytest-torchexport"),
 )
 

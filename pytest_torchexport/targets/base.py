@@ -7,7 +7,7 @@ has a default, in ``TargetTraits`` and in ``ProgramFacts``. Free of torch.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
     from pytest_torchexport.inputs.spec import Call, InputSpec
+    from pytest_torchexport.results.diagnosis import Owner
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,27 @@ class StartsAnew(Protocol):
 
     def fresh(self) -> Any:
         """Return it as it was exported, or loaded."""
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """A step on the way to an artifact: what it is called, what it returned, and whose work it is.
+
+    ``run`` is called with eager's arguments. ``owner`` is to blame if this is the first step that
+    differs from eager: ``capture``, ``translation``, ``exporter's optimizer``, ``runtime``, ...
+    """
+
+    name: str
+    run: Callable[..., Any]
+    owner: Owner
+
+
+@runtime_checkable
+class HasSteps(Protocol):
+    """An artifact that knows what it was made of."""
+
+    def made_of(self) -> Sequence[MadeOf]:
+        """Return the steps in their order; the last one is the artifact itself."""
 
 
 @runtime_checkable

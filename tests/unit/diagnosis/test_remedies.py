@@ -29,7 +29,7 @@ from pytest_torchexport.results.source_line import SourceLine
 )
 def test_sizes_stay_sizes(line, other):
     remedy = without_a_number(SourceLine("net.py", 3, line))
-    assert (remedy == f"leave the size as it is: {other}") if other else ("without int()" in remedy)
+    assert (remedy == f"leave the size as it is: {other}") if other else ("as it is: //" in remedy)
 
 
 USE = SourceLine("net.py", 9, "")

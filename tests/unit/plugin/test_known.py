@@ -13,6 +13,7 @@ from pytest_torchexport.results.diagnosis import Diagnosis, Place
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.verdict import (
+    Branch,
     Difference,
     ItemResult,
     KnownFailure,
@@ -100,6 +101,33 @@ def test_a_failure_is_told_apart_by_the_best_name_of_its_place():
         for other_name, another in NAMES.items():
             expected = ["known" if name == other_name else "new"]
             assert statuses([entry(verdict)], another) == expected, (name, other_name)
+
+
+def branches(*statements):
+    """A verdict whose artifact takes the wrong side of these conditions, the first of which is reported."""
+    frozen = tuple(
+        Branch(
+            where=SourceLine("net.py", number, ""),
+            statement=text,
+            text=text,
+            module="",
+            kind="if",
+            counts={"True": 1},
+            status={"True": "diverges"},
+        )
+        for number, text in enumerate(statements)
+    )
+    at = SourceLine("net.py", 0, statements[0])
+    return dataclasses.replace(failed("BranchFrozen", at=at), branches=frozen)
+
+
+def test_another_branch_that_freezes_beside_a_known_one_is_new():
+    one, both = branches("if a:"), branches("if a:", "if b:")
+    assert entry(both).at == "if a: || if b:"
+    assert statuses([entry(one)], one) == ["known"]
+    assert statuses([entry(one)], both) == ["new"]
+    assert statuses([entry(both)], both) == ["known"]
+    assert statuses([entry(both)], branches("if b:")) == ["known"]
 
 
 def test_numbers_and_files_do_not_tell_failures_apart():

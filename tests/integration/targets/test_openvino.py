@@ -1,0 +1,115 @@
+"""targets/openvino.py: what is faithful passes, and each difference has its owner and, if known, its reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from upstream_examples import example
+
+from pytest_torchexport import check_export
+from pytest_torchexport.targets.upstream import rows
+
+pytest.importorskip("openvino", reason="openvino is not installed: tox -e runtimes")
+
+DIMS = {"batch": (1, 8)}
+DEFECTS = [row for row in rows("known_defects") if "openvino" in row.targets]
+
+
+def of(function):
+    class Model(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    return Model()
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 4)
+    ).eval()
+
+
+def drawn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def check(module, x, **options):
+    return check_export(module, (x,), target="openvino", dims=DIMS, **options)
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (net(), drawn(4, 16)),
+        (
+            nn.Sequential(
+                nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            ).eval(),
+            drawn(2, 3, 9, 9),
+        ),
+        (of(lambda x: (x - 20) // 3), torch.randint(0, 40, (4, 8))),
+        (
+            of(lambda x: {"top": x.topk(3).indices, "sum": x.sum(-1)}),
+            torch.randint(0, 3, (4, 8)).float(),
+        ),
+        (of(lambda x: (x, x.sum())), drawn(4, 8)),
+    ],
+)
+def test_what_is_faithful_passes(module, x):
+    verdict = check(module, x)
+    assert verdict.status == "passed", verdict
+    assert "OpenVINO computes in f32" in verdict.notes
+    assert not [note for note in verdict.notes if "round trip" in note]
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        ({"precision": "bf16"}, "bfloat16"),
+        ({"precision": "f16"}, "float16"),
+        ({"compress_to_fp16": True}, "float16"),
+    ],
+)
+def test_a_precision_that_is_asked_for_is_no_failure(options, precision):
+    verdict = check(net(), drawn(4, 16), export_options={"openvino": options})
+    if f"OpenVINO computes in {options.get('precision', 'f32')}" not in verdict.notes:
+        pytest.skip(f"this CPU does not compute in {precision}")
+    assert verdict.status == "passed", verdict
+    assert any(precision in note for note in verdict.notes), verdict.notes
+
+
+@pytest.mark.parametrize("row", DEFECTS, ids=lambda row: row.name)
+def test_a_difference_has_its_reason(row, tmp_path):
+    module, call = example(row.example, tmp_path)
+    verdict = check_export(module, call, target="openvino", checks=["parity"], max_examples=1)
+    assert verdict.failure == "OutputsDiffer", verdict
+    assert [known.text for known in verdict.diagnosis.known] == [row.cause], verdict.diagnosis
+    steps = [(stage.name, stage.agrees) for stage in verdict.diagnosis.stages]
+    assert steps[-1] == ("OpenVINO", False)
+    assert ("ONNX by ONNX Runtime", True) in steps
+
+
+def test_what_the_onnx_file_has_wrong_is_not_openvinos():
+    module = of(lambda x: (x + 1e-9).sum(1) - x.sum(1))  # the file has the number in float32
+    verdict = check(module, drawn(4, 8).double())
+    assert (verdict.failure, verdict.diagnosis.owner) == ("OutputsDiffer", "translation"), verdict
+
+
+def test_a_declared_dim_is_a_bound_of_the_model():
+    from pytest_torchexport import targets
+    from pytest_torchexport.config.options import parse_options
+    from pytest_torchexport.inputs.pytrees import Call
+    from pytest_torchexport.inputs.spec import build_spec
+    from pytest_torchexport.outcomes.subject import signature_of
+    from pytest_torchexport.outcomes.torch_state import quiet
+
+    options = parse_options((), {"dims": DIMS, "shapes": {"x": "batch 8"}})
+    model = of(lambda x: x * 2).eval()
+    spec = build_spec(signature_of(model), [Call((drawn(4, 8),))], options, {})
+    with quiet("cpu"):
+        artifact = targets.get("openvino").export(model, Call((drawn(4, 8),)), spec)
+    assert str(artifact.program.inputs[0].get_partial_shape()) == "[1..8,8]"
+    with pytest.raises(RuntimeError):
+        artifact(drawn(9, 8))
