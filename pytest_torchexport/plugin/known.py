@@ -21,6 +21,7 @@ from pytest_torchexport.config.settings import KNOWN_DIRECTORY
 from pytest_torchexport.config.validate import one_of
 from pytest_torchexport.plugin.items import Configuration
 from pytest_torchexport.results.changes import (
+    BESIDE,
     entry_of,
     fixed_text,
     is_same,
@@ -185,7 +186,11 @@ def _match(now: KnownFailure, known: Mapping[KnownFailure, str], today: str) -> 
     for entry in sorted(of_subject, key=lambda entry: not is_same(entry, now)):
         status: KnownStatus = "new"
         if not is_same(entry, now):
+            was, at = (each.at.split(BESIDE) for each in (entry, now))
+            more = [line for line in at if line not in was] if {*was} & {*at} else []
             why = f"another failure is known: {entry}"
+            if more:
+                why = f"{' and '.join(more)} is frozen too, beside what is known: {entry}"
         elif entry.until and entry.until < today:
             status, why = "expired", f"it was accepted until {entry.until}"
         else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_torchexport.inputs.spec import InputSpec as InputSpec
     from pytest_torchexport.targets.base import Artifact as Artifact
     from pytest_torchexport.targets.base import DirectArtifact as DirectArtifact
+    from pytest_torchexport.targets.base import MadeOf as MadeOf
     from pytest_torchexport.targets.base import NotApplicable as NotApplicable
     from pytest_torchexport.targets.base import Target as Target
     from pytest_torchexport.targets.base import TargetTraits as TargetTraits
@@ -32,6 +33,7 @@ _HOMES = {
     "Call": "inputs.pytrees",
     "DirectArtifact": "targets.base",
     "InputSpec": "inputs.spec",
+    "MadeOf": "targets.base",
     "NotApplicable": "targets.base",
     "ProgramFacts": "targets.formats.facts",
     "Suspicion": "targets.formats.sizes",
