@@ -68,8 +68,10 @@ class Surveyed:
 def cell_of(verdict: Verdict) -> tuple[str, str]:
     if verdict.status == "failed":
         return verdict.failure or "failed", headline(verdict)
-    reason = f"skip: {verdict.reason}" if verdict.reason else ""
-    return {"passed": "ok", "skipped": "skip"}[verdict.status], reason
+    if verdict.status == "skipped":
+        return "skip", f"skip: {verdict.reason}"
+    warning = next(iter((*verdict.cautions, *verdict.ineffective)), "")
+    return ("ok (warn)", f"warn: {warning}") if warning else ("ok", "")
 
 
 class Survey:
@@ -234,7 +236,7 @@ def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[st
             common = [
                 target
                 for target in targets
-                if all(one.cells.get(target, ("", ""))[0] == "ok" for one in together)
+                if all(one.cells.get(target, ("", ""))[0].startswith("ok") for one in together)
             ]
             if each.name in covered or not common:
                 continue
