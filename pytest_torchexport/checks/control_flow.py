@@ -40,8 +40,8 @@ EXPLORED, EXPLORED_PER_EXAMPLE, IN_VAIN = 200, 4, 2
 # Numbers in the literals of a search that are kept for the next run.
 MAX_STORED_NUMBERS = 500_000
 MAX_STORED = 32
-# A shrunk call, and one to export at, stay further from a threshold than this part of what is
-# compared.
+# A shrunk call stays further from the threshold than this part of the compared value, and for
+# another device than the CPU, one to export at too.
 CLEAR = 1e-3
 # How often the interval between the example and a failing call is halved to find the threshold.
 HALVINGS = 12
@@ -194,7 +194,9 @@ def _blamed(
     goal = branches.guilty(found)
     if goal is None or not first:
         return goal
-    verge = _on_the_verge(branches, recipe, found)
+    # The item's device may round to the other side of a threshold.
+    clear = 0.0 if case.plan.device == "cpu" else CLEAR
+    verge = _on_the_verge(branches, recipe, found, clear)
     call = build(case.spec, verge) if verge is not None else None
     # torch.jit.trace does not survive an operation that raises: see CRASHES_ON_CAUGHT_ERRORS.
     if call is None or branches.observed.catches:
@@ -203,10 +205,13 @@ def _blamed(
     return goal if isinstance(second, str) or case.failure_of(second, recipe) is None else None
 
 
-def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Recipe | None:
+def _on_the_verge(
+    branches: BranchResults, failing: Recipe, found: Found, clear: float
+) -> Recipe | None:
     """Return the mixture nearest to the example's values that stays on the failing call's path.
 
-    None if there is none: no float lies between the two calls, or the failing one is too near.
+    None if there is none: no float lies between the two calls, or all are nearer to a threshold
+    than the part ``clear`` of what is compared.
     """
     far = build_leaves(branches.spec, failing) or []
     near = build_leaves(branches.spec, example_recipe(branches.spec, failing.sizes)) or []
@@ -221,9 +226,8 @@ def _on_the_verge(branches: BranchResults, failing: Recipe, found: Found) -> Rec
         mixed = {i: torch.lerp(near[i].double(), far[i].double(), share) for i in floats}
         recipe = with_leaves(failing, {i: mixed[i].to(far[i].dtype) for i in floats})
         path = branches.path(recipe)
-        # Clear of each threshold: the item's device may round to the other side of one.
-        clear = path is not None and all(event.margin >= CLEAR for event in path.events)
-        if path is not None and clear and path.decisions() == found.decisions:
+        apart = path is not None and all(event.margin >= clear for event in path.events)
+        if path is not None and apart and path.decisions() == found.decisions:
             taken, verge = share, recipe
         else:
             missed = share

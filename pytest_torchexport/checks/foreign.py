@@ -363,18 +363,17 @@ def foreign_file(
     signature: inspect.Signature | None = None,
 ) -> ForeignFile | NotApplicable:
     """Return the artifact for a path, without its facts. Raises OSError or ValueError if wrong."""
-    suffix, owners = path.suffix.lower(), dict[str, tuple[str, ...]]()
-    for name in names.targets():
-        with contextlib.suppress(ImportError):  # another package's, which is broken
-            owners[name] = targets.get(name).traits.suffixes
-    judges = [name for name, suffixes in owners.items() if suffix in suffixes]
-    if not judges:
-        legal = dict.fromkeys(itertools.chain.from_iterable(owners.values()))
-        raise ValueError(f"{path.name!r} is no artifact; legal: {', '.join(legal)}")
+    suffix, traits = path.suffix.lower(), targets.get(target).traits
+    others = None if suffix in traits.suffixes else _judged_by_others(path)
     _look_at(path)
-    if target not in judges:
-        return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(judges)}")
-    if reason := targets.get(target).traits.takes(path):
+    if others is not None:
+        return others
+    try:
+        reason = traits.takes(path)
+    except Exception as error:
+        text = f"target {target!r} cannot look into {path.name!r}: {error!r}"
+        raise ValueError(text) from error
+    if reason:
         return NotApplicable(f"{path.name}: {reason}")
     parameters = signature.parameters.values() if signature is not None else ()
     return ForeignFile(
@@ -384,6 +383,19 @@ def foreign_file(
         spec=spec,
         defaults={p.name: p.default for p in parameters if isinstance(p.default, NUMBERS)},
     )
+
+
+def _judged_by_others(path: Path) -> NotApplicable:
+    """Return which targets judge such a file. Raises ValueError if none does."""
+    owners = dict[str, tuple[str, ...]]()
+    for name in names.targets():
+        with contextlib.suppress(ImportError):  # another package's, which is broken
+            owners[name] = targets.get(name).traits.suffixes
+    judges = [name for name, suffixes in owners.items() if path.suffix.lower() in suffixes]
+    if not judges:
+        legal = dict.fromkeys(itertools.chain.from_iterable(owners.values()))
+        raise ValueError(f"{path.name!r} is no artifact; legal: {', '.join(legal)}")
+    return NotApplicable(f"a {path.suffix} file is judged by {' and '.join(judges)}")
 
 
 def _look_at(path: Path) -> None:

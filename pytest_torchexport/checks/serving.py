@@ -108,9 +108,10 @@ def _call_on(case: Case, device: str) -> None:
     if isinstance(outcome, NotTransferable):
         case.log.note(f"loaded on {device}, and not compared: {outcome}")
         return
-    on_cpu = case.reference.on_cpu(example)
-    expected = case.reference.on_device(example, on_cpu, device)
+    on_cpu, at = case.reference.on_cpu(example), device
+    expected = case.reference.on_device(example, on_cpu, at)
     if not isinstance(expected, Returned):  # eager itself does not run there
+        at = case.plan.device
         expected = case.reference.on_device(example, on_cpu)
     if not isinstance(expected, Returned):
         return
@@ -120,8 +121,8 @@ def _call_on(case: Case, device: str) -> None:
         )
         for it in (expected, outcome)
     )
-    # Judged by eager's error there, and with a log of its own.
-    there = dataclasses.replace(case, plan=dataclasses.replace(case.plan, device=device))
+    # Judged by the error of that eager, and with a log of its own.
+    there = dataclasses.replace(case, plan=dataclasses.replace(case.plan, device=at))
     random_paths = case.random_paths | case.reference.random
     judge = there.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)

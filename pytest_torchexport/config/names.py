@@ -22,6 +22,11 @@ BUILT_IN = {
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
     "openvino": "pytest_torchexport.targets.openvino:TARGET",
 }
+_ONNX = (
+    *("opset_version", "input_names", "output_names", "external_data", "optimize"),
+    *("custom_translation_table", "verify", "report", "profile", "dump_exported_program"),
+    *("artifacts_dir", "verbose"),
+)
 # The arguments of torch's exporters that ``export_options`` may name for our own targets, in any
 # version of torch that is supported.
 EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -34,18 +39,14 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
         *("strict", "preserve_module_call_signature", "extra_files"),
         "prefer_deferred_runtime_asserts_over_guards",
     ),
-    "onnx": (
-        *("opset_version", "input_names", "output_names", "external_data", "optimize"),
-        *("custom_translation_table", "verify", "report", "profile", "dump_exported_program"),
-        *("artifacts_dir", "verbose"),
-    ),
+    "onnx": _ONNX,
     "onnx_legacy": (
         *("opset_version", "output_names", "do_constant_folding", "custom_opsets", "verbose"),
         *("keep_initializers_as_inputs", "training", "operator_export_type"),
         *("export_modules_as_functions", "autograd_inlining"),
     ),
+    "openvino": ("precision", "compress_to_fp16", *_ONNX),
 }
-EXPORT_OPTIONS["openvino"] = ("precision", "compress_to_fp16", *EXPORT_OPTIONS["onnx"])
 _CALL = "the call of the test gives it"
 _DIMS = "say which axes vary by shapes={'x': 'batch 3'} beside export_options"
 _EXPORTER = "the target 'onnx' is dynamo=True, 'onnx_legacy' is dynamo=False"
@@ -53,6 +54,22 @@ _PATH = "the plugin saves the file; --torchexport-ship keeps it"
 _WEIGHTS = "the plugin saves the weights in the file, which are no inputs"
 _LEGACY = "this exporter ignores it; that of the target 'onnx_legacy' does not"
 _DYNAMO = "this exporter ignores it; that of the target 'onnx' does not"
+_OF_ONNX = {
+    **dict.fromkeys(("model", "args", "kwargs"), _CALL),
+    "f": _PATH,
+    "dynamo": _EXPORTER,
+    "dynamic_shapes": "give dynamic_shapes= beside export_options",
+    "dynamic_axes": _DIMS,
+    "export_params": _WEIGHTS,
+    "keep_initializers_as_inputs": _WEIGHTS,
+    "training": "give mode= beside export_options",
+    "fallback": "add the target 'onnx_legacy'",
+    "operator_export_type": _LEGACY,
+    "do_constant_folding": _LEGACY,
+    "custom_opsets": _LEGACY,
+    "export_modules_as_functions": _LEGACY,
+    "autograd_inlining": _LEGACY,
+}
 # The other arguments, which the target gives or its exporter ignores, with what to do instead.
 SAID_ELSEWHERE: dict[str, dict[str, str]] = {
     "trace": dict.fromkeys(("func", "example_inputs", "example_kwarg_inputs"), _CALL),
@@ -61,22 +78,8 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
         **dict.fromkeys(("mod", "args", "kwargs"), _CALL),
         "dynamic_shapes": "give dynamic_shapes= beside export_options",
     },
-    "onnx": {
-        **dict.fromkeys(("model", "args", "kwargs"), _CALL),
-        "f": _PATH,
-        "dynamo": _EXPORTER,
-        "dynamic_shapes": "give dynamic_shapes= beside export_options",
-        "dynamic_axes": _DIMS,
-        "export_params": _WEIGHTS,
-        "keep_initializers_as_inputs": _WEIGHTS,
-        "training": "give mode= beside export_options",
-        "fallback": "add the target 'onnx_legacy'",
-        "operator_export_type": _LEGACY,
-        "do_constant_folding": _LEGACY,
-        "custom_opsets": _LEGACY,
-        "export_modules_as_functions": _LEGACY,
-        "autograd_inlining": _LEGACY,
-    },
+    "onnx": _OF_ONNX,
+    "openvino": _OF_ONNX,
     "onnx_legacy": {
         "export_params": _WEIGHTS,
         **dict.fromkeys(("model", "args", "kwargs"), _CALL),
@@ -96,7 +99,6 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
         "artifacts_dir": _DYNAMO,
     },
 }
-SAID_ELSEWHERE["openvino"] = SAID_ELSEWHERE["onnx"]
 # Instances of targets.base.Target, of which this room knows nothing.
 _registered: dict[str, Any] = {}
 

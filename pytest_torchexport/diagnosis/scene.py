@@ -340,7 +340,7 @@ class Facts:
         self.target = scene.case.plan.target
         self.artifact = words_of(self.target)
         # An ONNX model has no state, and no inputs but tensors.
-        self.is_onnx = self.target in ("onnx", "onnx_legacy")
+        self.is_onnx = CAPTURED.get(self.target) not in (None, self.target)
 
     @cached_property
     def arguments(self) -> Mapping[str, tuple[Any, Any]]:

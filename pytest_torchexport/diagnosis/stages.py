@@ -37,10 +37,9 @@ from pytest_torchexport.results.diagnosis import (
     Diagnosis,
     Owner,
     Stage,
-    StageName,
 )
 from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
-from pytest_torchexport.targets.base import HasSteps, MadeOf
+from pytest_torchexport.targets.base import DirectArtifact, HasSteps, MadeOf
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_model import fx_name
 from pytest_torchexport.targets.formats.onnx_runtime import PLAIN, Inside, Optimizations
@@ -49,15 +48,13 @@ from pytest_torchexport.targets.upstream import onnx_optimizers
 # Causes in how the test, or the export, is run: no code is to blame.
 OF_THE_RUN: tuple[CauseKind, ...] = ("attention fast path", "mode-dependent operator")
 
-TRACED: StageName = "artifact"
-EXPORTED: StageName = "ExportedProgram"
+TRACED = "artifact"
+EXPORTED = "ExportedProgram"
 MADE = {"trace": TRACED, "script": TRACED, "export": EXPORTED}
-REFERENCE: StageName = "ONNX without the exporter's optimizer, by onnx.reference"
-TRANSLATED: StageName = (
-    "ONNX without the exporter's optimizer, by ONNX Runtime without optimizations"
-)
-OPTIMIZED: StageName = "ONNX by ONNX Runtime without optimizations"
-SHIPPED: StageName = "ONNX by ONNX Runtime"
+REFERENCE = "ONNX without the exporter's optimizer, by onnx.reference"
+TRANSLATED = "ONNX without the exporter's optimizer, by ONNX Runtime without optimizations"
+OPTIMIZED = "ONNX by ONNX Runtime without optimizations"
+SHIPPED = "ONNX by ONNX Runtime"
 # Each stage of an ONNX model in its order, and who makes it of the one before.
 STEPS: dict[str, Owner] = {
     TRACED: "capture",
@@ -103,20 +100,26 @@ def _loaded(scene: Scene, known: Diagnosis, made: str) -> Diagnosis:
 
 
 def _of_steps(scene: Scene, known: Diagnosis, steps: Sequence[MadeOf]) -> Diagnosis:
-    """Add the steps that another package's artifact names, up to the first that differs."""
+    """Add the steps that an artifact names itself, up to the first that differs, and its owner."""
+    case, call = scene.case, scene.call
     if isinstance(scene.failure, LoadFailed | RoundTripDiffers):
         return _loaded(scene, known, steps[-1].name)
-    case, call = scene.case, scene.call
+    if case.runner.isolated:
+        left = f"steps to {steps[-1].name}: the file may run in a clean process only"
+        return replace(known, not_examined=(*known.not_examined, left))
     if call is None or scene.expected is None:
         return known
-    stages = [*known.stages, Stage(name="eager", agrees=True)]
-    owner: Owner | None = known.owner
+    stages, owner = [*known.stages, Stage(name="eager", agrees=True)], known.owner
     for step in steps:
-        given, mode = call.to(case.plan.device), case.reference.served
-        outcome = observe(step.run, given, seed=case.plan.seed, grad_mode=mode)
+        alone = DirectArtifact(
+            program=step.run, module=None, run=step.run, native_loops=case.artifact.native_loops
+        )
+        runner = case.runner if step.run is case.artifact else case.runner_of(alone)
+        outcome = runner.run(call, case.plan.seed)
         stages.append(Stage(name=step.name, agrees=scene.is_eagers(outcome)))
         if not stages[-1].agrees:
-            owner = owner or step.owner
+            if not any(cause.kind in OF_THE_RUN for cause in known.causes):
+                owner = owner or step.owner
             break
     return replace(known, stages=tuple(stages), owner=owner)
 
@@ -176,7 +179,7 @@ def _tried(scene: Scene, shipped: OnnxModel, call: Call) -> list[Stage]:
     Those that cost an export come last.
     """
 
-    def stage(name: StageName, outcome: Outcome) -> Stage:
+    def stage(name: str, outcome: Outcome) -> Stage:
         return Stage(name=name, agrees=scene.is_eagers(outcome))
 
     if scene.is_eagers(shipped.run(call)):

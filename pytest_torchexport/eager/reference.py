@@ -246,7 +246,7 @@ class Reference:
         self.caches |= caches_of(subject.module)
         return found
 
-    def on_device(self, call: Call, outcome: Outcome, device: str = "") -> Outcome:
+    def on_device(self, call: Call, outcome: Outcome, device: str | None = None) -> Outcome:
         """Return eager's outcome on the item's device, for a call that has this one on the CPU.
 
         Or on another ``device``. It is made on the CPU first: an index out of range would leave

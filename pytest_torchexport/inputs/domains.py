@@ -329,17 +329,22 @@ class Index:
         return values
 
 
+# The types of integers that index.
+IDS = (torch.int32, torch.int64)
+
+
 def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
     """Return the input that the integers of another one index, or None if they seem to index none.
 
     That is the first other input whose size is above their largest, but at most about twice it. If
     both have as many rows, which may be those of a batch, the largest must be the last index, and
     they are no offsets: labels that happen to rise look alike. A mere count, ``0, 1, 2``, is taken
-    for offsets beside a row of integers, as of an EmbeddingBag: it stays right as a count too.
+    for offsets beside a row of integers, of as many too, as an EmbeddingBag takes: it stays right
+    as a count.
     Zeros and ones alone are the flags of a mask.
     """
     values = tensors[path]
-    if values.dtype not in (torch.int32, torch.int64) or not values.numel():
+    if values.dtype not in IDS or not values.numel():
         return None
     if int(values.min()) < 0 or int(values.max()) < 2:
         return None
@@ -350,7 +355,7 @@ def index_of(path: str, tensors: Mapping[str, torch.Tensor]) -> Index | None:
     for other, tensor in tensors.items():
         size = tensor.shape[0] if tensor.dim() and other != path else 0
         beside = values.shape[:1] == tensor.shape[:1]
-        if counted and tensor.dim() == 1 and not tensor.is_floating_point() and largest < size:
+        if counted and tensor.dim() == 1 and tensor.dtype in IDS and largest < size:
             return Index(into=other, ordered=True)
         ordered = bool(rising) and not counted and not beside
         whole = ordered and largest == size

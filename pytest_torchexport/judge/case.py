@@ -46,7 +46,6 @@ from pytest_torchexport.results.failures import (
     ExportRefused,
     Failure,
     Ineffective,
-    SpecError,
     ends_the_test,
 )
 from pytest_torchexport.targets.base import Artifact, NotApplicable
@@ -60,6 +59,8 @@ LIMITS = (
     "next step: take the limit (or --torchexport-strict) away where it cannot be applied, or keep "
     "this as a known failure"
 )
+# The precisions that a file may state.
+PRECISIONS = {"": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # The members of an Artifact that are not methods: what somebody else's target may have forgotten.
 _MEMBERS = ("program", "module", "baked", "native_loops", "facts", "save")
 
@@ -86,9 +87,9 @@ class Prepared:
         return self.accepted.spec
 
     @property
-    def precision(self) -> str:
-        """The float type that the artifact computes in; empty: eager's, or there is no artifact."""
-        return ""
+    def precision(self) -> torch.dtype | None:
+        """The float type that the artifact computes in; None: eager's, or there is no artifact."""
+        return None
 
     @property
     def frozen_sizes(self) -> tuple[Dim, ...]:
@@ -221,13 +222,6 @@ class Prepared:
         )
 
 
-def _raise_if_unknown(precision: str, target: str) -> None:
-    dtype = getattr(torch, precision, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        legal = "float16, bfloat16, float32, float64"
-        raise SpecError(f"target {target!r}: {precision!r} is no float type; legal: {legal}")
-
-
 def made_or_refused(make: Callable[[], Made | NotApplicable]) -> Made | str:
     """Return the artifact that an exporter makes, or why there is none.
 
@@ -288,9 +282,17 @@ class Case(Prepared):
             prepared.log.note(note)
         for caution in artifact.facts.cautions:
             prepared.log.caution(caution)
-        if precision := artifact.facts.precision:
-            _raise_if_unknown(precision, prepared.plan.target)
-            prepared.log.note(f"judged by eager's own error in {precision}, which the file is in")
+        precision = artifact.facts.precision
+        if precision not in PRECISIONS:
+            legal = ", ".join(filter(None, PRECISIONS))
+            raise ExportRefused(
+                f"target {prepared.plan.target!r} breaks the contract of targets: {precision!r} is "
+                f"no precision; legal: {legal}"
+            )
+        if precision and prepared.plan.options.rtol is None:
+            prepared.log.note(
+                f"the file computes in {precision}: as far off as eager is in it is no failure"
+            )
         return cls(
             **vars(prepared),
             artifact=artifact,
@@ -300,8 +302,8 @@ class Case(Prepared):
         )
 
     @property
-    def precision(self) -> str:
-        return self.artifact.facts.precision
+    def precision(self) -> torch.dtype | None:
+        return PRECISIONS[self.artifact.facts.precision]
 
     @property
     def explored(self) -> Sequence[Recipe]:

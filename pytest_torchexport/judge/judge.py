@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
@@ -155,7 +157,7 @@ class Judge:
     log: ItemLog
     deadline: Deadline
     random_paths: frozenset[str]
-    precision: str = ""
+    precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         reference, plan = self.reference, self.plan

@@ -103,12 +103,12 @@ class Way:
 class Runs:
     """Eager's other runs of calls; ``truth`` is the one in float64, empty if there is none.
 
-    ``precision``: the float type that the artifact computes in; empty: eager's.
+    ``precision``: the float type of some of them, in which the artifact computes; None: eager's.
     """
 
     truth: Leaves = field(default_factory=dict)
     others: list[Leaves] = field(default_factory=list)
-    precision: str = ""
+    precision: torch.dtype | None = None
     ties: Ties = field(default_factory=Ties)
 
 
@@ -117,14 +117,14 @@ class OtherRuns:
     """Run eager on calls otherwise than the reference does.
 
     ``stateful``: runs change the subject. ``may_go_on`` tells whether there is time for more than
-    the cheapest runs. ``precision``: the float type that the artifact computes in; empty: eager's.
+    the cheapest runs. ``precision``: the float type that the artifact computes in; None: eager's.
     """
 
     subject: Subject
     seed: int
     stateful: bool = True
     device: str = "cpu"
-    precision: str = ""
+    precision: torch.dtype | None = None
     may_go_on: Callable[[], bool] = lambda: True
     copies: dict[torch.dtype | str, Subject] = field(default_factory=dict)
 
@@ -146,27 +146,26 @@ class OtherRuns:
             return
         # Random numbers are drawn differently in float64.
         truth = [] if draws else self.run(calls, paths, [Way(where=torch.float64, held=held)])
-        low = self._in_precision(calls, paths)
-        runs = Runs(next(iter(truth), {}), low, self.precision if low else "")
+        # Random numbers are drawn differently in another type.
+        low = [] if draws else self._in_precision(calls, paths, expected)
+        runs = Runs(next(iter(truth), {}), low, self.precision if low else None)
         packs = self._packs(calls, paths, truth)
         for ways in self._ways(held, runs.ties, packs=packs):
             runs.others.extend(self.run(calls, paths, ways))
             yield runs
 
-    def _in_precision(self, calls: Sequence[Call], paths: Sequence[str]) -> list[Leaves]:
-        """Return runs in the artifact's precision. Without those that overflow: that is a bug."""
-        if not self.precision:
+    def _in_precision(
+        self, calls: Sequence[Call], paths: Sequence[str], expected: Leaves
+    ) -> list[Leaves]:
+        """Return runs in the artifact's precision; without those that overflow, which is a bug."""
+        if self.precision is None:
             return []
-        where = getattr(torch, self.precision)
-        ways = Way(where=where), *(Way(partial(scattered, n), where) for n in range(FEW))
+        roundings: list[Rounding] = [nullcontext, *(partial(scattered, n) for n in range(FEW))]
+        found = self.run(calls, paths, [Way(each, self.precision) for each in roundings])
         return [
             leaves
-            for leaves in self.run(calls, paths, ways)
-            if all(
-                bool(leaf.isfinite().all())
-                for leaf in leaves.values()
-                if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
-            )
+            for leaves in found
+            if not any(_overflows(expected.get(path), leaves.get(path)) for path in paths)
         ]
 
     def without_casts(self, calls: Sequence[Call], paths: Sequence[str]) -> Runs:
@@ -249,6 +248,14 @@ class OtherRuns:
                 copy.module.to(where)
             self.copies[where] = copy
         return self.copies[where]
+
+
+def _overflows(expected: Any, leaf: Any) -> bool:
+    """Return True if a number is infinite or nan that is finite in eager's own precision."""
+    both = isinstance(expected, torch.Tensor) and isinstance(leaf, torch.Tensor)
+    if not both or not is_plain(leaf) or expected.shape != leaf.shape:
+        return False
+    return bool((expected.cpu().isfinite() & ~leaf.cpu().isfinite()).any())
 
 
 def _parted(

@@ -102,7 +102,7 @@ class Seen:
         return cls(
             difference=difference,
             dtype=dtype,
-            units=getattr(torch, runs.precision) if runs.precision else dtype,
+            units=runs.precision or dtype,
             wanted=wanted,
             found=found,
             truth=next(iter(seen([runs.truth])), None),
@@ -299,8 +299,9 @@ class Calibration:
         both = expected.keys() & actual.keys()
         if any(item.total is None or item.path not in both for item in differences):
             return Judged(list(differences), [])
-        decisions = self._decisions(calls[0]) if len(calls) == 1 else Decisions()
         on_cpu = self.runs.device == "cpu"
+        asked = len(calls) == 1 and (on_cpu or self.leaves_out_casts)
+        decisions = self._decisions(calls[0]) if asked else Decisions()
         held = self._held(calls[0], decisions, differences, actual) if on_cpu else NOTHING_HELD
         found = self._judged(differences, calls, expected, actual, held, known >= WEIGHED)
         if not (self.leaves_out_casts and decisions.casts and found.bugs):

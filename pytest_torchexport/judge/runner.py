@@ -40,17 +40,18 @@ from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
+    ExportRefused,
     Ineffective,
     LoadFailed,
-    SpecError,
 )
 from pytest_torchexport.sandbox import session as sandbox
-from pytest_torchexport.sandbox.libraries import library_named
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues, StartsAnew
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
+# The types of export_options that can be sent to the process that loads the file.
+_PLAIN = (bool, int, float, str, type(None))
 _NO_PROCESS = "the clean process could not be started"
 
 
@@ -66,14 +67,9 @@ class Loader:
 def loader_of(target: str) -> Loader | None:
     """Return the loader of a target's files; None if another process cannot import any.
 
-    That is so for a target that a conftest registers and that names no loader. Raises SpecError if
-    it names a library that cannot be imported.
+    That is so for a target that a conftest registers and that names no loader.
     """
     traits = targets.get(target).traits
-    try:
-        library_named(traits.library)
-    except ValueError as error:
-        raise SpecError(f"target {target!r}: its traits are wrong: {error}") from None
     if traits.loader:
         return Loader(f"{traits.loader}.load", f"{traits.loader}.read", traits.library)
     path = names.entry_point(target)
@@ -101,6 +97,7 @@ def source_of(
     """
     loader = loader_of(plan.target)
     assert loader is not None, f"no process loads files of {plan.target}"
+    given = (plan.options.export_options or {}).get(plan.target, {})
     return Source(
         **vars(loader),
         path=path,
@@ -110,16 +107,9 @@ def source_of(
         blocked=blocked,
         imports=plan.settings.runtime_imports,
         gradients=reference.served is GradMode.GRAD,
-        options=loading(plan),
+        options={name: value for name, value in given.items() if isinstance(value, _PLAIN)},
         **fields,
     )
-
-
-def loading(plan: Plan) -> dict[str, Any]:
-    """Return the user's ``export_options`` that can be sent to the process that loads the file."""
-    plain = (bool, int, float, str, type(None))
-    given = (plan.options.export_options or {}).get(plan.target, {})
-    return {name: value for name, value in given.items() if isinstance(value, plain)}
 
 
 def opened(source: Source, plan: Plan, function: str = "") -> SandboxSession:
@@ -138,13 +128,19 @@ def opened(source: Source, plan: Plan, function: str = "") -> SandboxSession:
 
 
 def artifact_directory(target: str) -> Path:
-    """Return a new directory for one file. Raises Ineffective if there is none to be had."""
+    """Return a new directory for one file. Raises Ineffective if there is none to be had.
+
+    ExportRefused if the target names a library that cannot be imported.
+    """
     loader = loader_of(target)
     assert loader is not None, f"no process loads files of {target}"
     try:
         return sandbox.artifact_directory(loader.library)
     except ServerUnavailable as error:
         raise Ineffective(f"{_NO_PROCESS}: {error}") from None
+    except ValueError as error:
+        text = f"target {target!r} breaks the contract of targets: {error}"
+        raise ExportRefused(text) from None
     except OSError as error:
         ran_out = errors.fault(error)
         raise ran_out or Ineffective(f"{_NO_PROCESS}: {error}", details=(errors.PLACE,)) from None
@@ -336,7 +332,7 @@ class InProcess(Runner):
         return tensors_of(self.pristine.module)
 
     def _artifact(self) -> Runnable:
-        if self.stateful and isinstance(self.pristine, StartsAnew):
+        if isinstance(self.pristine, StartsAnew):
             anew: Runnable = self.pristine.fresh()
             return anew
         # A ScriptModule has attributes of any type, which only a copy of it keeps as they were.

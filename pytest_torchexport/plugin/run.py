@@ -174,11 +174,9 @@ class Run:
             if not variant.options.checks or "round_trip" in variant.options.checks
         }:
             from pytest_torchexport.judge.runner import warm_up
-            from pytest_torchexport.results.failures import SpecError
 
             for target in sorted(targets):
-                with contextlib.suppress(SpecError):  # its items fail with it
-                    warm_up(target)
+                warm_up(target)
 
     def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> str | None:
         """Say how many of the stored failures are run again."""

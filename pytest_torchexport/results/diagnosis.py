@@ -25,17 +25,6 @@ Owner = Literal[
     "device",
 ]
 
-StageName = Literal[
-    "eager",
-    "artifact",  # what trace or script made
-    "ExportedProgram",
-    "ONNX without the exporter's optimizer, by onnx.reference",
-    "ONNX without the exporter's optimizer, by ONNX Runtime without optimizations",
-    "ONNX by ONNX Runtime without optimizations",
-    "ONNX by ONNX Runtime",
-    "loaded artifact",
-]
-
 CauseKind = Literal[
     "attention fast path",
     "frozen size",
@@ -184,8 +173,7 @@ class Sizes:
 class Stage:
     """One stage between eager and the artifact, and whether it agrees with eager on the call.
 
-    ``agrees`` is None if it could not be run; ``why`` says why not. ``name`` is one of ours, or a
-    word of another target.
+    ``agrees`` is None if it could not be run; ``why`` says why not.
     """
 
     name: str

@@ -140,8 +140,9 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     steps = [line for line in verdict.details if line.startswith(REMEDY)]
     yield short_block("remedy", [line.removeprefix(REMEDY) for line in steps])
     yield from _diagnosis_blocks(verdict)
-    weight = 1 if verdict.diagnosis.causes else 0
-    yield short_block("reason", verdict.reason.splitlines(), weight, 4)
+    # Behind a cause it says what the lines around it do too.
+    behind = int(bool(verdict.diagnosis.causes))
+    yield short_block("reason", verdict.reason.splitlines(), behind, 4)
     first, *others = [*_difference_lines(verdict)] or [[]]
     yield Block("differs", first, 1, 2)
     yield Block("", [line for other in others for line in other], 5, 6)

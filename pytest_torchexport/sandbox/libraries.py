@@ -38,7 +38,7 @@ def library_named(name: str) -> Library:
     """
     if name in LIBRARIES:
         return LIBRARIES[name]
-    if not name.isidentifier() or importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.partition(".")[0] or "-") is None:
         legal = f"legal: {', '.join(LIBRARIES)}, or the name of an installed module"
         raise ValueError(f"library {name!r} cannot be imported; {legal}")
     return Library("pytest_torchexport.sandbox.child:NumpyAnswers", (name, "numpy"))
@@ -53,7 +53,7 @@ class Threads:
 
 THREADS = Threads()
 
-_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
+_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino")
 # A requirement begins with a name:
 # https://packaging.python.org/en/latest/specifications/dependency-specifiers/
 _NAME = re.compile(r"[\w.-]+")

@@ -89,7 +89,7 @@ def warm_up(library: str, preload: Sequence[str] = ()) -> None:
     """Start the server, so that it is ready once something has been exported. Does not wait."""
     try:
         Server.of(library_named(library)).preload(preload)
-    except (ServerUnavailable, OSError):
+    except (ServerUnavailable, OSError, ValueError):
         return  # the first session will try again, and report why it cannot
 
 

@@ -101,7 +101,7 @@ class NumpyCodec(Codec):
         try:
             kind = np.dtype(dtype)
         except TypeError as error:
-            raise ValueError(f"numpy has no {dtype}") from error
+            raise UnsupportedValue(f"numpy has no {dtype}: it {_NOT_SENT}") from error
         return np.frombuffer(bytearray(data), dtype=kind).reshape(tuple(shape))
 
 
@@ -146,7 +146,7 @@ def receive(
     rest = [memoryview(data)]
     try:
         value = _decode(json.loads(header), codec, rest)
-    except (UnknownClass, Malformed):
+    except (TransferError, Malformed):
         raise
     except _DECODING_ERRORS as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None

@@ -73,7 +73,8 @@ class Answers(child.Answers):
         if message["anew"]:
             self._state.restore()
             self._loaded = copy.deepcopy(self._pristine) if self._fresh else self._pristine
-            if hasattr(self._loaded, "fresh"):
+            own = not isinstance(self._loaded, torch.nn.Module)  # which has methods of the user's
+            if own and hasattr(self._loaded, "fresh"):
                 self._loaded = self._loaded.fresh()
             if message["state"]:
                 self._versions = {name: times_written(each) for name, each in self._tensors()}

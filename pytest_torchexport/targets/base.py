@@ -50,11 +50,12 @@ class TargetTraits:
     files are served without torch, or if another process cannot import the target.
 
     ``suffixes``: the endings of its files, for a file that somebody else made. ``takes`` looks into
-    such a file without loading it, and returns why it is not this target's, or nothing.
+    such a file, and returns why it is not this target's, or nothing. It runs in this process: it
+    must load and unpickle nothing.
 
     ``library``: the module that the files are run with in the clean process, which imports it ahead
-    of time. Unless that is ``torch``, the process need not have torch, and what ``load`` returns
-    takes and returns numpy arrays.
+    of time: ``torch``, ``onnxruntime``, or any other. With another one the process need not have
+    torch, and what the loader's ``load`` returns takes and returns numpy arrays.
 
     ``moved_by``: the function that moves a loaded program to another device, if a plain ``.to()``
     does not.

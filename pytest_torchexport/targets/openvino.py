@@ -5,6 +5,7 @@ What runs a file needs no torch: the clean process imports this module too.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +14,27 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_torchexport.targets.base import MadeOf, NotApplicable, TargetTraits, whole_file
+from pytest_torchexport.sandbox.libraries import THREADS
+from pytest_torchexport.targets.base import (
+    MadeOf,
+    NotApplicable,
+    NotAsAsked,
+    TargetTraits,
+    whole_file,
+)
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
     from pytest_torchexport.config.named_dims import Dim, Expr
     from pytest_torchexport.inputs.spec import Call, InputSpec
-    from pytest_torchexport.targets.onnx_artifact import OnnxArtifact
+    from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxArtifactFacts
 
 FILENAME = "model.xml"
 NEEDS = ("openvino", "onnx", "onnxscript", "onnxruntime")
-# OpenVINO's names of the precisions that it may compute in, and torch's. By itself it takes bf16 on
-# a CPU that has it: https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/precision-control.html
-PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+# OpenVINO's names of the precisions that it may compute in, and torch's, of those that are not the
+# model's own. By itself it takes bf16 on a CPU that has it: https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/precision-control.html
+PRECISIONS = {"f32": "", "bf16": "bfloat16", "f16": "float16"}
+DEFAULT = "default"
 SCRIPT = """\
 import openvino
 
@@ -43,16 +52,13 @@ def artifact(**inputs):
 class File:
     """A model that OpenVINO has compiled. Takes numpy arrays by input name, returns a list."""
 
-    native_loops = False
-
     def __init__(self, model: Any, precision: str = "f32") -> None:
         """Compile a model or the file at a path; ``default`` is OpenVINO's own choice."""
         import openvino
 
-        hint = {} if precision == "default" else {"INFERENCE_PRECISION_HINT": precision}
-        usual = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        hint = {} if precision == DEFAULT else {"INFERENCE_PRECISION_HINT": precision}
+        usual = {"INFERENCE_NUM_THREADS": THREADS.allowed, "PERFORMANCE_HINT": "LATENCY"}
         self.compiled = openvino.Core().compile_model(model, "CPU", {**usual, **hint})
-        self.names = [each.get_any_name() for each in self.compiled.inputs]
 
     @property
     def precision(self) -> str:
@@ -63,8 +69,14 @@ class File:
     def __call__(self, *args: Any, **feeds: Any) -> list[Any]:
         import numpy as np
 
-        feeds |= dict(zip(self.names, args, strict=bool(args)))
-        found = self.compiled({n: np.asarray(feeds[n]) for n in self.names if n in feeds})
+        inputs = [each.names for each in self.compiled.inputs]
+        feeds |= {min(names): arg for names, arg in zip(inputs, args, strict=bool(args))}
+        # By the number of the input: a tensor may have several names.
+        arrays = {
+            number: np.asarray(next(feeds[name] for name in feeds if name in names))
+            for number, names in enumerate(inputs)
+        }
+        found = self.compiled(arrays)
         return [found[number].copy() for number in range(len(self.compiled.outputs))]
 
 
@@ -102,10 +114,13 @@ class OpenVinoArtifact:
     program: Any
     onnx: OnnxArtifact
     file: File
-    facts: ProgramFacts
+    facts: OnnxArtifactFacts
     compressed: bool = False
     module: Any = None
-    native_loops: bool = False
+
+    @property
+    def native_loops(self) -> bool:
+        return self.onnx.native_loops
 
     @property
     def baked(self) -> tuple[str, ...]:
@@ -123,11 +138,7 @@ class OpenVinoArtifact:
 
     def save(self, directory: Path) -> Path:
         """Write ``model.xml``, and ``model.bin`` with the weights beside it."""
-        import openvino
-
-        with whole_file(directory / FILENAME) as path:
-            openvino.save_model(self.program, str(path), compress_to_fp16=self.compressed)
-        return path
+        return saved(self.program, directory, compressed=self.compressed)
 
     def pack_inputs(self, call: Call) -> Call:
         return self.onnx.pack_inputs(call)
@@ -145,6 +156,15 @@ class OpenVinoArtifact:
             MadeOf("ONNX by ONNX Runtime", self.onnx, "translation"),
             MadeOf("OpenVINO", self, "runtime"),
         )
+
+
+def saved(model: Any, directory: Path, *, compressed: bool) -> Path:
+    """Write a model; ``compressed``: with its weights in float16."""
+    import openvino
+
+    with whole_file(directory / FILENAME) as path:
+        openvino.save_model(model, str(path), compress_to_fp16=compressed)
+    return path
 
 
 class OpenVino:
@@ -180,9 +200,17 @@ class OpenVino:
         The ranges of declared dims become bounds of the model: other sizes are refused.
         """
         import openvino
+        import torch
 
         from pytest_torchexport import targets
 
+        legal = (*PRECISIONS, DEFAULT)
+        if precision not in legal:
+            raise ValueError(f"precision={precision!r} is none of {', '.join(legal)}")
+        if not isinstance(compress_to_fp16, bool):
+            raise ValueError(f"compress_to_fp16={compress_to_fp16!r} is neither True nor False")
+        if any(tensor.dtype == torch.bfloat16 for tensor in example.tensors()):
+            return NotApplicable("it is called with numpy arrays, which have no bfloat16")
         made: Any = targets.get("onnx").export(module, example, spec, **options)
         if isinstance(made, NotApplicable):
             return made
@@ -190,51 +218,49 @@ class OpenVino:
         core.set_property({"ENABLE_MMAP": False})  # the file goes
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
             model = core.read_model(str(made.save(Path(directory))))
-        shapes = dict(zip(made.facts.names, compress(spec.leaves, made.facts.inside), strict=True))
-        bounds = {
-            name: openvino.PartialShape([_bound(expr, spec.dims, size) for expr, size in axes])
-            for name, leaf in shapes.items()
-            if (axes := _axes(leaf)) is not None
-        }
-        model.reshape(bounds)
+            model.reshape(_bounds(made, spec))
+            if compress_to_fp16:  # as it is shipped
+                model = core.read_model(str(saved(model, Path(directory), compressed=True)))
         file = File(model, precision)
+        if precision not in (DEFAULT, file.precision):
+            took = f"OpenVINO computes in {file.precision} on this CPU"
+            raise NotAsAsked(f"precision={precision!r} was asked for; {took}")
         computed = "f16" if compress_to_fp16 and file.precision == "f32" else file.precision
-        lower = "" if computed == "f32" else PRECISIONS.get(computed, "")
-        notes = (*made.facts.notes, f"OpenVINO computes in {file.precision}")
         return OpenVinoArtifact(
             program=model,
             onnx=made,
             file=file,
             compressed=compress_to_fp16,
-            facts=_Facts(onnx=made, notes=notes, cautions=made.facts.cautions, precision=lower),
+            facts=dataclasses.replace(
+                made.facts,
+                notes=(*made.facts.notes, f"OpenVINO computes in {file.precision}"),
+                precision=PRECISIONS[computed],
+            ),
         )
 
     def load(self, path: Path, device: str, precision: str = "f32") -> Callable[..., list[Any]]:
         return of_tensors(FILES.load(path, device, precision))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Facts(ProgramFacts):
-    """The facts of the ONNX model."""
+def _bounds(made: OnnxArtifact, spec: InputSpec) -> dict[str, Any]:
+    """Return the sizes that each input of the file may have; a complex one has pairs of reals."""
+    import openvino
 
-    onnx: OnnxArtifact
-
-    def suspicions(self, spec: InputSpec, example: Call) -> Any:
-        return self.onnx.facts.suspicions(spec, example)
-
-    def branches(self) -> Any:
-        return self.onnx.facts.branches()
-
-    def bounds(self) -> tuple[float, ...]:
-        return self.onnx.facts.bounds()
-
-    def text(self) -> str:
-        return self.onnx.facts.text()
-
-
-def _axes(leaf: Any) -> list[tuple[Expr, int]] | None:
-    shape = getattr(leaf, "shape", None)
-    return None if shape is None else [*zip(shape, leaf.example.shape, strict=True)]
+    inside = compress(spec.leaves, made.facts.inside)
+    named = dict(zip(made.facts.names, inside, strict=True))
+    return {
+        name: openvino.PartialShape(
+            [
+                *(
+                    _bound(expr, spec.dims, size)
+                    for expr, size in zip(leaf.shape, leaf.example.shape, strict=True)
+                ),
+                *([2] if leaf.example.is_complex() else []),
+            ]
+        )
+        for name, leaf in named.items()
+        if hasattr(leaf, "shape")
+    }
 
 
 def _bound(expr: Expr, dims: Mapping[str, Dim], size: int) -> Any:

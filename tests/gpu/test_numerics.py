@@ -115,7 +115,7 @@ def test_with_the_precision_of_who_serves(target):
 
 
 class Shrunk(nn.Module):
-    """Converts to half and back, where it should not: the artifact is right, and eager asks the size."""
+    """A thousandth more above three rows: an artifact has that of the example."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,11 @@ class Shrunk(nn.Module):
 @pytest.mark.parametrize("target", ["trace", "export"])
 def test_an_error_above_rounding_is_red(target):
     verdict = check(Shrunk, ROWS, torch.float32, target)
-    assert verdict.status == "failed", verdict
+    failures = {
+        "trace": ("BranchFrozen", "OutputsDiffer"),
+        "export": ("DimsNarrowed", "ExportRefused"),
+    }
+    assert verdict.failure in failures[target], verdict
 
 
 # -- models that ask for their device --------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_a_target_of_another_library_is_served_by_it_with_its_options(pytester, 
         "*a .npz file is judged by arrays*",
         "*other.npz: it has no weight*",
         "RoundTripDiffers: run 1 after loading",
-        "SpecError: target 'unknown'*library 'no_such_runtime' cannot be imported; legal: torch, onnxruntime*",
+        "ExportRefused: target 'unknown'*library 'no_such_runtime' cannot be imported; legal: torch, onnxruntime*",
     ):
         result.stdout.fnmatch_lines([line])
     assert "please report it" not in text

@@ -59,10 +59,14 @@ def test_a_suite_without_markers_is_surveyed_and_no_check_fails_it(suite, run, t
 
 
 def test_a_survey_shows_the_warning_of_a_pass(suite, run, text_of):
-    suite("def test_it(x): Dropped()(x)\nclass Dropped(nn.Module):\n    def forward(self, x): return nn.functional.dropout(x)\n")
+    suite(
+        "def test_it(x): Dropped()(x)\nclass Dropped(nn.Module):\n    def forward(self, x): return nn.functional.dropout(x)\n"
+    )
     lines = lines_of(run(*SURVEY[:3], "--torchexport-targets=mirror"))
     assert "test_it.Dropped  ok (warn)" in lines
-    assert any(line.startswith("test_it.Dropped on mirror: warn: dropout is active") for line in lines)
+    assert any(
+        line.startswith("test_it.Dropped on mirror: warn: dropout is active") for line in lines
+    )
     assert '  test_it.py::test_it: @pytest.mark.torchexport("mirror")' in lines
 
 

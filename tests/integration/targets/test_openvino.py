@@ -55,6 +55,8 @@ def check(module, x, **options):
             torch.randint(0, 3, (4, 8)).float(),
         ),
         (of(lambda x: (x, x.sum())), drawn(4, 8)),
+        (of(lambda x: (x * 2).abs()), torch.complex(drawn(4, 8), drawn(4, 8))),
+        (of(lambda x: nn.functional.unfold(x, 2)), drawn(2, 3, 5, 5)),
     ],
 )
 def test_what_is_faithful_passes(module, x):
@@ -74,10 +76,18 @@ def test_what_is_faithful_passes(module, x):
 )
 def test_a_precision_that_is_asked_for_is_no_failure(options, precision):
     verdict = check(net(), drawn(4, 16), export_options={"openvino": options})
-    if f"OpenVINO computes in {options.get('precision', 'f32')}" not in verdict.notes:
-        pytest.skip(f"this CPU does not compute in {precision}")
+    if "on this CPU" in verdict.reason:
+        assert verdict.failure == "ExportRefused"
+        pytest.skip(verdict.reason)
     assert verdict.status == "passed", verdict
     assert any(precision in note for note in verdict.notes), verdict.notes
+
+
+@pytest.mark.parametrize("options", [{"precision": "fp32"}, {"compress_to_fp16": "yes"}])
+def test_a_wrong_option_is_refused_with_its_name(options):
+    verdict = check(net(), drawn(4, 16), export_options={"openvino": options})
+    assert verdict.failure == "ExportRefused"
+    assert next(iter(options)) in verdict.reason
 
 
 @pytest.mark.parametrize("row", DEFECTS, ids=lambda row: row.name)
