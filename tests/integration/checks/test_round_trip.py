@@ -12,6 +12,7 @@ import tempfile
 import pytest
 import torch
 import zoo
+from slow import slow
 from torch import nn
 
 from pytest_torchexport import check_export, engine
@@ -241,6 +242,7 @@ def test_a_file_that_does_not_load_is_not_isolated_and_says_why(monkeypatch):
 # -- memory ----------------------------------------------------------------------------------------
 
 
+@slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of memory")
 def test_a_call_that_is_larger_than_the_memory_is_told_with_the_limit():
     verdict = check_export(

@@ -114,7 +114,7 @@ session.run(Call((torch.zeros(1),)), seed=0, limit=600.0)
 @pytest.mark.parametrize(
     ("number", "stop_server"),
     [
-        (signal.SIGKILL, False),
+        pytest.param(signal.SIGKILL, False, marks=slow),
         (signal.SIGKILL, True),
         pytest.param(signal.SIGTERM, False, marks=slow),
         pytest.param(signal.SIGINT, False, marks=slow),
@@ -141,7 +141,7 @@ def test_a_killed_parent_leaves_nothing_behind(number, stop_server):
 
 
 @where_it_forks
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=slow)])
 def test_many_artifacts_through_one_server_leave_it_as_it_was(load, count):
     run(load("ADD"))
     server = Server.of(TORCH)
