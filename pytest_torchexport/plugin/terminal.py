@@ -157,7 +157,9 @@ def _own_blocks(failing: Sequence[Entry]) -> list[Block]:
     nodeid = failing[0].item.nodeid
     blocks = (block for _, found in reports(failed, nodeid) for block in found)
     return [
-        block for block in blocks if block.label in ("remedy", "known", "call", "sizes", "rerun")
+        block
+        for block in blocks
+        if block.label in ("remedy", "owner", "known", "call", "sizes", "rerun")
     ]
 
 

@@ -232,14 +232,13 @@ def cause_of(entry: Entry) -> Any:
     diagnosis = verdict.diagnosis
     if diagnosis.known:
         return (verdict.failure, diagnosis.known[0])
-    if diagnosis.causes:
-        cause = diagnosis.causes[0]
-        line = cause.where or verdict.where
+    cause = next(iter(diagnosis.causes), None)
+    line = (cause.where if cause is not None else None) or verdict.where
+    if line is not None:
+        return line.place  # whatever it breaks on each target: one change mends it
+    if cause is not None:
         # Causes without a line differ by their words, which may name the target.
-        at = line.place if line is not None else (cause.text, diagnosis.place)
-        return (verdict.failure, cause.kind, at)
-    if verdict.where is not None:
-        return (verdict.failure, verdict.where)
+        return (verdict.failure, cause.kind, cause.text, diagnosis.place)
     return (verdict.failure, diagnosis.place, headline(verdict), verdict.subject)
 
 
