@@ -143,7 +143,15 @@ class SameFailures:
                 color(first, Cause(tuple(entry for _, each in found for entry in each)).text)
             said = _own_blocks(of_first) if others else []
             for report, failing in others:
-                own = labelled(block for block in _own_blocks(failing) if block not in said)
+                blamed = {each.failure and each.failure.diagnosis.owner for each in failing}
+                alike = blamed == {
+                    each.failure and each.failure.diagnosis.owner for each in of_first
+                }
+                own = labelled(
+                    block
+                    for block in _own_blocks(failing)
+                    if block not in said and not (alike and block.label == "owner")
+                )
                 lines = [line_of(report), f"  same     as on {first.nodeid}, above", *own]
                 color(report, "\n".join(lines))
                 report.sections = [each for each in report.sections if each not in first.sections]
