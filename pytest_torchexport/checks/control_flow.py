@@ -226,8 +226,11 @@ def _on_the_verge(
         mixed = {i: torch.lerp(near[i].double(), far[i].double(), share) for i in floats}
         recipe = with_leaves(failing, {i: mixed[i].to(far[i].dtype) for i in floats})
         path = branches.path(recipe)
-        apart = path is not None and all(event.margin >= clear for event in path.events)
-        if path is not None and apart and path.decisions() == found.decisions:
+        if (
+            path is not None
+            and path.decisions() == found.decisions
+            and all(event.margin >= clear for event in path.events)
+        ):
             taken, verge = share, recipe
         else:
             missed = share

@@ -78,16 +78,15 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     if made is None:  # the stages of an ONNX model are known
         named = known.owner if known.owner != "capture" else captured_by(scene, known)
         return replace(known, owner=named)
-    owner: Owner | None = None
     if isinstance(scene.failure, LoadFailed | RoundTripDiffers):
         return _loaded(scene, known, made)
-    stages = [Stage(name=made, agrees=False)]
+    owner: Owner | None = None
     if not any(cause.kind in OF_THE_RUN for cause in known.causes):
         # Exported and run on the CPU, it may agree with eager there.
         of_device = scene.case.plan.device != "cpu" and scene.agrees_if_exported()
         owner = "device" if of_device else captured_by(scene, known)
-    every = (*known.stages, Stage(name="eager", agrees=True), *stages)
-    return replace(known, stages=every, owner=known.owner or owner)
+    here = (Stage(name="eager", agrees=True), Stage(name=made, agrees=False))
+    return replace(known, stages=(*known.stages, *here), owner=known.owner or owner)
 
 
 def _loaded(scene: Scene, known: Diagnosis, made: str) -> Diagnosis:

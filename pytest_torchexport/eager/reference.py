@@ -264,7 +264,8 @@ class Reference:
         """Run the example and examine eager; ``names`` are the paths of the call's leaves.
 
         Return the sentences that a pass is shown with. Raises SpecError if eager does not return
-        something to compare, NotRepeatable, or TrainingMode.
+        something to compare, NotRepeatable, or TrainingMode; CannotJudge if eager does not run on
+        the item's device, which nobody named.
         """
         first = self._on("cpu", example)
         if self.exported_in is not self.pristine.grad_mode and isinstance(first, Raised):

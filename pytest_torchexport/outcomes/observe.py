@@ -130,7 +130,10 @@ class Outcomes:
     def _keep(self, call: Call, key: Hashable, outcome: Outcome) -> None:
         if isinstance(outcome, Returned):
             pairs = zip(call.tensors(), outcome.inputs.tensors(), strict=True)
-            if all(one.device == other.device and not differ(one, other) for one, other in pairs):
+            if all(
+                (one.device, one.shape) == (other.device, other.shape) and not differ(one, other)
+                for one, other in pairs
+            ):
                 outcome = replace(outcome, inputs=_UNCHANGED)
             tensors = [*leaves_of(outcome.value), *outcome.inputs.tensors()]
             self._left -= sum(each.nbytes for each in tensors if is_plain(each))

@@ -143,10 +143,8 @@ class SameFailures:
                 color(first, Cause(tuple(entry for _, each in found for entry in each)).text)
             said = _own_blocks(of_first) if others else []
             for report, failing in others:
-                blamed = {each.failure and each.failure.diagnosis.owner for each in failing}
-                alike = blamed == {
-                    each.failure and each.failure.diagnosis.owner for each in of_first
-                }
+                # The operator behind the owner may differ, which is no other owner.
+                alike = _owners(failing) == _owners(of_first)
                 own = labelled(
                     block
                     for block in _own_blocks(failing)
@@ -155,6 +153,10 @@ class SameFailures:
                 lines = [line_of(report), f"  same     as on {first.nodeid}, above", *own]
                 color(report, "\n".join(lines))
                 report.sections = [each for each in report.sections if each not in first.sections]
+
+
+def _owners(failing: Sequence[Entry]) -> set[str | None]:
+    return {entry.failure.diagnosis.owner for entry in failing if entry.failure is not None}
 
 
 def _own_blocks(failing: Sequence[Entry]) -> list[Block]:
