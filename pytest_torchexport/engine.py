@@ -29,6 +29,7 @@ from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settin
 from pytest_torchexport.config.validate import device_names, target_names
 from pytest_torchexport.diagnosis.diagnose import diagnose
 from pytest_torchexport.diagnosis.refusal import explained, in_other_mode
+from pytest_torchexport.diagnosis.remedies import in_own_code
 from pytest_torchexport.diagnosis.reproducer import write
 from pytest_torchexport.eager.fingerprint import (
     SHARED,
@@ -263,6 +264,10 @@ class _Item:
         printed = _printed(case)  # before the files are kept, which ends the process
         expected = isinstance(failure, self.plan.expects)
         diagnosis = NOTHING if expected else self._diagnosed(failure)
+        prepared = case or self.prepared
+        if prepared is not None:
+            example, seed = prepared.spec.example, self.plan.seed
+            diagnosis = in_own_code(diagnosis, prepared.reference.pristine, example, seed)
         # The line at which tracing made a constant, if there is one and it may be the cause.
         lines = list(self.output.traced)
         baked = lines[0] if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
@@ -284,7 +289,7 @@ class _Item:
             imports=failure.imports,
             diagnosis=diagnosis,
         )
-        return verdict if expected else write(self.plan, verdict, failure, case or self.prepared)
+        return verdict if expected else write(self.plan, verdict, failure, prepared)
 
     def _diagnosed(self, failure: Failure) -> Diagnosis:
         if failure.diagnosis is not None:

@@ -130,11 +130,12 @@ def _saved(case: Case, directory: Path) -> Path:
         except Exception as error:
             errors.raise_fault(error)
             reason, left = raised(error), ", ".join(_below(directory))
-            details = (f"and leaves {left} behind, half-written",) if left else ()
+            text = text_of(error)
+            why, *known = (*remedy_of(reason.type, text).lines, str(reason))
             raise LoadFailed(
-                f"cannot be saved: {reason}",
-                details=(*remedy_of(reason.type, text_of(error)).lines, *details),
-                where=reason.where,
+                f"cannot be saved: {why}",
+                details=(*known, *([f"and leaves {left} behind, half-written"] if left else [])),
+                where=reason.where or case.artifact.facts.line_of(text),
             ) from None
     if isinstance(path, Path) and path.parent == directory and path.exists():
         return path

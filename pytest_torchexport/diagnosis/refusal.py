@@ -145,7 +145,8 @@ def _underlined(texts: list[str], where: SourceLine | None) -> str:
     start = len(match["blanks"])
     marked = match["code"][start : start + len(match["line"])]
     marked += "".join(end for begin, end in BRACKETS if marked.count(begin) > marked.count(end))
-    return marked if marked in line else line
+    whole = all(marked.count(begin) == marked.count(end) for begin, end in BRACKETS)
+    return marked if whole and marked in line else line
 
 
 def _only_return(called: Any) -> SourceLine | None:

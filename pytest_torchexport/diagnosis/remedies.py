@@ -5,12 +5,22 @@ A line is shown, never run. If it cannot be spelled otherwise, none is shown.
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
+import traceback
 from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from pytest_torchexport.results.diagnosis import Cause
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.observe import observe
+from pytest_torchexport.outcomes.subject import Subject
+from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.escaped import SHOWN
-from pytest_torchexport.results.source_line import SourceLine
+from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
 
 ARTIFACTS = {
     "trace": "trace",
@@ -97,6 +107,11 @@ A_SIZE = "size that Python turns into a number"
 _SIZE = r"([\w.]+\.(?:shape|size\(\))\[[^][]+\]|[\w.]+\.size\([^()]+\))"
 # Not where Python looks something up by the number: layers[len(x)], table.get(int(x.shape[0])).
 _NOT_LOOKED_UP = r"(?<![\w)\]]\[)(?<!\.get\()\b"
+# math.ceil(a / b), int(a / b), with one name, size or number on each side.
+_ROUNDED = re.compile(
+    rf"{_NOT_LOOKED_UP}(?P<by>math\.ceil|math\.floor|int)"
+    r"\((?P<whole>[\w.]+(?:\[[^][]+\])?) / (?P<part>(?!\d*\.)[\w.]+(?:\[[^][]+\])?)\)"
+)
 _OF_A_SIZE = re.compile(
     rf"{_NOT_LOOKED_UP}(?:(?:int|float)\({_SIZE}\)|math\.sqrt\({_SIZE}\)|len\(([\w.]+)\))"
 )
@@ -115,8 +130,67 @@ def without_a_number(where: SourceLine, otherwise: str = COMPUTED) -> str:
         plain, root, whole = match.groups()
         return plain or (f"{root} ** 0.5" if root else f"{whole}.shape[0]")
 
+    def quotient(match: re.Match[str]) -> str:
+        by, whole, part = match.groups()
+        return f"-(-{whole} // {part})" if by == "math.ceil" else f"{whole} // {part}"
+
     line = where.text.partition("  # ")[0]
-    as_it_is = _OF_A_SIZE.sub(size, _OF_A_SIZE.sub(size, line))  # float(len(x)) has two
+    as_it_is = _ROUNDED.sub(quotient, line)
+    as_it_is = _OF_A_SIZE.sub(size, _OF_A_SIZE.sub(size, as_it_is))  # float(len(x)) has two
     if as_it_is != line:
         return f"leave the size as it is: {as_it_is}"
     return otherwise
+
+
+# -- lines of a library ----------------------------------------------------------------------------
+
+
+def in_own_code(found: Diagnosis, subject: Subject, example: Call, seed: int) -> Diagnosis:
+    """Return a diagnosis whose remedy names the user's own line that calls a library's.
+
+    As it is if the line of its first cause is the user's, or if a module of the library runs it.
+    """
+    at = next((n for n, cause in enumerate(found.causes) if cause.where is not None), None)
+    where = found.where
+    if at is None or where is None or Path(where.file).exists():
+        return found
+    own = _called_at(subject.copy(), example, seed, where)
+    if own is None:
+        return found
+    remedy = f"make the call before forward, and pass what it returns: {own}"
+    causes = [*found.causes]
+    causes[at] = replace(causes[at], remedy=f"{remedy}\nor in a copy: {causes[at].remedy}")
+    return replace(found, causes=tuple(causes))
+
+
+def _called_at(subject: Subject, example: Call, seed: int, line: SourceLine) -> SourceLine | None:
+    """Return the user's line in forward from which a function of a library gets to a line."""
+    found: list[SourceLine | None] = []
+    is_in = functools.cache(lambda path: short_path(path) == line.file)
+
+    def own(frame: FrameType) -> SourceLine | None:
+        for caller, number in traceback.walk_stack(frame):
+            path = caller.f_code.co_filename
+            if caller.f_code is run.__code__ or path.endswith("torch/nn/modules/module.py"):
+                return None
+            if is_users(path):
+                return source_line(path, number)
+        return None
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if found or not is_in(frame.f_code.co_filename):
+            return None
+        if event == "line" and frame.f_lineno == line.line:
+            found.append(own(frame))
+        return trace
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            return subject.function(*args, **kwargs)
+        finally:
+            sys.settrace(before)
+
+    observe(run, example, seed=seed, grad_mode=subject.grad_mode)
+    return next(iter(found), None)

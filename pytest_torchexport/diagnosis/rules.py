@@ -186,15 +186,19 @@ def replaced_buffer(facts: Facts) -> Cause | None:
     ]
     if not buffers:
         return None
+    is_traced = facts.target == "trace"
     does = (
         "the trace leaves the old one there"
-        if facts.target == "trace"
+        if is_traced
         else f"{facts.artifact} copies its numbers into the old one, of another size"
     )
     return Cause(
         kind="replaced buffer",
         text=f"forward puts a new tensor in place of {buffers[0].ref}: {does}",
-        remedy="make the buffer in __init__, large enough, and only copy_ into it in forward",
+        # A trace that writes into its buffers starts with what tracing wrote.
+        remedy=CARRIED
+        if is_traced
+        else "make the buffer in __init__, large enough, and only copy_ into it in forward",
         where=buffers[0].where,
     )
 
@@ -214,10 +218,13 @@ def changed_by_the_trace(facts: Facts) -> Cause | None:
         text=f"torch.jit.trace runs forward, which changes {few(moved)}: the trace starts with the "
         "changed numbers",
         # The state dict leaves some buffers out.
-        remedy=f"copy {few(moved)} from a copy of the module that has not run after the export"
-        if {*moved} <= caches_of(reference.pristine.module)
-        else "start it as the module starts: state = copy.deepcopy(net.state_dict()) before, "
-        "traced.load_state_dict(state) after the export",
+        remedy=f"{CARRIED}; or "
+        + (
+            f"copy {few(moved)} of a module that has not run"
+            if {*moved} <= caches_of(reference.pristine.module)
+            else "load_state_dict() of a copy made before"
+        )
+        + " into your own trace, and check its file by torchexport.check_artifact",
         where=_line(each for each in facts.changes if str(each.ref) in moved),
     )
 

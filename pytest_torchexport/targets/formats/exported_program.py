@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +13,20 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.results.source_line import SourceLine, source_line
 from pytest_torchexport.targets.formats.facts import (
     Branches,
     ProgramFacts,
     frames_of_fx,
     indexed,
+    users_place,
 )
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.torch_private.memory import kept_shared
 
 FILENAME = "model.pt2"
+# What torch.export.save says of a node that it cannot write.
+_NODE = re.compile(r"\AFailed serializing node (\w+) in graph")
 SCRIPT = "artifact = torch.export.load(path).module()\n"
 # torch's higher-order operators that decide or repeat, by name: some are classes of private
 # modules.
@@ -55,6 +60,13 @@ class ExportedProgramFacts(ProgramFacts):
             for node in module.graph.nodes
             if getattr(node.target, "__name__", "") in BRANCHES  # torch.cond and its kin
         )
+
+    def line_of(self, text: str) -> SourceLine | None:
+        named = _NODE.search(text)
+        nodes = self.program.graph.nodes if named is not None else ()
+        stack = (node.meta.get("stack_trace") for node in nodes if named and node.name == named[1])
+        at = users_place(frames_of_fx(next(stack, None)))
+        return source_line(*at) if at is not None else None
 
     def text(self) -> str:
         """Return its code, its signature and its ranges of sizes."""

@@ -57,6 +57,10 @@ class ProgramFacts:
         """Return the numbers that its operators compare with or cut at."""
         return ()
 
+    def line_of(self, text: str) -> SourceLine | None:
+        """Return the user's line of the node that an exception names, if it names one."""
+        return None
+
     def devices(self) -> tuple[BakedDevice, ...]:
         """Return the devices that are constants of the program."""
         return ()

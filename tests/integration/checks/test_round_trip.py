@@ -167,7 +167,7 @@ def test_a_call_that_stays_python_is_told_with_its_line(row, target, said, line)
     verdict = check_export(module, X, target=target, max_examples=1)
     failed(verdict, "LoadFailed", said, "remedy: ")
     assert verdict.where.text == line
-    assert verdict.reason.endswith("'")  # torch's frames are left out
+    assert verdict.details[1].endswith("'")  # torch's frames are left out
 
 
 def test_a_save_on_a_full_disk_is_the_machines_fault(monkeypatch):

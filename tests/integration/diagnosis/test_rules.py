@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
@@ -37,3 +40,31 @@ def test_of_several_numbers_those_are_named_that_make_the_difference():
     assert (found.diagnosis.owner, cause.kind) == ("model", "frozen size")
     named = [str(found.where), *cause.details]
     assert all("rows = float(" in each or "columns = float(" in each for each in named)
+
+
+LIBRARY = """
+def half(x):
+    n = int(x.shape[0] / 2)
+    return x[:n] * 2
+"""
+
+
+def test_of_a_line_of_a_library_the_own_call_of_it_is_named(tmp_path):
+    path = tmp_path / "site-packages" / "halves.py"
+    path.parent.mkdir()
+    path.write_text(LIBRARY)
+    library = {"__name__": "halves"}
+    exec(compile(LIBRARY, str(path), "exec"), library)
+
+    class Halves(nn.Module):
+        def forward(self, x):
+            return library["half"](x + 1)
+
+    found = checked(Halves())
+    assert (found.where.file, found.where.line) == ("halves.py", 3)
+    (cause,) = found.diagnosis.causes
+    first, second = cause.remedy.splitlines()
+    assert first.startswith("make the call before forward, and pass what it returns: ")
+    assert Path(__file__).name in first
+    assert first.endswith('return library["half"](x + 1)')
+    assert second == "or in a copy: leave the size as it is: n = x.shape[0] // 2"
