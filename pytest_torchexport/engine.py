@@ -95,6 +95,8 @@ from pytest_torchexport.torch_private.memory import end_sharing
 
 # Of frames of a bug, and of changes of the user's module, so many are shown.
 SHOWN = 3
+# The characters of a skip's reason; reports have all of it.
+MOST_OF_A_SKIP = 240
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, RoundTripDiffers)
 # What a value or a size that tracing made a constant may lead to.
@@ -296,11 +298,38 @@ class _Item:
             return failure.diagnosis
         if not isinstance(failure, ExportRefused):
             return diagnose(self.case, failure) if self.case is not None else NOTHING
-        if self.prepared is None or failure.__cause__ is None:
+        found = self._refusal(failure)
+        if found is NOTHING and self.prepared is not None and failure.__cause__ is not None:
+            return in_other_mode(self.prepared)
+        return found
+
+    def _refusal(self, raised: BaseException) -> Diagnosis:
+        """Return the diagnosis of the exporter's error that a failure or a skip was raised from."""
+        if self.prepared is None or raised.__cause__ is None:
             return NOTHING
         called = self.prepared.reference.pristine.function
-        found = explained(failure.__cause__, self.plan.target, called)
-        return found if found is not NOTHING else in_other_mode(self.prepared)
+        return explained(raised.__cause__, self.plan.target, called)
+
+    def skipped(self, skip: CannotJudge) -> Verdict:
+        """Return the verdict of a skip: pytest's summary shows its reason on one line."""
+        reason, found = printable(str(skip)), self._refusal(skip)
+        cause = next(iter(found.causes), None)
+        short = reason
+        if cause is not None:
+            at = f" ({cause.where.place})" if cause.where is not None else ""
+            short = f"{self.plan.target} refused the module: {cause.text}{at}"
+            whole = "; ".join(filter(None, [short, *cause.remedy.splitlines()]))
+            short = whole if len(whole) <= MOST_OF_A_SKIP else short
+        elif len(reason) > MOST_OF_A_SKIP:
+            short = f"{reason[:MOST_OF_A_SKIP]}..."
+        return self.described(
+            status="skipped",
+            skip=skip.kind,
+            reason=short,
+            details=(reason,) if short != reason else (),
+            where=found.where,
+            diagnosis=found,
+        )
 
     def described(self, **fields: Any) -> Verdict:
         log, case = self.log, self.case
@@ -468,7 +497,7 @@ def _verdict(started: AbstractContextManager[_Item], given: Sequence[Call], make
             for step in FLOW:
                 item.case = _run(step, item.case)
         except CannotJudge as skip:
-            return item.described(status="skipped", skip=skip.kind, reason=printable(str(skip)))
+            return item.skipped(skip)
         except torch.OutOfMemoryError as error:  # a check makes several copies
             reason = f"{plan.device} is out of memory: {text_of(error)}"
             known = item.known_failure()

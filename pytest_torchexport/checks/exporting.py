@@ -182,7 +182,8 @@ def _refuse(prepared: Prepared, error: Exception) -> NoReturn:
     assumed = [dim.name for dim in spec.dims.values() if not dim.declared and not declared]
     details = [spec.opt_out(assumed)] if assumed and is_about_dims(error) else []
     if not (options.export_options or {}).get(prepared.plan.target):
-        prepared.refused(f"refused the module: {reason}{f' ({details[0]})' if details else ''}")
+        told = f"refused the module: {reason}{f' ({details[0]})' if details else ''}"
+        prepared.refused(told, error)
     raised = raised_at(error)
     if raised not in (None, where):
         details.append(f"raised at {raised}")

@@ -26,6 +26,8 @@ TORCH, ONNX = f"pip install '{PACKAGE}[torch]'", f"pip install '{PACKAGE}[onnx]'
 # The packages of the plugin itself and those of its extras, with what installs them.
 NEEDED = {"torch": TORCH, **dict.fromkeys(("numpy", "hypothesis", "pytest"), OURS)}
 EXTRA = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), ONNX)
+# Of targets that are no default, which say themselves what installs it.
+OPTIONAL = ("openvino",)
 # A distribution that has the modules of another.
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
 
@@ -98,6 +100,7 @@ def _packages(cannot: Mapping[str, str | None]) -> Iterator[Finding]:
             yield Finding(name, "not installed", step=install, lacks=True)
         else:
             yield Finding(name, version)
+    yield from (Finding(name, versions[name]) for name in OPTIONAL if name in versions)
     if "torch" in versions:
         devices = [device for device in DEVICES if cannot[device] is None or device == DEVICES[0]]
         untested = tested.untested(versions, tested.runs(), devices)

@@ -23,7 +23,7 @@ from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.config.validate import device_names, nearest, target_names
-from pytest_torchexport.results.failures import SpecError
+from pytest_torchexport.results.failures import ExportRefused, SpecError
 from pytest_torchexport.results.source_line import is_users, source_line
 from pytest_torchexport.results.summary import detail_lines, summary_lines
 from pytest_torchexport.results.text import failure_texts
@@ -275,17 +275,26 @@ def _report(trial: Trial, verdicts: Sequence[Verdict], *, whole: bool) -> Iterat
 def _test(
     trial: Trial, verdicts: Sequence[Verdict], declared: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
-    """Yield a test with the marker, on the targets that passed; on all, if none did."""
-    passed = [each.target for each in verdicts if each.status == "passed"]
-    others = [each for each in verdicts if each.status != "passed"]
-    without = ", ".join(f"{each.target}: {each.failure or each.skip}" for each in others)
-    remark = f" (without {without})" if passed else f" (it fails or is skipped now: {without})"
+    """Yield a test with the marker, without targets that make no artifact; on all, if none do."""
+    red = [
+        each
+        for each in verdicts
+        if each.status == "failed" and each.failure != ExportRefused.__name__
+    ]
+    without = [each for each in verdicts if each.status != "passed" and each not in red]
+    kept = [each.target for each in verdicts if each not in without]
+    remarks = [
+        f"{what} {', '.join(f'{each.target}: {each.failure or each.skip}' for each in those)}"
+        for what, those in (("red now:", red), ("without" if kept else "refused now:", without))
+        if those
+    ]
     call = ", ".join(trial.inputs)
     names = _names_in(f"_({trial.source}, {call})", "")
     own = sorted((names & {*vars(trial.module)}) - {"torch"})
-    marker = [f'"{target}"' for target in passed or [each.target for each in verdicts]]
+    marker = [f'"{target}"' for target in kept or [each.target for each in verdicts]]
     marker += [f"{name}={said}".replace("'", '"') for name, said in declared.items() if said]
-    yield f"To paste into a test file{remark if without else ''}:"
+    remark = f" ({'; '.join(remarks)})" if remarks else ""
+    yield f"To paste into a test file{remark}:"
     yield from ("", "import pytest")
     if "torch" in names:
         yield "import torch"

@@ -27,7 +27,7 @@ from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import Recipe, plain_recipe, recorded_recipes
 from pytest_torchexport.judge.branch_table import place
 from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, SizePattern, Sizes
-from pytest_torchexport.results.failures import DimsNarrowed, SpecError
+from pytest_torchexport.results.failures import BranchFrozen, DimsNarrowed, SpecError
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats.sizes import TORCHS_LOWEST
 
@@ -54,7 +54,14 @@ Fails = Callable[[int], bool | None]
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
-    """Add the sizes of each dim at which the call fails, and the cause if they are narrowed."""
+    """Add the sizes of each dim at which the call fails, and the cause if they are narrowed.
+
+    None of a branch that values decide: rows of the call are left out at smaller sizes.
+    """
+    where = scene.failure.where if isinstance(scene.failure, BranchFrozen) else None
+    branches = scene.case.log.branches if where is not None else ()
+    if any(each.on_values and where and each.where.place == where.place for each in branches):
+        return known
     sweep = _Sweep(scene)
     each = [sweep.sizes(dim) for dim in scene.case.spec.dims.values()]
     telling = []

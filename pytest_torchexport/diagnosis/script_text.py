@@ -7,6 +7,7 @@ package.
 
 from __future__ import annotations
 
+import pkgutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import DEADLY, Case
 from pytest_torchexport.judge.log import ItemLog
-from pytest_torchexport.judge.runner import loader_of
+from pytest_torchexport.judge.runner import loader_of, plain_options
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.compare import DTYPE_TOLERANCES, Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import share_of_memory
@@ -40,6 +41,7 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.sandbox.child import taken
 
 # Failures that a call of the artifact shows.
 BY_A_CALL = (*DEADLY, *DIFFERS, DimsNarrowed, RoundTripDiffers)
@@ -288,9 +290,12 @@ def script(
     loader = loader_of(case.plan.target)
     if not load and loader is not None:
         module, _, attribute = loader.load.partition(":")
-        load = f"import {module}\nartifact = {module}.{attribute}(path, device)\n"
+        load = f"import {module}\nartifact = {module}.{attribute}(path, device, **options)\n"
     if not load:
         return ""
+    if loader is not None and "options" in load:
+        options = taken(pkgutil.resolve_name(loader.load), plain_options(case.plan))
+        load = f"options = {options!r}\n{load}"
     imports = [line for line in load.splitlines() if line.startswith("import ")]
     load = "\n".join(line for line in load.splitlines() if line not in imports).strip("\n")
     imports += [

@@ -99,15 +99,15 @@ class Prepared:
     def call_limit(self) -> float:
         return self.deadline.for_a_call(self.plan.call_limit)
 
-    def refused(self, reason: str) -> None:
+    def refused(self, reason: str, error: Exception | None = None) -> None:
         """Raise CannotJudge if nobody named the target, which makes no artifact that can be used.
 
-        That is so if the exporter raises, if the artifact cannot be saved, or if it raises on the
-        example. If the user named the target, it is a failure, which the caller raises. What runs
-        out on the machine (``outcomes/errors.py``) is neither: Ineffective.
+        That is so if the exporter raises (``error``), if the artifact cannot be saved, or if it
+        raises on the example. If the user named the target, it is a failure, which the caller
+        raises. What runs out on the machine (``outcomes/errors.py``) is neither: Ineffective.
         """
         if not self.plan.named:
-            raise CannotJudge(f"{self.plan.target} {reason}", "refused") from None
+            raise CannotJudge(f"{self.plan.target} {reason}", "refused") from error
 
     def exported(
         self,

@@ -37,7 +37,10 @@ _HOW_TO_DECLARE = (
 
 @dataclass
 class _Leaf:
-    """One output over all calls: its first value, and how far it moved."""
+    """One output over all calls: its first value, and how far it moved.
+
+    ``level``: the largest number of the calls that were compared with the first one.
+    """
 
     first: torch.Tensor
     dtype: torch.dtype
@@ -45,6 +48,7 @@ class _Leaf:
     elements: int = 0
     moved: float = 0.0
     largest: float = 0.0
+    level: float = 0.0
     numbers: bool = False
 
     def saw(self, tensor: torch.Tensor) -> None:
@@ -61,14 +65,16 @@ class _Leaf:
         self.elements += tensor.numel()
         finite = tensor[torch.isfinite(tensor)]
         self.numbers = self.numbers or bool(finite.numel())
-        if finite.numel():
-            self.largest = max(self.largest, float(finite.abs().max()))
+        most = float(finite.abs().max()) if finite.numel() else 0.0
+        self.largest = max(self.largest, most)
+        if tensor.shape == self.first.shape:
+            self.level = max(self.level, most)
 
     def complaint(self, path: str, tolerance: Tolerance) -> str:
         """Return why this output says nothing, or nothing if it does."""
         if not self.numbers:
             return f"{path} is {'nan or infinite' if self.elements else 'empty'} on every call"
-        rtol, atol = tolerance.of(self.dtype, self.largest)
+        rtol, atol = tolerance.of(self.dtype, self.level)
         if self.compared <= TOO_FEW:
             return ""
         if self.largest == 0.0:
@@ -80,10 +86,11 @@ class _Leaf:
                 f"{path} is never larger than {self.largest:.2g}, and differences up to {atol:g} "
                 "pass: give rtol and atol of your own"
             )
-        if self.moved <= atol + rtol * self.largest:
+        allowed = atol + rtol * self.level
+        if self.moved <= allowed:
             return (
                 f"{path} hardly depends on the input: it changes by {self.moved:.2g} at most, and "
-                f"differences up to {atol + rtol * self.largest:.2g} pass"
+                f"differences up to {allowed:.2g} pass"
             )
         return ""
 

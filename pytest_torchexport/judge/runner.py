@@ -97,7 +97,6 @@ def source_of(
     """
     loader = loader_of(plan.target)
     assert loader is not None, f"no process loads files of {plan.target}"
-    given = (plan.options.export_options or {}).get(plan.target, {})
     return Source(
         **vars(loader),
         path=path,
@@ -107,9 +106,15 @@ def source_of(
         blocked=blocked,
         imports=plan.settings.runtime_imports,
         gradients=reference.served is GradMode.GRAD,
-        options={name: value for name, value in given.items() if isinstance(value, _PLAIN)},
+        options=plain_options(plan),
         **fields,
     )
+
+
+def plain_options(plan: Plan) -> dict[str, Any]:
+    """Return what is asked of the target's export that another process can be told."""
+    given = (plan.options.export_options or {}).get(plan.target, {})
+    return {name: value for name, value in given.items() if isinstance(value, _PLAIN)}
 
 
 def opened(source: Source, plan: Plan, function: str = "") -> SandboxSession:

@@ -21,6 +21,7 @@ from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.fixture import verdict_on
 from pytest_torchexport.plugin.items import Configuration
 from pytest_torchexport.results.escaped import few
+from pytest_torchexport.results.failures import ExportRefused
 from pytest_torchexport.results.summary import table_lines
 from pytest_torchexport.results.text import headline
 from pytest_torchexport.results.verdict import Verdict
@@ -34,6 +35,9 @@ SECONDS, SECONDS_EACH = 1800.0, 100.0
 # Of the reason of one cell, so many characters.
 MAX_REASON = 200
 LATE = "time", f"not judged in its time ({SECONDS_EACH:g} s for a class, {SECONDS:g} s for all)"
+
+# The words of cells in which no artifact was judged.
+UNMADE = frozenset({"", "skip", LATE[0], ExportRefused.__name__})
 
 
 @dataclass(kw_only=True)
@@ -233,16 +237,22 @@ def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[st
     for each in classes:
         for test in dict.fromkeys(map(_test_of, each.items)):
             together = of_test[test].values()
-            common = [
-                target
-                for target in targets
-                if all(one.cells.get(target, ("", ""))[0].startswith("ok") for one in together)
-            ]
+            cells = {
+                name: [one.cells.get(name, ("", ""))[0] for one in together] for name in targets
+            }
+            common = [n for n, words in cells.items() if all(w.startswith("ok") for w in words)]
             if each.name in covered or not common:
                 continue
             covered.update(one.name for one in together)
-            names = ", ".join(f'"{name}"' for name in common)
-            yield f"  {test}: @pytest.mark.torchexport({names})"
+            # A target whose artifact differs from eager stays: that is what the marker is for.
+            red = {
+                name: next(word for word in words if not word.startswith("ok"))
+                for name, words in cells.items()
+                if name not in common and UNMADE.isdisjoint(words)
+            }
+            names = ", ".join(f'"{name}"' for name in targets if name in (*common, *red))
+            now = ", ".join(f"{name}: {word}" for name, word in red.items())
+            yield f"  {test}: @pytest.mark.torchexport({names}){f'  # red now: {now}' * bool(now)}"
 
 
 def _test_of(item: str) -> str:

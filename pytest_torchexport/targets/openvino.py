@@ -38,8 +38,9 @@ DEFAULT = "default"
 SCRIPT = """\
 import openvino
 
-core = openvino.Core()
-compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+hint = {"INFERENCE_PRECISION_HINT": options.get("precision", "f32")}
+hint = {} if "default" in hint.values() else hint
+compiled = openvino.Core().compile_model(str(path), "CPU", hint)
 
 
 def artifact(**inputs):

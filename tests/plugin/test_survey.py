@@ -52,9 +52,9 @@ def test_a_suite_without_markers_is_surveyed_and_no_check_fails_it(suite, run, t
     ]
     start = lines.index("markers to try, a test for each class, of which one instance was checked:")
     assert lines[start + 1 : start + 4] == [
-        '  test_it.py::test_net: @pytest.mark.torchexport("mirror")',
-        '  test_it.py::test_both: @pytest.mark.torchexport("mirror")',
-        '  test_it.py::TestCase::test_scripted: @pytest.mark.torchexport("mirror")',
+        '  test_it.py::test_net: @pytest.mark.torchexport("mirror", "liar")  # red now: liar: OutputsDiffer',
+        '  test_it.py::test_both: @pytest.mark.torchexport("mirror", "liar")  # red now: liar: OutputsDiffer',
+        '  test_it.py::TestCase::test_scripted: @pytest.mark.torchexport("mirror", "liar")  # red now: liar: OutputsDiffer',
     ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -99,6 +102,20 @@ def test_a_difference_has_its_reason(row, tmp_path):
     steps = [(stage.name, stage.agrees) for stage in verdict.diagnosis.stages]
     assert steps[-1] == ("OpenVINO", False)
     assert ("ONNX by ONNX Runtime", True) in steps
+
+
+def test_the_script_of_a_failure_loads_the_file_with_the_precision(tmp_path):
+    module, options = of(lambda x: (x.long() * 2**31).float()), {"openvino": {"precision": "bf16"}}
+    keep = tmp_path / "kept"
+    x = drawn(4, 8) * 9
+    verdict = check_export(
+        module, (x,), target="openvino", export_options=options, keep=keep, max_examples=1
+    )
+    assert verdict.failure == "OutputsDiffer", verdict
+    script = keep / "reproduce.py"
+    assert "options = {'precision': 'bf16'}" in script.read_text()
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, "The failure is there." in done.stdout) == (1, True), done
 
 
 def test_what_the_onnx_file_has_wrong_is_not_openvinos():

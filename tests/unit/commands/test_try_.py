@@ -107,16 +107,18 @@ def test_a_module_a_file_and_a_function_are_taken_with_their_package(call, tmp_p
     ("verdicts", "status", "remark"),
     [
         ({"onnx": REFUSED}, 0, " (without onnx: refused):"),
-        ({"onnx": failed()}, 1, " (without onnx: BranchFrozen):"),
-        ({"trace": failed(), "onnx": REFUSED}, 1, " (it fails or is skipped now: trace: BranchFrozen, onnx: refused):"),
+        ({"onnx": failed()}, 1, " (red now: onnx: BranchFrozen):"),
+        ({"trace": failed(), "onnx": REFUSED}, 1, " (red now: trace: BranchFrozen; without onnx: refused):"),
+        ({"trace": REFUSED, "onnx": REFUSED}, 1, " (refused now: trace: refused, onnx: refused):"),
     ],
 )  # fmt: skip
-def test_the_marker_names_what_passed(call, verdicts, status, remark):
+def test_the_marker_names_what_makes_an_artifact(call, verdicts, status, remark):
     net = ("tried_net.py:Net", "--input=torch.randn(2)", "--target=trace,onnx")
     done, out, _, _ = call(*net, **verdicts)
     assert done == status
     assert f"To paste into a test file{remark}" in out
-    named = '"trace", "onnx"' if "trace" in verdicts else '"trace"'
+    kept = [name for name in ("trace", "onnx") if verdicts.get(name) is not REFUSED]
+    named = ", ".join(f'"{name}"' for name in kept or ("trace", "onnx"))
     assert f"@pytest.mark.torchexport({named})" in out
 
 
