@@ -348,10 +348,14 @@ class Run:
         outcome = str(report.outcome)
         if hasattr(report, "wasxfail"):
             outcome = "xfailed" if report.outcome == "skipped" else "xpassed"
+        # Of a passed item with known failures, that they are fixed is what fails.
+        none_failed = all(verdict.status != "failed" for verdict in result.verdicts)
+        itself = report.failed and none_failed and not result.known
         result = dataclasses.replace(
             result,
             outcome=outcome,
-            reason="" if result.verdicts else _reason(report),
+            reason=_reason(report) if itself or not result.verdicts else "",
+            traceback=report.longreprtext if itself else "",
         )
         if report.failed and given is not None and self.config.get_verbosity() <= 0:
             self._same.note(report, result, given["same"])

@@ -159,7 +159,8 @@ def title(entry: Entry) -> str:
         return f"{'Expired: ' * entry.expired}{headline(entry.failure)}"
     if entry.outcome == "running":
         return "the process ended while the item ran"
-    return f"no verdict: {entry.item.reason or 'the test failed beside its checks'}"
+    head = "the test failed beside its checks" if entry.item.verdicts else "no verdict"
+    return ": ".join(filter(None, (head, entry.item.reason)))
 
 
 @dataclass(frozen=True)

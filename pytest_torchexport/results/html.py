@@ -65,7 +65,7 @@ def render(results: RunResults) -> str:
         files=files,
         rows=rows,
         seconds={
-            test: sum(articles[entry.item.nodeid]["seconds"] for entry in row.values())
+            test: sum({(i := e.item.nodeid): articles[i]["seconds"] for e in row.values()}.values())
             for test, row in rows.items()
         },
         articles=articles,
@@ -79,8 +79,7 @@ def render(results: RunResults) -> str:
         remarks=list(summary.remarks(results.items)),
         script=script,
         style=style,
-        script_hash=_hash(script),
-        style_hash=_hash(style),
+        hash=_hash,
     )
     # Controls, and what reorders text, are shown by their names.
     return UNUSUAL.sub(lambda found: escape(visible(found[0])), page)
@@ -104,12 +103,13 @@ def _article(number: int, item: ItemResult) -> dict[str, Any]:
         if entry.verdict is None or (entry.fails and entry.failure is None)
     ]
     # What is known of the failures, then the failures, those that fail alike as one.
-    known = [*known_blocks(item.known)]
+    raised = [Block("traceback", item.traceback.splitlines())] if item.traceback else []
+    known = [*known_blocks(item.known), *raised]
     sections: list[tuple[str, Sequence[Block]]] = [("", known)] if known else []
     failed = [verdict for verdict in item.verdicts if verdict.status == "failed"]
     for first, blocks in reports(failed, item.nodeid):
         more = (each for each in details(first) if each.label not in IN_THE_REPORT)
-        source = [Block("source", frame)] if (frame := _frame(first.where)) else []
+        source = [Block("source", frame)] if first.where and (frame := _frame(first.where)) else []
         shown = [each for b in blocks for each in (b, *(source if b.label == "where" else ()))]
         sections.append((headline(first), [*shown, *more]))
     for verdict in item.verdicts:
@@ -127,10 +127,8 @@ def _article(number: int, item: ItemResult) -> dict[str, Any]:
     }
 
 
-def _frame(where: SourceLine | None) -> list[str]:
+def _frame(where: SourceLine) -> list[str]:
     """Return the lines around a line; none if its file is not here, or has changed."""
-    if where is None:
-        return []
     lines = enumerate(linecache.getlines(where.file), 1)
     shown = {n: line.rstrip() for n, line in lines if abs(n - where.line) <= AROUND}
     own = shown.get(where.line, "").strip()

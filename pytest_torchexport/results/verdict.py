@@ -458,9 +458,9 @@ class ItemResult:
 
     ``outcome`` is pytest's: passed, failed, skipped, xfailed or xpassed; or running, if the item
     has not ended yet. ``target`` and ``device`` are the item's; empty for a unittest method, which
-    is one item for all. ``reason`` is pytest's for an item that ended without a verdict: its body
-    failed, or the process of the item is gone. ``known``: how its failures compare with those that
-    are known.
+    is one item for all. ``reason`` is pytest's for an item that ended without a verdict, or failed
+    although none did: its body failed, or its process is gone; ``traceback``: what pytest prints of
+    such a failure. ``known``: how its failures compare with those that are known.
     """
 
     nodeid: str
@@ -469,6 +469,7 @@ class ItemResult:
     target: str = ""
     device: str = ""
     reason: str = ""
+    traceback: str = ""
     known: tuple[KnownMatch, ...] = ()
 
 

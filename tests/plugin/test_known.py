@@ -69,8 +69,10 @@ def test_what_is_created_is_an_xfail_until_it_is_fixed(suite, run, text_of, know
     assert (match["status"], match["known"]["reason"]) == ("known", "the team knows")
 
     replaced_target(pytester, "module")
-    fixed = run()
+    fixed = run("--torchexport-report=json:report.json")
     fixed.assert_outcomes(passed=1, failed=1)
+    items = json.loads((pytester.path / "report.json").read_text())["items"]
+    assert {(item["reason"], item["traceback"]) for item in items} == {("", "")}
     shown = text_of(fixed)
     assert "Fixed: OutputsDiffer of Net on liar-cpu (output) does not occur any more" in shown
     assert f"known    {FILE}: the team knows, since 20" in shown

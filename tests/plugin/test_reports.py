@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from html import unescape
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -275,6 +276,28 @@ def test_items_without_a_verdict_are_in_the_report_with_their_reason(suite, run,
     junit = properties(pytester)
     assert junit["test_body[mirror-cpu]"] == {"torchexport": "mirror-cpu no verdict"}
     assert junit["test_method"] == {"torchexport": "no verdict"}
+
+
+def test_what_pytest_prints_of_a_body_that_fails_is_in_the_reports(suite, run, pytester):
+    suite("""
+@pytest.mark.torchexport('mirror')
+def test_body(x):
+    assert len(Net()(x)) == 3
+
+@pytest.mark.torchexport('mirror', 'liar')
+def test_beside(torchexport, x):
+    torchexport.check(Net(), x)
+    assert len(x) == 3
+""")
+    run("--torchexport-report=json:r.json", "--torchexport-report=html:r.html")
+    page = unescape((pytester.path / "r.html").read_text())
+    body, beside, liar = json.loads((pytester.path / "r.json").read_text())["items"]
+    for item, line in ((body, "assert len(Net()(x)) == 3"), (beside, "assert len(x) == 3")):
+        assert item["reason"].startswith("assert")
+        assert f">       {line}\nE       assert" in item["traceback"]
+        assert item["traceback"] in page
+    assert "\n<p><span class=failed>FAILED</span> the test failed beside its checks: assert" in page
+    assert (liar["reason"], liar["traceback"]) == ("", "")  # the check's own report says it all
 
 
 @slow

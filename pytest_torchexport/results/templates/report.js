@@ -1,14 +1,15 @@
 "use strict";
-// The page can be read without this script: it filters and sorts the matrix, and copies commands.
+// The page can be read without this script: it filters, sorts, closes by a key, and copies.
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const search = document.getElementById("search");
 const boxes = all("#filter input[type=checkbox]");
-const rows = all("#matrix tbody tr:not(.file)").map((row) => {
+const rows = all("#matrix tbody tr:not(.file), .causes li").map((row) => {
   const links = all("a", row);
   const texts = links.map((link) => document.querySelector(link.hash).textContent);
-  const file = row.closest("tbody").rows[0].textContent;
+  const file = row.closest("tbody")?.rows[0].textContent ?? "";
   return { row, links, text: [file, row.textContent, ...texts].join(" ").toLowerCase() };
 });
+const tests = rows.filter(({ row }) => row.cells);
 
 function filter() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -17,14 +18,27 @@ function filter() {
     const outcome = outcomes.length === 0 || links.some((link) => outcomes.includes(link.className));
     row.hidden = !(outcome && words.every((word) => text.includes(word)));
   }
-  for (const body of all("#matrix tbody")) {
-    body.hidden = [...body.rows].slice(1).every((row) => row.hidden);
+  for (const group of all("#matrix tbody, .causes:has(li)")) {
+    group.hidden = all("tr:not(.file), li", group).every((row) => row.hidden);
   }
+  const left = tests.filter(({ row }) => !row.hidden).length;
+  document.getElementById("shown").value = `${left} of ${tests.length} tests`;
 }
 
 const form = document.getElementById("filter");
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("input", filter);
+filter(); // a browser that loads a page again keeps what was typed
+
+// Escape closes an item, and Tab goes on from the link that opened it.
+let opener;
+addEventListener("click", (event) => {
+  opener = event.target.closest("main a") ?? opener;
+});
+addEventListener("hashchange", () => document.querySelector("article:target") ?? opener?.focus());
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && document.querySelector("article:target")) location.hash = "closed";
+});
 
 function button(text, parent, act) {
   const made = document.createElement("button");
@@ -52,9 +66,27 @@ all("#matrix thead th").forEach((head, column) => {
   });
 });
 
-for (const term of all("dt").filter((each) => ["rerun", "remedy", "script"].includes(each.textContent))) {
-  button(["copy"], term, async (made) => {
-    await navigator.clipboard.writeText(term.nextElementSibling.textContent);
+function copies(name, parent, text) {
+  button([name], parent, async (made) => {
+    await navigator.clipboard.writeText(text());
     made.textContent = "copied";
   });
+}
+
+// As the terminal has it: the label of a block before its lines.
+function report(article) {
+  const parts = all("h2, p, h3, dt, dd", article).map((each) =>
+    each.matches("dt")
+      ? `  ${(each.firstChild?.data ?? "").padEnd(10)}`
+      : `${each.textContent.replaceAll("\n", "\n            ")}\n`,
+  );
+  const environment = all(".run, footer").map((each) => `${each.textContent}\n`);
+  return [...parts, "\n", ...environment].join("");
+}
+
+for (const term of all("dt").filter((each) => ["rerun", "remedy", "script"].includes(each.textContent))) {
+  copies("copy", term, () => term.nextElementSibling.textContent);
+}
+for (const article of all("article")) {
+  copies("copy report", article.querySelector(".close"), () => report(article));
 }

@@ -67,7 +67,8 @@ def test_nothing_is_loaded_from_elsewhere_and_a_policy_forbids_all_other_code():
         assert not loaded & set(attributes), tag
         assert not [name for name in attributes if name.startswith("on")], tag
     for address in (attributes["href"] or "" for attributes in PARSED.all("a")):
-        assert re.match(r"#(i\d+|matrix)$|https://", address), address
+        assert re.match(r"#(i\d+|closed)$|https://", address), address
+    assert "closed" not in {attributes.get("id") for _, attributes in PARSED.elements}
     assert not re.search(r"url\(|@import|@font-face", "".join(PARSED.code))
     assert not re.search(r"\b(fetch|XMLHttpRequest|import|eval|innerHTML)\b", "".join(PARSED.code))
     (policy,) = (
@@ -115,6 +116,8 @@ def test_what_changed_since_an_earlier_run_comes_first_and_leads_to_its_items():
     text = Parsed(page).texts["main"]
     assert "Since the earlier run: 1 new failure, 1 fixed, 1 gone" in text
     assert text.index("Since the earlier run") < text.index("1 cause of failures")
-    assert re.search(r"<p>fixed</p><small><a href=\"#i1\">", page)
-    assert re.search(r"<p>new failure: BranchFrozen: .*</p><small><a href=\"#i2\">", page)
+    assert re.search(r"<p>fixed</p><small><a class=passed href=\"#i1\">", page)
+    assert re.search(
+        r"<p>new failure: BranchFrozen: .*</p><small><a class=failed href=\"#i2\">", page
+    )
     assert re.search(r"<p>gone: t.py::gone\[trace-cpu\]: failed before</p><small></small>", page)
