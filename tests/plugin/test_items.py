@@ -113,21 +113,33 @@ class Odd(nn.Module):
 
 @pytest.mark.torchexport
 def test_unnamed(): Odd()(torch.ones(2, 3))
+
+class Asks(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            x = x * 2
+        return x
+
+@pytest.mark.torchexport
+def test_asks(): Asks()(torch.ones(2, 3))
 """
 
 
 def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_no_pass(suite, run):
     suite(REFUSALS)
-    result = run("-rs", "-k", "test_named or picky or script")
-    result.assert_outcomes(failed=1, skipped=2)
+    result = run("-rs", "-k", "test_named or picky or unnamed and script or asks and export-")
+    result.assert_outcomes(failed=1, skipped=3)
     result.stdout.fnmatch_lines(
         [
             "  subject  Net on refuser-cpu: the exporter refused the module",
             "*reason   ValueError: no such operator: frobnicate",
             "SKIPPED*not applicable: only for functions*",
             "SKIPPED*1 of 2 not judged: Odd: script refused the module: *eval*",
+            "SKIPPED*: export refused the module: an if asks x.sum() > 0, *(test_it.py:*); torch.cond(*",
         ]
     )
+    skips = [line for line in result.stdout.lines if line.startswith("SKIPPED")]
+    assert max(map(len, skips)) < 350
 
 
 ASKED = """

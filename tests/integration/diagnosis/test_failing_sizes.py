@@ -19,6 +19,17 @@ def test_a_size_that_equal_values_hide_is_not_ok():
     assert lines == ["n: ok only at 6, the example's (run at 1 to 8, 10 to 12)"]
 
 
+def test_a_branch_that_values_decide_has_no_sizes():
+    """At size 1 the row that decides is left out of the call."""
+
+    class Cut(torch.nn.Module):
+        def forward(self, x):
+            return x / 2 if (x[1:] > 1.5).any() else x * 2
+
+    found = check_export(Cut(), (torch.linspace(-1.4, 1.4, 12).view(3, 4),), target="trace")
+    assert (found.failure, found.diagnosis.sizes) == ("BranchFrozen", ()), found
+
+
 # -- narrowed dims ---------------------------------------------------------------------------------
 
 CODES = torch.linspace(-1, 1, 80).reshape(20, 4)

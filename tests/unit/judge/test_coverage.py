@@ -69,6 +69,12 @@ def test_outputs_that_say_nothing_are_named(name):
     assert others == []
 
 
+def test_how_far_an_output_moves_is_weighed_among_calls_of_its_size():
+    small = [Call((torch.full((2, 3), float(n)),)) for n in range(5)]
+    calls = [*small, Call((torch.full((1, 3), 1e37),))]
+    assert texts(effects(lambda x: x, calls)) == [[], []]
+
+
 @pytest.mark.parametrize("name", STRONG)
 def test_outputs_that_say_something_are_not(name):
     assert texts(effects(STRONG[name])) == [[], []]
