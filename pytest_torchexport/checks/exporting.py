@@ -88,7 +88,12 @@ def prepare(  # noqa: PLR0913  # the parts of a Prepared
         prepared = Prepared(
             plan=plan,
             reference=reference,
-            accepted=AcceptedCalls(spec, reference, log.note),
+            accepted=AcceptedCalls(
+                spec,
+                reference,
+                log.note,
+                fixes_layouts=targets.get(plan.target).traits.fixes_layouts,
+            ),
             observed=observed,
             log=log,
             deadline=deadline,

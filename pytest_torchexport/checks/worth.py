@@ -11,11 +11,14 @@ from typing import Any, Literal
 
 import torch
 
+from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Expr
-from pytest_torchexport.eager.accepted import SEQUENCE
+from pytest_torchexport.eager.accepted import SEQUENCE, as_in_the_example
+from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.pytrees import tree_map
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe
-from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
+from pytest_torchexport.inputs.strategies import layouts_of
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.coverage import uncovered, weighed
 from pytest_torchexport.judge.log import ItemLog
@@ -39,6 +42,8 @@ def weigh(case: Case) -> None:
     for text in log.outputs.complaints(tolerance, partial=True):
         log.note(text)
     if text := _reordered(case):
+        log.caution(text)
+    for text in _other_layouts(case):
         log.caution(text)
     log.uncovered = uncovered(
         log.covered, case.spec, case.plan.options, case.artifact.facts, tied=accepted.tied
@@ -99,6 +104,35 @@ def weigh_sequence(case: Case) -> None:
                 f'with "{stays}"'
             )
             return
+
+
+def _other_layouts(case: Case) -> Iterator[str]:
+    """Yield a warning for each input of which the artifact reads another memory layout wrongly.
+
+    Only for a target whose files have the layouts of the example: all other calls keep these.
+    """
+    spec, judge = case.spec, case.judge
+    if not targets.get(case.plan.target).traits.fixes_layouts:
+        return
+    given = as_in_the_example(spec, example_recipe(spec))
+    normal = plain_recipe(spec, "normal", spec.example_sizes, case.plan.seed)
+    for number, leaf in enumerate(spec.leaves):
+        if not isinstance(leaf, TensorLeaf):
+            continue
+        for layout in layouts_of(leaf):
+            leaves = [*given.leaves]
+            leaves[number] = dataclasses.replace(normal.leaves[number], layout=layout)
+            call = build(spec, dataclasses.replace(given, leaves=tuple(leaves)))
+            if call is None or layout == leaf.layout:
+                continue
+            expected = case.reference.on_device(call, case.reference.on_cpu(call))
+            if isinstance(expected, Returned) and judge.differences(
+                [call], expected, judge.run(call)
+            ):
+                yield (
+                    f"{leaf.path} is read as {leaf.layout}, as in the example: a {layout} one "
+                    "gives other results than eager, so give it that layout before the call"
+                )
 
 
 # -- seeded bugs -----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from torch import nn
 from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.scene import Beside, Scene
 from pytest_torchexport.eager.queries import GRAD_MODE, Query, answering, queries, survives
+from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
@@ -113,6 +114,38 @@ def _one_tensor_for_several(beside: Beside) -> Explained | None:
             )
             return cause, "capture"
     return None
+
+
+def _layout_of_the_example(beside: Beside) -> Explained | None:
+    """Export with contiguous tensors, and give them to that artifact."""
+    case, scene = beside.scene.case, beside.scene
+    laid_out = [leaf for leaf in case.spec.tensors if leaf.layout != "contiguous"]
+    if not laid_out or not targets.get(beside.plan.target).traits.fixes_layouts:
+        return None
+
+    def plain(call: Call) -> Call:
+        leaves, structure = call.flatten()
+        return Call(
+            *structure.unflatten(
+                [leaf.contiguous() if is_plain(leaf) else leaf for _, leaf in leaves]
+            )
+        )
+
+    artifact = case.exported_or_refused(plain(case.call_to_export()))
+    if isinstance(artifact, str):
+        return None
+    outcome = case.runner_of(artifact).run(plain(beside.call), beside.plan.seed)
+    if not scene.is_eagers(outcome):
+        return None
+    first = laid_out[0]
+    cause = Cause(
+        kind="memory layout",
+        text=f"{first.path} of the example is {first.layout} in memory, which the file does not "
+        "follow: exported and called with contiguous tensors, it agrees with eager",
+        remedy=f"call the module with {first.path}.contiguous() in the test, and make inputs "
+        "contiguous before the call in production",
+    )
+    return cause, "capture"
 
 
 # -- how it runs -----------------------------------------------------------------------------------
@@ -208,6 +241,7 @@ def _other_grad_mode(beside: Beside) -> Explained | None:
 # In this order: the failing call, then how it is run.
 INTERVENTIONS: tuple[Callable[[Beside], Explained | None], ...] = (
     _one_tensor_for_several,
+    _layout_of_the_example,
     _other_grad_mode,
     _without_fast_path,
     _answers_of_the_export,

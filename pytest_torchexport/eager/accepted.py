@@ -29,6 +29,7 @@ from pytest_torchexport.inputs.building import build, build_leaves
 from pytest_torchexport.inputs.domains import Domain
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.recipes import (
+    AS_EXAMPLE,
     AS_GIVEN,
     GIVEN,
     Recipe,
@@ -59,6 +60,7 @@ BY_LUCK = 0.01
 
 Eager = Callable[[Call], Outcome]
 Outputs = list[Tensor]
+Layouts = Callable[[InputSpec, Recipe], Recipe]
 
 # -- sizes -----------------------------------------------------------------------------------------
 
@@ -405,7 +407,15 @@ class ReferenceCall:
 class AcceptedCalls:
     """Makes calls from recipes, and keeps those that eager takes."""
 
-    def __init__(self, spec: InputSpec, eager: Reference, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        eager: Reference,
+        note: Callable[[str], None],
+        *,
+        fixes_layouts: bool = False,
+    ) -> None:
+        """``fixes_layouts``: every tensor has the memory layout of the example's."""
         found = find_batch(spec, eager.on_cpu, eager.pristine.module)
         spec = found.spec
         self._with_sequence = found.with_sequence
@@ -420,7 +430,8 @@ class AcceptedCalls:
         self.refusal = ""
         self._eager = eager
         self._note = note
-        self._contiguous_only = False
+        # The layouts that every call has: those of the example, or contiguous ones.
+        self._layouts: Layouts | None = as_in_the_example if fixes_layouts else None
         self._refused_before = False
 
     def at_any_length(self) -> AcceptedCalls | None:
@@ -445,8 +456,8 @@ class AcceptedCalls:
         if not within_memory(self.spec, recipe.sizes):
             self._note("calls too large to make were left out")
             return None
-        if self._contiguous_only:
-            recipe = contiguous(recipe)
+        if self._layouts is not None:
+            recipe = self._layouts(self.spec, recipe)
         found, outcome = self._made(recipe)
         if outcome is None:
             return None
@@ -457,9 +468,9 @@ class AcceptedCalls:
             self._generated_taken += generated
             return found
         self.refusal = self.refusal or str(outcome)
-        straight, declared = contiguous(recipe), self._keep_declared_values(recipe)
+        straight, declared = contiguous(self.spec, recipe), self._keep_declared_values(recipe)
         if straight != recipe and (found := self._made(straight)[0]):
-            self._contiguous_only = True
+            self._layouts = contiguous
             self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
         elif not self.takes_other_values and declared != recipe:
             found = self._made(declared)[0]
@@ -546,7 +557,19 @@ def _declared(leaf: TensorLeaf | ValueLeaf) -> bool:
     return leaf.domain.declared if isinstance(leaf, TensorLeaf) else leaf.values is not None
 
 
-def contiguous(recipe: Recipe) -> Recipe:
+def contiguous(_: InputSpec, recipe: Recipe) -> Recipe:
     """Return the recipe with every tensor contiguous."""
     leaves = tuple(dataclasses.replace(leaf, layout="contiguous") for leaf in recipe.leaves)
     return dataclasses.replace(recipe, leaves=leaves)
+
+
+def as_in_the_example(spec: InputSpec, recipe: Recipe) -> Recipe:
+    """Return the recipe with every tensor in the memory layout of the example's."""
+    recipe = contiguous(spec, recipe)
+    leaves = [
+        dataclasses.replace(item, layout=AS_EXAMPLE)
+        if isinstance(leaf, TensorLeaf) and leaf.layout != "contiguous"
+        else item
+        for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
+    ]
+    return dataclasses.replace(recipe, leaves=tuple(leaves))

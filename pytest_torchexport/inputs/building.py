@@ -13,6 +13,7 @@ import torch
 from pytest_torchexport.inputs.domains import Domain, is_among
 from pytest_torchexport.inputs.pytrees import copy_tensor, tiled
 from pytest_torchexport.inputs.recipes import (
+    AS_EXAMPLE,
     AS_GIVEN,
     GIVEN,
     SPECIAL,
@@ -134,6 +135,11 @@ def _leaf(
         tensor = tensor.transpose(0, -1).contiguous().transpose(0, -1)
     if item.layout == "channels_last" and tensor.dim() == 4:
         tensor = tensor.contiguous(memory_format=torch.channels_last)
+    if item.layout == AS_EXAMPLE:
+        strides = leaf.example.stride()
+        inner_last = sorted(range(tensor.dim()), key=strides.__getitem__, reverse=True)
+        back = [inner_last.index(axis) for axis in range(tensor.dim())]
+        tensor = tensor.permute(inner_last).contiguous().permute(back)
     return tensor.requires_grad_() if leaf.example.requires_grad else tensor
 
 

@@ -40,6 +40,8 @@ EXTENTS = ("element", "row", "all")
 GIVEN = ("example", "recorded")
 SCALES = (1.0, 0.1, 3.0)
 LAYOUTS = ("contiguous", "strided", "channels_last")
+# The order of strides that the example's tensor has.
+AS_EXAMPLE = "laid out as in the example"
 MAX_EDITS = 3
 
 

@@ -69,6 +69,15 @@ class TensorLeaf:
     def given(self) -> tuple[torch.Tensor, ...]:
         return (self.example, *self.recorded)
 
+    @property
+    def layout(self) -> str:
+        """The memory layout of the example's tensor: contiguous, channels_last or strided."""
+        tensor = self.example
+        if not is_plain(tensor) or tensor.is_contiguous():
+            return "contiguous"
+        last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+        return "channels_last" if last else "strided"
+
     def at(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Return its shape at these sizes of the dims. Raises ValueError if it has none."""
         return tuple(axis.evaluate(sizes) for axis in self.shape)
@@ -142,6 +151,25 @@ class InputSpec:
     def all_sizes(self, given: Mapping[str, int]) -> dict[str, int]:
         """Return the size of each dim: the given ones, and the example's of the others."""
         return self.example_sizes | dict(given)
+
+    def bounds(self, leaf: TensorLeaf) -> list[tuple[int, int | None]]:
+        """Return the least and the largest size of each axis of a tensor.
+
+        The largest is None if the dim is only assumed, or if several dims decide the size.
+        """
+        found: list[tuple[int, int | None]] = []
+        for axis, size in zip(leaf.shape, leaf.example.shape, strict=True):
+            linear = axis.linear()
+            if not axis.names:
+                found.append((size, size))
+            elif linear is None or not self.dims[linear[0]].declared:
+                found.append((0, None))
+            else:
+                name, factor, offset = linear
+                dim = self.dims[name]
+                low, high = sorted(factor * end + offset for end in (dim.low, dim.high))
+                found.append((low, high))
+        return found
 
     def flatten(self, call: Call) -> list[Leaf]:
         """Return the leaves of a call with paths like ``x``, ``state[0]``, ``batch['mask']``."""

@@ -161,7 +161,8 @@ class Judge:
 
     def __post_init__(self) -> None:
         reference, plan = self.reference, self.plan
-        self.tolerance = Tolerance(plan.options.rtol, plan.options.atol)
+        traits = targets.get(plan.target).traits
+        self.tolerance = Tolerance(plan.options.rtol, plan.options.atol, traits.rtol)
         self._calibration = Calibration(
             OtherRuns(
                 reference.pristine,
@@ -173,8 +174,7 @@ class Judge:
             ),
             shown=lambda call, see: self.runner.show(call, plan.seed, see),
             usual=self._usual,
-            leaves_out_casts=plan.device.partition(":")[0]
-            in targets.get(plan.target).traits.leaves_out_casts,
+            leaves_out_casts=plan.device.partition(":")[0] in traits.leaves_out_casts,
         )
 
     def aside(self) -> Judge:

@@ -43,10 +43,14 @@ _DOUBLE = (torch.float64, torch.complex128)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own."""
+    """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own.
+
+    ``least``: no ``rtol`` of the table's is smaller, except in double precision.
+    """
 
     rtol: float | None = None
     atol: float | None = None
+    least: float = 0.0
 
     @property
     def given(self) -> bool:
@@ -61,7 +65,8 @@ class Tolerance:
             return self.rtol, self.atol
         if dtype in _DOUBLE:
             return 0.0, DOUBLE_UNITS * torch.finfo(dtype).eps * largest
-        return DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))
+        rtol, atol = DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))
+        return max(rtol, self.least) if rtol else rtol, atol
 
 
 def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Difference]:

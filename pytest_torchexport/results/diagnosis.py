@@ -31,6 +31,7 @@ CauseKind = Literal[
     "frozen branch",
     "baked value",
     "one tensor twice",
+    "memory layout",
     "unrolled loop",
     "dropped mutation",
     "replaced buffer",

@@ -38,6 +38,10 @@ class TargetTraits:
     ``specializes_0_1``: the exporter makes a dim static if the example's size is 0 or 1. It is then
     given an example of size 2.
 
+    ``fixes_layouts``: the file takes each tensor for one in the memory layout of the example's
+    (``channels_last``, transposed). All calls then keep it; others are made apart, and what they
+    break is a warning that names the layout.
+
     ``crashes_on_caught_errors``: a sentence if the exporter kills its process when ``forward``
     catches what an operation raises. Such an export is first tried in a copy of the process, and
     the sentence is the reason of the refusal if that copy dies.
@@ -63,6 +67,9 @@ class TargetTraits:
     ``leaves_out_casts``: the kinds of device, ``cpu`` or ``cuda``, on which what runs the files may
     leave out a cast to a shorter float type and back. What that changes is no failure.
 
+    ``rtol``: the relative error of the runtime's own functions, if it is larger than what
+    ``torch.testing`` allows of float32, 1.3e-6. More than it is judged by eager's own error.
+
     ``answers``: what the functions by which code asks whether it is exported return to ``forward``
     during the export (``{"torch.jit.is_tracing": True}``), or in the program if it keeps the
     question. Those that return what they return to eager are left out.
@@ -75,6 +82,7 @@ class TargetTraits:
     """
 
     specializes_0_1: bool = False
+    fixes_layouts: bool = False
     crashes_on_caught_errors: str = ""
     preload: tuple[str, ...] = ()
     loader: str = ""
@@ -83,6 +91,7 @@ class TargetTraits:
     library: str = "torch"
     moved_by: str = ""
     leaves_out_casts: tuple[str, ...] = ()
+    rtol: float = 0.0
     script: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
     read: Callable[[Path, Any], ProgramFacts] = lambda _path, _loaded: ProgramFacts()

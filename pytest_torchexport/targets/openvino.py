@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -25,7 +25,6 @@ from pytest_torchexport.targets.base import (
 from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
-    from pytest_torchexport.config.named_dims import Dim, Expr
     from pytest_torchexport.inputs.spec import Call, InputSpec
     from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxArtifactFacts
 
@@ -247,35 +246,23 @@ def _bounds(made: OnnxArtifact, spec: InputSpec) -> dict[str, Any]:
     """Return the sizes that each input of the file may have; a complex one has pairs of reals."""
     import openvino
 
+    from pytest_torchexport.inputs.spec import TensorLeaf
+
     inside = compress(spec.leaves, made.facts.inside)
     named = dict(zip(made.facts.names, inside, strict=True))
     return {
         name: openvino.PartialShape(
             [
                 *(
-                    _bound(expr, spec.dims, size)
-                    for expr, size in zip(leaf.shape, leaf.example.shape, strict=True)
+                    openvino.Dimension(-1) if high is None else openvino.Dimension(low, high)
+                    for low, high in spec.bounds(leaf)
                 ),
                 *([2] if leaf.example.is_complex() else []),
             ]
         )
         for name, leaf in named.items()
-        if hasattr(leaf, "shape")
+        if isinstance(leaf, TensorLeaf)
     }
-
-
-def _bound(expr: Expr, dims: Mapping[str, Dim], size: int) -> Any:
-    """Return the sizes that an axis may have: of a dim that is only assumed, any."""
-    import openvino
-
-    if not expr.names:
-        return openvino.Dimension(size)
-    linear = expr.linear()
-    if linear is None or not dims[linear[0]].declared:
-        return openvino.Dimension(-1)
-    name, factor, offset = linear
-    ends = sorted(factor * end + offset for end in (dims[name].low, dims[name].high))
-    return openvino.Dimension(*ends)
 
 
 TARGET = OpenVino()
