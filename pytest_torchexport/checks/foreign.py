@@ -141,6 +141,7 @@ def _checked(file: ForeignFile) -> ForeignFile:
     try:
         file.facts.branches()
         file.facts.suspicions(file.spec, file.spec.example)
+        file.facts.ranges(file.spec.example)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise LoadFailed(
             f"the facts about the loaded file are malformed ({error!r:.200})"
@@ -276,7 +277,9 @@ class ForeignFile:
 
     @property
     def facts(self) -> ForeignFacts:
-        return ForeignFacts(file=self, notes=self.notes)
+        # Another file runs code of its own, and may say anything.
+        precision = str(self.found.get("precision", "")) if self.target in FLAT else ""
+        return ForeignFacts(file=self, notes=self.notes, precision=precision)
 
     def values(self, call: Call) -> dict[str, Any]:
         """Return the values of a call by path, and after them the defaults that it leaves out.
@@ -337,6 +340,15 @@ class ForeignFacts(ProgramFacts):
             return suspicions(spec, SizeFacts.of_inputs(own), dropped=True)
         sizes = found.get("sizes")
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
+
+    def ranges(self, example: Call) -> Mapping[str, tuple[float, float]]:
+        paths = self.file.paths(self.file.values(example)) or {}
+        found = self.file.found.get("ranges", {})
+        return {
+            paths[name]: (float(low), float(high))
+            for name, (low, high) in found.items()
+            if name in paths
+        }
 
     def branches(self) -> Branches | None:
         plain = self.file.found.get("branches")

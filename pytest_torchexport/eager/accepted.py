@@ -436,10 +436,12 @@ class AcceptedCalls:
 
     def at_any_length(self) -> AcceptedCalls | None:
         """Return these calls where the length of a guessed sequence varies; None without one."""
-        if self._with_sequence is None:
-            return None
+        return self.with_spec(self._with_sequence) if self._with_sequence is not None else None
+
+    def with_spec(self, spec: InputSpec) -> AcceptedCalls:
+        """Return these calls with other sizes or values."""
         other = copy.copy(self)
-        other.spec = self._with_sequence
+        other.spec = spec
         return other
 
     @property

@@ -71,7 +71,7 @@ def exact_elements(operation: Operation) -> list[torch.Tensor] | None:
     dtype = functools.reduce(torch.promote_types, narrow)
     ways = [operation]
     if torch.Tag.pointwise not in operation.func.tags:
-        ways.append(_with_floats(operation, torch.abs))
+        ways.append(with_float_operands(operation, torch.abs))
 
     def holds(wide: torch.Tensor) -> torch.Tensor:
         narrow = wide.to(dtype.to_complex() if wide.is_complex() else dtype.to_real())
@@ -86,7 +86,7 @@ def exact_elements(operation: Operation) -> list[torch.Tensor] | None:
     return [functools.reduce(torch.logical_and, each) for each in zip(*masks, strict=True)]
 
 
-def _with_floats(
+def with_float_operands(
     operation: Operation,
     function: Callable[[torch.Tensor], torch.Tensor],
     but: frozenset[str] = frozenset(),
@@ -108,7 +108,9 @@ def in_float64(operation: Operation) -> Any:
     """Return an operator's result on float64; None if it has no kernel for it."""
     dtypes = {False: torch.float64, True: torch.complex128}
     try:
-        return _with_floats(operation, lambda tensor: tensor.to(dtypes[tensor.is_complex()])).run()
+        return with_float_operands(
+            operation, lambda tensor: tensor.to(dtypes[tensor.is_complex()])
+        ).run()
     except Exception:  # torch raises RuntimeError, NotImplementedError or ValueError for it
         return None
 
@@ -182,7 +184,7 @@ def sequential(lanes: int = 1) -> AbstractContextManager[None]:
         if func in opened or torch.Tag.pointwise in func.tags or not rounds(operation):
             return None
         if written_to(func):  # once, by the operator itself
-            operation = _with_floats(operation, torch.clone)
+            operation = with_float_operands(operation, torch.clone)
         opened.add(func)
         try:
             return in_parts(operation, operator)
@@ -391,7 +393,7 @@ class _Scatter:
         if exact is not None and any(bool(mask.any()) for mask in exact):
             plain = floats_of(operation.run())
         # In half precision only the sum is rounded.
-        result = _with_floats(
+        result = with_float_operands(
             operation, lambda term: self._move(term) if widened(term) is term else term, but=written
         ).run()
         if not floats_of(result) and not written:

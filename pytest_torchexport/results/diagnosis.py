@@ -32,6 +32,7 @@ CauseKind = Literal[
     "baked value",
     "one tensor twice",
     "memory layout",
+    "calibration",
     "unrolled loop",
     "dropped mutation",
     "replaced buffer",

@@ -35,6 +35,7 @@ class ProgramFacts:
     raises. ``notes`` are sentences about the export that a report shows, ``cautions`` those that
     the summary shows of a pass too. ``precision``: the float type that it computes in if that is
     not the model's own (``float16``): it may then differ from eager as much as eager does in it.
+    ``int8``: it is judged so over calls, and not element by element.
     """
 
     notes: tuple[str, ...] = ()
@@ -56,6 +57,10 @@ class ProgramFacts:
     def bounds(self) -> tuple[float, ...]:
         """Return the numbers that its operators compare with or cut at."""
         return ()
+
+    def ranges(self, example: Call) -> Mapping[str, tuple[float, float]]:
+        """Return by the path of an argument the numbers beyond which the program cuts it off."""
+        return {}
 
     def line_of(self, text: str) -> SourceLine | None:
         """Return the user's line of the node that an exception names, if it names one."""

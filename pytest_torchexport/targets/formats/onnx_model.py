@@ -210,6 +210,50 @@ def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ..
     return tuple(shapes.get(name, ()) for name in names)
 
 
+# -- other precisions than float32 -----------------------------------------------------------------
+
+# Operators on numbers in eight bits, ONNX's own and ONNX Runtime's.
+_IN_EIGHT_BITS = re.compile(
+    r"(Quantize|Dequantize|DynamicQuantize)Linear$|QLinear|QGemm|\w+Integer$"
+)
+
+
+def precision(model: Any) -> str:
+    """Return ``int8`` if a model is quantized, else the type of most weights if it is a half one.
+
+    Empty for another model, as one with weights in four bits.
+    """
+    import onnx
+
+    weights = [tensor for _, tensor in _stored(model.graph.initializer, model.graph.node)]
+    counts = dict[int, int]()
+    for tensor in weights:
+        counts[tensor.data_type] = counts.get(tensor.data_type, 0) + math.prod(tensor.dims)
+    types = onnx.TensorProto
+    if any(_IN_EIGHT_BITS.match(node.op_type) for node in nodes_of(model)):
+        return "" if {types.INT4, types.UINT4} & {*counts} else "int8"
+    floats = {types.FLOAT: "", types.FLOAT16: "float16", types.BFLOAT16: "bfloat16"}
+    most = max((kind for kind in counts if kind in floats), key=counts.__getitem__, default=None)
+    return floats.get(most, "")
+
+
+def ranges(model: Any) -> dict[str, tuple[float, float]]:
+    """Return by input the least and the largest number that its ``QuantizeLinear`` does not cut."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    held = dict(_stored(model.graph.initializer, model.graph.node))
+    found: dict[str, tuple[float, float]] = {}
+    for node in model.graph.node:
+        numbers = [numpy_helper.to_array(held[name]) for name in node.input[1:3] if name in held]
+        if node.op_type == "QuantizeLinear" and len(numbers) == 2 and numbers[0].size == 1:
+            scale, zero = (number.item() for number in numbers)
+            limits = np.iinfo(numbers[1].dtype)
+            found[node.input[0]] = (limits.min - zero) * scale, (limits.max - zero) * scale
+    inputs = {value.name for value in model.graph.input}
+    return {name: ends for name, ends in found.items() if name in inputs}
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 

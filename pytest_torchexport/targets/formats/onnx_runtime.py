@@ -401,7 +401,8 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
             return found
         names = [item.name for item in self.session.get_inputs()]
         shapes = onnx_model.input_shapes(self.model(), names)
-        return {**found, "names": names, "shapes": shapes}
+        precision, ranges = onnx_model.precision(self.model()), onnx_model.ranges(self.model())
+        return {**found, "names": names, "shapes": shapes, "precision": precision, "ranges": ranges}
 
 
 class TorchFreeLoader:
