@@ -1,11 +1,13 @@
 "use strict";
 // The page can be read without this script: it filters, sorts, closes by a key, and copies.
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+// What an article says, without its links and buttons.
+const parts = (article) => all("h2, p, h3, dt, dd", article);
 const search = document.getElementById("search");
 const boxes = all("#filter input[type=checkbox]");
 const rows = all("#matrix tbody tr:not(.file), .causes li").map((row) => {
   const links = all("a", row);
-  const texts = links.map((link) => document.querySelector(link.hash).textContent);
+  const texts = links.flatMap((link) => parts(document.querySelector(link.hash))).map((each) => each.textContent);
   const file = row.closest("tbody")?.rows[0].textContent ?? "";
   return { row, links, text: [file, row.textContent, ...texts].join(" ").toLowerCase() };
 });
@@ -48,12 +50,13 @@ function button(text, parent, act) {
   parent.append(made);
 }
 
-// Worst first; of tests the names, of times the longest.
+// Worst first, and last what no item is as a whole; of tests the names, of times the longest.
 function key(row, column) {
   const cell = row.cells[column];
   const link = cell.querySelector("a");
   if (column === 0) return cell.textContent;
-  return link ? boxes.findIndex((box) => box.value === link.className) : -Number(cell.textContent) || 99;
+  if (link) return boxes.findIndex((box) => box.value === link.className) + 1 || 98;
+  return -Number(cell.textContent) || 99;
 }
 
 all("#matrix thead th").forEach((head, column) => {
@@ -68,20 +71,24 @@ all("#matrix thead th").forEach((head, column) => {
 
 function copies(name, parent, text) {
   button([name], parent, async (made) => {
-    await navigator.clipboard.writeText(text());
-    made.textContent = "copied";
+    try {
+      await navigator.clipboard.writeText(text());
+      made.textContent = "copied";
+    } catch {
+      made.textContent = "the browser forbids it"; // over plain HTTP there is no clipboard
+    }
   });
 }
 
 // As the terminal has it: the label of a block before its lines.
 function report(article) {
-  const parts = all("h2, p, h3, dt, dd", article).map((each) =>
+  const lines = parts(article).map((each) =>
     each.matches("dt")
       ? `  ${(each.firstChild?.data ?? "").padEnd(10)}`
       : `${each.textContent.replaceAll("\n", "\n            ")}\n`,
   );
   const environment = all(".run, footer").map((each) => `${each.textContent}\n`);
-  return [...parts, "\n", ...environment].join("");
+  return [...lines, "\n", ...environment].join("");
 }
 
 for (const term of all("dt").filter((each) => ["rerun", "remedy", "script"].includes(each.textContent))) {
