@@ -356,6 +356,7 @@ class _Item:
             self_test=tuple(log.self_test),
             branches=log.branches,
             isolated=case is not None and case.runner.isolated,
+            strict=self.plan.settings.strict,
             **{"output": _printed(case), **fields},
         )
 

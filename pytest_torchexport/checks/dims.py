@@ -103,11 +103,14 @@ def check(suspicions: Sequence[Suspicion], witness: Witness, spec: InputSpec) ->
                 # torch.export puts no guard on its minimum: this one says something else.
                 why = f"a guard of the program refuses {_at(confirmed[0])}"
         sizes, failure = confirmed
-        dim = spec.dims[suspicion.dim]
+        # A relation between dims is suspected of one, and may be refused because of another.
+        name = suspicion.dim if suspicion.dim in sizes else next(iter(sizes), suspicion.dim)
+        dim = spec.dims[name]
+        at = f" (axis {suspicion.axis} of {suspicion.path})" if name == suspicion.dim else ""
         declared = f"{'declared' if dim.declared else 'assumed'} {dim.describe()}"
         symptom = " ".join(str(failure).split()) or failure.title
         raise DimsNarrowed(
-            f"{dim.name} (axis {suspicion.axis} of {suspicion.path}): {declared}, {why}",
+            f"{dim.name}{at}: {declared}, {why}",
             details=(f"at {_at(sizes)}: {symptom}", *failure.details),
             where=suspicion.where or failure.where,
             differences=failure.differences,

@@ -342,8 +342,10 @@ class ForeignFacts(ProgramFacts):
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
 
     def ranges(self, example: Call) -> Mapping[str, tuple[float, float]]:
+        found = self.file.found.get("ranges") if self.file.target in FLAT else None
+        if not found:
+            return {}
         paths = self.file.paths(self.file.values(example)) or {}
-        found = self.file.found.get("ranges", {})
         return {
             paths[name]: (float(low), float(high))
             for name, (low, high) in found.items()

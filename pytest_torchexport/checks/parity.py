@@ -95,7 +95,8 @@ def explain(case: Case) -> None:
     """
     if _fails_as_exported(case):
         failure = case.log.failed[0][1]
-        case.refused(f"made an artifact that raises on the example itself: {failure}")
+        at = f" ({failure.where.place})" if failure.where is not None else ""
+        case.refused(f"made an artifact that raises on the example itself: {failure}{at}")
     if case.log.failed:
         recipe, failure = case.log.failed[0]
         # Beyond the example's path another fault may show.

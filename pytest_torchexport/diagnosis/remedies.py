@@ -132,7 +132,8 @@ def without_a_number(where: SourceLine, otherwise: str = COMPUTED) -> str:
 
     def quotient(match: re.Match[str]) -> str:
         by, whole, part = match.groups()
-        return f"-(-{whole} // {part})" if by == "math.ceil" else f"{whole} // {part}"
+        # Not -(-a // b): ONNX divides a negative size towards zero.
+        return f"({whole} + {part} - 1) // {part}" if by == "math.ceil" else f"{whole} // {part}"
 
     line = where.text.partition("  # ")[0]
     as_it_is = _ROUNDED.sub(quotient, line)

@@ -553,7 +553,9 @@ def _dropping(drops: Iterable[Step], modules: Mapping[str, torch.nn.Module]) -> 
 
 
 def is_dropout(part: torch.nn.Module | None) -> bool:
-    return any("Dropout" in cls.__name__ for cls in type(part).__mro__)
+    """Return True for torch's and others' modules for dropout, not for a model named so."""
+    whole = part is not None and any(True for _ in part.children())
+    return not whole and any("Dropout" in cls.__name__ for cls in type(part).__mro__)
 
 
 # -- the parts of a module, without running it -----------------------------------------------------

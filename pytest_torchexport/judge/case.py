@@ -109,9 +109,10 @@ class Prepared:
 
         That is so if the exporter raises (``error``), if the artifact cannot be saved, or if it
         raises on the example. If the user named the target, it is a failure, which the caller
-        raises. What runs out on the machine (``outcomes/errors.py``) is neither: Ineffective.
+        raises; under strict too, if there is an artifact. What runs out on the machine
+        (``outcomes/errors.py``) is neither: Ineffective.
         """
-        if not self.plan.named:
+        if not self.plan.named and (error is not None or not self.plan.settings.strict):
             raise CannotJudge(f"{self.plan.target} {reason}", "refused") from error
 
     def exported(
@@ -287,6 +288,7 @@ class Case(Prepared):
             prepared.log.note(note)
         for caution in artifact.facts.cautions:
             prepared.log.caution(caution)
+        prepared.log.ineffective += artifact.facts.doubts
         precision = artifact.facts.precision
         if precision not in PRECISIONS:
             legal = ", ".join(filter(None, PRECISIONS))

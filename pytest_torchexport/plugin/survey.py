@@ -228,7 +228,7 @@ def survey_lines(
 
 
 def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[str]:
-    """Yield markers to try: for each class the first test whose modules have a target in common."""
+    """Yield markers: for each class the first test whose modules have an artifact in common."""
     of_test: dict[str, dict[str, Surveyed]] = {}
     for each in classes:
         for item in each.items:
@@ -241,15 +241,15 @@ def _markers(classes: Sequence[Surveyed], targets: Sequence[str]) -> Iterator[st
                 name: [one.cells.get(name, ("", ""))[0] for one in together] for name in targets
             }
             common = [n for n, words in cells.items() if all(w.startswith("ok") for w in words)]
-            if each.name in covered or not common:
-                continue
-            covered.update(one.name for one in together)
             # A target whose artifact differs from eager stays: that is what the marker is for.
             red = {
                 name: next(word for word in words if not word.startswith("ok"))
                 for name, words in cells.items()
                 if name not in common and UNMADE.isdisjoint(words)
             }
+            if each.name in covered or not (common or red):
+                continue
+            covered.update(one.name for one in together)
             names = ", ".join(f'"{name}"' for name in targets if name in (*common, *red))
             now = ", ".join(f"{name}: {word}" for name, word in red.items())
             yield f"  {test}: @pytest.mark.torchexport({names}){f'  # red now: {now}' * bool(now)}"

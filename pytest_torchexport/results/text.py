@@ -171,7 +171,9 @@ def _blocks(alike: Sequence[Verdict], nodeid: str) -> Iterator[Block]:
     yield short_block("script", [verdict.script])
     yield short_block("kept", [] if verdict.script else [verdict.kept])
     if nodeid and verdict.seed is not None:
-        yield Block("rerun", [f"pytest {in_shell(nodeid)} --hypothesis-seed={verdict.seed}"])
+        strict = " --torchexport-strict" if verdict.strict else ""
+        again = f"pytest {in_shell(nodeid)} --hypothesis-seed={verdict.seed}{strict}"
+        yield Block("rerun", [again])
 
 
 def _diagnosis_blocks(verdict: Verdict) -> Iterator[Block]:

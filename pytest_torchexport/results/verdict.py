@@ -322,9 +322,9 @@ class Verdict:
     there are none. ``latency``: the times of some calls, if that was asked for. ``kept``: the
     artifact's file after a failure; ``script``: the script that shows the failure again.
     ``imports``: the modules that a process has to import before it can load or run the file.
-    ``diagnosis``: what was found out about a failure. ``unchanged_since``: the day (``2026-07-01``)
-    of the run that gave the verdict, if it was taken from the cache; else empty. ``not_kept``: why
-    a run with a cache does not keep it; else empty.
+    ``strict``: a doubt would be a failure. ``diagnosis``: what was found out about a failure.
+    ``unchanged_since``: the day (``2026-07-01``) of the run that gave the verdict, if it was taken
+    from the cache; else empty. ``not_kept``: why a run with a cache does not keep it; else empty.
     """
 
     subject: str
@@ -357,6 +357,7 @@ class Verdict:
     self_test: tuple[SeededBug, ...] = ()
     branches: tuple[Branch, ...] = ()
     isolated: bool = False
+    strict: bool = False
     size: ArtifactSize | None = None
     latency: tuple[Latency, ...] = ()
     output: str = ""

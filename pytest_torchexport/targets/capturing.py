@@ -104,12 +104,16 @@ class Capturable:
 
 @dataclass(frozen=True)
 class Exported:
-    """A program, the dims as they were given to its exporter, notes and cautions."""
+    """A program, the dims as they were given to its exporter, and what its facts say of that.
+
+    ``doubts``: another spelling of the dims gave a program with a static one, without a word.
+    """
 
     program: Any
     dynamic_shapes: Any
     notes: tuple[str, ...]
     cautions: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def exported(
@@ -144,12 +148,14 @@ def exported(
         if not static:
             use = f"exported with dynamic_shapes={spelled(shapes)}: write them so in your export"
             told = (f"{'; '.join(earlier)}; {use} script too",) if earlier else ()
+            if narrowed is not None:
+                return Exported(program, shapes, subject.notes, doubts=told)
             return Exported(program, shapes, subject.notes, told)
         note = FROZEN.format(dims=", ".join(static))
         narrowed = narrowed or Exported(program, shapes, (*subject.notes, note))
         earlier.append(
-            f"with dynamic_shapes={spelled(shapes)} the exporter silently makes a dim static that "
-            "varies"
+            f"with dynamic_shapes={spelled(shapes)} the exporter silently makes "
+            f"{', '.join(static)} static"
         )
     if narrowed is None:
         assert first is not None

@@ -62,7 +62,7 @@ class Export:
             filename=exported_program.FILENAME,
             dynamic_shapes=made.dynamic_shapes,
             facts=exported_program.ExportedProgramFacts(
-                program=made.program, notes=made.notes, cautions=made.cautions
+                program=made.program, notes=made.notes, cautions=made.cautions, doubts=made.doubts
             ),
         )
 

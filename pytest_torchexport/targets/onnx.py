@@ -162,6 +162,7 @@ def _artifact(made: Exported, device: str, *, external_data: bool) -> OnnxArtifa
             captured=(*captured, SizeFacts.captured(program.exported_program)),
             notes=made.notes,
             cautions=made.cautions,
+            doubts=made.doubts,
         ),
     )
 

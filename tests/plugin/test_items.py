@@ -142,6 +142,28 @@ def test_a_named_target_that_refuses_is_red_and_an_unnamed_one_is_no_pass(suite,
     assert max(map(len, skips)) < 350
 
 
+BROKEN = """
+class Grown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("cache", torch.zeros(0, 3))
+    def forward(self, x):
+        self.cache = torch.cat([self.cache, x])
+        return self.cache.sum(0)
+
+@pytest.mark.torchexport
+def test_grown(): Grown()(torch.ones(2, 3))
+"""
+
+
+def test_an_artifact_that_raises_on_the_example_is_a_skip_and_red_under_strict(suite, run):
+    suite(BROKEN)
+    run("-k", "export-").assert_outcomes(skipped=1)
+    result = run("-k", "export-", "--torchexport-strict")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["ArtifactRaised: *", "  remedy   *"])
+
+
 ASKED = """
 @pytest.mark.torchexport(export_options={'onnx': {'opset_version': 99}, 'trace': {'new': True}})
 def test_asked(): nn.ReLU()(torch.ones(2, 3))

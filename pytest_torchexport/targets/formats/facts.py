@@ -33,13 +33,16 @@ class ProgramFacts:
 
     A format overrides the methods that it can answer. None of them runs the program, and none
     raises. ``notes`` are sentences about the export that a report shows, ``cautions`` those that
-    the summary shows of a pass too. ``precision``: the float type that it computes in if that is
-    not the model's own (``float16``): it may then differ from eager as much as eager does in it.
-    ``int8``: it is judged so over calls, and not element by element.
+    the summary shows of a pass too, ``doubts`` those that are failures under strict.
+
+    ``precision``: the float type that it computes in if that is not the model's own (``float16``):
+    it may then differ from eager as much as eager does in it. ``int8``: it is judged so over calls,
+    and not element by element.
     """
 
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     precision: str = ""
 
     def inputs(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from pytest_torchexport.eager.preflight import (
     Fill,
     _bounded,
     changed_at,
+    is_dropout,
     watch,
 )
 from pytest_torchexport.inputs.spec import Call
@@ -394,3 +395,14 @@ class Moves(nn.Module):
 def test_the_line_that_changes_a_place(ref, line):
     subject = Subject.of(nn.Sequential(nn.ReLU(), Moves()))
     assert line in str(changed_at(subject, CALL, 0, [ref]).get(ref))
+
+
+def test_a_model_that_is_named_after_dropout_is_no_dropout():
+    class WithDropout(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+    assert [is_dropout(part) for part in (nn.Dropout(), nn.Dropout2d(), WithDropout(), None)] == [
+        True, True, False, False,
+    ]  # fmt: skip

@@ -41,6 +41,7 @@ def test_the_report_of_a_survey():
         "a.Open: it cannot be copied",
         "markers to try, a test for each class, of which one instance was checked:",
         '  t.py::one: @pytest.mark.torchexport("trace", "onnx")  # red now: trace: BranchFrozen',
+        '  t.py::two: @pytest.mark.torchexport("trace", "onnx")  # red now: trace: BranchFrozen, onnx: BranchFrozen',
         '  t.py::four: @pytest.mark.torchexport("trace")',
     ]
 
