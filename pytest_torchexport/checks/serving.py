@@ -1,4 +1,4 @@
-"""Run the saved artifact as it is served: on other devices, and with the threads of production.
+"""Run the saved artifact as it is served: on other devices, in C++, with the threads of production.
 
 Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``parity``.
 """
@@ -6,33 +6,38 @@ Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``pari
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
+from typing import TypeGuard
 
 import torch
 
 from pytest_torchexport import targets
+from pytest_torchexport.config.validate import CPP
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.judge import failure_of
+from pytest_torchexport.judge.case import Case, attempted
+from pytest_torchexport.judge.judge import LENGTH, failure_of
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import InSandbox, call_loaded
 from pytest_torchexport.outcomes.compare import largest_error
-from pytest_torchexport.outcomes.observe import (
-    Crashed,
-    NotTransferable,
-    Outcome,
-    Raised,
-    Returned,
-    TimedOut,
-)
+from pytest_torchexport.outcomes.limits import interrupted_after
+from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised, Returned
 from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
-from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
+from pytest_torchexport.targets.formats.facts import (
+    RAISES,
+    RETURNED,
+    BakedDevice,
+    about_devices,
+    indexed,
+)
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 # Calls are repeated so often. Two results of which one is rare may look like one.
@@ -44,12 +49,21 @@ REMEDY = (
     "or export it there"
 )
 
+# The name of the place beside ``on cuda``.
+IN_CPP = "in C++"
+IN_PYTHON = "in Python the same file agrees with eager"
+WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
+CPP_REMEDY = (
+    "remedy: have your server load a library that registers it in C++; or write it with torch's "
+    "own operations"
+)
+
 
 # -- elsewhere -------------------------------------------------------------------------------------
 
 
 def serve(case: Case) -> None:
-    """Load the artifact on each device of ``torchexport_serve_on``, and run the example there.
+    """Load the artifact in each place of ``torchexport_serve_on``, and make calls there.
 
     If a device is missing here, the program's constants are inspected instead. A program that is
     only tied to its own device is a note: most files are served on the kind of device they were
@@ -58,7 +72,7 @@ def serve(case: Case) -> None:
     if case.saved is None:
         return
     tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
-    others = [d for d in case.plan.settings.serve_on if indexed(d) != indexed(case.plan.device)]
+    others = [p for p in case.plan.settings.serve_on if indexed(p) != indexed(case.plan.device)]
     moved_by = targets.get(case.plan.target).traits.moved_by
     if tied:
         places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
@@ -66,47 +80,70 @@ def serve(case: Case) -> None:
         listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
-    for device in others:
-        reason = unusable_device(device) or targets.get(case.plan.target).unavailable(device)
-        if reason is None:
-            _call_on(case, device)
-            continue
-        case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
-        if tied and not moved_by:
-            first = tied[0]
-            case.log.hold(
-                RoundTripDiffers(
-                    f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
-                    "wherever the inputs are",
-                    details=(
-                        *(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]),
-                        REMEDY,
-                    ),
-                    where=first.where,
-                )
+    for place in others:
+        in_cpp = place == CPP
+        with case.deadline.paused():  # the program in C++ may have to be compiled
+            reason = _no_cpp(case) if in_cpp else _no_device(case, place)
+        if reason is not None:
+            words = IN_CPP if in_cpp else f"on {place}"
+            case.log.ineffective.append(f"not loaded {words}, where it is to be served: {reason}")
+        with interrupted_after(case.deadline.left):
+            if reason is None:
+                _call_in_cpp(case) if in_cpp else _call_on(case, place)
+            elif not in_cpp:
+                _inspect(case, place, () if moved_by else tied)
+
+
+def _returned(
+    outcome: Outcome, case: Case, where: str, lines: Sequence[str]
+) -> TypeGuard[Returned]:
+    """Return True if a call returned there. Else hold that back, with further lines, or note it."""
+    if isinstance(outcome, NotTransferable):
+        case.log.note(f"loaded {where}, and not compared: {outcome}")
+    elif not isinstance(outcome, Returned):
+        line = outcome.where if isinstance(outcome, Raised) else None
+        text = f"loaded {where}: {outcome}"
+        case.log.hold(RoundTripDiffers(text, details=tuple(lines), where=line))
+    return isinstance(outcome, Returned)
+
+
+def _remedy(outcome: Outcome | None) -> Sequence[str]:
+    return remedy_of(outcome.type, outcome.message).lines if isinstance(outcome, Raised) else ()
+
+
+# -- on another device -----------------------------------------------------------------------------
+
+
+def _no_device(case: Case, device: str) -> str | None:
+    return unusable_device(device) or targets.get(case.plan.target).unavailable(device)
+
+
+def _inspect(case: Case, device: str, tied: Sequence[BakedDevice]) -> None:
+    """Hold what would fail on a device that is missing here, as constants and meta tensors tell."""
+    if tied:
+        first = tied[0]
+        case.log.hold(
+            RoundTripDiffers(
+                f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
+                "wherever the inputs are",
+                details=(*(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]), REMEDY),
+                where=first.where,
             )
-        if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
-            continue  # ONNX Runtime has no meta device, which every machine has
-        outcome = _outcome_on(case, "meta", case.spec.example)
-        said = about_devices(outcome.message) if isinstance(outcome, Raised) else None
-        if said:  # else it may still: some operators take on meta what they refuse on a GPU
-            case.log.hold(
-                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
-            )
+        )
+    if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
+        return  # ONNX Runtime has no meta device, which every machine has
+    outcome = _outcome_on(case, "meta", case.spec.example)
+    said = about_devices(outcome.message) if isinstance(outcome, Raised) else None
+    if said:  # else it may still: some operators take on meta what they refuse on a GPU
+        case.log.hold(
+            RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
+        )
 
 
 def _call_on(case: Case, device: str) -> None:
     example = case.spec.example
     outcome = _outcome_on(case, device, example)
-    if outcome is None:
-        return
-    if isinstance(outcome, (Raised, Crashed, TimedOut)):
-        said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
-        lines = remedy_of(*said).lines
-        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}", details=lines))
-        return
-    if isinstance(outcome, NotTransferable):
-        case.log.note(f"loaded on {device}, and not compared: {outcome}")
+    if outcome is None or not _returned(outcome, case, f"on {device}", _remedy(outcome)):
         return
     on_cpu, at = case.reference.on_cpu(example), device
     expected = case.reference.on_device(example, on_cpu, at)
@@ -139,6 +176,72 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
             return session.problem
         seed, limit = case.plan.seed, case.call_limit()
         return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
+
+
+# -- in C++ ----------------------------------------------------------------------------------------
+
+
+def _no_cpp(case: Case) -> str | None:
+    """Return why C++ cannot serve it here, with the next step. Compiles the program if need be."""
+    if targets.get(case.plan.target).traits.for_cpp is None:
+        return f"the program in C++ loads no files of {case.plan.target}; next step: {WITHOUT_CPP}"
+    if case.plan.device != "cpu":
+        return f"the program in C++ has no {case.plan.device}; next step: torchexport_devices = cpu"
+    if sys.platform == "win32":
+        return f"the program in C++ is for Linux and macOS; next step: {WITHOUT_CPP}"
+    from pytest_torchexport.sandbox import cpp
+
+    found = cpp.program()
+    return found if isinstance(found, str) else None
+
+
+def _call_in_cpp(case: Case) -> None:
+    """Make the example's calls in a row there, then boundary calls; hold the first that differs.
+
+    Nothing that the artifact does in Python too is held: the other steps say it.
+    """
+    from pytest_torchexport.sandbox import cpp
+
+    path, write = cpp.program(), targets.get(case.plan.target).traits.for_cpp
+    assert isinstance(path, Path)
+    assert case.saved is not None
+    assert write is not None
+    pack = functools.partial(write, case.artifact.program)
+    recipes = [example_recipe(case.spec), *case.largest_first()][:REPEATED_CALLS]
+    with (
+        case.log.timed("round trip"),
+        cpp.CppSession(path, case.saved.source, pack) as session,
+    ):
+        for number, found in enumerate(case.calls(recipes)):
+            case.log.trying = found.recipe
+            calls = [found.call] * (1 if number else LENGTH)
+            for last, (expected, _) in enumerate(case.reference.in_a_row(calls)):
+                if not isinstance(expected, Returned):
+                    break  # some forwards cannot be called twice
+                seed, limit = case.plan.seed, case.call_limit()
+                outcome, _ = call_loaded(
+                    session, case.artifact, calls[last], seed=seed, limit=limit, anew=not last
+                )
+                if not _agrees_in_cpp(case, calls[: last + 1], expected, outcome):
+                    return
+
+
+def _agrees_in_cpp(case: Case, calls: Sequence[Call], expected: Returned, outcome: Outcome) -> bool:
+    judge = case.judge.aside()
+    differences = judge.differences(calls, expected, outcome)
+    if isinstance(outcome, Returned) and not differences:
+        return True
+    here, _ = case.judge.in_a_row(calls)[-1]
+    if not isinstance(here, Returned) or judge.differences(calls, expected, here):
+        return False
+    known = _remedy(outcome)[:1]  # the rest is for a server in Python
+    lines = (IN_PYTHON, *attempted(case), *known, *((CPP_REMEDY,) if known else ()))
+    if _returned(outcome, case, IN_CPP, lines):
+        failure = RoundTripDiffers(
+            f"loaded {IN_CPP}", details=lines, differences=tuple(differences)
+        )
+        case.log.hold(failure)
+    return False
 
 
 # -- with the threads and the settings of production -----------------------------------------------

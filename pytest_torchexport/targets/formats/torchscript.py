@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.operator_table import OPERATORS, row_of
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats.facts import (
@@ -132,6 +133,24 @@ def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> No
             return
         with path.open("wb") as file:
             torch.jit.save(program, file, _extra_files=dict(extra_files))
+
+
+def write_arguments(program: Any, call: Call, path: Path) -> Sequence[Any]:
+    """Write the arguments of a call as a tuple that C++ reads, and return them in its order.
+
+    They have the types that a call from Python gives them, because torch converts them likewise:
+    an int becomes the float that ``forward`` is annotated with, an empty list one of tensors.
+    """
+    method: Any = program.forward if isinstance(program, torch.nn.Module) else None
+    taken = method.schema.arguments[1:] if method else program.schema.arguments
+    named = dict(zip((each.name for each in taken), call.args, strict=False)) | dict(call.kwargs)
+    given = [named.get(each.name, each.default_value) for each in taken]
+    names = [f"a{number}" for number in range(len(given))]
+    typed = [f"{n}: {each.type.annotation_str}" for n, each in zip(names, taken, strict=True)]
+    signature, values = ", ".join([*typed, "path: str"]), "".join(f"{name}, " for name in names)
+    source = f"def write({signature}):\n    torch.save(({values}), path)\n"
+    torch.jit.CompilationUnit(source).write(*given, str(path))
+    return given
 
 
 @contextmanager
