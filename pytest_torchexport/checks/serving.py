@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
-from typing import TypeGuard
 
 import torch
 
@@ -31,6 +28,8 @@ from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
+from pytest_torchexport.results.verdict import Difference
+from pytest_torchexport.sandbox import cpp
 from pytest_torchexport.targets.formats.facts import (
     RAISES,
     RETURNED,
@@ -49,8 +48,6 @@ REMEDY = (
     "or export it there"
 )
 
-# The name of the place beside ``on cuda``.
-IN_CPP = "in C++"
 IN_PYTHON = "in Python the same file agrees with eager"
 WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
 CPP_REMEDY = (
@@ -81,41 +78,52 @@ def serve(case: Case) -> None:
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
     for place in others:
-        in_cpp = place == CPP
         with case.deadline.paused():  # the program in C++ may have to be compiled
-            reason = _no_cpp(case) if in_cpp else _no_device(case, place)
+            reason = _missing(case, place)
         if reason is not None:
-            words = IN_CPP if in_cpp else f"on {place}"
-            case.log.ineffective.append(f"not loaded {words}, where it is to be served: {reason}")
+            there = f"{_where(place)}, where it is to be served"
+            case.log.ineffective.append(f"not loaded {there}: {reason}")
         with interrupted_after(case.deadline.left):
             if reason is None:
-                _call_in_cpp(case) if in_cpp else _call_on(case, place)
-            elif not in_cpp:
+                _call_in_cpp(case) if place == CPP else _call_on(case, place)
+            elif place != CPP:
                 _inspect(case, place, () if moved_by else tied)
 
 
-def _returned(
-    outcome: Outcome, case: Case, where: str, lines: Sequence[str]
-) -> TypeGuard[Returned]:
-    """Return True if a call returned there. Else hold that back, with further lines, or note it."""
+def _where(place: str) -> str:
+    return "in C++" if place == CPP else f"on {place}"
+
+
+def _missing(case: Case, place: str) -> str | None:
+    """Return why the artifact cannot be served there, with the next step; None if it can."""
+    target = targets.get(case.plan.target)
+    if place != CPP:
+        return unusable_device(place) or target.unavailable(place)
+    if target.traits.for_cpp is None:
+        return f"the program in C++ loads no files of {case.plan.target}; next step: {WITHOUT_CPP}"
+    if case.plan.device != "cpu":
+        return f"the program in C++ has no {case.plan.device}; next step: torchexport_devices = cpu"
+    return found if isinstance(found := cpp.program(), str) else None
+
+
+def _hold(case: Case, place: str, outcome: Outcome, differences: Sequence[Difference] = ()) -> None:
+    """Hold back what a call did there; note it if it could not be sent."""
+    text = f"loaded {_where(place)}"
     if isinstance(outcome, NotTransferable):
-        case.log.note(f"loaded {where}, and not compared: {outcome}")
-    elif not isinstance(outcome, Returned):
-        line = outcome.where if isinstance(outcome, Raised) else None
-        text = f"loaded {where}: {outcome}"
-        case.log.hold(RoundTripDiffers(text, details=tuple(lines), where=line))
-    return isinstance(outcome, Returned)
-
-
-def _remedy(outcome: Outcome | None) -> Sequence[str]:
-    return remedy_of(outcome.type, outcome.message).lines if isinstance(outcome, Raised) else ()
+        case.log.note(f"{text}, and not compared: {outcome}")
+        return
+    said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
+    lines = remedy_of(*said).lines
+    if place == CPP:  # the remedy is for a server in Python
+        lines = (IN_PYTHON, *attempted(case), *(lines and (lines[0], CPP_REMEDY)))
+    text += "" if isinstance(outcome, Returned) else f": {outcome}"
+    failure = RoundTripDiffers(text, details=lines, differences=tuple(differences))
+    failure.where = getattr(outcome, "where", None)
+    failure.output = getattr(outcome, "output", "")
+    case.log.hold(failure)
 
 
 # -- on another device -----------------------------------------------------------------------------
-
-
-def _no_device(case: Case, device: str) -> str | None:
-    return unusable_device(device) or targets.get(case.plan.target).unavailable(device)
 
 
 def _inspect(case: Case, device: str, tied: Sequence[BakedDevice]) -> None:
@@ -143,7 +151,10 @@ def _inspect(case: Case, device: str, tied: Sequence[BakedDevice]) -> None:
 def _call_on(case: Case, device: str) -> None:
     example = case.spec.example
     outcome = _outcome_on(case, device, example)
-    if outcome is None or not _returned(outcome, case, f"on {device}", _remedy(outcome)):
+    if outcome is None:
+        return
+    if not isinstance(outcome, Returned):
+        _hold(case, device, outcome)
         return
     on_cpu, at = case.reference.on_cpu(example), device
     expected = case.reference.on_device(example, on_cpu, at)
@@ -164,7 +175,7 @@ def _call_on(case: Case, device: str) -> None:
     judge = there.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
-        case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+        _hold(case, device, outcome, differences)
 
 
 def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
@@ -181,67 +192,32 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
 # -- in C++ ----------------------------------------------------------------------------------------
 
 
-def _no_cpp(case: Case) -> str | None:
-    """Return why C++ cannot serve it here, with the next step. Compiles the program if need be."""
-    if targets.get(case.plan.target).traits.for_cpp is None:
-        return f"the program in C++ loads no files of {case.plan.target}; next step: {WITHOUT_CPP}"
-    if case.plan.device != "cpu":
-        return f"the program in C++ has no {case.plan.device}; next step: torchexport_devices = cpu"
-    if sys.platform == "win32":
-        return f"the program in C++ is for Linux and macOS; next step: {WITHOUT_CPP}"
-    from pytest_torchexport.sandbox import cpp
-
-    found = cpp.program()
-    return found if isinstance(found, str) else None
-
-
 def _call_in_cpp(case: Case) -> None:
     """Make the example's calls in a row there, then boundary calls; hold the first that differs.
 
-    Nothing that the artifact does in Python too is held: the other steps say it.
+    It ends where Python differs from eager as well: other steps say that.
     """
-    from pytest_torchexport.sandbox import cpp
-
-    path, write = cpp.program(), targets.get(case.plan.target).traits.for_cpp
-    assert isinstance(path, Path)
-    assert case.saved is not None
-    assert write is not None
+    write = targets.get(case.plan.target).traits.for_cpp
+    if case.saved is None or write is None:
+        return
+    judge, recipes = case.judge.aside(), [example_recipe(case.spec), *case.largest_first()]
     pack = functools.partial(write, case.artifact.program)
-    recipes = [example_recipe(case.spec), *case.largest_first()][:REPEATED_CALLS]
-    with (
-        case.log.timed("round trip"),
-        cpp.CppSession(path, case.saved.source, pack) as session,
-    ):
-        for number, found in enumerate(case.calls(recipes)):
+    session = cpp.CppSession(cpp.program(), case.saved.source, pack)
+    with case.log.timed("round trip"), session:
+        for found in case.calls(recipes[:REPEATED_CALLS]):
             case.log.trying = found.recipe
-            calls = [found.call] * (1 if number else LENGTH)
-            for last, (expected, _) in enumerate(case.reference.in_a_row(calls)):
-                if not isinstance(expected, Returned):
-                    break  # some forwards cannot be called twice
-                seed, limit = case.plan.seed, case.call_limit()
-                outcome, _ = call_loaded(
-                    session, case.artifact, calls[last], seed=seed, limit=limit, anew=not last
-                )
-                if not _agrees_in_cpp(case, calls[: last + 1], expected, outcome):
+            calls = [found.call] * (LENGTH if found.recipe is recipes[0] else 1)
+            runs = zip(case.reference.in_a_row(calls), case.judge.in_a_row(calls), strict=True)
+            for last, ((expected, _), (here, _)) in enumerate(runs):
+                row, seed, limit = calls[: last + 1], case.plan.seed, case.call_limit()
+                if not isinstance(expected, Returned) or judge.differences(row, expected, here):
                     return
-
-
-def _agrees_in_cpp(case: Case, calls: Sequence[Call], expected: Returned, outcome: Outcome) -> bool:
-    judge = case.judge.aside()
-    differences = judge.differences(calls, expected, outcome)
-    if isinstance(outcome, Returned) and not differences:
-        return True
-    here, _ = case.judge.in_a_row(calls)[-1]
-    if not isinstance(here, Returned) or judge.differences(calls, expected, here):
-        return False
-    known = _remedy(outcome)[:1]  # the rest is for a server in Python
-    lines = (IN_PYTHON, *attempted(case), *known, *((CPP_REMEDY,) if known else ()))
-    if _returned(outcome, case, IN_CPP, lines):
-        failure = RoundTripDiffers(
-            f"loaded {IN_CPP}", details=lines, differences=tuple(differences)
-        )
-        case.log.hold(failure)
-    return False
+                outcome, _ = call_loaded(
+                    session, case.artifact, row[-1], seed=seed, limit=limit, anew=not last
+                )
+                if differences := judge.differences(row, expected, outcome):
+                    _hold(case, CPP, outcome, differences)
+                    return
 
 
 # -- with the threads and the settings of production -----------------------------------------------

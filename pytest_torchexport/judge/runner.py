@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -45,13 +45,11 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
 )
 from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.cpp import CppSession
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues, StartsAnew
 from pytest_torchexport.targets.formats.load_errors import remedy_of
-
-if TYPE_CHECKING:
-    from pytest_torchexport.sandbox.cpp import CppSession
 
 # The types of export_options that can be sent to the process that loads the file.
 _PLAIN = (bool, int, float, str, type(None))

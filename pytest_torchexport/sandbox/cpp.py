@@ -1,46 +1,31 @@
 """Serve a file by a program in C++: ``serve.cpp``, compiled once for the installed torch.
 
-The program is kept, so that only the first run waits for the compiler. It shares torch's libraries
-with this process, and nothing of Python: what a file needs of Python is missing there.
+It shares torch's libraries with this process, and nothing of Python.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import dataclasses
 import functools
 import hashlib
 import itertools
 import os
-import resource
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import Call
+from pytest_torchexport.outcomes import observe
 from pytest_torchexport.outcomes.errors import printable
-from pytest_torchexport.outcomes.observe import (
-    NotTransferable,
-    Outcome,
-    Returned,
-    Tensors,
-    TimedOut,
-    raised,
-)
 from pytest_torchexport.sandbox.process import Child, end_spawned, environment, pair
-from pytest_torchexport.sandbox.session import Source, crashed, tail
+from pytest_torchexport.sandbox.session import OUTPUT_TAIL, Source, crashed
 
 SOURCE = Path(__file__).with_name("serve.cpp")
-# Writes the arguments of a call to a file, and returns them in the order in which they are there.
-Write = Callable[[Call, Path], Sequence[Any]]
-
-
-# -- the compiler ----------------------------------------------------------------------------------
 
 
 def program() -> Path | str:
@@ -49,85 +34,68 @@ def program() -> Path | str:
     It is kept where torch keeps what it compiles (``TORCH_EXTENSIONS_DIR``), else in the user's
     cache. ``CXX`` names the compiler.
     """
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or f"{caches}/torchexport")
-    return _compiled(os.environ.get("CXX") or "g++", folder.expanduser())
+    cache = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/torchexport"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache).expanduser()
+    return _compiled(os.environ.get("CXX") or "g++", folder)
+
+
+_run = functools.partial(
+    subprocess.run, check=True, capture_output=True, text=True, errors="replace"
+)
 
 
 @functools.cache
 def _compiled(compiler: str, folder: Path) -> Path | str:
-    """Return the program in the folder, compiled if it is not there, or why there is none.
+    import fcntl  # not on Windows
 
-    Its name tells what it depends on: the source, torch, its place, and the compiler.
-    """
     root = Path(torch.__file__).parent
-    include, libraries = root / "include", root / "lib"
-    if not (include / "torch/script.h").is_file():
-        return f"no headers of torch in {include}; next step: install torch from its wheel"
-    before = ["-std=c++20", "-O1", f"-D_GLIBCXX_USE_CXX11_ABI={torch.compiled_with_cxx11_abi():d}"]
-    before += [f"-isystem{include}", f"-isystem{include}/torch/csrc/api/include"]
-    after = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-Wl,--no-as-needed"]
-    after += ["-ltorch", "-ltorch_cpu", "-lc10"]
+    if not (root / "include/torch/script.h").is_file():
+        return f"no headers of torch in {root}/include; next step: install torch from its wheel"
     command = shlex.split(compiler)
+    flags = ["-std=c++20", "-O1", f"-D_GLIBCXX_USE_CXX11_ABI={torch.compiled_with_cxx11_abi():d}"]
+    flags += [f"-isystem{root}/include", f"-isystem{root}/include/torch/csrc/api/include"]
+    libraries = [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-Wl,--no-as-needed"]
+    libraries += ["-ltorch", "-ltorch_cpu", "-lc10"]
     try:
-        said = _run([*command, "--version"])
-        parts = [SOURCE.read_text(), torch.__version__, said, *before, *after]
+        version = _run([*command, "--version"]).stdout
+        parts = [SOURCE.read_text(), torch.__version__, version, *command, *flags, *libraries]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"torchexport-serve-{key}"
-        # The workers of a run wait for the first of them.
         with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)  # workers wait for the first: it takes a GB of memory
             if not path.exists():
                 half = path.with_suffix(".half")
-                _run([*command, *before, str(SOURCE), "-o", str(half), *after])
+                _run([*command, *flags, str(SOURCE), "-o", str(half), *libraries])
                 half.rename(path)
     except FileNotFoundError:
         return f"no C++ compiler {compiler!r}; next step: install g++, or name yours in CXX"
     except subprocess.CalledProcessError as error:
-        lines = [line for line in printable(error.stderr).splitlines() if "error" in line]
-        reason = next(iter(lines), f"exit status {error.returncode}")
-        return (
-            f"{compiler} does not compile {SOURCE.name}: {reason}; next step: name another in CXX"
-        )
+        said = next((line for line in printable(error.stderr).splitlines() if "error" in line), "")
+        return f"{compiler} fails on {SOURCE.name}: {said}; next step: name another compiler in CXX"
     except OSError as error:
         return f"{error}; next step: name a directory to write to in TORCH_EXTENSIONS_DIR"
     return path
 
 
-def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(  # noqa: S603  # the compiler that the user names
-        command, capture_output=True, check=True, text=True, errors="replace"
-    )
-    return done.stdout
-
-
-# -- a process of it -------------------------------------------------------------------------------
-
-
 class CppSession:
     """A process that serves a file in C++, called like a SandboxSession.
 
-    It loads the file at the first call; ``problem`` is always None. After a crash or a time limit
-    it is over. As a context manager it ends its process.
+    After a crash or a time limit it is over. As a context manager it ends its process.
     """
 
-    problem: Outcome | None = None
-
-    def __init__(self, path: Path, source: Source, write: Write) -> None:
-        """Start the program at ``path``. ``write`` is the target's, for the file's arguments."""
-        self._source = source
-        self._write = write
-        self._loaded = False
-        self._ended: Outcome | None = None
+    def __init__(
+        self, program: Path | str, source: Source, write: Callable[[Call, Path], object]
+    ) -> None:
+        self._source, self._write = source, write
+        self._ended: observe.Outcome | None = None
         self._numbers = itertools.count()
         self._directory = tempfile.TemporaryDirectory(prefix="torchexport-")
         self._home = Path(self._directory.name)
-        self._output = self._home / "output"
         ours, theirs = pair()
-        with theirs, self._output.open("wb") as output:
+        with theirs, (self._home / "output").open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  # our own program
-                [path, source.path],
+                [program, source.path],
                 stdin=theirs.fileno(),
                 stdout=output,
                 stderr=output,
@@ -136,10 +104,6 @@ class CppSession:
                 start_new_session=True,
             )
         self._child = Child(ours, process.pid, functools.partial(end_spawned, process))
-        if source.memory_bytes is not None and hasattr(resource, "prlimit"):
-            limits = (source.memory_bytes, source.memory_bytes)
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(process.pid, resource.RLIMIT_DATA, limits)
 
     def __enter__(self) -> Self:
         return self
@@ -150,50 +114,42 @@ class CppSession:
 
     def run(
         self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
-    ) -> tuple[Outcome, Tensors]:
+    ) -> tuple[observe.Outcome, observe.Tensors]:
         """Call the file like ``SandboxSession.run``; the state after the call is not seen."""
         if self._ended is not None:
             return self._ended, {}
-        name = self._home / str(next(self._numbers))
-        call = call.clone()  # as eager gets it
+        number = next(self._numbers)
+        name = self._home / str(number)
         try:
-            given = Call(tuple(self._write(call, name.with_suffix(".in"))))
+            self._write(call.clone(), name.with_suffix(".in"))  # cloned, as eager gets it
         except Exception as error:
-            return NotTransferable(f"its arguments cannot be sent: {error}", own_class=False), {}
-        # Without state, the file as it was loaded is as good as new.
-        load = not self._loaded or (anew and self._source.thorough)
-        self._loaded = True
-        line = f"{load:d} {self._source.gradients:d} {seed} {name.name}\n"
-        channel = self._child.channel
+            why = f"its arguments cannot be sent: {error}"
+            return observe.NotTransferable(why, own_class=False), {}
+        # Where calls leave no state, the file as it was loaded is as good as new.
+        load = not number or (anew and self._source.thorough)
+        names = " ".join([str(len(call.kwargs)), *call.kwargs])
+        line = f"{load:d} {self._source.gradients:d} {seed} {number} {names}\n"
+        channel, answered = self._child.channel, b""
         channel.settimeout(limit)
         try:
             channel.sendall(line.encode())
             answered = channel.recv(1)
         except TimeoutError:
-            self._ended = TimedOut(limit)
-            self._child.end()
-            return self._ended, {}
+            self._ended = observe.TimedOut(limit)
         except OSError:
-            answered = b""
+            pass  # it is gone
         if not answered:
-            self._ended = crashed(self._child.end(), tail(self._output))
+            crash = crashed(self._child.end())
+            said = (self._home / "output").read_text(errors="replace")[-OUTPUT_TAIL:]
+            self._ended = self._ended or dataclasses.replace(crash, output=printable(said))
             return self._ended, {}
-        return self._answer(name, call, given), {}
-
-    def _answer(self, name: Path, call: Call, given: Call) -> Outcome:
-        said = name.with_suffix(".raised")
-        if said.exists():
-            # As torch.jit.load and a call from Python would raise it.
-            return raised(RuntimeError(said.read_text(errors="replace")))
-        unsent = name.with_suffix(".unsent")
-        if unsent.exists():
-            return NotTransferable(unsent.read_text(errors="replace"), own_class=False)
+        text = name.with_suffix(".raised")
+        if text.exists():  # as torch raises it in Python
+            return observe.raised(RuntimeError(text.read_text(errors="replace"))), {}
         try:
-            # It holds the types of lists, which weights alone do not. This run made the file.
+            # It holds types of lists, which weights alone do not. This run made the file.
             value, left = torch.load(name.with_suffix(".out"), weights_only=False)
         except Exception as error:
-            return NotTransferable(f"its result cannot be read: {error}", own_class=False)
-        after = zip(given.tensors(), Call(tuple(left)).tensors(), strict=True)
-        by_tensor = {id(before): tensor for before, tensor in after}
-        # In the order of the call, of which the file's arguments may have another.
-        return Returned(value, Call(tuple(by_tensor[id(each)] for each in call.tensors())))
+            why = f"what it returned cannot be read: {error}"
+            return observe.NotTransferable(why, own_class=False), {}
+        return observe.Returned(value, Call(tuple(left))), {}

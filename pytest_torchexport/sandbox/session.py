@@ -137,7 +137,13 @@ class SandboxSession:
 
     def printed(self) -> str:
         """Return the end of what the artifact has printed so far."""
-        return tail(self._output)
+        try:
+            with self._output.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(size - OUTPUT_TAIL, 0))
+                return printable(file.read().decode(errors="replace"))
+        except OSError:
+            return ""
 
     def close(self) -> int | None:
         """End the process. Returns its wait status; None if it is gone, and its server with it."""
@@ -305,22 +311,11 @@ def _malformed(what: str) -> Crashed:
     )
 
 
-def tail(output: Path) -> str:
-    """Return the end of what a process has printed to a file."""
-    try:
-        with output.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(size - OUTPUT_TAIL, 0))
-            return printable(file.read().decode(errors="replace"))
-    except OSError:
-        return ""
-
-
-def crashed(status: int | None, output: str = "") -> Crashed:
+def crashed(status: int | None) -> Crashed:
     """Return the outcome of a process that ended with a wait status; None if that is not known."""
     # None, or a signal that the system or a person sent.
     from_outside = status is None or status & 0x7F in _FROM_OUTSIDE
-    return Crashed(_reason(status), output, from_outside=from_outside)
+    return Crashed(_reason(status), from_outside=from_outside)
 
 
 def _reason(status: int | None) -> str:

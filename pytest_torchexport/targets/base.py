@@ -71,8 +71,8 @@ class TargetTraits:
     for a script that shows a failure again. ``device`` is a name in it.
 
     ``for_cpp``: writes the arguments of a call to a path as the program in C++ reads them
-    (``sandbox/serve.cpp``), and returns them in that order. It gets the artifact's program. None if
-    that program does not load the target's files.
+    (``sandbox/serve.cpp``). It gets the artifact's program, the call and the path. None if that
+    program does not load the target's files.
 
     ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
     Called in the clean process, whose answer is compared with the artifact's own facts.
@@ -89,7 +89,7 @@ class TargetTraits:
     leaves_out_casts: tuple[str, ...] = ()
     script: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
-    for_cpp: Callable[[Any, Call, Path], Sequence[Any]] | None = None
+    for_cpp: Callable[[Any, Call, Path], object] | None = None
     read: Callable[[Path, Any], ProgramFacts] = lambda _path, _loaded: ProgramFacts()
 
 

@@ -135,22 +135,20 @@ def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> No
             torch.jit.save(program, file, _extra_files=dict(extra_files))
 
 
-def write_arguments(program: Any, call: Call, path: Path) -> Sequence[Any]:
-    """Write the arguments of a call as a tuple that C++ reads, and return them in its order.
+def write_arguments(program: Any, call: Call, path: Path) -> None:
+    """Write the arguments of a call, by position first, as a tuple that C++ reads.
 
-    They have the types that a call from Python gives them, because torch converts them likewise:
-    an int becomes the float that ``forward`` is annotated with, an empty list one of tensors.
+    With the types that a call from Python gives them, because torch converts them likewise: an int
+    becomes the float that ``forward`` is annotated with, an empty list one of tensors.
     """
-    method: Any = program.forward if isinstance(program, torch.nn.Module) else None
-    taken = method.schema.arguments[1:] if method else program.schema.arguments
-    named = dict(zip((each.name for each in taken), call.args, strict=False)) | dict(call.kwargs)
-    given = [named.get(each.name, each.default_value) for each in taken]
-    names = [f"a{number}" for number in range(len(given))]
-    typed = [f"{n}: {each.type.annotation_str}" for n, each in zip(names, taken, strict=True)]
-    signature, values = ", ".join([*typed, "path: str"]), "".join(f"{name}, " for name in names)
-    source = f"def write({signature}):\n    torch.save(({values}), path)\n"
-    torch.jit.CompilationUnit(source).write(*given, str(path))
-    return given
+    method: Any = program.forward if hasattr(program, "forward") else program
+    own = [each for each in method.schema.arguments if each.name != "self"]
+    typed = {each.name: each.type.annotation_str for each in own}
+    types = [*list(typed.values())[: len(call.args)], *(typed[name] for name in call.kwargs)]
+    names = "".join(f"a{number}, " for number in range(len(types)))
+    given = "".join(f"a{number}: {each}, " for number, each in enumerate(types))
+    source = f"def write({given}path: str):\n    torch.save(({names}), path)\n"
+    torch.jit.CompilationUnit(source).write(*call.args, *call.kwargs.values(), str(path))
 
 
 @contextmanager
