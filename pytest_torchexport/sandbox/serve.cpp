@@ -6,8 +6,8 @@
 // GRADIENTS is 1 to record gradients. NAME.in holds the arguments, a pickled tuple; the last COUNT
 // of them have keywords. It writes one file:
 //
-//   NAME.out       what the call returned and the arguments as it left them, a pickled pair; the
-//                  text of an exception if they cannot be pickled
+//   NAME.out       what the call returned and the tensors of the arguments as it left them, a pickled
+//                  pair; the text of an exception if they cannot be pickled
 //   NAME.raised    the text of an exception, of loading or of the call
 //
 // Then it sends one byte through the socket, because what the file prints goes to stdout.
@@ -37,11 +37,16 @@ int main(int, char** argv) {
       const auto named = all.end() - count;
       torch::jit::Kwargs by_keyword;
       for (size_t at = 0; at < count; ++at) by_keyword[keywords[at]] = named[at];
+      c10::List<at::Tensor> left;  // those that it is given: the file may replace them in a dict
+      for (const auto& argument : all)
+        argument.visit([&](const c10::IValue& part) {
+          if (part.isTensor()) left.push_back(part.toTensor());
+          return false;
+        });
       at::AutoGradMode mode(gradients);
       at::manual_seed(seed);
       const auto value = module.forward({all.begin(), named}, by_keyword);
       ending = ".out";
-      const auto left = c10::ivalue::Tuple::create(all);
       const auto pickled = torch::jit::pickle_save(c10::ivalue::Tuple::create({value, left}));
       text.assign(pickled.begin(), pickled.end());
     } catch (const c10::Error& error) {

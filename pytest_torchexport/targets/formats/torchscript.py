@@ -141,8 +141,8 @@ def write_arguments(program: Any, call: Call, path: Path) -> None:
     With the types that a call from Python gives them, because torch converts them likewise: an int
     becomes the float that ``forward`` is annotated with, an empty list one of tensors.
     """
-    method: Any = program.forward if hasattr(program, "forward") else program
-    own = [each for each in method.schema.arguments if each.name != "self"]
+    method: Any = program.forward if isinstance(program, torch.nn.Module) else program
+    own = method.schema.arguments[0 if method is program else 1 :]
     typed = {each.name: each.type.annotation_str for each in own}
     types = [*list(typed.values())[: len(call.args)], *(typed[name] for name in call.kwargs)]
     names = "".join(f"a{number}, " for number in range(len(types)))

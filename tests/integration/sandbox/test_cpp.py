@@ -104,6 +104,23 @@ def test_inputs_are_as_the_call_left_them_and_numbers_those_of_the_seed(serve):
     assert [torch.equal(each, X + 1) for each in there.inputs.tensors()] == [True, True]
 
 
+class Replaces(nn.Module):
+    def forward(self, d: dict[str, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+        d["b"].mul_(2)
+        d["a"] = d["b"] + y[1]
+        return d["a"]
+
+
+def test_an_entry_that_is_replaced_is_as_it_was_given(serve):
+    call = Call(({"b": X, "a": X + 1}, (X + 2, X + 3)))
+    program = scripted(Replaces())
+    there, here = run(serve(program), call), observe(program, call, seed=0)
+    assert torch.equal(there.value, here.value)
+    pairs = list(zip(there.inputs.tensors(), here.inputs.tensors(), strict=True))
+    assert len(pairs) == 4
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
 class Counts(nn.Module):
     def __init__(self):
         super().__init__()
@@ -125,13 +142,22 @@ def test_state_goes_on_or_is_that_of_the_file(serve):
 
 
 class Grad(nn.Module):
-    def forward(self, x: Tensor) -> bool:
+    def forward(this, x: Tensor) -> bool:  # another name for self
         return torch.is_grad_enabled()
 
 
 def test_gradients_are_recorded_if_they_are_asked_for(serve):
     program = scripted(Grad())
     assert [run(serve(program, gradients=on)).value for on in (True, False)] == [True, False]
+
+
+def plain(x: Tensor, scale: float) -> Tensor:
+    return x * scale
+
+
+def test_a_function_is_served_too(serve):
+    session = serve(torch.jit.script(plain))
+    assert torch.equal(run(session, Call((X,), {"scale": 3})).value, X * 3)
 
 
 class Net(nn.Module):
