@@ -143,8 +143,9 @@ def write_arguments(program: Any, call: Call, path: Path) -> None:
     """
     method: Any = program.forward if isinstance(program, torch.nn.Module) else program
     own = method.schema.arguments[0 if method is program else 1 :]
-    typed = {each.name: each.type.annotation_str for each in own}
-    types = [*list(typed.values())[: len(call.args)], *(typed[name] for name in call.kwargs)]
+    by_name = {each.name: each for each in own}  # a trace may have several of one name
+    taken = [*own[: len(call.args)], *(by_name[name] for name in call.kwargs)]
+    types = [each.type.annotation_str for each in taken]
     names = "".join(f"a{number}, " for number in range(len(types)))
     given = "".join(f"a{number}: {each}, " for number, each in enumerate(types))
     source = f"def write({given}path: str):\n    torch.save(({names}), path)\n"

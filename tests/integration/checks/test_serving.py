@@ -184,6 +184,11 @@ def test_a_healthy_file_gives_the_bits_of_eager_in_cpp(calls_in_cpp, target, nam
     assert not any("not compared" in note for note in verdict.notes)
 
 
+def test_the_state_goes_on_from_call_to_call_in_cpp(calls_in_cpp):
+    assert in_cpp_too(Counter(), X).status == "passed"
+    assert [outcome.value[0, 0].item() for outcome in calls_in_cpp[:3]] == [-1, -2, -3]
+
+
 class Library(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.only_in_python.double(x)

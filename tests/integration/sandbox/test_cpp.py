@@ -160,6 +160,20 @@ def test_a_function_is_served_too(serve):
     assert torch.equal(run(session, Call((X,), {"scale": 3})).value, X * 3)
 
 
+class Halves(nn.Module):
+    def half(self, x: Tensor) -> Tensor:
+        return x * 0.5
+
+    def forward(self, *both: Tensor) -> Tensor:
+        return self.half(both[0]) - self.half(both[1])
+
+
+def test_arguments_of_one_name_are_sent_by_their_place(serve):
+    traced = torch.jit.trace(Halves(), (X, X + 1))
+    assert str(traced.forward.schema).count("Tensor x") == 2
+    assert torch.equal(run(serve(traced), Call((X + 1, X))).value, Halves()(X + 1, X))
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
