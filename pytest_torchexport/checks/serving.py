@@ -30,13 +30,7 @@ from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.sandbox import cpp
-from pytest_torchexport.targets.formats.facts import (
-    RAISES,
-    RETURNED,
-    BakedDevice,
-    about_devices,
-    indexed,
-)
+from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
 # Calls are repeated so often. Two results of which one is rare may look like one.
@@ -47,13 +41,10 @@ REMEDY = (
     "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
     "or export it there"
 )
-
+WHERE = {CPP: "in C++"}
 IN_PYTHON = "in Python the same file agrees with eager"
 WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
-CPP_REMEDY = (
-    "remedy: have your server load a library that registers it in C++; or write it with torch's "
-    "own operations"
-)
+CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
 
 
 # -- elsewhere -------------------------------------------------------------------------------------
@@ -81,17 +72,13 @@ def serve(case: Case) -> None:
         with case.deadline.paused():  # the program in C++ may have to be compiled
             reason = _missing(case, place)
         if reason is not None:
-            there = f"{_where(place)}, where it is to be served"
-            case.log.ineffective.append(f"not loaded {there}: {reason}")
+            where = WHERE.get(place, f"on {place}")
+            case.log.ineffective.append(f"not loaded {where}, where it is to be served: {reason}")
         with interrupted_after(case.deadline.left):
             if reason is None:
                 _call_in_cpp(case) if place == CPP else _call_on(case, place)
             elif place != CPP:
                 _inspect(case, place, () if moved_by else tied)
-
-
-def _where(place: str) -> str:
-    return "in C++" if place == CPP else f"on {place}"
 
 
 def _missing(case: Case, place: str) -> str | None:
@@ -108,7 +95,7 @@ def _missing(case: Case, place: str) -> str | None:
 
 def _hold(case: Case, place: str, outcome: Outcome, differences: Sequence[Difference] = ()) -> None:
     """Hold back what a call did there; note it if it could not be sent."""
-    text = f"loaded {_where(place)}"
+    text = f"loaded {WHERE.get(place, f'on {place}')}"
     if isinstance(outcome, NotTransferable):
         case.log.note(f"{text}, and not compared: {outcome}")
         return
@@ -126,7 +113,7 @@ def _hold(case: Case, place: str, outcome: Outcome, differences: Sequence[Differ
 # -- on another device -----------------------------------------------------------------------------
 
 
-def _inspect(case: Case, device: str, tied: Sequence[BakedDevice]) -> None:
+def _inspect(case: Case, device: str, tied: Sequence[targets.BakedDevice]) -> None:
     """Hold what would fail on a device that is missing here, as constants and meta tensors tell."""
     if tied:
         first = tied[0]

@@ -5,10 +5,8 @@ It shares torch's libraries with this process, and nothing of Python.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-import itertools
 import os
 import shlex
 import subprocess
@@ -29,19 +27,14 @@ SOURCE = Path(__file__).with_name("serve.cpp")
 
 
 def program() -> Path | str:
-    """Return the compiled program, or why there is none, with the next step.
-
-    It is kept where torch keeps what it compiles (``TORCH_EXTENSIONS_DIR``), else in the user's
-    cache. ``CXX`` names the compiler.
-    """
+    """Return the compiled program, or why there is none, with the next step."""
     cache = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/torchexport"
+    # Where torch keeps what it compiles, if that is said.
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache).expanduser()
     return _compiled(os.environ.get("CXX") or "g++", folder)
 
 
-_run = functools.partial(
-    subprocess.run, check=True, capture_output=True, text=True, errors="replace"
-)
+_run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
 
 
 @functools.cache
@@ -79,17 +72,11 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
 
 
 class CppSession:
-    """A process that serves a file in C++, called like a SandboxSession.
+    """A process that serves a file in C++, called like a SandboxSession."""
 
-    After a crash or a time limit it is over. As a context manager it ends its process.
-    """
-
-    def __init__(
-        self, program: Path | str, source: Source, write: Callable[[Call, Path], object]
-    ) -> None:
-        self._source, self._write = source, write
+    def __init__(self, program: Path | str, source: Source, write: Callable[..., object]) -> None:
+        self._source, self._write, self._sent = source, write, 0
         self._ended: observe.Outcome | None = None
-        self._numbers = itertools.count()
         self._directory = tempfile.TemporaryDirectory(prefix="torchexport-")
         self._home = Path(self._directory.name)
         ours, theirs = pair()
@@ -118,17 +105,17 @@ class CppSession:
         """Call the file like ``SandboxSession.run``; the state after the call is not seen."""
         if self._ended is not None:
             return self._ended, {}
-        number = next(self._numbers)
-        name = self._home / str(number)
+        name = self._home / str(self._sent)
         try:
             self._write(call.clone(), name.with_suffix(".in"))  # cloned, as eager gets it
         except Exception as error:
             why = f"its arguments cannot be sent: {error}"
             return observe.NotTransferable(why, own_class=False), {}
         # Where calls leave no state, the file as it was loaded is as good as new.
-        load = not number or (anew and self._source.thorough)
-        names = " ".join([str(len(call.kwargs)), *call.kwargs])
-        line = f"{load:d} {self._source.gradients:d} {seed} {number} {names}\n"
+        load = not self._sent or (anew and self._source.thorough)
+        self._sent += 1
+        names = " ".join([name.name, str(len(call.kwargs)), *call.kwargs])
+        line = f"{load:d} {self._source.gradients:d} {seed} {names}\n"
         channel, answered = self._child.channel, b""
         channel.settimeout(limit)
         try:
@@ -139,9 +126,9 @@ class CppSession:
         except OSError:
             pass  # it is gone
         if not answered:
-            crash = crashed(self._child.end())
+            status = self._child.end()
             said = (self._home / "output").read_text(errors="replace")[-OUTPUT_TAIL:]
-            self._ended = self._ended or dataclasses.replace(crash, output=printable(said))
+            self._ended = self._ended or crashed(status, printable(said))
             return self._ended, {}
         text = name.with_suffix(".raised")
         if text.exists():  # as torch raises it in Python

@@ -311,11 +311,11 @@ def _malformed(what: str) -> Crashed:
     )
 
 
-def crashed(status: int | None) -> Crashed:
+def crashed(status: int | None, output: str = "") -> Crashed:
     """Return the outcome of a process that ended with a wait status; None if that is not known."""
     # None, or a signal that the system or a person sent.
     from_outside = status is None or status & 0x7F in _FROM_OUTSIDE
-    return Crashed(_reason(status), from_outside=from_outside)
+    return Crashed(_reason(status), output, from_outside=from_outside)
 
 
 def _reason(status: int | None) -> str:

@@ -70,9 +70,8 @@ class TargetTraits:
     ``script``: Python source that loads the file at ``path`` as ``artifact``, without this package,
     for a script that shows a failure again. ``device`` is a name in it.
 
-    ``for_cpp``: writes the arguments of a call to a path as the program in C++ reads them
-    (``sandbox/serve.cpp``). It gets the artifact's program, the call and the path. None if that
-    program does not load the target's files.
+    ``for_cpp``: gets the artifact's program, a call and a path, and writes the call's arguments as
+    ``sandbox/serve.cpp`` reads them. None if that cannot load the target's files.
 
     ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
     Called in the clean process, whose answer is compared with the artifact's own facts.

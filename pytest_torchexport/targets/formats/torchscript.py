@@ -136,11 +136,7 @@ def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> No
 
 
 def write_arguments(program: Any, call: Call, path: Path) -> None:
-    """Write the arguments of a call, by position first, as a tuple that C++ reads.
-
-    With the types that a call from Python gives them, because torch converts them likewise: an int
-    becomes the float that ``forward`` is annotated with, an empty list one of tensors.
-    """
+    """Write the arguments of a call, by position first, with the types that ``forward`` takes."""
     method: Any = program.forward if isinstance(program, torch.nn.Module) else program
     own = method.schema.arguments[0 if method is program else 1 :]
     by_name = {each.name: each for each in own}  # a trace may have several of one name

@@ -282,8 +282,9 @@ class Sparse(nn.Module):
 def test_what_cannot_be_sent_is_no_fault_of_the_files(serve):
     session = serve(scripted(Sparse()))
     assert isinstance(run(session), NotTransferable)
+    session = serve(scripted(Raises()))
     assert isinstance(run(session, Call((object(),))), NotTransferable)
-    assert isinstance(run(serve(scripted(Raises())), Call((torch.ones(1),))), Returned)
+    assert isinstance(run(session, Call((torch.ones(1),))), Returned)
 
 
 # -- the compiler ----------------------------------------------------------------------------------
