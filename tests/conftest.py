@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -19,6 +21,24 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def in_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield the program in C++ that serves files, compiled once for all workers of a run."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++ to compile the program in C++")
+    from pytest_torchexport.sandbox import cpp
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("CXX", raising=False)
+        patched.setenv("TORCH_EXTENSIONS_DIR", str(folder / "compiled"))
+        program = cpp.program()
+        assert isinstance(program, Path), program
+        yield program
 
 
 @pytest.fixture

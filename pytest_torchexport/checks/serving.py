@@ -1,4 +1,4 @@
-"""Run the saved artifact as it is served: on other devices, and with the threads of production.
+"""Run the saved artifact as it is served: on other devices, in C++, with the threads of production.
 
 Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``parity``.
 """
@@ -6,32 +6,30 @@ Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``pari
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import torch
 
 from pytest_torchexport import targets
+from pytest_torchexport.config.validate import CPP
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.judge import failure_of
+from pytest_torchexport.judge.case import Case, attempted
+from pytest_torchexport.judge.judge import LENGTH, failure_of
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
 from pytest_torchexport.judge.runner import InSandbox, call_loaded
 from pytest_torchexport.outcomes.compare import largest_error
-from pytest_torchexport.outcomes.observe import (
-    Crashed,
-    NotTransferable,
-    Outcome,
-    Raised,
-    Returned,
-    TimedOut,
-)
+from pytest_torchexport.outcomes.limits import interrupted_after
+from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised, Returned
 from pytest_torchexport.outcomes.subject import unusable_device
 from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
+from pytest_torchexport.results.verdict import Difference
+from pytest_torchexport.sandbox import cpp
 from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 
@@ -43,13 +41,17 @@ REMEDY = (
     "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
     "or export it there"
 )
+WHERE = {CPP: "in C++"}
+IN_PYTHON = "in Python the same file agrees with eager"
+WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
+CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
 
 
 # -- elsewhere -------------------------------------------------------------------------------------
 
 
 def serve(case: Case) -> None:
-    """Load the artifact on each device of ``torchexport_serve_on``, and run the example there.
+    """Load the artifact in each place of ``torchexport_serve_on``, and make calls there.
 
     If a device is missing here, the program's constants are inspected instead. A program that is
     only tied to its own device is a note: most files are served on the kind of device they were
@@ -58,7 +60,7 @@ def serve(case: Case) -> None:
     if case.saved is None:
         return
     tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
-    others = [d for d in case.plan.settings.serve_on if indexed(d) != indexed(case.plan.device)]
+    others = [p for p in case.plan.settings.serve_on if indexed(p) != indexed(case.plan.device)]
     moved_by = targets.get(case.plan.target).traits.moved_by
     if tied:
         places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
@@ -66,33 +68,71 @@ def serve(case: Case) -> None:
         listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
-    for device in others:
-        reason = unusable_device(device) or targets.get(case.plan.target).unavailable(device)
-        if reason is None:
-            _call_on(case, device)
-            continue
-        case.log.ineffective.append(f"not loaded on {device}, where it is to be served: {reason}")
-        if tied and not moved_by:
-            first = tied[0]
-            case.log.hold(
-                RoundTripDiffers(
-                    f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
-                    "wherever the inputs are",
-                    details=(
-                        *(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]),
-                        REMEDY,
-                    ),
-                    where=first.where,
-                )
+    for place in others:
+        with case.deadline.paused():  # the program in C++ may have to be compiled
+            reason = _missing(case, place)
+        if reason is not None:
+            where = WHERE.get(place, f"on {place}")
+            case.log.ineffective.append(f"not loaded {where}, where it is to be served: {reason}")
+        with interrupted_after(case.deadline.left):
+            if reason is None:
+                _call_in_cpp(case) if place == CPP else _call_on(case, place)
+            elif place != CPP:
+                _inspect(case, place, () if moved_by else tied)
+
+
+def _missing(case: Case, place: str) -> str | None:
+    """Return why the artifact cannot be served there, with the next step; None if it can."""
+    target = targets.get(case.plan.target)
+    if place != CPP:
+        return unusable_device(place) or target.unavailable(place)
+    if target.traits.for_cpp is None:
+        return f"the program in C++ loads no files of {case.plan.target}; next step: {WITHOUT_CPP}"
+    if case.plan.device != "cpu":
+        return f"the program in C++ has no {case.plan.device}; next step: torchexport_devices = cpu"
+    return found if isinstance(found := cpp.program(), str) else None
+
+
+def _hold(case: Case, place: str, outcome: Outcome, differences: Sequence[Difference] = ()) -> None:
+    """Hold back what a call did there; note it if it could not be sent."""
+    text = f"loaded {WHERE.get(place, f'on {place}')}"
+    if isinstance(outcome, NotTransferable):
+        case.log.note(f"{text}, and not compared: {outcome}")
+        return
+    said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
+    lines = remedy_of(*said).lines
+    if place == CPP:  # the remedy is for a server in Python
+        lines = (IN_PYTHON, *attempted(case), *(lines and (lines[0], CPP_REMEDY)))
+    text += "" if isinstance(outcome, Returned) else f": {outcome}"
+    failure = RoundTripDiffers(text, details=lines, differences=tuple(differences))
+    failure.where = getattr(outcome, "where", None)
+    failure.output = getattr(outcome, "output", "")
+    case.log.hold(failure)
+
+
+# -- on another device -----------------------------------------------------------------------------
+
+
+def _inspect(case: Case, device: str, tied: Sequence[targets.BakedDevice]) -> None:
+    """Hold what would fail on a device that is missing here, as constants and meta tensors tell."""
+    if tied:
+        first = tied[0]
+        case.log.hold(
+            RoundTripDiffers(
+                f"it will not run on {device}: {first.op} gives a tensor on {first.device}, "
+                "wherever the inputs are",
+                details=(*(f"also {item.op} at {item.where}" for item in tied[1:SHOWN]), REMEDY),
+                where=first.where,
             )
-        if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
-            continue  # ONNX Runtime has no meta device, which every machine has
-        outcome = _outcome_on(case, "meta", case.spec.example)
-        said = about_devices(outcome.message) if isinstance(outcome, Raised) else None
-        if said:  # else it may still: some operators take on meta what they refuse on a GPU
-            case.log.hold(
-                RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
-            )
+        )
+    if not isinstance(case.artifact.program, torch.nn.Module | torch.export.ExportedProgram):
+        return  # ONNX Runtime has no meta device, which every machine has
+    outcome = _outcome_on(case, "meta", case.spec.example)
+    said = about_devices(outcome.message) if isinstance(outcome, Raised) else None
+    if said:  # else it may still: some operators take on meta what they refuse on a GPU
+        case.log.hold(
+            RoundTripDiffers(f"it will not run on {device}: moved to meta, it raises {said}")
+        )
 
 
 def _call_on(case: Case, device: str) -> None:
@@ -100,13 +140,8 @@ def _call_on(case: Case, device: str) -> None:
     outcome = _outcome_on(case, device, example)
     if outcome is None:
         return
-    if isinstance(outcome, (Raised, Crashed, TimedOut)):
-        said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
-        lines = remedy_of(*said).lines
-        case.log.hold(RoundTripDiffers(f"loaded on {device}: {outcome}", details=lines))
-        return
-    if isinstance(outcome, NotTransferable):
-        case.log.note(f"loaded on {device}, and not compared: {outcome}")
+    if not isinstance(outcome, Returned):
+        _hold(case, device, outcome)
         return
     on_cpu, at = case.reference.on_cpu(example), device
     expected = case.reference.on_device(example, on_cpu, at)
@@ -127,7 +162,7 @@ def _call_on(case: Case, device: str) -> None:
     judge = there.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
-        case.log.hold(RoundTripDiffers(f"loaded on {device}", differences=tuple(differences)))
+        _hold(case, device, outcome, differences)
 
 
 def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
@@ -139,6 +174,37 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
             return session.problem
         seed, limit = case.plan.seed, case.call_limit()
         return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
+
+
+# -- in C++ ----------------------------------------------------------------------------------------
+
+
+def _call_in_cpp(case: Case) -> None:
+    """Make the example's calls in a row there, then boundary calls; hold the first that differs.
+
+    It ends where Python differs from eager as well: other steps say that.
+    """
+    write = targets.get(case.plan.target).traits.for_cpp
+    if case.saved is None or write is None:
+        return
+    judge, recipes = case.judge.aside(), [example_recipe(case.spec), *case.largest_first()]
+    pack = functools.partial(write, case.artifact.program)
+    session = cpp.CppSession(cpp.program(), case.saved.source, pack)
+    with case.log.timed("round trip"), session:
+        for found in case.calls(recipes[:REPEATED_CALLS]):
+            case.log.trying = found.recipe
+            calls = [found.call] * (LENGTH if found.recipe is recipes[0] else 1)
+            runs = zip(case.reference.in_a_row(calls), case.judge.in_a_row(calls), strict=True)
+            for last, ((expected, _), (here, _)) in enumerate(runs):
+                row, seed, limit = calls[: last + 1], case.plan.seed, case.call_limit()
+                if not isinstance(expected, Returned) or judge.differences(row, expected, here):
+                    return
+                outcome, _ = call_loaded(
+                    session, case.artifact, row[-1], seed=seed, limit=limit, anew=not last
+                )
+                if differences := judge.differences(row, expected, outcome):
+                    _hold(case, CPP, outcome, differences)
+                    return
 
 
 # -- with the threads and the settings of production -----------------------------------------------

@@ -54,7 +54,7 @@ FLOW = (
     Step("state in single calls", "state:check_stateless", ("state",)),
     Step("seeds", "parity:check_seeds"),
     Step("calls after loading", "round_trip:compare", _SAVED),
-    Step("devices", "serving:serve", _SAVED),
+    Step("places to serve", "serving:serve", _SAVED, own_time=True),
     Step("state at the start", "state:check_start", ("state",)),
     Step("sizes of the program", "dims:audit", ("dims",)),
     # After the clean process has run the artifact: eager runs code that only an artifact runs.

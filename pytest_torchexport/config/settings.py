@@ -17,6 +17,7 @@ from pytest_torchexport.config.validate import (
     FLAG,
     KNOWN_MODES,
     MODE,
+    PLACES,
     TARGETS,
     WHOLE_NUMBER,
     Value,
@@ -263,10 +264,10 @@ class Settings:
     )
     serve_on: tuple[str, ...] = _row(
         (),
-        DEVICES,
-        help="Devices that serve artifacts, if not those that export. An artifact is loaded there "
-        "too. If such a device is missing here, constants that tie an artifact to its own device "
-        "are still a failure.",
+        PLACES,
+        help="Devices that serve artifacts, if not those that export; cpp for a program in C++. An "
+        "artifact is loaded there too. If such a device is missing here, constants that tie an "
+        "artifact to its own device are still a failure.",
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from pytest_torchexport.config import names as known_names
 
+# The place to serve that is no device: a program in C++, on the CPU.
+CPP = "cpp"
 KNOWN_MODES = ("check", "create", "tighten")
 
 
@@ -72,13 +74,15 @@ def target_names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one_of(name, "target", known) for name in names))
 
 
-def device_names(values: Iterable[str]) -> tuple[str, ...]:
-    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one."""
-    names = listed(values, "device", "cpu, cuda, cuda:N")
+def device_names(values: Iterable[str], *also: str) -> tuple[str, ...]:
+    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one. ``also``: names that are legal too."""
+    legal = ", ".join(["cpu", "cuda", "cuda:N", *also])
+    names = listed(values, "device", legal)
     for name in names:
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
-            meant = nearest(str(name).lower().replace("gpu", "cuda"), ("cpu", "cuda"))
-            raise ValueError(f"{name!r} is not a device; legal: cpu, cuda, cuda:N.{meant}")
+        if name not in also and not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+            written = str(name).lower().replace("gpu", "cuda").replace("c++", CPP)
+            meant = nearest(written, ("cpu", "cuda", *also))
+            raise ValueError(f"{name!r} is not a device; legal: {legal}.{meant}")
     return tuple(dict.fromkeys(names))
 
 
@@ -155,6 +159,7 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
 DEVICES = Value(device_names, "cpu, cuda, cuda:N", "NAMES")
+PLACES = Value(lambda values: device_names(values, CPP), "cpu, cuda, cuda:N, cpp", "NAMES")
 MODE = choice("mode", ("eval", "train", "as-is", "sampling"), "MODE")
 WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
 FLAG = Value(truth, "true, false")

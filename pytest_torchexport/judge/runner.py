@@ -45,6 +45,7 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
 )
 from pytest_torchexport.sandbox import session as sandbox
+from pytest_torchexport.sandbox.cpp import CppSession
 from pytest_torchexport.sandbox.process import ServerUnavailable
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues, StartsAnew
@@ -354,7 +355,7 @@ class InProcess(Runner):
 
 
 def call_loaded(
-    session: SandboxSession,
+    session: SandboxSession | CppSession,
     artifact: Artifact,
     call: Call,
     *,

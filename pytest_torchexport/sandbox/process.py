@@ -82,7 +82,7 @@ class Server:
         atexit.register(self.close)
         if FORKS:
             # Whole messages: half of an interrupted one would garble the next.
-            self._control, theirs = _pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._control, theirs = pair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = _python(self.home, "serve", theirs, str(self.home))
             self._send(
                 next(self._numbers),
@@ -132,11 +132,11 @@ class Server:
 
     def start(self, home: Path) -> Child:
         """Return a new child, which may write below ``home``. Raises ServerUnavailable."""
-        ours, theirs = _pair()
+        ours, theirs = pair()
         try:
             if not FORKS:
                 process = _python(self.home, "main", theirs)
-                return Child(ours, process.pid, partial(_end_spawned, process))
+                return Child(ours, process.pid, partial(end_spawned, process))
             with self._exchanging:
                 number = next(self._numbers)
                 try:
@@ -227,7 +227,7 @@ class Server:
         raise ServerUnavailable(f"the clean process does not answer: {reason}") from None
 
 
-def _pair(*kind: int) -> tuple[socket.socket, socket.socket]:
+def pair(*kind: int) -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets. Raises OSError, ServerUnavailable if those are forbidden."""
     try:
         return socket.socketpair(*kind)
@@ -252,13 +252,19 @@ class Child:
         return self._end()
 
 
-def _end_spawned(process: subprocess.Popen[bytes]) -> int:
-    """End a child that this process started, where nothing forks safely."""
+def end_spawned(process: subprocess.Popen[bytes]) -> int:
+    """End a child that this process started itself. Returns its wait status."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(0.05)  # it may be about to end by itself, and say why
     process.kill()
     code = process.wait()
     return -code if code < 0 else code << 8
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the variables of a clean process that may write to ``home``."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return inherited | dict.fromkeys(_HOMES, str(home)) | _SET
 
 
 def _python(home: Path, function: str, theirs: socket.socket, *arguments: str) -> Any:
@@ -281,7 +287,6 @@ def _python(home: Path, function: str, theirs: socket.socket, *arguments: str) -
         f"from pytest_torchexport.sandbox import child; sys.path.remove({root!r}); "
         f"sys.path.extend({library_directories()!r}); child.{function}({given})"
     )
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     log = (home / LOG).open("ab")
     try:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and code
@@ -290,7 +295,7 @@ def _python(home: Path, function: str, theirs: socket.socket, *arguments: str) -
             stdout=subprocess.DEVNULL,
             stderr=log,
             cwd=home,
-            env=inherited | dict.fromkeys(_HOMES, str(home)) | _SET,
+            env=environment(home),
             pass_fds=() if windows else [theirs.fileno()],
             # Ctrl-C in the terminal is for the session, which ends its children itself.
             start_new_session=True,

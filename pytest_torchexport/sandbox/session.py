@@ -244,9 +244,7 @@ class SandboxSession:
 
     def _end(self, known: Crashed | TimedOut | None) -> Crashed | TimedOut:
         status = self.close()
-        # None, or a signal that the system or a person sent.
-        from_outside = status is None or status & 0x7F in _FROM_OUTSIDE
-        ended = known or Crashed(_reason(status), from_outside=from_outside)
+        ended = known or crashed(status)
         if isinstance(ended, Crashed):
             ended = dataclasses.replace(ended, output=self.printed())
         self._ended = ended
@@ -311,6 +309,13 @@ def _malformed(what: str) -> Crashed:
         f"it sent a malformed answer ({printable(what)}): a file that runs code of its own can do "
         "that"
     )
+
+
+def crashed(status: int | None, output: str = "") -> Crashed:
+    """Return the outcome of a process that ended with a wait status; None if that is not known."""
+    # None, or a signal that the system or a person sent.
+    from_outside = status is None or status & 0x7F in _FROM_OUTSIDE
+    return Crashed(_reason(status), output, from_outside=from_outside)
 
 
 def _reason(status: int | None) -> str:

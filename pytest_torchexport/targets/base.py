@@ -77,6 +77,9 @@ class TargetTraits:
     ``script``: Python source that loads the file at ``path`` as ``artifact``, without this package,
     for a script that shows a failure again. ``device`` is a name in it.
 
+    ``for_cpp``: gets the artifact's program, a call and a path, and writes the call's arguments as
+    ``sandbox/serve.cpp`` reads them. None if that cannot load the target's files.
+
     ``read``: returns the facts of a loaded file; it gets the path and what ``load`` returned.
     Called in the clean process, whose answer is compared with the artifact's own facts.
     """
@@ -94,6 +97,7 @@ class TargetTraits:
     rtol: float = 0.0
     script: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
+    for_cpp: Callable[[Any, Call, Path], object] | None = None
     read: Callable[[Path, Any], ProgramFacts] = lambda _path, _loaded: ProgramFacts()
 
 

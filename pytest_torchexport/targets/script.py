@@ -21,6 +21,7 @@ class Script:
         suffixes=torchscript.SUFFIXES,
         leaves_out_casts=torchscript.FUSES_ON,
         script=torchscript.SCRIPT,
+        for_cpp=torchscript.write_arguments,
         # In eager the second is None.
         answers={"torch.jit.is_scripting": True, "torch._C._get_tracing_state": False},
     )

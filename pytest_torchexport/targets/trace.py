@@ -43,6 +43,7 @@ class Trace:
         suffixes=torchscript.SUFFIXES,
         leaves_out_casts=torchscript.FUSES_ON,
         script=torchscript.SCRIPT,
+        for_cpp=torchscript.write_arguments,
         answers=TRACING,
     )
 

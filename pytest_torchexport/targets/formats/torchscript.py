@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.operator_table import OPERATORS, row_of
 from pytest_torchexport.results.source_line import source_line
 from pytest_torchexport.targets.formats.facts import (
@@ -132,6 +133,19 @@ def save(program: Any, path: Path, extra_files: Mapping[str, str | bytes]) -> No
             return
         with path.open("wb") as file:
             torch.jit.save(program, file, _extra_files=dict(extra_files))
+
+
+def write_arguments(program: Any, call: Call, path: Path) -> None:
+    """Write the arguments of a call, by position first, with the types that ``forward`` takes."""
+    method: Any = program.forward if isinstance(program, torch.nn.Module) else program
+    own = method.schema.arguments[0 if method is program else 1 :]
+    by_name = {each.name: each for each in own}  # a trace may have several of one name
+    taken = [*own[: len(call.args)], *(by_name[name] for name in call.kwargs)]
+    types = [each.type.annotation_str for each in taken]
+    names = "".join(f"a{number}, " for number in range(len(types)))
+    given = "".join(f"a{number}: {each}, " for number, each in enumerate(types))
+    source = f"def write({given}path: str):\n    torch.save(({names}), path)\n"
+    torch.jit.CompilationUnit(source).write(*call.args, *call.kwargs.values(), str(path))
 
 
 @contextmanager

@@ -1,12 +1,14 @@
-"""checks/serving.py: the artifact as it is served, on other devices and with more threads."""
+"""checks/serving.py: the artifact as it is served, on other devices, in C++ and with more threads."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import serving
@@ -14,6 +16,7 @@ from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.outcomes.observe import Raised, Returned
+from pytest_torchexport.sandbox import cpp
 
 X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
@@ -63,6 +66,235 @@ def test_what_is_wrong_on_another_device_fails(second_device, monkeypatch):
     assert verdict.failure == "RoundTripDiffers"
     assert "loaded on cuda" in verdict.reason
     assert verdict.differences
+
+
+# -- in C++ ----------------------------------------------------------------------------------------
+
+
+class Cnn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).relu().mean((2, 3))
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.norm, self.out = nn.Linear(8, 24), nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, [3, 2, 4]).permute(2, 0, 3, 1, 4).unbind(0)
+        found = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.norm(x + self.out(found.transpose(1, 2).flatten(2)))
+
+
+class Lstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cells = nn.LSTM(4, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.cells(x)
+
+
+class Dicts(nn.Module):
+    def forward(
+        self, d: dict[str, Tensor], p: tuple[Tensor, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        return {"y": d["a"] + p[0], "z": d["b"] * p[1]}, p[1]
+
+
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n.add_(1)
+        return x * self.n
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return self.table(ids).mean(1), ids.cumsum(1)
+
+
+class Rows(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.size(1) == 3, "not three columns"
+        if bool(x.sum() > 0):
+            return x.topk(2)[0]
+        return -x[:, :2]
+
+
+IN_CPP = {
+    "cnn": (Cnn(), torch.linspace(-1, 1, 384).reshape(2, 3, 8, 8)),
+    "transformer": (Transformer(), torch.linspace(-1, 1, 48).reshape(2, 3, 8)),
+    "lstm": (Lstm(), torch.linspace(-1, 1, 24).reshape(2, 3, 4)),
+    "dicts and tuples": (Dicts(), {"a": X, "b": X + 1}, (X, X * 2)),
+    "counter": (Counter(), X),
+    "integers": (Words(), torch.arange(10).reshape(2, 5)),
+    "random": (Noisy(), X),
+    "branches": (Rows(), X),
+}
+
+
+@pytest.fixture
+def calls_in_cpp(in_cpp, monkeypatch):
+    """The outcomes of all calls that were made in C++."""
+    outcomes, plain = [], cpp.CppSession.run
+
+    def run(*args, **options):
+        found = plain(*args, **options)
+        outcomes.append(found[0])
+        return found
+
+    monkeypatch.setattr(cpp.CppSession, "run", run)
+    return outcomes
+
+
+def in_cpp_too(module, *args, target="script", **options):
+    options = {"max_examples": 1, "checks": ("parity", "round_trip"), **options}
+    return check_export(module, args, target=target, serve_on=["cpp"], **options)
+
+
+# A trace of the others is red: what Python decided, or changed, is in it.
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [("script", name) for name in IN_CPP]
+    + [("trace", name) for name in IN_CPP if name not in {"counter", "branches"}],
+)
+def test_a_healthy_file_gives_the_bits_of_eager_in_cpp(calls_in_cpp, target, name):
+    verdict = in_cpp_too(*IN_CPP[name], target=target, rtol=0.0, atol=0.0)
+    assert verdict.status == "passed", (verdict.failure, verdict.reason, verdict.details)
+    assert not verdict.ineffective
+    assert len(calls_in_cpp) >= 4  # the example three times, and at other sizes
+    assert all(isinstance(outcome, Returned) for outcome in calls_in_cpp)
+    assert not any("not compared" in note for note in verdict.notes)
+
+
+def test_the_state_goes_on_from_call_to_call_in_cpp(calls_in_cpp):
+    assert in_cpp_too(Counter(), X).status == "passed"
+    assert [outcome.value[0, 0].item() for outcome in calls_in_cpp[:3]] == [-1, -2, -3]
+
+
+class Library(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.only_in_python.double(x)
+
+
+class Overridden(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.frac(x) + 1
+
+
+SERVED_IN_PYTHON = """
+import warnings
+import torch
+LIBRARY = torch.library.Library({namespace!r}, {kind!r})
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    {define}
+    LIBRARY.impl({name!r}, lambda x: x * 2, "CPU")
+"""
+DEFINED = SERVED_IN_PYTHON.format(
+    namespace="only_in_python",
+    kind="DEF",
+    define="LIBRARY.define('double(Tensor x) -> Tensor')",
+    name="double",
+)
+REPLACED = SERVED_IN_PYTHON.format(namespace="aten", kind="IMPL", define="pass", name="frac")
+
+
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """Import a module of the user's, which serving in Python imports too."""
+    libraries = []
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        libraries.append(importlib.import_module(name).LIBRARY)
+        monkeypatch.delitem(sys.modules, name)
+        return name
+
+    yield write
+    for library in libraries:
+        library._destroy()
+
+
+def test_an_operator_that_python_registers_is_missing_in_cpp_alone(calls_in_cpp, imported):
+    served_with = [imported("torchexport_in_python", DEFINED)]
+    plain = check_export(Library(), (X,), target="trace", runtime_imports=served_with)
+    assert plain.status == "passed", plain.reason
+    verdict = in_cpp_too(Library(), X, target="trace", runtime_imports=served_with)
+    assert verdict.failure == "RoundTripDiffers"
+    assert verdict.reason.startswith("loaded in C++: RuntimeError:")
+    assert "Unknown builtin op: only_in_python::double" in verdict.reason
+    assert verdict.details[0] == serving.IN_PYTHON
+    assert verdict.details[1].startswith("call: x=float32[2, 3]")
+    assert verdict.details[-1] == serving.CPP_REMEDY
+
+
+def test_numbers_that_only_python_changes_are_those_of_eager_in_python_alone(
+    calls_in_cpp, imported
+):
+    served_with = [imported("torchexport_replaces", REPLACED)]
+    plain = check_export(Overridden(), (X,), target="script", runtime_imports=served_with)
+    assert plain.status == "passed", plain.reason
+    verdict = in_cpp_too(Overridden(), X, runtime_imports=served_with)
+    assert verdict.failure == "RoundTripDiffers"
+    assert verdict.reason == "loaded in C++"
+    assert serving.IN_PYTHON in verdict.details
+    assert {difference.kind for difference in verdict.differences} == {"values"}
+
+
+def test_a_crash_in_cpp_is_told_with_its_signal(in_cpp, monkeypatch, tmp_path):
+    program = tmp_path / "serve"
+    program.write_text("#!/bin/sh\necho last words\nread line\nkill -ABRT $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(cpp, "program", lambda: program)
+    verdict = in_cpp_too(Doubled(), X)
+    assert verdict.failure == "RoundTripDiffers"
+    assert verdict.reason == "loaded in C++: it was killed by SIGABRT"
+    assert verdict.output == "last words\n"
+    assert serving.IN_PYTHON in verdict.details
+
+
+def test_what_differs_in_python_too_is_said_once_and_not_of_cpp(calls_in_cpp):
+    verdict = in_cpp_too(*IN_CPP["branches"], target="trace", max_examples=10)
+    assert verdict.failure == "OutputsDiffer"
+    assert calls_in_cpp
+    assert "C++" not in f"{verdict.reason} {verdict.details}"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_where_there_is_no_program_the_next_step_is_said(monkeypatch, strict):
+    monkeypatch.setattr(cpp, "program", lambda: "no C++ compiler 'g++'; next step: install g++")
+    options = {"strict": strict, "max_examples": 10}
+    found = (
+        in_cpp_too(nn.Linear(3, 2), X, **options),
+        in_cpp_too(nn.Linear(3, 2), X, target="export", **options),
+    )
+    said = [
+        "no C++ compiler 'g++'; next step: install",
+        f"of export; next step: {serving.WITHOUT_CPP}",
+    ]
+    for verdict, words in zip(found, said, strict=True):
+        assert "not loaded in C++, where it is to be served: " in verdict.ineffective[0]
+        assert words in verdict.ineffective[0]
+        assert verdict.failure == ("Ineffective" if strict else None)
 
 
 # -- with the threads of production ----------------------------------------------------------------

@@ -117,7 +117,8 @@ WRONG_INI = [
     ),
     ("max_slowdown", "2x", ["torchexport_max_slowdown", "0 does not measure"]),
     ("cache", "", ["torchexport_cache", "it is empty"]),
-    ("serve_on", "gpu", ["torchexport_serve_on", "cpu, cuda, cuda:N", "mean 'cuda'?"]),
+    ("serve_on", "gpu", ["torchexport_serve_on", "cpu, cuda, cuda:N, cpp", "mean 'cuda'?"]),
+    ("serve_on", "c++", ["'c++' is not a device; legal: cpu, cuda, cuda:N, cpp", "mean 'cpp'?"]),
     ("threads", "0", ["torchexport_threads", "whole number of at least 1"]),
     (
         "threads",
