@@ -73,7 +73,12 @@ def serve(case: Case) -> None:
             reason = _missing(case, place)
         if reason is not None:
             where = WHERE.get(place, f"on {place}")
-            case.log.ineffective.append(f"not loaded {where}, where it is to be served: {reason}")
+            text = f"not loaded {where}, where it is to be served: {reason}"
+            has_program = place != CPP or targets.get(case.plan.target).traits.for_cpp is not None
+            if not has_program and not case.plan.named:  # as of some default targets
+                case.log.note(text)
+            else:
+                case.log.ineffective.append(text)
         with interrupted_after(case.deadline.left):
             if reason is None:
                 _call_in_cpp(case) if place == CPP else _call_on(case, place)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, engine
 from pytest_torchexport.checks import serving
+from pytest_torchexport.config.options import parse_check_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import settings_from
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.judge.case import Case
@@ -347,3 +350,20 @@ def test_repeats_differ_by_their_bits():
     assert bits(returned(float("nan")), frozenset()) == bits(returned(float("nan")), frozenset())
     assert bits(returned(1.0), frozenset(["output"])) == bits(returned(2.0), frozenset(["output"]))
     assert bits(Raised("ValueError", "no"), frozenset()) != bits(returned(1.0), frozenset())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_default_target_without_a_program_in_cpp_is_a_note(named):
+    plan = Plan(
+        target="export",
+        device="cpu",
+        options=parse_check_options({"max_examples": 1}),
+        settings=settings_from({"serve_on": ["cpp"]}),
+        named=named,
+    )
+    verdict = engine.check(nn.ReLU(), [Call((torch.randn(2, 3),))], plan)
+    told = [
+        any("loads no files of export" in text for text in texts)
+        for texts in (verdict.ineffective, verdict.notes)
+    ]
+    assert told == [named, not named], verdict
