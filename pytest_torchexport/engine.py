@@ -340,7 +340,10 @@ class _Item:
             calls=dict(log.calls),
             drawn_until=log.drawn_until,
             reached={name: tuple(sorted(sizes)) for name, sizes in log.covered.sizes.items()},
-            uncovered=log.uncovered,
+            uncovered=dataclasses.replace(
+                log.uncovered,
+                constants=tuple(self.output.traced) if log.uncovered.fixed_sizes else (),
+            ),
             assumed=log.assumed,
             baked=case.artifact.baked if case is not None else (),
             notes=tuple(map(printable, log.notes)),

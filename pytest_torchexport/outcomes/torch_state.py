@@ -25,7 +25,13 @@ from typing import Any
 import torch
 
 from pytest_torchexport.outcomes import cuda
-from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
+from pytest_torchexport.results.source_line import (
+    SourceLine,
+    has_owner,
+    is_users,
+    short_path,
+    source_line,
+)
 from pytest_torchexport.torch_private.circumstances import (
     default_device,
     dynamo_is_loaded,
@@ -64,7 +70,8 @@ class CapturedOutput:
     """Warnings (without torch's noise) and the number of printed lines while an item ran.
 
     ``of_libraries``: the warnings of a trace in files that are not the user's; ``own``: all others.
-    ``traced`` are the lines of the user's at which a trace makes a constant, as torch warned.
+    ``traced`` are the lines, of the user's or of a model, at which a trace makes a constant, as
+    torch warned.
     """
 
     own: dict[str, None] = field(default_factory=dict)
@@ -81,7 +88,7 @@ class CapturedOutput:
             return
         text = " ".join(str(message).split())
         text = text.partition(". ")[0] if traced else text
-        if traced and is_users(filename):
+        if traced and has_owner(filename):
             self.traced[source_line(filename, lineno)] = None
         kept = self.of_libraries if traced and not is_users(filename) else self.own
         if len(kept) < MAX_WARNINGS and not _NOISE.search(text):

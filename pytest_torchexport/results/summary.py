@@ -50,7 +50,10 @@ def summary_lines(
         passed = _passed(results)
         some = {nodeid for nodeid, verdict in passed if verdict.uncovered != Uncovered()}
         of = _items({nodeid for nodeid, _ in passed})
-        left = [f"not covered: sizes or values in {len(some)} of {of}: which ones, with -v"]
+        lines = [line.place for _, verdict in passed for line in verdict.uncovered.constants]
+        traces = f", and a trace has constants at {few([*dict.fromkeys(lines)])}" if lines else ""
+        what = f"sizes or values in {len(some)} of {of}{traces}"
+        left = [f"not covered: {what}: which ones, with -v"]
     yield from left
 
 

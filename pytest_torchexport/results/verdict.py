@@ -187,13 +187,15 @@ class Uncovered:
     ``fixed_sizes``: some axes of the inputs kept the example's size. ``open_dims``: the dims that
     were run in an assumed range, and of which the artifact takes any size. ``same_scale``: no float
     was of another order of magnitude than the example's. ``tied``: the inputs that were run with
-    the batch of the others alone, though eager takes one of its own.
+    the batch of the others alone, though eager takes one of its own. ``constants``: the lines at
+    which a trace makes a constant, if some axes kept the example's size.
     """
 
     fixed_sizes: bool = False
     open_dims: tuple[str, ...] = ()
     same_scale: bool = False
     tied: tuple[str, ...] = ()
+    constants: tuple[SourceLine, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

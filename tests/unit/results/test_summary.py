@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sample import item, verdict
 
+from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.summary import not_covered_lines, reason_lines, summary_lines
 from pytest_torchexport.results.verdict import ItemResult, SeededBug, Uncovered
 
@@ -71,6 +72,10 @@ def test_what_was_not_covered_is_one_line_unless_all_of_it_is_asked_for():
     _, *rest = summary_lines(results)
     assert rest[-1] == "not covered: sizes or values in 2 of 3 items: which ones, with -v"
     assert [line for line in rest if "not covered" in line] == rest[-1:]
+    half = SourceLine("net.py", 5, "n = int(x.shape[1] / 2)")
+    traced = ran("test_d", 1, 2, same_scale=True, fixed_sizes=True, constants=(half,))
+    *_, last = summary_lines([*results, traced])
+    assert "in 3 of 4 items, and a trace has constants at net.py:5: which" in last
     assert [*summary_lines(results, whole=True)][-2:] == [*not_covered_lines(results)]
     (only,) = not_covered_lines(results[1:])
     assert [*summary_lines(results[1:])][-1] == only
