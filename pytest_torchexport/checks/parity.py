@@ -36,7 +36,7 @@ from pytest_torchexport.inputs.strategies import (
     least_examples,
     recipes,
 )
-from pytest_torchexport.judge import eight_bits
+from pytest_torchexport.judge import narrow
 from pytest_torchexport.judge.case import DEADLY, Case, explained
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
@@ -81,8 +81,8 @@ def run(case: Case) -> Case:
             case = case.anew()
             _every(case)
         if case.plan.checks("parity"):
-            if case.judge.in_eight_bits and not case.log.failed:
-                eight_bits.judge(case)
+            if not case.log.failed:
+                narrow.judge(case)
             failed = [recipe.as_dict() for recipe, _ in case.log.failed]
             case.plan.corpus.store(case.key, failed)
     return case

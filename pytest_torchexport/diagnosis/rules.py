@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import torch
+
 from pytest_torchexport.diagnosis import remedies
 from pytest_torchexport.diagnosis.interventions import (
     Numbers,
@@ -28,6 +30,7 @@ from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.branch_table import DIVERGES, place
 from pytest_torchexport.judge.judge import carried_differences
+from pytest_torchexport.judge.narrow import overflow
 from pytest_torchexport.outcomes.compare import Tolerance
 from pytest_torchexport.outcomes.messages import is_guard
 from pytest_torchexport.outcomes.observe import Raised, caches_of, observe
@@ -561,8 +564,16 @@ def number_as_tensor(facts: Facts) -> Cause | None:
     return None
 
 
+def overflow_in_half(facts: Facts) -> Cause | None:
+    """Return the operator that overflows in eager too, if the file computes in float16."""
+    call = facts.scene.call
+    of_half = facts.case.precision is torch.float16
+    return overflow(facts.case, call) if of_half and call is not None else None
+
+
 # In this order: a later rule is asked only if the earlier ones do not apply.
 RULES: tuple[Callable[[Facts], Cause | None], ...] = (
+    overflow_in_half,
     decided_once,
     stateless,
     replaced_buffer,

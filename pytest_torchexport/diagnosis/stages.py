@@ -72,7 +72,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages of an artifact that torch runs, and the owner if these tell it."""
     made, artifact = MADE.get(scene.case.plan.target), scene.case.artifact
     if scene.case.foreign:
-        return known
+        return _arbitrated(scene, known)
     if isinstance(artifact, HasSteps):
         return _of_steps(scene, known, artifact.made_of())
     if made is None:  # the stages of an ONNX model are known
@@ -96,6 +96,31 @@ def _loaded(scene: Scene, known: Diagnosis, made: str) -> Diagnosis:
     served = bool(scene.case.plan.settings.serve_on)
     owner: Owner | None = None if served else "saving and loading"
     return replace(known, stages=stages, owner=known.owner or owner)
+
+
+def _arbitrated(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add whether onnx.reference agrees with eager on a file that somebody else made.
+
+    Then ONNX Runtime is wrong; else the file itself is.
+    """
+    case, call = scene.case, scene.call
+    if call is None or scene.expected is None or isinstance(scene.failure, LoadFailed):
+        return known
+    runner = case.by_reference()
+    if runner is None:
+        return known
+    outcome = runner.run(call, case.plan.seed)
+    why = "" if isinstance(outcome, Returned) else str(outcome)
+    agrees = None if why else scene.is_eagers(outcome)
+    stages = (
+        Stage(name="eager", agrees=True),
+        Stage(name="the file by onnx.reference", agrees=agrees, why=why),
+        Stage(name=SHIPPED, agrees=False),
+    )
+    owner: Owner | None = known.owner
+    if owner is None and agrees is not None:
+        owner = "runtime" if agrees else "file"
+    return replace(known, stages=(*known.stages, *stages), owner=owner)
 
 
 def _of_steps(scene: Scene, known: Diagnosis, steps: Sequence[MadeOf]) -> Diagnosis:
@@ -144,6 +169,8 @@ def captured_by(scene: Scene, known: Diagnosis) -> Owner | None:
 def examine_onnx(scene: Scene, known: Diagnosis) -> Diagnosis:
     """Add the stages of an ONNX model that were tried, and the owner if they tell it."""
     shipped, call = scene.shipped, scene.call
+    if scene.case.foreign:
+        return known
     if shipped is None:
         left = "stages to ONNX Runtime: the file may run in a clean process only"
         return replace(known, not_examined=(*known.not_examined, left))

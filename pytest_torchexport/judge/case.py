@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +34,15 @@ from pytest_torchexport.judge.branch_table import BranchResults
 from pytest_torchexport.judge.judge import Judge
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.modes import OtherModes
-from pytest_torchexport.judge.runner import InProcess, Runnable, Runner, SavedArtifact
+from pytest_torchexport.judge.runner import (
+    BY_REFERENCE,
+    InProcess,
+    InSandbox,
+    Runnable,
+    Runner,
+    SavedArtifact,
+    source_of,
+)
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import condense
 from pytest_torchexport.outcomes.observe import Returned
@@ -311,6 +319,24 @@ class Case(Prepared):
     @property
     def precision(self) -> torch.dtype | None:
         return PRECISIONS[self.artifact.facts.precision]
+
+    def by_reference(self) -> InSandbox | None:
+        """Return a runner of an ONNX file by onnx.reference; None of another or without a file."""
+        path: Any = self.artifact.program if self.foreign else None
+        if self.saved is not None:
+            path = self.saved.path
+        elif self.directory is not None and isinstance(path, Path):
+            path = self.directory / path.name
+        if not isinstance(path, Path) or path.suffix != ".onnx":
+            return None
+        source = replace(
+            source_of(self.plan, path, self.blocked, self.reference, trusted=not self.foreign),
+            **vars(BY_REFERENCE),
+        )
+        saved = SavedArtifact(source=source, plan=self.plan)
+        runner = InSandbox(artifact=self.artifact, open=saved.open, left=self.call_limit)
+        self.resources.callback(runner.close)
+        return runner
 
     @property
     def explored(self) -> Sequence[Recipe]:

@@ -180,7 +180,7 @@ class Judge:
 
     @property
     def in_eight_bits(self) -> bool:
-        """True if the numbers of the artifact are judged over calls (``eight_bits.py``)."""
+        """True if the numbers of the artifact are judged over calls (``narrow.py``)."""
         return self.precision is torch.int8 and not self.tolerance.given
 
     def aside(self) -> Judge:

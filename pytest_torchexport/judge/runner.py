@@ -65,6 +65,13 @@ class Loader:
     library: str
 
 
+BY_REFERENCE = Loader(
+    "pytest_torchexport.targets.formats.onnx_runtime:BY_REFERENCE.load",
+    "pytest_torchexport.targets.formats.onnx_runtime:BY_REFERENCE.read",
+    "onnx",
+)
+
+
 def loader_of(target: str) -> Loader | None:
     """Return the loader of a target's files; None if another process cannot import any.
 

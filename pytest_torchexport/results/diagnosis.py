@@ -22,6 +22,7 @@ Owner = Literal[
     "runtime's optimizer",
     "runtime",
     "saving and loading",
+    "file",  # that somebody else made
     "device",
 ]
 
@@ -33,6 +34,7 @@ CauseKind = Literal[
     "one tensor twice",
     "memory layout",
     "calibration",
+    "overflow",
     "unrolled loop",
     "dropped mutation",
     "replaced buffer",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.sandbox.wire import Array
 from pytest_torchexport.targets.formats import onnx_model
+from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
     import torch
@@ -416,4 +417,26 @@ class TorchFreeLoader:
         return OnnxFileFacts(model=lambda: model, path=path, session=loaded.session)
 
 
-LOADER = TorchFreeLoader()
+class ByReference:
+    """Loads ONNX files for onnx.reference: each node in its own types, on numpy arrays."""
+
+    def load(self, path: Path, _device: str) -> Callable[..., list[Any]]:
+        import numpy as np
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator = ReferenceEvaluator(onnx.load(str(path)))
+
+        def run(*args: Any, **feeds: Any) -> list[Any]:
+            given = {**dict(zip(evaluator.input_names, args, strict=False)), **feeds}
+            taken = {name: given[name] for name in evaluator.input_names if name in given}
+            with np.errstate(all="ignore"):  # an overflow is what is looked for
+                return [np.asarray(value) for value in evaluator.run(None, taken)]
+
+        return run
+
+    def read(self, _path: Path, _loaded: Any) -> ProgramFacts:
+        return ProgramFacts()
+
+
+LOADER, BY_REFERENCE = TorchFreeLoader(), ByReference()

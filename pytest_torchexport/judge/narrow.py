@@ -1,13 +1,15 @@
-"""Judge a file in eight bits over calls: its error beside that of eager with numbers as coarse.
+"""Judge a file in eight or sixteen bits, whose numbers are not those of eager in float32.
 
-No element of such a file is as near to eager's as floats are, and no one bound separates files: of
-ten small models, healthy files were 0.2 to 3.4 % off (root mean square in parts of the output's,
-median over calls), broken ones 0.4 to 125 %. But eager whose operators get numbers in 256 steps is
-off by nearly as much as a healthy file of the same model: these were 0.7 to 2.5 times as far.
+In eight bits, over calls: no element of such a file is as near to eager's as floats are, and no one
+bound separates files. Of ten small models, healthy files were 0.2 to 3.4 % off (root mean square in
+parts of the output's, median over calls), broken ones 0.4 to 125 %. But eager whose operators get
+numbers in 256 steps is off by nearly as much as a healthy file of the same model: these were 0.7 to
+3.3 times as far. Only calls like the example count, inside the range that the file was calibrated
+to: a file may cut off other numbers. What is no matter of numbers (shapes, dtypes, exceptions,
+infinities) is judged of every call, as of any file.
 
-Only calls like the example count, inside the range that the file was calibrated to: a file may cut
-off other numbers. What is no matter of numbers (shapes, dtypes, exceptions, infinities) is judged
-of every call, as of any file.
+In half precision, by onnx.reference too: on the CPU, ONNX Runtime computes in float32, and never
+overflows as other devices do.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 
 from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.recipes import (
+    SCALES,
     Recipe,
     example_recipe,
     plain_recipe,
@@ -37,6 +40,7 @@ from pytest_torchexport.judge.other_runs import Leaves, OtherRuns, Way, leaves_a
 from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.outcomes.operators import Operation, operations, written_to
+from pytest_torchexport.outcomes.tape import How, record
 from pytest_torchexport.results.diagnosis import NOTHING, Cause, Diagnosis
 from pytest_torchexport.results.failures import OutputsDiffer, SpecError
 
@@ -67,7 +71,17 @@ class Errors:
 
 
 def judge(case: Case) -> None:
-    """Raise OutputsDiffer if the file is further from eager than eight bits explain."""
+    """Raise OutputsDiffer if the file is further from eager than its numbers explain."""
+    if case.judge.in_eight_bits:
+        _in_eight_bits(case)
+    elif case.precision is torch.float16 and case.plan.device == "cpu":
+        _in_half(case)
+
+
+# -- eight bits ------------------------------------------------------------------------------------
+
+
+def _in_eight_bits(case: Case) -> None:
     ranges = case.artifact.facts.ranges(case.spec.example)
     cut = [*_cut_off(case.spec, ranges)]
     calls = [*_calls(case, ranges)]
@@ -250,3 +264,80 @@ def _coarse(tensor: torch.Tensor) -> torch.Tensor:
     step = (high - low) / STEPS
     coarse = (tensor / step).round() * step
     return coarse if bool(step.isfinite() & (step > 0)) else tensor
+
+
+# -- half precision --------------------------------------------------------------------------------
+
+# onnx.reference adds up in half precision, which is off by this part of the output at most if
+# nothing overflows: 512 terms are off by 1 %.
+OVERFLOWS = 0.1
+# Numbers so many times those of the example: beyond DRAWN, as no call is drawn, it is a warning.
+DRAWN, BEYOND = max(SCALES), 30.0
+
+
+def _in_half(case: Case) -> None:
+    """Raise OutputsDiffer if a call overflows where onnx.reference runs the file."""
+    runner = case.by_reference()
+    if runner is None:
+        return
+    normal = plain_recipe(case.spec, "normal", case.spec.example_sizes, case.plan.seed)
+    scaled = [
+        dataclasses.replace(
+            normal, leaves=tuple(dataclasses.replace(leaf, scale=scale) for leaf in normal.leaves)
+        )
+        for scale in (1.0, DRAWN, BEYOND)
+    ]
+    for recipe in (example_recipe(case.spec), *recorded_recipes(case.spec), *scaled):
+        if case.deadline.is_past(UNTIL_CALLS):
+            return
+        found = case.accepted.call(recipe)
+        if found is None:
+            continue
+        actual = runner.run(found.call, case.plan.seed)
+        if not isinstance(actual, Returned):
+            case.log.note(f"overflow is not searched for: onnx.reference cannot run it: {actual}")
+            return
+        wanted, made = leaves_after(found.outcome, {}), leaves_after(actual, {})
+        for path, (error, _) in _errors(wanted, made, made).items():
+            lost = bool((wanted[path].isfinite() & ~made[path].isfinite()).any())
+            if not lost and error <= OVERFLOWS:
+                continue
+            cause = overflow(case, found.call)
+            text = f"{path}: in float16, as onnx.reference computes it, the file "
+            text += "overflows" if lost else f"is {error:.0%} off"
+            if recipe is scaled[-1]:
+                why = f": {cause.text} ({cause.where})" if cause is not None else ""
+                case.log.caution(f"{text} at numbers {BEYOND:g} times the example's{why}")
+                return
+            case.log.shrunk = Shrunk.as_made(case.spec, recipe, found.call)
+            raise OutputsDiffer(
+                f"{text}; on the CPU, ONNX Runtime computes in float32 and does not show it",
+                diagnosis=Diagnosis(causes=(cause,)) if cause is not None else NOTHING,
+            )
+
+
+def overflow(case: Case, call: Call) -> Cause | None:
+    """Return the first operator of eager in half precision that makes an infinity, if one does."""
+    subject = case.reference.pristine.copy()
+    if subject.module is not None:
+        subject.module.half()
+
+    def is_infinite(result: Any) -> bool:
+        return isinstance(result, torch.Tensor) and bool(result.isinf().any())
+
+    tape = record(
+        subject.function,
+        Way(where=torch.float16).given(call),
+        seed=case.plan.seed,
+        grad_mode=subject.grad_mode,
+        how=How(keep=is_infinite),
+    )
+    step = next((step for step in tape.steps if any(step.results)), None)
+    if step is None:
+        return None
+    return Cause(
+        kind="overflow",
+        text=f"{step.operator_name} is beyond 65504, the largest number of float16",
+        remedy="keep it in float32 when the file is converted, or scale its operands down",
+        where=step.where,
+    )

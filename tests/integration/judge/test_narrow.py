@@ -1,4 +1,4 @@
-"""judge/eight_bits.py: healthy quantized files pass, and broken ones fail with a cause if it is known."""
+"""judge/narrow.py: healthy quantized files pass, and broken ones fail with a cause if it is known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.judge.eight_bits import in_eight_bits
+from pytest_torchexport.judge.narrow import in_eight_bits
 from pytest_torchexport.outcomes.torch_state import quiet
 
 pytest.importorskip("onnxruntime")
@@ -207,3 +207,97 @@ def test_eager_in_eight_bits_has_256_steps():
         found = (x * 1.0).unique()
     assert len(found) == 256
     torch.testing.assert_close(found, torch.arange(256) / 255)
+
+
+# -- half precision --------------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """A sum of squares, which is beyond the largest float16 from numbers of about 30 on."""
+
+    def forward(self, x):
+        return x / (x * x).sum(-1, keepdim=True).sqrt().clamp(min=1e-3)
+
+
+def half_of(module, x, path):
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with quiet("cpu"):
+        torch.onnx.export(
+            module, (x,), path, dynamo=True, dynamic_shapes=({0: "batch"},),
+            input_names=["x"], verbose=False, external_data=False,
+        )  # fmt: skip
+    file = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    known = {"", *(each.name for each in (*file.graph.initializer, *file.graph.input))}
+    nodes = list(file.graph.node)
+    del file.graph.node[:]  # the converter leaves them out of order
+    while nodes:
+        node = next(each for each in nodes if known.issuperset(each.input))
+        nodes.remove(node)
+        known.update(node.output)
+        file.graph.node.append(node)
+    onnx.save(file, path)
+    return path
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_healthy_half_precision_file_passes(tmp_path, name):
+    make, shape = MODELS[name]
+    torch.manual_seed(0)
+    module = make().eval()
+    verdict = checked(
+        (module, shape, None), half_of(module, drawn(shape, 0), tmp_path / "half.onnx")
+    )
+    assert verdict.status == "passed", verdict
+    assert any("computes in float16" in note for note in verdict.notes)
+    assert verdict.cautions == ()
+
+
+@pytest.mark.parametrize(("scale", "status"), [(1, "passed"), (25, "failed")])
+def test_an_overflow_that_onnx_runtime_does_not_have_is_found_with_its_operator(
+    tmp_path, scale, status
+):
+    x = drawn((4, 96), 0) * scale
+    plan = Plan(target="onnx", device="cpu", settings=Settings(), seed=3)
+    path = half_of(Scaled(), x, tmp_path / "half.onnx")
+    verdict = engine.check_artifact(path, Scaled(), Call((x,)), plan)
+    assert verdict.status == status, verdict
+    told = "aten.sum is beyond 65504, the largest number of float16"
+    if status == "passed":
+        (caution,) = verdict.cautions
+        assert "at numbers 30 times the example's" in caution
+        assert told in caution
+    else:
+        assert [cause.text for cause in verdict.diagnosis.causes] == [told]
+        assert "return x / (x * x).sum(" in verdict.where.text
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "owner"),
+    [
+        # ONNX Runtime adds int64 in float64.
+        ("sum", torch.tensor([[2**53 + 1, 1, 1], [3, 2, 1]]), "runtime"),
+        ("relu", torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), "file"),
+    ],
+)
+def test_onnx_reference_tells_a_wrong_file_from_a_wrong_runtime(tmp_path, module, x, owner):
+    def of_rows(x):
+        return x.sum() if module == "sum" else nn.functional.leaky_relu(x)
+
+    kind = TensorProto.INT64 if module == "sum" else TensorProto.FLOAT
+    node = {"sum": ("ReduceSum", {"keepdims": 0}), "relu": ("Relu", {})}[module]
+    shape = [] if module == "sum" else ["batch", 3]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(node[0], ["x"], ["y"], **node[1])],
+        "graph",
+        [onnx.helper.make_tensor_value_info("x", kind, ["batch", 3])],
+        [onnx.helper.make_tensor_value_info("y", kind, shape)],
+    )
+    path = tmp_path / "file.onnx"
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    plan = Plan(
+        target="onnx", device="cpu", options=parse_check_options({"checks": "parity"}), seed=3
+    )
+    verdict = engine.check_artifact(path, of_rows, Call((x,)), plan)
+    assert (verdict.failure, verdict.diagnosis.owner) == ("OutputsDiffer", owner), verdict
