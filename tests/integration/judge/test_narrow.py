@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from slow import slow
 from torch import nn
 
 from pytest_torchexport import engine
@@ -63,7 +64,10 @@ def drawn(shape, number):
     return torch.randn(shape, generator=torch.Generator().manual_seed(number))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+EACH = ["mlp", *(pytest.param(name, marks=slow) for name in MODELS if name != "mlp")]
+
+
+@pytest.fixture(scope="module", params=EACH)
 def floats(request, tmp_path_factory):
     """Return a module, the shape of its call, and its file in float32."""
     make, shape = MODELS[request.param]
@@ -240,7 +244,7 @@ def half_of(module, x, path):
     return path
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_healthy_half_precision_file_passes(tmp_path, name):
     make, shape = MODELS[name]
     torch.manual_seed(0)
