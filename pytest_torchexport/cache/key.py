@@ -35,6 +35,7 @@ from hypothesis.strategies import SearchStrategy
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
+from pytest_torchexport.config.validate import CPP
 from pytest_torchexport.eager.fingerprint import attributes_of, names_in
 from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
 from pytest_torchexport.inputs.strategies import examples, least_examples
@@ -42,6 +43,7 @@ from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.outcomes.torch_state import GradMode, settings_now, under_autocast
 from pytest_torchexport.results.source_line import is_users
+from pytest_torchexport.sandbox import cpp
 from pytest_torchexport.torch_private.dispatcher import is_operator, kernels_of
 from pytest_torchexport.torch_private.memory import memory_of
 from pytest_torchexport.torch_private.modules import global_hooks
@@ -164,6 +166,8 @@ def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
     subject.add([plan.device, bool(plan.why_isolated), drawn, vars(plan.options)])
     names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
     subject.add([(name, getattr(plan.settings, name)) for name in names])
+    if CPP in plan.settings.serve_on:  # its name says which compiler made it, or why none did
+        subject.add(str(cpp.program()))
     return subject
 
 
@@ -625,7 +629,8 @@ def process() -> tuple[str, ...]:
     Every installed distribution: any of them may be a part of the model, or hook into torch.
     """
     root = Path(__file__).parents[1]  # in its own repository, its version stays the same
-    own = {f"{path.relative_to(root)}:{_hash(path.read_bytes())}" for path in root.rglob("*.py")}
+    sources = [*root.rglob("*.py"), *root.rglob("*.cpp")]
+    own = {f"{path.relative_to(root)}:{_hash(path.read_bytes())}" for path in sources}
     installed = set()
     for package in metadata.distributions():
         # What an installer wrote of its files: the version may stay the same while it is installed

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -142,7 +143,7 @@ def _checked(file: ForeignFile) -> ForeignFile:
         file.facts.branches()
         file.facts.suspicions(file.spec, file.spec.example)
         file.facts.ranges(file.spec.example)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise LoadFailed(
             f"the facts about the loaded file are malformed ({error!r:.200})"
         ) from None
@@ -349,7 +350,7 @@ class ForeignFacts(ProgramFacts):
         return {
             paths[name]: (float(low), float(high))
             for name, (low, high) in found.items()
-            if name in paths
+            if name in paths and math.isfinite(low) and math.isfinite(high)
         }
 
     def branches(self) -> Branches | None:

@@ -131,10 +131,11 @@ def _saved(case: Case, directory: Path) -> Path:
             errors.raise_fault(error)
             reason, left = raised(error), ", ".join(_below(directory))
             text = text_of(error)
-            why, *known = (*remedy_of(reason.type, text).lines, str(reason))
+            known = remedy_of(reason.type, text).lines
+            lines = [*known[1:], str(reason)] if known else []
             raise LoadFailed(
-                f"cannot be saved: {why}",
-                details=(*known, *([f"and leaves {left} behind, half-written"] if left else [])),
+                f"cannot be saved: {known[0] if known else reason}",
+                details=(*lines, *([f"and leaves {left} behind, half-written"] if left else [])),
                 where=reason.where or case.artifact.facts.line_of(text),
             ) from None
     if isinstance(path, Path) and path.parent == directory and path.exists():

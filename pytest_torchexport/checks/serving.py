@@ -42,6 +42,7 @@ REMEDY = (
     "or export it there"
 )
 WHERE = {CPP: "in C++"}
+ONLY_CLEAN = "a file that somebody else made is loaded in the clean process only"
 IN_PYTHON = "in Python the same file agrees with eager"
 WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
 CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
@@ -57,10 +58,13 @@ def serve(case: Case) -> None:
     only tied to its own device is a note: most files are served on the kind of device they were
     made on.
     """
+    others = [p for p in case.plan.settings.serve_on if indexed(p) != indexed(case.plan.device)]
     if case.saved is None:
+        if case.foreign and others:
+            text = f"not loaded on {', '.join(others)}: {ONLY_CLEAN}"
+            case.log.ineffective.append(text)
         return
     tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
-    others = [p for p in case.plan.settings.serve_on if indexed(p) != indexed(case.plan.device)]
     moved_by = targets.get(case.plan.target).traits.moved_by
     if tied:
         places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))

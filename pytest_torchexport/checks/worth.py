@@ -21,7 +21,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.inputs.strategies import layouts_of
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.coverage import uncovered, weighed
-from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.judge.log import UNTIL_CALLS, ItemLog
 from pytest_torchexport.judge.runner import Runner
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded, interrupted_after
@@ -111,7 +111,7 @@ def _other_layouts(case: Case) -> Iterator[str]:
 
     Only for a target whose files have the layouts of the example: all other calls keep these.
     """
-    spec, judge = case.spec, case.judge
+    spec, judge = case.spec, case.judge.aside()
     if not targets.get(case.plan.target).traits.fixes_layouts:
         return
     given = as_in_the_example(spec, example_recipe(spec))
@@ -123,7 +123,7 @@ def _other_layouts(case: Case) -> Iterator[str]:
             leaves = [*given.leaves]
             leaves[number] = dataclasses.replace(normal.leaves[number], layout=layout)
             call = build(spec, dataclasses.replace(given, leaves=tuple(leaves)))
-            if call is None or layout == leaf.layout:
+            if call is None or layout == leaf.layout or case.deadline.is_past(UNTIL_CALLS):
                 continue
             expected = case.reference.on_device(call, case.reference.on_cpu(call))
             if isinstance(expected, Returned) and judge.differences(
@@ -131,7 +131,7 @@ def _other_layouts(case: Case) -> Iterator[str]:
             ):
                 yield (
                     f"{leaf.path} is read as {leaf.layout}, as in the example: a {layout} one "
-                    "gives other results than eager, so give it that layout before the call"
+                    f"gives other results than eager, so make it {leaf.layout} before the call"
                 )
 
 

@@ -137,13 +137,13 @@ def _layout_of_the_example(beside: Beside) -> Explained | None:
     outcome = case.runner_of(artifact).run(plain(beside.call), beside.plan.seed)
     if not scene.is_eagers(outcome):
         return None
-    first = laid_out[0]
+    named = few([f"{leaf.path} ({leaf.layout})" for leaf in laid_out])
     cause = Cause(
         kind="memory layout",
-        text=f"{first.path} of the example is {first.layout} in memory, which the file does not "
-        "follow: exported and called with contiguous tensors, it agrees with eager",
-        remedy=f"call the module with {first.path}.contiguous() in the test, and make inputs "
-        "contiguous before the call in production",
+        text=f"the file does not follow how tensors of the example lie in memory, {named}: "
+        "exported and called with contiguous tensors, it agrees with eager",
+        remedy="call the module with contiguous tensors in the test, x.contiguous(), and make "
+        "inputs contiguous before the call in production",
     )
     return cause, "capture"
 

@@ -109,7 +109,7 @@ _SIZE = r"([\w.]+\.(?:shape|size\(\))\[[^][]+\]|[\w.]+\.size\([^()]+\))"
 _NOT_LOOKED_UP = r"(?<![\w)\]]\[)(?<!\.get\()\b"
 # math.ceil(a / b), int(a / b), with one name, size or number on each side.
 _ROUNDED = re.compile(
-    rf"{_NOT_LOOKED_UP}(?P<by>math\.ceil|math\.floor|int)"
+    rf"{_NOT_LOOKED_UP}(?<!\.)(?P<by>math\.ceil|math\.floor|int)"
     r"\((?P<whole>[\w.]+(?:\[[^][]+\])?) / (?P<part>(?!\d*\.)[\w.]+(?:\[[^][]+\])?)\)"
 )
 _OF_A_SIZE = re.compile(
@@ -133,7 +133,9 @@ def without_a_number(where: SourceLine, otherwise: str = COMPUTED) -> str:
     def quotient(match: re.Match[str]) -> str:
         by, whole, part = match.groups()
         # Not -(-a // b): ONNX divides a negative size towards zero.
-        return f"({whole} + {part} - 1) // {part}" if by == "math.ceil" else f"{whole} // {part}"
+        up = f"({whole} + {part} - 1) // {part}" if by == "math.ceil" else f"{whole} // {part}"
+        alone = re.fullmatch(r"\s*(?:return|\w+ =)\s*", match.string[: match.start()])
+        return up if alone and match.end() == len(match.string.rstrip()) else f"({up})"
 
     line = where.text.partition("  # ")[0]
     as_it_is = _ROUNDED.sub(quotient, line)

@@ -471,7 +471,7 @@ class AcceptedCalls:
             return found
         self.refusal = self.refusal or str(outcome)
         straight, declared = contiguous(self.spec, recipe), self._keep_declared_values(recipe)
-        if straight != recipe and (found := self._made(straight)[0]):
+        if self._layouts is None and straight != recipe and (found := self._made(straight)[0]):
             self._layouts = contiguous
             self._note("eager refuses non-contiguous inputs: only contiguous ones are legal")
         elif not self.takes_other_values and declared != recipe:

@@ -18,6 +18,7 @@ from pytest_torchexport.eager.accepted import AcceptedCalls, ReferenceCall
 from pytest_torchexport.eager.fingerprint import StateRef
 from pytest_torchexport.eager.reference import Reference, has_nan
 from pytest_torchexport.inputs.building import build
+from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity, ItemLog, Shrunk
@@ -131,7 +132,13 @@ def failure_of(differences: Sequence[Difference], lines: Lines) -> Failure | Non
     return cls(text, where=where, differences=tuple(differences))
 
 
-NOT_FINITE = ("nan", "inf", "-inf")
+def _parted(wanted: Any, found: Any) -> bool:
+    """Return True if one is infinite or nan where the other is not, or is no tensor of floats."""
+    if not (is_plain(wanted) and is_plain(found)):
+        return True
+    return not torch.equal(wanted.cpu().isfinite(), found.cpu().isfinite())
+
+
 NOT_PROVED = "differs by ties, not proved: the numbers that the artifact decides on are not seen"
 
 
@@ -163,7 +170,7 @@ class Judge:
     def __post_init__(self) -> None:
         reference, plan = self.reference, self.plan
         traits = targets.get(plan.target).traits
-        self.tolerance = Tolerance(plan.options.rtol, plan.options.atol, traits.rtol)
+        self.tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=traits.rtol)
         self._calibration = Calibration(
             OtherRuns(
                 reference.pristine,
@@ -269,11 +276,11 @@ class Judge:
             if item.path not in self.random_paths or item.kind != "values"
         ]
         if self.in_eight_bits and isinstance(actual, Returned):
+            leaves = leaves_after(expected, states[0]), leaves_after(actual, states[1])
             differences = [
                 item
                 for item in differences
-                if item.kind != "values"
-                or (item.actual in NOT_FINITE) > (item.expected in NOT_FINITE)
+                if item.kind != "values" or _parted(*(each.get(item.path) for each in leaves))
             ]
         elif isinstance(actual, Returned):
             if not self.random_paths and all(item.kind == "values" for item in differences):

@@ -45,12 +45,13 @@ _DOUBLE = (torch.float64, torch.complex128)
 class Tolerance:
     """``|actual - expected| <= atol + rtol * |expected|``; None takes the dtype's own.
 
-    ``least``: no ``rtol`` of the table's is smaller, except in double precision.
+    ``runtime``: the relative error of the runtime's own functions in float32 and narrower types, if
+    it is larger than the table's.
     """
 
     rtol: float | None = None
     atol: float | None = None
-    least: float = 0.0
+    runtime: float = 0.0
 
     @property
     def given(self) -> bool:
@@ -66,7 +67,7 @@ class Tolerance:
         if dtype in _DOUBLE:
             return 0.0, DOUBLE_UNITS * torch.finfo(dtype).eps * largest
         rtol, atol = DTYPE_TOLERANCES.get(dtype, (0.0, 0.0))
-        return max(rtol, self.least) if rtol else rtol, atol
+        return max(rtol, self.runtime) if rtol else rtol, atol
 
 
 def compare(expected: Outcome, actual: Outcome, tolerance: Tolerance) -> list[Difference]:

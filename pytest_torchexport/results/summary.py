@@ -50,8 +50,7 @@ def summary_lines(
         passed = _passed(results)
         some = {nodeid for nodeid, verdict in passed if verdict.uncovered != Uncovered()}
         of = _items({nodeid for nodeid, _ in passed})
-        lines = [line.place for _, verdict in passed for line in verdict.uncovered.constants]
-        traces = f", and a trace has constants at {few([*dict.fromkeys(lines)])}" if lines else ""
+        traces = f", and {_constants(passed)}" * bool(_constants(passed))
         what = f"sizes or values in {len(some)} of {of}{traces}"
         left = [f"not covered: {what}: which ones, with -v"]
     yield from left
@@ -183,6 +182,8 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
         parts.append(f"no size varied in {where}: say which do with shapes=")
     if parts:
         yield f"not covered: {'; '.join(parts)}"
+    if text := _constants(passed):
+        yield f"not covered: {text}"
     # The assumed range that most items were run in, of a dim that takes any size.
     run: dict[tuple[str, int, int], set[str]] = {}
     for nodeid, verdict in passed:
@@ -208,6 +209,11 @@ def not_covered_lines(results: Sequence[ItemResult]) -> Iterator[str]:  # noqa: 
             f"not covered: no float left the example's scale in {len(scaled)} {of}: say which are "
             "legal with values="
         )
+
+
+def _constants(passed: Iterable[tuple[str, Verdict]]) -> str:
+    lines = [line.place for _, verdict in passed for line in verdict.uncovered.constants]
+    return f"a trace has constants at {few([*dict.fromkeys(lines)])}" if lines else ""
 
 
 def _passed(results: Iterable[ItemResult]) -> list[tuple[str, Verdict]]:

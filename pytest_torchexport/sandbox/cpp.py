@@ -10,6 +10,7 @@ import hashlib
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from pytest_torchexport.outcomes import observe
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.sandbox.process import Child, end_spawned, environment, pair
 from pytest_torchexport.sandbox.session import OUTPUT_TAIL, Source, crashed
+from pytest_torchexport.torch_private.structures import script_containers
 
 SOURCE = Path(__file__).with_name("serve.cpp")
 
@@ -34,22 +36,33 @@ def program() -> Path | str:
     return _compiled(os.environ.get("CXX") or "g++", folder)
 
 
-_run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
+# Compiling takes 12 s; its messages are read in English.
+_run = functools.partial(
+    subprocess.run,
+    check=True,
+    capture_output=True,
+    text=True,
+    errors="replace",
+    timeout=300.0,
+    env={**os.environ, "LC_ALL": "C"},
+)
 
 
 @functools.cache
 def _compiled(compiler: str, folder: Path) -> Path | str:
-    import fcntl  # not on Windows
-
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return f"there is no program in C++ on {sys.platform}; next step: leave cpp out"
     root = Path(torch.__file__).parent
     if not (root / "include/torch/script.h").is_file():
         return f"no headers of torch in {root}/include; next step: install torch from its wheel"
-    command = shlex.split(compiler)
     flags = ["-std=c++20", "-O1", f"-D_GLIBCXX_USE_CXX11_ABI={torch.compiled_with_cxx11_abi():d}"]
     flags += [f"-isystem{root}/include", f"-isystem{root}/include/torch/csrc/api/include"]
     libraries = [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-Wl,--no-as-needed"]
     libraries += ["-ltorch", "-ltorch_cpu", "-lc10"]
     try:
+        command = shlex.split(compiler)
         version = _run([*command, "--version"]).stdout
         parts = [SOURCE.read_text(), torch.__version__, version, *command, *flags, *libraries]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -63,6 +76,10 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
                 half.rename(path)
     except FileNotFoundError:
         return f"no C++ compiler {compiler!r}; next step: install g++, or name yours in CXX"
+    except ValueError as error:
+        return f"CXX={compiler}: {error}; next step: write a command of a shell"
+    except subprocess.TimeoutExpired:
+        return f"{compiler} takes minutes on {SOURCE.name}; next step: name another one in CXX"
     except subprocess.CalledProcessError as error:
         said = next((line for line in printable(error.stderr).splitlines() if "error" in line), "")
         return f"{compiler} fails on {SOURCE.name}: {said}; next step: name another compiler in CXX"
@@ -134,8 +151,8 @@ class CppSession:
         if text.exists():  # as torch raises it in Python
             return observe.raised(RuntimeError(text.read_text(errors="replace"))), {}
         try:
-            # It holds types of lists, which weights alone do not. This run made the file.
-            value, left = torch.load(name.with_suffix(".out"), weights_only=False)
+            with torch.serialization.safe_globals(script_containers()):
+                value, left = torch.load(name.with_suffix(".out"), weights_only=True)
         except Exception as error:
             why = f"what it returned cannot be read: {error}"
             return observe.NotTransferable(why, own_class=False), {}

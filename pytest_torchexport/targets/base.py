@@ -68,7 +68,7 @@ class TargetTraits:
     leave out a cast to a shorter float type and back. What that changes is no failure.
 
     ``rtol``: the relative error of the runtime's own functions, if it is larger than what
-    ``torch.testing`` allows of float32, 1.3e-6. More than it is judged by eager's own error.
+    ``torch.testing`` allows of float32, 1.3e-6.
 
     ``answers``: what the functions by which code asks whether it is exported return to ``forward``
     during the export (``{"torch.jit.is_tracing": True}``), or in the program if it keeps the

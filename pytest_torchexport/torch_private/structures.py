@@ -6,6 +6,7 @@ must fit files of other versions of torch too.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,12 @@ def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:
 
 def unflatten(leaves: Sequence[Any], structure: Any) -> Any:
     return torch.utils._pytree.tree_unflatten(list(leaves), structure)
+
+
+def script_containers() -> list[Any]:
+    """Return the functions by which a pickle of TorchScript builds its lists and dicts."""
+    module = importlib.import_module("torch.jit._pickle")
+    return [each for name, each in vars(module).items() if name.startswith(("build_", "restore_"))]
 
 
 def text_of_structure(structure: Any) -> str | None:

@@ -213,25 +213,28 @@ def input_shapes(model: Any, names: Sequence[str]) -> tuple[tuple[int | None, ..
 # -- other precisions than float32 -----------------------------------------------------------------
 
 # Operators on numbers in eight bits, ONNX's own and ONNX Runtime's.
-_IN_EIGHT_BITS = re.compile(
-    r"(Quantize|Dequantize|DynamicQuantize)Linear$|QLinear|QGemm|\w+Integer$"
+_QUANTIZED = re.compile(
+    r"(Quantize|Dequantize)Linear$|QLinear|QGemm|QAttention|DynamicQuantize|\w+Integer"
 )
 
 
 def precision(model: Any) -> str:
-    """Return ``int8`` if a model is quantized, else the type of most weights if it is a half one.
+    """Return ``int8`` if a model is quantized to eight bits, or the type of half precision weights.
 
-    Empty for another model, as one with weights in four bits.
+    Empty for another model, as one with other quantized numbers than these.
     """
     import onnx
 
-    weights = [tensor for _, tensor in _stored(model.graph.initializer, model.graph.node)]
+    types, held = onnx.TensorProto, dict(_stored(model.graph.initializer, model.graph.node))
     counts = dict[int, int]()
-    for tensor in weights:
+    for tensor in held.values():
         counts[tensor.data_type] = counts.get(tensor.data_type, 0) + math.prod(tensor.dims)
-    types = onnx.TensorProto
-    if any(_IN_EIGHT_BITS.match(node.op_type) for node in nodes_of(model)):
-        return "" if {types.INT4, types.UINT4} & {*counts} else "int8"
+    quantized = [node for node in nodes_of(model) if _QUANTIZED.match(node.op_type)]
+    if quantized:
+        read = {name for node in quantized for name in node.input if name in held}
+        numbers = {held[name].data_type for name in read}
+        own = {types.FLOAT, types.FLOAT16, types.INT8, types.UINT8, types.INT32, types.INT64}
+        return "int8" if {types.INT8, types.UINT8} & numbers and numbers <= own else ""
     floats = {types.FLOAT: "", types.FLOAT16: "float16", types.BFLOAT16: "bfloat16"}
     most = max((kind for kind in counts if kind in floats), key=counts.__getitem__, default=None)
     return floats.get(most, "")
@@ -239,19 +242,21 @@ def precision(model: Any) -> str:
 
 def ranges(model: Any) -> dict[str, tuple[float, float]]:
     """Return by input the least and the largest number that its ``QuantizeLinear`` does not cut."""
-    import numpy as np
+    import onnx
     from onnx import numpy_helper
 
+    limits = {onnx.TensorProto.INT8: (-128, 127), onnx.TensorProto.UINT8: (0, 255)}
     held = dict(_stored(model.graph.initializer, model.graph.node))
-    found: dict[str, tuple[float, float]] = {}
+    inputs, found = {value.name for value in model.graph.input}, {}
     for node in model.graph.node:
-        numbers = [numpy_helper.to_array(held[name]) for name in node.input[1:3] if name in held]
-        if node.op_type == "QuantizeLinear" and len(numbers) == 2 and numbers[0].size == 1:
-            scale, zero = (number.item() for number in numbers)
-            limits = np.iinfo(numbers[1].dtype)
-            found[node.input[0]] = (limits.min - zero) * scale, (limits.max - zero) * scale
-    inputs = {value.name for value in model.graph.input}
-    return {name: ends for name, ends in found.items() if name in inputs}
+        known = [held[name] for name in node.input[1:3] if name in held]
+        if node.op_type != "QuantizeLinear" or node.input[0] not in inputs or len(known) < 2:
+            continue
+        if known[1].data_type in limits and all(math.prod(each.dims) == 1 for each in known):
+            scale, zero = (float(numpy_helper.to_array(each).item()) for each in known)
+            low, high = limits[known[1].data_type]
+            found[node.input[0]] = (low - zero) * scale, (high - zero) * scale
+    return found
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge import narrow
 from pytest_torchexport.judge.narrow import in_eight_bits
 from pytest_torchexport.outcomes.torch_state import quiet
+from pytest_torchexport.targets.formats import onnx_model
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -305,3 +307,109 @@ def test_onnx_reference_tells_a_wrong_file_from_a_wrong_runtime(tmp_path, module
     )
     verdict = engine.check_artifact(path, of_rows, Call((x,)), plan)
     assert (verdict.failure, verdict.diagnosis.owner) == ("OutputsDiffer", owner), verdict
+
+
+# -- outputs of every kind -------------------------------------------------------------------------
+
+
+class Outputs(nn.Module):
+    """A linear layer's result, and another output that a file of its own has to match."""
+
+    def __init__(self, more):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.more = nn.Linear(16, 8), more
+
+    def forward(self, x):
+        y = self.fc(x)
+        return y, self.more(y)
+
+
+def by_hand(module, tmp_path, more=(), *, of=None):
+    """Return a file in eight bits of the linear layer; ``more`` nodes make ``z`` of ``y``."""
+    weight = module.fc.weight.detach().numpy().T
+    scale = np.float32(np.abs(weight).max() / 127)
+    held = {
+        "w": (weight / scale).round().astype(np.int8), "s": scale, "b": module.fc.bias.detach().numpy(),
+        "zero": np.zeros((), np.int8), **(of or {}),
+    }  # fmt: skip
+    nodes = [
+        onnx.helper.make_node("DequantizeLinear", ["w", "s", "zero"], ["v"]),
+        onnx.helper.make_node("Gemm", ["x", "v", "b"], ["y"]),
+        *more,
+    ]
+    with torch.no_grad():
+        _, made = module(drawn((4, 16), 0))
+    shape = ["batch", *made.shape[1:]] if len(made) == 4 else list(made.shape)
+    kind = TensorProto.FLOAT if made.is_floating_point() else TensorProto.INT64
+    outputs = [("y", TensorProto.FLOAT, ["batch", 8]), ("z", kind, shape)]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "graph",
+        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 16])],
+        [onnx.helper.make_tensor_value_info(*each) for each in outputs],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in held.items()],
+    )
+    path, opset = tmp_path / "file.onnx", onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    return checked((module, (4, 16), None), path)
+
+
+def node(kind, inputs, **attributes):
+    return onnx.helper.make_node(kind, inputs, ["z"], **attributes)
+
+
+LARGE = {"k": np.float32(1000)}
+
+
+@pytest.mark.parametrize(
+    ("more", "nodes", "held", "failure"),
+    [
+        (lambda y: y.argmax(-1), [node("ArgMax", ["y"], axis=-1, keepdims=0)], None, None),
+        (lambda y: y.argmin(-1), [node("ArgMax", ["y"], axis=-1, keepdims=0)], None, "OutputsDiffer"),
+        (lambda y: y * 0.0, [node("Mul", ["y", "k"])], LARGE, "OutputsDiffer"),
+        (lambda y: y * 1000.0, [node("Mul", ["y", "k"])], LARGE, None),
+        (lambda y: torch.where(y > 9, y, torch.inf), [node("Identity", ["y"])], None, "OutputsDiffer"),
+        (lambda y: y.new_full((1, 1), torch.nan), [node("Log", ["k"])], {"k": np.full((1, 1), -1, np.float32)}, None),
+    ],
+    ids=["the likeliest", "the least", "zeros", "large", "infinite", "nan"],
+)  # fmt: skip
+def test_each_output_is_judged_by_its_kind(tmp_path, more, nodes, held, failure):
+    verdict = by_hand(Outputs(more), tmp_path, nodes, of=held)
+    assert verdict.failure == failure, verdict
+
+
+def test_too_few_calls_to_judge_by_are_a_doubt(tmp_path, monkeypatch):
+    def raises():
+        raise ValueError("not with such numbers")
+
+    monkeypatch.setattr(narrow, "in_eight_bits", raises)
+    verdict = by_hand(Outputs(nn.Identity()), tmp_path, [node("Identity", ["y"])])
+    told = "was judged in 0 calls like the example, too few for eight bits: eager does not return"
+    assert [told in text for text in verdict.ineffective] == [True, True], verdict
+
+
+@pytest.mark.parametrize(
+    ("types", "operator", "precision"),
+    [
+        ([TensorProto.FLOAT], "Gemm", ""),
+        ([TensorProto.FLOAT16], "Gemm", "float16"),
+        ([TensorProto.BFLOAT16], "Gemm", "bfloat16"),
+        ([TensorProto.FLOAT, TensorProto.INT8], "DequantizeLinear", "int8"),
+        ([TensorProto.FLOAT, TensorProto.UINT8], "QuantizeLinear", "int8"),
+        ([TensorProto.FLOAT, TensorProto.INT8], "DynamicQuantizeMatMul", "int8"),
+        ([TensorProto.FLOAT, TensorProto.INT8], "MatMulInteger", "int8"),
+        # Others are judged as floats, element by element.
+        ([TensorProto.FLOAT, TensorProto.INT4], "DequantizeLinear", ""),
+        ([TensorProto.FLOAT, TensorProto.INT16], "DequantizeLinear", ""),
+        ([TensorProto.FLOAT, TensorProto.FLOAT8E4M3FN], "QuantizeLinear", ""),
+    ],
+)
+def test_a_model_says_in_which_numbers_it_computes(types, operator, precision):
+    tensors = [
+        onnx.TensorProto(name=f"t{n}", data_type=kind, dims=[2, 2]) for n, kind in enumerate(types)
+    ]
+    nodes = [onnx.helper.make_node(operator, [tensor.name for tensor in tensors], ["y"])]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "graph", [], [], tensors))
+    assert onnx_model.precision(model) == precision
+    assert onnx_model.ranges(model) == {}

@@ -124,7 +124,7 @@ def test_an_example_whose_layout_no_call_is_served_by_is_the_cause(monkeypatch):
     assert verdict.failure == "OutputsDiffer", verdict
     (cause,) = verdict.diagnosis.causes
     assert (cause.kind, verdict.diagnosis.owner) == ("memory layout", "capture")
-    assert "input of the example is channels_last in memory" in cause.text
+    assert "lie in memory, input (channels_last): " in cause.text
     assert verdict.diagnosis.sizes == ()
 
 

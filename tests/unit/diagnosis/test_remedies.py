@@ -20,8 +20,11 @@ from pytest_torchexport.results.source_line import SourceLine
         ("n = int(x.size()[i + 1])", "n = x.size()[i + 1]"),
         ("return y / math.sqrt(x.shape[1])", "return y / x.shape[1] ** 0.5"),
         ("for t in range(int(x.shape[1])):", "for t in range(x.shape[1]):"),
-        ("n = math.ceil(x.shape[1] / 4) * 4", "n = (x.shape[1] + 4 - 1) // 4 * 4"),
-        ("k = min(int(x.shape[1] / self.k), 3)", "k = min(x.shape[1] // self.k, 3)"),
+        ("n = math.ceil(x.shape[1] / 4) * 4", "n = ((x.shape[1] + 4 - 1) // 4) * 4"),
+        ("k = min(int(x.shape[1] / self.k), 3)", "k = min((x.shape[1] // self.k), 3)"),
+        ("k = 3 * math.ceil(x.shape[1] / 2)", "k = 3 * ((x.shape[1] + 2 - 1) // 2)"),
+        ("k = math.floor(x.shape[1] / 2)", "k = x.shape[1] // 2"),
+        ("k = np.int(n / 2)", ""),
         ("k = math.floor(x.shape[1] / 2.5)", ""),  # // would make a float
         # Python looks a key up by its number.
         ("return {13: 2.0}.get(int(x.shape[1]), 1.0)", ""),
