@@ -129,9 +129,12 @@ def _other_layouts(case: Case) -> Iterator[str]:
             if isinstance(expected, Returned) and judge.differences(
                 [call], expected, judge.run(call)
             ):
+                own = leaf.layout
+                if own == "strided":
+                    own = f"laid out in memory by the strides {tuple(leaf.example.stride())}"
                 yield (
-                    f"{leaf.path} is read as {leaf.layout}, as in the example: a {layout} one "
-                    f"gives other results than eager, so make it {leaf.layout} before the call"
+                    f"{leaf.path} is read as {own}, as in the example: a {layout} one gives other "
+                    "results than eager, so copy it into that layout before the call"
                 )
 
 

@@ -265,7 +265,7 @@ class Settings:
     serve_on: tuple[str, ...] = _row(
         (),
         PLACES,
-        help="Devices that serve artifacts, if not those that export; cpp for a program in C++. An "
+        help="Where artifacts are served: devices, or cpp (in C++). An "
         "artifact is loaded there too. If such a device is missing here, constants that tie an "
         "artifact to its own device are still a failure.",
     )

@@ -9,7 +9,7 @@ import functools
 import re
 import sys
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
-from pytest_torchexport.results.escaped import SHOWN
+from pytest_torchexport.results.escaped import SHOWN, few
 from pytest_torchexport.results.source_line import SourceLine, is_users, short_path, source_line
 
 ARTIFACTS = {
@@ -158,17 +158,19 @@ def in_own_code(found: Diagnosis, subject: Subject, example: Call, seed: int) ->
     if at is None or where is None or Path(where.file).exists():
         return found
     own = _called_at(subject.copy(), example, seed, where)
-    if own is None:
+    if not own:
         return found
-    remedy = f"make the call before forward, and pass what it returns: {own}"
+    remedy = f"make the call before forward, and pass what it returns: {few(own, '; ')}"
     causes = [*found.causes]
     causes[at] = replace(causes[at], remedy=f"{remedy}\nor in a copy: {causes[at].remedy}")
     return replace(found, causes=tuple(causes))
 
 
-def _called_at(subject: Subject, example: Call, seed: int, line: SourceLine) -> SourceLine | None:
-    """Return the user's line in forward from which a function of a library gets to a line."""
-    found: list[SourceLine | None] = []
+def _called_at(
+    subject: Subject, example: Call, seed: int, line: SourceLine
+) -> Sequence[SourceLine]:
+    """Return the user's lines in forward from which a function of a library gets to a line."""
+    found: dict[SourceLine | None, None] = {}
     is_in = functools.cache(lambda path: short_path(path) == line.file)
 
     def own(frame: FrameType) -> SourceLine | None:
@@ -181,10 +183,10 @@ def _called_at(subject: Subject, example: Call, seed: int, line: SourceLine) -> 
         return None
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if found or not is_in(frame.f_code.co_filename):
+        if not is_in(frame.f_code.co_filename):
             return None
         if event == "line" and frame.f_lineno == line.line:
-            found.append(own(frame))
+            found[own(frame)] = None
         return trace
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -196,4 +198,4 @@ def _called_at(subject: Subject, example: Call, seed: int, line: SourceLine) -> 
             sys.settrace(before)
 
     observe(run, example, seed=seed, grad_mode=subject.grad_mode)
-    return next(iter(found), None)
+    return [each for each in found if each is not None]

@@ -314,6 +314,18 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+def rounded_to(dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Round what the operators of the block compute with floats to a narrower type."""
+
+    def operator(operation: Operation) -> Any:
+        found = operation.run()
+        for tensor in floats_of(found) if rounds(operation) else ():
+            tensor.copy_(tensor.to(dtype))
+        return found
+
+    return operations(operator)
+
+
 # -- scattered results -----------------------------------------------------------------------------
 
 # Results are moved by a random multiple of the epsilon, up to this: a kernel that is right to

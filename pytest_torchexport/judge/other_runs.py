@@ -17,7 +17,7 @@ from pytest_torchexport.eager.preflight import examine
 from pytest_torchexport.inputs.pytrees import flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Held
-from pytest_torchexport.judge.last_digits import Ties, scattered, sequential, uncast
+from pytest_torchexport.judge.last_digits import Ties, rounded_to, scattered, sequential, uncast
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import (
     Outcome,
@@ -162,6 +162,8 @@ class OtherRuns:
             return []
         roundings: list[Rounding] = [nullcontext, *(partial(scattered, n) for n in range(FEW))]
         found = self.run(calls, paths, [Way(each, self.precision) for each in roundings])
+        if not found:  # forward mixes float types
+            found = self.run(calls, paths, [Way(partial(rounded_to, self.precision))])
         return [
             leaves
             for leaves in found

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ def program() -> Path | str:
     """Return the compiled program, or why there is none, with the next step."""
     cache = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/torchexport"
     # Where torch keeps what it compiles, if that is said.
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache).expanduser()
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache).expanduser().absolute()
     return _compiled(os.environ.get("CXX") or "g++", folder)
 
 
@@ -63,6 +64,9 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
     libraries += ["-ltorch", "-ltorch_cpu", "-lc10"]
     try:
         command = shlex.split(compiler)
+        if not command or shutil.which(command[0]) is None:
+            step = "install g++, or name yours in CXX"
+            return f"no C++ compiler {compiler!r}; next step: {step}"
         version = _run([*command, "--version"]).stdout
         parts = [SOURCE.read_text(), torch.__version__, version, *command, *flags, *libraries]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -74,14 +78,15 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
                 half = path.with_suffix(".half")
                 _run([*command, *flags, str(SOURCE), "-o", str(half), *libraries])
                 half.rename(path)
-    except FileNotFoundError:
-        return f"no C++ compiler {compiler!r}; next step: install g++, or name yours in CXX"
+        # Without a file to serve it ends at once: a folder may forbid to run what is in it.
+        _run([str(path)], stdin=subprocess.DEVNULL)
     except ValueError as error:
         return f"CXX={compiler}: {error}; next step: write a command of a shell"
     except subprocess.TimeoutExpired:
         return f"{compiler} takes minutes on {SOURCE.name}; next step: name another one in CXX"
     except subprocess.CalledProcessError as error:
-        said = next((line for line in printable(error.stderr).splitlines() if "error" in line), "")
+        lines = printable(error.stderr).splitlines() or [f"exit status {error.returncode}"]
+        said = next((line for line in lines if "error" in line), lines[-1])
         return f"{compiler} fails on {SOURCE.name}: {said}; next step: name another compiler in CXX"
     except OSError as error:
         return f"{error}; next step: name a directory to write to in TORCH_EXTENSIONS_DIR"

@@ -233,8 +233,11 @@ def precision(model: Any) -> str:
     if quantized:
         read = {name for node in quantized for name in node.input if name in held}
         numbers = {held[name].data_type for name in read}
-        own = {types.FLOAT, types.FLOAT16, types.INT8, types.UINT8, types.INT32, types.INT64}
-        return "int8" if {types.INT8, types.UINT8} & numbers and numbers <= own else ""
+        narrow = {types.INT8, types.UINT8}
+        own = {types.FLOAT, types.FLOAT16, *narrow, types.INT32, types.INT64}
+        # A lone pair of operators leaves the weights as they were.
+        weights = any(held[name].data_type in narrow and held[name].dims for name in read)
+        return "int8" if weights and numbers <= own else ""
     floats = {types.FLOAT: "", types.FLOAT16: "float16", types.BFLOAT16: "bfloat16"}
     most = max((kind for kind in counts if kind in floats), key=counts.__getitem__, default=None)
     return floats.get(most, "")

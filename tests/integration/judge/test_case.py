@@ -204,7 +204,7 @@ def shifted(module):
         pytest.param("bfloat16", shifted, 1.0, "OutputsDiffer", marks=slow),
         ("float16", None, 400.0, "OutputsDiffer"),  # overflows
         ("float12", None, 1.0, "ExportRefused"),
-        ("int8", None, 1.0, "ExportRefused"),
+        ("int7", None, 1.0, "ExportRefused"),
     ],
 )
 def test_a_file_in_another_precision_may_be_as_far_off_as_eager_in_it(
