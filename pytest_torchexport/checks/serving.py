@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 
 import torch
 
@@ -198,7 +199,9 @@ def _call_in_cpp(case: Case) -> None:
         return
     judge, recipes = case.judge.aside(), [example_recipe(case.spec), *case.largest_first()]
     pack = functools.partial(write, case.artifact.program)
-    session = cpp.CppSession(cpp.program(), case.saved.source, pack)
+    program = cpp.program()
+    assert isinstance(program, Path)  # else it is said what is missing
+    session = cpp.CppSession(program, case.saved.source, pack)
     with case.log.timed("round trip"), session:
         for found in case.calls(recipes[:REPEATED_CALLS]):
             case.log.trying = found.recipe

@@ -290,12 +290,12 @@ def script(
     loader = loader_of(case.plan.target)
     if not load and loader is not None:
         module, _, attribute = loader.load.partition(":")
-        load = f"import {module}\nartifact = {module}.{attribute}(path, device, **options)\n"
+        load = f"import {module}\nartifact = {module}.{attribute}(path, device, **asked)\n"
     if not load:
         return ""
-    if loader is not None and "options" in load:
-        options = taken(pkgutil.resolve_name(loader.load), plain_options(case.plan))
-        load = f"options = {options!r}\n{load}"
+    if "asked" in load:
+        function = pkgutil.resolve_name(loader.load) if loader is not None else print
+        load = f"asked = {taken(function, plain_options(case.plan))!r}\n{load}"
     imports = [line for line in load.splitlines() if line.startswith("import ")]
     load = "\n".join(line for line in load.splitlines() if line not in imports).strip("\n")
     imports += [

@@ -200,7 +200,7 @@ def _lost(path: str, calls: Sequence[Seen]) -> Iterator[str]:
         if lost := [place for place, is_lost in enumerate(off) if is_lost]:
             yield (
                 f"{path}: at {few(lost)} on axis {axis} the file is off by more than half of how "
-                "much the numbers vary: larger ones share their eight bits"
+                "much the numbers there vary from call to call"
             )
 
 

@@ -96,7 +96,7 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
 class CppSession:
     """A process that serves a file in C++, called like a SandboxSession."""
 
-    def __init__(self, program: Path | str, source: Source, write: Callable[..., object]) -> None:
+    def __init__(self, program: Path, source: Source, write: Callable[..., object]) -> None:
         self._source, self._write, self._sent = source, write, 0
         self._ended: observe.Outcome | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="torchexport-")

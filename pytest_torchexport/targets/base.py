@@ -75,7 +75,8 @@ class TargetTraits:
     question. Those that return what they return to eager are left out.
 
     ``script``: Python source that loads the file at ``path`` as ``artifact``, without this package,
-    for a script that shows a failure again. ``device`` is a name in it.
+    for a script that shows a failure again. Names in it are ``device``, and ``asked``, a dict of
+    the ``export_options`` that ``load`` takes.
 
     ``for_cpp``: gets the artifact's program, a call and a path, and writes the call's arguments as
     ``sandbox/serve.cpp`` reads them. None if that cannot load the target's files.

@@ -37,7 +37,7 @@ DEFAULT = "default"
 SCRIPT = """\
 import openvino
 
-hint = {"INFERENCE_PRECISION_HINT": options.get("precision", "f32")}
+hint = {"INFERENCE_PRECISION_HINT": asked.get("precision", "f32")}
 hint = {} if "default" in hint.values() else hint
 compiled = openvino.Core().compile_model(str(path), "CPU", hint)
 

@@ -113,7 +113,7 @@ def test_the_script_of_a_failure_loads_the_file_with_the_precision(tmp_path):
     )
     assert verdict.failure == "OutputsDiffer", verdict
     script = keep / "reproduce.py"
-    assert "options = {'precision': 'bf16'}" in script.read_text()
+    assert "asked = {'precision': 'bf16'}" in script.read_text()
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, "The failure is there." in done.stdout) == (1, True), done
 
