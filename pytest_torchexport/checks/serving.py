@@ -43,7 +43,7 @@ REMEDY = (
 )
 WHERE = {CPP: "in C++"}
 IN_PYTHON = "in Python the same file agrees with eager"
-WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
+WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace, script, aoti as targets"
 CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
 
 

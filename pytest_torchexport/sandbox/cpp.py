@@ -22,6 +22,7 @@ from pytest_torchexport.outcomes import observe
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.sandbox.process import Child, end_spawned, environment, pair
 from pytest_torchexport.sandbox.session import OUTPUT_TAIL, Source, crashed
+from pytest_torchexport.torch_private.structures import structure_of_text, unflatten
 
 SOURCE = Path(__file__).with_name("serve.cpp")
 
@@ -135,7 +136,9 @@ class CppSession:
             return observe.raised(RuntimeError(text.read_text(errors="replace"))), {}
         try:
             # It holds types of lists, which weights alone do not. This run made the file.
-            value, left = torch.load(name.with_suffix(".out"), weights_only=False)
+            value, left, structure = torch.load(name.with_suffix(".out"), weights_only=False)
+            if structure is not None:
+                value = unflatten(value, structure_of_text(structure))
         except Exception as error:
             why = f"what it returned cannot be read: {error}"
             return observe.NotTransferable(why, own_class=False), {}
