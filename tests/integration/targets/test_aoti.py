@@ -80,7 +80,8 @@ def net():
 
 
 def looped(x):
-    return torch.while_loop(lambda y: (y * y).sum() < 1e3, lambda y: (y * 1.5,), (x * 2,))[0]
+    start = torch.tensor(0), x
+    return torch.while_loop(lambda n, _: n < 5, lambda n, y: (n + 1, y * 1.5), start)[1]
 
 
 @compiles
@@ -96,7 +97,7 @@ def looped(x):
         ),
         (of(lambda x: torch.cond(x.sum() > 0, torch.exp, torch.sin, (x,))), (X,), {}),
         (of(looped), (X,), {}),
-        (Keywords(), (X,), {"kwargs": {"b": X, "a": X + 1}, "shapes": KEYWORDS}),
+        (Keywords(), (X,), {"kwargs": {"b": X * 2, "a": X + 1}, "shapes": KEYWORDS}),
         (Counter(64), (X,), {}),
         (of(lambda x: (x.half() * 100 + x.half()).sum(1)), (X,), {}),  # rounded once
         (of(lambda x: x * 2), (X[:1],), {}),
@@ -173,7 +174,7 @@ def test_random_numbers_are_torchs_if_that_is_asked_for():
 
 @compiles
 def test_a_package_is_served_in_cpp(monkeypatch):
-    options = {"kwargs": {"b": X, "a": X + 1}, "shapes": KEYWORDS, "serve_on": ["cpp"]}
+    options = {"kwargs": {"b": X * 2, "a": X + 1}, "shapes": KEYWORDS, "serve_on": ["cpp"]}
     verdict = check(Keywords(), X, **options)
     assert (verdict.status, verdict.ineffective) == ("passed", ()), verdict
     write = AOTI.traits.for_cpp
