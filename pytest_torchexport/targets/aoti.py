@@ -130,7 +130,9 @@ class Aoti:
         directory = Path(tempfile.mkdtemp(prefix="torchexport-"))
         try:
             path = directory / FILENAME
-            compiled.compile_package(made.program, path, inductor_configs or {})
+            # Else the package has one thread for ever, as this process has during a check.
+            configs = {"cpp.dynamic_threads": True, **(inductor_configs or {})}
+            compiled.compile_package(made.program, path, configs)
             package = Package(path)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -17,6 +19,7 @@ from pytest_torchexport.checks.foreign import foreign_file
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.testing import export_with
 
 AOTI = targets.get("aoti")
 MISSING = AOTI.unavailable("cpu")
@@ -170,6 +173,24 @@ def test_random_numbers_are_torchs_if_that_is_asked_for():
     options = {"aoti": {"inductor_configs": {"fallback_random": True}}}
     verdict = check(of(lambda x: x + torch.rand_like(x)), X, export_options=options)
     assert verdict.status == "passed", verdict
+
+
+@compiles
+def test_the_script_of_a_failure_loads_the_package(tmp_path):
+    module, keep = of(lambda x: x.exp() * 0), tmp_path / "kept"
+    verdict = check_export(module, (torch.tensor(100.0),), target="aoti", keep=keep)
+    assert verdict.failure == "OutputsDiffer", verdict
+    script = keep / "reproduce.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, "The failure is there." in done.stdout) == (1, True), done
+
+
+@compiles
+def test_a_package_takes_the_threads_of_its_process(tmp_path):
+    program = export_with(AOTI, nn.GELU(), Call((X,)))
+    with zipfile.ZipFile(program.save(tmp_path)) as file:
+        (kernel,) = (name for name in file.namelist() if name.endswith("kernel.cpp"))
+        assert "#pragma omp parallel\n" in file.read(kernel).decode()
 
 
 @compiles
