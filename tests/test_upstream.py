@@ -16,6 +16,7 @@ from upstream_examples import example
 from versions import INSTALLED
 
 import pytest_torchexport
+from pytest_torchexport import targets
 from pytest_torchexport.targets.upstream import rows
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -51,10 +52,12 @@ def test_an_example_fails_and_looks_like_its_row(row, target, tmp_path, monkeypa
     newest = all(map(_installed, NEWEST))
     if not newest and not all(map(_installed, row.versions)):
         pytest.skip(f"tried on {', '.join((*row.versions, *NEWEST))} only")
+    if reason := targets.get(target).unavailable("cpu"):
+        pytest.skip(reason)
     monkeypatch.chdir(tmp_path)
     module, call = example(row.example, tmp_path)
     verdict = pytest_torchexport.check_export(
-        module, call, target=target, checks=["parity"], max_examples=1
+        module, call, target=target, checks=["parity", "state"], max_examples=1
     )
     if row.is_fixed(INSTALLED):
         assert verdict.status == "passed", verdict

@@ -49,6 +49,7 @@ from pytest_torchexport.results.failures import (
     SpecError,
 )
 from pytest_torchexport.results.verdict import DrawnUntil
+from pytest_torchexport.targets.base import HasSteps
 
 # An artifact's first run may differ from its later ones; TorchScript's also at each other size:
 # https://github.com/pytorch/pytorch/issues/80606
@@ -283,7 +284,9 @@ def _of_artifact(case: Case) -> OperatorRuns | None:
     """Return the runs of the artifact; None if it is not to be run here, or not by torch."""
     reference, artifact = case.reference, case.artifact
     elsewhere = case.plan.device != "cpu" or case.runner.isolated or artifact.native_loops
-    by_torch = targets.get(case.plan.target).traits.library == "torch"
+    # Torch does not see the operators of what is compiled, which has steps.
+    library = targets.get(case.plan.target).traits.library
+    by_torch = library == "torch" and not isinstance(artifact, HasSteps)
     if elsewhere or not by_torch or reference.fresh_each_call:
         return None
     state = State(artifact.module, thorough=reference.stateful)

@@ -45,7 +45,7 @@ REMEDY = (
 WHERE = {CPP: "in C++"}
 ONLY_CLEAN = "a file that somebody else made is loaded in the clean process only"
 IN_PYTHON = "in Python the same file agrees with eager"
-WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace and script as targets"
+WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace, script, aoti as targets"
 CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
 
 

@@ -21,7 +21,13 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
     "openvino": "pytest_torchexport.targets.openvino:TARGET",
+    "aoti": "pytest_torchexport.targets.aoti:TARGET",
 }
+_EXPORT = (
+    "strict",
+    "preserve_module_call_signature",
+    "prefer_deferred_runtime_asserts_over_guards",
+)
 _ONNX = (
     *("opset_version", "input_names", "output_names", "external_data", "optimize"),
     *("custom_translation_table", "verify", "report", "profile", "dump_exported_program"),
@@ -35,10 +41,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
         *("_force_outplace", "_store_inputs", "_module_class", "_compilation_unit"),
     ),
     "script": ("optimize", "example_inputs", "_extra_files", "_frames_up", "_rcb"),
-    "export": (
-        *("strict", "preserve_module_call_signature", "extra_files"),
-        "prefer_deferred_runtime_asserts_over_guards",
-    ),
+    "export": (*_EXPORT, "extra_files"),
     "onnx": _ONNX,
     "onnx_legacy": (
         *("opset_version", "output_names", "do_constant_folding", "custom_opsets", "verbose"),
@@ -46,6 +49,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
         *("export_modules_as_functions", "autograd_inlining"),
     ),
     "openvino": ("precision", "compress_to_fp16", *_ONNX),
+    "aoti": (*_EXPORT, "inductor_configs"),
 }
 _CALL = "the call of the test gives it"
 _DIMS = "say which axes vary by shapes={'x': 'batch 3'} beside export_options"
@@ -54,6 +58,10 @@ _PATH = "the plugin saves the file; --torchexport-ship keeps it"
 _WEIGHTS = "the plugin saves the weights in the file, which are no inputs"
 _LEGACY = "this exporter ignores it; that of the target 'onnx_legacy' does not"
 _DYNAMO = "this exporter ignores it; that of the target 'onnx' does not"
+_OF_EXPORT = {
+    **dict.fromkeys(("mod", "args", "kwargs"), _CALL),
+    "dynamic_shapes": "give dynamic_shapes= beside export_options",
+}
 _OF_ONNX = {
     **dict.fromkeys(("model", "args", "kwargs"), _CALL),
     "f": _PATH,
@@ -74,12 +82,10 @@ _OF_ONNX = {
 SAID_ELSEWHERE: dict[str, dict[str, str]] = {
     "trace": dict.fromkeys(("func", "example_inputs", "example_kwarg_inputs"), _CALL),
     "script": {"obj": _CALL},
-    "export": {
-        **dict.fromkeys(("mod", "args", "kwargs"), _CALL),
-        "dynamic_shapes": "give dynamic_shapes= beside export_options",
-    },
+    "export": _OF_EXPORT,
     "onnx": _OF_ONNX,
     "openvino": _OF_ONNX,
+    "aoti": {**_OF_EXPORT, "package_path": _PATH},
     "onnx_legacy": {
         "export_params": _WEIGHTS,
         **dict.fromkeys(("model", "args", "kwargs"), _CALL),

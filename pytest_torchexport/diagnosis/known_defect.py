@@ -37,7 +37,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     evidence = Evidence(
         target=scene.case.plan.target,
         said=[
-            ("", f"{each.what}: eager {each.expected}, artifact {each.actual}")
+            (type(failure).__name__, f"{each.what}: eager {each.expected}, artifact {each.actual}")
             for each in failure.differences
         ],
         line=line.text if line is not None else "",

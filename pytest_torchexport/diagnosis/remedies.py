@@ -29,6 +29,7 @@ ARTIFACTS = {
     "onnx": "ONNX file",
     "onnx_legacy": "ONNX file",
     "openvino": "OpenVINO model",
+    "aoti": "compiled package",
 }
 # Conditions of which who calls the artifact does not know the side: memory and identity.
 _OF_OBJECTS = re.compile(

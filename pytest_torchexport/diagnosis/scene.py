@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import fx
 
+from pytest_torchexport import targets
 from pytest_torchexport.diagnosis.refusal import explained
 from pytest_torchexport.diagnosis.remedies import words_of
 from pytest_torchexport.eager.fingerprint import StateRef, changed, reach
@@ -72,6 +73,7 @@ CAPTURED = {
     "onnx": "export",
     "onnx_legacy": "trace",
     "openvino": "export",
+    "aoti": "export",
 }
 
 # The artifact does something else on a call than eager; of BranchFrozen it is known why.
@@ -340,7 +342,8 @@ class Facts:
         self.target = scene.case.plan.target
         self.artifact = words_of(self.target)
         # An ONNX model has no state, and no inputs but tensors.
-        self.is_onnx = CAPTURED.get(self.target) not in (None, self.target)
+        of_torch = targets.get(self.target).traits.library == "torch"
+        self.is_onnx = self.target in CAPTURED and not of_torch
 
     @cached_property
     def arguments(self) -> Mapping[str, tuple[Any, Any]]:

@@ -38,7 +38,7 @@ from pytest_torchexport.results.diagnosis import (
     Owner,
     Stage,
 )
-from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers
+from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers, StateDiffers
 from pytest_torchexport.targets.base import DirectArtifact, HasSteps, MadeOf
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_model import fx_name
@@ -134,16 +134,26 @@ def _of_steps(scene: Scene, known: Diagnosis, steps: Sequence[MadeOf]) -> Diagno
     if call is None or scene.expected is None:
         return known
     stages, owner = [*known.stages, Stage(name="eager", agrees=True)], known.owner
+    row = case.log.row if isinstance(scene.failure, StateDiffers) else None
+    calls = row or [call]
+    wanted, _ = case.reference.in_a_row(calls)[-1]
+    if not isinstance(wanted, Returned):
+        return known
     for step in steps:
         alone = DirectArtifact(
-            program=step.run, module=None, run=step.run, native_loops=case.artifact.native_loops
+            program=step.run,
+            module=step.run if isinstance(step.run, torch.nn.Module) else None,
+            run=step.run,
+            native_loops=case.artifact.native_loops,
         )
         runner = case.runner if step.run is case.artifact else case.runner_of(alone)
-        outcome = runner.run(call, case.plan.seed)
-        stages.append(Stage(name=step.name, agrees=scene.is_eagers(outcome)))
+        outcome, _ = runner.in_a_row(calls, case.plan.seed)[-1]
+        agrees = not scene.judge.differences(calls, wanted, outcome)
+        stages.append(Stage(name=step.name, agrees=agrees))
         if not stages[-1].agrees:
             if not any(cause.kind in OF_THE_RUN for cause in known.causes):
-                owner = owner or step.owner
+                # Something of the capture shows, but not before this step.
+                owner = step.owner if owner in (None, "capture") else owner
             break
     return replace(known, stages=tuple(stages), owner=owner)
 

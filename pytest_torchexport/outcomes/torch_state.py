@@ -58,6 +58,8 @@ _LOGGERS = (
     "torch._export",
     "torch._dynamo",
     "torch._guards",
+    "torch._inductor",
+    "torch._subclasses",
     "torch.fx",
     "torch.__trace",
     "onnxscript",

@@ -17,7 +17,7 @@ from pytest_torchexport.results.source_line import SourceLine
 Owner = Literal[
     "model",  # its own code is what the target cannot express, or asks whether it is exported
     "capture",  # torch.jit.trace, torch.jit.script or torch.export
-    "translation",  # from the ExportedProgram to ONNX
+    "translation",  # from the ExportedProgram to ONNX, or by Inductor to C++
     "exporter's optimizer",
     "runtime's optimizer",
     "runtime",

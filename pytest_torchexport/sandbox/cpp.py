@@ -24,7 +24,11 @@ from pytest_torchexport.outcomes import observe
 from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.sandbox.process import Child, end_spawned, environment, pair
 from pytest_torchexport.sandbox.session import OUTPUT_TAIL, Source, crashed
-from pytest_torchexport.torch_private.structures import script_containers
+from pytest_torchexport.torch_private.structures import (
+    script_containers,
+    structure_of_text,
+    unflatten,
+)
 
 SOURCE = Path(__file__).with_name("serve.cpp")
 
@@ -157,7 +161,9 @@ class CppSession:
             return observe.raised(RuntimeError(text.read_text(errors="replace"))), {}
         try:
             with torch.serialization.safe_globals(script_containers()):
-                value, left = torch.load(name.with_suffix(".out"), weights_only=True)
+                value, left, structure = torch.load(name.with_suffix(".out"), weights_only=True)
+            if structure is not None:
+                value = unflatten(value, structure_of_text(structure))
         except Exception as error:
             why = f"what it returned cannot be read: {error}"
             return observe.NotTransferable(why, own_class=False), {}

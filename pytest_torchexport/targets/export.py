@@ -20,6 +20,7 @@ class Export:
     traits = TargetTraits(
         specializes_0_1=True,
         suffixes=(".pt2",),
+        takes=lambda path: "judged by aoti" if exported_program.is_compiled(path) else "",
         # torch.export.load imports them, which takes 1.4 s in each child.
         preload=("torch._dynamo", "torch.export._trace", "torch.export.pt2_archive._package"),
         moved_by="torch.export.passes.move_to_device_pass",

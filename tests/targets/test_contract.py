@@ -115,11 +115,12 @@ EXPORTERS = {
     "onnx": torch.onnx.export,
     "onnx_legacy": torch.onnx.export,
     "openvino": torch.onnx.export,
+    "aoti": torch.export.export,
 }
 # Options of a target's own, which no exporter has.
-OWN = {"precision", "compress_to_fp16"}
+OWN = {"precision", "compress_to_fp16", "inductor_configs"}
 # Those of functions that save, and those that a supported torch no longer has.
-NOT_THERE = {"_extra_files", "extra_files", "fallback"}
+NOT_THERE = {"_extra_files", "extra_files", "fallback", "package_path"}
 
 
 @pytest.mark.parametrize("name", names.BUILT_IN)

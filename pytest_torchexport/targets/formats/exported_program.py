@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import re
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -51,15 +52,8 @@ class ExportedProgramFacts(ProgramFacts):
         function is placed at the line where a ``forward`` calls it, and one inside another's branch
         has no place.
         """
-        root = getattr(self.program, "graph_module", None)
-        modules = root.modules() if isinstance(root, torch.nn.Module) else ()
-        return Branches.at(
-            frames_of_fx(node.meta.get("stack_trace"))
-            for module in modules
-            if isinstance(module, torch.fx.GraphModule)
-            for node in module.graph.nodes
-            if getattr(node.target, "__name__", "") in BRANCHES  # torch.cond and its kin
-        )
+        nodes = higher_order(self.program, BRANCHES)
+        return Branches.at(frames_of_fx(node.meta.get("stack_trace")) for node in nodes)
 
     def line_of(self, text: str) -> SourceLine | None:
         named = _NODE.search(text)
@@ -76,6 +70,14 @@ class ExportedProgramFacts(ProgramFacts):
         """Return the facts of a foreign file with its sizes, as JSON."""
         sizes = {"sizes": SizeFacts.captured(self.program).as_plain()} if foreign else {}
         return {**super().as_plain(foreign=foreign), **sizes}
+
+
+def higher_order(program: Any, names: Container[str]) -> Iterator[torch.fx.Node]:
+    """Yield the nodes of a program, those inside of others too, that call operators so named."""
+    root = getattr(program, "graph_module", None)
+    for module in root.modules() if isinstance(root, torch.nn.Module) else ():
+        nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
+        yield from (node for node in nodes if getattr(node.target, "__name__", "") in names)
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -118,6 +120,16 @@ def load(path: Path, device: str) -> LoadedProgram:
 
 def read(path: Path, loaded: LoadedProgram) -> ExportedProgramFacts:
     return ExportedProgramFacts(program=loaded.program)
+
+
+def is_compiled(path: Path) -> bool:
+    """Return True if a file holds what AOTInductor compiled, and no ExportedProgram."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            folders = {part for name in archive.namelist() for part in PurePosixPath(name).parts}
+    except Exception:  # loading raises torch's own error
+        return False
+    return "aotinductor" in folders and "models" not in folders
 
 
 def save(

@@ -49,7 +49,7 @@ STATIC = "the size is static in the file"
 AUTO = "Dim.AUTO turned static: the code makes a number of the size"
 PINNED = "the code was captured for this size alone"
 GUARD = "the code was captured for these sizes only, and a guard says so"
-DROPPED = "the code was captured for these sizes only, and the ONNX file drops the guard"
+DROPPED = "the code was captured for these sizes only, and the file drops the guard"
 TIED = "the two sizes became one in the program"
 LOWEST = "torch.export takes dynamic sizes to be at least 2"
 

@@ -142,10 +142,15 @@ def write_arguments(program: Any, call: Call, path: Path) -> None:
     by_name = {each.name: each for each in own}  # a trace may have several of one name
     taken = [*own[: len(call.args)], *(by_name[name] for name in call.kwargs)]
     types = [each.type.annotation_str for each in taken]
+    write_values(types, [*call.args, *call.kwargs.values()], path)
+
+
+def write_values(types: Sequence[str], values: Sequence[Any], path: Path) -> None:
+    """Write a tuple of values of TorchScript's types, as TorchScript in C++ reads it."""
     names = "".join(f"a{number}, " for number in range(len(types)))
     given = "".join(f"a{number}: {each}, " for number, each in enumerate(types))
     source = f"def write({given}path: str):\n    torch.save(({names}), path)\n"
-    torch.jit.CompilationUnit(source).write(*call.args, *call.kwargs.values(), str(path))
+    torch.jit.CompilationUnit(source).write(*values, str(path))
 
 
 @contextmanager
