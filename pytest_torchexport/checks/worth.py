@@ -44,7 +44,7 @@ def weigh(case: Case) -> None:
     if text := _reordered(case):
         log.caution(text)
     for text in _other_layouts(case):
-        log.caution(text)
+        log.note(text)  # of a file of such a target it is no news
     log.uncovered = uncovered(
         log.covered, case.spec, case.plan.options, case.artifact.facts, tied=accepted.tied
     )
@@ -107,7 +107,7 @@ def weigh_sequence(case: Case) -> None:
 
 
 def _other_layouts(case: Case) -> Iterator[str]:
-    """Yield a warning for each input of which the artifact reads another memory layout wrongly.
+    """Yield a note for each input of which the artifact reads another memory layout wrongly.
 
     Only for a target whose files have the layouts of the example: all other calls keep these.
     """

@@ -40,7 +40,7 @@ class TargetTraits:
 
     ``fixes_layouts``: the file takes each tensor for one in the memory layout of the example's
     (``channels_last``, transposed). All calls then keep it; others are made apart, and what they
-    break is a warning that names the layout.
+    break is a note that names the layout.
 
     ``crashes_on_caught_errors``: a sentence if the exporter kills its process when ``forward``
     catches what an operation raises. Such an export is first tried in a copy of the process, and
