@@ -83,7 +83,7 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
                 _run([*command, *flags, str(SOURCE), "-o", str(half), *libraries])
                 half.rename(path)
         # Without a file to serve it ends at once: a folder may forbid to run what is in it.
-        _run([str(path)], stdin=subprocess.DEVNULL)
+        _run([str(path), os.devnull], stdin=subprocess.DEVNULL)
     except ValueError as error:
         return f"CXX={compiler}: {error}; next step: write a command of a shell"
     except subprocess.TimeoutExpired:
