@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow import slow
 from specs import spec_of
 from versions import GUARDS_REFUSED, INSTALLED, RNN_UNROLLED, truth_on
 
@@ -34,7 +35,8 @@ class Affine(torch.nn.Module):
         return self.linear(x) + self.shift
 
 
-@pytest.fixture(params=names.targets())
+# Compiling an artifact takes 10 s, in each process of a run.
+@pytest.fixture(params=[pytest.param(n, marks=[slow] * (n == "aoti")) for n in names.targets()])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

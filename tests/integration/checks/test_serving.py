@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from slow import slow
 from torch import Tensor, nn
 
 from pytest_torchexport import check_export, engine
@@ -175,8 +176,14 @@ def in_cpp_too(module, *args, target="script", **options):
 # A trace of the others is red: what Python decided, or changed, is in it.
 @pytest.mark.parametrize(
     ("target", "name"),
-    [("script", name) for name in IN_CPP]
-    + [("trace", name) for name in IN_CPP if name not in {"counter", "branches"}],
+    [
+        *(pytest.param("script", name, marks=[slow] * (name != "lstm")) for name in IN_CPP),
+        *(
+            pytest.param("trace", name, marks=[slow] * (name != "dicts and tuples"))
+            for name in IN_CPP
+            if name not in {"counter", "branches"}
+        ),
+    ],
 )
 def test_a_healthy_file_gives_the_bits_of_eager_in_cpp(calls_in_cpp, target, name):
     verdict = in_cpp_too(*IN_CPP[name], target=target, rtol=0.0, atol=0.0)

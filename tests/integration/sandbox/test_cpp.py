@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from in_sandbox import run
+from slow import slow
 from torch import Tensor, nn
 
 from pytest_torchexport.inputs.pytrees import Call
@@ -207,7 +208,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("how", ["trace", "script"])
+@pytest.mark.parametrize("how", [pytest.param("trace", marks=slow), "script"])
 @pytest.mark.parametrize("model", [Net, Flat])
 def test_other_dtypes_strides_and_sizes_are_taken_as_in_python(serve, model, how, odd):
     module = model().eval()
