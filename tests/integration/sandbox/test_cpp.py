@@ -28,6 +28,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch\\.jit\\.\\w+. is deprecat
 X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
 
+# tests/integration/checks/test_serving.py serves some files in CI too.
+pytestmark = slow
+
+
 @pytest.fixture
 def serve(in_cpp, tmp_path):
     """Sessions in C++ on the files of TorchScript programs; ended with the test."""
@@ -208,7 +212,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("how", [pytest.param("trace", marks=slow), "script"])
+@pytest.mark.parametrize("how", ["trace", "script"])
 @pytest.mark.parametrize("model", [Net, Flat])
 def test_other_dtypes_strides_and_sizes_are_taken_as_in_python(serve, model, how, odd):
     module = model().eval()
