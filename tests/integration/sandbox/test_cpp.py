@@ -24,12 +24,11 @@ from pytest_torchexport.sandbox import cpp
 from pytest_torchexport.sandbox.session import Source
 from pytest_torchexport.targets.formats import torchscript
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch\\.jit\\.\\w+. is deprecated")
 X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
 
 # tests/integration/checks/test_serving.py serves some files in CI too.
-pytestmark = slow
+pytestmark = [slow, pytest.mark.filterwarnings("ignore:.torch\\.jit\\.\\w+. is deprecated")]
 
 
 @pytest.fixture
