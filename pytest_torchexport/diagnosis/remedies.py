@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 import traceback
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pytest_torchexport.eager.preflight import events_to
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.observe import observe
 from pytest_torchexport.outcomes.subject import Subject
@@ -191,12 +191,8 @@ def _called_at(
         return trace
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
+        with events_to(trace):
             return subject.function(*args, **kwargs)
-        finally:
-            sys.settrace(before)
 
     observe(run, example, seed=seed, grad_mode=subject.grad_mode)
     return [each for each in found if each is not None]

@@ -236,6 +236,17 @@ def _holding(reached: Reached, ref: StateRef) -> Callable[[], Any] | None:
     return next(iter(read), None)
 
 
+@contextlib.contextmanager
+def events_to(trace: Callable[[FrameType, str, Any], Any]) -> Iterator[None]:
+    """Call a function of ``sys.settrace`` for what the block runs."""
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Moved]:
     """Run a subject, and return the user's lines at which what is looked at changed."""
     module = subject.module
@@ -273,12 +284,10 @@ def _lines_of(subject: Subject, example: Call, seed: int, look: Look) -> list[Mo
         nonlocal last, given
         given = args, kwargs
         last = look(given)
-        before = sys.gettrace()
-        sys.settrace(trace)
         try:
-            return subject.function(*args, **kwargs)
+            with events_to(trace):
+                return subject.function(*args, **kwargs)
         finally:
-            sys.settrace(before)
             check()
 
     observe(run, example, seed=seed, grad_mode=subject.grad_mode)

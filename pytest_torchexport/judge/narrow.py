@@ -21,6 +21,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -88,6 +89,11 @@ class Seen:
     coarse: Leaves | None
     own: bool
 
+    @cached_property
+    def leaves(self) -> tuple[Leaves, Leaves]:
+        """The values that eager and the file returned and left, by path."""
+        return leaves_after(self.expected, {}), leaves_after(self.actual, {})
+
     def far(self, path: str) -> tuple[float, float, float] | None:
         """Return the size of an output, and how far the file and eager in eight bits are from it.
 
@@ -96,8 +102,7 @@ class Seen:
         """
         if self.coarse is None:
             return None
-        made = leaves_after(self.expected, {}), leaves_after(self.actual, {}), self.coarse
-        leaves = [leaves.get(path) for leaves in made]
+        leaves = [made.get(path) for made in (*self.leaves, self.coarse)]
         tensors = [leaf.detach().cpu() for leaf in leaves if is_plain(leaf)]
         if len(tensors) < len(leaves) or len({tensor.shape for tensor in tensors}) > 1:
             return None
@@ -173,8 +178,9 @@ def _judge_output(
         ]
         for seen, error in errors:
             # On one call, eager in eight bits may be right by luck.
-            fair = Error(error.file, max(error.eager, usually.eager))
-            rules += [(seen, "on the test's own call", fair, MOST, FLOOR)] * seen.own
+            if seen.own:
+                fair = Error(error.file, max(error.eager, usually.eager))
+                rules.append((seen, "on the test's own call", fair, MOST, FLOOR))
     for seen, when, error, times, floor in rules:
         if error.is_far(times, floor):
             _raise(case, seen, path, f"{when} {error}", cut)
@@ -185,8 +191,7 @@ def _judge_output(
 
 def _lost(path: str, calls: Sequence[Seen]) -> Iterator[str]:
     """Yield where on the second and the last axis of an output the file is more than half off."""
-    made = [(seen.expected, seen.actual) for seen in calls]
-    outcomes = [[leaves_after(side, {})[path].detach().cpu().double() for side in s] for s in made]
+    outcomes = [[side[path].detach().cpu().double() for side in seen.leaves] for seen in calls]
     for axis in dict.fromkeys((1, outcomes[0][0].dim() - 1)):
         lengths = {wanted.shape[axis] if wanted.dim() > axis > 0 else 0 for wanted, _ in outcomes}
         if len(lengths) > 1 or not 1 < min(lengths) <= MOST_PLACES:
@@ -232,7 +237,7 @@ def _share(differ: torch.Tensor) -> float:
 
 
 def _cut_off(spec: InputSpec, ranges: Mapping[str, Range]) -> Iterator[str]:
-    """Yield what the file cuts off of the numbers that the test itself passes."""
+    """Yield sentences about the test's own numbers that the file cuts off."""
     for leaf in spec.tensors:
         if leaf.path not in ranges:
             continue

@@ -120,7 +120,7 @@ def source_of(
 
 
 def plain_options(plan: Plan) -> dict[str, Any]:
-    """Return what is asked of the target's export that another process can be told."""
+    """Return the ``export_options`` of the target that can be sent to another process."""
     given = (plan.options.export_options or {}).get(plan.target, {})
     return {name: value for name, value in given.items() if isinstance(value, _PLAIN)}
 

@@ -50,9 +50,8 @@ def summary_lines(
         passed = _passed(results)
         some = {nodeid for nodeid, verdict in passed if verdict.uncovered != Uncovered()}
         of = _items({nodeid for nodeid, _ in passed})
-        traces = f", and {_constants(passed)}" * bool(_constants(passed))
-        what = f"sizes or values in {len(some)} of {of}{traces}"
-        left = [f"not covered: {what}: which ones, with -v"]
+        what = [f"sizes or values in {len(some)} of {of}", _constants(passed)]
+        left = [f"not covered: {', and '.join(filter(None, what))}: which ones, with -v"]
     yield from left
 
 
