@@ -109,7 +109,8 @@ def weigh_sequence(case: Case) -> None:
 def _other_layouts(case: Case) -> Iterator[str]:
     """Yield a note for each input of which the artifact reads another memory layout wrongly.
 
-    Only for a target whose files have the layouts of the example: all other calls keep these.
+    Only for a target whose files have the layouts of the example: all other calls keep these. A
+    layout that the artifact refuses needs no note.
     """
     spec, judge = case.spec, case.judge.aside()
     if not targets.get(case.plan.target).traits.fixes_layouts:
@@ -126,9 +127,10 @@ def _other_layouts(case: Case) -> Iterator[str]:
             if call is None or layout == leaf.layout or case.deadline.is_past(UNTIL_CALLS):
                 continue
             expected = case.reference.on_device(call, case.reference.on_cpu(call))
-            if isinstance(expected, Returned) and judge.differences(
-                [call], expected, judge.run(call)
-            ):
+            if not isinstance(expected, Returned):
+                continue
+            found = judge.run(call)
+            if isinstance(found, Returned) and judge.differences([call], expected, found):
                 own = leaf.layout
                 if own == "strided":
                     own = f"laid out in memory by the strides {tuple(leaf.example.stride())}"

@@ -22,6 +22,7 @@ BUILT_IN = {
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
     "openvino": "pytest_torchexport.targets.openvino:TARGET",
     "aoti": "pytest_torchexport.targets.aoti:TARGET",
+    "executorch": "pytest_torchexport.targets.executorch:TARGET",
 }
 _EXPORT = (
     "strict",
@@ -50,6 +51,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
     ),
     "openvino": ("precision", "compress_to_fp16", *_ONNX),
     "aoti": (*_EXPORT, "inductor_configs"),
+    "executorch": (*_EXPORT, "backend"),
 }
 _CALL = "the call of the test gives it"
 _DIMS = "say which axes vary by shapes={'x': 'batch 3'} beside export_options"
@@ -86,6 +88,7 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
     "onnx": _OF_ONNX,
     "openvino": _OF_ONNX,
     "aoti": {**_OF_EXPORT, "package_path": _PATH},
+    "executorch": _OF_EXPORT,
     "onnx_legacy": {
         "export_params": _WEIGHTS,
         **dict.fromkeys(("model", "args", "kwargs"), _CALL),

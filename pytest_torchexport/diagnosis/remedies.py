@@ -30,6 +30,7 @@ ARTIFACTS = {
     "onnx_legacy": "ONNX file",
     "openvino": "OpenVINO model",
     "aoti": "compiled package",
+    "executorch": "ExecuTorch program",
 }
 # Conditions of which who calls the artifact does not know the side: memory and identity.
 _OF_OBJECTS = re.compile(

@@ -74,6 +74,7 @@ CAPTURED = {
     "onnx_legacy": "trace",
     "openvino": "export",
     "aoti": "export",
+    "executorch": "export",
 }
 
 # The artifact does something else on a call than eager; of BranchFrozen it is known why.

@@ -25,11 +25,9 @@ from pytest_torchexport.targets.base import DirectArtifact, MadeOf, NotApplicabl
 from pytest_torchexport.targets.capturing import EXPORTING, constant_arguments
 from pytest_torchexport.targets.formats.exported_program import (
     FILENAME,
-    ExportedProgramFacts,
     higher_order,
     is_compiled,
 )
-from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 from pytest_torchexport.targets.formats.torchscript import write_values
 from pytest_torchexport.torch_private import compiled
 
@@ -56,13 +54,6 @@ class Package:
 
     def fresh(self) -> Package:
         return Package(self.path)
-
-
-class AotiFacts(ExportedProgramFacts):
-    """The facts of the program that was compiled; the package has none of its guards."""
-
-    def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        return suspicions(spec, SizeFacts.captured(self.program), dropped=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +140,7 @@ class Aoti:
             baked=constant_arguments(spec, example),
             native_loops=any(higher_order(made.program, ("while_loop",))),
             dynamic_shapes=made.dynamic_shapes,
-            facts=AotiFacts(**vars(made.facts)),
+            facts=dataclasses.replace(made.facts, guarded=False),
         )
 
     def load(self, path: Path, _device: str) -> Package:

@@ -38,12 +38,13 @@ BRANCHES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedProgramFacts(ProgramFacts):
-    """The facts of an ExportedProgram."""
+    """The facts of an ExportedProgram. ``guarded``: what is made of it keeps its guards."""
 
     program: torch.export.ExportedProgram
+    guarded: bool = True
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
-        return suspicions(spec, SizeFacts.captured(self.program))
+        return suspicions(spec, SizeFacts.captured(self.program), dropped=not self.guarded)
 
     def branches(self) -> Branches:
         """Return its ``torch.cond``, ``while_loop``, ``scan`` and ``map``.

@@ -1,0 +1,215 @@
+"""ExecuTorch on the CPU: the program of the target ``export``, lowered into a ``.pte`` file.
+
+Memory is planned for the largest size of each dim. A file is loaded by a private module, since what
+is public imports the exporter, which takes seconds: executorch 1.5, ``runtime/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.targets.base import DirectArtifact, MadeOf, NotApplicable, TargetTraits
+from pytest_torchexport.targets.capturing import EXPORTING, constant_arguments
+from pytest_torchexport.targets.formats.exported_program import higher_order
+
+FILENAME = "model.pte"
+RUNTIME = "executorch.extension.pybindings._C"
+XNNPACK, PORTABLE = BACKENDS = ("xnnpack", "portable")
+# What its log says of the processor, once in a process.
+_OF_THE_CPU = "[cpuinfo_utils"
+SCRIPT = """\
+from executorch.extension.pybindings import _C
+
+program = _C._load_for_executorch(str(path))
+
+
+def artifact(*inputs):
+    \"\"\"Run the program on the leaves of a call; return its outputs in order.\"\"\"
+    return list(program.forward(list(inputs)))
+"""
+
+
+class File:
+    """A program that is loaded. Takes the leaves of a call, and returns a list.
+
+    Its buffers are its own: ``fresh`` loads it again.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content  # which the program does not copy
+        runtime: Any = importlib.import_module(RUNTIME)
+        self._program = _with_reason(lambda: runtime._load_for_executorch_from_buffer(content))
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        given = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        try:
+            return list(self._program.forward(given))
+        except RuntimeError:
+            # Again, for the reason. Before, a process that is killed leaves what it logged.
+            return list(_with_reason(lambda: self._program.forward(given)))
+
+    def fresh(self) -> File:
+        return File(self.content)
+
+
+def _with_reason(run: Callable[[], Any]) -> Any:
+    """Run a function of the runtime, whose errors are numbers: the reason is in its log."""
+    log = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(log):  # executorch 1.5 logs to Python's
+            return run()
+    except RuntimeError as error:
+        lines = log.getvalue().splitlines()
+        said = next((line for line in lines if not line.startswith(_OF_THE_CPU)), "")
+        reason = said.partition("] ")[2].rstrip(": ")
+        raise RuntimeError(f"{error}: {reason}" if reason else str(error)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorchArtifact(DirectArtifact):
+    """A ``.pte`` file. ``stateful``: calls change its buffers.
+
+    ``keywords`` are in the order of the export. ``changed``: the number of inputs that are changed,
+    whose new values the file returns before its ``outputs``. ``steps`` are those before this one.
+    """
+
+    run: File
+    keywords: tuple[str, ...]
+    changed: int
+    stateful: bool
+    outputs: pytree.TreeSpec
+    steps: tuple[MadeOf, ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        packed = self.pack_inputs(Call(args, kwargs))
+        with contextlib.redirect_stderr(io.StringIO()):  # an exception has it
+            return self.unpack_outputs(self.run(*packed.args))
+
+    def fresh(self) -> ExecutorchArtifact:
+        return dataclasses.replace(self, run=self.run.fresh()) if self.stateful else self
+
+    def pack_inputs(self, call: Call) -> Call:
+        in_order = Call(call.args, {name: call.kwargs[name] for name in self.keywords})
+        return Call(tuple(in_order.leaves()))
+
+    def unpack_outputs(self, value: Any) -> Any:
+        return pytree.tree_unflatten(value[self.changed :], self.outputs)
+
+    def made_of(self) -> Sequence[MadeOf]:
+        return (*self.steps, MadeOf("ExecuTorch", self, "runtime"))
+
+
+class Executorch:
+    """The target ``executorch``."""
+
+    traits = TargetTraits(
+        specializes_0_1=True,
+        fixes_layouts=True,
+        suffixes=(".pte",),
+        takes=lambda path: "" if _is_program(path) else "it is no program of ExecuTorch",
+        preload=(RUNTIME,),
+        rtol=1e-5,  # of exp and log on XNNPACK: up to 4e-6 seen with ExecuTorch 1.5.1
+        answers=EXPORTING,
+        script=SCRIPT,
+    )
+
+    def unavailable(self, device: str) -> str | None:
+        if importlib.util.find_spec("executorch") is None:
+            return "executorch not installed: pip install 'pytest-torchexport[executorch]'"
+        try:
+            importlib.import_module(RUNTIME)
+        except ImportError as error:
+            return (
+                f"this executorch does not load with torch {torch.__version__} "
+                f"({str(error).splitlines()[0]}): install versions that belong together"
+            )
+        return None if device == "cpu" else "ExecuTorch is run on the CPU"
+
+    def export(
+        self,
+        module: Callable[..., Any],
+        example: Call,
+        spec: InputSpec,
+        *,
+        backend: str = XNNPACK,
+        **options: Any,
+    ) -> ExecutorchArtifact | NotApplicable:
+        """Export like the target ``export``, with its options, and lower that program.
+
+        Each dim has a largest size: of one that nobody declared, the largest that is drawn.
+        """
+        from pytest_torchexport import targets
+
+        if backend not in BACKENDS:
+            raise ValueError(f"backend={backend!r} is none of {', '.join(BACKENDS)}")
+        dims = {name: dataclasses.replace(dim, declared=True) for name, dim in spec.dims.items()}
+        bounded = dataclasses.replace(spec, dims=dims)
+        made: Any = targets.get("export").export(module, example, bounded, **options)
+        if isinstance(made, NotApplicable):
+            return made
+        capture = MadeOf("ExportedProgram", made.program.module(), "capture")
+
+        def lowered(backend: str, *steps: MadeOf) -> ExecutorchArtifact:
+            edge, content = _lowered(made.program, backend)
+            # Of the lowered program: in the captured one, operators still write in place.
+            kinds = Counter(each.kind.name for each in edge.graph_signature.output_specs)
+            return ExecutorchArtifact(
+                program=edge,
+                module=None,
+                run=File(content),
+                write=lambda path: path.write_bytes(content),
+                filename=FILENAME,
+                baked=constant_arguments(spec, example),
+                native_loops=any(higher_order(made.program, ("while_loop",))),
+                dynamic_shapes=made.dynamic_shapes,
+                facts=dataclasses.replace(made.facts, guarded=False),
+                keywords=tuple(example.kwargs),
+                changed=kinds["USER_INPUT_MUTATION"],
+                stateful=kinds["BUFFER_MUTATION"] > 0,
+                outputs=made.program.call_spec.out_spec,
+                steps=steps,
+            )
+
+        if backend == PORTABLE:
+            return lowered(PORTABLE, capture)
+
+        def portable(*args: Any, **kwargs: Any) -> Any:
+            return lowered(PORTABLE)(*args, **kwargs)
+
+        kernels = MadeOf("ExecuTorch without XNNPACK", portable, "translation")
+        return lowered(XNNPACK, capture, kernels)
+
+    def load(self, path: Path, _device: str) -> File:
+        return File(path.read_bytes())
+
+
+def _lowered(program: torch.export.ExportedProgram, backend: str) -> tuple[Any, bytes]:
+    """Return the program in the operators of the file, and the file's content."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    partitioner = [XnnpackPartitioner()] if backend == XNNPACK else []
+    edge = to_edge_transform_and_lower(program, partitioner=partitioner)
+    return edge.exported_program(), edge.to_executorch().buffer
+
+
+def _is_program(path: Path) -> bool:
+    """Return True if a file begins as ``executorch/schema/program.fbs`` says."""
+    with path.open("rb") as file:
+        return file.read(8)[4:6] == b"ET"
+
+
+TARGET = Executorch()
