@@ -19,6 +19,7 @@ import torch
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.judge.runner import (
@@ -93,11 +94,12 @@ def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
     )
     saved = SavedArtifact(source=source, plan=plan)
     shutil.copyfile(file.program, source.path)
-    if file.target in FLAT:  # with its sidecars, as whoever serves it moves them too
-        for name in _texts(SIDECARS, source, plan):
-            sidecar, copy = _beside(file.program, name), source.home / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(sidecar, copy)
+    # With its sidecars, as whoever serves it moves them too.
+    named = targets.get(file.target).traits.sidecars(file.program)
+    for name in _texts(SIDECARS, source, plan) if file.target in ONNX else named:
+        sidecar, copy = _beside(file.program, name), source.home / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sidecar, copy)
     session = prepared.resources.enter_context(saved.open())
     if session.problem is not None:
         _raise_not_loaded(session, source, plan)
@@ -157,7 +159,7 @@ def _raise_not_loaded(session: SandboxSession, source: Source, plan: Plan) -> No
     """Raise what is wrong with the file as such, if that is known, else what loading it raised."""
     problem = session.problem
     assert problem is not None
-    if isinstance(problem, Raised) and plan.target in FLAT:
+    if isinstance(problem, Raised) and plan.target in ONNX:
         faults = _texts(PROBLEMS, source, plan)
         if faults:
             remedy = remedy_of(problem.type, problem.message)
@@ -207,12 +209,12 @@ def _beside(path: Path, name: str) -> Path:
     if not there:
         raise LoadFailed(
             f"{path.name} wants data from {name}, which is not beside it: move both files "
-            "together, or save with external_data=False"
+            "together, or save it with its data inside"
         )
     return sidecar
 
 
-FLAT = ("onnx", "onnx_legacy")
+ONNX = ("onnx", "onnx_legacy")
 # A default of these types is an input of a file of the legacy exporter; None is left out.
 NUMBERS = (bool, int, float)
 Number: TypeAlias = bool | int | float
@@ -250,9 +252,9 @@ class ForeignFile:
         return self.program
 
     def pack_inputs(self, call: Call) -> Call:
-        """Return the tensors by input name for ONNX, else the call itself."""
-        if self.target not in FLAT:
-            return call
+        """Return the tensors by input name for ONNX, all leaves if it is flat, else the call."""
+        if self.target not in ONNX:
+            return Call(tuple(call.leaves())) if self.flat else call
         values = self.values(call)
         paths = self.paths(values)
         if paths is None:
@@ -271,15 +273,22 @@ class ForeignFile:
         return packed(paths, [values[path] for path in paths.values()])
 
     def unpack_outputs(self, value: Any) -> Any:
-        """Return eager's pytree of an ONNX file's flat list, if it has as many outputs."""
-        if self.target not in FLAT:
+        """Return eager's pytree of a flat list, if it has as many outputs."""
+        if self.target not in ONNX and self.flat:
+            leaves, structure = flatten(self.returned)
+            return structure.unflatten(value) if len(value) == len(leaves) else value
+        if self.target not in ONNX:
             return value
         return OnnxOutputs.of(self.returned, len(value)).unpack(value)
 
     @property
+    def flat(self) -> bool:
+        return targets.get(self.target).traits.flat
+
+    @property
     def facts(self) -> ForeignFacts:
         # Another file runs code of its own, and may say anything.
-        precision = str(self.found.get("precision", "")) if self.target in FLAT else ""
+        precision = str(self.found.get("precision", "")) if self.target in ONNX else ""
         return ForeignFacts(file=self, notes=self.notes, precision=precision)
 
     def values(self, call: Call) -> dict[str, Any]:
@@ -314,7 +323,7 @@ class ForeignFile:
 
     def filled_in(self, call: Call) -> dict[str, Number]:
         """Return the defaults, by parameter, that an ONNX file takes and a call leaves out."""
-        if self.target not in FLAT:
+        if self.target not in ONNX:
             return {}
         values = self.values(call)
         given = dict(self.spec.flatten(call))
@@ -333,7 +342,7 @@ class ForeignFacts(ProgramFacts):
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         found = self.file.found
-        if self.file.target in FLAT:
+        if self.file.target in ONNX:
             shapes = dict(zip(found["names"], found["shapes"], strict=True))
             paths = self.file.paths(self.file.values(example))
             by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
@@ -343,7 +352,7 @@ class ForeignFacts(ProgramFacts):
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
 
     def ranges(self, example: Call) -> Mapping[str, tuple[float, float]]:
-        found = self.file.found.get("ranges") if self.file.target in FLAT else None
+        found = self.file.found.get("ranges") if self.file.target in ONNX else None
         if not found:
             return {}
         paths = self.file.paths(self.file.values(example)) or {}

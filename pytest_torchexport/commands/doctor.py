@@ -27,7 +27,7 @@ TORCH, ONNX = f"pip install '{PACKAGE}[torch]'", f"pip install '{PACKAGE}[onnx]'
 NEEDED = {"torch": TORCH, **dict.fromkeys(("numpy", "hypothesis", "pytest"), OURS)}
 EXTRA = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), ONNX)
 # Of targets that are no default, which say themselves what installs it.
-OPTIONAL = ("openvino",)
+OPTIONAL = ("openvino", "executorch")
 # A distribution that has the modules of another.
 INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
 

@@ -61,6 +61,7 @@ _LOGGERS = (
     "torch._inductor",
     "torch._subclasses",
     "torch.fx",
+    "torch.utils._pytree",
     "torch.__trace",
     "onnxscript",
     "onnx_ir",

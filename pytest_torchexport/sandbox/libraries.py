@@ -53,7 +53,10 @@ class Threads:
 
 THREADS = Threads()
 
-_LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino")
+_LIBRARIES = (
+    *("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("openvino", "executorch"),
+)
 # A requirement begins with a name:
 # https://packaging.python.org/en/latest/specifications/dependency-specifiers/
 _NAME = re.compile(r"[\w.-]+")

@@ -57,6 +57,11 @@ class TargetTraits:
     such a file, and returns why it is not this target's, or nothing. It runs in this process: it
     must load and unpickle nothing.
 
+    ``sidecars``: returns the names of the files that such a file needs beside it.
+
+    ``flat``: a loaded file takes the leaves of a call in their order, and returns a list of those
+    of the value. A file that somebody else made is then called so.
+
     ``library``: the module that the files are run with in the clean process, which imports it ahead
     of time: ``torch``, ``onnxruntime``, or any other. With another one the process need not have
     torch, and what the loader's ``load`` returns takes and returns numpy arrays.
@@ -92,6 +97,8 @@ class TargetTraits:
     loader: str = ""
     suffixes: tuple[str, ...] = ()
     takes: Callable[[Path], str] = lambda _path: ""
+    sidecars: Callable[[Path], Sequence[str]] = lambda _path: ()
+    flat: bool = False
     library: str = "torch"
     moved_by: str = ""
     leaves_out_casts: tuple[str, ...] = ()

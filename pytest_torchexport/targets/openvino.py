@@ -172,6 +172,9 @@ class OpenVino:
 
     traits = TargetTraits(
         specializes_0_1=True,
+        suffixes=(".xml",),
+        sidecars=lambda path: (path.with_suffix(".bin").name,),
+        flat=True,
         loader="pytest_torchexport.targets.openvino:FILES",
         library="openvino",
         leaves_out_casts=("cpu",),

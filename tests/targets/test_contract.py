@@ -118,9 +118,10 @@ EXPORTERS = {
     "onnx_legacy": torch.onnx.export,
     "openvino": torch.onnx.export,
     "aoti": torch.export.export,
+    "executorch": torch.export.export,
 }
 # Options of a target's own, which no exporter has.
-OWN = {"precision", "compress_to_fp16", "inductor_configs"}
+OWN = {"precision", "compress_to_fp16", "inductor_configs", "backend"}
 # Those of functions that save, and those that a supported torch no longer has.
 NOT_THERE = {"_extra_files", "extra_files", "fallback", "package_path"}
 
