@@ -9,19 +9,20 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import compress
 from pathlib import Path
 
 import torch
 
 from pytest_torchexport import targets
-from pytest_torchexport.config.validate import CPP
+from pytest_torchexport.config.validate import CPP, PROVIDER
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, attempted
 from pytest_torchexport.judge.judge import LENGTH, failure_of
 from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
-from pytest_torchexport.judge.runner import InSandbox, call_loaded
+from pytest_torchexport.judge.runner import InSandbox, call_loaded, opened
 from pytest_torchexport.outcomes.compare import largest_error
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised, Returned
@@ -31,8 +32,12 @@ from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.results.verdict import Difference
 from pytest_torchexport.sandbox import cpp
+from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
+from pytest_torchexport.sandbox.session import SandboxSession
 from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
 from pytest_torchexport.targets.formats.load_errors import remedy_of
+from pytest_torchexport.targets.formats.onnx_runtime import lacking, tensorrt_profiles
+from pytest_torchexport.targets.onnx_artifact import OnnxArtifactFacts
 
 # Calls are repeated so often. Two results of which one is rare may look like one.
 REPEATS = 10
@@ -42,9 +47,9 @@ REMEDY = (
     "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
     "or export it there"
 )
-WHERE = {CPP: "in C++"}
 ONLY_CLEAN = "a file that somebody else made is loaded in the clean process only"
-IN_PYTHON = "in Python the same file agrees with eager"
+AGREES = "{} the same file agrees with eager"
+WITHOUT_PROVIDER = "leave it out of torchexport_serve_on, or name only onnx, onnx_legacy as targets"
 WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace, script, aoti as targets"
 CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
 
@@ -73,27 +78,39 @@ def serve(case: Case) -> None:
         listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
+    traits = targets.get(case.plan.target).traits
     for place in others:
+        provider = place.endswith(PROVIDER)
         with case.deadline.paused():  # the program in C++ may have to be compiled
             reason = _missing(case, place)
         if reason is not None:
-            where = WHERE.get(place, f"on {place}")
-            text = f"not loaded {where}, where it is to be served: {reason}"
-            has_program = place != CPP or targets.get(case.plan.target).traits.for_cpp is not None
-            if not has_program and not case.plan.named:  # as of some default targets
-                case.log.note(text)
+            text = f"not loaded {_where(place)}, where it is to be served: {reason}"
+            of_others = traits.library != ONNX_RUNTIME if provider else traits.for_cpp is None
+            if of_others and (provider or place == CPP) and not case.plan.named:
+                case.log.note(text)  # as of some default targets
             else:
                 case.log.ineffective.append(text)
         with interrupted_after(case.deadline.left):
             if reason is None:
-                _call_in_cpp(case) if place == CPP else _call_on(case, place)
-            elif place != CPP:
+                _call_in(case, place) if provider or place == CPP else _call_on(case, place)
+            elif not provider and place != CPP:
                 _inspect(case, place, () if moved_by else tied)
+
+
+def _where(place: str) -> str:
+    if place == CPP:
+        return "in C++"
+    return f"{'by' if place.endswith(PROVIDER) else 'on'} {place}"
 
 
 def _missing(case: Case, place: str) -> str | None:
     """Return why the artifact cannot be served there, with the next step; None if it can."""
     target = targets.get(case.plan.target)
+    if place.endswith(PROVIDER):
+        if target.traits.library != ONNX_RUNTIME:
+            loads_none = f"ONNX Runtime loads no files of {case.plan.target}"
+            return f"{loads_none}; next step: {WITHOUT_PROVIDER}"
+        return lacking(place)
     if place != CPP:
         return unusable_device(place) or target.unavailable(place)
     if target.traits.for_cpp is None:
@@ -105,14 +122,17 @@ def _missing(case: Case, place: str) -> str | None:
 
 def _hold(case: Case, place: str, outcome: Outcome, differences: Sequence[Difference] = ()) -> None:
     """Hold back what a call did there; note it if it could not be sent."""
-    text = f"loaded {WHERE.get(place, f'on {place}')}"
+    text = f"loaded {_where(place)}"
     if isinstance(outcome, NotTransferable):
         case.log.note(f"{text}, and not compared: {outcome}")
         return
     said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
     lines = remedy_of(*said).lines
     if place == CPP:  # the remedy is for a server in Python
-        lines = (IN_PYTHON, *attempted(case), *(lines and (lines[0], CPP_REMEDY)))
+        lines = (lines[0], CPP_REMEDY) if lines else ()
+        lines = (AGREES.format("in Python"), *attempted(case), *lines)
+    if place.endswith(PROVIDER):
+        lines = (AGREES.format(f"on {case.plan.device}"), *attempted(case))
     text += "" if isinstance(outcome, Returned) else f": {outcome}"
     failure = RoundTripDiffers(text, details=lines, differences=tuple(differences))
     failure.where = getattr(outcome, "where", None)
@@ -186,23 +206,43 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
         return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
 
 
-# -- in C++ ----------------------------------------------------------------------------------------
+# -- in C++, and by other execution providers ------------------------------------------------------
 
 
-def _call_in_cpp(case: Case) -> None:
+def _session(case: Case, place: str) -> cpp.CppSession | SandboxSession:
+    """Return a session that has the file loaded in C++, or by an execution provider."""
+    assert case.saved is not None
+    source = case.saved.source
+    if place == CPP:
+        write, program = targets.get(case.plan.target).traits.for_cpp, cpp.program()
+        assert write is not None  # else it is said what is missing, as of the program
+        assert isinstance(program, Path)
+        return cpp.CppSession(program, source, functools.partial(write, case.artifact.program))
+    facts, profiles = case.artifact.facts, dict[str, str]()
+    if place.startswith("Tensorrt") and isinstance(facts, OnnxArtifactFacts):
+        shapes = zip(facts.names, compress(case.spec.leaves, facts.inside), strict=True)
+        examples = {name: tuple(leaf.example.shape) for name, leaf in shapes}
+        profiles = tensorrt_profiles(facts.bounds_of(case.spec), examples)
+    options = {**source.options, **profiles, "provider": place}
+    return opened(dataclasses.replace(source, options=options), case.plan)
+
+
+def _call_in(case: Case, place: str) -> None:
     """Make the example's calls in a row there, then boundary calls; hold the first that differs.
 
-    It ends where Python differs from eager as well: other steps say that.
+    It ends where Python, or ONNX Runtime on the item's device, differs from eager as well: other
+    steps say that.
     """
-    write = targets.get(case.plan.target).traits.for_cpp
-    if case.saved is None or write is None:
+    if case.saved is None:
         return
     judge, recipes = case.judge.aside(), [example_recipe(case.spec), *case.largest_first()]
-    pack = functools.partial(write, case.artifact.program)
-    program = cpp.program()
-    assert isinstance(program, Path)  # else it is said what is missing
-    session = cpp.CppSession(program, case.saved.source, pack)
-    with case.log.timed("round trip"), session:
+    with case.log.timed("round trip"), _session(case, place) as session:
+        if (
+            isinstance(session, SandboxSession)
+            and session.problem is None
+            and session.found.get("alone") is False
+        ):
+            case.log.note(f"{place} leaves a part of the file to others, as the CPU")
         for found in case.calls(recipes[:REPEATED_CALLS]):
             case.log.trying = found.recipe
             calls = [found.call] * (LENGTH if found.recipe is recipes[0] else 1)
@@ -215,7 +255,7 @@ def _call_in_cpp(case: Case) -> None:
                     session, case.artifact, row[-1], seed=seed, limit=limit, anew=not last
                 )
                 if differences := judge.differences(row, expected, outcome):
-                    _hold(case, CPP, outcome, differences)
+                    _hold(case, place, outcome, differences)
                     return
 
 

@@ -28,8 +28,8 @@ NEEDED = {"torch": TORCH, **dict.fromkeys(("numpy", "hypothesis", "pytest"), OUR
 EXTRA = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), ONNX)
 # Of targets that are no default, which say themselves what installs it.
 OPTIONAL = ("openvino", "executorch")
-# A distribution that has the modules of another.
-INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
+# Distributions that have the modules of another.
+INSTEAD = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def _packages(cannot: Mapping[str, str | None]) -> Iterator[Finding]:
     yield Finding("python", versions["python"])
     yield Finding(PACKAGE, __version__)
     for name, install in (NEEDED | EXTRA).items():
-        version = versions.get(name) or versions.get(INSTEAD.get(name, ""))
+        given = (versions.get(other) for other in (name, *INSTEAD.get(name, ())))
+        version = next(filter(None, given), None)
         if version is None:
             yield Finding(name, "not installed", step=install, lacks=True)
         else:

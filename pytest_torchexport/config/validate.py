@@ -14,8 +14,12 @@ from typing import Any
 
 from pytest_torchexport.config import names as known_names
 
-# The place to serve that is no device: a program in C++, on the CPU.
+# The places to serve that are no devices: a program in C++, on the CPU, and the execution providers
+# of ONNX Runtime by their names, https://onnxruntime.ai/docs/execution-providers.
 CPP = "cpp"
+PROVIDER = "ExecutionProvider"
+LEGAL_DEVICES = "cpu, cuda, cuda:N"
+LEGAL_PLACES = f"{LEGAL_DEVICES}, {CPP}, names of execution providers (TensorrtExecutionProvider)"
 KNOWN_MODES = ("check", "create", "tighten")
 
 
@@ -74,14 +78,15 @@ def target_names(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one_of(name, "target", known) for name in names))
 
 
-def device_names(values: Iterable[str], *also: str) -> tuple[str, ...]:
-    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one. ``also``: names that are legal too."""
-    legal = ", ".join(["cpu", "cuda", "cuda:N", *also])
+def device_names(
+    values: Iterable[str], legal: str = LEGAL_DEVICES, also: str = "cpu"
+) -> tuple[str, ...]:
+    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one, or what the pattern ``also`` fits."""
     names = listed(values, "device", legal)
     for name in names:
-        if name not in also and not re.fullmatch(r"cpu|cuda(:\d+)?", str(name)):
+        if not re.fullmatch(rf"cpu|cuda(:\d+)?|{also}", str(name)):
             written = str(name).lower().replace("gpu", "cuda").replace("c++", CPP)
-            meant = nearest(written, ("cpu", "cuda", *also))
+            meant = nearest(written, legal.split(", "))
             raise ValueError(f"{name!r} is not a device; legal: {legal}.{meant}")
     return tuple(dict.fromkeys(names))
 
@@ -158,8 +163,12 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
-DEVICES = Value(device_names, "cpu, cuda, cuda:N", "NAMES")
-PLACES = Value(lambda values: device_names(values, CPP), "cpu, cuda, cuda:N, cpp", "NAMES")
+DEVICES = Value(device_names, LEGAL_DEVICES, "NAMES")
+PLACES = Value(
+    lambda values: device_names(values, LEGAL_PLACES, rf"{CPP}|\w+{PROVIDER}"),
+    LEGAL_PLACES,
+    "NAMES",
+)
 MODE = choice("mode", ("eval", "train", "as-is", "sampling"), "MODE")
 WHOLE_NUMBER = Value(whole_number, "a whole number of at least 1", "N")
 FLAG = Value(truth, "true, false")

@@ -33,7 +33,8 @@ FORMATS: dict[str, Render] = {
 STDOUT = "-"  # the path that means standard output
 # The packages that a verdict depends on.
 PACKAGES = (
-    *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "executorch"),
+    *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    *("openvino", "executorch"),
     *("numpy", "hypothesis", "pytest", "pytest-torchexport"),
 )
 

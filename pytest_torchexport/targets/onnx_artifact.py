@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.pytrees import flatten
-from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.targets.base import NotAsAsked
 from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, input_shapes
@@ -33,6 +33,15 @@ class OnnxArtifactFacts(OnnxModelFacts):
     inside: tuple[bool, ...]
     names: tuple[str, ...]
     captured: Sequence[SizeFacts] = ()
+
+    def bounds_of(self, spec: InputSpec) -> dict[str, list[tuple[int, int | None]]]:
+        """Return by input the sizes of each axis; a complex input has pairs of reals."""
+        leaves = zip(self.names, compress(spec.leaves, self.inside), strict=True)
+        return {
+            name: [*spec.bounds(leaf), *([(2, 2)] if leaf.example.is_complex() else [])]
+            for name, leaf in leaves
+            if isinstance(leaf, TensorLeaf)
+        }
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         waiting = iter(input_shapes(self.model(), self.names))

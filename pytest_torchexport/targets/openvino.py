@@ -10,7 +10,6 @@ import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +220,17 @@ class OpenVino:
         core.set_property({"ENABLE_MMAP": False})  # the file goes
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
             model = core.read_model(str(made.save(Path(directory))))
-            model.reshape(_bounds(made, spec))
+            model.reshape(
+                {
+                    name: openvino.PartialShape(
+                        [
+                            openvino.Dimension(low, -1 if high is None else high)
+                            for low, high in axes
+                        ]
+                    )
+                    for name, axes in made.facts.bounds_of(spec).items()
+                }
+            )
             if compress_to_fp16:  # as it is shipped
                 model = core.read_model(str(saved(model, Path(directory), compressed=True)))
         file = File(model, precision)
@@ -243,29 +252,6 @@ class OpenVino:
 
     def load(self, path: Path, device: str, precision: str = "f32") -> Callable[..., list[Any]]:
         return of_tensors(FILES.load(path, device, precision))
-
-
-def _bounds(made: OnnxArtifact, spec: InputSpec) -> dict[str, Any]:
-    """Return the sizes that each input of the file may have; a complex one has pairs of reals."""
-    import openvino
-
-    from pytest_torchexport.inputs.spec import TensorLeaf
-
-    inside = compress(spec.leaves, made.facts.inside)
-    named = dict(zip(made.facts.names, inside, strict=True))
-    return {
-        name: openvino.PartialShape(
-            [
-                *(
-                    openvino.Dimension(-1) if high is None else openvino.Dimension(low, high)
-                    for low, high in spec.bounds(leaf)
-                ),
-                *([2] if leaf.example.is_complex() else []),
-            ]
-        )
-        for name, leaf in named.items()
-        if isinstance(leaf, TensorLeaf)
-    }
 
 
 TARGET = OpenVino()

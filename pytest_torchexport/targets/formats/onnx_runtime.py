@@ -15,6 +15,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_torchexport.sandbox.libraries import THREADS
@@ -34,6 +35,9 @@ INSTALL = {
 # OrtLoggingLevel.FATAL: https://onnxruntime.ai/docs/api/python/api_summary.html
 FATAL = 4
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+# Set to "1", a graph of which a node is left to the CPU is refused.
+ALONE = "session.disable_cpu_ep_fallback"
 
 # Loads a file for a person, without this package; ``read`` makes tensors of a call.
 SCRIPT = """\
@@ -86,8 +90,19 @@ class Optimizations:
 AS_SHIPPED = Optimizations()
 
 
-def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIPPED) -> Any:
-    """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if on another device."""
+def open_session(
+    path: Path,
+    device: str,
+    optimizations: Optimizations = AS_SHIPPED,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    alone: bool = True,
+) -> Any:
+    """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if on another device.
+
+    ``device`` may be the name of an execution provider, which gets the ``settings``. What it has no
+    kernels for, the CPU runs; ``alone``: only if it must.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -99,19 +114,29 @@ def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIP
     # A failure is raised as well: the logger would write a line per call past pytest's capture.
     options.log_severity_level = FATAL
     kind, _, index = device.partition(":")
-    wanted = PROVIDERS[kind]
-    settings = {}
-    if kind == "cuda":
+    wanted = PROVIDERS.get(kind, kind)
+    by_name = device == wanted != PROVIDERS["cpu"]
+    if wanted in ON_CUDA:
         # Without torch, nothing else has loaded CUDA's libraries from where pip installs them.
         onnxruntime.preload_dlls()
+    if kind == "cuda":
         precise = {} if THREADS.allowed > 1 else CUDA_SETTINGS
         settings = precise | {"device_id": index or "0"}
-    session = onnxruntime.InferenceSession(
-        str(path),
-        options,
-        providers=[(wanted, settings)],
-        disabled_optimizers=list(optimizations.disabled),
-    )
+    if by_name:
+        options.add_session_config_entry(ALONE, f"{alone:d}")
+    # What TensorRT leaves is run on the same device.
+    others = [PROVIDERS["cuda"]] if wanted in ON_CUDA[1:] else []
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=[(wanted, dict(settings)), *others],
+            disabled_optimizers=list(optimizations.disabled),
+        )
+    except Exception:
+        if not (by_name and alone):
+            raise
+        return open_session(path, device, optimizations, settings, alone=False)
     actual = session.get_providers()[0]
     if actual != wanted:
         # ONNX Runtime only warns and falls back, which would check the CPU under another name.
@@ -119,11 +144,60 @@ def open_session(path: Path, device: str, optimizations: Optimizations = AS_SHIP
     return session
 
 
+def is_alone(session: Any) -> bool | None:
+    """Return False if an execution provider leaves nodes to others; None if none was asked for."""
+    try:
+        alone: str = session.get_session_options().get_session_config_entry(ALONE)
+    except RuntimeError:  # it has no such entry
+        return None
+    return alone == "1"
+
+
+def tensorrt_profiles(
+    bounds: Mapping[str, Sequence[tuple[int, int | None]]], examples: Mapping[str, Sequence[int]]
+) -> dict[str, str]:
+    """Return the shapes for which TensorRT builds its engine, from the sizes of each input.
+
+    None if a largest size is not known: TensorRT then builds for the first call, and again for one
+    that does not fit. https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
+    """
+
+    def shapes(of: Callable[[str], Iterable[int | None]]) -> str:
+        return ",".join(f"{name}:{'x'.join(map(str, of(name)))}" for name in bounds)
+
+    if any(high is None for axes in bounds.values() for _, high in axes):
+        return {}
+    return {
+        "trt_profile_min_shapes": shapes(lambda name: (max(low, 1) for low, _ in bounds[name])),
+        "trt_profile_opt_shapes": shapes(lambda name: examples[name]),
+        "trt_profile_max_shapes": shapes(lambda name: (high for _, high in bounds[name])),
+    }
+
+
+def lacking(provider: str) -> str | None:
+    """Return why ONNX Runtime has no such execution provider here, with the next step; or None."""
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    if provider in there:
+        return None
+    return (
+        f"this onnxruntime has {', '.join(there)}; next step: install one that has it "
+        "(onnxruntime-gpu, onnxruntime-openvino), or leave it out of torchexport_serve_on"
+    )
+
+
 class _OnnxFile:
     """One ONNX file in ONNX Runtime."""
 
-    def __init__(self, path: Path, device: str, optimizations: Optimizations = AS_SHIPPED) -> None:
-        self.session = open_session(path, device, optimizations)
+    def __init__(
+        self,
+        path: Path,
+        device: str,
+        optimizations: Optimizations = AS_SHIPPED,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.session = open_session(path, device, optimizations, settings)
         self.device = device
         # Exporters drop unused inputs.
         self.declared = {item.name: _dtype(item.type) for item in self.session.get_inputs()}
@@ -386,14 +460,21 @@ class ReferenceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFileFacts(onnx_model.OnnxModelFacts):
-    """The facts of a file that was loaded: with what is wrong with it, and the session's inputs."""
+    """The facts of a file that was loaded: with what is wrong with it, and the session's inputs.
+
+    ``alone`` is what ``is_alone`` returns.
+    """
 
     path: Path
     session: Any
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
         """Return its problems; of a foreign file what it declares of its values too."""
-        found = {**super().as_plain(foreign=foreign), "problems": onnx_model.problems(self.path)}
+        found = {
+            **super().as_plain(foreign=foreign),
+            "problems": onnx_model.problems(self.path),
+            "alone": is_alone(self.session),
+        }
         if not foreign:
             return found
         names = [item.name for item in self.session.get_inputs()]
@@ -405,8 +486,9 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
 class TorchFreeLoader:
     """Loads ONNX files without torch."""
 
-    def load(self, path: Path, device: str) -> ArrayFile:
-        return ArrayFile(path, device)
+    def load(self, path: Path, device: str, provider: str = "", **options: Any) -> ArrayFile:
+        settings = {name: value for name, value in options.items() if name.startswith("trt_")}
+        return ArrayFile(path, provider or device, settings=settings)
 
     def read(self, path: Path, loaded: ArrayFile) -> OnnxFileFacts:
         model = onnx_model.read(path)

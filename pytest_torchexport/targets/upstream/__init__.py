@@ -20,6 +20,8 @@ from typing import Any, Literal
 from pytest_torchexport.results.diagnosis import CauseKind, Owner
 
 Table = Literal["refusals", "load_errors", "known_defects"]
+# The target whose program another one is made of. What is known of it, but for its runtime, holds.
+MADE_OF = {"openvino": "onnx", "aoti": "export", "executorch": "export"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,9 @@ class Row:
 
     def found(self, evidence: Evidence) -> dict[str, str] | None:
         """Return the names for the row's texts if all of its evidence is there, else None."""
-        of_target = not self.targets or evidence.target in self.targets
+        runs = self.owner.startswith("runtime")
+        made = {evidence.target} if runs else {evidence.target, MADE_OF.get(evidence.target, "")}
+        of_target = not self.targets or not made.isdisjoint(self.targets)
         of_operator = not self.operators or not {*self.operators}.isdisjoint(evidence.operators)
         at = re.search(self.line, evidence.line) if evidence.line or not self.line else None
         if not of_target or not of_operator or at is None:

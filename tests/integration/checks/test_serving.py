@@ -252,7 +252,7 @@ def test_an_operator_that_python_registers_is_missing_in_cpp_alone(calls_in_cpp,
     assert verdict.failure == "RoundTripDiffers"
     assert verdict.reason.startswith("loaded in C++: RuntimeError:")
     assert "Unknown builtin op: only_in_python::double" in verdict.reason
-    assert verdict.details[0] == serving.IN_PYTHON
+    assert verdict.details[0] == serving.AGREES.format("in Python")
     assert verdict.details[1].startswith("call: x=float32[2, 3]")
     assert verdict.details[-1] == serving.CPP_REMEDY
 
@@ -266,7 +266,7 @@ def test_numbers_that_only_python_changes_are_those_of_eager_in_python_alone(
     verdict = in_cpp_too(Overridden(), X, runtime_imports=served_with)
     assert verdict.failure == "RoundTripDiffers"
     assert verdict.reason == "loaded in C++"
-    assert serving.IN_PYTHON in verdict.details
+    assert serving.AGREES.format("in Python") in verdict.details
     assert {difference.kind for difference in verdict.differences} == {"values"}
 
 
@@ -279,7 +279,7 @@ def test_a_crash_in_cpp_is_told_with_its_signal(in_cpp, monkeypatch, tmp_path):
     assert verdict.failure == "RoundTripDiffers"
     assert verdict.reason == "loaded in C++: it was killed by SIGABRT"
     assert verdict.output == "last words\n"
-    assert serving.IN_PYTHON in verdict.details
+    assert serving.AGREES.format("in Python") in verdict.details
 
 
 def test_what_differs_in_python_too_is_said_once_and_not_of_cpp(calls_in_cpp):
@@ -374,3 +374,93 @@ def test_a_default_target_without_a_program_in_cpp_is_a_note(named):
         for texts in (verdict.ineffective, verdict.notes)
     ]
     assert told == [named, not named], verdict
+
+
+# -- by another execution provider -----------------------------------------------------------------
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+
+def by_provider(module, *args, target="onnx", provider=CPU_PROVIDER, **options):
+    return check_export(module, args, target=target, serve_on=[provider], **options)
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """The sessions that an execution provider has the file in."""
+    pytest.importorskip("onnxscript")
+    opened, plain = [], serving.opened
+
+    def keep(source, plan):
+        opened.append(source)
+        return plain(source, plan)
+
+    monkeypatch.setattr(serving, "opened", keep)
+    return opened
+
+
+def test_a_file_is_served_by_the_execution_provider_of_that_name(sessions):
+    verdict = by_provider(nn.Linear(3, 2).eval(), X)
+    assert (verdict.status, verdict.ineffective) == ("passed", ()), verdict
+    assert [source.options["provider"] for source in sessions] == [CPU_PROVIDER]
+
+
+def test_what_differs_by_the_provider_alone_is_said_so(sessions, monkeypatch):
+    from pytest_torchexport.sandbox.session import SandboxSession
+
+    plain = SandboxSession.run
+
+    def wrong(self, *args, **options):
+        outcome, state = plain(self, *args, **options)
+        if "provider" in self._source.options and isinstance(outcome, Returned):
+            outcome = dataclasses.replace(outcome, value=[each + 1 for each in outcome.value])
+        return outcome, state
+
+    monkeypatch.setattr(SandboxSession, "run", wrong)
+    verdict = by_provider(nn.Linear(3, 2).eval(), X)
+    assert verdict.failure == "RoundTripDiffers", verdict
+    assert verdict.reason == f"loaded by {CPU_PROVIDER}"
+    assert serving.AGREES.format("on cpu") in verdict.details
+    assert sessions
+
+
+def test_a_provider_that_leaves_nodes_to_others_is_a_note(sessions, monkeypatch):
+    from pytest_torchexport.sandbox.session import SandboxSession
+
+    plain = SandboxSession.__init__
+
+    def partly(self, *args, **options):
+        plain(self, *args, **options)
+        self.found["alone"] = False
+
+    monkeypatch.setattr(SandboxSession, "__init__", partly)
+    notes = by_provider(nn.Linear(3, 2).eval(), X).notes
+    assert f"{CPU_PROVIDER} leaves a part of the file to others, as the CPU" in notes
+    assert sessions
+
+
+def test_tensorrt_gets_its_shapes_from_the_dims(sessions, monkeypatch):
+    monkeypatch.setattr(serving, "lacking", lambda _provider: None)
+    dims = {"shapes": {"input": "batch 3"}, "dims": {"batch": (1, 8)}}
+    verdict = by_provider(nn.Linear(3, 2).eval(), X, provider="TensorrtExecutionProvider", **dims)
+    assert verdict.failure == "RoundTripDiffers"  # there is none here
+    (options,) = (source.options for source in sessions)
+    assert options["trt_profile_min_shapes"] == "input:1x3"
+    assert options["trt_profile_opt_shapes"] == f"input:{X.shape[0]}x3"
+    assert options["trt_profile_max_shapes"] == "input:8x3"
+
+
+@pytest.mark.parametrize(
+    ("target", "provider", "words"),
+    [
+        ("onnx", "TensorrtExecutionProvider", "this onnxruntime has"),
+        ("trace", CPU_PROVIDER, "ONNX Runtime loads no files of trace"),
+    ],
+)
+def test_a_provider_that_is_missing_is_named_with_the_next_step(target, provider, words):
+    if target == "onnx":
+        pytest.importorskip("onnxscript")
+    (weak,) = by_provider(nn.Linear(3, 2).eval(), X, target=target, provider=provider).ineffective
+    assert f"not loaded by {provider}, where it is to be served" in weak
+    assert words in weak
+    assert "next step: " in weak
