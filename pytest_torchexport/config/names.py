@@ -21,6 +21,7 @@ BUILT_IN = {
     "onnx": "pytest_torchexport.targets.onnx:TARGET",
     "onnx_legacy": "pytest_torchexport.targets.onnx_legacy:TARGET",
     "openvino": "pytest_torchexport.targets.openvino:TARGET",
+    "openvino_trace": "pytest_torchexport.targets.openvino:TRACE",
     "aoti": "pytest_torchexport.targets.aoti:TARGET",
     "executorch": "pytest_torchexport.targets.executorch:TARGET",
 }
@@ -34,6 +35,7 @@ _ONNX = (
     *("custom_translation_table", "verify", "report", "profile", "dump_exported_program"),
     *("artifacts_dir", "verbose"),
 )
+_OPENVINO = ("precision", "compress_to_fp16")
 # The arguments of torch's exporters that ``export_options`` may name for our own targets, in any
 # version of torch that is supported.
 EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -49,7 +51,8 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
         *("keep_initializers_as_inputs", "training", "operator_export_type"),
         *("export_modules_as_functions", "autograd_inlining"),
     ),
-    "openvino": ("precision", "compress_to_fp16", *_ONNX),
+    "openvino": (*_OPENVINO, *_ONNX),
+    "openvino_trace": (*_OPENVINO, "extension", "share_weights"),
     "aoti": (*_EXPORT, "inductor_configs"),
     "executorch": (*_EXPORT, "backend"),
 }
@@ -87,6 +90,7 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
     "export": _OF_EXPORT,
     "onnx": _OF_ONNX,
     "openvino": _OF_ONNX,
+    "openvino_trace": dict.fromkeys(("input_model", "example_input"), _CALL) | {"input": _DIMS},
     "aoti": {**_OF_EXPORT, "package_path": _PATH},
     "executorch": _OF_EXPORT,
     "onnx_legacy": {

@@ -29,6 +29,7 @@ ARTIFACTS = {
     "onnx": "ONNX file",
     "onnx_legacy": "ONNX file",
     "openvino": "OpenVINO model",
+    "openvino_trace": "OpenVINO model",
     "aoti": "compiled package",
     "executorch": "ExecuTorch program",
 }

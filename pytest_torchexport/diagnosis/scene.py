@@ -73,6 +73,7 @@ CAPTURED = {
     "onnx": "export",
     "onnx_legacy": "trace",
     "openvino": "export",
+    "openvino_trace": "trace",
     "aoti": "export",
     "executorch": "export",
 }

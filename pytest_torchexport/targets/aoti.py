@@ -21,8 +21,14 @@ import torch
 from torch.autograd.graph import increment_version
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets.base import DirectArtifact, MadeOf, NotApplicable, TargetTraits
-from pytest_torchexport.targets.capturing import EXPORTING, constant_arguments
+from pytest_torchexport.targets.base import (
+    EXPORTING,
+    DirectArtifact,
+    MadeOf,
+    NotApplicable,
+    TargetTraits,
+)
+from pytest_torchexport.targets.capturing import constant_arguments
 from pytest_torchexport.targets.formats.exported_program import (
     FILENAME,
     higher_order,

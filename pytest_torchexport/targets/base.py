@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from pytest_torchexport.results.diagnosis import Owner
 
 
+# What code that asks is told while torch captures it: torch.jit.trace runs forward in Python.
+TRACING = {"torch.jit.is_tracing": True, "torch._C._get_tracing_state": True}
+EXPORTING = {"torch.compiler.is_compiling": True, "torch.compiler.is_exporting": True}
+# A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
+CRASHES_ON_CAUGHT_ERRORS = (
+    "forward catches what an operation raises on the example, and torch.jit.trace does not survive "
+    "that: tried in a process of its own, it was killed. Ask beforehand whether it would raise, or "
+    "give an example on which nothing does"
+)
+
+
 @dataclass(frozen=True)
 class NotApplicable:
     """The target has no meaning for this kind of subject (a ScriptModule to ``export``)."""

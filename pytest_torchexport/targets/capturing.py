@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pytest_torchexport.inputs.dynamic_shapes import dynamic_shapes, spelled
-from pytest_torchexport.inputs.pytrees import describe
+from pytest_torchexport.inputs.pytrees import describe, leaves_of
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.messages import is_about_dims, line_of
 from pytest_torchexport.outcomes.operator_table import of_kind
@@ -20,15 +20,6 @@ from pytest_torchexport.torch_private.circumstances import dynamo_is_loaded
 from pytest_torchexport.torch_private.symbolic_sizes import callers_kept
 
 # -- a trace ---------------------------------------------------------------------------------------
-
-# torch.jit.trace runs forward in Python.
-TRACING = {"torch.jit.is_tracing": True, "torch._C._get_tracing_state": True}
-# A minimal case: try: x.view(7) except RuntimeError: ... (seen with torch 2.13: SIGSEGV).
-CRASHES_ON_CAUGHT_ERRORS = (
-    "forward catches what an operation raises on the example, and torch.jit.trace does not survive "
-    "that: tried in a process of its own, it was killed. Ask beforehand whether it would raise, or "
-    "give an example on which nothing does"
-)
 
 
 class FlatModule(torch.nn.Module):
@@ -56,6 +47,14 @@ class FlatModule(torch.nn.Module):
         return self.owner(*args, **kwargs)
 
 
+class TensorsOnly(FlatModule):
+    """It returns the tensors of what the subject returns, in a tuple."""
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        leaves = leaves_of(super().forward(*tensors))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+
 def constant_arguments(spec: InputSpec, example: Call) -> tuple[str, ...]:
     """Return the arguments that a FlatModule makes constants, each as ``path=value``."""
     return tuple(
@@ -67,7 +66,6 @@ def constant_arguments(spec: InputSpec, example: Call) -> tuple[str, ...]:
 
 # -- torch.export ----------------------------------------------------------------------------------
 
-EXPORTING = {"torch.compiler.is_compiling": True, "torch.compiler.is_exporting": True}
 FROZEN = (
     "the exporter silently made a dim static that varies ({dims}): forward makes a Python number "
     "of a size (int(x.shape[0]), a loop, a fixed view); the target export names the line"

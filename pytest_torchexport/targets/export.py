@@ -9,8 +9,8 @@ import torch
 
 from pytest_torchexport.inputs.dynamic_shapes import without_names
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.capturing import EXPORTING, Capturable, exported
+from pytest_torchexport.targets.base import EXPORTING, DirectArtifact, NotApplicable, TargetTraits
+from pytest_torchexport.targets.capturing import Capturable, exported
 from pytest_torchexport.targets.formats import exported_program
 
 

@@ -17,8 +17,14 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.errors import text_of
 from pytest_torchexport.outcomes.subject import LARGE_MODULE
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
-from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.capturing import EXPORTING, Capturable, Exported, exported
+from pytest_torchexport.targets.base import (
+    EXPORTING,
+    NotApplicable,
+    TargetTraits,
+    device_of,
+    whole_file,
+)
+from pytest_torchexport.targets.capturing import Capturable, Exported, exported
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, read
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,

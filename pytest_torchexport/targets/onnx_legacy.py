@@ -18,13 +18,15 @@ import torch
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
-from pytest_torchexport.targets.base import NotApplicable, TargetTraits, device_of, whole_file
-from pytest_torchexport.targets.capturing import (
+from pytest_torchexport.targets.base import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
-    FlatModule,
-    constant_arguments,
+    NotApplicable,
+    TargetTraits,
+    device_of,
+    whole_file,
 )
+from pytest_torchexport.targets.capturing import FlatModule, constant_arguments
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,

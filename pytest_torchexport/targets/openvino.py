@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the ONNX file of the target ``onnx``, converted, with the dims as bounds.
+"""OpenVINO on the CPU: an ONNX file or a module, converted, with the dims as bounds.
 
 What runs a file needs no torch: the clean process imports this module too.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.targets.base import (
+    CRASHES_ON_CAUGHT_ERRORS,
+    EXPORTING,
+    TRACING,
     MadeOf,
     NotApplicable,
     NotAsAsked,
@@ -25,10 +28,9 @@ from pytest_torchexport.targets.formats.facts import ProgramFacts
 
 if TYPE_CHECKING:
     from pytest_torchexport.inputs.spec import Call, InputSpec
-    from pytest_torchexport.targets.onnx_artifact import OnnxArtifact, OnnxArtifactFacts
+    from pytest_torchexport.targets.onnx_artifact import OnnxOutputs
 
 FILENAME = "model.xml"
-NEEDS = ("openvino", "onnx", "onnxscript", "onnxruntime")
 # OpenVINO's names of the precisions that it may compute in, and torch's, of those that are not the
 # model's own. By itself it takes bf16 on a CPU that has it: https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference/precision-control.html
 PRECISIONS = {"f32": "", "bf16": "bfloat16", "f16": "float16"}
@@ -104,30 +106,70 @@ FILES = Loader()
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenVinoArtifact:
-    """An OpenVINO model, the ONNX artifact that it was converted from, and its compiled form.
+class TracedForm:
+    """The form of a model that takes the tensors of a call in order, and returns tensors."""
 
-    ``compressed``: its weights are saved in float16.
+    outputs: OnnxOutputs
+    baked: tuple[str, ...]
+    native_loops: bool = False
+    dynamic_shapes: Any = None
+
+    def pack_inputs(self, call: Call) -> Call:
+        tensors = call.tensors()
+        return type(call)((), {f"input_{number}": each for number, each in enumerate(tensors)})
+
+    def unpack_outputs(self, value: Any) -> Any:
+        return self.outputs.unpack(value)
+
+    def pack_outputs(self, value: Any) -> Any:
+        return self.outputs.pack(value)
+
+
+class Form(Protocol):
+    """The arguments and the value of an artifact in the form of the file, and what was lost."""
+
+    @property
+    def baked(self) -> tuple[str, ...]: ...
+
+    @property
+    def native_loops(self) -> bool: ...
+
+    @property
+    def dynamic_shapes(self) -> Any: ...
+
+    def pack_inputs(self, call: Call) -> Call: ...
+
+    def unpack_outputs(self, value: Any) -> Any: ...
+
+    def pack_outputs(self, value: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVinoArtifact:
+    """An OpenVINO model and its compiled form, called in the form of ``form``.
+
+    ``steps`` are those before it. ``compressed``: its weights are saved in float16.
     """
 
     program: Any
-    onnx: OnnxArtifact
+    form: Form
     file: File
-    facts: OnnxArtifactFacts
+    facts: ProgramFacts
+    steps: tuple[MadeOf, ...]
     compressed: bool = False
     module: Any = None
 
     @property
     def native_loops(self) -> bool:
-        return self.onnx.native_loops
+        return self.form.native_loops
 
     @property
     def baked(self) -> tuple[str, ...]:
-        return self.onnx.baked
+        return self.form.baked
 
     @property
     def dynamic_shapes(self) -> Any:
-        return self.onnx.dynamic_shapes
+        return self.form.dynamic_shapes
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from pytest_torchexport.inputs.pytrees import Call
@@ -140,21 +182,20 @@ class OpenVinoArtifact:
         return saved(self.program, directory, compressed=self.compressed)
 
     def pack_inputs(self, call: Call) -> Call:
-        return self.onnx.pack_inputs(call)
+        return self.form.pack_inputs(call)
 
     def unpack_outputs(self, value: Any) -> Any:
-        return self.onnx.unpack_outputs(value)
+        return self.form.unpack_outputs(value)
 
     def pack_outputs(self, value: Any) -> Any:
-        return self.onnx.pack_outputs(value)
+        return self.form.pack_outputs(value)
 
     def made_of(self) -> Sequence[MadeOf]:
-        program = self.onnx.program.exported_program.module()
-        return (
-            MadeOf("ExportedProgram", program, "capture"),
-            MadeOf("ONNX by ONNX Runtime", self.onnx, "translation"),
-            MadeOf("OpenVINO", self, "runtime"),
-        )
+        return (*self.steps, MadeOf("OpenVINO", self, "runtime"))
+
+
+# The model, its form, its facts, and what it was made of.
+Converted: TypeAlias = tuple[Any, Form, ProgramFacts, tuple[MadeOf, ...]]
 
 
 def saved(model: Any, directory: Path, *, compressed: bool) -> Path:
@@ -167,7 +208,7 @@ def saved(model: Any, directory: Path, *, compressed: bool) -> Path:
 
 
 class OpenVino:
-    """The target ``openvino``."""
+    """The target ``openvino``: the ONNX file of the target ``onnx``, converted."""
 
     traits = TargetTraits(
         specializes_0_1=True,
@@ -178,10 +219,12 @@ class OpenVino:
         library="openvino",
         leaves_out_casts=("cpu",),
         script=SCRIPT,
+        answers={**EXPORTING, "torch.onnx.is_in_onnx_export": True},
     )
+    needs: tuple[str, ...] = ("openvino", "onnx", "onnxscript", "onnxruntime")
 
     def unavailable(self, device: str) -> str | None:
-        missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
             listed = ", ".join(missing)
             return f"{listed} not installed: pip install 'pytest-torchexport[openvino]'"
@@ -197,14 +240,12 @@ class OpenVino:
         compress_to_fp16: bool = False,
         **options: Any,
     ) -> OpenVinoArtifact | NotApplicable:
-        """Export to ONNX, with the options of that target, and convert that file.
+        """Convert the module, and compile the model.
 
         The ranges of declared dims become bounds of the model: other sizes are refused.
         """
         import openvino
         import torch
-
-        from pytest_torchexport import targets
 
         legal = (*PRECISIONS, DEFAULT)
         if precision not in legal:
@@ -213,25 +254,14 @@ class OpenVino:
             raise ValueError(f"compress_to_fp16={compress_to_fp16!r} is neither True nor False")
         if any(tensor.dtype == torch.bfloat16 for tensor in example.tensors()):
             return NotApplicable("it is called with numpy arrays, which have no bfloat16")
-        made: Any = targets.get("onnx").export(module, example, spec, **options)
+        made = self.convert(module, example, spec, **options)
         if isinstance(made, NotApplicable):
             return made
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the file goes
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            model = core.read_model(str(made.save(Path(directory))))
-            model.reshape(
-                {
-                    name: openvino.PartialShape(
-                        [
-                            openvino.Dimension(low, -1 if high is None else high)
-                            for low, high in axes
-                        ]
-                    )
-                    for name, axes in made.facts.bounds_of(spec).items()
-                }
-            )
-            if compress_to_fp16:  # as it is shipped
+        model, form, facts, steps = made
+        if compress_to_fp16:  # as it is shipped
+            core = openvino.Core()
+            core.set_property({"ENABLE_MMAP": False})  # the file goes
+            with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
                 model = core.read_model(str(saved(model, Path(directory), compressed=True)))
         file = File(model, precision)
         if precision not in (DEFAULT, file.precision):
@@ -240,18 +270,95 @@ class OpenVino:
         computed = "f16" if compress_to_fp16 and file.precision == "f32" else file.precision
         return OpenVinoArtifact(
             program=model,
-            onnx=made,
+            form=form,
             file=file,
+            steps=steps,
             compressed=compress_to_fp16,
             facts=dataclasses.replace(
-                made.facts,
-                notes=(*made.facts.notes, f"OpenVINO computes in {file.precision}"),
+                facts,
+                notes=(*facts.notes, f"OpenVINO computes in {file.precision}"),
                 precision=PRECISIONS[computed],
             ),
         )
+
+    def convert(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> Converted | NotApplicable:
+        """Export to ONNX, with the options of that target, and convert that file."""
+        import openvino
+
+        from pytest_torchexport import targets
+
+        made: Any = targets.get("onnx").export(module, example, spec, **options)
+        if isinstance(made, NotApplicable):
+            return made
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})  # the file goes
+        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+            model = core.read_model(str(made.save(Path(directory))))
+        bounds = made.facts.bounds_of(spec).items()
+        model.reshape({name: _bounded(axes) for name, axes in bounds})
+        program = made.program.exported_program.module()
+        steps = (
+            MadeOf("ExportedProgram", program, "capture"),
+            MadeOf("ONNX by ONNX Runtime", made, "translation"),
+        )
+        return model, made, made.facts, steps
 
     def load(self, path: Path, device: str, precision: str = "f32") -> Callable[..., list[Any]]:
         return of_tensors(FILES.load(path, device, precision))
 
 
-TARGET = OpenVino()
+class OpenVinoTrace(OpenVino):
+    """The target ``openvino_trace``: the module itself, which OpenVINO traces."""
+
+    traits = dataclasses.replace(
+        OpenVino.traits,
+        specializes_0_1=False,
+        crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
+        answers=TRACING,
+    )
+    needs = ("openvino",)
+
+    def convert(
+        self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
+    ) -> Converted | NotApplicable:
+        """Convert as ``openvino.convert_model(module, example_input=...)`` does."""
+        import copy
+
+        import openvino
+        import torch
+
+        from pytest_torchexport import targets
+        from pytest_torchexport.targets.capturing import TensorsOnly, constant_arguments
+        from pytest_torchexport.targets.onnx_artifact import OnnxOutputs
+
+        own = example.clone()
+        twin = copy.deepcopy(module) if isinstance(module, torch.nn.Module) else module
+        value = twin(*own.args, **own.kwargs)
+        bounds = [_bounded(spec.bounds(leaf)) for leaf in spec.tensors]
+        model = openvino.convert_model(
+            TensorsOnly(module, example), input=bounds, example_input=example.tensors(), **options
+        )
+        for number, each in enumerate(model.inputs):
+            each.get_tensor().set_names({f"input_{number}"})
+        form = TracedForm(
+            outputs=OnnxOutputs.of(value, len(model.outputs)),
+            baked=constant_arguments(spec, example),
+        )
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            made: Any = targets.get("trace").export(module, example, spec)
+            return made(*args, **kwargs)
+
+        return model, form, ProgramFacts(), (MadeOf("trace", traced, "capture"),)
+
+
+def _bounded(axes: Iterable[tuple[int, int | None]]) -> Any:
+    import openvino
+
+    ends = [(low, -1 if high is None else high) for low, high in axes]
+    return openvino.PartialShape([openvino.Dimension(*each) for each in ends])
+
+
+TARGET, TRACE = OpenVino(), OpenVinoTrace()

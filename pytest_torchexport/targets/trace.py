@@ -11,13 +11,14 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.subject import as_module, signature_of
-from pytest_torchexport.targets.base import DirectArtifact, NotApplicable, TargetTraits
-from pytest_torchexport.targets.capturing import (
+from pytest_torchexport.targets.base import (
     CRASHES_ON_CAUGHT_ERRORS,
     TRACING,
-    FlatModule,
-    constant_arguments,
+    DirectArtifact,
+    NotApplicable,
+    TargetTraits,
 )
+from pytest_torchexport.targets.capturing import FlatModule, constant_arguments
 from pytest_torchexport.targets.formats import torchscript
 
 
