@@ -47,7 +47,10 @@ def test_an_onnx_target_is_unavailable_with_the_line_that_installs_it(name):
 
 @where_it_is_missing
 @pytest.mark.parametrize(
-    "name", sorted(set(names.targets()) - {*ONNX_TARGETS, "openvino", "aoti", "executorch"})
+    "name",
+    sorted(
+        set(names.targets()) - {*ONNX_TARGETS, "openvino", "openvino_trace", "aoti", "executorch"}
+    ),
 )
 def test_every_other_target_is_available(name):
     assert targets.get(name).unavailable("cpu") is None

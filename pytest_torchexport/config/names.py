@@ -52,7 +52,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
         *("export_modules_as_functions", "autograd_inlining"),
     ),
     "openvino": (*_OPENVINO, *_ONNX),
-    "openvino_trace": (*_OPENVINO, "extension", "share_weights"),
+    "openvino_trace": (*_OPENVINO, "extension", "share_weights", "verbose"),
     "aoti": (*_EXPORT, "inductor_configs"),
     "executorch": (*_EXPORT, "backend"),
 }
@@ -90,7 +90,12 @@ SAID_ELSEWHERE: dict[str, dict[str, str]] = {
     "export": _OF_EXPORT,
     "onnx": _OF_ONNX,
     "openvino": _OF_ONNX,
-    "openvino_trace": dict.fromkeys(("input_model", "example_input"), _CALL) | {"input": _DIMS},
+    "openvino_trace": {
+        **dict.fromkeys(("input_model", "example_input"), _CALL),
+        "input": _DIMS,
+        "output": "all outputs are compared: return only those from forward",
+        "dynamo": "the target 'openvino' captures by torch.export",
+    },
     "aoti": {**_OF_EXPORT, "package_path": _PATH},
     "executorch": _OF_EXPORT,
     "onnx_legacy": {

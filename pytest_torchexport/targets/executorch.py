@@ -34,6 +34,10 @@ from pytest_torchexport.targets.formats.exported_program import higher_order
 FILENAME = "model.pte"
 RUNTIME = "executorch.extension.pybindings._C"
 XNNPACK, PORTABLE = BACKENDS = ("xnnpack", "portable")
+FROZEN = (
+    "in the program of torch.export the size is dynamic: ExecuTorch's lowering made it static "
+    "(to_edge_transform_and_lower)"
+)
 # What its log says of the processor, once in a process.
 OF_THE_CPU = "[cpuinfo_utils"
 SCRIPT = """\
@@ -171,11 +175,15 @@ class Executorch:
         if isinstance(made, NotApplicable):
             return made
         capture = MadeOf("ExportedProgram", made.program.module(), "capture")
+        sizes = _sizes(made.program)
 
         def lowered(backend: str, *steps: MadeOf) -> ExecutorchArtifact:
             edge, content = _lowered(made.program, backend)
             # Of the lowered program: in the captured one, operators still write in place.
             kinds = Counter(each.kind.name for each in edge.graph_signature.output_specs)
+            facts = dataclasses.replace(made.facts, guarded=False)
+            if _sizes(made.program) != sizes:  # the symbols are the program's own
+                facts = dataclasses.replace(facts, notes=(*facts.notes, FROZEN))
             return ExecutorchArtifact(
                 program=edge,
                 module=None,
@@ -185,7 +193,7 @@ class Executorch:
                 baked=constant_arguments(spec, example),
                 native_loops=any(higher_order(made.program, ("while_loop",))),
                 dynamic_shapes=made.dynamic_shapes,
-                facts=dataclasses.replace(made.facts, guarded=False),
+                facts=facts,
                 keywords=tuple(example.kwargs),
                 changed=kinds["USER_INPUT_MUTATION"],
                 stateful=kinds["BUFFER_MUTATION"] > 0,
@@ -214,6 +222,12 @@ def _lowered(program: torch.export.ExportedProgram, backend: str) -> tuple[Any, 
     partitioner = [XnnpackPartitioner()] if backend == XNNPACK else []
     edge = to_edge_transform_and_lower(program, partitioner=partitioner)
     return edge.exported_program(), edge.to_executorch().buffer
+
+
+def _sizes(program: torch.export.ExportedProgram) -> list[str]:
+    """Return the shapes of a program's inputs, as text: symbols, or numbers."""
+    inputs = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
+    return [str(getattr(value, "shape", value)) for value in inputs]
 
 
 def _is_program(path: Path) -> bool:

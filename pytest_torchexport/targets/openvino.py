@@ -337,9 +337,15 @@ class OpenVinoTrace(OpenVino):
         twin = copy.deepcopy(module) if isinstance(module, torch.nn.Module) else module
         value = twin(*own.args, **own.kwargs)
         bounds = [_bounded(spec.bounds(leaf)) for leaf in spec.tensors]
-        model = openvino.convert_model(
-            TensorsOnly(module, example), input=bounds, example_input=example.tensors(), **options
-        )
+        flat = TensorsOnly(module, example)
+        modes = [(each, each.training) for each in flat.modules()]
+        try:
+            model = openvino.convert_model(
+                flat, input=bounds, example_input=example.tensors(), **options
+            )
+        finally:  # it puts all of them into eval mode
+            for each, mode in modes:
+                each.training = mode
         for number, each in enumerate(model.inputs):
             each.get_tensor().set_names({f"input_{number}"})
         form = TracedForm(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pytest_torchexport import check_export, targets
 
-RUNTIMES = ("openvino", "aoti", "executorch")
+RUNTIMES = ("openvino", "openvino_trace", "aoti", "executorch")
 GENERATOR = torch.Generator().manual_seed(1)
 X = torch.randn(4, 8, generator=GENERATOR)
 IMAGE = torch.randn(2, 3, 9, 9, generator=GENERATOR)

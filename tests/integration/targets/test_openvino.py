@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from upstream_examples import example
 
-from pytest_torchexport import check_export
+from pytest_torchexport import check_export, engine
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.targets.upstream import rows
 
 pytest.importorskip("openvino", reason="openvino is not installed: tox -e runtimes")
@@ -38,8 +40,8 @@ def drawn(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def check(module, x, **options):
-    return check_export(module, (x,), target="openvino", dims=DIMS, **options)
+def check(module, x, target="openvino", **options):
+    return check_export(module, (x,), target=target, dims=DIMS, **options)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,12 @@ def check(module, x, **options):
         (of(lambda x: nn.functional.unfold(x, 2)), drawn(2, 3, 5, 5)),
     ],
 )
-def test_what_is_faithful_passes(module, x):
-    verdict = check(module, x)
+@pytest.mark.parametrize("target", ["openvino", "openvino_trace"])
+def test_what_is_faithful_passes(module, x, target):
+    verdict = check(module, x, target)
+    if target == "openvino_trace" and (x.is_complex() or x.dtype == torch.int64):
+        assert verdict.failure in ("ExportRefused", "OutputsDiffer")  # complex; -20 // 3
+        return
     assert verdict.status == "passed", verdict
     assert "OpenVINO computes in f32" in verdict.notes
     assert not [note for note in verdict.notes if "round trip" in note]
@@ -127,7 +133,6 @@ def test_what_the_onnx_file_has_wrong_is_not_openvinos():
 def test_a_declared_dim_is_a_bound_of_the_model():
     from pytest_torchexport import targets
     from pytest_torchexport.config.options import parse_options
-    from pytest_torchexport.inputs.pytrees import Call
     from pytest_torchexport.inputs.spec import build_spec
     from pytest_torchexport.outcomes.subject import signature_of
     from pytest_torchexport.outcomes.torch_state import quiet
@@ -140,3 +145,48 @@ def test_a_declared_dim_is_a_bound_of_the_model():
     assert str(artifact.program.inputs[0].get_partial_shape()) == "[1..8,8]"
     with pytest.raises(RuntimeError):
         artifact(drawn(9, 8))
+
+
+# -- the module itself -----------------------------------------------------------------------------
+
+
+class Keywords(nn.Module):
+    def forward(self, x, *, a, k=2):
+        return {"sum": x + a * k, "all": [x.sum(1), x.shape[0], None]}
+
+
+def test_a_module_is_converted_with_its_keywords_and_its_structure():
+    x, shapes = drawn(4, 8), {"x": "batch 8", "a": "batch 8"}
+    kwargs = {"a": x + 1, "k": 3}
+    verdict = check(Keywords().eval(), x, "openvino_trace", kwargs=kwargs, shapes=shapes)
+    assert (verdict.status, len(verdict.reached["batch"])) == ("passed", 8), verdict
+
+
+def test_a_branch_of_a_module_is_the_traces():
+    verdict = check(of(lambda x: x if x.sum() > 0 else -x), drawn(4, 8), "openvino_trace")
+    steps = [(stage.name, stage.agrees) for stage in verdict.diagnosis.stages]
+    assert (verdict.failure, steps) == ("OutputsDiffer", [("eager", True), ("trace", False)])
+    assert verdict.diagnosis.causes[0].kind == "frozen branch"
+
+
+def test_a_file_of_somebody_else_is_judged_with_its_weights(tmp_path):
+    import openvino
+
+    x, path = drawn(4, 16), tmp_path / "model.xml"
+    model = openvino.convert_model(net(), example_input=x, input=[openvino.PartialShape([-1, 16])])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+    def judged(path, module):
+        plan = Plan(target="openvino", device="cpu", root=tmp_path)
+        return engine.check_artifact(path, module, Call((x,)), plan)
+
+    assert judged(path, net()).status == "passed"
+    other = net()
+    other[0].weight.data[0] += 0.1
+    assert judged(path, other).failure == "OutputsDiffer"
+    alone = tmp_path / "alone" / "model.xml"
+    alone.parent.mkdir()
+    alone.write_bytes(path.read_bytes())
+    verdict = judged(alone, net())
+    assert verdict.failure == "LoadFailed"
+    assert "wants data from model.bin, which is not beside it" in verdict.reason
