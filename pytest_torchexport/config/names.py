@@ -54,7 +54,7 @@ EXPORT_OPTIONS: dict[str, tuple[str, ...]] = {
     "openvino": (*_OPENVINO, *_ONNX),
     "openvino_trace": (*_OPENVINO, "extension", "share_weights", "verbose"),
     "aoti": (*_EXPORT, "inductor_configs"),
-    "executorch": (*_EXPORT, "backend"),
+    "executorch": (*_EXPORT, "backend", "compile_config", "transform_passes", "config"),
 }
 _CALL = "the call of the test gives it"
 _DIMS = "say which axes vary by shapes={'x': 'batch 3'} beside export_options"

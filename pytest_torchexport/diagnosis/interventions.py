@@ -187,7 +187,9 @@ def _answers_before_the_file(beside: Beside) -> Explained | None:
     """Answer eager as the export does, beside what torch captured before it became ONNX."""
     answers = targets.get(beside.plan.target).traits.answers
     captured = beside.scene.beside_captured if _asked(beside, answers) else None
-    return _answers_of_the_export(captured) if captured is not None else None
+    if captured is None or captured.agrees(captured.scene.subject()):
+        return None
+    return _answers_of_the_export(captured)
 
 
 def of_answers(asked: Sequence[Query], target: str, does: str) -> Cause:

@@ -21,6 +21,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.targets.base import (
     EXPORTING,
     DirectArtifact,
@@ -37,6 +38,11 @@ XNNPACK, PORTABLE = BACKENDS = ("xnnpack", "portable")
 FROZEN = (
     "in the program of torch.export the size is dynamic: ExecuTorch's lowering made it static "
     "(to_edge_transform_and_lower)"
+)
+# executorch 1.5.1, exir/passes/init_mutable_pass.py
+UNINITIALIZED = (
+    "ExecuTorch does not keep what {names} begins with: it is a buffer that forward changes, and "
+    "starts as zeros or as what is in memory. Keep it by InitializedMutableBufferPass in config="
 )
 # What its log says of the processor, once in a process.
 OF_THE_CPU = "[cpuinfo_utils"
@@ -159,16 +165,26 @@ class Executorch:
         spec: InputSpec,
         *,
         backend: str = XNNPACK,
+        compile_config: Any = None,
+        transform_passes: Any = None,
+        config: Any = None,
         **options: Any,
     ) -> ExecutorchArtifact | NotApplicable:
         """Export like the target ``export``, with its options, and lower that program.
 
-        Each dim has a largest size: of one that nobody declared, the largest that is drawn.
+        Each dim has a largest size: of one that nobody declared, the largest that is drawn. The
+        other options are those of ``to_edge_transform_and_lower`` and of ``to_executorch``.
         """
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
         from pytest_torchexport import targets
 
         if backend not in BACKENDS:
             raise ValueError(f"backend={backend!r} is none of {', '.join(BACKENDS)}")
+        texts = [path for path, leaf in spec.flatten(example) if isinstance(leaf, str)]
+        if texts:
+            return NotApplicable(f"ExecuTorch takes no str: {', '.join(texts)}")
         dims = {name: dataclasses.replace(dim, declared=True) for name, dim in spec.dims.items()}
         bounded = dataclasses.replace(spec, dims=dims)
         made: Any = targets.get("export").export(module, example, bounded, **options)
@@ -178,12 +194,23 @@ class Executorch:
         sizes = _sizes(made.program)
 
         def lowered(backend: str, *steps: MadeOf) -> ExecutorchArtifact:
-            edge, content = _lowered(made.program, backend)
+            partitioner = [XnnpackPartitioner()] if backend == XNNPACK else []
+            manager = to_edge_transform_and_lower(
+                made.program,
+                partitioner=partitioner,
+                compile_config=compile_config,
+                transform_passes=transform_passes,
+            )
+            edge, content = manager.exported_program(), manager.to_executorch(config).buffer
             # Of the lowered program: in the captured one, operators still write in place.
             kinds = Counter(each.kind.name for each in edge.graph_signature.output_specs)
             facts = dataclasses.replace(made.facts, guarded=False)
             if _sizes(made.program) != sizes:  # the symbols are the program's own
                 facts = dataclasses.replace(facts, notes=(*facts.notes, FROZEN))
+            lost = () if config is not None else _uninitialized(edge)
+            if lost:
+                text = UNINITIALIZED.format(names=few(lost))
+                facts = dataclasses.replace(facts, cautions=(*facts.cautions, text))
             return ExecutorchArtifact(
                 program=edge,
                 module=None,
@@ -214,14 +241,11 @@ class Executorch:
         return File(path.read_bytes())
 
 
-def _lowered(program: torch.export.ExportedProgram, backend: str) -> tuple[Any, bytes]:
-    """Return the program in the operators of the file, and the file's content."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
-    partitioner = [XnnpackPartitioner()] if backend == XNNPACK else []
-    edge = to_edge_transform_and_lower(program, partitioner=partitioner)
-    return edge.exported_program(), edge.to_executorch().buffer
+def _uninitialized(edge: torch.export.ExportedProgram) -> list[str]:
+    """Return the buffers that a program changes and that do not begin with zeros."""
+    changed = edge.graph_signature.buffers_to_mutate.values()
+    values = {**edge.constants, **edge.state_dict}
+    return [name for name in changed if name in values and bool(values[name].any())]
 
 
 def _sizes(program: torch.export.ExportedProgram) -> list[str]:

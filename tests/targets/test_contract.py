@@ -121,7 +121,10 @@ EXPORTERS = {
     "executorch": torch.export.export,
 }
 # Options of a target's own, which no exporter has.
-OWN = {"precision", "compress_to_fp16", "inductor_configs", "backend"}
+OWN = {
+    *("precision", "compress_to_fp16", "inductor_configs", "backend"),
+    *("compile_config", "transform_passes", "config"),
+}
 # Those of functions that save, and those that a supported torch no longer has.
 NOT_THERE = {"_extra_files", "extra_files", "fallback", "package_path"}
 

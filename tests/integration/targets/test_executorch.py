@@ -35,9 +35,9 @@ class Keywords(nn.Module):
 
 
 class Counter(nn.Module):
-    def __init__(self):
+    def __init__(self, start=0.0):
         super().__init__()
-        self.register_buffer("n", torch.zeros(1))
+        self.register_buffer("n", torch.full((1,), start))
 
     def forward(self, x):
         self.n.add_(1)
@@ -129,6 +129,38 @@ def test_the_layout_of_the_example_is_that_of_the_file():
     assert verdict.failure == "ArtifactRaised", verdict
     (cause,) = verdict.diagnosis.causes
     assert cause.kind == "memory layout"
+
+
+@lowers
+def test_a_buffer_that_forward_changes_begins_anew_unless_a_pass_keeps_it():
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
+
+    verdict = check(Counter(start=5.0), X)
+    assert verdict.failure == "OutputsDiffer", verdict
+    (caution,) = verdict.cautions
+    assert "does not keep what n begins with" in caution
+    options = {"config": ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(["n"])])}
+    verdict = check(Counter(start=5.0), X, export_options={"executorch": options})
+    assert (verdict.status, verdict.cautions) == ("passed", ()), verdict
+
+
+@lowers
+def test_a_size_that_the_lowering_makes_static_is_its_own():
+    verdict = check(nn.LSTM(8, 3, batch_first=True), X[:, None], shapes={"input": "batch 1 8"})
+    assert verdict.failure == "DimsNarrowed", verdict
+    assert executorch.FROZEN in verdict.notes
+
+
+class Named(nn.Module):
+    def forward(self, x, mode):
+        return x.mean(1) if mode == "mean" else x.sum(1)
+
+
+@lowers
+def test_a_text_is_no_argument_of_a_file():
+    verdict = check(Named(), X, "mean")
+    assert (verdict.status, "takes no str: mode" in verdict.reason) == ("skipped", True), verdict
 
 
 @lowers
