@@ -208,8 +208,7 @@ def _beside(path: Path, name: str) -> Path:
         )
     if not there:
         raise LoadFailed(
-            f"{path.name} wants data from {name}, which is not beside it: move both files "
-            "together, or save it with its data inside"
+            f"{path.name} wants data from {name}, which is not beside it: move both files together"
         )
     return sidecar
 
@@ -252,8 +251,8 @@ class ForeignFile:
         return self.program
 
     def pack_inputs(self, call: Call) -> Call:
-        """Return the tensors by input name for ONNX, all leaves if it is flat, else the call."""
-        if self.target not in ONNX:
+        """Return the tensors by input name if it has any, all leaves if it is flat, or the call."""
+        if not self.named:
             return Call(tuple(call.leaves())) if self.flat else call
         values = self.values(call)
         paths = self.paths(values)
@@ -274,12 +273,17 @@ class ForeignFile:
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of a flat list, if it has as many outputs."""
-        if self.target not in ONNX and self.flat:
+        if not self.named and self.flat:
             leaves, structure = flatten(self.returned)
             return structure.unflatten(value) if len(value) == len(leaves) else value
-        if self.target not in ONNX:
+        if not self.named:
             return value
         return OnnxOutputs.of(self.returned, len(value)).unpack(value)
+
+    @property
+    def named(self) -> bool:
+        """Return True if the file names its inputs, with the shape of each."""
+        return "names" in self.found
 
     @property
     def flat(self) -> bool:
@@ -288,7 +292,7 @@ class ForeignFile:
     @property
     def facts(self) -> ForeignFacts:
         # Another file runs code of its own, and may say anything.
-        precision = str(self.found.get("precision", "")) if self.target in ONNX else ""
+        precision = str(self.found.get("precision", "")) if self.named else ""
         return ForeignFacts(file=self, notes=self.notes, precision=precision)
 
     def values(self, call: Call) -> dict[str, Any]:
@@ -323,7 +327,7 @@ class ForeignFile:
 
     def filled_in(self, call: Call) -> dict[str, Number]:
         """Return the defaults, by parameter, that an ONNX file takes and a call leaves out."""
-        if self.target not in ONNX:
+        if not self.named:
             return {}
         values = self.values(call)
         given = dict(self.spec.flatten(call))
@@ -342,7 +346,7 @@ class ForeignFacts(ProgramFacts):
 
     def suspicions(self, spec: InputSpec, example: Call) -> tuple[Suspicion, ...]:
         found = self.file.found
-        if self.file.target in ONNX:
+        if self.file.named:
             shapes = dict(zip(found["names"], found["shapes"], strict=True))
             paths = self.file.paths(self.file.values(example))
             by_path = {path: tuple(shapes[name]) for name, path in (paths or {}).items()}
@@ -352,7 +356,7 @@ class ForeignFacts(ProgramFacts):
         return suspicions(spec, SizeFacts.from_plain(sizes)) if sizes is not None else ()
 
     def ranges(self, example: Call) -> Mapping[str, tuple[float, float]]:
-        found = self.file.found.get("ranges") if self.file.target in ONNX else None
+        found = self.file.found.get("ranges") if self.file.named else None
         if not found:
             return {}
         paths = self.file.paths(self.file.values(example)) or {}

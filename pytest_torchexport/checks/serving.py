@@ -9,7 +9,6 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import compress
 from pathlib import Path
 
 import torch
@@ -220,9 +219,7 @@ def _session(case: Case, place: str) -> cpp.CppSession | SandboxSession:
         return cpp.CppSession(program, source, functools.partial(write, case.artifact.program))
     facts, profiles = case.artifact.facts, dict[str, str]()
     if place.startswith("Tensorrt") and isinstance(facts, OnnxArtifactFacts):
-        shapes = zip(facts.names, compress(case.spec.leaves, facts.inside), strict=True)
-        examples = {name: tuple(leaf.example.shape) for name, leaf in shapes}
-        profiles = tensorrt_profiles(facts.bounds_of(case.spec), examples)
+        profiles = tensorrt_profiles(facts.axes_of(case.spec))
     options = {**source.options, **profiles, "provider": place}
     return opened(dataclasses.replace(source, options=options), case.plan)
 

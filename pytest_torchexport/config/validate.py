@@ -86,7 +86,7 @@ def device_names(
     for name in names:
         if not re.fullmatch(rf"cpu|cuda(:\d+)?|{also}", str(name)):
             written = str(name).lower().replace("gpu", "cuda").replace("c++", CPP)
-            meant = nearest(written, legal.split(", "))
+            meant = nearest(written, ("cpu", "cuda", *([CPP] if CPP in legal else [])))
             raise ValueError(f"{name!r} is not a device; legal: {legal}.{meant}")
     return tuple(dict.fromkeys(names))
 

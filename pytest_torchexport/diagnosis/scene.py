@@ -343,9 +343,9 @@ class Facts:
         self.failure = scene.failure
         self.target = scene.case.plan.target
         self.artifact = words_of(self.target)
-        # An ONNX model has no state, and no inputs but tensors.
+        # A file that takes arrays has no state, and no inputs but tensors.
         of_torch = targets.get(self.target).traits.library == "torch"
-        self.is_onnx = self.target in CAPTURED and not of_torch
+        self.of_arrays = self.target in CAPTURED and not of_torch
 
     @cached_property
     def arguments(self) -> Mapping[str, tuple[Any, Any]]:

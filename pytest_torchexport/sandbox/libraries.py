@@ -55,7 +55,7 @@ THREADS = Threads()
 
 _LIBRARIES = (
     *("torch", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu"),
-    *("openvino", "executorch"),
+    *("onnxruntime-openvino", "openvino", "executorch"),
 )
 # A requirement begins with a name:
 # https://packaging.python.org/en/latest/specifications/dependency-specifiers/

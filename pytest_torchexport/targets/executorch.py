@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.results.escaped import few
+from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.targets.base import (
     EXPORTING,
     DirectArtifact,
@@ -70,7 +71,7 @@ class File:
         self._program = _with_reason(lambda: runtime._load_for_executorch_from_buffer(content))
         # Else the first call reads the file, and starts the threads, which say much of the CPU.
         _with_reason(lambda: self._program.method_meta("forward"))
-        _with_reason(runtime._threadpool_get_thread_count)
+        _with_reason(lambda: runtime._unsafe_reset_threadpool(THREADS.allowed))
 
     def __call__(self, *leaves: Any) -> list[Any]:
         given = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]

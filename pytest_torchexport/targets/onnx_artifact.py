@@ -18,7 +18,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.targets.base import NotAsAsked
 from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.onnx_model import FILENAME, OnnxModelFacts, input_shapes
-from pytest_torchexport.targets.formats.onnx_runtime import OpenFile, TensorFile, named
+from pytest_torchexport.targets.formats.onnx_runtime import Axis, OpenFile, TensorFile, named
 from pytest_torchexport.targets.formats.sizes import SizeFacts, Suspicion, suspicions
 
 
@@ -34,11 +34,15 @@ class OnnxArtifactFacts(OnnxModelFacts):
     names: tuple[str, ...]
     captured: Sequence[SizeFacts] = ()
 
-    def bounds_of(self, spec: InputSpec) -> dict[str, list[tuple[int, int | None]]]:
-        """Return by input the sizes of each axis; a complex input has pairs of reals."""
+    def axes_of(self, spec: InputSpec) -> dict[str, list[Axis]]:
+        """Return the axes of each input; a complex one has pairs of reals."""
         leaves = zip(self.names, compress(spec.leaves, self.inside), strict=True)
         return {
-            name: [*spec.bounds(leaf), *([(2, 2)] if leaf.example.is_complex() else [])]
+            name: [
+                (low, size, high)
+                for (low, high), size in zip(spec.bounds(leaf), leaf.example.shape, strict=True)
+            ]
+            + ([(2, 2, 2)] if leaf.example.is_complex() else [])
             for name, leaf in leaves
             if isinstance(leaf, TensorLeaf)
         }

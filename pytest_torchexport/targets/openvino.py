@@ -6,6 +6,7 @@ What runs a file needs no torch: the clean process imports this module too.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -70,7 +71,8 @@ class File:
     def __call__(self, *args: Any, **feeds: Any) -> list[Any]:
         import numpy as np
 
-        inputs = [each.names for each in self.compiled.inputs]
+        # A model that was converted from a module may have inputs without a name.
+        inputs = [each.names or {str(i)} for i, each in enumerate(self.compiled.inputs)]
         feeds |= {min(names): arg for names, arg in zip(inputs, args, strict=bool(args))}
         # By the number of the input: a tensor may have several names.
         arrays = {
@@ -92,14 +94,27 @@ def of_tensors(file: File) -> Callable[..., list[Any]]:
     return run
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileFacts(ProgramFacts):
+    """The facts of a file that was loaded: the names and the shapes of its inputs."""
+
+    inputs_of: Any
+
+    def as_plain(self, *, foreign: bool) -> dict[str, Any]:
+        sizes = [each.get_partial_shape() for each in self.inputs_of]
+        shapes = [[one.get_length() if one.is_static else None for one in each] for each in sizes]
+        names = [min(each.names, default=str(i)) for i, each in enumerate(self.inputs_of)]
+        return {"names": names, "shapes": shapes} if foreign else {}
+
+
 class Loader:
     """The loader of the clean process."""
 
     def load(self, path: Path, _device: str, precision: str = "f32") -> File:
         return File(str(path), precision)
 
-    def read(self, _path: Path, _loaded: File) -> ProgramFacts:
-        return ProgramFacts()
+    def read(self, _path: Path, loaded: File) -> ProgramFacts:
+        return FileFacts(inputs_of=loaded.compiled.inputs)
 
 
 FILES = Loader()
@@ -214,7 +229,6 @@ class OpenVino:
         specializes_0_1=True,
         suffixes=(".xml",),
         sidecars=lambda path: (path.with_suffix(".bin").name,),
-        flat=True,
         loader="pytest_torchexport.targets.openvino:FILES",
         library="openvino",
         leaves_out_casts=("cpu",),
@@ -296,8 +310,9 @@ class OpenVino:
         core.set_property({"ENABLE_MMAP": False})  # the file goes
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
             model = core.read_model(str(made.save(Path(directory))))
-        bounds = made.facts.bounds_of(spec).items()
-        model.reshape({name: _bounded(axes) for name, axes in bounds})
+        axes = made.facts.axes_of(spec).items()
+        bounds = {name: [(low, high) for low, _, high in each] for name, each in axes}
+        model.reshape({name: _bounded(each) for name, each in bounds.items()})
         program = made.program.exported_program.module()
         steps = (
             MadeOf("ExportedProgram", program, "capture"),
@@ -353,9 +368,11 @@ class OpenVinoTrace(OpenVino):
             baked=constant_arguments(spec, example),
         )
 
+        made = functools.cache(lambda: targets.get("trace").export(module, example, spec))
+
         def traced(*args: Any, **kwargs: Any) -> Any:
-            made: Any = targets.get("trace").export(module, example, spec)
-            return made(*args, **kwargs)
+            artifact: Any = made()
+            return artifact(*args, **kwargs)
 
         return model, form, ProgramFacts(), (MadeOf("trace", traced, "capture"),)
 

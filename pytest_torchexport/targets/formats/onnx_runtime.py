@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.sandbox.wire import Array
@@ -101,7 +101,7 @@ def open_session(
     """Return an ``onnxruntime.InferenceSession``. Raises RuntimeError if on another device.
 
     ``device`` may be the name of an execution provider, which gets the ``settings``. What it has no
-    kernels for, the CPU runs; ``alone``: only if it must.
+    kernels for, the CPU runs; ``alone``: it is tried without the CPU first.
     """
     import onnxruntime
 
@@ -119,13 +119,13 @@ def open_session(
     if wanted in ON_CUDA:
         # Without torch, nothing else has loaded CUDA's libraries from where pip installs them.
         onnxruntime.preload_dlls()
-    if kind == "cuda":
-        precise = {} if THREADS.allowed > 1 else CUDA_SETTINGS
-        settings = precise | {"device_id": index or "0"}
+    on_cuda = {"device_id": index or "0"} | ({} if THREADS.allowed > 1 else CUDA_SETTINGS)
+    if wanted == PROVIDERS["cuda"]:
+        settings = on_cuda
     if by_name:
         options.add_session_config_entry(ALONE, f"{alone:d}")
     # What TensorRT leaves is run on the same device.
-    others = [PROVIDERS["cuda"]] if wanted in ON_CUDA[1:] else []
+    others = [(PROVIDERS["cuda"], on_cuda)] if wanted in ON_CUDA[1:] else []
     try:
         session = onnxruntime.InferenceSession(
             str(path),
@@ -153,24 +153,25 @@ def is_alone(session: Any) -> bool | None:
     return alone == "1"
 
 
-def tensorrt_profiles(
-    bounds: Mapping[str, Sequence[tuple[int, int | None]]], examples: Mapping[str, Sequence[int]]
-) -> dict[str, str]:
-    """Return the shapes for which TensorRT builds its engine, from the sizes of each input.
+# The least, the example's and the largest size of an axis; None: no largest one.
+Axis: TypeAlias = tuple[int, int, int | None]
 
-    None if a largest size is not known: TensorRT then builds for the first call, and again for one
+
+def tensorrt_profiles(inputs: Mapping[str, Sequence[Axis]]) -> dict[str, str]:
+    """Return the shapes for which TensorRT builds its engine, from the axes of each input.
+
+    Empty if a largest size is not known: TensorRT then builds for the first call, and again for one
     that does not fit. https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
     """
-
-    def shapes(of: Callable[[str], Iterable[int | None]]) -> str:
-        return ",".join(f"{name}:{'x'.join(map(str, of(name)))}" for name in bounds)
-
-    if any(high is None for axes in bounds.values() for _, high in axes):
+    if any(high is None for axes in inputs.values() for *_, high in axes):
         return {}
+    shapes = {name: list(zip(*axes, strict=True)) for name, axes in inputs.items() if axes}
     return {
-        "trt_profile_min_shapes": shapes(lambda name: (max(low, 1) for low, _ in bounds[name])),
-        "trt_profile_opt_shapes": shapes(lambda name: examples[name]),
-        "trt_profile_max_shapes": shapes(lambda name: (high for _, high in bounds[name])),
+        f"trt_profile_{end}_shapes": ",".join(
+            f"{name}:{'x'.join(str(max(size, 1)) for size in ends[number])}"
+            for name, ends in shapes.items()
+        )
+        for number, end in enumerate(("min", "opt", "max"))
     }
 
 
@@ -178,9 +179,11 @@ def lacking(provider: str) -> str | None:
     """Return why ONNX Runtime has no such execution provider here, with the next step; or None."""
     import onnxruntime
 
-    there = onnxruntime.get_available_providers()
+    there, known = onnxruntime.get_available_providers(), onnxruntime.get_all_providers()
     if provider in there:
         return None
+    if provider not in known:
+        return f"ONNX Runtime knows no such name; legal: {', '.join(known)}"
     return (
         f"this onnxruntime has {', '.join(there)}; next step: install one that has it "
         "(onnxruntime-gpu, onnxruntime-openvino), or leave it out of torchexport_serve_on"

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pytest_torchexport.config.tested import numbers
 from pytest_torchexport.results.diagnosis import CauseKind, Owner
 
 Table = Literal["refusals", "load_errors", "known_defects"]
@@ -113,7 +114,7 @@ class Row:
         if not self.fixed_in:
             return False
         package, first = self.fixed_in.split()
-        return package in installed and _numbers(installed[package]) >= _numbers(first)
+        return package in installed and numbers(installed[package]) >= numbers(first)
 
 
 @functools.cache
@@ -152,8 +153,3 @@ def onnx_optimizers() -> dict[str, tuple[str, ...]]:
 def _content(table: str) -> dict[str, Any]:
     text = (Path(__file__).parent / f"{table}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return ``(2, 13, 0)`` of ``2.13.0+cpu``."""
-    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
