@@ -45,12 +45,14 @@ def test_an_onnx_target_is_unavailable_with_the_line_that_installs_it(name):
     assert INSTALL in targets.get(name).unavailable("cpu")
 
 
+# They need a package, or a compiler.
+FURTHER = ("openvino", "openvino_trace", "aoti", "executorch")
+
+
 @where_it_is_missing
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        set(names.targets()) - {*ONNX_TARGETS, "openvino", "openvino_trace", "aoti", "executorch"}
-    ),
+    sorted(set(names.targets()) - {*ONNX_TARGETS, *FURTHER}),
 )
 def test_every_other_target_is_available(name):
     assert targets.get(name).unavailable("cpu") is None

@@ -1,4 +1,6 @@
-"""Run the saved artifact as it is served: on other devices, in C++, with the threads of production.
+"""Run the saved artifact as it is served: elsewhere, and with the threads of production.
+
+Elsewhere: on other devices, in C++, by other execution providers of ONNX Runtime.
 
 Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``parity``.
 """

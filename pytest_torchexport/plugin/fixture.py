@@ -62,8 +62,8 @@ class TorchExport:
     def check_artifact(self, artifact: Any, module: Any, /, *args: Any, **kwargs: Any) -> Verdict:
         """Check an artifact that you made against a module, instead of exporting one.
 
-        The artifact is a file of your export script (``.pt``, ``.pt2``, ``.onnx``) or a callable. A
-        file is loaded only in the clean process. Skips the test on targets that the file does not
+        The artifact is a file of your export script (``.pt``, ``.pt2``, ``.onnx``, ``.xml``, ``.pte``) or a
+        callable. A file is loaded only in the clean process. Skips the test on targets that the file does not
         belong to. Returns the Verdict; raises its Failure.
         """
         call = Call(args, kwargs)

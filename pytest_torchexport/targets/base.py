@@ -70,8 +70,8 @@ class TargetTraits:
 
     ``sidecars``: returns the names of the files that such a file needs beside it.
 
-    ``flat``: a loaded file takes the leaves of a call in their order, and returns a list of those
-    of the value. A file that somebody else made is then called so.
+    ``flat``: such a file takes the leaves of a call in their order, and returns a list of those of
+    the value.
 
     ``library``: the module that the files are run with in the clean process, which imports it ahead
     of time: ``torch``, ``onnxruntime``, or any other. With another one the process need not have

@@ -11,8 +11,9 @@ import importlib.util
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pytest_torchexport.sandbox.libraries import THREADS
 from pytest_torchexport.targets.base import (
@@ -121,17 +122,28 @@ FILES = Loader()
 
 
 @dataclass(frozen=True, kw_only=True)
-class TracedForm:
-    """The form of a model that takes the tensors of a call in order, and returns tensors."""
+class Converted:
+    """A model, and the way between eager's form of a call and its value and that of the file.
 
+    ``names`` are those of its inputs, ``inside`` says of each leaf of a call whether it is one, and
+    ``steps`` are what the model was made of.
+    """
+
+    program: Any
+    facts: ProgramFacts
+    steps: tuple[MadeOf, ...]
+    names: Sequence[str]
+    inside: Sequence[bool]
     outputs: OnnxOutputs
     baked: tuple[str, ...]
     native_loops: bool = False
     dynamic_shapes: Any = None
+    module: Any = None
 
     def pack_inputs(self, call: Call) -> Call:
-        tensors = call.tensors()
-        return type(call)((), {f"input_{number}": each for number, each in enumerate(tensors)})
+        from pytest_torchexport.targets.onnx_artifact import packed
+
+        return packed(self.names, compress(call.leaves(), self.inside))
 
     def unpack_outputs(self, value: Any) -> Any:
         return self.outputs.unpack(value)
@@ -140,77 +152,35 @@ class TracedForm:
         return self.outputs.pack(value)
 
 
-class Form(Protocol):
-    """The arguments and the value of an artifact in the form of the file, and what was lost."""
-
-    @property
-    def baked(self) -> tuple[str, ...]: ...
-
-    @property
-    def native_loops(self) -> bool: ...
-
-    @property
-    def dynamic_shapes(self) -> Any: ...
-
-    def pack_inputs(self, call: Call) -> Call: ...
-
-    def unpack_outputs(self, value: Any) -> Any: ...
-
-    def pack_outputs(self, value: Any) -> Any: ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class OpenVinoArtifact:
-    """An OpenVINO model and its compiled form, called in the form of ``form``.
+class OpenVinoArtifact(Converted):
+    """An OpenVINO model in its compiled form. ``compressed``: its weights are saved in float16."""
 
-    ``steps`` are those before it. ``compressed``: its weights are saved in float16.
-    """
-
-    program: Any
-    form: Form
     file: File
-    facts: ProgramFacts
-    steps: tuple[MadeOf, ...]
-    compressed: bool = False
-    module: Any = None
-
-    @property
-    def native_loops(self) -> bool:
-        return self.form.native_loops
-
-    @property
-    def baked(self) -> tuple[str, ...]:
-        return self.form.baked
-
-    @property
-    def dynamic_shapes(self) -> Any:
-        return self.form.dynamic_shapes
+    compressed: bool
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from pytest_torchexport.inputs.pytrees import Call
 
-        packed = self.pack_inputs(Call(args, kwargs))
-        return self.unpack_outputs(of_tensors(self.file)(**packed.kwargs))
+        given = self.pack_inputs(Call(args, kwargs)).kwargs
+        return self.unpack_outputs(of_tensors(self.file)(**given))
 
     def save(self, directory: Path) -> Path:
         """Write ``model.xml``, and ``model.bin`` with the weights beside it."""
         return saved(self.program, directory, compressed=self.compressed)
 
-    def pack_inputs(self, call: Call) -> Call:
-        return self.form.pack_inputs(call)
-
-    def unpack_outputs(self, value: Any) -> Any:
-        return self.form.unpack_outputs(value)
-
-    def pack_outputs(self, value: Any) -> Any:
-        return self.form.pack_outputs(value)
-
     def made_of(self) -> Sequence[MadeOf]:
         return (*self.steps, MadeOf("OpenVINO", self, "runtime"))
 
 
-# The model, its form, its facts, and what it was made of.
-Converted: TypeAlias = tuple[Any, Form, ProgramFacts, tuple[MadeOf, ...]]
+def reread(save: Callable[[Path], Path]) -> Any:
+    """Return the model of a file that ``save`` writes in a directory, and that goes."""
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})
+    with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
+        return core.read_model(str(save(Path(directory))))
 
 
 def saved(model: Any, directory: Path, *, compressed: bool) -> Path:
@@ -258,7 +228,6 @@ class OpenVino:
 
         The ranges of declared dims become bounds of the model: other sizes are refused.
         """
-        import openvino
         import torch
 
         legal = (*PRECISIONS, DEFAULT)
@@ -271,54 +240,49 @@ class OpenVino:
         made = self.convert(module, example, spec, **options)
         if isinstance(made, NotApplicable):
             return made
-        model, form, facts, steps = made
+        model = made.program
         if compress_to_fp16:  # as it is shipped
-            core = openvino.Core()
-            core.set_property({"ENABLE_MMAP": False})  # the file goes
-            with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-                model = core.read_model(str(saved(model, Path(directory), compressed=True)))
+            model = reread(functools.partial(saved, model, compressed=True))
         file = File(model, precision)
         if precision not in (DEFAULT, file.precision):
             took = f"OpenVINO computes in {file.precision} on this CPU"
             raise NotAsAsked(f"precision={precision!r} was asked for; {took}")
         computed = "f16" if compress_to_fp16 and file.precision == "f32" else file.precision
-        return OpenVinoArtifact(
-            program=model,
-            form=form,
-            file=file,
-            steps=steps,
-            compressed=compress_to_fp16,
-            facts=dataclasses.replace(
-                facts,
-                notes=(*facts.notes, f"OpenVINO computes in {file.precision}"),
-                precision=PRECISIONS[computed],
-            ),
+        facts = dataclasses.replace(
+            made.facts,
+            notes=(*made.facts.notes, f"OpenVINO computes in {file.precision}"),
+            precision=PRECISIONS[computed],
         )
+        fields = {**vars(made), "program": model, "facts": facts}
+        return OpenVinoArtifact(**fields, file=file, compressed=compress_to_fp16)
 
     def convert(
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> Converted | NotApplicable:
         """Export to ONNX, with the options of that target, and convert that file."""
-        import openvino
-
         from pytest_torchexport import targets
 
         made: Any = targets.get("onnx").export(module, example, spec, **options)
         if isinstance(made, NotApplicable):
             return made
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the file goes
-        with tempfile.TemporaryDirectory(prefix="torchexport-") as directory:
-            model = core.read_model(str(made.save(Path(directory))))
-        axes = made.facts.axes_of(spec).items()
+        model, axes = reread(made.save), made.facts.axes_of(spec).items()
         bounds = {name: [(low, high) for low, _, high in each] for name, each in axes}
         model.reshape({name: _bounded(each) for name, each in bounds.items()})
         program = made.program.exported_program.module()
-        steps = (
-            MadeOf("ExportedProgram", program, "capture"),
-            MadeOf("ONNX by ONNX Runtime", made, "translation"),
+        return Converted(
+            program=model,
+            facts=made.facts,
+            steps=(
+                MadeOf("ExportedProgram", program, "capture"),
+                MadeOf("ONNX by ONNX Runtime", made, "translation"),
+            ),
+            names=made.facts.names,
+            inside=made.facts.inside,
+            outputs=made.outputs,
+            baked=made.baked,
+            native_loops=made.native_loops,
+            dynamic_shapes=made.dynamic_shapes,
         )
-        return model, made, made.facts, steps
 
     def load(self, path: Path, device: str, precision: str = "f32") -> Callable[..., list[Any]]:
         return of_tensors(FILES.load(path, device, precision))
@@ -361,20 +325,24 @@ class OpenVinoTrace(OpenVino):
         finally:  # it puts all of them into eval mode
             for each, mode in modes:
                 each.training = mode
-        for number, each in enumerate(model.inputs):
-            each.get_tensor().set_names({f"input_{number}"})
-        form = TracedForm(
-            outputs=OnnxOutputs.of(value, len(model.outputs)),
-            baked=constant_arguments(spec, example),
-        )
-
+        names = [f"input_{number}" for number in range(len(model.inputs))]
+        for name, each in zip(names, model.inputs, strict=True):
+            each.get_tensor().set_names({name})
         made = functools.cache(lambda: targets.get("trace").export(module, example, spec))
 
         def traced(*args: Any, **kwargs: Any) -> Any:
             artifact: Any = made()
             return artifact(*args, **kwargs)
 
-        return model, form, ProgramFacts(), (MadeOf("trace", traced, "capture"),)
+        return Converted(
+            program=model,
+            facts=ProgramFacts(),
+            steps=(MadeOf("trace", traced, "capture"),),
+            names=names,
+            inside=[isinstance(leaf, torch.Tensor) for leaf in example.leaves()],
+            outputs=OnnxOutputs.of(value, len(model.outputs)),
+            baked=constant_arguments(spec, example),
+        )
 
 
 def _bounded(axes: Iterable[tuple[int, int | None]]) -> Any:

@@ -105,7 +105,6 @@ FAULTS = {
     ],
     "their_executorch": [
         (Counter(1), X, {}, None, "forward changes buffer n"),
-        (of(torch.exp), X, {}, None, ""),
         (of(lambda x: x % 3), INTEGERS, {}, "OutputsDiffer", "runtime"),
         (nn.GELU(approximate="tanh"), X, {}, "OutputsDiffer", "runtime"),
         (of(in_place), X, {}, "StateDiffers", "runtime"),
