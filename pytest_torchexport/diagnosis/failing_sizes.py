@@ -259,7 +259,12 @@ def _narrowed(scene: Scene, known: Diagnosis, sweep: _Sweep) -> Diagnosis:
             return known  # a condition explains some of the sizes alone
         cause = _of_the_line(scene, known.sizes, line, caller)
     cause = replace(cause, details=also(_others(scene, known.sizes, sweep, cause)))
-    owner = known.owner or ("model" if cause.where not in (None, caller) else OWNER_OF[cause.kind])
+    static_by = scene.case.artifact.facts.static_by if cause.where is None else None
+    owner = (
+        static_by
+        or known.owner
+        or ("model" if cause.where not in (None, caller) else OWNER_OF[cause.kind])
+    )
     # Two dims may be tied: what the artifact takes of one then depends on the other.
     if len(known.sizes) == 1 and first.pattern is not None:
         taken = first.pattern.taken(scene.case.spec.dims[first.dim].sizes)
@@ -378,7 +383,7 @@ def _of_the_line(
         text = f"{UNKNOWN}: the script that made the file most likely did not declare it dynamic"
         remedy = (
             "give dynamic_shapes to the exporter (dynamic_axes to that of torch.onnx with "
-            "dynamo=False)"
+            "dynamo=False, input to openvino.convert_model)"
         )
     elif where is None:
         what = "what this line calls" if caller is not None else f"{UNKNOWN}: torch's own code"

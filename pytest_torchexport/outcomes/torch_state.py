@@ -62,6 +62,7 @@ _LOGGERS = (
     "torch._subclasses",
     "torch.fx",
     "torch.utils._pytree",
+    "torchao",
     "torch.__trace",
     "onnxscript",
     "onnx_ir",

@@ -62,9 +62,9 @@ class TorchExport:
     def check_artifact(self, artifact: Any, module: Any, /, *args: Any, **kwargs: Any) -> Verdict:
         """Check an artifact that you made against a module, instead of exporting one.
 
-        The artifact is a file of your export script (``.pt``, ``.pt2``, ``.onnx``, ``.xml``, ``.pte``) or a
-        callable. A file is loaded only in the clean process. Skips the test on targets that the file does not
-        belong to. Returns the Verdict; raises its Failure.
+        The artifact is a file of your export script (``.pt``, ``.pt2``, ``.onnx``, ``.xml``,
+        ``.pte``) or a callable. A file is loaded only in the clean process. Skips the test on
+        targets that the file does not belong to. Returns the Verdict; raises its Failure.
         """
         call = Call(args, kwargs)
         # A file of the user's own is where its owner put it.

@@ -207,7 +207,8 @@ class Executorch:
             kinds = Counter(each.kind.name for each in edge.graph_signature.output_specs)
             facts = dataclasses.replace(made.facts, guarded=False)
             if _sizes(made.program) != sizes:  # the symbols are the program's own
-                facts = dataclasses.replace(facts, notes=(*facts.notes, FROZEN))
+                notes = (*facts.notes, FROZEN)
+                facts = dataclasses.replace(facts, notes=notes, static_by="translation")
             lost = () if config is not None else _uninitialized(edge)
             if lost:
                 text = UNINITIALIZED.format(names=few(lost))

@@ -97,15 +97,23 @@ def of_tensors(file: File) -> Callable[..., list[Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts(ProgramFacts):
-    """The facts of a file that was loaded: the names and the shapes of its inputs."""
+    """The facts of a model that was loaded: its inputs, and the types of its weights."""
 
-    inputs_of: Any
+    model: Any
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
-        sizes = [each.get_partial_shape() for each in self.inputs_of]
-        shapes = [[one.get_length() if one.is_static else None for one in each] for each in sizes]
-        names = [min(each.names, default=str(i)) for i, each in enumerate(self.inputs_of)]
-        return {"names": names, "shapes": shapes} if foreign else {}
+        if not foreign:
+            return {}
+        inputs, operations = self.model.inputs, self.model.get_ops()
+        sizes = [each.get_partial_shape() for each in inputs]
+        kinds = {each.get_type_name() for each in operations}
+        types = {each.get_element_type().to_string() for each in operations}
+        short = "float16" if "f16" in types else "bfloat16" if "bf16" in types else ""
+        return {
+            "names": [min(each.names, default=str(i)) for i, each in enumerate(inputs)],
+            "shapes": [[s.get_length() if s.is_static else None for s in each] for each in sizes],
+            "precision": "int8" if "FakeQuantize" in kinds else short,
+        }
 
 
 class Loader:
@@ -114,8 +122,10 @@ class Loader:
     def load(self, path: Path, _device: str, precision: str = "f32") -> File:
         return File(str(path), precision)
 
-    def read(self, _path: Path, loaded: File) -> ProgramFacts:
-        return FileFacts(inputs_of=loaded.compiled.inputs)
+    def read(self, path: Path, _loaded: File) -> ProgramFacts:
+        import openvino
+
+        return FileFacts(model=openvino.Core().read_model(str(path)))
 
 
 FILES = Loader()

@@ -19,6 +19,7 @@ from pytest_torchexport.results.source_line import SourceLine
 
 if TYPE_CHECKING:
     from pytest_torchexport.inputs.spec import Call, InputSpec
+    from pytest_torchexport.results.diagnosis import Owner
     from pytest_torchexport.targets.formats.sizes import Suspicion
 
 # The real path of a file, and a line in it.
@@ -35,6 +36,8 @@ class ProgramFacts:
     raises. ``notes`` are sentences about the export that a report shows, ``cautions`` those that
     the summary shows of a pass too, ``doubts`` those that are failures under strict.
 
+    ``static_by``: who made a size static that torch captured as dynamic, if anybody.
+
     ``precision``: the float type that it computes in if that is not the model's own (``float16``):
     it may then differ from eager as much as eager does in it. ``int8``: it is judged so over calls,
     and not element by element.
@@ -44,6 +47,7 @@ class ProgramFacts:
     cautions: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     precision: str = ""
+    static_by: Owner | None = None
 
     def inputs(self) -> tuple[str, ...]:
         """Return the names of its inputs in their order, if it takes them by name or in order."""

@@ -156,6 +156,7 @@ def test_a_size_that_the_lowering_makes_static_is_its_own():
     verdict = check(Split(), X)
     assert verdict.failure == "DimsNarrowed", verdict
     assert executorch.FROZEN in verdict.notes
+    assert verdict.diagnosis.owner == "translation"
 
 
 class Named(nn.Module):
