@@ -275,7 +275,9 @@ class ForeignFile:
         """Return eager's pytree of a flat list, if it has as many outputs."""
         if not self.named and self.flat:
             leaves, structure = flatten(self.returned)
-            return structure.unflatten(value) if len(value) == len(leaves) else value
+            # ExecuTorch returns the new values of inputs that it changes before the others.
+            more = len(value) - len(leaves)
+            return structure.unflatten(value[more:]) if more >= 0 else value
         if not self.named:
             return value
         return OnnxOutputs.of(self.returned, len(value)).unpack(value)

@@ -42,6 +42,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         ],
         line=line.text if line is not None else "",
         owner=known.owner,
+        step=next((stage.name for stage in known.stages if stage.agrees is False), ""),
         operators=operators,
     )
     found = first("known_defects", evidence, environment())

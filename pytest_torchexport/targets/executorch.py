@@ -35,6 +35,8 @@ from pytest_torchexport.targets.formats.exported_program import higher_order
 
 FILENAME = "model.pte"
 RUNTIME = "executorch.extension.pybindings._C"
+# By its own kernels, and with some of them in XNNPACK's place.
+STEPS = ("ExecuTorch without XNNPACK", "ExecuTorch with XNNPACK")
 XNNPACK, PORTABLE = BACKENDS = ("xnnpack", "portable")
 FROZEN = (
     "in the program of torch.export the size is dynamic: ExecuTorch's lowering made it static "
@@ -74,7 +76,7 @@ class File:
         _with_reason(lambda: runtime._unsafe_reset_threadpool(THREADS.allowed))
 
     def __call__(self, *leaves: Any) -> list[Any]:
-        given = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        given = [_given(leaf) for leaf in leaves]
         try:
             return list(self._program.forward(given))
         except RuntimeError:
@@ -83,6 +85,13 @@ class File:
 
     def fresh(self) -> File:
         return File(self.content)
+
+
+def _given(leaf: Any) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    # It aborts on the strides that an empty tensor may have, as (8, 0): aten_bridge.cpp.
+    return leaf.detach() if leaf.numel() else leaf.new_empty(leaf.shape)
 
 
 def _with_reason(run: Callable[[], Any]) -> Any:
@@ -129,7 +138,7 @@ class ExecutorchArtifact(DirectArtifact):
         return pytree.tree_unflatten(value[self.changed :], self.outputs)
 
     def made_of(self) -> Sequence[MadeOf]:
-        return (*self.steps, MadeOf("ExecuTorch", self, "runtime"))
+        return (*self.steps, MadeOf(STEPS[len(self.steps) > 1], self, "runtime"))
 
 
 class Executorch:
@@ -139,7 +148,6 @@ class Executorch:
         specializes_0_1=True,
         fixes_layouts=True,
         suffixes=(".pte",),
-        takes=lambda path: "" if _is_program(path) else "it is no program of ExecuTorch",
         flat=True,
         preload=(RUNTIME,),
         rtol=1e-5,  # of exp and log on XNNPACK: up to 4e-6 seen with ExecuTorch 1.5.1
@@ -236,7 +244,7 @@ class Executorch:
         def portable(*args: Any, **kwargs: Any) -> Any:
             return lowered(PORTABLE)(*args, **kwargs)
 
-        kernels = MadeOf("ExecuTorch without XNNPACK", portable, "runtime")
+        kernels = MadeOf(STEPS[0], portable, "runtime")
         return lowered(XNNPACK, capture, kernels)
 
     def load(self, path: Path, _device: str) -> File:
@@ -254,12 +262,6 @@ def _sizes(program: torch.export.ExportedProgram) -> list[str]:
     """Return the shapes of a program's inputs, as text: symbols, or numbers."""
     inputs = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
     return [str(getattr(value, "shape", value)) for value in inputs]
-
-
-def _is_program(path: Path) -> bool:
-    """Return True if a file begins as ``executorch/schema/program.fbs`` says."""
-    with path.open("rb") as file:
-        return file.read(8)[4:6] == b"ET"
 
 
 TARGET = Executorch()

@@ -188,15 +188,16 @@ class OnnxOutputs:
         the graph has another structure than eager, and its outputs are returned as they are.
         """
         leaves, structure = flatten(value)
-        for types in ((torch.Tensor,), (torch.Tensor, int)):
-            if sum(isinstance(leaf, types) for _, leaf in leaves) == count:
+        for numbers in ((), (int,), (int, bool)):
+            inside = [isinstance(leaf, torch.Tensor) or type(leaf) in numbers for _, leaf in leaves]
+            if sum(inside) == count:
                 outputs = (
-                    Output(is_complex=leaf.is_complex())
+                    leaf
+                    if not is_inside
+                    else Output(is_complex=leaf.is_complex())
                     if isinstance(leaf, torch.Tensor)
                     else Output(is_number=True)
-                    if isinstance(leaf, types)
-                    else leaf
-                    for _, leaf in leaves
+                    for (_, leaf), is_inside in zip(leaves, inside, strict=True)
                 )
                 return cls(leaves=tuple(outputs), rebuild=structure.unflatten)
         return cls(

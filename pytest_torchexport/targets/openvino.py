@@ -183,6 +183,11 @@ class OpenVinoArtifact(Converted):
         return (*self.steps, MadeOf("OpenVINO", self, "runtime"))
 
 
+def weights(path: Path) -> tuple[str, ...]:
+    """Return the name of the file beside a model that has its constants; none if there are none."""
+    return (path.with_suffix(".bin").name,) if b'"Const"' in path.read_bytes() else ()
+
+
 def reread(save: Callable[[Path], Path]) -> Any:
     """Return the model of a file that ``save`` writes in a directory, and that goes."""
     import openvino
@@ -208,7 +213,7 @@ class OpenVino:
     traits = TargetTraits(
         specializes_0_1=True,
         suffixes=(".xml",),
-        sidecars=lambda path: (path.with_suffix(".bin").name,),
+        sidecars=weights,
         loader="pytest_torchexport.targets.openvino:FILES",
         library="openvino",
         leaves_out_casts=("cpu",),

@@ -36,8 +36,8 @@ class Evidence:
 
     ``said``: the class and the text of each exception, or of each difference. ``line``: the user's.
     ``frames``: those that an exception came through, ``file.py:function``, one per line. ``owner``:
-    of the step that is to blame, ``operators``: those that may be. ``names``: for the texts of a
-    row, beside what its patterns find.
+    of the step that is to blame, ``step``: its name. ``operators``: those that may be at fault.
+    ``names``: for the texts of a row, beside what its patterns find.
     """
 
     target: str = ""
@@ -45,6 +45,7 @@ class Evidence:
     line: str = ""
     frames: str = ""
     owner: Owner | None = None
+    step: str = ""
     operators: Collection[str] = ()
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,8 +58,9 @@ class Row:
     last seen, on ``versions``; ``fixed_in`` the first version without it, ``onnxscript 0.8``, and
     ``issue`` the address of a thread about it: both empty if there is none.
 
-    The evidence: ``targets``, ``operators`` (empty: any), ``owner`` (of a defect), and the patterns
-    of ``said`` (one of them is enough), ``raised`` (the class), ``line`` and ``frame``.
+    The evidence: ``targets``, ``operators`` (empty: any), ``owner`` and ``step`` (of a defect; the
+    last words of its name), and the patterns of ``said`` (one of them is enough), ``raised`` (the
+    class), ``line`` and ``frame``.
 
     ``returned``: it is about the value that forward returns. ``provided``: what a file lacks, which
     this process may know who provides. ``example`` is a program that shows it; ``unchecked`` says
@@ -82,6 +84,7 @@ class Row:
     operators: tuple[str, ...] = ()
     said: tuple[str, ...] = ("",)
     raised: str = ""
+    step: str = ""
     line: str = ""
     frame: str = ""
     returned: bool = False
@@ -96,7 +99,7 @@ class Row:
         at = re.search(self.line, evidence.line) if evidence.line or not self.line else None
         if not of_target or not of_operator or at is None:
             return None
-        if evidence.owner not in (None, self.owner):
+        if evidence.owner not in (None, self.owner) or not evidence.step.endswith(self.step):
             return None
         if self.frame and not re.search(self.frame, evidence.frames):
             return None

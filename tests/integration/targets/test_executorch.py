@@ -181,13 +181,35 @@ def test_an_input_that_forward_changes_is_not_changed_in_the_runtime(backend):
 
 
 @lowers
+@pytest.mark.parametrize("x", [torch.zeros(0, 8), X])
+def test_a_call_without_elements_does_not_abort(x):
+    verdict = check(nn.GELU(), x, dims={"batch": (0, 4)} if len(x) else {})
+    assert verdict.status == "passed", verdict
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x):
+        return nn.functional.gelu(self.norm(x), approximate="tanh")
+
+
+@lowers
+def test_a_known_defect_is_one_of_the_kernels_that_differ():
+    (known,) = check(Normed(), X).diagnosis.known
+    assert "gelu" in known.text
+
+
+@lowers
 def test_a_step_without_xnnpack_says_whose_fault_it_is():
     verdict = check(nn.GELU(approximate="tanh"), X)
     steps = [(stage.name, stage.agrees) for stage in verdict.diagnosis.stages]
     assert steps[1:] == [
         ("ExportedProgram", True),
         ("ExecuTorch without XNNPACK", True),
-        ("ExecuTorch", False),
+        ("ExecuTorch with XNNPACK", False),
     ]
 
 
@@ -238,12 +260,15 @@ def test_a_file_of_somebody_else_is_judged(tmp_path):
     assert (verdict.failure, "File size is too small" in verdict.reason) == ("LoadFailed", True)
 
 
-def test_a_file_of_another_kind_is_not_loaded(tmp_path):
+@lowers
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n" * 3])
+def test_a_file_of_another_kind_does_not_load(content, tmp_path):
     path = tmp_path / "model.pte"
-    path.write_bytes(b"not a program")
-    assert executorch.TARGET.traits.takes(path) == "it is no program of ExecuTorch"
-    path.write_bytes(b"<\x00\x00\x00ET12eh00")
-    assert executorch.TARGET.traits.takes(path) == ""
+    path.write_bytes(content)
+    plan = Plan(target="executorch", device="cpu", root=tmp_path)
+    verdict = engine.check_artifact(path, Counter().eval(), Call((X,)), plan)
+    assert verdict.failure == "LoadFailed", verdict
+    assert "cut short or of another format" in "\n".join(verdict.details)
 
 
 # -- without the package ---------------------------------------------------------------------------
