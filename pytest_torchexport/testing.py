@@ -6,6 +6,7 @@ Import it from a test file or a conftest. It imports torch.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -164,12 +165,14 @@ def export_with(
     copied: bool = True,
     **options: Any,
 ) -> Artifact | NotApplicable:
-    """Export a module as an item does, with dims as they are assumed for the example.
+    """Export a module as an item does, with dims declared as they are assumed for the example.
 
     ``options`` are the target's ``export_options``.
     """
     function = module.forward if isinstance(module, torch.nn.Module) else module
     spec = build_spec(inspect.signature(function), [example], Options(), {})
+    dims = {name: dataclasses.replace(dim, declared=True) for name, dim in spec.dims.items()}
+    spec = dataclasses.replace(spec, dims=dims)
     subject = copy.deepcopy(module) if copied else module
     if isinstance(subject, torch.nn.Module):
         subject = subject.to(device)

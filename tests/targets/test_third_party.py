@@ -60,6 +60,7 @@ def name(request, monkeypatch):
 
 
 @slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of ExecuTorch's exporter
 class TestTheContract(TargetContract):
     @pytest.fixture
     def target(self, name):

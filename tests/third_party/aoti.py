@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,11 +15,10 @@ from pytest_torchexport.targets import DirectArtifact, MadeOf, NotApplicable, Ta
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact(DirectArtifact):
-    path: Path
-    kept: Any  # the directory of the path
+    content: bytes
 
     def fresh(self):
-        return replace(self, run=torch._inductor.aoti_load_package(str(self.path)))
+        return replace(self, run=opened(self.content))
 
     def made_of(self):
         captured = MadeOf("ExportedProgram", self.program.module(), "capture")
@@ -38,19 +36,26 @@ class Aoti:
         made = targets.get("export").export(module, example, spec, **options)
         if isinstance(made, NotApplicable):
             return made
-        kept = tempfile.TemporaryDirectory()
-        path = Path(kept.name, "model.pt2")
-        torch._inductor.aoti_compile_and_package(made.program, package_path=str(path))
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "model.pt2")
+            torch._inductor.aoti_compile_and_package(made.program, package_path=str(path))
+            content = path.read_bytes()
         return Artifact(
             program=made.program,
             module=None,
-            run=torch._inductor.aoti_load_package(str(path)),
-            write=lambda to: shutil.copyfile(path, to),
-            filename=path.name,
+            run=opened(content),
+            write=lambda to: to.write_bytes(content),
+            filename="model.pt2",
             facts=made.facts,
-            path=path,
-            kept=kept,
+            content=content,
         )
 
     def load(self, path, _device):
+        return torch._inductor.aoti_load_package(str(path))
+
+
+def opened(content):
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "model.pt2")
+        path.write_bytes(content)
         return torch._inductor.aoti_load_package(str(path))
