@@ -265,9 +265,10 @@ class Settings:
     serve_on: tuple[str, ...] = _row(
         (),
         PLACES,
-        help="Where artifacts are served: devices, cpp (in C++), or execution providers of ONNX "
-        "Runtime. An artifact is loaded there too. If such a device is missing here, constants "
-        "that tie an artifact to its own device are still a failure.",
+        help="Where artifacts are served: devices, cpp, or providers. An artifact is loaded there "
+        "too: by a program in C++ (cpp), or by this execution provider of ONNX Runtime "
+        "(TensorrtExecutionProvider). If such a device is missing here, constants that tie an "
+        "artifact to its own device are still a failure.",
     )
 
 

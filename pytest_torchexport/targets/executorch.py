@@ -1,24 +1,22 @@
 """ExecuTorch on the CPU: the program of the target ``export``, lowered into a ``.pte`` file.
 
-Memory is planned for the largest size of each dim. A file is loaded by a private module, since what
-is public imports the exporter, which takes seconds: executorch 1.5, ``runtime/__init__.py``.
+Memory is planned for the largest size of each dim.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import importlib.util
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.results.escaped import few
@@ -32,9 +30,10 @@ from pytest_torchexport.targets.base import (
 )
 from pytest_torchexport.targets.capturing import constant_arguments
 from pytest_torchexport.targets.formats.exported_program import higher_order
+from pytest_torchexport.torch_private import compiled
+from pytest_torchexport.torch_private.structures import unflatten
 
 FILENAME = "model.pte"
-RUNTIME = "executorch.extension.pybindings._C"
 # By its own kernels, and with some of them in XNNPACK's place.
 STEPS = ("ExecuTorch without XNNPACK", "ExecuTorch with XNNPACK")
 XNNPACK, PORTABLE = BACKENDS = ("xnnpack", "portable")
@@ -69,11 +68,10 @@ class File:
 
     def __init__(self, content: bytes) -> None:
         self.content = content  # which the program does not copy
-        runtime: Any = importlib.import_module(RUNTIME)
-        self._program = _with_reason(lambda: runtime._load_for_executorch_from_buffer(content))
+        self._program = _with_reason(lambda: compiled.load_executorch(content))
         # Else the first call reads the file, and starts the threads, which say much of the CPU.
         _with_reason(lambda: self._program.method_meta("forward"))
-        _with_reason(lambda: runtime._unsafe_reset_threadpool(THREADS.allowed))
+        _with_reason(lambda: compiled.limit_executorch(THREADS.allowed))
 
     def __call__(self, *leaves: Any) -> list[Any]:
         given = [_given(leaf) for leaf in leaves]
@@ -112,14 +110,15 @@ class ExecutorchArtifact(DirectArtifact):
     """A ``.pte`` file. ``stateful``: calls change its buffers.
 
     ``keywords`` are in the order of the export. ``changed``: the number of inputs that are changed,
-    whose new values the file returns before its ``outputs``. ``steps`` are those before this one.
+    whose new values the file returns first; ``rebuild`` makes eager's pytree of the others.
+    ``steps`` are those before this one.
     """
 
     run: File
     keywords: tuple[str, ...]
     changed: int
     stateful: bool
-    outputs: pytree.TreeSpec
+    rebuild: Callable[[Any], Any]
     steps: tuple[MadeOf, ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -135,7 +134,7 @@ class ExecutorchArtifact(DirectArtifact):
         return Call(tuple(in_order.leaves()))
 
     def unpack_outputs(self, value: Any) -> Any:
-        return pytree.tree_unflatten(value[self.changed :], self.outputs)
+        return self.rebuild(value[self.changed :])
 
     def made_of(self) -> Sequence[MadeOf]:
         return (*self.steps, MadeOf(STEPS[len(self.steps) > 1], self, "runtime"))
@@ -149,7 +148,7 @@ class Executorch:
         fixes_layouts=True,
         suffixes=(".pte",),
         flat=True,
-        preload=(RUNTIME,),
+        preload=(compiled.EXECUTORCH,),
         rtol=1e-5,  # of exp and log on XNNPACK: up to 4e-6 seen with ExecuTorch 1.5.1
         answers=EXPORTING,
         script=SCRIPT,
@@ -159,7 +158,7 @@ class Executorch:
         if importlib.util.find_spec("executorch") is None:
             return "executorch not installed: pip install 'pytest-torchexport[executorch]'"
         try:
-            importlib.import_module(RUNTIME)
+            compiled.executorch_runtime()
         except ImportError as error:
             return (
                 f"this executorch does not load with torch {torch.__version__} "
@@ -234,7 +233,7 @@ class Executorch:
                 keywords=tuple(example.kwargs),
                 changed=kinds["USER_INPUT_MUTATION"],
                 stateful=kinds["BUFFER_MUTATION"] > 0,
-                outputs=made.program.call_spec.out_spec,
+                rebuild=partial(unflatten, structure=made.program.call_spec.out_spec),
                 steps=steps,
             )
 

@@ -1,7 +1,8 @@
-"""Packages of AOTInductor: compiled, and loaded without starting a program.
+"""Packages of AOTInductor, compiled and loaded without starting a program; files of ExecuTorch.
 
 Separate because torch has both in private modules, though it documents them: ``torch._inductor``,
-and the loader below ``torch._inductor.aoti_load_package``, which probes the processor with g++.
+and the loader below ``torch._inductor.aoti_load_package``, which probes the processor with g++. So
+has executorch what loads a file: its public module imports the exporter, which takes seconds.
 """
 
 from __future__ import annotations
@@ -40,6 +41,31 @@ def load_package(path: Path) -> Callable[..., Any]:
     # Its model, which may run on several threads, once, on the device that it was compiled for.
     loaded: Callable[..., Any] = callable_of(load(str(path), "model", False, 1, -1))
     return loaded
+
+
+EXECUTORCH = "executorch.extension.pybindings._C"
+EXECUTORCH_NAMES = ("_load_for_executorch_from_buffer", "_unsafe_reset_threadpool")
+
+
+def executorch_runtime() -> Any:
+    """Return the module that loads files of ExecuTorch.
+
+    Raises ImportError if it was built for another torch, or has no such functions.
+    """
+    found: Any = importlib.import_module(EXECUTORCH)
+    if not all(hasattr(found, name) for name in EXECUTORCH_NAMES):
+        raise ImportError(f"{EXECUTORCH} lacks one of {', '.join(EXECUTORCH_NAMES)}")
+    return found
+
+
+def load_executorch(content: bytes) -> Any:
+    """Load a ``.pte`` file, which has to be kept as long as the program is."""
+    return executorch_runtime()._load_for_executorch_from_buffer(content)
+
+
+def limit_executorch(threads: int) -> None:
+    """Set how many threads all its programs have, in this process."""
+    executorch_runtime()._unsafe_reset_threadpool(threads)
 
 
 def _loader() -> tuple[Any, Any]:

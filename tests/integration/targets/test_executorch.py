@@ -16,6 +16,7 @@ from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.targets import executorch
+from pytest_torchexport.torch_private import compiled
 
 TARGET = targets.get("executorch")
 MISSING = TARGET.unavailable("cpu")
@@ -275,11 +276,11 @@ def test_a_file_of_another_kind_does_not_load(content, tmp_path):
 
 
 def test_without_the_package_it_is_unavailable_with_the_next_step(monkeypatch):
-    there, has_spec = sys.modules, importlib.util.find_spec
+    has_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", {}.get)
     assert "pip install 'pytest-torchexport[executorch]'" in TARGET.unavailable("cpu")
     monkeypatch.setattr(importlib.util, "find_spec", {"executorch": has_spec("torch")}.get)
-    monkeypatch.setattr(executorch, "RUNTIME", "executorch_of_another_torch")
+    monkeypatch.setattr(compiled, "EXECUTORCH", "executorch_of_another_torch")
     assert "does not load with torch" in TARGET.unavailable("cpu")
-    monkeypatch.setitem(there, executorch.RUNTIME, executorch)
+    monkeypatch.setattr(compiled, "executorch_runtime", lambda: None)
     assert TARGET.unavailable("cuda") == "ExecuTorch is run on the CPU"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pytest_torchexport.torch_private import compiled
 from pytest_torchexport.torch_private.compiled import load_package, package_compiler
 
 
@@ -20,3 +21,14 @@ def test_a_file_without_a_package_is_refused_in_torchs_words(tmp_path):
 def test_a_torch_without_the_loader_compiles_none(monkeypatch):
     monkeypatch.delattr(torch._C._aoti, "AOTIModelPackageLoader")
     assert package_compiler() is None
+
+
+def test_executorch_has_what_loads_its_files():
+    pytest.importorskip("executorch", reason="executorch is not installed: tox -e runtimes")
+    assert compiled.executorch_runtime().__name__ == compiled.EXECUTORCH
+
+
+def test_an_executorch_without_the_loader_cannot_be_loaded(monkeypatch):
+    monkeypatch.setattr(compiled, "EXECUTORCH", "math")
+    with pytest.raises(ImportError, match="math lacks one of _load_for_executorch_from_buffer"):
+        compiled.executorch_runtime()
