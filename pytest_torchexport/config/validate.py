@@ -79,12 +79,12 @@ def target_names(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def device_names(
-    values: Iterable[str], legal: str = LEGAL_DEVICES, also: str = "cpu"
+    values: Iterable[str], legal: str = LEGAL_DEVICES, also: str = ""
 ) -> tuple[str, ...]:
-    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one, or what the pattern ``also`` fits."""
+    """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one; ``also``: a pattern, as ``|cpp``."""
     names = listed(values, "device", legal)
     for name in names:
-        if not re.fullmatch(rf"cpu|cuda(:\d+)?|{also}", str(name)):
+        if not re.fullmatch(rf"cpu|cuda(:\d+)?{also}", str(name)):
             written = str(name).lower().replace("gpu", "cuda").replace("c++", CPP)
             meant = nearest(written, ("cpu", "cuda", *([CPP] if CPP in legal else [])))
             raise ValueError(f"{name!r} is not a device; legal: {legal}.{meant}")
@@ -165,7 +165,7 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
 DEVICES = Value(device_names, LEGAL_DEVICES, "NAMES")
 PLACES = Value(
-    lambda values: device_names(values, LEGAL_PLACES, rf"{CPP}|\w+{PROVIDER}"),
+    lambda values: device_names(values, LEGAL_PLACES, rf"|{CPP}|\w+{PROVIDER}"),
     LEGAL_PLACES,
     "NAMES",
 )

@@ -34,9 +34,9 @@ from pytest_torchexport.torch_private import compiled
 from pytest_torchexport.torch_private.structures import unflatten
 
 FILENAME = "model.pte"
-# By its own kernels, and with some of them in XNNPACK's place.
-STEPS = ("ExecuTorch without XNNPACK", "ExecuTorch with XNNPACK")
 XNNPACK, PORTABLE = BACKENDS = ("xnnpack", "portable")
+# What a report calls them. Also with XNNPACK, its own kernels run what that does not take.
+STEPS = {PORTABLE: "ExecuTorch without XNNPACK", XNNPACK: "ExecuTorch with XNNPACK"}
 FROZEN = (
     "in the program of torch.export the size is dynamic: ExecuTorch's lowering made it static "
     "(to_edge_transform_and_lower)"
@@ -115,6 +115,7 @@ class ExecutorchArtifact(DirectArtifact):
     """
 
     run: File
+    backend: str
     keywords: tuple[str, ...]
     changed: int
     stateful: bool
@@ -137,7 +138,7 @@ class ExecutorchArtifact(DirectArtifact):
         return self.rebuild(value[self.changed :])
 
     def made_of(self) -> Sequence[MadeOf]:
-        return (*self.steps, MadeOf(STEPS[len(self.steps) > 1], self, "runtime"))
+        return (*self.steps, MadeOf(STEPS[self.backend], self, "runtime"))
 
 
 class Executorch:
@@ -224,6 +225,7 @@ class Executorch:
                 program=edge,
                 module=None,
                 run=File(content),
+                backend=backend,
                 write=lambda path: path.write_bytes(content),
                 filename=FILENAME,
                 baked=constant_arguments(spec, example),
@@ -243,7 +245,7 @@ class Executorch:
         def portable(*args: Any, **kwargs: Any) -> Any:
             return lowered(PORTABLE)(*args, **kwargs)
 
-        kernels = MadeOf(STEPS[0], portable, "runtime")
+        kernels = MadeOf(STEPS[PORTABLE], portable, "runtime")
         return lowered(XNNPACK, capture, kernels)
 
     def load(self, path: Path, _device: str) -> File:

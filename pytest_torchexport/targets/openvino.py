@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -106,13 +108,17 @@ class FileFacts(ProgramFacts):
             return {}
         inputs, operations = self.model.inputs, self.model.get_ops()
         sizes = [each.get_partial_shape() for each in inputs]
-        kinds = {each.get_type_name() for each in operations}
-        types = {each.get_element_type().to_string() for each in operations}
-        short = "float16" if "f16" in types else "bfloat16" if "bf16" in types else ""
+        numbers: Counter[str] = Counter()
+        for each in operations:
+            kind = each.get_element_type().to_string()
+            if each.get_type_name() == "Constant" and kind in PRECISIONS:
+                numbers[kind] += math.prod(each.get_output_shape(0))
+        ((most, _),) = numbers.most_common(1) or [("f32", 0)]
+        quantized = any(each.get_type_name() == "FakeQuantize" for each in operations)
         return {
             "names": [min(each.names, default=str(i)) for i, each in enumerate(inputs)],
             "shapes": [[s.get_length() if s.is_static else None for s in each] for each in sizes],
-            "precision": "int8" if "FakeQuantize" in kinds else short,
+            "precision": "int8" if quantized else PRECISIONS[most],
         }
 
 
