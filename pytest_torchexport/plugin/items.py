@@ -91,7 +91,8 @@ def read_configuration(config: pytest.Config) -> Configuration:
             if flag is not None:
                 flags[row.name] = row.checked(flag, row.option)
             if (given := in_file if flag is None else flag) is not None:
-                text = ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
+                several = given if isinstance(given, (list, tuple)) else (given,)
+                text = ",".join(str(each).strip(", ") for each in several)
                 active.append(f"{row.name.replace('_', '-')}={text}")
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
