@@ -273,13 +273,13 @@ class ForeignFile:
 
     def unpack_outputs(self, value: Any) -> Any:
         """Return eager's pytree of a flat list, if it has as many outputs."""
-        if not self.named and self.flat:
+        if not self.named:
+            if not self.flat:
+                return value
             leaves, structure = flatten(self.returned)
             # ExecuTorch returns the new values of inputs that it changes before the others.
             more = len(value) - len(leaves)
             return structure.unflatten(value[more:]) if more >= 0 else value
-        if not self.named:
-            return value
         return OnnxOutputs.of(self.returned, len(value)).unpack(value)
 
     @property

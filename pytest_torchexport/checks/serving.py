@@ -72,29 +72,30 @@ def serve(case: Case) -> None:
             case.log.ineffective.append(text)
         return
     tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
-    moved_by = targets.get(case.plan.target).traits.moved_by
+    traits = targets.get(case.plan.target).traits
+    moved_by = traits.moved_by
     if tied:
         places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
         more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
         listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
-    traits = targets.get(case.plan.target).traits
     for place in others:
         provider = place.endswith(PROVIDER)
+        is_device = not provider and place != CPP
         with case.deadline.paused():  # the program in C++ may have to be compiled
             reason = _missing(case, place)
         if reason is not None:
             text = f"not loaded {_where(place)}, where it is to be served: {reason}"
             of_others = traits.library != ONNX_RUNTIME if provider else traits.for_cpp is None
-            if of_others and (provider or place == CPP) and not case.plan.named:
+            if of_others and not is_device and not case.plan.named:
                 case.log.note(text)  # as of some default targets
             else:
                 case.log.ineffective.append(text)
         with interrupted_after(case.deadline.left):
             if reason is None:
-                _call_in(case, place) if provider or place == CPP else _call_on(case, place)
-            elif not provider and place != CPP:
+                _call_on(case, place) if is_device else _call_in(case, place)
+            elif is_device:
                 _inspect(case, place, () if moved_by else tied)
 
 

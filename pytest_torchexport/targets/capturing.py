@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class TensorsOnly(FlatModule):
     def forward(self, *tensors: torch.Tensor) -> Any:
         leaves = leaves_of(super().forward(*tensors))
         return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+
+def value_of(subject: Callable[..., Any], example: Call) -> Any:
+    """Return what the subject returns for the example; a module and its inputs stay as they are."""
+    own = example.clone()
+    twin = copy.deepcopy(subject) if isinstance(subject, torch.nn.Module) else subject
+    return twin(*own.args, **own.kwargs)
 
 
 def constant_arguments(spec: InputSpec, example: Call) -> tuple[str, ...]:

@@ -199,7 +199,7 @@ class Executorch:
         made: Any = targets.get("export").export(module, example, bounded, **options)
         if isinstance(made, NotApplicable):
             return made
-        capture = MadeOf("ExportedProgram", made.program.module(), "capture")
+        capture = MadeOf("ExportedProgram", made.run, "capture")
         sizes = _sizes(made.program)
 
         def lowered(backend: str, *steps: MadeOf) -> ExecutorchArtifact:

@@ -5,7 +5,6 @@ Off by default. Many pipelines still ship it, and no other exporter takes a Scri
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,7 +25,7 @@ from pytest_torchexport.targets.base import (
     device_of,
     whole_file,
 )
-from pytest_torchexport.targets.capturing import FlatModule, constant_arguments
+from pytest_torchexport.targets.capturing import FlatModule, constant_arguments, value_of
 from pytest_torchexport.targets.formats.onnx_model import FILENAME
 from pytest_torchexport.targets.formats.onnx_runtime import (
     LOADER_PATH,
@@ -85,9 +84,7 @@ class OnnxLegacy:
             }
             if varying:
                 axes[name] = varying
-        own = example.clone()
-        twin = copy.deepcopy(module) if isinstance(module, torch.nn.Module) else module
-        value = twin(*own.args, **own.kwargs)
+        value = value_of(module, example)
         exported, args, baked = _flat(module, example, spec, scripted=scripted)
         with tempfile.TemporaryDirectory(prefix="torchexport-") as directory, plain_attention():
             path = Path(directory, FILENAME)

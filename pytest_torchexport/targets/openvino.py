@@ -99,14 +99,17 @@ def of_tensors(file: File) -> Callable[..., list[Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts(ProgramFacts):
-    """The facts of a model that was loaded: its inputs, and the types of its weights."""
+    """The facts of a file: its inputs, and the types of its weights."""
 
-    model: Any
+    path: Path
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
         if not foreign:
             return {}
-        inputs, operations = self.model.inputs, self.model.get_ops()
+        import openvino
+
+        model = openvino.Core().read_model(str(self.path))
+        inputs, operations = model.inputs, model.get_ops()
         sizes = [each.get_partial_shape() for each in inputs]
         numbers: Counter[str] = Counter()
         for each in operations:
@@ -129,9 +132,7 @@ class Loader:
         return File(str(path), precision)
 
     def read(self, path: Path, _loaded: File) -> ProgramFacts:
-        import openvino
-
-        return FileFacts(model=openvino.Core().read_model(str(path)))
+        return FileFacts(path=path)
 
 
 FILES = Loader()
@@ -142,12 +143,12 @@ class Converted:
     """A model, and the way between eager's form of a call and its value and that of the file.
 
     ``names`` are those of its inputs, ``inside`` says of each leaf of a call whether it is one, and
-    ``steps`` are what the model was made of.
+    ``steps`` returns what the model was made of.
     """
 
     program: Any
     facts: ProgramFacts
-    steps: tuple[MadeOf, ...]
+    steps: Callable[[], tuple[MadeOf, ...]]
     names: Sequence[str]
     inside: Sequence[bool]
     outputs: OnnxOutputs
@@ -186,7 +187,7 @@ class OpenVinoArtifact(Converted):
         return saved(self.program, directory, compressed=self.compressed)
 
     def made_of(self) -> Sequence[MadeOf]:
-        return (*self.steps, MadeOf("OpenVINO", self, "runtime"))
+        return (*self.steps(), MadeOf("OpenVINO", self, "runtime"))
 
 
 def weights(path: Path) -> tuple[str, ...]:
@@ -289,12 +290,11 @@ class OpenVino:
         model, axes = reread(made.save), made.facts.axes_of(spec).items()
         bounds = {name: [(low, high) for low, _, high in each] for name, each in axes}
         model.reshape({name: _bounded(each) for name, each in bounds.items()})
-        program = made.program.exported_program.module()
         return Converted(
             program=model,
             facts=made.facts,
-            steps=(
-                MadeOf("ExportedProgram", program, "capture"),
+            steps=lambda: (
+                MadeOf("ExportedProgram", made.program.exported_program.module(), "capture"),
                 MadeOf("ONNX by ONNX Runtime", made, "translation"),
             ),
             names=made.facts.names,
@@ -324,18 +324,14 @@ class OpenVinoTrace(OpenVino):
         self, module: Callable[..., Any], example: Call, spec: InputSpec, **options: Any
     ) -> Converted | NotApplicable:
         """Convert as ``openvino.convert_model(module, example_input=...)`` does."""
-        import copy
-
         import openvino
         import torch
 
         from pytest_torchexport import targets
-        from pytest_torchexport.targets.capturing import TensorsOnly, constant_arguments
+        from pytest_torchexport.targets.capturing import TensorsOnly, constant_arguments, value_of
         from pytest_torchexport.targets.onnx_artifact import OnnxOutputs
 
-        own = example.clone()
-        twin = copy.deepcopy(module) if isinstance(module, torch.nn.Module) else module
-        value = twin(*own.args, **own.kwargs)
+        value = value_of(module, example)
         bounds = [_bounded(spec.bounds(leaf)) for leaf in spec.tensors]
         flat = TensorsOnly(module, example)
         modes = [(each, each.training) for each in flat.modules()]
@@ -358,7 +354,7 @@ class OpenVinoTrace(OpenVino):
         return Converted(
             program=model,
             facts=ProgramFacts(),
-            steps=(MadeOf("trace", traced, "capture"),),
+            steps=lambda: (MadeOf("trace", traced, "capture"),),
             names=names,
             inside=[isinstance(leaf, torch.Tensor) for leaf in example.leaves()],
             outputs=OnnxOutputs.of(value, len(model.outputs)),

@@ -44,7 +44,10 @@ def load_package(path: Path) -> Callable[..., Any]:
 
 
 EXECUTORCH = "executorch.extension.pybindings._C"
-EXECUTORCH_NAMES = ("_load_for_executorch_from_buffer", "_unsafe_reset_threadpool")
+EXECUTORCH_NAMES = (
+    *("_load_for_executorch_from_buffer", "_threadpool_get_thread_count"),
+    "_unsafe_reset_threadpool",
+)
 
 
 def executorch_runtime() -> Any:
@@ -65,7 +68,9 @@ def load_executorch(content: bytes) -> Any:
 
 def limit_executorch(threads: int) -> None:
     """Set how many threads all its programs have, in this process."""
-    executorch_runtime()._unsafe_reset_threadpool(threads)
+    runtime = executorch_runtime()
+    if runtime._threadpool_get_thread_count() != threads:
+        runtime._unsafe_reset_threadpool(threads)
 
 
 def _loader() -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from slow import slow
+from small_models import of
 from torch import nn
 from torch.nn import functional as F
 
@@ -118,15 +119,6 @@ ROWS = {
 }
 
 
-class Operation(nn.Module):
-    def __init__(self, run):
-        super().__init__()
-        self.run = run
-
-    def forward(self, x):
-        return self.run(x)
-
-
 def _cases():
     for runtime in RUNTIMES:
         missing = targets.get(runtime).unavailable("cpu")
@@ -139,7 +131,7 @@ def _cases():
 def test_an_operation_passes_or_has_its_reason(runtime, name):
     run, x, reasons = ROWS[name]
     torch.manual_seed(0)
-    module = Operation(run).eval()
+    module = of(run)
     verdict = check_export(module, (x,), target=runtime, dims={"batch": (1, 8)}, max_examples=15)
     if runtime not in reasons:
         assert verdict.status == "passed", verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from slow import slow
+from small_models import Counter, cnn, of
 from third_party import aoti, executorch, openvino
 from torch import nn
 
@@ -20,30 +21,6 @@ TARGETS = {
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
 IMAGE = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(1))
 INTEGERS = torch.arange(-16, 16).reshape(4, 8)
-
-
-def of(function):
-    class Model(nn.Module):
-        def forward(self, x):
-            return function(x)
-
-    return Model()
-
-
-class Counter(nn.Module):
-    def __init__(self, size):
-        super().__init__()
-        self.register_buffer("n", torch.zeros(size))
-
-    def forward(self, x):
-        self.n.add_(1)
-        return x * self.n[0]
-
-
-def cnn():
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
-    return nn.Sequential(*layers)
 
 
 def in_place(x):

@@ -11,6 +11,7 @@ import zipfile
 import pytest
 import torch
 from slow import slow
+from small_models import Counter, cnn, of
 from specs import spec_of
 from torch import nn
 
@@ -34,24 +35,6 @@ def compiles(test):
     return slow(pytest.mark.skipif(MISSING is not None, reason=str(MISSING))(test))
 
 
-def of(function):
-    class Model(nn.Module):
-        def forward(self, x):
-            return function(x)
-
-    return Model().eval()
-
-
-class Counter(nn.Module):
-    def __init__(self, size):
-        super().__init__()
-        self.register_buffer("n", torch.zeros(size))
-
-    def forward(self, x):
-        self.n.add_(1)
-        return x * self.n[0]
-
-
 class Keywords(nn.Module):
     def forward(self, x, *, a, b):
         x.add_(1)
@@ -61,12 +44,6 @@ class Keywords(nn.Module):
 class Repeated(nn.Module):
     def forward(self, x, k: int):
         return x.repeat_interleave(k, 0)
-
-
-def cnn():
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
-    return nn.Sequential(*layers).eval()
 
 
 def check(module, *args, shape="batch 8", **options):

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from slow import slow
+from small_models import Counter, cnn
 from torch import nn
 
 from pytest_torchexport import check_export, engine, targets
@@ -33,16 +34,6 @@ def lowers(test):
 class Keywords(nn.Module):
     def forward(self, x, *, a, b):
         return {"difference": x - a, "all": [x, b * 2]}, x.shape[0], None
-
-
-class Counter(nn.Module):
-    def __init__(self, start=0.0):
-        super().__init__()
-        self.register_buffer("n", torch.full((1,), start))
-
-    def forward(self, x):
-        self.n.add_(1)
-        return x * self.n
 
 
 class Net(nn.Module):
@@ -70,12 +61,6 @@ class InPlace(nn.Module):
     def forward(self, x):
         x.add_(1)
         return x * 2
-
-
-def cnn():
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
-    return nn.Sequential(*layers)
 
 
 def check(module, *args, dims=DIMS, **options):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from small_models import of
 from torch import nn
 from upstream_examples import example
 
@@ -19,14 +20,6 @@ pytest.importorskip("openvino", reason="openvino is not installed: tox -e runtim
 
 DIMS = {"batch": (1, 8)}
 DEFECTS = [row for row in rows("known_defects") if "openvino" in row.targets]
-
-
-def of(function):
-    class Model(nn.Module):
-        def forward(self, x):
-            return function(x)
-
-    return Model()
 
 
 def net():
