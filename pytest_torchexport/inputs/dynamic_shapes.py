@@ -6,6 +6,7 @@ Separate from ``spec``, because this holds the quirks of torch's exporters.
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 # https://docs.pytorch.org/docs/stable/export/programming_model.html#the-0-1-specialization-problem
 SPECIALIZED = (0, 1)
 EXPORTED_AT = 2
+# The containers of which torch takes entries in the same container.
+_BUILTIN = (dict, list, tuple, OrderedDict, defaultdict, deque)
 
 
 def specialized_dims(spec: InputSpec) -> tuple[Dim, ...]:
@@ -132,5 +135,6 @@ def _container(structure: Structure, parts: list[Any]) -> Any:
     """Return a container of entries; for a registered class torch takes a list."""
     if structure.type is torch.Size:
         return tuple(parts)  # a Size takes nothing but numbers
-    builtin = issubclass(structure.type, (dict, list, tuple))
+    # Of a subclass too: transformers registers its outputs, which are dicts.
+    builtin = structure.type in _BUILTIN or hasattr(structure.type, "_fields")
     return structure.rebuild(parts) if builtin else parts

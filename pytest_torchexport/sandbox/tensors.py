@@ -49,9 +49,10 @@ class TensorCodec(Codec):
         """
         if isinstance(value, _NAMED):
             return f"{_BY_NAME}{value}", ()
-        found = flatten_registered(value)
-        name = text_of_structure(found[1]) if found is not None else None
-        return (name, found[0]) if found is not None and name is not None else None
+        return _opened(flatten_registered(value))
+
+    def shell(self, value: Any) -> tuple[str, Sequence[Any]] | None:
+        return _opened(flatten_registered(value, deep=False))
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
         """Return the value. Raises UnknownClass if its class has no such name here."""
@@ -81,6 +82,11 @@ class TensorCodec(Codec):
             return torch.empty(shape, dtype=kind)
         # Cloned, because a view of another dtype must begin at a multiple of its size.
         return torch.frombuffer(data, dtype=torch.uint8).clone().view(kind).reshape(tuple(shape))
+
+
+def _opened(found: tuple[list[Any], Any] | None) -> tuple[str, Sequence[Any]] | None:
+    name = text_of_structure(found[1]) if found is not None else None
+    return (name, found[0]) if found is not None and name is not None else None
 
 
 # Strides in elements (None: contiguous, as in a frame), ``requires_grad``, and the position of the

@@ -75,6 +75,10 @@ class Codec:
         """Return ``(structure, leaves)`` of a value of a registered class; None for any other."""
         return None
 
+    def shell(self, value: Any) -> tuple[str, Sequence[Any]] | None:
+        """Return what ``node`` does of the container alone: its structure, and what it contains."""
+        return None
+
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:
         """Return the value for a result of ``node``. Raises UnknownClass if it is unknown here."""
         raise UnknownClass(f"{structure:.200} is not known where there is no torch")
@@ -186,14 +190,21 @@ def _encode(value: Any, codec: Codec, blobs: list[memoryview]) -> Any:
         return {"complex": [value.real, value.imag]}
     if isinstance(value, bytes):
         return {"bytes": value.decode("latin-1")}
+    plain: dict[str, Any] | None = None
     # A defaultdict is left to torch, which knows it as a registered class.
     if isinstance(value, Mapping) and not isinstance(value, defaultdict):
         kind = "ordered" if isinstance(value, OrderedDict) else "dict"
         pairs = value.items()
-        return {kind: [[_encode(k, codec, blobs), _encode(v, codec, blobs)] for k, v in pairs]}
-    if isinstance(value, (list, tuple)):
+        plain = {kind: [[_encode(k, codec, blobs), _encode(v, codec, blobs)] for k, v in pairs]}
+    elif isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(item, codec, blobs) for item in value]}
+        plain = {kind: [_encode(item, codec, blobs) for item in value]}
+    if plain is not None:
+        # A subclass, as outputs of transformers: where it is unknown it arrives as its base.
+        shell = None if type(value) in _CONTAINERS else codec.shell(value)
+        inside = list(value.values()) if isinstance(value, Mapping) else list(value)
+        same = shell is not None and [*map(id, shell[1])] == [*map(id, inside)]
+        return {"class": [shell[0], plain]} if shell is not None and same else plain
     opened = codec.node(value)
     if opened is not None:
         structure, leaves = opened
@@ -227,11 +238,19 @@ def _decode(node: Any, codec: Codec, data: list[memoryview]) -> Any:
         return _MAPPINGS[kind](pairs)
     if kind in _SEQUENCES:
         return _SEQUENCES[kind](_decode(item, codec, data) for item in body)
+    if kind == "class":
+        structure, plain = body
+        base = _decode(plain, codec, data)
+        try:
+            return codec.rebuilt(structure, list(getattr(base, "values", lambda: base)()))
+        except UnknownClass:
+            return base
     if kind == "node":
         structure, leaves = body
         return codec.rebuilt(structure, [_decode(leaf, codec, data) for leaf in leaves])
     raise Malformed(f"unknown value tag {kind!r:.40}")
 
 
+_CONTAINERS = (dict, OrderedDict, list, tuple)
 _MAPPINGS: Mapping[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": OrderedDict}
 _SEQUENCES: Mapping[str, type[list[Any] | tuple[Any, ...]]] = {"list": list, "tuple": tuple}

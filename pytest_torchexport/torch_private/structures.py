@@ -18,9 +18,13 @@ def registered_nodes() -> Mapping[type, Any]:
     return getattr(torch.utils._pytree, "SUPPORTED_NODES", {})
 
 
-def flatten_registered(value: Any) -> tuple[list[Any], Any] | None:
-    """Return the leaves of a value and its structure as torch's pytrees see it; None for a leaf."""
-    leaves, structure = torch.utils._pytree.tree_flatten(value)
+def flatten_registered(value: Any, *, deep: bool = True) -> tuple[list[Any], Any] | None:
+    """Return the leaves of a value and its structure as torch's pytrees see it; None for a leaf.
+
+    Not ``deep``: of the outermost container alone, whose leaves are what it contains.
+    """
+    is_leaf = None if deep else lambda each: each is not value
+    leaves, structure = torch.utils._pytree.tree_flatten(value, is_leaf=is_leaf)
     return None if structure.is_leaf() else (leaves, structure)
 
 

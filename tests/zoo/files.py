@@ -10,9 +10,10 @@ import copy
 import os
 import types
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Tuple  # noqa: UP035  # TorchScript's words
+from typing import Any, Dict, NamedTuple, Tuple  # noqa: UP035  # TorchScript's words
 
 import numpy as np
 import torch
@@ -55,6 +56,22 @@ pytree.register_pytree_node(
     flatten_with_keys_fn=lambda bag: (
         [(pytree.SequenceKey(i), item) for i, item in enumerate(bag.items)],
         None,
+    ),
+)
+
+
+class Outputs(OrderedDict[str, Tensor]):
+    """As the outputs of transformers: a dict that is registered as a class of its own."""
+
+
+pytree.register_pytree_node(
+    Outputs,
+    lambda outputs: (list(outputs.values()), list(outputs)),
+    lambda values, names: Outputs(zip(names, values, strict=True)),
+    serialized_type_name="zoo.files.Outputs",
+    flatten_with_keys_fn=lambda outputs: (
+        [(pytree.MappingKey(name), value) for name, value in outputs.items()],
+        list(outputs),
     ),
 )
 # Any file will do: the first three bytes of this one.
@@ -245,6 +262,11 @@ def forward(self, span: Span) -> Tensor:
 @row("boxes in", call(Boxes(normal(4, 3), normal(4))), script=no_type(), export=UNLOADABLE)
 def forward(self, boxes: Boxes) -> Tensor:  # here
     return boxes.corners * boxes.scores.unsqueeze(1)
+
+
+@row("outputs in", call(Outputs(last=normal(4, 3), first=normal(4))), export=UNLOADABLE)
+def forward(self, outputs: Dict[str, Tensor]) -> Tensor:  # noqa: UP006
+    return outputs["last"] * outputs["first"].unsqueeze(1)
 
 
 @row("boxes out", X, UNTYPED, refused={"trace script": no_type(), "onnx_legacy": no_type("")})

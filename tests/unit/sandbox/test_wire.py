@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 
 import pytest
 import torch
 from in_sandbox import Own, across
+from zoo.files import Outputs
 
 from pytest_torchexport.sandbox import process, tensors, wire
 
@@ -134,6 +136,18 @@ def test_containers_and_scalars_cross():
     assert found == value
     assert type(found["tuple"][1]) is tuple
     assert math.isnan(across([math.nan])[0])
+
+
+def test_a_registered_subclass_of_a_container_arrives_as_itself_where_it_is_known():
+    value = {"inside": Outputs(last=torch.ones(2), first=(1, 2.5))}
+    for codec, cls in ((tensors.CODEC, Outputs), (tensors.STRICT, OrderedDict)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            wire.send(ours, wire.packed(value, tensors.CODEC))
+            found = wire.receive(theirs, codec)["inside"]
+        assert type(found) is cls
+        assert list(found) == ["last", "first"]
+        assert found["first"] == (1, 2.5)
 
 
 def test_what_only_this_process_knows_does_not_cross():
