@@ -23,6 +23,8 @@ from pytest_torchexport.results.failures import SpecError
 Kind = Literal["float", "int", "bool"]
 # What masks of a kind hold.
 _IN_MASKS = {"float": ("zero", "nonzero"), "int": ("0", "1"), "bool": ("False", "True")}
+# The largest number of a byte.
+BYTES = 255
 # A smaller triangle may be one by chance.
 CAUSAL = 3
 # A mask that is added leaves out what it adds this or less to.
@@ -84,7 +86,8 @@ class Domain:
 def infer(*examples: torch.Tensor) -> Domain:
     """Return the domain that examples alone suggest.
 
-    Integers stay between the examples' minimum and maximum. Masks stay such: of bools, of 0 and 1,
+    Integers stay between the examples' minimum and maximum, but for those of an image: bytes that
+    reach the upper half of their range, or are all the same, may be any. Masks stay such: of bools, of 0 and 1,
     and of 0 and a number like -inf that is added to what is left out. A causal mask stays causal,
     and rows that all keep something keep something. Non-negative floats and floats in [0, 1] stay
     such.
@@ -100,7 +103,10 @@ def infer(*examples: torch.Tensor) -> Domain:
     if whole and not flat.numel():
         return Domain(kind="int", low=0, high=0)
     if whole:
-        return Domain(kind="int", low=int(flat.min()), high=int(flat.max()))
+        low, high = int(flat.min()), int(flat.max())
+        if examples[0].dtype == torch.uint8 and (high > BYTES // 2 or low == high):
+            return Domain(kind="int", low=0, high=BYTES, like="all that uint8 holds")
+        return Domain(kind="int", low=low, high=high)
     numbers = (torch.view_as_real(flat) if flat.is_complex() else flat).double()
     numbers = numbers[torch.isfinite(numbers)]
     if not numbers.numel():

@@ -3,7 +3,8 @@
 A call of ``forward`` is one too: the sandbox makes calls and needs no input spec.
 torch's own pytree does not know dataclasses that are not registered, and registering a user's class
 would change what the exporters do with it. So this is the only place that walks containers: dicts
-and other mappings, lists, tuples, namedtuples, dataclasses, and what is registered with torch.
+and other mappings, lists, tuples, namedtuples, dataclasses, and what is registered with torch. An
+array of numpy is one that holds a tensor: what is made of a call's tensors is made of its arrays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ctypes
 import dataclasses
 import enum
 import hashlib
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +26,7 @@ import torch
 from pytest_torchexport.torch_private.memory import address_of, memory_of
 from pytest_torchexport.torch_private.structures import registered_nodes
 
-Kind = Literal["leaf", "mapping", "sequence", "node"]
+Kind = Literal["leaf", "array", "mapping", "sequence", "node"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Structure:
 
     def describe(self) -> str:
         """Return words like ``tuple of 2`` or ``dict with ['a'], ['b']``."""
-        if self.kind == "leaf":
+        if self.kind in ("leaf", "array"):
             return self.type.__name__
         if self.kind == "mapping":
             return f"{self.type.__name__} with {', '.join(self.keys) or 'nothing'}"
@@ -101,6 +103,13 @@ def holders(structure: Structure) -> tuple[type | None, ...]:
         except Exception:  # a user's class raises anything
             return (structure.type,) * structure.count
     return tuple(holder for child in structure.children for holder in holders(child))
+
+
+def in_arrays(structure: Structure) -> tuple[bool, ...]:
+    """Return per leaf whether it is the tensor of an array of numpy."""
+    if structure.kind in ("leaf", "array"):
+        return (structure.kind == "array",)
+    return tuple(each for child in structure.children for each in in_arrays(child))
 
 
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
@@ -149,6 +158,8 @@ def describe(value: Any) -> str:
         return f"{dtype}{shape}{device}"
     if value is None or isinstance(value, (bool, int, float, complex, str)):
         return repr(value)
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
     return type(value).__name__
 
 
@@ -213,6 +224,10 @@ def _open(
         return None
     cls = type(value)
     parts: Sequence[Any]
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and cls is numpy.ndarray:
+        tensor = _tensor_of(value)
+        return ("array", ("",), [tensor], _array_of) if tensor is not None else None
     if isinstance(value, tuple):
         parts = [*tuple.__iter__(value)]  # a subclass may refuse to be counted
         # Not cls(*parts), which may check its parts, or take others than it has fields.
@@ -236,6 +251,26 @@ def _open(
         parts = [getattr(value, name) for name in names]
         return "mapping", _named(names), parts, partial(_dataclass, cls, names)
     return None
+
+
+def _tensor_of(array: Any) -> torch.Tensor | None:
+    """Return a tensor in an array's memory, or in a copy's if torch cannot write to it.
+
+    None if torch has no such dtype.
+    """
+    writable = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    try:
+        return torch.from_numpy(array if writable else array.copy())
+    except (TypeError, ValueError):
+        return None
+
+
+def _array_of(parts: Sequence[Any]) -> Any:
+    (part,) = parts
+    if not isinstance(part, torch.Tensor):
+        return part
+    part = part.detach().cpu()
+    return (part.float() if part.dtype == torch.bfloat16 else part).numpy()
 
 
 def _numbered(parts: Sequence[Any]) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from pytest_torchexport.inputs.pytrees import (
     describe,
     flatten,
     holders,
+    in_arrays,
     is_plain,
     tiled,
 )
@@ -120,6 +121,12 @@ class InputSpec:
     @property
     def tensors(self) -> tuple[TensorLeaf, ...]:
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, TensorLeaf))
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The paths of the leaves that the calls hold as arrays of numpy."""
+        pairs = zip(self.leaves, in_arrays(self.structure), strict=True)
+        return tuple(leaf.path for leaf, is_array in pairs if is_array)
 
     @property
     def holders(self) -> tuple[type, ...]:

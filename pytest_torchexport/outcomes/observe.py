@@ -375,9 +375,16 @@ def observe(
     moved = (
         path
         for path in {**old, **new}
-        if old.get(path, old) is not new.get(path, new) and id(new.get(path, new)) not in returned
+        if not _is_same(old.get(path, old), new.get(path, new))
+        and id(new.get(path, new)) not in returned
     )
     return Returned(clone(value), Call(args, kwargs), changed, tuple(moved))
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Return True if two leaves are one object, or tensors of one array."""
+    tensors = isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)
+    return old is new or (tensors and are_one_memory(old, new))
 
 
 def _put_back(before: Sequence[Any]) -> tuple[str, ...]:
