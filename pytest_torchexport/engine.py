@@ -22,6 +22,7 @@ import torch
 from pytest_torchexport.cache.key import NoKey, key_here
 from pytest_torchexport.cache.store import FOREIGN, not_kept, noticed, unless_unchanged
 from pytest_torchexport.checks import artifact_files, exporting, foreign
+from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
@@ -89,6 +90,7 @@ from pytest_torchexport.results.failures import (
     ends_the_test,
 )
 from pytest_torchexport.results.source_line import short_path
+from pytest_torchexport.results.two_steps import in_two_steps
 from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.torch_private.memory import end_sharing
@@ -169,13 +171,13 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    run = partial(_checked, thing, given, plan, exporting.export, is_copy=is_copy)
+    run = partial(_judged, thing, given, plan, exporting.export, is_copy=is_copy)
     return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """Return the verdict on an artifact that somebody else made: a path, or a callable."""
-    verdict = _checked(thing, [example], plan, partial(foreign.take, made=made), foreign=True)
+    verdict = _judged(thing, [example], plan, partial(foreign.take, made=made), foreign=True)
     if plan.settings.cache:
         verdict = not_kept(verdict, FOREIGN)
     if verdict.failure not in {cls.__name__ for cls in KEPT_AFTER}:
@@ -191,7 +193,8 @@ def export(thing: Any, example: Call, plan: Plan) -> Artifact:
 
     Raises ExportRefused, SpecError, CannotJudge.
     """
-    with _started(thing, plan, reach(unwrapped(thing)[0])) as item:
+    subject = Subject.of(thing, GradMode.current())
+    with _started(subject, plan, reach(unwrapped(thing)[0])) as item:
         return exporting.export(item.prepare([example])).artifact
 
 
@@ -373,21 +376,15 @@ def _printed(case: Case | None) -> str:
 
 @contextmanager
 def _started(
-    thing: Any,
+    subject: Subject,
     plan: Plan,
     reached: Reached,
     *,
     foreign: bool = False,
-    is_copy: bool = False,
-    is_lent: bool = False,
     learned: Learned | None = None,
 ) -> Iterator[_Item]:
-    """Set torch's state for an item; afterwards restore it, and all that the subject reaches.
-
-    The subject is called and exported in the grad mode of the caller. ``is_copy`` and ``is_lent``
-    are those of a Subject.
-    """
-    grad_mode, autocast = GradMode.current(), under_autocast()
+    """Set torch's state for an item; afterwards restore it, and all that the subject reaches."""
+    autocast = under_autocast()
     with (
         outside_inference_mode(),
         outside_autocast(),
@@ -395,9 +392,8 @@ def _started(
         put_back(reached),
         ExitStack() as resources,
     ):
-        subject = Subject.of(thing, grad_mode)
         item = _Item(
-            subject=dataclasses.replace(subject, is_copy=is_copy, is_lent=is_lent),
+            subject=subject,
             plan=plan,
             foreign=foreign,
             log=ItemLog(warned=output.own),
@@ -413,6 +409,56 @@ def _started(
         yield item
 
 
+def _judged(thing: Any, given: Sequence[Call], plan: Plan, make: Make, **how: Any) -> Verdict:
+    """Return the verdict on a subject, and before on how it follows a ``reference``, if given."""
+    if plan.options.reference is None:
+        return _checked(thing, given, plan, make, **how)
+    first = _beside_reference(thing, given, plan)
+    options = dataclasses.replace(plan.options, reference=None, steps=None)
+    second = _checked(thing, given, dataclasses.replace(plan, options=options), make, **how)
+    return in_two_steps(first, second, Subject.of(plan.options.reference).name)
+
+
+# The settings that are about an artifact, not about what it is made of.
+OF_AN_ARTIFACT = ("ship", "isolate", "serve_on", *(n for step in FLOW for n in step.settings))
+# Verdicts on subjects beside their references, by key, for all targets of a test: the last so many.
+FIRST_KEPT = 64
+_first: dict[str, Verdict] = {}
+
+
+def _beside_reference(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
+    """Return the verdict on a subject as the artifact of its reference, on the CPU.
+
+    It is made once for all targets of a test, unless it reads what a digest does not show.
+    """
+    try:
+        key = key_here(thing, given, dataclasses.replace(plan, device="cpu", why_isolated=""))
+    except NoKey:
+        key = ""
+    if key in _first:
+        return _first[key]
+    options, settings = plan.options, plan.settings
+    asked = (name for name in options.checks or names.checks() if name != "round_trip")
+    alone = dataclasses.replace(
+        plan,
+        target="export",  # any of torch's own: nothing is exported
+        device="cpu",
+        options=dataclasses.replace(options, reference=None, checks=tuple(asked) or ("parity",)),
+        settings=dataclasses.replace(settings, **{n: vars(DEFAULTS)[n] for n in OF_AN_ARTIFACT}),
+        why_isolated="",
+        keep=None,
+        expects=(),
+    )
+    make, called_as = partial(foreign.take_subject, thing=thing), Subject.of(thing)
+    with noticed() as read:
+        verdict = _checked(options.reference, given, alone, make, called_as=called_as)
+    if key and not read:
+        while len(_first) >= FIRST_KEPT:
+            del _first[next(iter(_first))]
+        _first[key] = dataclasses.replace(verdict, seconds={})
+    return verdict
+
+
 def _checked(
     thing: Any,
     given: Sequence[Call],
@@ -421,20 +467,20 @@ def _checked(
     *,
     foreign: bool = False,
     is_copy: bool = False,
+    called_as: Subject | None = None,
 ) -> Verdict:
     inside, _ = unwrapped(thing)
-    module = Subject.of(thing).module
-    before = reach(inside)
-    learned = _learned(thing, given, plan)
-    started = _started(
-        thing,
-        plan,
-        before,
-        foreign=foreign,
+    subject = dataclasses.replace(
+        # Called and exported in the grad mode of the caller.
+        Subject.of(thing, GradMode.current()),
         is_copy=is_copy,
         is_lent=not is_copy,
-        learned=learned,
+        called_as=called_as,
     )
+    module = subject.module
+    before = reach(inside)
+    learned = _learned(thing, given, plan)
+    started = _started(subject, plan, before, foreign=foreign, learned=learned)
     try:
         # In a function of its own, which leaves no copies in variables.
         with noticed() as read:

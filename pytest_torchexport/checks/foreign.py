@@ -19,6 +19,8 @@ import torch
 from pytest_torchexport import targets
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.validate import nearest
+from pytest_torchexport.eager.reference import put_into_eval
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case, Prepared
@@ -32,6 +34,7 @@ from pytest_torchexport.judge.runner import (
     source_of,
 )
 from pytest_torchexport.outcomes.observe import NotTransferable, Raised, Returned, TimedOut
+from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.failures import ArtifactHung, LoadFailed, SpecError
 from pytest_torchexport.results.verdict import Assumption
 from pytest_torchexport.sandbox.session import SandboxSession, Source
@@ -76,6 +79,37 @@ def take(prepared: Prepared, made: Any) -> Case:
         raise LoadFailed(f"check_artifact: {error}") from None
     except ValueError as error:
         raise SpecError(f"check_artifact: {error}") from None
+
+
+def take_subject(prepared: Prepared, thing: Callable[..., Any]) -> Case:
+    """Take a copy of a subject as the artifact of another one, the reference, in the same mode.
+
+    Raises SpecError if one of both lacks a step that the user named, or if it cannot be copied.
+    """
+    options = prepared.plan.options
+    subject, mode = Subject.of(thing).copy(), options.mode or prepared.plan.settings.mode
+    if subject.module is not None and mode in ("eval", "sampling"):
+        put_into_eval(subject.module, sampling=mode == "sampling")
+    raise_for_steps(options.steps or (), prepared.reference.pristine, subject)
+    artifact = DirectArtifact(
+        program=subject.function,
+        module=subject.module,
+        run=subject.function,
+        native_loops=has_loops(subject.function),
+    )
+    return Case.of(prepared, artifact, prepared.runner_of(artifact))
+
+
+def raise_for_steps(steps: Sequence[str], *both: Subject) -> None:
+    """Raise SpecError for a step that one of both subjects has no method of, with those of both."""
+    for name, subject in itertools.product(steps, both):
+        if not callable(subject.part(name)):
+            parts = [set(each.parts()) for each in both]
+            legal = sorted(set.intersection(*parts))
+            raise SpecError(
+                f"steps: {subject.name} has no method {name!r}; both have: "
+                f"{', '.join(legal) or 'none'}.{nearest(name, legal)}"
+            )
 
 
 def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:

@@ -95,6 +95,20 @@ def _function(value: Any) -> Any:
     return value
 
 
+def _reference(value: Any) -> Any:
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(f"{value!r:.80} is not a module, a function or an object to call")
+    return value
+
+
+def _steps(value: Any) -> tuple[str, ...]:
+    names = tuple(listed(value, "step", "names of methods that reference and subject both have"))
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is not the name of a method")
+    return names
+
+
 def _checks(value: Any) -> tuple[str, ...]:
     known = known_names.checks()
     return tuple(one_of(name, "check", known) for name in listed(value, "check", ", ".join(known)))
@@ -168,6 +182,8 @@ class Options:
     max_examples: int | None = _option(whole_number)
     mode: str | None = _option(MODE.check)
     export_options: Mapping[str, Mapping[str, Any]] | None = _option(_export_options)
+    reference: Callable[..., Any] | None = _option(_reference)  # noqa: RUF009  # a field
+    steps: tuple[str, ...] | None = _option(_steps)
     xfail: Mapping[str, tuple[type[Failure], str]] | None = _option(_xfail)
 
     def over(self, outer: Options) -> Options:
@@ -214,6 +230,8 @@ def _check_together(options: Options) -> None:
         raise SpecError("rtol and atol: give both or neither, as in torch.testing.assert_close")
     if options.dynamic_shapes is not None and (options.shapes or options.dims):
         raise SpecError("dynamic_shapes: give it instead of shapes and dims, not beside them")
+    if options.steps and options.reference is None:
+        raise SpecError("steps: names the steps of reference=..., which is not given")
     if options.shapes and options.dims:
         used = {
             n for shape in options.shapes.values() if shape for axis in shape for n in axis.names

@@ -24,6 +24,7 @@ from pytest_torchexport.diagnosis import (
     known_defect,
     rules,
     stages,
+    steps,
 )
 from pytest_torchexport.diagnosis.scene import DIFFERS, UNEXPLAINED, Scene
 from pytest_torchexport.inputs.recipes import example_recipe
@@ -76,6 +77,7 @@ class Examination:
 
 
 EXAMINATIONS = (
+    Examination("steps", steps, DIFFERS),
     Examination("operator that ends the call", fatal, DEADLY, aside=True),
     Examination("interventions on eager", interventions, DIFFERS),
     Examination("stages to ONNX Runtime", stages, DIFFERS, "examine_onnx", ONNX_RUNTIME),

@@ -413,11 +413,16 @@ class Reference:
                 f"{few(training)}{are} in training mode: call .eval() before the export, or "
                 "declare mode='train' if it is meant"
             )
-        meant = [part for part in module.modules() if part.training and is_dropout(part)]
-        module.eval()
-        for part in meant if mode == "sampling" else ():
-            part.train()
+        put_into_eval(module, sampling=mode == "sampling")
         self._note("put into eval mode for the check")
+
+
+def put_into_eval(module: torch.nn.Module, *, sampling: bool) -> None:
+    """Put a module into eval mode; ``sampling``: except the dropout that is active."""
+    meant = [part for part in module.modules() if part.training and is_dropout(part)]
+    module.eval()
+    for part in meant if sampling else ():
+        part.train()
 
 
 def has_nan(value: Any) -> bool:

@@ -87,10 +87,10 @@ def infer(*examples: torch.Tensor) -> Domain:
     """Return the domain that examples alone suggest.
 
     Integers stay between the examples' minimum and maximum, but for those of an image: bytes that
-    reach the upper half of their range, or are all the same, may be any. Masks stay such: of bools, of 0 and 1,
-    and of 0 and a number like -inf that is added to what is left out. A causal mask stays causal,
-    and rows that all keep something keep something. Non-negative floats and floats in [0, 1] stay
-    such.
+    reach the upper half of their range, or are all the same, may be any. Masks stay such: of bools,
+    of 0 and 1, and of 0 and a number like -inf that is added to what is left out. A causal mask
+    stays causal, and rows that all keep something keep something. Non-negative floats and floats in
+    [0, 1] stay such.
     """
     values = [example.detach().resolve_conj().cpu() for example in examples]
     flat = torch.cat([value.flatten() for value in values])
@@ -103,10 +103,10 @@ def infer(*examples: torch.Tensor) -> Domain:
     if whole and not flat.numel():
         return Domain(kind="int", low=0, high=0)
     if whole:
-        low, high = int(flat.min()), int(flat.max())
-        if examples[0].dtype == torch.uint8 and (high > BYTES // 2 or low == high):
+        ends = int(flat.min()), int(flat.max())
+        if examples[0].dtype == torch.uint8 and (ends[1] > BYTES // 2 or ends[0] == ends[1]):
             return Domain(kind="int", low=0, high=BYTES, like="all that uint8 holds")
-        return Domain(kind="int", low=low, high=high)
+        return Domain(kind="int", low=ends[0], high=ends[1])
     numbers = (torch.view_as_real(flat) if flat.is_complex() else flat).double()
     numbers = numbers[torch.isfinite(numbers)]
     if not numbers.numel():

@@ -111,8 +111,8 @@ def compare_values(
     """Return every difference between two pytrees.
 
     Containers must be of one kind (mapping or sequence) with the same keys or length: formats turn
-    namedtuples into tuples, dataclasses into dicts, and arrays of numpy into tensors. ``within`` are the pairs of objects that
-    contain these, because an object may hold itself.
+    namedtuples into tuples, dataclasses into dicts, and arrays of numpy into tensors. ``within``
+    are the pairs of objects that contain these, because an object may hold itself.
     """
     differences, pairs = _paired(expected, actual, path)
     for leaf_path, left, right in pairs:

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import operator
 import sys
 import types
 import typing
@@ -50,7 +51,8 @@ class Subject:
 
     ``wrappers``: what the user's object wraps around it, and what is not checked. ``grad_mode``:
     the mode in which it is called. ``is_copy``: it is not the user's own. ``is_lent``: nobody else
-    uses it until all copies of it are gone.
+    uses it until all copies of it are gone. ``called_as``: the subject whose signature and
+    annotations say how this one is called; None: its own.
     """
 
     function: Callable[..., Any]
@@ -60,6 +62,7 @@ class Subject:
     grad_mode: GradMode = GradMode.NO_GRAD
     is_copy: bool = False
     is_lent: bool = False
+    called_as: Subject | None = None
 
     @classmethod
     def of(cls, thing: Any, grad_mode: GradMode = GradMode.NO_GRAD) -> Subject:
@@ -91,6 +94,8 @@ class Subject:
 
     def signature(self) -> inspect.Signature | None:
         """Return the signature that calls are bound to, or None if Python cannot tell."""
+        if self.called_as is not None:
+            return self.called_as.signature()
         if self.scripted:
             return _schema_signature(self._forward())
         try:
@@ -112,10 +117,27 @@ class Subject:
         return dict.fromkeys(type(module) for module in modules)
 
     def annotations(self) -> Mapping[str, Any]:
+        if self.called_as is not None:
+            return self.called_as.annotations()
         try:
             return typing.get_type_hints(self._forward())
         except Exception:
             return getattr(self._forward(), "__annotations__", {})
+
+    def part(self, name: str) -> Any:
+        """Return the attribute of a dotted name of what is called; None if there is none."""
+        owner = getattr(self.function, "__self__", self.function)
+        try:
+            return operator.attrgetter(name)(owner)
+        except Exception:  # a property may raise anything
+            return None
+
+    def parts(self) -> list[str]:
+        """Return the names of its public methods, and of its other attributes to call."""
+        owner = getattr(self.function, "__self__", self.function)
+        base = {*dir(torch.nn.Module), *dir(type(_source_of))}
+        names = (name for name in dir(owner) if not name.startswith("_") and name not in base)
+        return [name for name in names if callable(self.part(name))]
 
     def copy(self) -> Subject:
         """Return a deep copy; a write to it shows in no other.

@@ -52,6 +52,7 @@ CauseKind = Literal[
     "missing import",
     "fatal operator",
     "endless loop",
+    "step",  # of a pipeline, which a wrapper does otherwise than its reference
     # of a refusal
     "data-dependent value",
     "missing annotation",

@@ -7,6 +7,7 @@ all of it, and the details of what passed.
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def labelled(blocks: Iterable[Block]) -> Iterator[str]:
 
 def headline(verdict: Verdict) -> str:
     """Return the failure's class and its cause: ``BranchFrozen: if x.sum() > 0 (net.py:38)``."""
-    text = " ".join(_cause(verdict).split()) or title_of(verdict.failure)
+    text = " ".join(_cause(verdict).split()) or _title(verdict)
     short = text if len(text) <= MAX_HEADLINE else f"{text[:MAX_HEADLINE]}..."
     return f"{verdict.failure or 'Failure'}: {short}"
 
@@ -249,7 +250,7 @@ def _subject_line(alike: Sequence[Verdict]) -> str:
     if len(several) > 1:
         some, every = len(several), several[0].count
         name = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
-    title = title_of(verdict.failure)
+    title = _title(verdict)
     if verdict.failure == ExportRefused.__name__ and verdict.diagnosis.owner == "runtime":
         title = "the runtime does not take the exported model"
     return f"{name} on {verdict.target}-{verdict.device}: {title}"
@@ -263,6 +264,18 @@ def recorded_lines(alike: Iterable[Verdict]) -> Iterator[str]:
             where = f": {recorded.where}" if recorded.where is not None else ""
             which = f"{recorded.which} recorded {each.subject}"
             yield f"{which}, called with {recorded.call}{where}"
+
+
+def _title(verdict: Verdict) -> str:
+    title = title_of(verdict.failure)
+    return as_said_of(title, *verdict.sides) if verdict.sides else title
+
+
+def as_said_of(text: str, reference: str, subject: str) -> str:
+    """Return a sentence on eager and an artifact as one on a reference and its subject."""
+    # Once: behind it may stand what the user's code says.
+    text = re.sub(r"\b[Tt]he artifact\b", subject, text, count=1)
+    return re.sub(r"\beager\b", reference, text, count=1)
 
 
 def _branch_line(branch: Branch) -> str:
@@ -293,21 +306,23 @@ def _difference_lines(verdict: Verdict) -> Iterator[list[str]]:
         lines = [_side_by_side(item, verdict)]
         if item.total is not None:
             worst = "" if item.max_abs is None else f"|{item.max_abs:.4g}| "
-            sides = f"eager {item.expected}, {_other(verdict)} {item.actual}"
+            one, other = _sides(verdict)
+            sides = f"{one} {item.expected}, {other} {item.actual}"
             allowed, own = "allowed: exactly equal", ""
             if item.rtol or item.atol:
-                allowed = f"allowed {item.atol:g} + {item.rtol:g}*|eager|"
+                allowed = f"allowed {item.atol:g} + {item.rtol:g}*|{one}|"
             if item.own_error is not None and item.cause == "bug":
-                own = f"; eager's own rounding error is {item.own_error:.2g}"
+                own = f"; {one}'s own rounding error is {item.own_error:.2g}"
             lines.append(f"worst {worst}at {list(item.index or ())}: {sides} ({allowed}{own})")
         yield lines
     if len(shown) > MAX_DIFFERENCES:
         yield [f"... and {len(shown) - MAX_DIFFERENCES} more differences"]
 
 
-def _other(verdict: Verdict) -> str:
-    """Return the name of the side beside eager."""
-    return "eager again" if verdict.failure == NotRepeatable.__name__ else verdict.target
+def _sides(verdict: Verdict) -> Sequence[str]:
+    """Return the names of the two sides of a difference."""
+    one, other = verdict.sides or ("eager", verdict.target)
+    return one, f"{one} again" if verdict.failure == NotRepeatable.__name__ else other
 
 
 def _side_by_side(item: Difference, verdict: Verdict) -> str:
@@ -315,7 +330,8 @@ def _side_by_side(item: Difference, verdict: Verdict) -> str:
     if item.total is not None:
         return f"{item.path}: {item.mismatched} of {item.total} elements of {item.what} differ"
     what = f" ({item.what})" if item.what else ""
-    return f"{item.path}: eager {item.expected}, {_other(verdict)} {item.actual}{what}"
+    one, other = _sides(verdict)
+    return f"{item.path}: {one} {item.expected}, {other} {item.actual}{what}"
 
 
 # -- what passed, and what a failure has beside its report -----------------------------------------

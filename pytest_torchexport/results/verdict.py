@@ -325,6 +325,7 @@ class Verdict:
     artifact's file after a failure; ``script``: the script that shows the failure again.
     ``imports``: the modules that a process has to import before it can load or run the file.
     ``strict``: a doubt would be a failure. ``diagnosis``: what was found out about a failure.
+    ``sides``: the names of the two sides of its differences if they are not eager and the target.
     ``unchanged_since``: the day (``2026-07-01``) of the run that gave the verdict, if it was taken
     from the cache; else empty. ``not_kept``: why a run with a cache does not keep it; else empty.
     """
@@ -368,6 +369,7 @@ class Verdict:
     imports: tuple[str, ...] = ()
     recorded: Recorded | None = None
     diagnosis: Diagnosis = NOTHING
+    sides: tuple[str, ...] = ()
     unchanged_since: str = ""
     not_kept: str = ""
 

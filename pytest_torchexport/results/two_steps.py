@@ -1,0 +1,68 @@
+"""One verdict of two steps: reference to subject, and subject to artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
+from pytest_torchexport.results.text import as_said_of
+from pytest_torchexport.results.verdict import Verdict
+
+# Of these failures the reference itself is the reason, or what was declared.
+_OF_THE_REFERENCE = tuple(cls.__name__ for cls in (NotRepeatable, SpecError, TrainingMode))
+_TEXTS = ("details", "notes", "cautions", "ineffective")
+
+
+def in_two_steps(first: Verdict, second: Verdict, reference: str) -> Verdict:
+    """Return the verdict on a subject that is to follow a reference.
+
+    ``first`` is on the reference, of which the subject is the artifact; ``second`` on the subject.
+    If both fail, the first is what its user meets.
+    """
+    subject, target = second.subject, second.target
+    said = partial(as_said_of, reference=reference, subject=subject)
+    steps = f"{reference} -> {subject}", f"{subject} -> {target}"
+    if first.status == "failed":
+        faithful = f"{subject} does not follow {reference}, and {_result(second)}"
+        reason = said(first.reason)
+        if first.failure not in _OF_THE_REFERENCE:
+            reason = f"{faithful}: {reason}" if reason else faithful
+        texts: dict[str, Any] = {name: (*map(said, getattr(first, name)),) for name in _TEXTS}
+        return dataclasses.replace(
+            first,
+            subject=subject,
+            target=target,
+            device=second.device,
+            reason=reason,
+            sides=(reference, subject),
+            **texts,
+        )
+    told = f"{steps[0]}: agrees on {sum(first.calls.values()) - first.calls['rejected']} calls"
+    seconds = {**second.seconds, "reference": sum(first.seconds.values())}
+    if second.status == "failed":
+        differs = f"{steps[0]} agrees; {steps[1]} does not"
+        return dataclasses.replace(
+            second,
+            details=(differs, *second.details),
+            seconds=seconds,
+            sides=(subject, target),
+        )
+    doubts = [f"not judged: {first.reason}"] if first.status == "skipped" else []
+    doubts += [*first.cautions, *first.ineffective]
+    return dataclasses.replace(
+        second,
+        notes=(*second.notes, told),
+        cautions=(*second.cautions, *(f"{steps[0]}: {said(text)}" for text in doubts)),
+        seconds=seconds,
+    )
+
+
+def _result(verdict: Verdict) -> str:
+    subject, target = verdict.subject, verdict.target
+    if verdict.status == "skipped":
+        return f"{target} was not judged ({verdict.reason})"
+    if verdict.status == "failed":
+        return f"{target} does not follow {subject} ({verdict.failure})"
+    return f"{target} agrees with {subject}"
