@@ -13,6 +13,7 @@ from pytest_torchexport.results import __version__ as __version__
 from pytest_torchexport.results import failures
 
 if TYPE_CHECKING:
+    from pytest_torchexport.config.options import Padding as Padding
     from pytest_torchexport.engine import check_export as check_export
     from pytest_torchexport.plugin.fixture import TorchExport as TorchExport
     from pytest_torchexport.results.failures import *  # noqa: F403  # every class in it is public
@@ -28,6 +29,7 @@ _HOMES = {
     "Artifact": "targets.base",
     "Difference": "results.verdict",
     "NotApplicable": "targets.base",
+    "Padding": "config.options",
     "Target": "targets.base",
     "TorchExport": "plugin.fixture",
     "Verdict": "results.verdict",

@@ -292,6 +292,7 @@ class _Item:
             call=shrunk.text if shrunk else "",
             shrunk=shrunk is not None and shrunk.searched,
             imports=failure.imports,
+            sides=failure.sides,
             diagnosis=diagnosis,
         )
         return verdict if expected else write(self.plan, verdict, failure, prepared)
@@ -443,7 +444,9 @@ def _beside_reference(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
         plan,
         target="export",  # any of torch's own: nothing is exported
         device="cpu",
-        options=dataclasses.replace(options, reference=None, checks=tuple(asked) or ("parity",)),
+        options=dataclasses.replace(
+            options, reference=None, relations=None, checks=tuple(asked) or ("parity",)
+        ),
         settings=dataclasses.replace(settings, **{n: vars(DEFAULTS)[n] for n in OF_AN_ARTIFACT}),
         why_isolated="",
         keep=None,

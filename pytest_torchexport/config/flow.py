@@ -70,6 +70,8 @@ FLOW = (
     Step("result of the round trip", "round_trip:raise_held", _SAVED, own_time=True),
     Step("production settings", "serving:repeat", _SAVED, settings=("threads",), own_time=True),
     Step("limit of the size", "artifact_files:require", settings=("max_size_ratio",)),
+    # Only if the user gives any.
+    Step("relations", "relations:require"),
     Step("what cannot be judged", "worth:require"),
     Step("latency", "latency:measure", settings=("max_slowdown",), own_time=True),
     Step("seeded bugs", "worth:seed_bugs", settings=("self_test",), own_time=True),

@@ -109,6 +109,37 @@ def _steps(value: Any) -> tuple[str, ...]:
     return names
 
 
+RELATIONS = ("rows alone", "rows permuted", "twice")
+
+
+@dataclass(frozen=True)
+class Padding:
+    """The relation that more padding changes no output of what is not padding.
+
+    ``mask``: the argument that says what is padding, by name or path. It holds 1 or True at what
+    counts, or 0 or False with ``keeps=False``; or it is added to scores; or it holds lengths.
+    ``dim``: the dim that is padded; that of the mask's last axis if empty.
+    """
+
+    mask: str
+    dim: str = ""
+    _: dataclasses.KW_ONLY
+    keeps: bool = True
+
+    def __str__(self) -> str:
+        return f"padding by {self.mask}"
+
+
+def _relations(value: Any) -> tuple[str | Padding, ...]:
+    given = value if isinstance(value, (list, tuple)) else [value]
+    if not given:
+        raise ValueError("the list is empty")
+    legal = (*RELATIONS, "Padding('mask')")
+    return tuple(
+        each if isinstance(each, Padding) else one_of(each, "relation", legal) for each in given
+    )
+
+
 def _checks(value: Any) -> tuple[str, ...]:
     known = known_names.checks()
     return tuple(one_of(name, "check", known) for name in listed(value, "check", ", ".join(known)))
@@ -184,6 +215,7 @@ class Options:
     export_options: Mapping[str, Mapping[str, Any]] | None = _option(_export_options)
     reference: Callable[..., Any] | None = _option(_reference)  # noqa: RUF009  # a field
     steps: tuple[str, ...] | None = _option(_steps)
+    relations: tuple[str | Padding, ...] | None = _option(_relations)
     xfail: Mapping[str, tuple[type[Failure], str]] | None = _option(_xfail)
 
     def over(self, outer: Options) -> Options:

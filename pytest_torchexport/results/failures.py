@@ -27,6 +27,7 @@ __all__ = [
     "LoadFailed",
     "NotRepeatable",
     "OutputsDiffer",
+    "RelationBroken",
     "RoundTripDiffers",
     "SpecError",
     "StateDiffers",
@@ -42,7 +43,8 @@ class Failure(AssertionError):
     the data behind it. ``verdicts``: the verdicts that an item's final failure is raised for.
     ``output``: the end of what the artifact printed in a process of its own. ``imports``: the
     modules that a process has to import before it can load or run the file. ``diagnosis``: what is
-    known of its cause where it is raised.
+    known of its cause where it is raised. ``sides``: the names of the two sides of its differences
+    if they are not eager and the target.
     """
 
     title: ClassVar[str] = "pytest-torchexport itself failed"
@@ -58,6 +60,7 @@ class Failure(AssertionError):
         output: str = "",
         imports: tuple[str, ...] = (),
         diagnosis: Diagnosis | None = None,
+        sides: tuple[str, ...] = (),
     ) -> None:
         super().__init__(text)
         self.details = details
@@ -67,6 +70,7 @@ class Failure(AssertionError):
         self.output = output
         self.imports = imports
         self.diagnosis = diagnosis
+        self.sides = sides
 
     def __init_subclass__(cls, *, title: str) -> None:
         cls.title = title
@@ -118,6 +122,10 @@ class LoadFailed(Failure, title="the artifact does not load in a clean process")
 
 class RoundTripDiffers(Failure, title="the loaded artifact differs from the one in memory"):
     """The loaded artifact differs from the one that never left memory."""
+
+
+class RelationBroken(Failure, title="a relation does not hold"):
+    """A relation that ``relations`` requires does not hold of the model itself, or the artifact."""
 
 
 class ArtifactTooLarge(Failure, title="the artifact is too large"):

@@ -47,7 +47,7 @@ def in_two_steps(first: Verdict, second: Verdict, reference: str) -> Verdict:
             second,
             details=(differs, *second.details),
             seconds=seconds,
-            sides=(subject, target),
+            sides=second.sides or (subject, target),
         )
     doubts = [f"not judged: {first.reason}"] if first.status == "skipped" else []
     doubts += [*first.cautions, *first.ineffective]
