@@ -9,6 +9,7 @@ not return. What could not be asked is a warning.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +17,11 @@ from typing import Any
 
 import torch
 
-from pytest_torchexport.config.named_dims import Dim
 from pytest_torchexport.config.options import Padding
 from pytest_torchexport.config.validate import nearest
+from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.axes import BATCH
-from pytest_torchexport.inputs.pytrees import flatten, is_plain
+from pytest_torchexport.inputs.pytrees import flatten, is_plain, leaves_of
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     describe_recipe,
@@ -29,32 +30,32 @@ from pytest_torchexport.inputs.recipes import (
 )
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.judge.judge import failure_of
+from pytest_torchexport.judge.judge import Judge, failure_of
 from pytest_torchexport.judge.log import UNTIL_SHRUNK
 from pytest_torchexport.outcomes.compare import compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import RelationBroken, SpecError
-from pytest_torchexport.results.verdict import Difference
 
-# So many rows of a call are run alone: the first ones and the last one.
-ALONE = 3
+# Rows of a call that are run alone: the first ones, and the last.
+FIRST = 2
 # The largest size that is run, by its place among the legal ones.
 FURTHEST = 7
-
-# Returns what an output of the other call is to be: by its number, and the output of both calls.
-Part = Callable[[int, Any, Any], Any]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A call, and another one that is made of it; ``sides``: the other one's name, then its own."""
+    """A call, and another one that is made of it.
+
+    ``part`` returns what an output of the other call is to be, by its number and the output of both
+    calls. ``sides`` are the names of the other call and of the call itself.
+    """
 
     call: Call
     other: Call
-    part: Part
+    part: Callable[[int, Any, Any], Any]
     sides: tuple[str, str]
-    which: str = ""
+    which: str
 
 
 # Returns the pairs of a call, by the sizes of its dims.
@@ -72,15 +73,8 @@ def require(case: Case) -> None:
 
 
 def _require(case: Case, relation: str | Padding) -> None:
-    spec = case.spec
-    dim, pairs = "", _twice
-    if isinstance(relation, Padding):
-        mask, dim = _mask(spec, relation)
-        pairs = partial(_padded, spec, mask, dim, keeps=relation.keeps)
-    elif relation != "twice":
-        dim = _rows(spec)
-        pairs = partial(_alone if relation == "rows alone" else _permuted, case, dim)
-    asked = 0
+    spec, asked = case.spec, 0
+    dim, pairs = _pairs(case, relation)
     for found in case.calls(_recipes(spec, dim, case.plan.seed)):
         for pair in pairs(found.call, spec.all_sizes(found.recipe.sizes)):
             if case.deadline.is_past(UNTIL_SHRUNK):
@@ -94,69 +88,82 @@ def _require(case: Case, relation: str | Padding) -> None:
 
 def _recipes(spec: InputSpec, dim: str, seed: int) -> Iterator[Recipe]:
     """Yield recipes at several sizes of a dim, and at the least and largest of the others."""
-    own = [{dim: size} for size in _sizes(spec.dims[dim])[1:]] if dim else [{}]
-    others = [each for each in spec.dims.values() if each.name != dim]
-    ends = [
-        {each.name: size for each, size in zip(others, sizes, strict=True)}
-        for sizes in zip(*((each.low, each.high) for each in others), strict=True)
-    ]
+    own = [{dim: size} for size in _sizes(spec, dim)[1:]] or [{}]
+    others = {name: each for name, each in spec.dims.items() if name != dim}
+    low, high = ({name: getattr(at, end) for name, at in others.items()} for end in ("low", "high"))
     yield example_recipe(spec)
-    for sizes in (*own, *({**own[-1], **end} for end in ends)):
+    for sizes in (*own, *([own[-1] | low, own[-1] | high] if others else [])):
         yield plain_recipe(spec, "normal", spec.all_sizes(sizes), seed)
 
 
-def _sizes(dim: Dim) -> list[int]:
-    """Return the first legal sizes of a dim, the example's, and a larger one."""
-    few = dim.sizes[: FURTHEST + 1]
-    return sorted({*few[:3], few[-1], dim.example} - {0})
+def _sizes(spec: InputSpec, dim: str) -> list[int]:
+    """Return the first legal sizes of a dim, the example's, and a larger one; none without it."""
+    if dim not in spec.dims:
+        return []
+    few = spec.dims[dim].sizes[: FURTHEST + 1]
+    return sorted({*few[:3], few[-1], spec.dims[dim].example} - {0})
 
 
 # -- pairs of calls --------------------------------------------------------------------------------
 
 
+def _pairs(case: Case, relation: str | Padding) -> tuple[str, Pairs]:
+    """Return the dim that a relation is about, and what makes the pairs. Raises SpecError."""
+    spec = case.spec
+    if relation == "twice":
+        return "", _twice
+    if isinstance(relation, Padding):
+        leaf = next((leaf for leaf in spec.tensors if leaf.path == relation.mask), None)
+        if leaf is None:
+            paths = [each.path for each in spec.tensors]
+            raise SpecError(
+                f"relations: {relation.mask!r} is no tensor of this call; legal: "
+                f"{', '.join(paths)}.{nearest(relation.mask, paths)}"
+            )
+        dim = relation.dim or (leaf.shape[-1].text if leaf.shape else "")
+        pairs = partial(_padded, spec, leaf, dim, relation.keeps)
+        missing = "the size that is padded: name it in shapes=, and as dim= of Padding if need be"
+    else:
+        first = next((leaf.shape[0].text for leaf in spec.tensors if leaf.shape), "")
+        dim = BATCH if BATCH in spec.dims else first
+        pairs = partial(_of_rows, case, dim, relation == "rows permuted")
+        missing = "the number of rows: say which with shapes={'x': 'batch 3'}"
+    if len(_sizes(spec, dim)) < 2:
+        raise SpecError(f"relations: {relation}: no size varies that is {missing}")
+    return dim, pairs
+
+
 def _twice(call: Call, _: Mapping[str, int]) -> Iterator[Pair]:
-    yield Pair(call, call, lambda _, whole, __: whole, ("once", "again"))
+    yield Pair(call, call, lambda _, whole, __: whole, ("once", "again"), "")
 
 
-def _rows(spec: InputSpec) -> str:
-    """Return the dim of the batch: under this name, or that of the first tensor's first axis."""
-    first = next((leaf.shape[0].text for leaf in spec.tensors if leaf.shape), "")
-    dim = next((name for name in (BATCH, first) if name in spec.dims), None)
-    if dim is None or not _sizes(spec.dims[dim])[1:]:
-        raise SpecError(
-            "relations: no size of these calls is that of rows, and varies: say which with "
-            "shapes={'x': 'batch 3'} and dims={'batch': (1, 8)}"
-        )
-    return dim
-
-
-def _alone(case: Case, dim: str, call: Call, sizes: Mapping[str, int]) -> Iterator[Pair]:
-    rows, few = sizes[dim], _sizes(case.spec.dims[dim])[0]
+def _of_rows(
+    case: Case, dim: str, permuted: bool, call: Call, sizes: Mapping[str, int]
+) -> Iterator[Pair]:
+    rows, few = sizes[dim], _sizes(case.spec, dim)[0]
     axes = _axes(case, dim, call, rows, few)
-    starts = dict.fromkeys((*range(ALONE - 1), rows - few))
-    for start in [start for start in starts if 0 <= start <= rows - few] if any(axes) else ():
-        taken = range(start, start + few)
-        which = f"row {start} of {rows}" if few == 1 else f"rows {start} to {taken[-1]} of {rows}"
+    if not any(axes):
+        return
+    starts = sorted({start for start in (*range(FIRST), rows - few) if start <= rows - few})
+    each = [range(start, start + few) for start in starts]
+    for taken in ([*range(rows)][::-1], [*range(1, rows), 0]) if permuted else each:
+
+        def part(number: int, whole: Any, other: Any, taken: Sequence[int] = taken) -> Any:
+            # Of an output without rows, such as a mean of all, nothing is said.
+            return _selected(whole, axes[number], taken, rows) if axes[number] else other
+
         other = _with_rows(case.spec, dim, call, taken, rows)
-        yield Pair(call, other, partial(_of_rows, axes, taken, rows), ("alone", "together"), which)
-
-
-def _permuted(case: Case, dim: str, call: Call, sizes: Mapping[str, int]) -> Iterator[Pair]:
-    rows = sizes[dim]
-    axes = _axes(case, dim, call, rows, _sizes(case.spec.dims[dim])[0])
-    for order in [range(rows)[::-1], [*range(1, rows), 0]] if any(axes) else ():
-        other = _with_rows(case.spec, dim, call, order, rows)
-        which = f"{rows} rows as {', '.join(map(str, order[:4]))}{', ...' * (rows > 4)}"
-        yield Pair(
-            call, other, partial(_of_rows, axes, order, rows), ("permuted", "in order"), which
-        )
+        named = ", ".join(map(str, taken[:4])) + ", ..." * (len(taken) > 4)
+        which = f", row{'s' * (len(taken) > 1)} {named} of {rows}"
+        sides = ("permuted", "in order") if permuted else ("alone", "together")
+        yield Pair(call, other, part, sides, which)
 
 
 def _axes(case: Case, dim: str, call: Call, rows: int, few: int) -> list[Sequence[int]]:
-    """Return for each output the axes that have rows: their size is another with fewer rows."""
+    """Return for each output the axes that have rows: with fewer rows, their size is another."""
     fewer = _with_rows(case.spec, dim, call, range(few), rows)
     outcomes = [case.reference.on_cpu(each) for each in (call, fewer)]
-    values = [flatten(each.value)[0] for each in outcomes if isinstance(each, Returned)]
+    values = [leaves_of(each.value) for each in outcomes if isinstance(each, Returned)]
     if len(values) < 2 or len(values[0]) != len(values[1]) or rows == few:
         return []
     return [
@@ -167,7 +174,7 @@ def _axes(case: Case, dim: str, call: Call, rows: int, few: int) -> list[Sequenc
         ]
         if is_plain(whole) and is_plain(part)
         else []
-        for (_, whole), (_, part) in zip(*values, strict=True)
+        for whole, part in zip(*values, strict=True)
     ]
 
 
@@ -189,79 +196,47 @@ def _selected(
     return tensor
 
 
-def _of_rows(
-    axes: Sequence[Sequence[int]],
-    taken: Sequence[int],
-    rows: int,
-    number: int,
-    whole: Any,
-    other: Any,
-) -> Any:
-    """Return the rows of an output; of one without rows, as of a mean of all, nothing is said."""
-    fits = is_plain(whole) and whole.dim() > max(axes[number], default=whole.dim())
-    return _selected(whole, axes[number], taken, rows) if fits else other
-
-
-def _mask(spec: InputSpec, padding: Padding) -> tuple[TensorLeaf, str]:
-    """Return the leaf that says what is padding, and the dim that is padded. Raises SpecError."""
-    tensors = {leaf.path: leaf for leaf in spec.tensors}
-    leaf = tensors.get(padding.mask)
-    if leaf is None:
-        raise SpecError(
-            f"relations: {padding.mask!r} is no tensor of this call; legal: "
-            f"{', '.join(tensors)}.{nearest(padding.mask, tensors)}"
-        )
-    last = leaf.shape[-1].text if leaf.shape else ""
-    dim = padding.dim or last
-    if dim not in spec.dims or not _sizes(spec.dims[dim])[1:]:
-        raise SpecError(
-            f"relations: {padding}: the size that is padded must vary: name it in shapes= and "
-            f"dims=, and here with dim= if it is not the last axis of {padding.mask}"
-        )
-    return leaf, dim
-
-
 def _padded(
     spec: InputSpec,
     mask: TensorLeaf,
     dim: str,
+    keeps: bool,
     call: Call,
     sizes: Mapping[str, int],
-    *,
-    keeps: bool,
 ) -> Iterator[Pair]:
     """Yield the call with its end masked, beside the call without that end.
 
-    A mask without the padded dim holds lengths.
+    A mask without the dim that is padded holds lengths.
     """
-    shorter = [size for size in _sizes(spec.dims[dim]) if size < sizes[dim]]
-    for size in shorter[-1:]:
+    for size in [size for size in _sizes(spec, dim) if size < sizes[dim]][-1:]:
+        at = {**sizes, dim: size}
         leaves = dict(spec.flatten(call))
         given = leaves[mask.path] = leaves[mask.path].detach().clone()
-        axes = [axis for axis, of in enumerate(mask.shape) if dim in of.names]
         kept, left_out = (1, 0) if keeps else (0, 1)
         if mask.domain.choices and min(mask.domain.choices) < 0:  # it is added to scores
             kept, left_out = 0, min(mask.domain.choices)
+        axes = [axis for axis, length in enumerate(mask.shape) if dim in length.names]
         given.fill_(kept if axes else size)
-        at = {**sizes, dim: size}
         for axis in axes[-1:]:
             short = mask.at(at)[axis]
             given.narrow(axis, short, given.shape[axis] - short).fill_(left_out)
         whole = Call(*spec.structure.unflatten(leaves.values()))
         for leaf in spec.tensors:
-            for axis, length in enumerate(leaf.at(at)):
-                leaves[leaf.path] = leaves[leaf.path].narrow(axis, 0, length)
+            leaves[leaf.path] = _beginning(leaves[leaf.path], leaf.at(at))
         other = Call(*spec.structure.unflatten(leaves.values()))
-        which = f"{dim} = {size}, padded to {sizes[dim]}"
-        yield Pair(whole, other, _beginning, ("short", "padded"), which)
+        which = f", {dim} = {size} padded to {sizes[dim]}"
+        yield Pair(whole, other, _unpadded, ("short", "padded"), which)
 
 
-def _beginning(_: int, whole: Any, other: Any) -> Any:
-    if not (is_plain(whole) and is_plain(other) and whole.dim() == other.dim()):
-        return whole
-    for axis, size in enumerate(other.shape):
-        whole = whole.narrow(axis, 0, min(size, whole.shape[axis]))
-    return whole
+def _unpadded(_: int, whole: Any, other: Any) -> Any:
+    both = is_plain(whole) and is_plain(other) and whole.dim() == other.dim()
+    return _beginning(whole, other.shape) if both else whole
+
+
+def _beginning(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    for axis, size in enumerate(shape):
+        tensor = tensor.narrow(axis, 0, min(size, tensor.shape[axis]))
+    return tensor
 
 
 # -- what they return ------------------------------------------------------------------------------
@@ -272,69 +247,53 @@ def _holds(case: Case, relation: str, pair: Pair, text: str) -> bool:
 
     Raises RelationBroken, or the failure of an artifact that does not return.
     """
-    judge, eager, calls = case.judge, case.reference, (pair.other, pair.call)
-    if pair.other is pair.call:
-        wanted, found = (
-            [outcome for outcome, _ in side.in_a_row(calls)] for side in (eager, judge)
-        )
-    else:
-        wanted = [eager.on_device(each, eager.on_cpu(each)) for each in calls]
-        found = []
-    one, whole = wanted
+    judge, calls = case.judge, (pair.other, pair.call)
+    one, whole = _outcomes(pair, case.reference, lambda call: _in_eager(case, call))
     if not (isinstance(one, Returned) and isinstance(whole, Returned)):
         return False
-    which = f", {pair.which}" if pair.which else ""
     broken = partial(RelationBroken, details=(f"call: {text}",), sides=pair.sides)
-    differences = judge.differences([pair.other], one, _part(pair, one, whole))
+    differences = judge.differences(calls[:1], one, _part(pair, one, whole))
     if differences:
         raise broken(
-            f"the model itself breaks {relation!r}{which}",
+            f"the model itself breaks {relation!r}{pair.which}",
             differences=tuple(differences),
             diagnosis=Diagnosis(owner="model"),
         )
-    found = found or [judge.run(each) for each in calls]
-    for call, expected, outcome in zip(calls, wanted, found, strict=True):
-        assert isinstance(expected, Returned)
+    found = _outcomes(pair, judge, judge.run)
+    for call, wanted, outcome in zip(calls, (one, whole), found, strict=True):
         if not isinstance(outcome, Returned):
-            failure = failure_of(judge.differences([call], expected, outcome), {})
+            failure = failure_of(judge.differences([call], wanted, outcome), {})
             if failure is not None:
                 raise failure
             return False
-    raise_for = _differing(case, pair, one, found)
-    if raise_for:
+    part = _part(pair, *found)
+    differences = compare_values(found[0].value, part.value, judge.tolerance)
+    # Eager keeps it: where the artifact does not, one of both outcomes is not eager's.
+    if differences and any(judge.differences(calls[:1], one, each) for each in (part, found[0])):
         raise broken(
-            f"{case.plan.target} breaks {relation!r}, which eager keeps{which}",
-            differences=tuple(raise_for),
+            f"{case.plan.target} breaks {relation!r}, which eager keeps{pair.which}",
+            differences=tuple(differences),
         )
     return True
 
 
-def _differing(
-    case: Case, pair: Pair, expected: Returned, found: Sequence[Outcome]
-) -> Sequence[Difference]:
-    """Return how the artifact's outcomes of both calls differ, if it is more than rounding.
+def _in_eager(case: Case, call: Call) -> Outcome:
+    return case.reference.on_device(call, case.reference.on_cpu(call))
 
-    Eager keeps the relation: then one of them differs from eager's.
-    """
-    one, whole = found
-    assert isinstance(one, Returned)
-    assert isinstance(whole, Returned)
-    part = _part(pair, one, whole)
-    differences = compare_values(one.value, part.value, case.judge.tolerance)
-    proved = differences and any(
-        case.judge.differences([pair.other], expected, outcome) for outcome in (part, one)
-    )
-    return differences if proved else ()
+
+def _outcomes(pair: Pair, side: Reference | Judge, run: Callable[[Call], Outcome]) -> list[Any]:
+    """Return the outcomes of the other call and of the call; of one and the same, in a row."""
+    if pair.other is pair.call:
+        return [outcome for outcome, _ in side.in_a_row([pair.call] * 2)]
+    return [run(pair.other), run(pair.call)]
 
 
 def _part(pair: Pair, one: Returned, whole: Returned) -> Returned:
     """Return the outcome that the other call is to have by that of the whole one."""
     leaves, structure = flatten(whole.value)
-    others = flatten(one.value)[0]
+    others = leaves_of(one.value)
     if len(leaves) != len(others):
         return dataclasses.replace(one, value=whole.value)
-    values = [
-        pair.part(number, leaf, other)
-        for number, ((_, leaf), (_, other)) in enumerate(zip(leaves, others, strict=True))
-    ]
+    triples = zip(itertools.count(), leaves, others, strict=False)
+    values = [pair.part(number, leaf, other) for number, (_, leaf), other in triples]
     return dataclasses.replace(one, value=structure.unflatten(values))

@@ -13,70 +13,90 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.rounding import Calibration
-from pytest_torchexport.outcomes.compare import compare
-from pytest_torchexport.outcomes.observe import Returned, observe
+from pytest_torchexport.outcomes.compare import compare, compare_values
+from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.verdict import Difference
+
+ALONE = "each by itself: they are put together in other ways"
+ADDED = "as far as is allowed: it is together that they differ"
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     names = scene.case.plan.options.steps or ()
     if not names or scene.call is None:
         return known
-    found = dict(_differences(scene, names, scene.call))
+    reference = scene.case.reference.pristine.copy()
+    subject = Subject.of(scene.case.artifact.program, reference.grad_mode)
+    found = dict(_differences(scene, names, reference, subject))
     differing = [name for name, differences in found.items() if differences]
-    if len(found) < len(names):
-        stopped = f"`{names[len(found)]}` of the reference does not take what is before it"
     agreeing = [name for name in found if name not in differing]
-    alike = f"{_listed(agreeing)} agree{'s' * (len(agreeing) == 1)}" if agreeing else ""
-    if not differing:
-        if len(found) < len(names):
-            return replace(known, not_examined=(*known.not_examined, f"steps: {stopped}"))
-        text = f"{alike}, each by itself: it is how they are put together that differs"
-    else:
+    if differing:
         first, *others = differing
-        text = f"`{first}` differs: {_worst(found[first][0])}"
-        text += f"; {_listed(others)} differ too" if others else ""
-        text += f"; {alike}" if alike else ""
+        parts = [f"`{first}` differs: {_worst(found[first][0])}"]
+        parts += [f"{_listed(others)} differ{'s' * (len(others) == 1)} too"] if others else []
+        parts += [f"{_listed(agreeing)} agree{'s' * (len(agreeing) == 1)}"] if agreeing else []
+        text = "; ".join(parts)
+    elif len(found) < len(names):
+        raised = f"steps: `{names[len(found)]}` of {reference.name} does not return"
+        return replace(known, not_examined=(*known.not_examined, raised))
+    else:
+        whole = all(_is_whole(scene, names, each) for each in (reference, subject))
+        text = f"{_listed(agreeing)} agree, {ADDED if whole else ALONE}"
     return replace(known, causes=(Cause(kind="step", text=text), *known.causes))
 
 
 def _differences(
-    scene: Scene, names: Sequence[str], call: Call
+    scene: Scene, names: Sequence[str], reference: Subject, subject: Subject
 ) -> Iterator[tuple[str, Sequence[Difference]]]:
     """Yield each step with what differs beyond rounding, as far as the reference returns."""
-    case = scene.case
-    reference, subject = case.reference.pristine.copy(), Subject.of(case.artifact.program)
+    judge, call = scene.case.judge, scene.call
     for name in names:
-        step = Subject.of(reference.part(name), reference.grad_mode)
-        call = _fitting(call, step)
-        expected, found = (
-            observe(each, call, seed=case.plan.seed, grad_mode=reference.grad_mode)
-            for each in (step.function, subject.part(name))
-        )
+        assert call is not None
+        call, expected = _step(scene, reference, name, call)
+        _, found = _step(scene, subject, name, call)
         if not isinstance(expected, Returned):
             return
-        differences = compare(expected, found, case.judge.tolerance)
-        if differences and isinstance(found, Returned) and not case.judge.tolerance.given:
-            rounding = Calibration(OtherRuns(step, case.plan.seed))
+        differences = compare(expected, found, judge.tolerance)
+        if differences and isinstance(found, Returned) and not judge.tolerance.given:
+            step = Subject.of(reference.part(name), reference.grad_mode)
+            rounding = Calibration(OtherRuns(step, judge.plan.seed))
             leaves = leaves_after(expected, {}), leaves_after(found, {})
             differences = rounding.judge(differences, [call], *leaves).bugs
         yield name, differences
         call = Call((expected.value,))
 
 
-def _fitting(call: Call, step: Subject) -> Call:
-    """Return the call of a step: with the items of a tuple if it takes as many arguments."""
+def _step(scene: Scene, owner: Subject, name: str, call: Call) -> tuple[Call, Outcome]:
+    """Return the call of a step, and its outcome.
+
+    The items of a tuple are its arguments, if it does not take the tuple.
+    """
+    step = Subject.of(owner.part(name), owner.grad_mode)
     signature = step.signature()
-    (value,) = call.args if len(call.args) == 1 else (None,)
-    if signature is None or not isinstance(value, tuple):
-        return call
-    try:
-        signature.bind(value)
-    except TypeError:
-        return Call(value)
-    return call
+    if signature is not None and len(call.args) == 1 and isinstance(call.args[0], tuple):
+        try:
+            signature.bind(*call.args)
+        except TypeError:
+            call = Call(call.args[0])
+    seed = scene.case.plan.seed
+    return call, observe(step.function, call, seed=seed, grad_mode=step.grad_mode)
+
+
+def _is_whole(scene: Scene, names: Sequence[str], owner: Subject) -> bool:
+    """Return True if the steps of a subject, one after another, give what it returns."""
+    case, call = scene.case, scene.call
+    assert call is not None
+    whole = observe(owner.function, call, seed=case.plan.seed, grad_mode=owner.grad_mode)
+    for name in names:
+        _, outcome = _step(scene, owner, name, call)
+        if not isinstance(outcome, Returned):
+            return False
+        call = Call((outcome.value,))
+    return isinstance(whole, Returned) and not compare_values(
+        whole.value, call.args[0], case.judge.tolerance
+    )
 
 
 def _worst(item: Difference) -> str:
