@@ -64,5 +64,5 @@ def _result(verdict: Verdict) -> str:
     if verdict.status == "skipped":
         return f"{target} was not judged ({verdict.reason})"
     if verdict.status == "failed":
-        return f"{target} does not follow {subject} ({verdict.failure})"
+        return f"{target} fails as well ({verdict.failure})"
     return f"{target} agrees with {subject}"
