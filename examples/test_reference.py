@@ -1,4 +1,4 @@
-"""What an exported module is to do: follow the pipeline it replaces, and keep what its users rely on."""
+"""What an exported module is to do: follow the pipeline that it replaces, and keep relations."""
 
 from __future__ import annotations
 

@@ -421,7 +421,10 @@ def _judged(thing: Any, given: Sequence[Call], plan: Plan, make: Make, **how: An
 
 
 # The settings that are about an artifact, not about what it is made of.
-OF_AN_ARTIFACT = ("ship", "isolate", "serve_on", *(n for step in FLOW for n in step.settings))
+OF_AN_ARTIFACT = (
+    *("isolate", "serve_on", "min_branch_coverage"),
+    *(name for step in FLOW for name in step.settings),
+)
 # Verdicts on subjects beside their references, by key, for all targets of a test: the last so many.
 FIRST_KEPT = 64
 _first: dict[str, Verdict] = {}

@@ -63,6 +63,7 @@ Pairs = Callable[[Call, Mapping[str, int]], Iterator[Pair]]
 
 
 def require(case: Case) -> None:
+    """Raise RelationBroken if a relation that the user requires does not hold."""
     wanted = case.plan.options.relations or ()
     if wanted and case.reference.random:
         case.log.caution("relations: not asked, forward is random")

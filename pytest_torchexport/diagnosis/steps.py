@@ -13,14 +13,11 @@ from pytest_torchexport.diagnosis.scene import Scene
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
 from pytest_torchexport.judge.rounding import Calibration
-from pytest_torchexport.outcomes.compare import compare, compare_values
+from pytest_torchexport.outcomes.compare import compare
 from pytest_torchexport.outcomes.observe import Outcome, Returned, observe
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.diagnosis import Cause, Diagnosis
 from pytest_torchexport.results.verdict import Difference
-
-ALONE = "each by itself: they are put together in other ways"
-ADDED = "as far as is allowed: it is together that they differ"
 
 
 def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
@@ -42,8 +39,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
         raised = f"steps: `{names[len(found)]}` of {reference.name} does not return"
         return replace(known, not_examined=(*known.not_examined, raised))
     else:
-        whole = all(_is_whole(scene, names, each) for each in (reference, subject))
-        text = f"{_listed(agreeing)} agree, {ADDED if whole else ALONE}"
+        text = f"{_listed(agreeing)} agree, each by itself: it is together that they differ"
     return replace(known, causes=(Cause(kind="step", text=text), *known.causes))
 
 
@@ -82,21 +78,6 @@ def _step(scene: Scene, owner: Subject, name: str, call: Call) -> tuple[Call, Ou
             call = Call(call.args[0])
     seed = scene.case.plan.seed
     return call, observe(step.function, call, seed=seed, grad_mode=step.grad_mode)
-
-
-def _is_whole(scene: Scene, names: Sequence[str], owner: Subject) -> bool:
-    """Return True if the steps of a subject, one after another, give what it returns."""
-    case, call = scene.case, scene.call
-    assert call is not None
-    whole = observe(owner.function, call, seed=case.plan.seed, grad_mode=owner.grad_mode)
-    for name in names:
-        _, outcome = _step(scene, owner, name, call)
-        if not isinstance(outcome, Returned):
-            return False
-        call = Call((outcome.value,))
-    return isinstance(whole, Returned) and not compare_values(
-        whole.value, call.args[0], case.judge.tolerance
-    )
 
 
 def _worst(item: Difference) -> str:
