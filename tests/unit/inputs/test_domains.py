@@ -239,3 +239,14 @@ def test_a_call_that_was_recorded_beside_it_counts_too():
     assert spec_of(lambda x, edges: x, NODES, EDGES, more=more).leaves[1].index is None
     given = spec_of(lambda x, edges: x, NODES, EDGES, values={"edges": (0, 5)})
     assert given.leaves[1].index is None  # the user has said what is legal
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ends"),
+    [([0, 0], (0, 255)), ([3, 200], (0, 255)), ([0, 20], (0, 20)), ([0, 1], (0, 1))],
+)
+def test_bytes_are_those_of_an_image_unless_they_are_few_small_ones(numbers, ends):
+    domain = infer(torch.tensor(numbers, dtype=torch.uint8))
+    assert (domain.low, domain.high) == ends
+    others = infer(torch.tensor(numbers, dtype=torch.int32))
+    assert (others.low, others.high) == (min(numbers), max(numbers))

@@ -6,6 +6,7 @@ import dataclasses
 from collections import OrderedDict, UserDict, defaultdict, deque, namedtuple
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
@@ -131,3 +132,29 @@ def test_the_bits_of_a_tensor_follow_its_elements_and_not_its_strides():
     assert bits_of(x[:0]) == b""
     complex_ = torch.tensor([1 + 2j])
     assert bits_of(complex_.conj()) == bits_of(torch.tensor([1 - 2j]))
+
+
+def test_an_array_of_numpy_holds_a_tensor_in_its_memory():
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    ((path, tensor),), structure = flatten({"x": array}, "batch")
+    assert (path, tensor.shape) == ("batch['x']", (2, 3))
+    tensor[0, 0] = 7
+    assert array[0, 0] == 7
+    back = structure.unflatten([tensor * 2])["x"]
+    assert type(back) is np.ndarray
+    assert back[0, 0] == 14
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(3)[::-1], np.broadcast_to(np.ones(1), (2,))],
+    ids=["with negative strides", "read-only"],
+)
+def test_an_array_that_torch_cannot_write_to_is_copied(array):
+    ((_, tensor),), _ = flatten(array)
+    assert tensor.tolist() == array.tolist()
+
+
+def test_an_array_of_what_torch_has_no_dtype_for_is_a_leaf():
+    array = np.array(["a"])
+    assert flatten(array)[0][0][1] is array
