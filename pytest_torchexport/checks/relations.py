@@ -150,8 +150,11 @@ def _of_rows(
     for taken in ([*range(rows)][::-1], [*range(1, rows), 0]) if permuted else each:
 
         def part(number: int, whole: Any, other: Any, taken: Sequence[int] = taken) -> Any:
-            # Of an output without rows, such as a mean of all, nothing is said.
-            return _selected(whole, axes[number], taken, rows) if axes[number] else other
+            # Of an output without rows, such as a mean of all, nothing is said. Among longer rows,
+            # one may be padded to their length.
+            if not axes[number]:
+                return other
+            return _unpadded(number, _selected(whole, axes[number], taken, rows), other)
 
         other = _with_rows(case.spec, dim, call, taken, rows)
         named = ", ".join(map(str, taken[:4])) + ", ..." * (len(taken) > 4)

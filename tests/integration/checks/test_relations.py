@@ -165,6 +165,7 @@ HEALTHY = {
         (randn(2, 6, 4), LENGTHS),
         {"relations": [*ROWS, Padding("lengths", "time")], **OF_LENGTHS},
     ),
+    "packed": (Packed, (randn(2, 6, 4), LENGTHS), {"relations": ROWS, **OF_LENGTHS}),
     "sequence first": (Sequence, (randn(5, 3, 4),), {"relations": ROWS}),
     "several outputs": (Several, (randn(3, 8),), {"relations": ROWS}),
     "flat": (Flat, (randn(3, 6, 4),), {"relations": ROWS}),
@@ -245,7 +246,7 @@ def judged(make, args, options, **more):
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_model_keeps_its_relations(name):
-    verdict = judged(*HEALTHY[name])
+    verdict = judged(*HEALTHY[name], target="script" if name == "packed" else "trace")
     assert verdict.status == "passed", failure_text(verdict)
     assert not verdict.cautions
     assert verdict.seconds["relations"] > 0
