@@ -104,8 +104,7 @@ def raise_for_steps(steps: Sequence[str], *both: Subject) -> None:
     """Raise SpecError for a step that one of both subjects has no method of, with those of both."""
     for name, subject in itertools.product(steps, both):
         if not callable(subject.part(name)):
-            parts = [set(each.parts()) for each in both]
-            legal = sorted(set.intersection(*parts))
+            legal = sorted(set.intersection(*({*each.parts()} for each in both)))
             raise SpecError(
                 f"steps: {subject.name} has no method {name!r}; both have: "
                 f"{', '.join(legal) or 'none'}.{nearest(name, legal)}"

@@ -135,9 +135,8 @@ class Subject:
     def parts(self) -> list[str]:
         """Return the names of its public methods, and of its other attributes to call."""
         owner = getattr(self.function, "__self__", self.function)
-        base = {*dir(torch.nn.Module), *dir(type(_source_of))}
-        names = (name for name in dir(owner) if not name.startswith("_") and name not in base)
-        return [name for name in names if callable(self.part(name))]
+        names = {*dir(owner)} - {*dir(torch.nn.Module)}
+        return [name for name in names if name[0] != "_" and callable(self.part(name))]
 
     def copy(self) -> Subject:
         """Return a deep copy; a write to it shows in no other.

@@ -39,21 +39,20 @@ def in_two_steps(first: Verdict, second: Verdict, reference: str) -> Verdict:
             sides=(reference, subject),
             **texts,
         )
-    told = f"{steps[0]}: agrees on {sum(first.calls.values()) - first.calls['rejected']} calls"
+    calls = sum(first.calls.values()) - first.calls.get("rejected", 0)
+    result = f"agrees on {calls} calls" if first.status == "passed" else "was not judged"
     seconds = {**second.seconds, "reference": sum(first.seconds.values())}
     if second.status == "failed":
-        differs = f"{steps[0]} agrees; {steps[1]} does not"
         return dataclasses.replace(
             second,
-            details=(differs, *second.details),
+            details=(f"{steps[0]}: {result}; {steps[1]}: fails", *second.details),
             seconds=seconds,
             sides=second.sides or (subject, target),
         )
-    doubts = [f"not judged: {first.reason}"] if first.status == "skipped" else []
-    doubts += [*first.cautions, *first.ineffective]
+    doubts = [*([first.reason] if first.reason else []), *first.cautions, *first.ineffective]
     return dataclasses.replace(
         second,
-        notes=(*second.notes, told),
+        notes=(*second.notes, f"{steps[0]}: {result}"),
         cautions=(*second.cautions, *(f"{steps[0]}: {said(text)}" for text in doubts)),
         seconds=seconds,
     )

@@ -5,6 +5,9 @@ The faults are those of public threads: a wrapper that resizes without antialias
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -16,6 +19,7 @@ from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.results.text import failure_text
+from pytest_torchexport.results.two_steps import in_two_steps
 
 STEPS = ["preprocess", "model", "postprocess"]
 IMAGE = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0))
@@ -211,7 +215,9 @@ def test_the_artifact_that_does_not_follow_the_wrapper_is_the_second_step(tmp_pa
     )
     verdict = engine.check_artifact(path, Wrapper().eval(), Call((IMAGE,)), plan)
     assert (verdict.failure, verdict.sides) == ("OutputsDiffer", ("Wrapper", "trace"))
-    assert verdict.details[0] == "Pipeline -> Wrapper agrees; Wrapper -> trace does not"
+    assert re.fullmatch(
+        r"Pipeline -> Wrapper: agrees on \d+ calls; Wrapper -> trace: fails", verdict.details[0]
+    )
     assert "Wrapper on trace-cpu: outputs differ from Wrapper" in failure_text(verdict)
 
 
@@ -269,3 +275,12 @@ def test_a_step_that_one_of_them_lacks_is_an_error_with_the_legal_names():
 def test_wrong_options_are_refused_with_what_is_legal(options, message):
     with pytest.raises(SpecError, match=message):
         judged(Wrapper(), IMAGE, **options)
+
+
+def test_a_reference_that_cannot_be_judged_is_a_warning():
+    first = check_export(Model(), (IMAGE,), target="trace", **{**QUICK, "shapes": {"x": "..."}})
+    skipped = dataclasses.replace(first, status="skipped", reason="eager has no numbers")
+    verdict = in_two_steps(skipped, first, "original")
+    assert verdict.status == "passed"
+    assert "original -> Model: was not judged" in verdict.notes
+    assert "original -> Model: original has no numbers" in verdict.cautions
