@@ -140,7 +140,7 @@ FAULTS = {
 
 
 # Without a tolerance of one's own the rounding of each step is measured, which takes a second.
-MEASURED = ("no antialias", "another default", "another constant")
+MEASURED = ("another default", "another constant")
 
 
 def judged(wrapper, *args, target="trace", **options):
@@ -164,14 +164,12 @@ def test_a_wrapper_that_does_not_follow_fails_and_the_step_is_named(name):
 @pytest.mark.parametrize(
     ("wrapper", "reference"),
     [
-        (Wrapper(), Pipeline()),
         (Wrapper(), Pipeline().__call__),
         (Wrapper(pad=padded), lambda picture, model=MODEL: Pipeline(model)(picture)),
         (Wrapper(nn.Sequential(MODEL, nn.Dropout(0.5))).train(), Pipeline()),
         (Model(), MODEL),
     ],
     ids=[
-        "as an object",
         "as a method",
         "of another name of its argument",
         "in training mode",
@@ -201,24 +199,24 @@ def test_steps_that_agree_each_say_that_it_is_how_they_are_put_together():
     )
 
 
+def linear(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2)).eval()
+
+
+X = torch.ones(2, 3)
+
+
 def test_the_artifact_that_does_not_follow_the_wrapper_is_the_second_step(tmp_path):
-    bad = torch.jit.trace(
-        Wrapper(resize=lambda x: resized(x, antialias=False)).eval(), IMAGE, strict=False
-    )
-    path = tmp_path / "model.pt"
-    bad.save(path)
-    plan = Plan(
-        target="trace",
-        device="cpu",
-        max_examples=2,
-        options=parse_check_options({"reference": Pipeline()}),
-    )
-    verdict = engine.check_artifact(path, Wrapper().eval(), Call((IMAGE,)), plan)
-    assert (verdict.failure, verdict.sides) == ("OutputsDiffer", ("Wrapper", "trace"))
+    torch.jit.trace(linear(1), X).save(tmp_path / "model.pt")
+    options = parse_check_options({"reference": linear(0)[0]})
+    plan = Plan(target="trace", device="cpu", max_examples=1, diagnoses=False, options=options)
+    verdict = engine.check_artifact(tmp_path / "model.pt", linear(0), Call((X,)), plan)
+    assert (verdict.failure, verdict.sides) == ("OutputsDiffer", ("Sequential", "trace"))
     assert re.fullmatch(
-        r"Pipeline -> Wrapper: agrees on \d+ calls; Wrapper -> trace: fails", verdict.details[0]
+        r"Linear -> Sequential: agrees on \d+ calls; Sequential -> trace: fails", verdict.details[0]
     )
-    assert "Wrapper on trace-cpu: outputs differ from Wrapper" in failure_text(verdict)
+    assert "Sequential on trace-cpu: outputs differ from Sequential" in failure_text(verdict)
 
 
 def test_the_first_step_runs_once_for_all_targets_of_a_test(monkeypatch):
@@ -227,12 +225,19 @@ def test_the_first_step_runs_once_for_all_targets_of_a_test(monkeypatch):
     monkeypatch.setattr(
         foreign, "take_subject", lambda *a, **k: (taken.append(1), take(*a, **k))[1]
     )
-    wrapper, pipeline = Wrapper().eval(), Pipeline()
-    for target in ("trace", "script"):
-        judged(wrapper, IMAGE, target=target, reference=pipeline, diagnose=False)
+    pipeline = Pipeline(linear(0))
+
+    def reference(x):
+        return pipeline.model(x)
+
+    def statuses(*targets):
+        given = {"reference": reference, "checks": "parity", "max_examples": 1, "diagnose": False}
+        return [check_export(linear(0), (X,), target=each, **given).status for each in targets]
+
+    assert statuses("trace", "script", "export") == ["passed"] * 3
     assert len(taken) == 1
-    pipeline.model = Scaled()
-    assert judged(wrapper, IMAGE, reference=pipeline, diagnose=False).status == "failed"
+    pipeline.model = linear(1)
+    assert statuses("trace") == ["failed"]
     assert len(taken) == 2
 
 
