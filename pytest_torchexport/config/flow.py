@@ -76,3 +76,15 @@ FLOW = (
     Step("branch coverage", "control_flow:require", _BRANCHES, own_time=True),
     Step("files to ship", "artifact_files:ship", settings=("ship",), own_time=True),
 )
+# Of a loop around the subject: its own calls instead of searched and drawn ones.
+_OF_LOOPS = (
+    ("save", "size", "load in the clean process", "example in the clean process", "random streams"),
+    ("calls after loading", "result of the round trip", "limit of the size"),
+    ("what cannot be judged", "files to ship"),
+)
+_NAMED = {step.name: step for step in FLOW}
+LOOP = (
+    *(_NAMED[name] for name in _OF_LOOPS[0]),
+    Step("loop", "loops:run"),
+    *(_NAMED[name] for names in _OF_LOOPS[1:] for name in names),
+)

@@ -176,6 +176,35 @@ class OtherRuns:
         casts = [Way(partial(scattered, number, casts=True)) for number in range(MANY)]
         return Runs(truth[0], self.run(calls, paths, casts)) if truth else Runs()
 
+    def of_loop(
+        self, unroll: Callable[[Callable[[Call], Outcome]], Sequence[Leaves]], *, draws: bool
+    ) -> Iterator[Sequence[Runs]]:
+        """Yield the runs of each step of a loop, then the same and further ones.
+
+        ``unroll`` makes the loop's calls with a function, and returns what each step returned.
+        ``draws``: the step is random.
+        """
+
+        def made(way: Way) -> Sequence[Leaves]:
+            subject = self._copy(way.where)
+            function = partial(observe, way.through(subject.function), seed=self.seed)
+            return unroll(lambda call: function(way.given(call), grad_mode=subject.grad_mode))
+
+        ties = Ties()
+        truth = [] if draws else made(Way(where=torch.float64))
+        low = Way(where=self.precision) if self.precision is not None else Way()
+        others = [made(low)]
+        for ways in self._ways(NOTHING_HELD, ties, packs=False):
+            others += map(made, ways)
+            yield [
+                Runs(
+                    truth[step] if step < len(truth) else {},
+                    [each[step] for each in others if step < len(each)],
+                    ties=ties,
+                )
+                for step in range(max(map(len, others)))
+            ]
+
     def run(self, calls: Sequence[Call], paths: Sequence[str], ways: Iterable[Way]) -> list[Leaves]:
         """Return the leaves after the last of the calls in each way in which eager returns it.
 

@@ -1,0 +1,233 @@
+"""The check of a loop: over many steps, the artifact does what eager does.
+
+First each step gets eager's own inputs (teacher-forced), in a row: these are judged like all calls.
+Then each gets what the artifact made (free-running), and may be as far off as eager is from itself
+there: in float64, and with its results rounded otherwise, through the same loop.
+Raises the failure of the first step that differs: OutputsDiffer, StructureDiffers, StateDiffers,
+ArtifactRaised, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises SpecError if the loop reaches a
+size that the user's dims leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pytest_torchexport.eager.unrolled import Made, Wiring
+from pytest_torchexport.inputs.pytrees import flatten
+from pytest_torchexport.inputs.recipes import example_recipe, recorded_recipes
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.judge import carried_differences, failure_of
+from pytest_torchexport.judge.log import Activity, Shrunk
+from pytest_torchexport.judge.other_runs import Leaves, Runs
+from pytest_torchexport.judge.rounding import AMBIGUOUS, Judged, Seen, with_cause
+from pytest_torchexport.outcomes.compare import compare, compare_values
+from pytest_torchexport.outcomes.observe import Outcome, Returned
+from pytest_torchexport.results.failures import ArtifactRaised, SpecError, StateDiffers
+from pytest_torchexport.results.verdict import Difference, LoopSteps
+
+ADDS_UP = "each step alone agrees: what it is off adds up, beyond what eager's own rounding does"
+KEEPS_STATE = "the artifact keeps state between steps, and the step itself does not"
+
+
+@dataclass(frozen=True)
+class Parted:
+    """The first step (from 0) at which the artifact differs."""
+
+    number: int
+    differences: Sequence[Difference]
+
+    @property
+    def step(self) -> int:
+        return self.number + 1
+
+
+def run(case: Case) -> None:
+    """Run the loop both ways. Raise the failure of the step that differs first."""
+    assert case.plan.loop is not None
+    wiring, log = Wiring(loop=case.plan.loop, spec=case.spec), case.log
+    with log.timed("loop"):
+        recipes = [example_recipe(case.spec), *recorded_recipes(case.spec)]
+        if len(recipes) < wiring.loop.steps:
+            raise SpecError(
+                "the loop reaches sizes that dims= and shapes= leave out: declare those of all of "
+                f"its {wiring.loop.steps} steps, or fewer steps="
+            )
+        for recipe in recipes:
+            log.covered.saw(case.spec, recipe)
+        eager = _in_eager(case, wiring)
+        for made in eager:
+            assert isinstance(made.outcome, Returned)
+            log.outputs.saw(made.call, made.outcome)
+        forced = _teacher_forced(case, eager)
+        free, ties = _free_running(case, wiring, eager)
+    log.ineffective += log.outputs.complaints(case.judge.tolerance)
+    parted = [each for each in (forced, free) if each is not None]
+    first = min(parted, key=lambda each: each.number, default=None)
+    paths = [each.path for each in first.differences if each.path] if first is not None else []
+    log.loop = LoopSteps(
+        steps=len(eager),
+        teacher_forced=forced.step if forced is not None else None,
+        free_running=free.step if free is not None else None,
+        leaf=paths[0] if paths else "",
+        ties=ties,
+    )
+    if first is not None:
+        _raise(case, wiring, eager, first, forced=first is forced)
+
+
+def _in_eager(case: Case, wiring: Wiring) -> list[Made]:
+    """Return eager's steps on the item's device. On the CPU, they were made before."""
+    with case.log.during(Activity.EAGER):
+        eager = [*wiring.unroll(case.reference.anew(case.plan.device))]
+    if not isinstance(eager[-1].outcome, Returned):
+        device = case.plan.device
+        raise SpecError(f"eager raises at step {len(eager)} on {device}: {eager[-1].outcome}")
+    return eager
+
+
+def _teacher_forced(case: Case, eager: Sequence[Made]) -> Parted | None:
+    judge, stateful = case.judge, case.reference.stateful
+    with judge.row(state=stateful) as run:
+        for number, made in enumerate(eager):
+            case.plan.progress("steps with eager's inputs", number, len(eager))
+            found, state = run(made.call)
+            case.log.calls["teacher-forced"] = number + 1
+            assert isinstance(made.outcome, Returned)
+            if stateful:
+                row = [each.call for each in eager[: number + 1]]
+                kept = {n: t for n, t in made.state.items() if n not in case.reference.caches}
+                more = carried_differences(kept, state, judge.tolerance)
+                states = made.state, state
+                differences = judge.differences(row, made.outcome, found, states, more)
+            else:
+                differences = judge.differences([made.call], made.outcome, found)
+            if differences:
+                return Parted(number, differences)
+    return None
+
+
+def _free_running(
+    case: Case, wiring: Wiring, eager: Sequence[Made]
+) -> tuple[Parted | None, tuple[int, ...]]:
+    """Return the first step that differs, and the steps after which rounding decided."""
+    log, ties = case.log, list[int]()
+    calls = [made.call for made in eager]
+    envelope = _Envelope.of(case, wiring, eager)
+    with case.judge.row() as run:
+        call = calls[0]
+        for number, made in enumerate(eager):
+            case.plan.progress("steps with its own outputs", number, len(eager))
+            found, _ = run(call)
+            log.calls["free-running"] = number + 1
+            differences = envelope.differences(number, made.outcome, found)
+            if differences:
+                return Parted(number, differences), tuple(ties)
+            if number + 1 < len(eager):
+                assert isinstance(found, Returned)
+                following = wiring.following(call, found.value, number)
+                call, parted = wiring.led(following, calls[number + 1])
+                ties += [number + 1] * parted
+    return None, tuple(ties)
+
+
+def _leaves(outcome: Outcome) -> Leaves:
+    return dict(flatten(outcome.value, "output")[0]) if isinstance(outcome, Returned) else {}
+
+
+@dataclass(eq=False)
+class _Envelope:
+    """How far eager's own loop is from itself at each step, measured when it is asked for first."""
+
+    case: Case
+    more: Iterator[Sequence[Runs]]
+    runs: Sequence[Runs] = ()
+
+    @classmethod
+    def of(cls, case: Case, wiring: Wiring, eager: Sequence[Made]) -> _Envelope:
+        def unroll(function: Callable[[Call], Outcome]) -> Sequence[Leaves]:
+            steps = wiring.unroll(lambda call: (function(call), {}), eager)
+            return [_leaves(made.outcome) for made in steps]
+
+        return cls(case, case.judge.of_loop(unroll))
+
+    def differences(self, number: int, expected: Outcome, found: Outcome) -> list[Difference]:
+        """Return the differences of a step that eager's own loop does not explain."""
+        judge, log = self.case.judge, self.case.log
+        if not isinstance(expected, Returned) or not isinstance(found, Returned):
+            return compare(expected, found, judge.tolerance)
+        hidden = self.case.random_paths
+        differences = [
+            item
+            for item in compare_values(expected.value, found.value, judge.tolerance)
+            if item.kind != "values" or not (judge.in_eight_bits or item.path in hidden)
+        ]
+        if judge.tolerance.given or any(item.total is None for item in differences):
+            return differences
+        judged = Judged(differences, [])
+        while True:
+            if number < len(self.runs):
+                judged = self._judged(differences, expected, found, self.runs[number])
+            if not judged.bugs:
+                break
+            with log.during(Activity.EAGER):
+                further = next(self.more, None)
+            if further is None:
+                return judged.bugs
+            self.runs = further
+        log.explain(judged.explained)
+        drowned = [item.path for item in judged.explained if item.cause == AMBIGUOUS]
+        if drowned:
+            log.caution(
+                f"{', '.join(drowned)}: in the loop, eager's own rounding becomes as large as the "
+                "output, and hides what the artifact does; steps= makes the loop shorter"
+            )
+        return []
+
+    def _judged(
+        self, differences: Sequence[Difference], expected: Returned, found: Returned, runs: Runs
+    ) -> Judged:
+        wanted, there = _leaves(expected), _leaves(found)
+        return Judged.of(
+            with_cause(Seen.of(item, wanted[item.path], there[item.path], runs))
+            for item in differences
+        )
+
+
+def _raise(
+    case: Case, wiring: Wiring, eager: Sequence[Made], first: Parted, *, forced: bool
+) -> NoReturn:
+    """Raise the failure of a step, with the step and what differs in its text.
+
+    ``forced``: the step got eager's inputs. Raises CannotJudge if nobody named the target and the
+    artifact raises on the example itself.
+    """
+    loop, expected = case.log.loop, eager[first.number].outcome
+    assert loop is not None
+    assert isinstance(expected, Returned)
+    failure = failure_of(first.differences, case.reference.written_at)
+    assert failure is not None
+    kind, text = type(failure), str(failure)
+    if isinstance(failure, ArtifactRaised) and not first.number:
+        case.refused(f"made an artifact that raises on the example itself: {failure}")
+    call, stateful, more = eager[first.number].call, case.reference.stateful, list[str]()
+    case.log.calls["failed"] = 1
+    if not forced:
+        more = [ADDS_UP]
+    elif not stateful:
+        if case.judge.differences([call], expected, case.judge.run(call)):
+            recipe = [example_recipe(case.spec), *recorded_recipes(case.spec)][first.number]
+            case.log.shrunk = Shrunk.as_made(case.spec, recipe, call)
+        else:
+            kind, more = StateDiffers, [KEEPS_STATE]
+    to = wiring.carried_to(loop.leaf)
+    named = f"{to}, carried from {loop.leaf}," if to else loop.leaf
+    raise kind(
+        f"step {first.step} of {loop.steps}: {text or f'{named} differs from eager'}",
+        details=(*loop.lines(), *more, *failure.details),
+        where=failure.where,
+        differences=failure.differences,
+        output=failure.output,
+    )
