@@ -22,14 +22,16 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import carried_differences, failure_of
 from pytest_torchexport.judge.log import Activity, Shrunk
 from pytest_torchexport.judge.other_runs import Leaves, Runs
-from pytest_torchexport.judge.rounding import AMBIGUOUS, Judged, Seen, with_cause
+from pytest_torchexport.judge.rounding import AMBIGUOUS, Judged, Seen, is_far_beyond, with_cause
 from pytest_torchexport.outcomes.compare import compare, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.failures import ArtifactRaised, SpecError, StateDiffers
 from pytest_torchexport.results.verdict import Difference, LoopSteps
 
 ADDS_UP = "each step alone agrees: what it is off adds up, beyond what eager's own rounding does"
-KEEPS_STATE = "the artifact keeps state between steps, and the step itself does not"
+KEEPS_STATE = "the artifact keeps state of its own between steps, which its step does not have"
+
+NOT_FOLLOWED = "the step changes its module, and the artifact does not follow"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def run(case: Case) -> None:
             assert isinstance(made.outcome, Returned)
             log.outputs.saw(made.call, made.outcome)
         forced = _teacher_forced(case, eager)
-        free, ties = _free_running(case, wiring, eager)
+        free, ties = _free_running(case, wiring, eager, quick=forced is not None)
     log.ineffective += log.outputs.complaints(case.judge.tolerance)
     parted = [each for each in (forced, free) if each is not None]
     first = min(parted, key=lambda each: each.number, default=None)
@@ -110,12 +112,12 @@ def _teacher_forced(case: Case, eager: Sequence[Made]) -> Parted | None:
 
 
 def _free_running(
-    case: Case, wiring: Wiring, eager: Sequence[Made]
+    case: Case, wiring: Wiring, eager: Sequence[Made], *, quick: bool
 ) -> tuple[Parted | None, tuple[int, ...]]:
     """Return the first step that differs, and the steps after which rounding decided."""
     log, ties = case.log, list[int]()
     calls = [made.call for made in eager]
-    envelope = _Envelope.of(case, wiring, eager)
+    envelope = _Envelope.of(case, wiring, eager, quick=quick)
     with case.judge.row() as run:
         call = calls[0]
         for number, made in enumerate(eager):
@@ -139,44 +141,50 @@ def _leaves(outcome: Outcome) -> Leaves:
 
 @dataclass(eq=False)
 class _Envelope:
-    """How far eager's own loop is from itself at each step, measured when it is asked for first."""
+    """How far eager's own loop is from itself at each step, measured when it is asked for first.
+
+    ``quick``: the artifact has failed already, and a few runs are enough.
+    """
 
     case: Case
-    more: Iterator[Sequence[Runs]]
-    runs: Sequence[Runs] = ()
+    more: Iterator[Callable[[int], Runs]]
+    quick: bool
+    runs: Callable[[int], Runs] | None = None
 
     @classmethod
-    def of(cls, case: Case, wiring: Wiring, eager: Sequence[Made]) -> _Envelope:
-        def unroll(function: Callable[[Call], Outcome]) -> Sequence[Leaves]:
-            steps = wiring.unroll(lambda call: (function(call), {}), eager)
-            return [_leaves(made.outcome) for made in steps]
+    def of(cls, case: Case, wiring: Wiring, eager: Sequence[Made], *, quick: bool) -> _Envelope:
+        def unroll(function: Callable[[Call], Outcome]) -> Iterator[Leaves]:
+            for made in wiring.unroll(lambda call: (function(call), {}), eager):
+                yield _leaves(made.outcome)
 
-        return cls(case, case.judge.of_loop(unroll))
+        return cls(case, case.judge.of_loop(unroll), quick)
 
     def differences(self, number: int, expected: Outcome, found: Outcome) -> list[Difference]:
         """Return the differences of a step that eager's own loop does not explain."""
-        judge, log = self.case.judge, self.case.log
+        judge, log, hidden = self.case.judge, self.case.log, self.case.random_paths
         if not isinstance(expected, Returned) or not isinstance(found, Returned):
             return compare(expected, found, judge.tolerance)
-        hidden = self.case.random_paths
         differences = [
             item
             for item in compare_values(expected.value, found.value, judge.tolerance)
             if item.kind != "values" or not (judge.in_eight_bits or item.path in hidden)
         ]
-        if judge.tolerance.given or any(item.total is None for item in differences):
+        if not differences or judge.tolerance.given or any(d.total is None for d in differences):
             return differences
-        judged = Judged(differences, [])
-        while True:
-            if number < len(self.runs):
-                judged = self._judged(differences, expected, found, self.runs[number])
-            if not judged.bugs:
-                break
-            with log.during(Activity.EAGER):
-                further = next(self.more, None)
-            if further is None:
-                return judged.bugs
-            self.runs = further
+        with log.during(Activity.EAGER):
+            if self.runs is None:
+                self.runs = next(self.more)
+            wanted, there = _leaves(expected), _leaves(found)
+            while True:
+                runs = self.runs(number)
+                seen = [Seen.of(d, wanted[d.path], there[d.path], runs) for d in differences]
+                judged = Judged.of(map(with_cause, seen))
+                wrong = {bug.path for bug in judged.bugs}
+                far = all(is_far_beyond(each) for each in seen if each.difference.path in wrong)
+                further = None if not wrong or far or self.quick else next(self.more, None)
+                if further is None:
+                    break
+                self.runs = further
         log.explain(judged.explained)
         drowned = [item.path for item in judged.explained if item.cause == AMBIGUOUS]
         if drowned:
@@ -184,16 +192,7 @@ class _Envelope:
                 f"{', '.join(drowned)}: in the loop, eager's own rounding becomes as large as the "
                 "output, and hides what the artifact does; steps= makes the loop shorter"
             )
-        return []
-
-    def _judged(
-        self, differences: Sequence[Difference], expected: Returned, found: Returned, runs: Runs
-    ) -> Judged:
-        wanted, there = _leaves(expected), _leaves(found)
-        return Judged.of(
-            with_cause(Seen.of(item, wanted[item.path], there[item.path], runs))
-            for item in differences
-        )
+        return judged.bugs
 
 
 def _raise(
@@ -214,8 +213,12 @@ def _raise(
         case.refused(f"made an artifact that raises on the example itself: {failure}")
     call, stateful, more = eager[first.number].call, case.reference.stateful, list[str]()
     case.log.calls["failed"] = 1
-    if not forced:
+    if not forced and not first.number:
+        kind, more = StateDiffers, [KEEPS_STATE]
+    elif not forced:
         more = [ADDS_UP]
+    elif stateful and first.number:
+        kind, more = StateDiffers, [NOT_FOLLOWED]
     elif not stateful:
         if case.judge.differences([call], expected, case.judge.run(call)):
             recipe = [example_recipe(case.spec), *recorded_recipes(case.spec)][first.number]

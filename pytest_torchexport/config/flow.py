@@ -77,14 +77,16 @@ FLOW = (
     Step("files to ship", "artifact_files:ship", settings=("ship",), own_time=True),
 )
 # Of a loop around the subject: its own calls instead of searched and drawn ones.
-_OF_LOOPS = (
-    ("save", "size", "load in the clean process", "example in the clean process", "random streams"),
-    ("calls after loading", "result of the round trip", "limit of the size"),
-    ("what cannot be judged", "files to ship"),
+_BEFORE = (
+    *("save", "size", "load in the clean process", "example in the clean process"),
+    *("random streams", "calls after loading", "state at the start"),
 )
-_NAMED = {step.name: step for step in FLOW}
+_AFTER = (
+    *("result of the round trip", "limit of the size", "what cannot be judged"),
+    "files to ship",
+)
 LOOP = (
-    *(_NAMED[name] for name in _OF_LOOPS[0]),
+    *(step for step in FLOW if step.name in _BEFORE),
     Step("loop", "loops:run"),
-    *(_NAMED[name] for names in _OF_LOOPS[1:] for name in names),
+    *(step for step in FLOW if step.name in _AFTER),
 )

@@ -15,7 +15,7 @@ from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.pytrees import describe, flatten
+from pytest_torchexport.inputs.pytrees import clone, describe, flatten
 from pytest_torchexport.inputs.recipes import recorded_recipes
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, Tensors
@@ -95,6 +95,8 @@ def spec_of_loop(
 
     Sizes that change are dims, as large as the loop makes them: more may be no legal size.
     """
+    # Zeros that are given twice, as two states, are two tensors in the next step.
+    example = Call(*clone((example.args, dict(example.kwargs))))
     calls = _calls(loop, example, reference, spec_of([example], Options()))
     spec = spec_of(calls, options)
     if not spec.recorded:

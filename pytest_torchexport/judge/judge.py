@@ -282,9 +282,9 @@ class Judge:
             yield run
 
     def of_loop(
-        self, unroll: Callable[[Callable[[Call], Outcome]], Sequence[Leaves]]
-    ) -> Iterator[Sequence[Runs]]:
-        """Yield eager's other runs of each step of a loop: see ``OtherRuns.of_loop``."""
+        self, unroll: Callable[[Callable[[Call], Outcome]], Iterator[Leaves]]
+    ) -> Iterator[Callable[[int], Runs]]:
+        """Yield eager's other runs of the steps of a loop: see ``OtherRuns.of_loop``."""
         return self._calibration.runs.of_loop(unroll, draws=bool(self.reference.random))
 
     def tensors(self) -> Tensors:
