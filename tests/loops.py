@@ -491,3 +491,23 @@ FAULTS = {
         failure="StateDiffers",
     ),
 }
+
+
+# -- what only looks like a fault ------------------------------------------------------------------
+
+
+class Tied(Decoder):
+    """Two tokens have the same logits, the largest of all."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.no_grad():
+            self.head.weight[5] = self.head.weight[3]
+            self.head.bias[3] = self.head.bias[5] = 9.0
+
+
+class Chaos(nn.Module):
+    """It makes any rounding as large as its numbers within some twenty steps."""
+
+    def forward(self, x):
+        return 3.9 * x * (1 - x)
