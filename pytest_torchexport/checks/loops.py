@@ -141,7 +141,7 @@ def _leaves(outcome: Outcome) -> Leaves:
 
 @dataclass(eq=False)
 class _Envelope:
-    """How far eager's own loop is from itself at each step, measured when it is asked for first.
+    """Measures how far eager's own loop is from itself at a step, when that is asked for first.
 
     ``quick``: the artifact has failed already, and a few runs are enough.
     """

@@ -114,7 +114,7 @@ class Runs:
 
 @dataclass(eq=False)
 class Steps:
-    """What the steps of a loop returned, each made when it is asked for first."""
+    """The steps of a loop, each made when what it returned is asked for first."""
 
     left: Iterator[Leaves]
     made: list[Leaves] = field(default_factory=list)

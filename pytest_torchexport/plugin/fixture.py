@@ -138,6 +138,11 @@ UNCOPIED = (
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
 )
+CARRIED = (
+    "the calls are a loop: each changes a {cls} that the next one gets, and an artifact takes and "
+    "returns tensors. Check one step in its loop with torchexport.check_loop "
+    "(docs/howto/loops.md), or run the test without a {cls} (use_cache=False)"
+)
 INSIDE = (
     "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
     "the torchexport fixture: torchexport.check(net.{method}, ...)"
@@ -179,6 +184,10 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
 
 def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     """Check a recorded module on a plan."""
+    if recording.carried:
+        return _unchecked(
+            plan, type(recording.module).__name__, CARRIED.format(cls=recording.carried)
+        )
     if recording.problem is not None:
         return _unchecked(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():
