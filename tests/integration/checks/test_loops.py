@@ -83,6 +83,12 @@ def test_a_state_in_the_module_is_not_followed_by_a_trace_and_by_a_file_without_
     assert without.reason.startswith("step 2 of 32")
 
 
+def test_in_a_process_of_its_own_a_loop_goes_on_from_step_to_step():
+    for name in ("gru", "inside"):
+        verdict = looped(name, target="export", isolate=True)
+        assert (verdict.status, verdict.isolated) == ("passed", True)
+
+
 # -- sizes -----------------------------------------------------------------------------------------
 
 
