@@ -237,17 +237,20 @@ class Reference:
 
         Each call starts from the state that the one before left.
         """
-        run = self.anew(self._plan.device)
+        run = self.anew(self._plan.device, state=True)
         return [run(call) for call in calls]
 
-    def anew(self, device: str) -> Callable[[Call], tuple[Outcome, Tensors]]:
-        """Return a function that makes a call, from the state that its call before has left."""
+    def anew(self, device: str, *, state: bool) -> Callable[[Call], tuple[Outcome, Tensors]]:
+        """Return a function that makes a call, from the state that its call before has left.
+
+        With the outcome, it returns the state after the call, or nothing unless ``state``.
+        """
         subject = self.pristine.copy().to(device)
 
         def run(call: Call) -> tuple[Outcome, Tensors]:
             outcome = self._observe(subject.function, call.to(device))
             self.caches |= caches_of(subject.module)
-            return outcome, tensors_of(subject.module)
+            return outcome, tensors_of(subject.module) if state else {}
 
         return run
 

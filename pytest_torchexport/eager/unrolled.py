@@ -109,8 +109,8 @@ def spec_of_loop(
 
 def _calls(loop: Loop, example: Call, reference: Reference, spec: InputSpec) -> list[Call]:
     first = dict(spec.flatten(example))
-    calls: list[Call] = []
-    for number, made in enumerate(Wiring(loop=loop, spec=spec).unroll(reference.anew("cpu"))):
+    calls, run = list[Call](), reference.anew("cpu", state=False)
+    for number, made in enumerate(Wiring(loop=loop, spec=spec).unroll(run)):
         where = made.outcome.where if isinstance(made.outcome, Raised) else None
         if not isinstance(made.outcome, Returned):
             raise SpecError(f"eager raises at step {number + 1}: {made.outcome}", where=where)
