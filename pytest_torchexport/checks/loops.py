@@ -22,7 +22,14 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import carried_differences, failure_of
 from pytest_torchexport.judge.log import Activity, Shrunk
 from pytest_torchexport.judge.other_runs import Leaves, Runs
-from pytest_torchexport.judge.rounding import AMBIGUOUS, Judged, Seen, is_far_beyond, with_cause
+from pytest_torchexport.judge.rounding import (
+    AMBIGUOUS,
+    WEIGHED,
+    Judged,
+    Seen,
+    is_far_beyond,
+    with_cause,
+)
 from pytest_torchexport.outcomes.compare import compare, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ
 from pytest_torchexport.results.failures import ArtifactRaised, SpecError, StateDiffers
@@ -108,9 +115,11 @@ def _teacher_forced(case: Case, eager: Sequence[Made]) -> Parted | None:
                 kept = {n: t for n, t in made.state.items() if n not in case.reference.caches}
                 more = carried_differences(kept, state, judge.tolerance)
                 states = made.state, state
-                differences = judge.differences(row, made.outcome, found, states, more)
+                differences = judge.differences(
+                    row, made.outcome, found, states, more, known=WEIGHED
+                )
             else:
-                differences = judge.differences([made.call], made.outcome, found)
+                differences = judge.differences([made.call], made.outcome, found, known=WEIGHED)
             if differences:
                 return Parted(number, differences)
     return None
@@ -227,7 +236,7 @@ def _raise(
     elif stateful and first.number:
         kind, more = StateDiffers, [NOT_FOLLOWED]
     elif not stateful:
-        if case.judge.differences([call], expected, case.judge.run(call)):
+        if case.judge.differences([call], expected, case.judge.run(call), known=WEIGHED):
             recipe = [example_recipe(case.spec), *recorded_recipes(case.spec)][first.number]
             case.log.shrunk = Shrunk.as_made(case.spec, recipe, call)
         else:

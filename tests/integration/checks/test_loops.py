@@ -12,7 +12,6 @@ from loops import (
     IDS,
     Chaos,
     Gru,
-    Masked,
     Tied,
     cache,
     next_id,
@@ -177,15 +176,15 @@ def test_the_report_names_the_step_both_ways_and_the_worst_element():
     assert [line.endswith("agrees of 32") for line in lines["loop"]] == [True, True]
 
 
-def test_a_fault_of_one_call_is_diagnosed_as_such():
-    class Wrong(Masked):
-        def forward(self, ids, past: list[torch.Tensor], mask):
-            logits, made = super().forward(ids, past, mask)
-            return (logits * 1.5 if torch.jit.is_tracing() else logits), made
-
-    verdict = looped("mask", step=Wrong(), diagnose=True)
-    assert verdict.reason.startswith("step 1 of 32: output[0] differs from eager")
-    assert any("is_tracing" in cause.text for cause in verdict.diagnosis.causes)
+def test_a_step_that_fails_alone_is_the_call_that_is_diagnosed():
+    fault = FAULTS["cache cut at a length"]
+    alone = looped(fault.loop, artifact=fault.artifact())
+    assert alone.call == "ids=int64[1, 1] as recorded, " + ", ".join(
+        f"past[{number}]=float32[1, 12, 8] as recorded" for number in range(4)
+    )
+    adds_up = looped("average", artifact=FAULTS["drift"].artifact())
+    assert not adds_up.call
+    assert any("what it is off adds up" in line for line in adds_up.details)
 
 
 # -- what is wrong with the loop itself ------------------------------------------------------------
