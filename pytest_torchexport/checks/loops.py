@@ -241,6 +241,8 @@ def _raise(
             case.log.shrunk = Shrunk.as_made(case.spec, recipe, call)
         else:
             kind, more = StateDiffers, [KEEPS_STATE]
+    if forced and kind is StateDiffers:
+        case.log.row = [made.call for made in eager[: first.step]]
     to = wiring.carried_to(loop.leaf)
     named = f"{to}, carried from {loop.leaf}," if to else loop.leaf
     raise kind(
