@@ -15,6 +15,7 @@ from pytest_torchexport.results import failures
 if TYPE_CHECKING:
     from pytest_torchexport.config.options import Padding as Padding
     from pytest_torchexport.engine import check_export as check_export
+    from pytest_torchexport.engine import check_loop as check_loop
     from pytest_torchexport.plugin.fixture import TorchExport as TorchExport
     from pytest_torchexport.results.failures import *  # noqa: F403  # every class in it is public
     from pytest_torchexport.results.text import raise_for_failure as raise_for_failure
@@ -34,6 +35,7 @@ _HOMES = {
     "TorchExport": "plugin.fixture",
     "Verdict": "results.verdict",
     "check_export": "engine",
+    "check_loop": "engine",
     "raise_for_failure": "results.text",
     "register_target": "targets",
     **dict.fromkeys(failures.__all__, "results.failures"),

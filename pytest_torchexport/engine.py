@@ -10,7 +10,7 @@ import gc
 import importlib
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 from pytest_torchexport.cache.key import NoKey, key_here
-from pytest_torchexport.cache.store import FOREIGN, not_kept, noticed, unless_unchanged
+from pytest_torchexport.cache.store import FOREIGN, LOOPS, not_kept, noticed, unless_unchanged
 from pytest_torchexport.checks import artifact_files, exporting, foreign
 from pytest_torchexport.config import names
-from pytest_torchexport.config.flow import FLOW, Step
+from pytest_torchexport.config.flow import FLOW, LOOP, Step
+from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
@@ -136,9 +137,53 @@ def check_export(  # noqa: PLR0913  # each is a word that a user may say
     Returns a Verdict, which ``raise_for_failure`` takes. Raises SpecError for an option that is
     wrong in itself, ValueError for an unknown target or device or a wrong setting.
     """
+    plan = _plan_of(target, device, seed, keep, options, args, diagnoses=diagnose)
+    return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
+
+
+def check_loop(  # noqa: PLR0913  # each is a word that a user may say
+    step: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: dict[str, Any] | None = None,
+    *,
+    target: str,
+    device: str = "cpu",
+    steps: int | None = None,
+    carry: Mapping[str, str] | None = None,
+    feed: Mapping[str, Any] | None = None,
+    artifact: Any = None,
+    seed: int = 0,
+    keep: str | os.PathLike[str] | None = None,
+    diagnose: bool = True,
+    **options: Any,
+) -> Verdict:
+    """Check a step that is called in a loop on one target, without pytest.
+
+    ``args`` and ``kwargs`` are the first step's call. ``carry`` maps paths of outputs to the inputs
+    that they become in the next step; ``feed`` maps other inputs to a function of what the step
+    returns, or to their values from the second step on. ``steps``: 32, or as many as there are
+    values. ``artifact``: a file or a callable to check instead of exporting. The other arguments,
+    and what is raised, are those of ``check_export``.
+    """
+    plan = _plan_of(target, device, seed, keep, options, args, diagnoses=diagnose)
+    call = Call(tuple(args), dict(kwargs or {}))
+    return in_a_loop(step, call, Loop.of(steps, carry, feed), plan, artifact)
+
+
+def _plan_of(
+    target: str,
+    device: str,
+    seed: int,
+    keep: str | os.PathLike[str] | None,
+    options: dict[str, Any],
+    args: Any,
+    *,
+    diagnoses: bool,
+) -> Plan:
+    """Return the plan of a check without pytest."""
     _refuse_wrong_arguments(target, device, seed, args)
     settings = settings_from({name: options.pop(name) for name in SETTINGS if name in options})
-    plan = Plan(
+    return Plan(
         target=target,
         device=device,
         options=parse_check_options(options),
@@ -146,9 +191,8 @@ def check_export(  # noqa: PLR0913  # each is a word that a user may say
         seed=seed,
         why_isolated="isolate=True" if settings.isolate else "",
         keep=None if keep is None else Path(keep),
-        diagnoses=diagnose,
+        diagnoses=diagnoses,
     )
-    return check(module, [Call(tuple(args), dict(kwargs or {}))], plan)
 
 
 def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> None:
@@ -186,6 +230,15 @@ def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
         if isinstance(made, (str, os.PathLike)) and Path(made).is_file():
             return dataclasses.replace(verdict, kept=short_path(str(made)))
     return verdict
+
+
+def in_a_loop(step: Any, first: Call, loop: Loop, plan: Plan, made: Any = None) -> Verdict:
+    """Return the verdict on a step in a loop. ``made``: an artifact that somebody else made."""
+    foreign_made = made is not None
+    make = partial(foreign.take, made=made) if foreign_made else exporting.export
+    plan = dataclasses.replace(plan, loop=loop)
+    verdict = _checked(step, [first], plan, make, foreign=foreign_made)
+    return not_kept(verdict, LOOPS) if plan.settings.cache else verdict
 
 
 def export(thing: Any, example: Call, plan: Plan) -> Artifact:
@@ -362,6 +415,7 @@ class _Item:
             ineffective=tuple(log.ineffective),
             self_test=tuple(log.self_test),
             branches=log.branches,
+            loop=log.loop,
             isolated=case is not None and case.runner.isolated,
             strict=self.plan.settings.strict,
             **{"output": _printed(case), **fields},
@@ -485,7 +539,8 @@ def _checked(
     )
     module = subject.module
     before = reach(inside)
-    learned = _learned(thing, given, plan)
+    # A loop's calls are further ones, which no other check makes.
+    learned = _learned(thing, given, plan) if plan.loop is None else Learned()
     started = _started(subject, plan, before, foreign=foreign, learned=learned)
     try:
         # In a function of its own, which leaves no copies in variables.
@@ -550,7 +605,7 @@ def _verdict(started: AbstractContextManager[_Item], given: Sequence[Call], make
                 artifact_files.clear(plan.settings.ship)
             with interrupted_after(plan.settings.time_limit):
                 item.case = make(item.prepare(given))
-            for step in FLOW:
+            for step in FLOW if plan.loop is None else LOOP:
                 item.case = _run(step, item.case)
         except CannotJudge as skip:
             return item.skipped(skip)

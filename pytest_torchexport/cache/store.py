@@ -29,6 +29,7 @@ from pytest_torchexport.results.source_line import is_users
 from pytest_torchexport.results.verdict import Verdict
 
 FOREIGN = "what check_artifact is given is checked each time"
+LOOPS = "loops are checked each time"
 # An artifact that ships has to be made, and a time is that of the machine as it is now.
 _MADE_ANEW = ("ship", "max_slowdown")
 

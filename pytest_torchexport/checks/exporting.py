@@ -19,6 +19,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.accepted import AcceptedCalls
 from pytest_torchexport.eager.reference import Learned, Reference
+from pytest_torchexport.eager.unrolled import spec_of_loop
 from pytest_torchexport.explore.observed import Observed
 from pytest_torchexport.inputs.dynamic_shapes import EXPORTED_AT
 from pytest_torchexport.inputs.recipes import example_recipe
@@ -71,7 +72,11 @@ def prepare(  # noqa: PLR0913  # the parts of a Prepared
     own = {*subject.packages(), *local_packages(plan.root or Path.cwd())}
     with log.timed("eager"), eager():
         reference = Reference(subject, plan, log.note, given[0], eager, learned)
-        spec = build_spec(subject.signature(), given, plan.options, subject.annotations())
+        spec_of = partial(build_spec, subject.signature(), annotations=subject.annotations())
+        if plan.loop is not None:
+            spec = spec_of_loop(plan.loop, given[0], reference, plan.options, spec_of)
+        else:
+            spec = spec_of(given, plan.options)
         log.assumed = spec.assumed
         try:
             for text in reference.prepare(spec.example, [leaf.path for leaf in spec.leaves]):
@@ -81,7 +86,7 @@ def prepare(  # noqa: PLR0913  # the parts of a Prepared
             log.shrunk = Shrunk.as_made(spec, example_recipe(spec), spec.example)
             raise
         observed: Observed | None = None
-        if plan.checks("control_flow"):
+        if plan.checks("control_flow") and plan.loop is None:
             observed = Observed(reference, plan.seed, plan.settings.follow)
             observed.learn(spec.example)
             reference.guard(observed.loops, observed.ends)
@@ -101,7 +106,10 @@ def prepare(  # noqa: PLR0913  # the parts of a Prepared
             resources=resources,
         )
         log.assumed = prepared.spec.assumed
-        _rehearse(prepared)
+        if plan.loop is None:
+            _rehearse(prepared)
+        else:
+            reference.drifted()
         log.assumed = prepared.spec.assumed
     return prepared
 

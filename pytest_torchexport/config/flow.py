@@ -78,3 +78,17 @@ FLOW = (
     Step("branch coverage", "control_flow:require", _BRANCHES, own_time=True),
     Step("files to ship", "artifact_files:ship", settings=("ship",), own_time=True),
 )
+# Of a loop around the subject: its own calls instead of searched and drawn ones.
+_BEFORE = (
+    *("save", "size", "load in the clean process", "example in the clean process"),
+    *("random streams", "calls after loading", "state at the start"),
+)
+_AFTER = (
+    *("result of the round trip", "limit of the size", "what cannot be judged"),
+    "files to ship",
+)
+LOOP = (
+    *(step for step in FLOW if step.name in _BEFORE),
+    Step("loop", "loops:run"),
+    *(step for step in FLOW if step.name in _AFTER),
+)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results.failures import Failure
@@ -44,7 +45,8 @@ class Plan:
     the directory for the files of a failure. ``nodeid``: the item's; empty without pytest.
     ``expects``: failures that need no explanation, because the user expects them. ``workers``: the
     processes that run items at the same time. ``plugins``: the names of the modules that pytest has
-    loaded as plugins, beside every ``conftest.py``.
+    loaded as plugins, beside every ``conftest.py``. ``loop``: the subject is a step of this loop,
+    which is checked instead of drawn calls.
     """
 
     target: str
@@ -65,6 +67,7 @@ class Plan:
     expects: tuple[type[Failure], ...] = ()
     workers: int = 1
     plugins: tuple[str, ...] = ()
+    loop: Loop | None = None
 
     def checks(self, name: str) -> bool:
         """Return True if a check is asked for; without ``checks`` all are."""

@@ -237,14 +237,22 @@ class Reference:
 
         Each call starts from the state that the one before left.
         """
-        subject = self.pristine.copy().to(self._plan.device)
-        found = []
-        for call in calls:
-            moved = call.to(self._plan.device)
-            outcome = self._observe(subject.function, moved)
-            found.append((outcome, tensors_of(subject.module)))
-        self.caches |= caches_of(subject.module)
-        return found
+        run = self.anew(self._plan.device, state=True)
+        return [run(call) for call in calls]
+
+    def anew(self, device: str, *, state: bool) -> Callable[[Call], tuple[Outcome, Tensors]]:
+        """Return a function that makes a call, from the state that its call before has left.
+
+        With the outcome, it returns the state after the call, or nothing unless ``state``.
+        """
+        subject = self.pristine.copy().to(device)
+
+        def run(call: Call) -> tuple[Outcome, Tensors]:
+            outcome = self._observe(subject.function, call.to(device))
+            self.caches |= caches_of(subject.module)
+            return outcome, tensors_of(subject.module) if state else {}
+
+        return run
 
     def on_device(self, call: Call, outcome: Outcome, device: str | None = None) -> Outcome:
         """Return eager's outcome on the item's device, for a call that has this one on the CPU.

@@ -191,7 +191,8 @@ def _dim(
         sizes = tuple(sorted({size, *recorded}))
         return Dim(name=name, sizes=sizes, example=size, declared=False)
     high = ASSUMED_FACTOR * max(*recorded, size, 1)
-    return Dim(name=name, sizes=range(1, high + 1), example=size, declared=False)
+    low = min((1, *recorded))
+    return Dim(name=name, sizes=range(low, high + 1), example=size, declared=False)
 
 
 def _assumed(dims: Mapping[str, Dim], shapes: Mapping[str, Shape]) -> tuple[Assumption, ...]:
@@ -267,6 +268,10 @@ def _from_calls(
             if len(set(history)) == 1:
                 axes.append(Expr(str(size)))
                 continue
+            ahead = _ahead(history, names)
+            if ahead:
+                axes.append(Expr(ahead))
+                continue
             if history not in names:
                 used = names.values()
                 name = f"{_identifier(path)}_{axis}" if axis or BATCH in used else BATCH
@@ -276,6 +281,20 @@ def _from_calls(
             axes.append(Expr(names[history]))
         shapes[path] = tuple(axes)
     return shapes, {name: history for history, name in names.items()}
+
+
+# Sizes that differ by the same number in so many calls do so by more than chance.
+RELATED = 4
+
+
+def _ahead(history: tuple[int, ...], names: Mapping[tuple[int, ...], str]) -> str:
+    """Return the sizes of an axis as a dim plus a number: ``past+1``; empty if they are none."""
+    if len(set(history)) >= RELATED and history not in names:
+        for other, name in names.items():
+            apart = {mine - its for mine, its in zip(history, other, strict=True)}
+            if len(apart) == 1:
+                return f"{name}{apart.pop():+d}"
+    return ""
 
 
 def _unchanged(tensor: torch.Tensor) -> Shape:

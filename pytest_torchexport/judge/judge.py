@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ from pytest_torchexport.inputs.pytrees import is_plain
 from pytest_torchexport.inputs.recipes import Recipe, example_recipe, plain_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity, ItemLog, Shrunk
-from pytest_torchexport.judge.other_runs import OtherRuns, leaves_after
+from pytest_torchexport.judge.other_runs import Leaves, OtherRuns, Runs, leaves_after
 from pytest_torchexport.judge.rounding import TIE, Calibration
-from pytest_torchexport.judge.runner import Runner
+from pytest_torchexport.judge.runner import Run, Runner
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values, largest_error
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import is_guard
@@ -267,6 +268,24 @@ class Judge:
         with self.log.during(Activity.ARTIFACT):
             found = self.runner.in_a_row(calls, self.plan.seed)
             return [(self._in_time(outcome), tensors) for outcome, tensors in found]
+
+    @contextmanager
+    def row(self, *, state: bool = False) -> Iterator[Run]:
+        """Yield a function that makes a call from the state that its call before has left."""
+        with self.runner.row(self.plan.seed, state=state) as made:
+
+            def run(call: Call) -> tuple[Outcome, Tensors]:
+                with self.log.during(Activity.ARTIFACT):
+                    outcome, tensors = made(call)
+                    return self._in_time(outcome), tensors
+
+            yield run
+
+    def of_loop(
+        self, unroll: Callable[[Callable[[Call], Outcome]], Iterator[Leaves]]
+    ) -> Iterator[Callable[[int], Runs]]:
+        """Yield eager's other runs of the steps of a loop: see ``OtherRuns.of_loop``."""
+        return self._calibration.runs.of_loop(unroll, draws=bool(self.reference.random))
 
     def tensors(self) -> Tensors:
         return self.runner.tensors()

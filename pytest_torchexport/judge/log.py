@@ -22,6 +22,7 @@ from pytest_torchexport.results.verdict import (
     Difference,
     DrawnUntil,
     Latency,
+    LoopSteps,
     SeededBug,
     Uncovered,
 )
@@ -109,6 +110,7 @@ class ItemLog:
     ineffective: list[str] = field(default_factory=list)
     self_test: list[SeededBug] = field(default_factory=list)
     branches: tuple[Branch, ...] = ()
+    loop: LoopSteps | None = None
     outputs: OutputActivity = field(default_factory=OutputActivity)
     activity: Activity = Activity.PLUGIN
     trying: Recipe | None = None

@@ -113,6 +113,20 @@ class Runs:
 
 
 @dataclass(eq=False)
+class Steps:
+    """The steps of a loop, each made when what it returned is asked for first."""
+
+    left: Iterator[Leaves]
+    made: list[Leaves] = field(default_factory=list)
+
+    def at(self, step: int) -> Leaves:
+        """Return what a step returned; nothing if it did not return."""
+        while len(self.made) <= step:
+            self.made.append(next(self.left, {}))
+        return self.made[step]
+
+
+@dataclass(eq=False)
 class OtherRuns:
     """Run eager on calls otherwise than the reference does.
 
@@ -175,6 +189,28 @@ class OtherRuns:
         truth = self.run(calls, paths, [Way(uncast, torch.float64)])
         casts = [Way(partial(scattered, number, casts=True)) for number in range(MANY)]
         return Runs(truth[0], self.run(calls, paths, casts)) if truth else Runs()
+
+    def of_loop(
+        self, unroll: Callable[[Callable[[Call], Outcome]], Iterator[Leaves]], *, draws: bool
+    ) -> Iterator[Callable[[int], Runs]]:
+        """Yield functions that return the runs of a step of a loop: the same and further ones.
+
+        ``unroll`` makes the loop's calls with a function, and yields what each step returned.
+        ``draws``: the step is random.
+        """
+
+        def made(way: Way) -> Steps:
+            subject = self._copy(way.where)
+            function = partial(observe, way.through(subject.function), seed=self.seed)
+            mode = subject.grad_mode
+            return Steps(unroll(lambda call: function(way.given(call), grad_mode=mode)))
+
+        ties = Ties()
+        truth = Steps(iter(())) if draws else made(Way(where=torch.float64))
+        others = [made(Way(where=self.precision))] if self.precision is not None else []
+        for ways in self._ways(NOTHING_HELD, ties, packs=False):
+            others += map(made, ways)
+            yield partial(_runs_of, truth, tuple(others), ties)
 
     def run(self, calls: Sequence[Call], paths: Sequence[str], ways: Iterable[Way]) -> list[Leaves]:
         """Return the leaves after the last of the calls in each way in which eager returns it.
@@ -250,6 +286,11 @@ class OtherRuns:
                 copy.module.to(where)
             self.copies[where] = copy
         return self.copies[where]
+
+
+def _runs_of(truth: Steps, others: Sequence[Steps], ties: Ties, step: int) -> Runs:
+    made = (each.at(step) for each in others)
+    return Runs(truth.at(step), [leaves for leaves in made if leaves], ties=ties)
 
 
 def _overflows(expected: Any, leaf: Any) -> bool:

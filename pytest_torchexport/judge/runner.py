@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import shutil
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -239,6 +241,10 @@ class SavedArtifact:
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
+# Makes a call: its outcome, and the state after it.
+Run = Callable[[Call], tuple[Outcome, Tensors]]
+
+
 class Runnable(Protocol):
     """An artifact that can be called in this process; its members are those of an Artifact."""
 
@@ -284,6 +290,14 @@ class Runner:
     def _in_a_row(
         self, calls: Sequence[Call], seed: int, *, state: bool
     ) -> list[tuple[Outcome, Tensors]]:
+        with self.row(seed, state=state) as run:
+            return [run(call) for call in calls]
+
+    def row(self, seed: int, *, state: bool) -> AbstractContextManager[Run]:
+        """Yield a function that makes a call, from the state that its call before has left.
+
+        With the outcome, it returns the state after the call, or nothing unless ``state``.
+        """
         raise NotImplementedError
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
@@ -315,16 +329,16 @@ class InProcess(Runner):
         super().__post_init__()
         self._state = State(self.pristine.module, thorough=self.stateful)
 
-    def _in_a_row(
-        self, calls: Sequence[Call], seed: int, *, state: bool
-    ) -> list[tuple[Outcome, Tensors]]:
+    @contextmanager
+    def row(self, seed: int, *, state: bool) -> Iterator[Run]:
         artifact = self._artifact()
-        found = [
-            (self._observe(artifact, call, seed), tensors_of(artifact.module) if state else {})
-            for call in calls
-        ]
+
+        def run(call: Call) -> tuple[Outcome, Tensors]:
+            outcome = self._observe(artifact, call, seed)
+            return outcome, tensors_of(artifact.module) if state else {}
+
+        yield run
         self._state.restore()
-        return found
 
     def show(self, call: Call, seed: int, see: See) -> Outcome | None:
         artifact = self._artifact()
@@ -421,21 +435,21 @@ class InSandbox(Runner):
                 if found and isinstance(found[-1][0], (Crashed, TimedOut)):
                     found.append(found[-1])  # the process is gone, and the state with it
                     continue
-                session, limit = self._opened(), self.left()
-                found.append(
-                    call_loaded(
-                        session,
-                        self.artifact,
-                        call,
-                        seed=seed,
-                        limit=limit,
-                        anew=not found,
-                        state=state,
-                    )
-                )
+                found.append(self._made(call, seed, anew=not found, state=state))
             if not any(killed_from_outside(outcome) for outcome, _ in found):
                 break
         return found
+
+    @contextmanager
+    def row(self, seed: int, *, state: bool) -> Iterator[Run]:
+        turns = itertools.count()
+        yield lambda call: self._made(call, seed, anew=not next(turns), state=state)
+
+    def _made(self, call: Call, seed: int, *, anew: bool, state: bool) -> tuple[Outcome, Tensors]:
+        session, limit = self._opened(), self.left()
+        return call_loaded(
+            session, self.artifact, call, seed=seed, limit=limit, anew=anew, state=state
+        )
 
     def tensors(self) -> Tensors:
         return self._opened().tensors(self.left())

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pytest_torchexport.inputs.pytrees import has_state, leaves_of
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import (
     GradMode,
@@ -66,7 +68,8 @@ class Recording:
     ``caller``: the method that called it and is not checked itself; None if there is none.
     ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
     the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
-    the first call was made under it.
+    the first call was made under it. ``carried``: the class of an object that several calls got and
+    changed, as a cache of keys and values; empty if there is none.
     """
 
     module: Any
@@ -79,6 +82,17 @@ class Recording:
     line: SourceLine | None = None
     grad_mode: GradMode = field(default_factory=GradMode.current)
     autocast: bool = field(default_factory=lambda: bool(under_autocast()))
+    carried: str = ""
+    # Objects that calls got, and copies of them as the first one did.
+    _objects: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def saw(self, call: Call, copied: Call) -> None:
+        """Compare the objects of a call with those of earlier ones."""
+        for leaf, copy in zip(call.leaves(), copied.leaves(), strict=True):
+            if has_state(leaf) and not isinstance(leaf, torch.Tensor):
+                _, before = self._objects.setdefault(id(leaf), (leaf, copy))
+                if compare_values(before, copy, Tolerance(0.0, 0.0)) and _holds_tensors(copy):
+                    self.carried = type(leaf).__name__
 
     def add(self, call: Call) -> None:
         """Keep the call, unless there are enough of these shapes, or enough shapes."""
@@ -176,6 +190,8 @@ class CallRecorder:
                 self.uncopied[type(module).__name__] = None
                 return None, None
         recording = self._by_key[key]
+        if copied is not None:
+            recording.saw(call, copied)
         if recording.line is None:
             recording.line = _line_of_test(frame, self._body)
         if recording.caller is None and outer is None:
@@ -210,6 +226,15 @@ class CallRecorder:
             _, copied, problem = self._copies[identity]
             self._by_key[key] = Recording(copied, problem, wrappers)
         return key
+
+
+def _holds_tensors(value: Any, depth: int = 4) -> bool:
+    """Return True if there are tensors in an object, or in others that it holds."""
+    return any(
+        isinstance(leaf, torch.Tensor)
+        or (depth > 0 and has_state(leaf) and _holds_tensors(leaf, depth - 1))
+        for leaf in leaves_of(vars(value))
+    )
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:

@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from pytest_torchexport import engine
 from pytest_torchexport.checks import artifact_files
+from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.outcomes.subject import without
+from pytest_torchexport.outcomes.subject import Subject, without
 from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.items import MARKER
 from pytest_torchexport.plugin.terminal import why_skipped
-from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
+from pytest_torchexport.results.failures import (
+    CannotJudge,
+    Failure,
+    Ineffective,
+    SpecError,
+    by_name,
+)
 from pytest_torchexport.results.text import failure_texts
 from pytest_torchexport.results.verdict import Recorded, Verdict
 from pytest_torchexport.targets.base import Artifact
@@ -72,6 +79,39 @@ class TorchExport:
         plan = dataclasses.replace(self._plan, settings=settings)
         return self._finished(engine.check_artifact(artifact, module, call, plan))
 
+    def check_loop(
+        self,
+        step: Any,
+        /,
+        *args: Any,
+        steps: int | None = None,
+        carry: Mapping[str, str] | None = None,
+        feed: Mapping[str, Any] | None = None,
+        artifact: Any = None,
+        **kwargs: Any,
+    ) -> Verdict:
+        """Check a step that is called in a loop: with a cache, a state, chunk by chunk.
+
+        The other arguments are the first step's call. ``carry={"output[1]": "past"}``: that output
+        becomes that input of the next step. ``feed={"ids": how}``: that input is what ``how``
+        returns for what the step returns; or ``how`` are its values from the second step on.
+        ``steps``: 32, or as many as there are values. ``artifact``: a file or a callable to check
+        instead of exporting. Returns the Verdict; raises its Failure.
+        """
+        loop = Loop.of(steps, carry, feed)
+        signature = Subject.of(step).signature()
+        left = [*signature.parameters][len(args) :] if signature is not None else []
+        said = {"steps": steps, "carry": carry, "feed": feed, "artifact": artifact}
+        for name in left:
+            if said.get(name) is not None:
+                raise SpecError(
+                    f"check_loop: {name}= says how the loop goes, and the step has an argument of "
+                    "that name too: give the step's own by its position"
+                )
+        plan = self._item.shipping(self._plan, step)
+        call = Call(args, kwargs)
+        return self._finished(engine.in_a_loop(step, call, loop, plan, artifact))
+
     def _finished(self, verdict: Verdict) -> Verdict:
         self._item.add(verdict)
         raise_for([verdict], self._item)
@@ -97,6 +137,11 @@ UNCOPIED = (
     "calls of {modules} were not recorded: tensors and parameters inside torch.func.grad, vmap and "
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
     "module, call it outside of these too: net(x)"
+)
+CARRIED = (
+    "the calls are a loop: each changes a {cls} that the next one gets, and an artifact takes and "
+    "returns tensors. Check one step in its loop with torchexport.check_loop "
+    "(docs/howto/loops.md), or run the test without a {cls} (use_cache=False)"
 )
 INSIDE = (
     "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
@@ -139,6 +184,10 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
 
 def verdict_on(recording: Recording, plan: Plan) -> Verdict:
     """Check a recorded module on a plan."""
+    if recording.carried:
+        return _unchecked(
+            plan, type(recording.module).__name__, CARRIED.format(cls=recording.carried)
+        )
     if recording.problem is not None:
         return _unchecked(plan, type(recording.module).__name__, recording.problem)
     with recording.grad_mode.entered():

@@ -376,6 +376,7 @@ def details(verdict: Verdict) -> Iterator[Block]:
         ("baked", [", ".join(verdict.baked)]),
         ("files", [str(verdict.size)] if verdict.size is not None else []),
         ("latency", map(str, verdict.latency)),
+        ("loop", verdict.loop.lines() if verdict.loop is not None else ()),
         ("assumed", map(str, verdict.assumed)),
         ("weak", verdict.ineffective),
         ("seeded", (f"{bug.name}: {bug.result}, {bug.explanation}" for bug in verdict.self_test)),

@@ -246,6 +246,36 @@ def seconds_text(seconds: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoopSteps:
+    """The steps of a loop around the subject, counted from 1.
+
+    ``teacher_forced``: the first at which the artifact differs if each step gets eager's inputs,
+    ``free_running``: if it gets what the artifact made of them; None: it agrees. ``leaf``: what
+    differs first. ``ties``: the steps after which rounding decides an integer of the next one.
+    """
+
+    steps: int
+    teacher_forced: int | None = None
+    free_running: int | None = None
+    leaf: str = ""
+    ties: tuple[int, ...] = ()
+
+    def lines(self) -> tuple[str, ...]:
+        """Return a line on each way to run the loop, and one on ties."""
+        ways = {
+            "teacher-forced (eager's inputs at each step)": self.teacher_forced,
+            "free-running (its own state and outputs)": self.free_running,
+        }
+        told = [
+            f"{way}: {f'differs first at step {step}' if step else 'agrees'} of {self.steps}"
+            for way, step in ways.items()
+        ]
+        tied = ", ".join(map(str, self.ties))
+        ties = [f"ties after step {tied}: went on with eager's integers"] if tied else []
+        return (*told, *ties)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """The time of one call: of eager and of the artifact, in turn, many times.
 
@@ -363,6 +393,7 @@ class Verdict:
     strict: bool = False
     size: ArtifactSize | None = None
     latency: tuple[Latency, ...] = ()
+    loop: LoopSteps | None = None
     output: str = ""
     kept: str = ""
     script: str = ""

@@ -161,3 +161,58 @@ def test_an_item_may_check_several_subjects_and_artifacts_of_others(suite, run, 
     text = text_of(result)
     assert "subject  Net on liar-cpu: " in text
     assert "subject  Wide (all 2) on liar-cpu: " in text
+
+
+LOOPS = """
+from pytest_torchexport import OutputsDiffer, SpecError
+
+class Step(nn.Module):
+    def forward(self, x, steps):
+        steps = 0.5 * steps + x
+        return steps * 2, steps
+
+@pytest.mark.torchexport('mirror')
+def test_loop(torchexport):
+    x = torch.ones(2, 3)
+    given = {'carry': {'output[1]': 'steps'}, 'steps': 4}
+    verdict = torchexport.check_loop(Step(), x, x, **given)
+    assert (verdict.loop.steps, verdict.calls['free-running']) == (4, 4)
+    wrong = lambda x, steps: Step()(x + 0.1, steps)
+    with pytest.raises(OutputsDiffer, match='step 1 of 4: output'):
+        torchexport.check_loop(Step(), x, x, artifact=wrong, **given)
+    with pytest.raises(SpecError, match='steps= says how the loop goes, and the step has an arg'):
+        torchexport.check_loop(Step(), x, **given)
+
+class Cache:
+    def __init__(self):
+        self.kept = []
+
+class Decoder(nn.Module):
+    def forward(self, x, cache):
+        cache.kept.append(x)
+        return torch.stack(cache.kept).mean(0)
+
+class Settings:
+    def __init__(self):
+        self.scale = torch.ones(3)
+
+class Scaled(nn.Module):
+    def forward(self, x, settings):
+        return x * settings.scale
+
+@pytest.mark.torchexport('mirror')
+@pytest.mark.parametrize('shared', [True, False])
+def test_body(shared):
+    cache, settings, net = Cache(), Settings(), (Decoder() if shared else Scaled())
+    for _ in range(2):
+        net(torch.ones(2, 3), cache if shared else settings)
+"""
+
+
+def test_a_loop_is_checked_and_a_body_whose_calls_share_a_cache_is_told_to_do_so(suite, run):
+    suite(LOOPS)
+    result = run("-rs")
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["SKIPPED*the calls are a loop: each changes a Cache that the next one gets*check_loop*"]
+    )
