@@ -186,13 +186,14 @@ def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     return verdict
 
 
-def export(thing: Any, example: Call, plan: Plan) -> Artifact:
+def export(thing: Any, given: Sequence[Call], plan: Plan) -> Artifact:
     """Return the artifact alone, for asserts of the user's own.
 
-    Raises ExportRefused, SpecError, CannotJudge.
+    ``given[0]`` is the example; further calls show which sizes vary. Raises ExportRefused,
+    SpecError, CannotJudge.
     """
     with _started(thing, plan, reach(unwrapped(thing)[0])) as item:
-        return exporting.export(item.prepare([example])).artifact
+        return exporting.export(item.prepare(given)).artifact
 
 
 @dataclass(kw_only=True)

@@ -27,6 +27,7 @@ __all__ = [
     "LoadFailed",
     "NotRepeatable",
     "OutputsDiffer",
+    "PipelineFailed",
     "RoundTripDiffers",
     "SpecError",
     "StateDiffers",
@@ -129,6 +130,10 @@ class ArtifactSlower(Failure, title="the artifact is slower than eager"):
 
     Beyond the noise of the machine: interleaved pairs of calls say so.
     """
+
+
+class PipelineFailed(Failure, title="the code around the module fails on the artifact"):
+    """The test's body, or a function given to ``same``, raises with the artifact only."""
 
 
 class NotRepeatable(Failure, title="eager does not agree with itself"):
