@@ -23,6 +23,7 @@ from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.items import MARKER
+from pytest_torchexport.plugin.same import same
 from pytest_torchexport.plugin.stand_in import Served, run_again
 from pytest_torchexport.plugin.terminal import why_skipped
 from pytest_torchexport.results.failures import CannotJudge, Failure, Ineffective, by_name
@@ -73,6 +74,16 @@ class TorchExport:
         settings = dataclasses.replace(self._plan.settings, ship="")
         plan = dataclasses.replace(self._plan, settings=settings)
         return self._finished(engine.check_artifact(artifact, module, call, plan))
+
+    def same(self, build: Callable[[Any], Any], model: Any, /, *, file: bool = False) -> Verdict:
+        """Compare what ``build(model)`` returns with what ``build`` returns for the artifact.
+
+        ``build`` is a function of your code that makes a pipeline around what it gets, runs it, and
+        returns any value. It gets the module first, then the artifact, which has nothing else of
+        the module; with ``file=True``, the path of the artifact's file. Sizes are those of all
+        calls of the module. Returns the Verdict; raises its Failure.
+        """
+        return self._finished(same(build, model, self._plan, file=file))
 
     def _finished(self, verdict: Verdict) -> Verdict:
         self._item.add(verdict)

@@ -147,15 +147,13 @@ class Served:
                 self.failure = error if isinstance(error, Failure) else None
         return self.artifact is not None
 
-    def run(self, call: Call) -> Any:
-        """Call the artifact on the item's device, as it is served: without gradients."""
-        assert self.artifact is not None
-        given, own = call.to(self.plan.device), device_of(call)
-        with GradMode.NO_GRAD.entered(), without_warnings():
-            value = self.artifact(*given.args, **given.kwargs)
-        return tree_map(
-            lambda leaf: leaf.to(own) if isinstance(leaf, torch.Tensor) else leaf, value
-        )
+
+def as_served(artifact: Artifact, call: Call, device: str) -> Any:
+    """Call an artifact on its device, without gradients; return the value on the call's device."""
+    given, own = call.to(device), device_of(call)
+    with GradMode.NO_GRAD.entered(), without_warnings():
+        value = artifact(*given.args, **given.kwargs)
+    return tree_map(lambda leaf: leaf.to(own) if isinstance(leaf, torch.Tensor) else leaf, value)
 
 
 class StandIn:
@@ -214,7 +212,8 @@ class StandIn:
     def _beside(self, served: Served, module: torch.nn.Module, call: Call) -> Any:
         """Return what the artifact does; raise what eager does, if it does."""
         __tracebackhide__ = True
-        options = served.plan.options
+        assert served.artifact is not None
+        options, mode = served.plan.options, served.plan.options.mode or served.plan.settings.mode
         runtime = targets.get(served.plan.target).traits.rtol
         # Only eager has gradients, to arguments too. Without, the artifact gets the body's objects.
         copied = call.clone()
@@ -229,7 +228,7 @@ class StandIn:
         before()
         self.last = served
         try:
-            value = served.run(theirs)
+            value = as_served(served.artifact, theirs, served.plan.device)
         except Exception as error:
             if ends_the_test(error):
                 raise
@@ -239,7 +238,7 @@ class StandIn:
         wanted = clone(expected)
         tolerance = Tolerance(options.rtol, options.atol, runtime=runtime)
         differences = [] if problem else compare_values(wanted, value, tolerance)
-        is_trained = options.mode != "train" and any(part.training for part in module.modules())
+        is_trained = mode != "train" and any(part.training for part in module.modules())
         if is_trained and (problem or differences):
             self.eager["training mode"] += 1
             return expected
@@ -377,7 +376,7 @@ def _line_in(error: BaseException, body: CodeType | None) -> SourceLine | None:
 
 
 def told(difference: Difference) -> str:
-    """Return a difference of two values in words: ``output[0]: 3 of 6 elements of ... differ``."""
+    """Return a difference from eager in words: ``output[0]: 3 of 6 elements of ... differ``."""
     if difference.total is not None:
         counted = f"{difference.mismatched} of {difference.total} elements of {difference.what}"
         worst = "" if difference.max_abs is None else f", by up to {difference.max_abs:.3g}"

@@ -1,0 +1,291 @@
+"""Compare what code returns that is built around a module with what it returns around its artifact.
+
+The code may ask what it got: that is the artifact itself, or the path of its file, and has nothing
+of the module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport import engine, targets
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.pytrees import clone
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.other_runs import MULTIPLE
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import State, raised, seed_everything
+from pytest_torchexport.outcomes.subject import Subject, unwrapped, without
+from pytest_torchexport.outcomes.torch_state import (
+    GradMode,
+    ModuleCallHandler,
+    module_calls_through,
+    random_numbers,
+)
+from pytest_torchexport.plugin.capture import Keys, Recording, is_torchs
+from pytest_torchexport.plugin.stand_in import as_served, failed, moved, told
+from pytest_torchexport.results.failures import (
+    ArtifactRaised,
+    CannotJudge,
+    Failure,
+    Ineffective,
+    LoadFailed,
+    OutputsDiffer,
+    PipelineFailed,
+    SpecError,
+    ends_the_test,
+)
+from pytest_torchexport.results.verdict import Difference, Verdict
+from pytest_torchexport.targets.base import Artifact
+
+# Runs of the code around a module whose outputs are moved within their tolerance.
+SHAKEN = 6
+# Calls of a run that are compared, to find the step that differs.
+COMPARED = 8
+NO_CALL = "build(module) does not call the module: there is nothing to export"
+SEVERAL = (
+    "build(module) calls the module in {count} ways (other dtypes, numbers of axes, containers or "
+    "Python values), and an artifact takes one: {calls}. The marker's stand_in=True takes all"
+)
+MOVES = (
+    "{path} differs from build(module), which moves as much if the module's outputs are moved "
+    "within their tolerance"
+)
+
+
+@dataclass
+class Calls:
+    """The calls of one run: the first ones by name of argument, with what they returned.
+
+    ``error``: what the last one raised, if it did not return.
+    """
+
+    signature: inspect.Signature | None
+    made: list[tuple[Any, Any]] = field(default_factory=list)
+    count: int = 0
+    error: Exception | None = None
+
+    def through(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call."""
+        given = Call(args, kwargs).clone()  # it may write to its arguments
+        self.count += 1
+        try:
+            value = function(*args, **kwargs)
+        except Exception as error:
+            self.error = error
+            raise
+        if len(self.made) < COMPARED:
+            self.made.append((self._named(given), clone(value)))
+        return value
+
+    def _named(self, call: Call) -> Any:
+        if self.signature is not None:
+            try:
+                return dict(self.signature.bind(*call.args, **call.kwargs).arguments)
+            except TypeError:
+                pass
+        return call.args, dict(call.kwargs)
+
+
+class Watched:
+    """An artifact whose calls are kept."""
+
+    def __init__(self, artifact: Artifact, device: str, calls: Calls) -> None:
+        self._artifact, self._device, self._calls = artifact, device, calls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return as_served(self._artifact, Call(args, kwargs), self._device)
+
+        return self._calls.through(run, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._artifact, name)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Code that is built around a module, or around what it is given in its place."""
+
+    build: Callable[[Any], Any]
+    module: torch.nn.Module
+    plan: Plan
+
+    def run(self, thing: Any, handle: ModuleCallHandler | None = None) -> Any:
+        """Return what it returns. ``handle`` sees the calls of the module itself.
+
+        The module is in the mode of the check meanwhile, and afterwards as it was.
+        """
+        inside = False
+
+        def called(
+            real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
+        ) -> Any:
+            nonlocal inside
+            __tracebackhide__ = True
+            other = unwrapped(module)[0] is not self.module
+            if handle is None or inside or other or is_torchs(module):
+                return real(module, *args, **kwargs)
+            inside = True
+            try:
+                return handle(real, module, args, kwargs)
+            finally:
+                inside = False
+
+        mode = self.plan.options.mode or self.plan.settings.mode
+        modes = [(part, part.training) for part in self.module.modules()]
+        state = State(self.module)
+        seed_everything(self.plan.seed)
+        try:
+            if mode in ("eval", "sampling"):
+                self.module.eval()
+            with module_calls_through(called):
+                value = self.build(thing)
+            return Call((value,)).clone().args[0]  # it may return the same objects again
+        finally:
+            state.restore()
+            for part, training in modes:
+                part.training = training
+
+    def with_artifact(self, artifact: Artifact, calls: Calls, *, file: bool) -> Any:
+        """Return what it returns with the artifact, or with the path of its ``file``.
+
+        Raises ArtifactRaised, PipelineFailed if it raises anything, LoadFailed if there is no file.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            thing: Any = Watched(artifact, self.plan.device, calls)
+            try:
+                thing = artifact.save(Path(directory)) if file else thing
+            except Exception as error:
+                raise LoadFailed(f"the artifact cannot be saved: {raised(error)}") from error
+            try:
+                return self.run(thing)
+            except Exception as error:
+                if ends_the_test(error):
+                    raise
+                what = raised(error)
+                cls = ArtifactRaised if calls.error is error else PipelineFailed
+                given = "the path of the artifact's file" if file else "the artifact"
+                text = f"build raises {what.type} with {given}, not with the module: {what.message}"
+                raise cls(text, where=what.where) from error
+
+    def moves(self, model: Any, expected: Any, tolerance: Tolerance) -> Iterator[list[Difference]]:
+        """Yield how some runs differ in which the module's outputs are moved a little."""
+        generator = torch.Generator().manual_seed(self.plan.seed)
+
+        def shaken(
+            real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
+        ) -> Any:
+            return moved(real(module, *args, **kwargs), tolerance, generator)
+
+        for _ in range(SHAKEN):
+            with suppress(Exception):  # another branch of the user's code
+                found = self.run(model, shaken)
+                yield compare_values(expected, found, Tolerance(0.0, 0.0), "result")
+
+
+def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> Verdict:
+    """Return the verdict on ``build(artifact)`` beside ``build(model)``.
+
+    ``file``: build gets the path of the artifact's file. Raises what ``build(model)`` raises.
+    """
+    own, wrappers = unwrapped(model)
+    if not isinstance(own, torch.nn.Module):
+        raise SpecError(f"same: {type(model).__name__} is no torch.nn.Module")
+    verdict = Verdict(
+        subject=type(own).__name__,
+        target=plan.target,
+        device=plan.device,
+        status="passed",
+        seed=plan.seed,
+        strict=plan.settings.strict,
+        notes=(without(wrappers),) if wrappers else (),
+    )
+    as_left = random_numbers()
+    try:
+        explained = _explained(Pipeline(build, own, plan), model, file=file)
+    except CannotJudge as skip:
+        return dataclasses.replace(verdict, status="skipped", skip=skip.kind, reason=str(skip))
+    except Failure as failure:
+        return failed(verdict, failure)
+    finally:
+        as_left()
+    notes = (*verdict.notes, *(MOVES.format(path=each.path) for each in explained))
+    return dataclasses.replace(verdict, explained=tuple(explained), notes=notes)
+
+
+def _explained(pipeline: Pipeline, model: Any, *, file: bool) -> Sequence[Difference]:
+    """Return the differences that rounding explains. Raises the failure for any other."""
+    own, plan = pipeline.module, pipeline.plan
+    signature = Subject.of(own).signature()
+    ours, theirs = Calls(signature), Calls(signature)
+    recording, keys, ways = Recording(own), Keys(), dict[Any, str]()
+
+    def record(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        call = Call(args, kwargs).clone()
+        if not ways:
+            recording.grad_mode = GradMode.current()
+        ways.setdefault(keys.of(own, call), call.describe())
+        recording.add(call)
+        return ours.through(partial(real, module), *args, **kwargs)
+
+    expected = pipeline.run(model, record)
+    if not ways:
+        raise Ineffective(NO_CALL)
+    if len(ways) > 1:
+        raise SpecError(SEVERAL.format(count=len(ways), calls="; ".join(ways.values())))
+    with recording.grad_mode.entered():
+        artifact = engine.export(own, recording.calls, plan)
+    found = pipeline.with_artifact(artifact, theirs, file=file)
+    runtime = targets.get(plan.target).traits.rtol
+    tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=runtime)
+    differences = compare_values(expected, found, tolerance, "result")
+    moves = (
+        [] if not differences or tolerance.given else [*pipeline.moves(model, expected, tolerance)]
+    )
+    judged = [_with_cause(each, [move for run in moves for move in run]) for each in differences]
+    bugs = [each for each in judged if each.cause == "bug"]
+    if bugs:
+        text = f"build({plan.target}) returns something else than build(module)"
+        step = "" if file else _step(ours, theirs, tolerance)
+        raise OutputsDiffer(text, details=(step,) if step else (), differences=tuple(bugs))
+    return judged
+
+
+def _with_cause(difference: Difference, moves: Sequence[Difference]) -> Difference:
+    """Return a difference with its cause; ``moves`` are those of eager's own moved runs."""
+    path = difference.path
+    # What holds a leaf may differ in its structure.
+    own = [move for move in moves if path == move.path or path.startswith(f"{move.path}[")]
+    exact = [move.max_abs for move in own if move.path == path and move.max_abs]
+    if difference.max_abs is None or any(move.total is None for move in own):
+        return dataclasses.replace(difference, cause="tie" if own else "bug")
+    error = max(exact, default=0.0)
+    is_rounding = difference.max_abs <= MULTIPLE * error
+    return dataclasses.replace(
+        difference, cause="rounding" if is_rounding else "bug", own_error=error
+    )
+
+
+def _step(ours: Calls, theirs: Calls, tolerance: Tolerance) -> str:
+    """Return which step differs first: what is done before the module, in it, or after it."""
+    pairs = zip(ours.made, theirs.made, strict=False)
+    for number, ((given, value), (other, found)) in enumerate(pairs, 1):
+        for step, left, right in (("preprocess", given, other), ("model", value, found)):
+            what = "inputs" if step == "preprocess" else "output"
+            for difference in compare_values(left, right, tolerance, what):
+                return f"step: {step}: in call {number}, {told(difference)}"
+    if ours.count != theirs.count:
+        counts = f"{ours.count} calls of the module, {theirs.count} of the artifact"
+        return f"step: preprocess: {counts}"
+    return f"step: postprocess: the artifact gets and returns what the module does ({ours.count} x)"
