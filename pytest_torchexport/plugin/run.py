@@ -104,6 +104,12 @@ class Run:
         from pytest_torchexport.config.options import Options
 
         options = options_of(metafunc.definition) or Options()
+        own = [mark for mark in metafunc.definition.own_markers if mark.name == MARKER]
+        if requested and any(mark.kwargs.get("stand_in") for mark in own):
+            raise pytest.Collector.CollectError(
+                f"{metafunc.definition.nodeid}: @pytest.mark.torchexport: stand_in: the body of a "
+                "test that requests the fixture is not recorded; use torchexport.same"
+            )
         of_test = variants(options, self.configuration)
         if not of_test:
             return

@@ -24,7 +24,7 @@ from pytest_torchexport.inputs.pytrees import clone
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.other_runs import MULTIPLE
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
-from pytest_torchexport.outcomes.observe import State, raised, seed_everything
+from pytest_torchexport.outcomes.observe import raised, seed_everything
 from pytest_torchexport.outcomes.subject import Subject, unwrapped, without
 from pytest_torchexport.outcomes.torch_state import (
     GradMode,
@@ -33,7 +33,7 @@ from pytest_torchexport.outcomes.torch_state import (
     random_numbers,
 )
 from pytest_torchexport.plugin.capture import Keys, Recording, is_torchs
-from pytest_torchexport.plugin.stand_in import as_served, failed, moved, told
+from pytest_torchexport.plugin.stand_in import as_served, failed, in_mode_of, moved, told
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -57,6 +57,7 @@ SEVERAL = (
     "build(module) calls the module in {count} ways (other dtypes, numbers of axes, containers or "
     "Python values), and an artifact takes one: {calls}. The marker's stand_in=True takes all"
 )
+POSTPROCESS = "step: postprocess: the artifact gets and returns what the module does"
 MOVES = (
     "{path} differs from build(module), which moves as much if the module's outputs are moved "
     "within their tolerance"
@@ -65,27 +66,28 @@ MOVES = (
 
 @dataclass
 class Calls:
-    """The calls of one run: the first ones by name of argument, with what they returned.
+    """The calls of one run: of the first ones, the arguments by name and what they returned.
 
-    ``error``: what the last one raised, if it did not return.
+    ``error``: what the last call raised that did not return.
     """
 
     signature: inspect.Signature | None
-    made: list[tuple[Any, Any]] = field(default_factory=list)
+    made: list[list[Any]] = field(default_factory=list)
     count: int = 0
     error: Exception | None = None
 
     def through(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Make a call."""
-        given = Call(args, kwargs).clone()  # it may write to its arguments
+        made = [self._named(Call(args, kwargs).clone())]  # it may write to its arguments
         self.count += 1
+        if len(self.made) < COMPARED:
+            self.made.append(made)
         try:
             value = function(*args, **kwargs)
         except Exception as error:
             self.error = error
             raise
-        if len(self.made) < COMPARED:
-            self.made.append((self._named(given), clone(value)))
+        made.append(clone(value))
         return value
 
     def _named(self, call: Call) -> Any:
@@ -142,20 +144,9 @@ class Pipeline:
             finally:
                 inside = False
 
-        mode = self.plan.options.mode or self.plan.settings.mode
-        modes = [(part, part.training) for part in self.module.modules()]
-        state = State(self.module)
         seed_everything(self.plan.seed)
-        try:
-            if mode in ("eval", "sampling"):
-                self.module.eval()
-            with module_calls_through(called):
-                value = self.build(thing)
-            return Call((value,)).clone().args[0]  # it may return the same objects again
-        finally:
-            state.restore()
-            for part, training in modes:
-                part.training = training
+        with in_mode_of(self.plan, self.module), module_calls_through(called):
+            return Call((self.build(thing),)).clone().args[0]  # it may return it again, changed
 
     def with_artifact(self, artifact: Artifact, calls: Calls, *, file: bool) -> Any:
         """Return what it returns with the artifact, or with the path of its ``file``.
@@ -246,9 +237,13 @@ def _explained(pipeline: Pipeline, model: Any, *, file: bool) -> Sequence[Differ
         raise SpecError(SEVERAL.format(count=len(ways), calls="; ".join(ways.values())))
     with recording.grad_mode.entered():
         artifact = engine.export(own, recording.calls, plan)
-    found = pipeline.with_artifact(artifact, theirs, file=file)
     runtime = targets.get(plan.target).traits.rtol
     tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=runtime)
+    try:
+        found = pipeline.with_artifact(artifact, theirs, file=file)
+    except ArtifactRaised as failure:
+        failure.details = tuple(_steps(ours, theirs, tolerance))[:1]
+        raise
     differences = compare_values(expected, found, tolerance, "result")
     moves = (
         [] if not differences or tolerance.given else [*pipeline.moves(model, expected, tolerance)]
@@ -257,35 +252,29 @@ def _explained(pipeline: Pipeline, model: Any, *, file: bool) -> Sequence[Differ
     bugs = [each for each in judged if each.cause == "bug"]
     if bugs:
         text = f"build({plan.target}) returns something else than build(module)"
-        step = "" if file else _step(ours, theirs, tolerance)
-        raise OutputsDiffer(text, details=(step,) if step else (), differences=tuple(bugs))
+        steps = () if file else (*_steps(ours, theirs, tolerance), POSTPROCESS)[:1]
+        raise OutputsDiffer(text, details=steps, differences=tuple(bugs))
     return judged
 
 
 def _with_cause(difference: Difference, moves: Sequence[Difference]) -> Difference:
     """Return a difference with its cause; ``moves`` are those of eager's own moved runs."""
-    path = difference.path
+    path, kind = difference.path, difference.kind
     # What holds a leaf may differ in its structure.
     own = [move for move in moves if path == move.path or path.startswith(f"{move.path}[")]
-    exact = [move.max_abs for move in own if move.path == path and move.max_abs]
-    if difference.max_abs is None or any(move.total is None for move in own):
-        return dataclasses.replace(difference, cause="tie" if own else "bug")
-    error = max(exact, default=0.0)
-    is_rounding = difference.max_abs <= MULTIPLE * error
-    return dataclasses.replace(
-        difference, cause="rounding" if is_rounding else "bug", own_error=error
-    )
+    if any(move.total is None and (difference.total or move.kind == kind) for move in own):
+        return dataclasses.replace(difference, cause="tie")
+    error = max((move.max_abs or 0.0 for move in own), default=0.0)
+    is_small = difference.max_abs is not None and difference.max_abs <= MULTIPLE * error
+    return dataclasses.replace(difference, cause="rounding" if is_small else "bug", own_error=error)
 
 
-def _step(ours: Calls, theirs: Calls, tolerance: Tolerance) -> str:
-    """Return which step differs first: what is done before the module, in it, or after it."""
-    pairs = zip(ours.made, theirs.made, strict=False)
-    for number, ((given, value), (other, found)) in enumerate(pairs, 1):
-        for step, left, right in (("preprocess", given, other), ("model", value, found)):
-            what = "inputs" if step == "preprocess" else "output"
+def _steps(ours: Calls, theirs: Calls, tolerance: Tolerance) -> Iterator[str]:
+    """Yield the steps that differ: what is done before the module, and the module itself."""
+    for number, pair in enumerate(zip(ours.made, theirs.made, strict=False), 1):
+        steps = (("preprocess", "inputs"), ("model", "output"))
+        for (step, what), left, right in zip(steps, *pair, strict=False):
             for difference in compare_values(left, right, tolerance, what):
-                return f"step: {step}: in call {number}, {told(difference)}"
+                yield f"step: {step}: in call {number}, {told(difference)}"
     if ours.count != theirs.count:
-        counts = f"{ours.count} calls of the module, {theirs.count} of the artifact"
-        return f"step: preprocess: {counts}"
-    return f"step: postprocess: the artifact gets and returns what the module does ({ours.count} x)"
+        yield f"step: preprocess: {ours.count} calls of the module, {theirs.count} of the artifact"

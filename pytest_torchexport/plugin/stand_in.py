@@ -28,7 +28,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values, largest_error
-from pytest_torchexport.outcomes.observe import raised
+from pytest_torchexport.outcomes.observe import State, raised
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.outcomes.torch_state import (
     GradMode,
@@ -213,7 +213,7 @@ class StandIn:
         """Return what the artifact does; raise what eager does, if it does."""
         __tracebackhide__ = True
         assert served.artifact is not None
-        options, mode = served.plan.options, served.plan.options.mode or served.plan.settings.mode
+        options = served.plan.options
         runtime = targets.get(served.plan.target).traits.rtol
         # Only eager has gradients, to arguments too. Without, the artifact gets the body's objects.
         copied = call.clone()
@@ -238,8 +238,8 @@ class StandIn:
         wanted = clone(expected)
         tolerance = Tolerance(options.rtol, options.atol, runtime=runtime)
         differences = [] if problem else compare_values(wanted, value, tolerance)
-        is_trained = mode != "train" and any(part.training for part in module.modules())
-        if is_trained and (problem or differences):
+        if (problem or differences) and _trains(module, call, expected, served.plan, before):
+            after()
             self.eager["training mode"] += 1
             return expected
         served.calls += 1
@@ -351,6 +351,36 @@ def _judged(served: Served, note: str, *, is_vain: bool) -> Verdict:
     return failed(verdict, failure)
 
 
+def _trains(
+    module: torch.nn.Module, call: Call, expected: Any, plan: Plan, random: Callable[[], None]
+) -> bool:
+    """Return True if a call in training mode returns something else than in the check's mode."""
+    with in_mode_of(plan, module) as is_other:
+        if is_other:
+            random()
+            value = module.forward(*call.clone().args, **call.clone().kwargs)
+            return bool(compare_values(clone(expected), value, Tolerance()))
+    return False
+
+
+@contextmanager
+def in_mode_of(plan: Plan, module: torch.nn.Module) -> Iterator[bool]:
+    """Put a module into the mode in which it is exported, and afterwards put it and its state back.
+
+    The value: if that is another mode.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    asked, state = plan.options.mode or plan.settings.mode, State(module)
+    try:
+        if asked in ("eval", "sampling"):
+            module.eval()
+        yield any(part.training != training for part, training in modes)
+    finally:
+        state.restore()
+        for part, training in modes:
+            part.training = training
+
+
 @contextmanager
 def _attribute(thing: Any, name: str, value: Any) -> Iterator[None]:
     """Give an object an attribute, past its ``__setattr__``; afterwards put back what it had."""
@@ -381,7 +411,8 @@ def told(difference: Difference) -> str:
         counted = f"{difference.mismatched} of {difference.total} elements of {difference.what}"
         worst = "" if difference.max_abs is None else f", by up to {difference.max_abs:.3g}"
         return f"{difference.path}: {counted} differ{worst}"
-    return f"{difference.path}: {difference.expected} became {difference.actual}"
+    what = f" ({difference.what})" if difference.what else ""
+    return f"{difference.path}: {difference.expected} became {difference.actual}{what}"
 
 
 def moved(value: Any, tolerance: Tolerance, generator: torch.Generator) -> Any:
