@@ -57,7 +57,7 @@ SEVERAL = (
     "build(module) calls the module in {count} ways (other dtypes, numbers of axes, containers or "
     "Python values), and an artifact takes one: {calls}. The marker's stand_in=True takes all"
 )
-POSTPROCESS = "step: postprocess: the artifact gets and returns what the module does"
+POSTPROCESS = "step postprocess: the artifact gets and returns what the module does"
 MOVES = (
     "{path} differs from build(module), which moves as much if the module's outputs are moved "
     "within their tolerance"
@@ -253,7 +253,7 @@ def _explained(pipeline: Pipeline, model: Any, *, file: bool) -> Sequence[Differ
     if bugs:
         text = f"build({plan.target}) returns something else than build(module)"
         steps = () if file else (*_steps(ours, theirs, tolerance), POSTPROCESS)[:1]
-        raise OutputsDiffer(text, details=steps, differences=tuple(bugs))
+        raise OutputsDiffer("; ".join((text, *steps)), differences=tuple(bugs))
     return judged
 
 
@@ -275,6 +275,6 @@ def _steps(ours: Calls, theirs: Calls, tolerance: Tolerance) -> Iterator[str]:
         steps = (("preprocess", "inputs"), ("model", "output"))
         for (step, what), left, right in zip(steps, *pair, strict=False):
             for difference in compare_values(left, right, tolerance, what):
-                yield f"step: {step}: in call {number}, {told(difference)}"
+                yield f"step {step}: in call {number}, {told(difference)}"
     if ours.count != theirs.count:
-        yield f"step: preprocess: {ours.count} calls of the module, {theirs.count} of the artifact"
+        yield f"step preprocess: {ours.count} calls of the module, {theirs.count} of the artifact"

@@ -411,8 +411,8 @@ def told(difference: Difference) -> str:
         counted = f"{difference.mismatched} of {difference.total} elements of {difference.what}"
         worst = "" if difference.max_abs is None else f", by up to {difference.max_abs:.3g}"
         return f"{difference.path}: {counted} differ{worst}"
-    what = f" ({difference.what})" if difference.what else ""
-    return f"{difference.path}: {difference.expected} became {difference.actual}{what}"
+    what = difference.what or f"{difference.expected} became {difference.actual}"
+    return f"{difference.path}: {what}"
 
 
 def moved(value: Any, tolerance: Tolerance, generator: torch.Generator) -> Any:

@@ -137,7 +137,10 @@ class PipelineFailed(Failure, title="the code around the module fails on the art
 
 
 class NotRepeatable(Failure, title="eager does not agree with itself"):
-    """Eager does not agree with itself on the same call and seed."""
+    """Eager does not agree with itself on the same call and seed.
+
+    Or a test's body that is run again (``stand_in``) fails without an artifact too.
+    """
 
 
 class TrainingMode(Failure, title="the module is not in the declared mode"):

@@ -176,13 +176,13 @@ def test_a_bug_of_a_pipeline_is_found_and_its_step_is_named(pipeline):
     cls, step = PIPELINES[pipeline]
     # The file of one size refuses an image that is letterboxed otherwise.
     failure = ArtifactRaised if pipeline is letterbox_by_type else OutputsDiffer
-    with pytest.raises(failure, match=f"step: {step}"):
+    with pytest.raises(failure, match=f"step {step}"):
         run(lambda served: pipeline(served, wrong=True), cls().eval())
     assert run(lambda served: pipeline(served, wrong=False), cls().eval()).notes == ()
 
 
 def test_another_answer_while_exported_is_a_step_of_the_model():
-    with pytest.raises(OutputsDiffer, match="step: model: in call 1, output: ") as caught:
+    with pytest.raises(OutputsDiffer, match="step model: in call 1, output: ") as caught:
         run(lambda served: boxes(served(chw(image())[None]), 0.45), WithSigmoid().eval())
     assert "result: eager list of " in str(caught.value)
 
