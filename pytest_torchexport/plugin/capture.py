@@ -24,6 +24,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import (
     GradMode,
+    ModuleCallHandler,
     module_calls_through,
     outside_inference_mode,
     under_autocast,
@@ -80,33 +81,30 @@ class Recording:
     autocast: bool = field(default_factory=lambda: bool(under_autocast()))
     key: Any = None
     _first: list[Call] = field(default_factory=list)
-    # The largest and smallest size of each axis, with a call that has it.
     _ends: dict[Any, tuple[int, Call]] = field(default_factory=dict)
 
     @property
     def calls(self) -> list[Call]:
-        """Some calls, the first ones first, with all extents of the sizes of all calls."""
-        ends = {id(call): call for _, call in self._ends.values()}
-        first = {id(call) for call in self._first}
-        return [*self._first, *(call for number, call in ends.items() if number not in first)]
+        """The first calls of some shapes, and those with the extreme sizes of an axis."""
+        kept = (*self._first, *(call for _, call in self._ends.values()))
+        return list({id(call): call for call in kept}.values())
 
     def add(self, call: Call) -> None:
-        """Keep the call, unless there are enough of these shapes, or enough shapes.
-
-        A call with the largest or smallest size of an axis is kept in any case.
-        """
+        """Keep the call if it brings a shape, until there are enough, or an extreme size."""
         # A nested tensor has no shape.
         shapes = tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
         known = self.shapes
         if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
             self._first.append(call)
             known[shapes] += 1
-        for number, shape in enumerate(shapes):
-            for axis, size in enumerate(shape):
-                for sign in (1, -1):
-                    end = self._ends.get((number, axis, sign))
-                    if end is None or sign * size > sign * end[0]:
-                        self._ends[number, axis, sign] = size, call
+        sizes = [
+            ((i, axis), size) for i, shape in enumerate(shapes) for axis, size in enumerate(shape)
+        ]
+        for axis, size in sizes:
+            for sign in (1, -1):
+                end = self._ends.get((axis, sign))
+                if end is None or sign * size > sign * end[0]:
+                    self._ends[axis, sign] = size, call
 
 
 class Keys:
@@ -161,7 +159,6 @@ class CallRecorder:
         self._by_key: dict[Any, Recording] = {}
         self._keys = Keys(lambda *_: len(self._by_key) < MAX_SUBJECTS)
         self._copies: dict[Any, tuple[Any, SpecError | None]] = {}
-        self._local = threading.local()
         self._stack = ExitStack()
         self.uncopied: dict[str, None] = {}
 
@@ -171,7 +168,7 @@ class CallRecorder:
         return [recording for recording in self._by_key.values() if recording.returned]
 
     def __enter__(self) -> CallRecorder:
-        self._stack.enter_context(module_calls_through(self._record))
+        self._stack.enter_context(module_calls_through(outermost(self._record)))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -185,15 +182,8 @@ class CallRecorder:
         kwargs: dict[str, Any],
     ) -> Any:
         __tracebackhide__ = True
-        if getattr(self._local, "inside", False) or is_torchs(module):
-            return real(module, *args, **kwargs)
-        frame = sys._getframe(1)
-        recording, call = self._started(module, Call(args, kwargs), frame)
-        self._local.inside = True
-        try:
-            result = real(module, *args, **kwargs)
-        finally:
-            self._local.inside = False
+        recording, call = self._started(module, Call(args, kwargs), sys._getframe(1))
+        result = real(module, *args, **kwargs)
         if recording is not None:
             recording.returned = True
             if call is not None:
@@ -254,10 +244,35 @@ class CallRecorder:
         return key
 
 
-def is_torchs(module: torch.nn.Module) -> bool:
-    """Return True if it is torch that calls the module, or needs it: no call to check."""
-    traces = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented
-    return traces or torch.compiler.is_compiling() or _is_of_torch(module)
+def as_called(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+    """Make the call itself."""
+    __tracebackhide__ = True
+    return real(module, *args, **kwargs)
+
+
+def outermost(handle: ModuleCallHandler, of: torch.nn.Module | None = None) -> ModuleCallHandler:
+    """Return a handler for which only the outermost calls of modules in a thread have ``handle``.
+
+    Of those that torch makes while it captures, and of its losses, none. ``of``: only the outermost
+    calls of this module, whatever they are in.
+    """
+    local = threading.local()
+
+    def called(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        # torch's trace, script, export and compile call modules too.
+        traces = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented
+        captures = traces or torch.compiler.is_compiling() or _is_of_torch(module)
+        other = of is not None and unwrapped(module)[0] is not of
+        if getattr(local, "inside", False) or captures or other:
+            return real(module, *args, **kwargs)
+        local.inside = True
+        try:
+            return handle(real, module, args, kwargs)
+        finally:
+            local.inside = False
+
+    return called
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:

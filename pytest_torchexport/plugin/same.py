@@ -7,7 +7,6 @@ of the module.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -32,8 +31,8 @@ from pytest_torchexport.outcomes.torch_state import (
     module_calls_through,
     random_numbers,
 )
-from pytest_torchexport.plugin.capture import Keys, Recording, is_torchs
-from pytest_torchexport.plugin.stand_in import as_served, failed, in_mode_of, moved, told
+from pytest_torchexport.plugin.capture import Keys, Recording, as_called, outermost
+from pytest_torchexport.plugin.stand_in import as_served, failed, in_mode_of, moving, told
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -71,7 +70,7 @@ class Calls:
     ``error``: what the last call raised that did not return.
     """
 
-    signature: inspect.Signature | None
+    signature: Any
     made: list[list[Any]] = field(default_factory=list)
     count: int = 0
     error: Exception | None = None
@@ -91,11 +90,8 @@ class Calls:
         return value
 
     def _named(self, call: Call) -> Any:
-        if self.signature is not None:
-            try:
-                return dict(self.signature.bind(*call.args, **call.kwargs).arguments)
-            except TypeError:
-                pass
+        with suppress(AttributeError, TypeError):  # no signature, or a call that it does not take
+            return dict(self.signature.bind(*call.args, **call.kwargs).arguments)
         return call.args, dict(call.kwargs)
 
 
@@ -106,83 +102,12 @@ class Watched:
         self._artifact, self._device, self._calls = artifact, device, calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return as_served(self._artifact, Call(args, kwargs), self._device)
-
-        return self._calls.through(run, *args, **kwargs)
+        return self._calls.through(
+            partial(as_served, self._artifact, self._device), *args, **kwargs
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._artifact, name)
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Code that is built around a module, or around what it is given in its place."""
-
-    build: Callable[[Any], Any]
-    module: torch.nn.Module
-    plan: Plan
-
-    def run(self, thing: Any, handle: ModuleCallHandler | None = None) -> Any:
-        """Return what it returns. ``handle`` sees the calls of the module itself.
-
-        The module is in the mode of the check meanwhile, and afterwards as it was.
-        """
-        inside = False
-
-        def called(
-            real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
-        ) -> Any:
-            nonlocal inside
-            __tracebackhide__ = True
-            other = unwrapped(module)[0] is not self.module
-            if handle is None or inside or other or is_torchs(module):
-                return real(module, *args, **kwargs)
-            inside = True
-            try:
-                return handle(real, module, args, kwargs)
-            finally:
-                inside = False
-
-        seed_everything(self.plan.seed)
-        with in_mode_of(self.plan, self.module), module_calls_through(called):
-            return Call((self.build(thing),)).clone().args[0]  # it may return it again, changed
-
-    def with_artifact(self, artifact: Artifact, calls: Calls, *, file: bool) -> Any:
-        """Return what it returns with the artifact, or with the path of its ``file``.
-
-        Raises ArtifactRaised, PipelineFailed if it raises anything, LoadFailed if there is no file.
-        """
-        with tempfile.TemporaryDirectory() as directory:
-            thing: Any = Watched(artifact, self.plan.device, calls)
-            try:
-                thing = artifact.save(Path(directory)) if file else thing
-            except Exception as error:
-                raise LoadFailed(f"the artifact cannot be saved: {raised(error)}") from error
-            try:
-                return self.run(thing)
-            except Exception as error:
-                if ends_the_test(error):
-                    raise
-                what = raised(error)
-                cls = ArtifactRaised if calls.error is error else PipelineFailed
-                given = "the path of the artifact's file" if file else "the artifact"
-                text = f"build raises {what.type} with {given}, not with the module: {what.message}"
-                raise cls(text, where=what.where) from error
-
-    def moves(self, model: Any, expected: Any, tolerance: Tolerance) -> Iterator[list[Difference]]:
-        """Yield how some runs differ in which the module's outputs are moved a little."""
-        generator = torch.Generator().manual_seed(self.plan.seed)
-
-        def shaken(
-            real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
-        ) -> Any:
-            return moved(real(module, *args, **kwargs), tolerance, generator)
-
-        for _ in range(SHAKEN):
-            with suppress(Exception):  # another branch of the user's code
-                found = self.run(model, shaken)
-                yield compare_values(expected, found, Tolerance(0.0, 0.0), "result")
 
 
 def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> Verdict:
@@ -204,7 +129,7 @@ def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> 
     )
     as_left = random_numbers()
     try:
-        explained = _explained(Pipeline(build, own, plan), model, file=file)
+        explained = _explained(build, model, own, plan, file=file)
     except CannotJudge as skip:
         return dataclasses.replace(verdict, status="skipped", skip=skip.kind, reason=str(skip))
     except Failure as failure:
@@ -215,12 +140,19 @@ def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> 
     return dataclasses.replace(verdict, explained=tuple(explained), notes=notes)
 
 
-def _explained(pipeline: Pipeline, model: Any, *, file: bool) -> Sequence[Difference]:
+def _explained(
+    build: Callable[[Any], Any], model: Any, own: torch.nn.Module, plan: Plan, *, file: bool
+) -> Sequence[Difference]:
     """Return the differences that rounding explains. Raises the failure for any other."""
-    own, plan = pipeline.module, pipeline.plan
-    signature = Subject.of(own).signature()
+    signature, traits = Subject.of(own).signature(), targets.get(plan.target).traits
+    tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=traits.rtol)
     ours, theirs = Calls(signature), Calls(signature)
     recording, keys, ways = Recording(own), Keys(), dict[Any, str]()
+
+    def run(thing: Any, handle: ModuleCallHandler = as_called) -> Any:
+        seed_everything(plan.seed)
+        with in_mode_of(plan, own), module_calls_through(outermost(handle, own)):
+            return Call((build(thing),)).clone().args[0]  # it may return it again, changed
 
     def record(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         call = Call(args, kwargs).clone()
@@ -230,31 +162,51 @@ def _explained(pipeline: Pipeline, model: Any, *, file: bool) -> Sequence[Differ
         recording.add(call)
         return ours.through(partial(real, module), *args, **kwargs)
 
-    expected = pipeline.run(model, record)
+    expected = run(model, record)
     if not ways:
         raise Ineffective(NO_CALL)
     if len(ways) > 1:
         raise SpecError(SEVERAL.format(count=len(ways), calls="; ".join(ways.values())))
     with recording.grad_mode.entered():
         artifact = engine.export(own, recording.calls, plan)
-    runtime = targets.get(plan.target).traits.rtol
-    tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=runtime)
     try:
-        found = pipeline.with_artifact(artifact, theirs, file=file)
-    except ArtifactRaised as failure:
+        found = _on_artifact(run, artifact, theirs, plan, file=file)
+    except (ArtifactRaised, PipelineFailed) as failure:
         failure.details = tuple(_steps(ours, theirs, tolerance))[:1]
         raise
-    differences = compare_values(expected, found, tolerance, "result")
-    moves = (
-        [] if not differences or tolerance.given else [*pipeline.moves(model, expected, tolerance)]
-    )
-    judged = [_with_cause(each, [move for run in moves for move in run]) for each in differences]
-    bugs = [each for each in judged if each.cause == "bug"]
+    differences, moves = compare_values(expected, found, tolerance, "result"), list[Difference]()
+    shaken = moving(tolerance, torch.Generator().manual_seed(plan.seed))
+    for _ in range(SHAKEN if differences and not tolerance.given else 0):
+        with suppress(Exception):  # another way through the user's code
+            moves += compare_values(expected, run(model, shaken), Tolerance(0.0, 0.0), "result")
+    judged = [_with_cause(each, moves) for each in differences]
+    bugs = tuple(each for each in judged if each.cause == "bug")
     if bugs:
         text = f"build({plan.target}) returns something else than build(module)"
         steps = () if file else (*_steps(ours, theirs, tolerance), POSTPROCESS)[:1]
-        raise OutputsDiffer("; ".join((text, *steps)), differences=tuple(bugs))
+        raise OutputsDiffer("; ".join((text, *steps)), differences=bugs)
     return judged
+
+
+def _on_artifact(
+    run: Callable[[Any], Any], artifact: Artifact, calls: Calls, plan: Plan, *, file: bool
+) -> Any:
+    """Return what build returns for the artifact or for its file; raise the failure, if any."""
+    with tempfile.TemporaryDirectory() as directory:
+        thing: Any = Watched(artifact, plan.device, calls)
+        try:
+            thing = artifact.save(Path(directory)) if file else thing
+        except Exception as error:
+            raise LoadFailed(f"the artifact cannot be saved: {raised(error)}") from error
+        try:
+            return run(thing)
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            what, cls = raised(error), ArtifactRaised if calls.error is error else PipelineFailed
+            given = "the path of the artifact's file" if file else "the artifact"
+            text = f"build raises {what.type} with {given}, not with the module: {what.message}"
+            raise cls(text, where=what.where) from error
 
 
 def _with_cause(difference: Difference, moves: Sequence[Difference]) -> Difference:

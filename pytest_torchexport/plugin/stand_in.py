@@ -14,9 +14,9 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -38,7 +38,13 @@ from pytest_torchexport.outcomes.torch_state import (
     under_autocast,
     without_warnings,
 )
-from pytest_torchexport.plugin.capture import Keys, Recording, is_torchs, line_of_test
+from pytest_torchexport.plugin.capture import (
+    Keys,
+    Recording,
+    as_called,
+    line_of_test,
+    outermost,
+)
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -73,50 +79,19 @@ AROUND = (
 )
 
 
-class BodyRun:
-    """A context manager around a further run of a test's body.
-
-    ``handle`` sees the outermost calls of modules in the thread of the body. ``error``: what the
-    body raised, which does not pass on.
-    """
-
-    def __init__(self, random: Callable[[], None], handle: ModuleCallHandler | None = None) -> None:
-        self._random = random
-        self._handle = handle
-        self._inside = False
-        self._stack = ExitStack()
-        self.error: BaseException | None = None
-
-    def __enter__(self) -> None:
-        self._random()
-        self._thread = threading.get_ident()
-        if self._handle is not None:
-            self._stack.enter_context(module_calls_through(self._called))
-
-    def __exit__(
-        self, _: object, error: BaseException | None, __: TracebackType | None
-    ) -> bool | None:
-        self._stack.close()
-        if isinstance(error, _FAILS) and not isinstance(error, pytest.exit.Exception):
-            self.error = error
-        return error is not None and error is self.error
-
-    def _called(
-        self,
-        real: Callable[..., Any],
-        module: torch.nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        __tracebackhide__ = True
-        elsewhere = self._inside or threading.get_ident() != self._thread
-        if elsewhere or self._handle is None or is_torchs(module):
-            return real(module, *args, **kwargs)
-        self._inside = True
-        try:
-            return self._handle(real, module, args, kwargs)
-        finally:
-            self._inside = False
+@contextmanager
+def _run(
+    errors: list[BaseException], random: Callable[[], None], handle: ModuleCallHandler = as_called
+) -> Iterator[None]:
+    """Surround a further run of a body. ``errors`` gets what it raises, which does not pass on."""
+    random()
+    try:
+        with module_calls_through(outermost(handle)):
+            yield
+    except _FAILS as error:
+        if isinstance(error, pytest.exit.Exception):
+            raise
+        errors.append(error)
 
 
 @dataclass
@@ -148,8 +123,9 @@ class Served:
         return self.artifact is not None
 
 
-def as_served(artifact: Artifact, call: Call, device: str) -> Any:
+def as_served(artifact: Artifact, device: str, /, *args: Any, **kwargs: Any) -> Any:
     """Call an artifact on its device, without gradients; return the value on the call's device."""
+    call = Call(args, kwargs)
     given, own = call.to(device), device_of(call)
     with GradMode.NO_GRAD.entered(), without_warnings():
         value = artifact(*given.args, **given.kwargs)
@@ -167,7 +143,7 @@ class StandIn:
         self._served = {each.recording.key: each for each in served if each.recording.key}
         instances = {instance for instance, _ in self._served}
         self._keys = Keys(lambda parts, number: (parts, number) in instances)
-        self._body = body
+        self._body, self._thread = body, threading.get_ident()
         self.eager: Counter[str] = Counter()
         self.last: Served | None = None
 
@@ -185,21 +161,22 @@ class StandIn:
         if served is None:
             self.eager[why] += 1
             return real(module, *args, **kwargs)
-        with ExitStack() as stack:
+        # Past nn.Module's __setattr__, with the signature, which transformers' generate reads.
+        with pytest.MonkeyPatch.context() as patched:
 
             @functools.wraps(own.forward)
             def forward(*args: Any, **kwargs: Any) -> Any:
                 __tracebackhide__ = True
-                stack.close()  # forward may call its module
+                patched.undo()  # forward may call its module
                 return self._beside(served, own, Call(args, kwargs))
 
-            stack.enter_context(_attribute(own, "forward", forward))
+            patched.setitem(vars(own), "forward", forward)
             return real(own, *args, **kwargs)
 
     def _found(self, module: torch.nn.Module, call: Call) -> tuple[str, Served | None]:
         """Return why a call is made in eager, or what serves it."""
-        if is_transforming() or under_autocast():
-            return "in a transform or under autocast", None
+        if is_transforming() or under_autocast() or threading.get_ident() != self._thread:
+            return "in a transform, another thread, or under autocast", None
         key = self._keys.of(module, call)
         served = self._served.get(key)
         if served is None:
@@ -228,7 +205,7 @@ class StandIn:
         before()
         self.last = served
         try:
-            value = as_served(served.artifact, theirs, served.plan.device)
+            value = as_served(served.artifact, served.plan.device, *theirs.args, **theirs.kwargs)
         except Exception as error:
             if ends_the_test(error):
                 raise
@@ -253,45 +230,26 @@ class StandIn:
             served.apart = f"call {served.calls} ({call.describe()}): {told(differences[0])}"
         return with_gradients(expected, value)
 
-    def verdicts(
-        self, error: BaseException | None, *, repeats: bool, stricter: bool
-    ) -> list[Verdict]:
-        """Return the verdicts after the further run, in which the body raised ``error``.
+    def failure(self, blamed: Served, error: BaseException, *, stricter: bool) -> Failure:
+        """Return the failure for what the body raised on artifacts, and does not raise in eager.
 
-        ``repeats``: without artifacts it raises nothing. ``stricter``: it does in eager with
-        outputs within the tolerance.
+        ``stricter``: it does with outputs that are moved within the tolerance.
         """
-        served = self._all
-        calls = sum(each.calls for each in served)
-        why = ", ".join(f"{reason} ({count})" for reason, count in self.eager.items())
-        ran = f"{calls} of {calls + self.eager.total()} calls of the body ran on artifacts"
-        note = f"stand_in: {ran}" + (f"; in eager: {why}" if why else "")
-        if error is not None and not any(each.failure for each in served):
-            blamed = next((each for each in served if each.apart), self.last) or served[0]
-            if not repeats or self.last is None:
-                text = f"run again without an artifact, the body raises {raised(error)}"
-                blamed.failure = NotRepeatable(
-                    text, details=(SHARED,), where=_line_in(error, self._body)
-                )
-            else:
-                blamed.failure = self._failed(blamed, error, stricter)
-        return [_judged(each, note, is_vain=not calls) for each in served]
-
-    def _failed(self, blamed: Served, error: BaseException, stricter: bool) -> Failure:
-        name = blamed.verdict.name
-        calls = "1 call" if blamed.calls == 1 else f"{blamed.calls} calls"
+        name, calls = (
+            blamed.verdict.name,
+            "1 call" if blamed.calls == 1 else f"{blamed.calls} calls",
+        )
         around = AROUND.format(name=name, calls=calls, error=blamed.error)
-        apart = f"the artifact differs from {name} in {blamed.apart}"
+        found = f"the artifact differs from {name} in {blamed.apart}" if blamed.apart else around
+        details = (found, *(STRICTER if stricter else ()))
         return PipelineFailed(
-            str(raised(error)),
-            details=(apart if blamed.apart else around, *(STRICTER if stricter else ())),
-            where=_line_in(error, self._body),
+            str(raised(error)), details=details, where=_line_in(error, self._body)
         )
 
 
 def run_again(
     served: Sequence[Served], body: CodeType | None, random: Callable[[], None]
-) -> Generator[AbstractContextManager[Any], None, list[Verdict]]:
+) -> Generator[AbstractContextManager[None], None, list[Verdict]]:
     """Yield a context for each further run of the body, all on one plan; return the verdicts.
 
     ``random`` puts random numbers to where the first run had them. If the body fails on artifacts,
@@ -303,24 +261,35 @@ def run_again(
     if plan.why_isolated:
         why = IN_A_PROCESS.format(why=plan.why_isolated)
         return [_judged(each, why, is_vain=True) for each in served]
+    stand_in, as_left = StandIn(served, body), random_numbers()
     tolerance = Tolerance(plan.options.rtol, plan.options.atol)
     generator = torch.Generator().manual_seed(plan.seed)
-    stand_in, as_left = StandIn(served, body), random_numbers()
-    plain = BodyRun(random)
-    shaken = BodyRun(
-        random, lambda real, module, a, k: moved(real(module, *a, **k), tolerance, generator)
-    )
+    on_artifacts: list[BaseException] = []
+    in_eager: list[BaseException] = []
+    shaken: list[BaseException] = []
     try:
-        yield (run := BodyRun(random, stand_in.handle))
-        if run.error is not None and stand_in.last is not None:
-            yield plain
-            if plain.error is None:
-                yield shaken
+        yield _run(on_artifacts, random, stand_in.handle)
+        if on_artifacts and not any(each.failure for each in served):
+            yield _run(in_eager, random)
+            if not in_eager:
+                yield _run(shaken, random, moving(tolerance, generator))
     finally:
         as_left()
-    return stand_in.verdicts(
-        run.error, repeats=plain.error is None, stricter=shaken.error is not None
+    if on_artifacts and not any(each.failure for each in served):
+        passed = next(each for each in served if each.verdict.status == "passed")
+        blamed = next((each for each in served if each.apart), stand_in.last or passed)
+        blamed.failure = stand_in.failure(blamed, on_artifacts[0], stricter=bool(shaken))
+        for error in in_eager:
+            text = f"run again without an artifact, the body raises {raised(error)}"
+            where = _line_in(error, body)
+            blamed.failure = NotRepeatable(text, details=(SHARED,), where=where)
+    calls = sum(each.calls for each in served)
+    why = ", ".join(f"{reason} ({count})" for reason, count in stand_in.eager.items())
+    ran = (
+        f"stand_in: {calls} of {calls + stand_in.eager.total()} calls of the body ran on artifacts"
     )
+    note = "; in eager: ".join(filter(None, (ran, why)))
+    return [_judged(each, note, is_vain=not calls) for each in served]
 
 
 def failed(verdict: Verdict, failure: Failure) -> Verdict:
@@ -381,21 +350,6 @@ def in_mode_of(plan: Plan, module: torch.nn.Module) -> Iterator[bool]:
             part.training = training
 
 
-@contextmanager
-def _attribute(thing: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an object an attribute, past its ``__setattr__``; afterwards put back what it had."""
-    own = vars(thing)
-    had, before = name in own, own.get(name)
-    own[name] = value
-    try:
-        yield
-    finally:
-        if had:
-            own[name] = before
-        else:
-            own.pop(name, None)
-
-
 def _line_in(error: BaseException, body: CodeType | None) -> SourceLine | None:
     """Return the line of the test's function that an exception passed, else the user's first."""
     frames = [(each.f_code, line) for each, line in traceback.walk_tb(error.__traceback__)]
@@ -415,8 +369,8 @@ def told(difference: Difference) -> str:
     return f"{difference.path}: {what}"
 
 
-def moved(value: Any, tolerance: Tolerance, generator: torch.Generator) -> Any:
-    """Return a module's outputs, with floats moved at random by at most their tolerance."""
+def moving(tolerance: Tolerance, generator: torch.Generator) -> ModuleCallHandler:
+    """Return a handler that moves the floats a call returns at random within their tolerance."""
 
     def move(leaf: Any) -> Any:
         if not is_plain(leaf) or not leaf.is_floating_point():
@@ -426,35 +380,19 @@ def moved(value: Any, tolerance: Tolerance, generator: torch.Generator) -> Any:
         noise = 2 * torch.rand(leaf.shape, generator=generator) - 1
         return leaf + noise.to(leaf) * (atol + rtol * size)
 
-    return tree_map(move, value)
-
-
-class _Through(torch.autograd.Function):
-    """The artifact's numbers, with the gradients of eager's."""
-
-    @staticmethod
-    def forward(_: Any, __: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-        return actual.clone()
-
-    @staticmethod
-    def backward(_: Any, *gradients: torch.Tensor) -> Any:
-        return (*gradients, None)
+    return lambda real, module, args, kwargs: tree_map(move, real(module, *args, **kwargs))
 
 
 def with_gradients(expected: Any, actual: Any) -> Any:
     """Return the artifact's value, through which gradients reach what eager's depends on."""
-    of_eager = dict(flatten(expected)[0])
-    leaves, structure = flatten(actual)
-
-    def through(path: str, leaf: Any) -> Any:
-        twin = of_eager.get(path)
-        if not isinstance(leaf, torch.Tensor) or not isinstance(twin, torch.Tensor):
-            return leaf
-        is_alike = (twin.shape, twin.dtype) == (leaf.shape, leaf.dtype)
-        if not twin.requires_grad or not is_alike:
-            return leaf
-        return _Through.apply(twin, leaf)  # type: ignore[no-untyped-call]  # torch's stubs
-
-    if not any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in of_eager.values()):
+    pairs = flatten(expected)[0]
+    twins = {path: twin for path, twin in pairs if is_plain(twin) and twin.requires_grad}
+    if not twins:
         return actual
-    return structure.unflatten([through(path, leaf) for path, leaf in leaves])
+    leaves, structure = flatten(actual)
+    for number, (path, leaf) in enumerate(leaves):
+        twin = twins.get(path)
+        if twin is not None and is_plain(leaf) and leaf.shape == twin.shape:
+            # Adds zeros: infinity less itself is none.
+            leaves[number] = path, leaf + (twin - twin.detach()).nan_to_num()
+    return structure.unflatten(leaf for _, leaf in leaves)
