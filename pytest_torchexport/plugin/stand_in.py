@@ -28,6 +28,7 @@ from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values, largest_error
+from pytest_torchexport.outcomes.messages import refuses_its_inputs
 from pytest_torchexport.outcomes.observe import State, raised
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.outcomes.torch_state import (
@@ -73,6 +74,7 @@ STRICTER = (
     "the body also fails in eager if the module's outputs are moved within the tolerance",
     "remedy: compare with torch.testing.assert_close, or test values further from the threshold",
 )
+OUTSIDE = "remedy: declare shapes and dims that hold for all calls of the body, or none"
 AROUND = (
     "{name} and its artifact agree in {calls} (largest error {error:.2g}): what differs is done "
     "around them"
@@ -139,7 +141,6 @@ class StandIn:
     """
 
     def __init__(self, served: Sequence[Served], body: CodeType | None) -> None:
-        self._all = served
         self._served = {each.recording.key: each for each in served if each.recording.key}
         instances = {instance for instance, _ in self._served}
         self._keys = Keys(lambda parts, number: (parts, number) in instances)
@@ -190,8 +191,8 @@ class StandIn:
         """Return what the artifact does; raise what eager does, if it does."""
         __tracebackhide__ = True
         assert served.artifact is not None
-        options = served.plan.options
-        runtime = targets.get(served.plan.target).traits.rtol
+        plan, traits = served.plan, targets.get(served.plan.target).traits
+        tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=traits.rtol)
         # Only eager has gradients, to arguments too. Without, the artifact gets the body's objects.
         copied = call.clone()
         ours, theirs = (call, copied) if torch.is_grad_enabled() else (copied, call)
@@ -205,17 +206,15 @@ class StandIn:
         before()
         self.last = served
         try:
-            value = as_served(served.artifact, served.plan.device, *theirs.args, **theirs.kwargs)
+            value = as_served(served.artifact, plan.device, *theirs.args, **theirs.kwargs)
         except Exception as error:
             if ends_the_test(error):
                 raise
             problem = error
         finally:
             after()
-        wanted = clone(expected)
-        tolerance = Tolerance(options.rtol, options.atol, runtime=runtime)
-        differences = [] if problem else compare_values(wanted, value, tolerance)
-        if (problem or differences) and _trains(module, call, expected, served.plan, before):
+        differences = [] if problem else compare_values(clone(expected), value, tolerance)
+        if (problem or differences) and _trains(module, call, expected, plan, before):
             after()
             self.eager["training mode"] += 1
             return expected
@@ -223,9 +222,10 @@ class StandIn:
         if problem is not None:
             where = line_of_test(sys._getframe(), self._body)
             text = f"{raised(problem)}; called with {call.describe()}"
-            served.failure = served.failure or ArtifactRaised(text, where=where)
+            details = (OUTSIDE,) if refuses_its_inputs(str(problem)) else ()
+            served.failure = served.failure or ArtifactRaised(text, details=details, where=where)
             raise problem
-        served.error = max(served.error, largest_error(wanted, value) or 0.0)
+        served.error = max(served.error, largest_error(expected, value) or 0.0)
         if differences and not served.apart:
             served.apart = f"call {served.calls} ({call.describe()}): {told(differences[0])}"
         return with_gradients(expected, value)
