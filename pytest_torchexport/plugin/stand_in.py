@@ -48,7 +48,6 @@ from pytest_torchexport.plugin.capture import (
 )
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
-    CannotJudge,
     Failure,
     Ineffective,
     NotRepeatable,
@@ -119,7 +118,9 @@ class Served:
         if self.artifact is None and not self.refusal:
             try:
                 self.artifact = engine.export(module, self.recording.calls, self.plan)
-            except (CannotJudge, Failure) as error:
+            except Exception as error:
+                if ends_the_test(error):
+                    raise
                 self.refusal = f"no artifact of {self.verdict.subject}: {error}"
                 self.failure = error if isinstance(error, Failure) else None
         return self.artifact is not None
@@ -235,10 +236,7 @@ class StandIn:
 
         ``stricter``: it does with outputs that are moved within the tolerance.
         """
-        name, calls = (
-            blamed.verdict.name,
-            "1 call" if blamed.calls == 1 else f"{blamed.calls} calls",
-        )
+        name, calls = blamed.verdict.name, f"{blamed.calls} call{'s' * (blamed.calls != 1)}"
         around = AROUND.format(name=name, calls=calls, error=blamed.error)
         found = f"the artifact differs from {name} in {blamed.apart}" if blamed.apart else around
         details = (found, *(STRICTER if stricter else ()))
@@ -285,9 +283,8 @@ def run_again(
             blamed.failure = NotRepeatable(text, details=(SHARED,), where=where)
     calls = sum(each.calls for each in served)
     why = ", ".join(f"{reason} ({count})" for reason, count in stand_in.eager.items())
-    ran = (
-        f"stand_in: {calls} of {calls + stand_in.eager.total()} calls of the body ran on artifacts"
-    )
+    every = calls + stand_in.eager.total()
+    ran = f"stand_in: {calls} of {every} calls of the body ran on artifacts"
     note = "; in eager: ".join(filter(None, (ran, why)))
     return [_judged(each, note, is_vain=not calls) for each in served]
 
@@ -392,7 +389,9 @@ def with_gradients(expected: Any, actual: Any) -> Any:
     leaves, structure = flatten(actual)
     for number, (path, leaf) in enumerate(leaves):
         twin = twins.get(path)
-        if twin is not None and is_plain(leaf) and leaf.shape == twin.shape:
+        if twin is None or not is_plain(leaf):
+            continue
+        if (leaf.dtype, leaf.shape) == (twin.dtype, twin.shape):
             # Adds zeros: infinity less itself is none.
             leaves[number] = path, leaf + (twin - twin.detach()).nan_to_num()
     return structure.unflatten(leaf for _, leaf in leaves)
