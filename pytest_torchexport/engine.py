@@ -241,14 +241,15 @@ def in_a_loop(step: Any, first: Call, loop: Loop, plan: Plan, made: Any = None) 
     return not_kept(verdict, LOOPS) if plan.settings.cache else verdict
 
 
-def export(thing: Any, example: Call, plan: Plan) -> Artifact:
+def export(thing: Any, given: Sequence[Call], plan: Plan) -> Artifact:
     """Return the artifact alone, for asserts of the user's own.
 
-    Raises ExportRefused, SpecError, CannotJudge.
+    ``given[0]`` is the example; further calls show which sizes vary. Raises ExportRefused,
+    SpecError, CannotJudge.
     """
     subject = Subject.of(thing, GradMode.current())
     with _started(subject, plan, reach(unwrapped(thing)[0])) as item:
-        return exporting.export(item.prepare([example])).artifact
+        return exporting.export(item.prepare(given)).artifact
 
 
 @dataclass(kw_only=True)

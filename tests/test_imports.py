@@ -28,6 +28,8 @@ LOADED_BY_ITEMS = {
     "plugin.capture",
     "plugin.direct_forward",
     "plugin.fixture",
+    "plugin.same",
+    "plugin.stand_in",
     "plugin.survey",  # loaded by its flag
 }
 STARTING_ROOMS = ("results", "config", "plugin")

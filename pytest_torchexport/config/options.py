@@ -145,6 +145,12 @@ def _checks(value: Any) -> tuple[str, ...]:
     return tuple(one_of(name, "check", known) for name in listed(value, "check", ", ".join(known)))
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not True or False")
+    return value
+
+
 def _tolerance(value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf"):
@@ -216,6 +222,7 @@ class Options:
     reference: Callable[..., Any] | None = _option(_reference)  # noqa: RUF009  # a field
     steps: tuple[str, ...] | None = _option(_steps)
     relations: tuple[str | Padding, ...] | None = _option(_relations)
+    stand_in: bool | None = _option(_switch)
     xfail: Mapping[str, tuple[type[Failure], str]] | None = _option(_xfail)
 
     def over(self, outer: Options) -> Options:
@@ -276,9 +283,17 @@ def _check_together(options: Options) -> None:
                 )
 
 
+# What these do is done to a test, and not in a check of its own.
+OF_THE_MARKER = {
+    "devices": "decides which items a test has",
+    "stand_in": "runs the body of a test again, of one that does not request the fixture",
+    "xfail": "decides which items a test has",
+}
+
+
 def parse_check_options(arguments: Mapping[str, Any]) -> Options:
     """Return the options of one check. Raises SpecError for options that decide on items too."""
-    for name in ("devices", "xfail"):
+    for name, what in OF_THE_MARKER.items():
         if name in arguments:
-            raise SpecError(f"{name}: decides which items a test has; give it to the marker")
+            raise SpecError(f"{name}: {what}; give it to the marker")
     return parse_options((), arguments)

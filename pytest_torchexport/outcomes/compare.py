@@ -6,11 +6,13 @@ device and integers are exact; NaN equals NaN and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from pytest_torchexport.inputs.pytrees import Structure, describe, flatten, has_state
@@ -191,6 +193,11 @@ def _leaf(
         return []
     if isinstance(expected, torch.Generator) and isinstance(actual, torch.Generator):
         return _leaf(path, expected.get_state(), actual.get_state(), tolerance, within)
+    if type(expected) is type(actual) and hasattr(expected, "__array_interface__"):
+        # NumPy's arrays and numbers, images: as tensors, unless they hold no numbers.
+        with contextlib.suppress(TypeError):
+            wanted, found = (torch.tensor(np.array(each)) for each in (expected, actual))
+            return _leaf(path, wanted, found, tolerance, within)
     if type(expected) is type(actual) and has_state(expected):
         classes = type(expected).__mro__[:-1]
         if not any("__eq__" in vars(cls) for cls in classes):  # it would equal only itself

@@ -126,15 +126,10 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
     """Save everything global, set it for a check, restore it after; collect warnings and output."""
     heard = CapturedOutput()
     output = _Bounded()
-    numpy = sys.modules.get("numpy")
     try:
         with ExitStack() as stack:
             cuda.initialize(device)
-            stack.callback(cuda.set_random_states, cuda.random_states())
-            stack.callback(torch.set_rng_state, torch.get_rng_state())
-            stack.callback(random.setstate, random.getstate())
-            if numpy is not None:
-                stack.callback(numpy.random.set_state, numpy.random.get_state())
+            stack.callback(random_numbers())
             stack.callback(_restore_process, list(sys.path), dict(os.environ))
             stack.enter_context(torch_globals(device))
             stack.enter_context(warnings.catch_warnings())
@@ -151,6 +146,22 @@ def quiet(device: str) -> Iterator[CapturedOutput]:
         heard.printed = output.lines
         if output.text:
             sys.stdout.write(output.text)
+
+
+def random_numbers() -> Callable[[], None]:
+    """Return a function that puts the random streams of torch, Python and NumPy back as now."""
+    numpy = sys.modules.get("numpy")
+    of_cuda, of_torch, of_python = cuda.random_states(), torch.get_rng_state(), random.getstate()
+    of_numpy = numpy.random.get_state() if numpy is not None else None
+
+    def put_back() -> None:
+        cuda.set_random_states(of_cuda)
+        torch.set_rng_state(of_torch)
+        random.setstate(of_python)
+        if numpy is not None:
+            numpy.random.set_state(of_numpy)
+
+    return put_back
 
 
 def _restore_process(path: list[str], environment: dict[str, str]) -> None:

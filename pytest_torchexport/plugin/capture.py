@@ -26,6 +26,7 @@ from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
 from pytest_torchexport.outcomes.torch_state import (
     GradMode,
+    ModuleCallHandler,
     module_calls_through,
     outside_inference_mode,
     under_autocast,
@@ -62,20 +63,20 @@ class Caller(NamedTuple):
 
 @dataclass
 class Recording:
-    """A module as it was before its first outermost call, and its calls of one structure.
+    """A module as it was before its first outermost call, and ``calls`` of one structure.
 
     ``problem``: why the module cannot be checked. ``returned``: if one of the calls returned.
     ``caller``: the method that called it and is not checked itself; None if there is none.
     ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
     the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
     the first call was made under it. ``carried``: the class of an object that several calls got and
-    changed, as a cache of keys and values; empty if there is none.
+    changed, as a cache of keys and values; empty if there is none. ``key``: what another run of the
+    same body finds it by.
     """
 
     module: Any
     problem: SpecError | None = None
     wrappers: tuple[str, ...] = ()
-    calls: list[Call] = field(default_factory=list)
     shapes: Counter[Any] = field(default_factory=Counter)
     returned: bool = False
     caller: Caller | None = None
@@ -85,6 +86,9 @@ class Recording:
     carried: str = ""
     # Objects that calls got, and copies of them as the first one did.
     _objects: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    key: Any = None
+    _first: list[Call] = field(default_factory=list)
+    _ends: dict[Any, tuple[int, Call]] = field(default_factory=dict)
 
     def saw(self, call: Call, copied: Call) -> None:
         """Compare the objects of a call with those of earlier ones."""
@@ -94,14 +98,62 @@ class Recording:
                 if compare_values(before, copy, Tolerance(0.0, 0.0)) and _holds_tensors(copy):
                     self.carried = type(leaf).__name__
 
+    @property
+    def calls(self) -> list[Call]:
+        """The first calls of some shapes, and those with the extreme sizes of an axis."""
+        kept = (*self._first, *(call for _, call in self._ends.values()))
+        return list({id(call): call for call in kept}.values())
+
     def add(self, call: Call) -> None:
-        """Keep the call, unless there are enough of these shapes, or enough shapes."""
+        """Keep the call if it brings a shape, until there are enough, or an extreme size."""
         # A nested tensor has no shape.
         shapes = tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
         known = self.shapes
         if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
-            self.calls.append(call)
+            self._first.append(call)
             known[shapes] += 1
+        sizes = [
+            ((i, axis), size) for i, shape in enumerate(shapes) for axis, size in enumerate(shape)
+        ]
+        for axis, size in sizes:
+            for sign in (1, -1):
+                end = self._ends.get((axis, sign))
+                if end is None or sign * size > sign * end[0]:
+                    self._ends[axis, sign] = size, call
+
+
+class Keys:
+    """Keys of calls, the same in each run of a body although it may build its modules anew.
+
+    That is the structure of the module, its number among those of this structure, and what the
+    calls have in common that one export takes: structure, dtypes, Python values. ``wanted`` is
+    False for the number of a module that is not to be known.
+    """
+
+    def __init__(self, wanted: Callable[[Any, int], bool] = lambda *_: True) -> None:
+        self._wanted = wanted
+        # With the module, so that no other gets its id.
+        self._known: dict[Any, tuple[torch.nn.Module, int]] = {}
+        self._count: Counter[Any] = Counter()
+
+    def of(self, module: torch.nn.Module, call: Call) -> tuple[Any, Any] | None:
+        """Return what is the same for all calls of the module, and for all of one export."""
+        # Quantizing in place changes the parts of a module.
+        parts = tuple((path, type(part)) for path, part in module.named_modules())
+        identity = id(module), parts
+        if identity not in self._known:
+            if not self._wanted(parts, self._count[parts]):
+                return None
+            self._known[identity] = module, self._count[parts]
+            self._count[parts] += 1
+        leaves, structure = call.flatten()
+        kinds = tuple(
+            (leaf.dtype, leaf.dim(), leaf.layout)
+            if isinstance(leaf, torch.Tensor)
+            else (type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None)
+            for _, leaf in leaves
+        )
+        return (parts, self._known[identity][1]), (str(structure), kinds)
 
 
 class CallRecorder:
@@ -117,12 +169,11 @@ class CallRecorder:
         body: Callable[..., Any] | None = None,
         wanted: Callable[[torch.nn.Module], bool] = lambda _: True,
     ) -> None:
-        self._body = getattr(_inside_decorators(body), "__code__", None)
+        self.body = getattr(_inside_decorators(body), "__code__", None)
         self._wanted = wanted
         self._by_key: dict[Any, Recording] = {}
-        # The original is kept too, so that no other module gets its id.
-        self._copies: dict[Any, tuple[torch.nn.Module, Any, SpecError | None]] = {}
-        self._local = threading.local()
+        self._keys = Keys(lambda *_: len(self._by_key) < MAX_SUBJECTS)
+        self._copies: dict[Any, tuple[Any, SpecError | None]] = {}
         self._stack = ExitStack()
         self.uncopied: dict[str, None] = {}
 
@@ -132,7 +183,7 @@ class CallRecorder:
         return [recording for recording in self._by_key.values() if recording.returned]
 
     def __enter__(self) -> CallRecorder:
-        self._stack.enter_context(module_calls_through(self._record))
+        self._stack.enter_context(module_calls_through(outermost(self._record)))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -146,18 +197,8 @@ class CallRecorder:
         kwargs: dict[str, Any],
     ) -> Any:
         __tracebackhide__ = True
-        # torch's trace, script, export and compile call modules too.
-        traces = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented
-        captures = traces or torch.compiler.is_compiling()
-        if getattr(self._local, "inside", False) or captures or _is_of_torch(module):
-            return real(module, *args, **kwargs)
-        frame = sys._getframe(1)
-        recording, call = self._started(module, Call(args, kwargs), frame)
-        self._local.inside = True
-        try:
-            result = real(module, *args, **kwargs)
-        finally:
-            self._local.inside = False
+        recording, call = self._started(module, Call(args, kwargs), sys._getframe(1))
+        result = real(module, *args, **kwargs)
         if recording is not None:
             recording.returned = True
             if call is not None:
@@ -193,7 +234,7 @@ class CallRecorder:
         if copied is not None:
             recording.saw(call, copied)
         if recording.line is None:
-            recording.line = _line_of_test(frame, self._body)
+            recording.line = line_of_test(frame, self.body)
         if recording.caller is None and outer is None:
             recording.caller = _caller_of(module, frame)
         return recording, copied
@@ -201,20 +242,13 @@ class CallRecorder:
     def _key(self, module: torch.nn.Module, call: Call) -> Any:
         """Return the key of a call's recording, which is made if needed; None beyond the limit."""
         own, wrappers = unwrapped(module)
-        # Quantizing in place changes the parts of a module.
-        parts = tuple((path, type(part)) for path, part in own.named_modules())
-        identity = id(own), parts
-        leaves, structure = call.flatten()
-        kinds = tuple(
-            (leaf.dtype, leaf.dim(), leaf.layout)
-            if isinstance(leaf, torch.Tensor)
-            else (type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None)
-            for _, leaf in leaves
-        )
-        key = (*identity, str(structure), kinds)
+        key = self._keys.of(own, call)
+        if key is None:
+            return None
         if key not in self._by_key:
             if len(self._by_key) >= MAX_SUBJECTS:
                 return None
+            identity, _ = key
             if identity not in self._copies:
                 copied, problem = own, None
                 try:
@@ -222,9 +256,8 @@ class CallRecorder:
                         copied = Subject.of(own).copy().function
                 except SpecError as error:
                     problem = error
-                self._copies[identity] = own, copied, problem
-            _, copied, problem = self._copies[identity]
-            self._by_key[key] = Recording(copied, problem, wrappers)
+                self._copies[identity] = copied, problem
+            self._by_key[key] = Recording(*self._copies[identity], wrappers, key=key)
         return key
 
 
@@ -235,6 +268,37 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
         or (depth > 0 and has_state(leaf) and _holds_tensors(leaf, depth - 1))
         for leaf in leaves_of(vars(value))
     )
+
+
+def as_called(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+    """Make the call itself."""
+    __tracebackhide__ = True
+    return real(module, *args, **kwargs)
+
+
+def outermost(handle: ModuleCallHandler, of: torch.nn.Module | None = None) -> ModuleCallHandler:
+    """Return a handler for which only the outermost calls of modules in a thread have ``handle``.
+
+    Of those that torch makes while it captures, and of its losses, none. ``of``: only the outermost
+    calls of this module, whatever they are in.
+    """
+    local = threading.local()
+
+    def called(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        # torch's trace, script, export and compile call modules too.
+        traces = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # documented
+        captures = traces or torch.compiler.is_compiling() or _is_of_torch(module)
+        other = of is not None and unwrapped(module)[0] is not of
+        if getattr(local, "inside", False) or captures or other:
+            return real(module, *args, **kwargs)
+        local.inside = True
+        try:
+            return handle(real, module, args, kwargs)
+        finally:
+            local.inside = False
+
+    return called
 
 
 def _is_of_torch(module: torch.nn.Module) -> bool:
@@ -270,7 +334,7 @@ def _caller_of(called: torch.nn.Module, frame: FrameType) -> Caller | None:
     return caller
 
 
-def _line_of_test(frame: FrameType, body: CodeType | None) -> SourceLine | None:
+def line_of_test(frame: FrameType, body: CodeType | None) -> SourceLine | None:
     """Return the line of the test's function that led to a frame; else the innermost of a user."""
     innermost = None
     for each, _ in _running(frame):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from pytest_torchexport.outcomes.torch_state import WITHOUT_AUTOCAST
 from pytest_torchexport.plugin.active_item import ActiveItem
 from pytest_torchexport.plugin.capture import CallRecorder, Recording
 from pytest_torchexport.plugin.items import MARKER
+from pytest_torchexport.plugin.same import same
+from pytest_torchexport.plugin.stand_in import Served, run_again
 from pytest_torchexport.plugin.terminal import why_skipped
 from pytest_torchexport.results.failures import (
     CannotJudge,
@@ -112,6 +115,16 @@ class TorchExport:
         call = Call(args, kwargs)
         return self._finished(engine.in_a_loop(step, call, loop, plan, artifact))
 
+    def same(self, build: Callable[[Any], Any], model: Any, /, *, file: bool = False) -> Verdict:
+        """Compare what ``build(model)`` returns with what ``build`` returns for the artifact.
+
+        ``build`` is a function of your code that makes a pipeline around what it gets, runs it, and
+        returns any value. It gets the module first, then the artifact, which has nothing else of
+        the module; with ``file=True``, the path of the artifact's file. Sizes are those of all
+        calls of the module. Returns the Verdict; raises its Failure.
+        """
+        return self._finished(same(build, model, self._plan, file=file))
+
     def _finished(self, verdict: Verdict) -> Verdict:
         self._item.add(verdict)
         raise_for([verdict], self._item)
@@ -120,7 +133,7 @@ class TorchExport:
     def export(self, module: Any, /, *args: Any, **kwargs: Any) -> Artifact:
         """Return the artifact, for asserts of your own. Raises ExportRefused."""
         try:
-            return engine.export(module, Call(args, kwargs), self._plan)
+            return engine.export(module, [Call(args, kwargs)], self._plan)
         except CannotJudge as reason:
             pytest.skip(str(reason))
 
@@ -149,19 +162,27 @@ INSIDE = (
 )
 
 
-def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem) -> None:
-    """Check every module that a test body called, on each plan; raise once, when all have run."""
+def check_recorded(
+    recorder: CallRecorder, plans: Sequence[Plan], item: ActiveItem, random: Callable[[], None]
+) -> Iterator[AbstractContextManager[Any]]:
+    """Check every module that a test body called, on each plan; raise once, when all have run.
+
+    Yields a context for each further run of the body that is needed for that. ``random`` puts
+    random numbers to where the body's first run had them.
+    """
     recordings = recorder.recordings
     counts = Counter(type(recording.module) for recording in recordings)
     ways = Counter(id(recording.module) for recording in recordings)
     uncopied = UNCOPIED.format(modules=", ".join(recorder.uncopied))
-    verdicts = []
+    verdicts: list[Verdict] = []
     for plan in plans:
         numbers: Counter[type] = Counter()
+        served = []
         for recording in recordings:
             cls, several = type(recording.module), ways[id(recording.module)]
             numbers[cls] += 1
-            verdict = verdict_on(recording, item.shipping(plan, recording.module))
+            own = item.shipping(plan, recording.module)
+            verdict = verdict_on(recording, own)
             recorded = Recorded(
                 number=numbers[cls],
                 count=counts[cls],
@@ -170,7 +191,12 @@ def check_recorded(recorder: CallRecorder, plans: Sequence[Plan], item: ActiveIt
             )
             apart = [APART.format(ways=several)] if several > 1 else []
             cautions = [uncopied] if recorder.uncopied else []
-            verdicts.append(_with(verdict, notes=apart, cautions=cautions, recorded=recorded))
+            verdict = _with(verdict, notes=apart, cautions=cautions, recorded=recorded)
+            served.append(Served(recording, verdict, own))
+        if plan.options.stand_in and served:
+            verdicts += yield from run_again(served, recorder.body, random)
+        else:
+            verdicts += [each.verdict for each in served]
     if recorder.uncopied and not verdicts:
         verdicts = [_unchecked(plan, next(iter(recorder.uncopied)), uncopied) for plan in plans]
     is_own = any(mark.name == MARKER for mark in item.item.own_markers)

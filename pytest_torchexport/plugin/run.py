@@ -84,6 +84,8 @@ class Run:
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
         self._known: KnownFailures | None = None
         self._same = SameFailures()
+        # A body is run again.
+        self._again = False
         # A value of time.monotonic: from then on the reports are written again while items run.
         self._write_from = 0.0
 
@@ -102,6 +104,12 @@ class Run:
         from pytest_torchexport.config.options import Options
 
         options = options_of(metafunc.definition) or Options()
+        own = [mark for mark in metafunc.definition.own_markers if mark.name == MARKER]
+        if requested and any(mark.kwargs.get("stand_in") for mark in own):
+            raise pytest.Collector.CollectError(
+                f"{metafunc.definition.nodeid}: @pytest.mark.torchexport: stand_in: the body of a "
+                "test that requests the fixture is not recorded; use torchexport.same"
+            )
         of_test = variants(options, self.configuration)
         if not of_test:
             return
@@ -205,10 +213,19 @@ class Run:
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
         """Record a marked body that does not use the fixture, then check the modules it called."""
         variant = variant_of(pyfuncitem)
-        if variant is None or FIXTURE in pyfuncitem.funcargs:
+        if variant is None or FIXTURE in pyfuncitem.funcargs or self._again:
             return (yield)
-        with self._recorded(pyfuncitem, [variant]):
-            return (yield)
+        with contextlib.closing(self._runs(pyfuncitem, [variant])) as runs:
+            with next(runs):
+                result = yield
+            self._again = True
+            try:
+                for run in runs:
+                    with run:
+                        pyfuncitem.ihook.pytest_pyfunc_call(pyfuncitem=pyfuncitem)
+            finally:
+                self._again = False
+        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -222,16 +239,22 @@ class Run:
             body = item.obj
 
             @functools.wraps(body)
-            def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with self._recorded(item, of_method):
-                    return body(*args, **kwargs)
+            def wrapped(*args: Any, **kwargs: Any) -> None:
+                with contextlib.closing(self._runs(item, of_method)) as runs:
+                    for run in runs:
+                        with run:
+                            body(*args, **kwargs)
 
             @functools.wraps(body)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
-                with self._recorded(item, of_method):
-                    return await body(*args, **kwargs)
+            async def awaited(*args: Any, **kwargs: Any) -> None:
+                with contextlib.closing(self._runs(item, of_method)) as runs:
+                    for run in runs:
+                        with run:
+                            await body(*args, **kwargs)
 
             item.obj = awaited if inspect.iscoroutinefunction(body) else wrapped
+            # Of a coroutine function, pytest lets unittest run the method of this name.
+            setattr(item.instance, item.name, item.obj)
         try:
             return (yield)
         finally:
@@ -246,18 +269,23 @@ class Run:
         options = options_of(item)
         return variants(options, self.configuration) if options is not None else []
 
-    @contextlib.contextmanager
-    def _recorded(self, item: pytest.Function, of_item: Sequence[Variant]) -> Iterator[None]:
-        """Record the modules that the body calls, then check them on all variants."""
+    def _runs(
+        self, item: pytest.Function, of_item: Sequence[Variant]
+    ) -> Generator[contextlib.AbstractContextManager[Any]]:
+        """Yield a context for each run of the body: the first is recorded, then all is checked.
+
+        Further ones have artifacts in the place of the modules that the body calls.
+        """
+        from pytest_torchexport.outcomes.torch_state import random_numbers
         from pytest_torchexport.plugin.active_item import active
         from pytest_torchexport.plugin.capture import CallRecorder
         from pytest_torchexport.plugin.fixture import check_recorded
 
-        with CallRecorder(item.obj) as recorder:
-            yield
+        random, recorder = random_numbers(), CallRecorder(item.obj)
+        yield recorder
         with active(item, self.configuration, self._replayed) as active_item:
             plans = [active_item.plan(variant) for variant in of_item]
-            check_recorded(recorder, plans, active_item)
+            yield from check_recorded(recorder, plans, active_item, random)
 
     # -- reporting ---------------------------------------------------------------------------------
 

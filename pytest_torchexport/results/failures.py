@@ -27,6 +27,7 @@ __all__ = [
     "LoadFailed",
     "NotRepeatable",
     "OutputsDiffer",
+    "PipelineFailed",
     "RelationBroken",
     "RoundTripDiffers",
     "SpecError",
@@ -139,8 +140,15 @@ class ArtifactSlower(Failure, title="the artifact is slower than eager"):
     """
 
 
+class PipelineFailed(Failure, title="the code around the module fails on the artifact"):
+    """The test's body, or a function given to ``same``, raises with the artifact only."""
+
+
 class NotRepeatable(Failure, title="eager does not agree with itself"):
-    """Eager does not agree with itself on the same call and seed."""
+    """Eager does not agree with itself on the same call and seed.
+
+    Or a test's body that is run again (``stand_in``) fails without an artifact too.
+    """
 
 
 class TrainingMode(Failure, title="the module is not in the declared mode"):

@@ -212,7 +212,7 @@ def test_a_large_module_lends_its_weights_and_has_them_back(monkeypatch, target)
 def test_an_export_for_the_users_own_asserts_borrows_nothing():
     net = nn.Linear(2100, 2100).eval()
     x = torch.randn(2, 2100)
-    made = engine.export(net, Call((x,)), Plan(target="trace", device="cpu"))
+    made = engine.export(net, [Call((x,))], Plan(target="trace", device="cpu"))
     address = address_of(net.weight)
     with torch.no_grad():
         net.weight.fill_(0)

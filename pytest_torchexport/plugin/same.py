@@ -1,0 +1,232 @@
+"""Compare what code returns that is built around a module with what it returns around its artifact.
+
+The code may ask what it got: that is the artifact itself, or the path of its file, and has nothing
+of the module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_torchexport import engine, targets
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.inputs.pytrees import clone
+from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge.other_runs import MULTIPLE
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import raised, seed_everything
+from pytest_torchexport.outcomes.subject import Subject, unwrapped, without
+from pytest_torchexport.outcomes.torch_state import (
+    GradMode,
+    ModuleCallHandler,
+    module_calls_through,
+    random_numbers,
+)
+from pytest_torchexport.plugin.capture import Keys, Recording, as_called, outermost
+from pytest_torchexport.plugin.stand_in import as_served, failed, in_mode_of, moving, told
+from pytest_torchexport.results.failures import (
+    ArtifactRaised,
+    CannotJudge,
+    Failure,
+    Ineffective,
+    LoadFailed,
+    OutputsDiffer,
+    PipelineFailed,
+    SpecError,
+    ends_the_test,
+)
+from pytest_torchexport.results.verdict import Difference, Verdict
+from pytest_torchexport.targets.base import Artifact
+
+# Runs of the code around a module whose outputs are moved within their tolerance.
+SHAKEN = 6
+# Calls of a run that are compared, to find the step that differs.
+COMPARED = 8
+NO_CALL = "build(module) does not call the module: there is nothing to export"
+SEVERAL = (
+    "build(module) calls the module in {count} ways (other dtypes, numbers of axes, containers or "
+    "Python values), and an artifact takes one: {calls}. The marker's stand_in=True takes all"
+)
+POSTPROCESS = "step postprocess: the artifact gets and returns what the module does"
+MOVES = (
+    "{path} differs from build(module), which moves as much if the module's outputs are moved "
+    "within their tolerance"
+)
+
+
+@dataclass
+class Calls:
+    """The calls of one run: of the first ones, the arguments by name and what they returned.
+
+    ``error``: what the last call raised that did not return.
+    """
+
+    signature: Any
+    made: list[list[Any]] = field(default_factory=list)
+    count: int = 0
+    error: Exception | None = None
+
+    def through(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a call."""
+        made = [self._named(Call(args, kwargs).clone())]  # it may write to its arguments
+        self.count += 1
+        if len(self.made) < COMPARED:
+            self.made.append(made)
+        try:
+            value = function(*args, **kwargs)
+        except Exception as error:
+            self.error = error
+            raise
+        made.append(clone(value))
+        return value
+
+    def _named(self, call: Call) -> Any:
+        with suppress(AttributeError, TypeError):  # no signature, or a call that it does not take
+            return dict(self.signature.bind(*call.args, **call.kwargs).arguments)
+        return call.args, dict(call.kwargs)
+
+
+class Watched:
+    """An artifact whose calls are kept."""
+
+    def __init__(self, artifact: Artifact, device: str, calls: Calls) -> None:
+        self._artifact, self._device, self._calls = artifact, device, calls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._calls.through(
+            partial(as_served, self._artifact, self._device), *args, **kwargs
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._artifact, name)
+
+
+def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> Verdict:
+    """Return the verdict on ``build(artifact)`` beside ``build(model)``.
+
+    ``file``: build gets the path of the artifact's file. Raises what ``build(model)`` raises.
+    """
+    own, wrappers = unwrapped(model)
+    if not isinstance(own, torch.nn.Module):
+        raise SpecError(f"same: {type(model).__name__} is no torch.nn.Module")
+    verdict = Verdict(
+        subject=type(own).__name__,
+        target=plan.target,
+        device=plan.device,
+        status="passed",
+        seed=plan.seed,
+        strict=plan.settings.strict,
+        notes=(without(wrappers),) if wrappers else (),
+    )
+    as_left = random_numbers()
+    try:
+        explained = _explained(build, model, own, plan, file=file)
+    except CannotJudge as skip:
+        return dataclasses.replace(verdict, status="skipped", skip=skip.kind, reason=str(skip))
+    except Failure as failure:
+        return failed(verdict, failure)
+    finally:
+        as_left()
+    notes = (*verdict.notes, *(MOVES.format(path=each.path) for each in explained))
+    return dataclasses.replace(verdict, explained=tuple(explained), notes=notes)
+
+
+def _explained(
+    build: Callable[[Any], Any], model: Any, own: torch.nn.Module, plan: Plan, *, file: bool
+) -> Sequence[Difference]:
+    """Return the differences that rounding explains. Raises the failure for any other."""
+    signature, traits = Subject.of(own).signature(), targets.get(plan.target).traits
+    tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=traits.rtol)
+    ours, theirs = Calls(signature), Calls(signature)
+    recording, keys, ways = Recording(own), Keys(), dict[Any, str]()
+
+    def run(thing: Any, handle: ModuleCallHandler = as_called) -> Any:
+        seed_everything(plan.seed)
+        with in_mode_of(plan, own), module_calls_through(outermost(handle, own)):
+            return Call((build(thing),)).clone().args[0]  # it may return it again, changed
+
+    def record(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        call = Call(args, kwargs).clone()
+        if not ways:
+            recording.grad_mode = GradMode.current()
+        ways.setdefault(keys.of(own, call), call.describe())
+        recording.add(call)
+        return ours.through(partial(real, module), *args, **kwargs)
+
+    expected = run(model, record)
+    if not ways:
+        raise Ineffective(NO_CALL)
+    if len(ways) > 1:
+        raise SpecError(SEVERAL.format(count=len(ways), calls="; ".join(ways.values())))
+    with recording.grad_mode.entered():
+        artifact = engine.export(own, recording.calls, plan)
+    try:
+        found = _on_artifact(run, artifact, theirs, plan, file=file)
+    except (ArtifactRaised, PipelineFailed) as failure:
+        failure.details = tuple(_steps(ours, theirs, tolerance))[:1]
+        raise
+    differences, moves = compare_values(expected, found, tolerance, "result"), list[Difference]()
+    shaken = moving(tolerance, torch.Generator().manual_seed(plan.seed))
+    for _ in range(SHAKEN if differences and not tolerance.given else 0):
+        with suppress(Exception):  # another way through the user's code
+            moves += compare_values(expected, run(model, shaken), Tolerance(0.0, 0.0), "result")
+    judged = [_with_cause(each, moves) for each in differences]
+    bugs = tuple(each for each in judged if each.cause == "bug")
+    if bugs:
+        text = f"build({plan.target}) returns something else than build(module)"
+        steps = () if file else (*_steps(ours, theirs, tolerance), POSTPROCESS)[:1]
+        raise OutputsDiffer("; ".join((text, *steps)), differences=bugs)
+    return judged
+
+
+def _on_artifact(
+    run: Callable[[Any], Any], artifact: Artifact, calls: Calls, plan: Plan, *, file: bool
+) -> Any:
+    """Return what build returns for the artifact or for its file; raise the failure, if any."""
+    with tempfile.TemporaryDirectory() as directory:
+        thing: Any = Watched(artifact, plan.device, calls)
+        try:
+            thing = artifact.save(Path(directory)) if file else thing
+        except Exception as error:
+            raise LoadFailed(f"the artifact cannot be saved: {raised(error)}") from error
+        try:
+            return run(thing)
+        except Exception as error:
+            if ends_the_test(error):
+                raise
+            what, cls = raised(error), ArtifactRaised if calls.error is error else PipelineFailed
+            given = "the path of the artifact's file" if file else "the artifact"
+            text = f"build raises {what.type} with {given}, not with the module: {what.message}"
+            raise cls(text, where=what.where) from error
+
+
+def _with_cause(difference: Difference, moves: Sequence[Difference]) -> Difference:
+    """Return a difference with its cause; ``moves`` are those of eager's own moved runs."""
+    path, kind = difference.path, difference.kind
+    # What holds a leaf may differ in its structure.
+    own = [move for move in moves if path == move.path or path.startswith(f"{move.path}[")]
+    if any(move.total is None and (difference.total or move.kind == kind) for move in own):
+        return dataclasses.replace(difference, cause="tie")
+    error = max((move.max_abs or 0.0 for move in own), default=0.0)
+    is_small = difference.max_abs is not None and difference.max_abs <= MULTIPLE * error
+    return dataclasses.replace(difference, cause="rounding" if is_small else "bug", own_error=error)
+
+
+def _steps(ours: Calls, theirs: Calls, tolerance: Tolerance) -> Iterator[str]:
+    """Yield the steps that differ: what is done before the module, and the module itself."""
+    for number, pair in enumerate(zip(ours.made, theirs.made, strict=False), 1):
+        steps = (("preprocess", "inputs"), ("model", "output"))
+        for (step, what), left, right in zip(steps, *pair, strict=False):
+            for difference in compare_values(left, right, tolerance, what):
+                yield f"step {step}: in call {number}, {told(difference)}"
+    if ours.count != theirs.count:
+        yield f"step preprocess: {ours.count} calls of the module, {theirs.count} of the artifact"

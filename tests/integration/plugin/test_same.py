@@ -1,0 +1,337 @@
+"""plugin/same.py: bugs of pipelines that people met in production, each beside its healthy kin.
+
+The code is reconstructed from the thread that is named beside it. ``wrong`` switches its mistake on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, pad
+
+from pytest_torchexport import ArtifactRaised, Ineffective, OutputsDiffer, PipelineFailed, SpecError
+from pytest_torchexport.config.options import parse_options
+from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.engine import check_export
+from pytest_torchexport.plugin.same import same
+from pytest_torchexport.results.text import raise_for_failure
+
+
+class Detector(nn.Module):
+    """Six numbers for each cell of eight by eight pixels, from an image in [0, 1]."""
+
+    stride = 8
+    threshold = 0.4
+    mean = 0.5
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 6, 8, stride=8)
+        torch.manual_seed(0)
+        nn.init.uniform_(self.backbone.weight, -0.1, 0.1)
+
+    def forward(self, x):
+        return self.backbone(x).flatten(2).transpose(1, 2)
+
+
+class WithSigmoid(Detector):
+    """nanodet#478: scores leave the exported model through another function."""
+
+    def forward(self, x):
+        raw = super().forward(x)
+        return raw.sigmoid() if torch.compiler.is_exporting() else raw
+
+
+class Encoder(nn.Module):
+    """The mean of a text's embeddings; ``mask`` leaves out padding."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(16, 4)
+
+    def forward(self, ids, mask):
+        weights = mask.unsqueeze(-1).float()
+        return (self.embedding(ids) * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+@dataclasses.dataclass
+class Box:
+    corners: list[float]
+    label: str
+
+
+def image(height=24, width=40):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def chw(picture):
+    return picture.permute(2, 0, 1).float() / 255
+
+
+def letterboxed(x, side=40):
+    return pad(x, (0, side - x.shape[2], 0, side - x.shape[1]), value=0.5)
+
+
+def boxes(raw, threshold):
+    found = raw[0][raw[0][:, 4] > threshold]
+    return [Box(row[:4].tolist(), "cat" if row[5] > 0 else "dog") for row in found]
+
+
+def letterbox_by_type(served, wrong):  # ultralytics#26269
+    x = chw(image())
+    is_rectangle = wrong and isinstance(served, nn.Module)
+    return boxes(served((x if is_rectangle else letterboxed(x))[None]), 0.1)
+
+
+def stretched(served, wrong):  # pytorch#80133: the other runtime's example resizes
+    x = chw(image())
+    resized = interpolate(x[None], (40, 40), mode="bilinear")
+    return served(resized if wrong and not isinstance(served, nn.Module) else letterboxed(x)[None])
+
+
+def normalized_twice(served, wrong):  # openvino#11942
+    x = letterboxed(chw(image())) - 0.5
+    return served(((x - 0.5) if wrong and not hasattr(served, "backbone") else x)[None])
+
+
+def never_normalized(served, wrong):  # onnx#1440: the mean is an attribute of the module
+    mean = getattr(served, "mean", 0.0) if wrong else Detector.mean
+    return served((letterboxed(chw(image())) - mean)[None])
+
+
+def changed_default(served, wrong):  # super-gradients#1824, sleap-nn#672
+    antialias = hasattr(served, "backbone") if wrong else True
+    return served(
+        interpolate(chw(image(48, 80))[None], (24, 40), mode="bilinear", antialias=antialias)
+    )
+
+
+def channels_swapped(served, wrong):
+    x = letterboxed(chw(image()))
+    return served((x.flip(0) if wrong and not isinstance(served, nn.Module) else x)[None]).numpy()
+
+
+def memory_for_shape(served, wrong):  # an image of rows is taken for one of planes
+    planes = image(40, 40).reshape(3, 40, 40).float() / 255
+    is_wrong = wrong and not isinstance(served, nn.Module)
+    return served((planes if is_wrong else chw(image(40, 40)))[None])
+
+
+def less_precise(served, wrong):  # the input is sent in half precision
+    x = letterboxed(chw(image()))[None]
+    return served(x.half().float() if wrong and not isinstance(served, nn.Module) else x)
+
+
+def padding_counted(served, wrong):  # YOLO-World#336
+    ids = torch.tensor([[3, 5, 7, 0, 0, 0]])
+    mask = torch.ones_like(ids) if wrong and not isinstance(served, nn.Module) else (ids > 0).long()
+    return served(ids, mask)
+
+
+def padded_then_resized(served, wrong):  # YOLO-World#336
+    x = chw(image(12, 20))
+    if wrong and not isinstance(served, nn.Module):
+        return served(interpolate(letterboxed(x, 20)[None], (40, 40), mode="bilinear"))
+    resized = interpolate(x[None], (24, 40), mode="bilinear")[0]
+    return served(letterboxed(resized)[None])
+
+
+def other_threshold(served, wrong):  # of a class that has the module's attributes only for .pt
+    threshold = getattr(served, "threshold", 0.05) if wrong else 0.05
+    return {"image": "1.png", "boxes": boxes(served(letterboxed(chw(image()))[None]), threshold)}
+
+
+PIPELINES = {
+    letterbox_by_type: (Detector, "preprocess: in call 1, inputs"),
+    stretched: (Detector, "preprocess"),
+    normalized_twice: (Detector, "preprocess"),
+    never_normalized: (Detector, "preprocess"),
+    changed_default: (Detector, "preprocess"),
+    channels_swapped: (Detector, "preprocess"),
+    memory_for_shape: (Detector, "preprocess"),
+    less_precise: (Detector, "preprocess"),
+    padding_counted: (Encoder, "preprocess"),
+    padded_then_resized: (Detector, "preprocess"),
+    other_threshold: (Detector, "postprocess"),
+}
+
+
+def run(build, model, *, file=False, target="export", **options):
+    plan = Plan(target=target, device="cpu", options=parse_options((), options))
+    with torch.no_grad():
+        verdict = same(build, model, plan, file=file)
+    raise_for_failure(verdict)
+    return verdict
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=lambda pipeline: pipeline.__name__)
+def test_a_bug_of_a_pipeline_is_found_and_its_step_is_named(pipeline):
+    cls, step = PIPELINES[pipeline]
+    # The file of one size refuses an image that is letterboxed otherwise.
+    failure = ArtifactRaised if pipeline is letterbox_by_type else OutputsDiffer
+    with pytest.raises(failure, match=f"step {step}"):
+        run(lambda served: pipeline(served, wrong=True), cls().eval())
+    assert run(lambda served: pipeline(served, wrong=False), cls().eval()).notes == ()
+
+
+def test_another_answer_while_exported_is_a_step_of_the_model():
+    with pytest.raises(OutputsDiffer, match="step model: in call 1, output: ") as caught:
+        run(lambda served: boxes(served(chw(image())[None]), 0.45), WithSigmoid().eval())
+    assert "result: eager list of " in str(caught.value)
+
+
+def test_the_marker_alone_sees_no_bug_of_the_code_around_a_module():
+    """The same modules pass their check: only ``same`` looks at what is around them."""
+    x = letterboxed(chw(image()))[None]
+    assert (
+        check_export(
+            Detector().eval(), (x,), target="export", max_examples=2, checks="parity"
+        ).status
+        == "passed"
+    )
+
+
+def test_the_path_of_the_file_is_given_and_the_path_of_a_difference_is_told():
+    def build(served):
+        x = chw(image())[None]
+        if isinstance(served, nn.Module):
+            return {"raw": served(x)[0].detach().numpy(), "name": "detector"}
+        assert isinstance(served, Path)
+        onnxruntime = pytest.importorskip("onnxruntime")
+        session = onnxruntime.InferenceSession(served)
+        (raw,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        raw[0, 3] += 0.1
+        return {"raw": raw[0], "name": "detector"}
+
+    with pytest.raises(OutputsDiffer, match=r"result\['raw'\]: 6 of 90 elements"):
+        run(build, Detector().eval(), file=True, target="onnx")
+
+
+class Attributes:
+    """A result of a pipeline's own class, as detectors have."""
+
+    def __init__(self, scores, names):
+        self.scores, self.names = scores, names
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "path"),
+    [
+        ((1, "cat"), (1, "dog"), r"result\[1\]: eager 'cat', export 'dog'"),
+        ([0.5, 0.25], [0.5, 0.3], r"result\[1\]: 1 of 1 elements"),
+        ([1, 2], [1, 2, 3], "result: eager list of 2, export list of 3"),
+        ({"a": None}, {"b": None}, "result: eager dict with"),
+        (np.arange(3.0), np.arange(3.0) + 1, "result: 3 of 3 elements"),
+        (np.array(["a"]), np.array(["b"]), "result: eager ndarray"),
+        (np.float32(1), np.float32(2), "result: 1 of 1 elements"),
+        (Attributes([1.0], "a"), Attributes([2.0], "a"), r"result\['scores'\]\[0\]: "),
+        (torch.ones(2), np.ones(2), "result: eager "),
+    ],
+)
+def test_any_value_is_compared(value, other, path):
+    def build(served):
+        served(torch.ones(1, 3, 8, 8))
+        return value if isinstance(served, nn.Module) else other
+
+    with pytest.raises(OutputsDiffer, match=path):
+        run(build, Detector().eval())
+
+
+def test_what_moves_with_rounding_is_a_note_and_with_a_tolerance_of_the_users_a_failure():
+    """The artifact is a little off, and the pipeline multiplies that."""
+
+    def build(served):
+        raw = served(torch.ones(1, 3, 8, 8))
+        off = 0.0 if isinstance(served, nn.Module) else 3e-6
+        return {
+            "scaled": (raw + off).double().numpy() * 1e3,
+            "class": int((raw + off).mean() > cut),
+        }
+
+    model = Detector().eval()
+    with torch.no_grad():
+        cut = float(model(torch.ones(1, 3, 8, 8)).mean()) + 1e-6
+    verdict = run(build, model)
+    assert {each.path: each.cause for each in verdict.explained} == {
+        "result['scaled']": "rounding",
+        "result['class']": "tie",
+    }
+    assert len(verdict.notes) == 2
+    with pytest.raises(OutputsDiffer):
+        run(build, model, rtol=1e-6, atol=1e-6)
+
+
+def test_code_that_needs_the_module_fails_by_its_own_exception():
+    def build(served):
+        return served(torch.ones(1, 3, served.stride, 8))
+
+    with pytest.raises(PipelineFailed, match="AttributeError with the artifact"):
+        run(build, Detector().eval())
+
+
+def test_an_artifact_that_refuses_a_call_of_the_pipeline():
+    def build(served):
+        return served(torch.ones(1, 3 if isinstance(served, nn.Module) else 4, 8, 8))
+
+    with pytest.raises(ArtifactRaised, match="build raises"):
+        run(build, Detector().eval())
+
+
+def test_sizes_are_those_of_all_calls():
+    def build(served):
+        return [served(torch.ones(1, 3, 8 * size, 8)) for size in range(2, 16)]
+
+    assert run(build, Detector().eval()).status == "passed"
+
+
+def test_what_cannot_be_compared_is_said():
+    model = Detector().eval()
+    with pytest.raises(Ineffective, match="does not call the module"):
+        run(lambda _: 1, model)
+    with pytest.raises(SpecError, match="calls the module in 2 ways"):
+        run(lambda served: (served(torch.ones(1, 3, 8, 8)), served(torch.ones(3, 8, 8))), model)
+    with pytest.raises(SpecError, match="int is no torch"):
+        run(lambda _: 1, 1)
+    with pytest.raises(ZeroDivisionError):
+        run(lambda _: 1 / 0, model)
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer, and drops out in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.drop = nn.Dropout()
+
+    def forward(self, x):
+        self.calls += 1
+        return self.drop(x) * self.calls
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_module_and_the_random_numbers_are_as_they_were(fails):
+    model, state = Counting(), torch.get_rng_state()
+
+    def build(served):
+        assert not fails or isinstance(served, nn.Module)
+        return served(torch.ones(2, 3)) + torch.rand(2, 3)
+
+    if fails:
+        with pytest.raises(PipelineFailed):
+            run(build, model)
+    else:
+        run(build, model)
+    assert model.training
+    assert model.drop.training
+    assert model.calls.item() == 0
+    assert "forward" not in vars(model)
+    assert nn.Module.__call__.__name__ == "_wrapped_call_impl"
+    assert torch.equal(torch.get_rng_state(), state)
