@@ -21,7 +21,7 @@ import torch
 
 from pytest_torchexport.cache.key import NoKey, key_here
 from pytest_torchexport.cache.store import FOREIGN, LOOPS, not_kept, noticed, unless_unchanged
-from pytest_torchexport.checks import artifact_files, exporting, foreign
+from pytest_torchexport.checks import after_export, artifact_files, exporting
 from pytest_torchexport.config import names
 from pytest_torchexport.config.flow import FLOW, LOOP, Step
 from pytest_torchexport.config.loop import Loop
@@ -44,7 +44,9 @@ from pytest_torchexport.eager.fingerprint import (
 from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge import foreign
 from pytest_torchexport.judge.case import Case, Prepared, attempted
+from pytest_torchexport.judge.changed_file import ChangedFile
 from pytest_torchexport.judge.log import Activity, ItemLog
 from pytest_torchexport.outcomes import cuda, errors
 from pytest_torchexport.outcomes.errors import printable, text_of
@@ -215,8 +217,12 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    run = partial(_judged, thing, given, plan, exporting.export, is_copy=is_copy)
+    run = partial(_judged, thing, given, plan, _exported, is_copy=is_copy)
     return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
+
+
+def _exported(prepared: Prepared) -> Case:
+    return after_export.change(prepared, exporting.export(prepared))
 
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
@@ -235,7 +241,7 @@ def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
 def in_a_loop(step: Any, first: Call, loop: Loop, plan: Plan, made: Any = None) -> Verdict:
     """Return the verdict on a step in a loop. ``made``: an artifact that somebody else made."""
     foreign_made = made is not None
-    make = partial(foreign.take, made=made) if foreign_made else exporting.export
+    make = partial(foreign.take, made=made) if foreign_made else _exported
     plan = dataclasses.replace(plan, loop=loop)
     verdict = _checked(step, [first], plan, make, foreign=foreign_made)
     return not_kept(verdict, LOOPS) if plan.settings.cache else verdict
@@ -352,7 +358,8 @@ class _Item:
         return verdict if expected else write(self.plan, verdict, failure, prepared)
 
     def _diagnosed(self, failure: Failure) -> Diagnosis:
-        if failure.diagnosis is not None:
+        changed = self.case is not None and isinstance(self.case.artifact, ChangedFile)
+        if failure.diagnosis is not None and not changed:
             return failure.diagnosis
         if not isinstance(failure, ExportRefused):
             return diagnose(self.case, failure) if self.case is not None else NOTHING

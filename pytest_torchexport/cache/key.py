@@ -35,15 +35,16 @@ from hypothesis.strategies import SearchStrategy
 
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import OF_A_RUN, TABLE
-from pytest_torchexport.config.validate import CPP
+from pytest_torchexport.config.validate import CPP, is_path
 from pytest_torchexport.eager.fingerprint import attributes_of, names_in
 from pytest_torchexport.inputs.pytrees import Call, hash_of, is_plain
 from pytest_torchexport.inputs.strategies import examples, least_examples
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.outcomes.torch_state import GradMode, settings_now, under_autocast
+from pytest_torchexport.results.failures import SpecError
 from pytest_torchexport.results.source_line import is_users
-from pytest_torchexport.sandbox import cpp
+from pytest_torchexport.sandbox import cpp, interpreter
 from pytest_torchexport.torch_private.dispatcher import is_operator, kernels_of
 from pytest_torchexport.torch_private.memory import memory_of
 from pytest_torchexport.torch_private.modules import global_hooks
@@ -164,10 +165,16 @@ def _of_check(thing: Any, given: Sequence[Call], plan: Plan) -> Digest:
     subject.add([(call.args, dict(call.kwargs)) for call in given])
     drawn = least_examples(plan), examples(plan)
     subject.add([plan.device, bool(plan.why_isolated), drawn, vars(plan.options)])
+    try:
+        subject.add(plan.after_export())  # the code behind the names
+    except SpecError as error:
+        raise NoKey(str(error)) from None
     names = (row.name for row in TABLE if row.name not in _WITHOUT_EFFECT)
     subject.add([(name, getattr(plan.settings, name)) for name in names])
     if CPP in plan.settings.serve_on:  # its name says which compiler made it, or why none did
         subject.add(str(cpp.program()))
+    pythons = filter(is_path, plan.settings.serve_on)
+    subject.add([interpreter.versions((plan.root or Path.cwd()) / path) for path in pythons])
     return subject
 
 

@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -96,10 +97,10 @@ _EVENTS = frozenset(
         *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"),
     }
 )
-# Events of which the path says if it matters: files that are no data, code, and what an installer
-# wrote, which is in the key.
+# Events of which the path says if it matters: files that are no data (the last are those of
+# artifacts), code, and what an installer wrote, which is in the key.
 _LOOKS = ("open", "os.listdir", "os.scandir")
-_NO_DATA = ("/proc/", "/sys/", "/dev/")
+_NO_DATA = ("/proc/", "/sys/", "/dev/", f"{tempfile.gettempdir()}/torchexport-")
 _CODE = (".py", ".pyc", ".so")
 # Python's own machinery reads code, and the names of installed packages.
 _MACHINERY = (
@@ -132,8 +133,11 @@ def _listen() -> None:
 def _heard(event: str, arguments: tuple[Any, ...]) -> None:
     if not _noticed or event not in _EVENTS:  # the names are gone when Python ends
         return
-    name = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes)) else event
+    is_path = isinstance(arguments[0], (str, bytes, os.PathLike))
+    name = os.fsdecode(arguments[0]) if is_path else event
     looks = event in _LOOKS
+    if looks and isinstance(arguments[0], int):
+        return  # a descriptor, which was opened by another event
     if looks and (name.startswith(_NO_DATA) or name.endswith(_CODE)):
         return
     is_users_own = _is_for_user(sys._getframe(1))

@@ -16,6 +16,7 @@ import torch
 from pytest_torchexport.config.what_ran import what_ran
 from pytest_torchexport.inputs.pytrees import bits_of, is_plain
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.runner import SavedArtifact
 from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.escaped import SHOWN
@@ -47,11 +48,11 @@ NO_MODULE = "the size was not limited: the subject is a function, and its weight
 def measure(case: Case) -> None:
     """Log the bytes of the artifact's files and of its module's weights."""
     module = case.reference.pristine.module
-    if case.directory is None:
+    if case.saved is None:
         return
     files = [
         path.stat().st_size
-        for path in case.directory.rglob("*")
+        for path in case.saved.path.parent.rglob("*")
         if path.is_file() and path.suffix != ".output"
     ]
     case.log.size = ArtifactSize(files=sum(files), weights=weight_of(module))
@@ -74,14 +75,14 @@ def require(case: Case) -> None:
         )
         raise ArtifactTooLarge(
             f"its files take {size}; the limit is {bytes_text(limit)}",
-            details=(allowed, *_largest(module, case.directory, size.files), NEXT),
+            details=(allowed, *_largest(module, case.saved, size.files), NEXT),
         )
 
 
-def _largest(module: torch.nn.Module, directory: Path | None, files: int) -> Iterator[str]:
+def _largest(module: torch.nn.Module, saved: SavedArtifact | None, files: int) -> Iterator[str]:
     """Yield a line with what takes most of the files, and how often each of it is stored."""
     found: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for name, stored, checksum in _stored_parts(directory) if directory is not None else ():
+    for name, stored, checksum in _stored_parts(saved.path.parent) if saved is not None else ():
         found[stored, checksum].append(name)
     bytes_of = {key: key[0] * len(names) for key, names in found.items()}
     large = [key for key in found if bytes_of[key] > SMALL * files]

@@ -20,6 +20,7 @@ from torch.utils import benchmark
 from pytest_torchexport.eager.accepted import ReferenceCall
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.changed_file import ChangedFile
 from pytest_torchexport.judge.log import Shrunk
 from pytest_torchexport.outcomes.observe import State
 from pytest_torchexport.results.failures import ArtifactSlower
@@ -67,8 +68,9 @@ def measure(case: Case) -> None:
     """Log the latency of some calls. Raises ArtifactSlower if one of them exceeds the limit."""
     log, limit = case.log, case.plan.settings.max_slowdown
     tell = case.not_applied if limit < math.inf else log.caution
-    if case.runner.isolated or case.reference.fresh_each_call:
-        tell(ELSEWHERE if case.runner.isolated else CHANGES)
+    elsewhere = case.runner.isolated and not isinstance(case.artifact, ChangedFile)
+    if elsewhere or case.plan.why_isolated or case.reference.fresh_each_call:
+        tell(CHANGES if case.reference.fresh_each_call and not elsewhere else ELSEWHERE)
         return
     if case.plan.workers > 1:
         log.caution(BESIDE.format(case.plan.workers))

@@ -13,8 +13,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,8 +32,7 @@ from pytest_torchexport.judge.runner import (
     raise_not_loaded,
     source_of,
 )
-from pytest_torchexport.outcomes import errors
-from pytest_torchexport.outcomes.errors import text_of
+from pytest_torchexport.judge.saving import written
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -45,7 +42,6 @@ from pytest_torchexport.outcomes.observe import (
     Returned,
     Tensors,
     TimedOut,
-    raised,
 )
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
@@ -95,13 +91,13 @@ def save(case: Case) -> Case | None:
             case.hold(failure)
             return None
     case.resources.callback(saved.close)
-    return dataclasses.replace(case, saved=saved, directory=saved.path.parent)
+    return dataclasses.replace(case, saved=saved)
 
 
 def _moved(case: Case) -> SavedArtifact:
     there = artifact_directory(case.plan.target)
     try:
-        path = _saved(case, there)
+        path = written(case, there)
         home = artifact_directory(case.plan.target)
         for file in there.iterdir():
             file.rename(home / file.name)
@@ -120,45 +116,13 @@ def _moved(case: Case) -> SavedArtifact:
     return SavedArtifact(source=source, plan=case.plan)
 
 
-def _saved(case: Case, directory: Path) -> Path:
-    case.log.trying = None
-    with case.log.during(Activity.SAVING), interrupted_after(case.plan.settings.time_limit):
-        try:
-            path: Any = case.artifact.save(directory)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            errors.raise_fault(error)
-            reason, left = raised(error), ", ".join(_below(directory))
-            text = text_of(error)
-            known = remedy_of(reason.type, text).lines
-            lines = [*known[1:], str(reason)] if known else []
-            raise LoadFailed(
-                f"cannot be saved: {known[0] if known else reason}",
-                details=(*lines, *([f"and leaves {left} behind, half-written"] if left else [])),
-                where=reason.where or case.artifact.facts.line_of(text),
-            ) from None
-    if isinstance(path, Path) and path.parent == directory and path.exists():
-        return path
-    wrote = ", ".join(_below(directory)) or "nothing"
-    raise LoadFailed(
-        "cannot be saved: save is to return the path of a file in the directory that it is given, "
-        f"and returned {path!r}; it wrote {wrote} there"
-    )
-
-
-def _below(directory: Path) -> list[str]:
-    found = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    return [path.relative_to(directory).as_posix() for path in found]
-
-
 def load(case: Case) -> Case | None:
     """Load the file in the clean process. Return a case with the session.
 
     A failure is held back, LoadFailed, unless the item is to be isolated and
     the file crashes or hangs while it loads: a call in this process might be the last.
     """
-    if case.saved is None:
+    if case.saved is None or case.foreign:
         return None
     with case.log.timed("round trip"), case.deadline.paused():
         try:

@@ -1,57 +1,58 @@
-"""Run the saved artifact as it is served: elsewhere, and with the threads of production.
+"""Run the saved artifact where it is served: the places of ``torchexport_serve_on``.
 
-Elsewhere: on other devices, in C++, by other execution providers of ONNX Runtime.
-
-Of the check ``round_trip``. Raises RoundTripDiffers, and the failures of ``parity``.
+Other devices, C++, other execution providers of ONNX Runtime, other Python environments, and
+versions of ONNX Runtime that are not there. Of the check ``round_trip``. Holds RoundTripDiffers.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from packaging.requirements import Requirement
 
 from pytest_torchexport import targets
-from pytest_torchexport.config.validate import CPP, PROVIDER
-from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe
+from pytest_torchexport.config.validate import CPP, PROVIDER, VERSIONS, is_path
+from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, attempted
-from pytest_torchexport.judge.judge import LENGTH, failure_of
-from pytest_torchexport.judge.log import UNTIL_SHRUNK, ItemLog, Shrunk
-from pytest_torchexport.judge.runner import InSandbox, call_loaded, opened
-from pytest_torchexport.outcomes.compare import largest_error
+from pytest_torchexport.judge.changed_file import ChangedFile
+from pytest_torchexport.judge.judge import LENGTH
+from pytest_torchexport.judge.log import ItemLog
+from pytest_torchexport.judge.runner import call_loaded, opened
 from pytest_torchexport.outcomes.limits import interrupted_after
 from pytest_torchexport.outcomes.observe import NotTransferable, Outcome, Raised, Returned
 from pytest_torchexport.outcomes.subject import unusable_device
-from pytest_torchexport.outcomes.torch_state import users_precision
 from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import RoundTripDiffers
 from pytest_torchexport.results.verdict import Difference
-from pytest_torchexport.sandbox import cpp
+from pytest_torchexport.sandbox import cpp, interpreter
 from pytest_torchexport.sandbox.libraries import ONNX_RUNTIME
-from pytest_torchexport.sandbox.session import SandboxSession
+from pytest_torchexport.sandbox.program import ProgramSession
+from pytest_torchexport.sandbox.session import SandboxSession, Source
+from pytest_torchexport.targets.formats import onnx_model
 from pytest_torchexport.targets.formats.facts import RAISES, RETURNED, about_devices, indexed
 from pytest_torchexport.targets.formats.load_errors import remedy_of
 from pytest_torchexport.targets.formats.onnx_runtime import lacking, tensorrt_profiles
 from pytest_torchexport.targets.onnx_artifact import OnnxArtifactFacts
+from pytest_torchexport.targets.upstream import oldest_of
 
-# Calls are repeated so often. Two results of which one is rare may look like one.
-REPEATS = 10
 # The example and the boundary calls of most elements, up to this number.
-REPEATED_CALLS = 6
+CALLS = 6
 REMEDY = (
     "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
     "or export it there"
 )
 ONLY_CLEAN = "a file that somebody else made is loaded in the clean process only"
 AGREES = "{} the same file agrees with eager"
-WITHOUT_PROVIDER = "leave it out of torchexport_serve_on, or name only onnx, onnx_legacy as targets"
-WITHOUT_CPP = "leave cpp out of torchexport_serve_on, or name only trace, script, aoti as targets"
+LEAVE_OUT = "next step: leave {} out of torchexport_serve_on, or name only {} as targets"
+ON_CPU = "next step: torchexport_devices = cpu"
+NAME_INTERPRETER = "next step: name the path of an interpreter that has it"
 CPP_REMEDY = "remedy: register it in C++ too, or write it with torch's own operations"
 
 
@@ -65,78 +66,251 @@ def serve(case: Case) -> None:
     only tied to its own device is a note: most files are served on the kind of device they were
     made on.
     """
-    others = [p for p in case.plan.settings.serve_on if indexed(p) != indexed(case.plan.device)]
+    root = case.plan.root or Path.cwd()
+    every = [place_of(name, root) for name in case.plan.settings.serve_on]
+    others = [place for place in every if indexed(place.name) != indexed(case.plan.device)]
     if case.saved is None:
-        if case.foreign and others:
-            text = f"not loaded on {', '.join(others)}: {ONLY_CLEAN}"
-            case.log.ineffective.append(text)
         return
-    tied = [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
-    traits = targets.get(case.plan.target).traits
-    moved_by = traits.moved_by
+    if case.foreign and not isinstance(case.artifact, ChangedFile):
+        if others:
+            named = ", ".join(place.name for place in others)
+            case.log.ineffective.append(f"not loaded on {named}: {ONLY_CLEAN}")
+        return
+    tied = _tied(case)
     if tied:
         places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
         more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
         listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
+        moved_by = targets.get(case.plan.target).traits.moved_by
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
     for place in others:
-        provider = place.endswith(PROVIDER)
-        is_device = not provider and place != CPP
         with case.deadline.paused():  # the program in C++ may have to be compiled
-            reason = _missing(case, place)
+            reason = place.missing(case)
         if reason is not None:
-            text = f"not loaded {_where(place)}, where it is to be served: {reason}"
-            of_others = traits.library != ONNX_RUNTIME if provider else traits.for_cpp is None
-            if of_others and not is_device and not case.plan.named:
-                case.log.note(text)  # as of some default targets
-            else:
+            text = f"not loaded {place.where}, where it is to be served: {reason}"
+            if place.counts(case):
                 case.log.ineffective.append(text)
+            else:
+                case.log.note(text)
         with interrupted_after(case.deadline.left):
             if reason is None:
-                _call_on(case, place) if is_device else _call_in(case, place)
-            elif is_device:
-                _inspect(case, place, () if moved_by else tied)
+                place.check(case)
+            else:
+                place.inspect(case)
 
 
-def _where(place: str) -> str:
-    if place == CPP:
+def _tied(case: Case) -> list[targets.BakedDevice]:
+    return [item for item in case.artifact.facts.devices() if item.effect in (RAISES, RETURNED)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place where artifacts are served; ``name`` is what ``torchexport_serve_on`` says."""
+
+    name: str
+
+    @property
+    def where(self) -> str:
+        """``on cuda``, ``in C++``: for a sentence."""
+        return f"by {self.name}"
+
+    def takes(self, case: Case) -> bool:
+        """Return False if it loads no files of the target, here or elsewhere."""
+        return True
+
+    def counts(self, case: Case) -> bool:
+        """Return True if a pass says less because it is missing."""
+        return self.takes(case) or case.plan.named  # else the target is one of the default ones
+
+    def missing(self, case: Case) -> str | None:
+        """Return why the artifact cannot be served there, with the next step; None if it can."""
+        raise NotImplementedError
+
+    def check(self, case: Case) -> None:
+        """Make calls there, and hold what differs."""
+        _call_in(case, self)
+
+    def inspect(self, case: Case) -> None:
+        """Hold what is known of a place that is missing."""
+
+    def opened(self, case: Case, source: Source) -> SandboxSession | ProgramSession:
+        """Return a session that has the file loaded there."""
+        raise NotImplementedError
+
+    def lines(self, case: Case, remedy: Sequence[str]) -> Sequence[str]:
+        """Return the details of what a call did there; ``remedy`` is what is known of its words."""
+        return (AGREES.format(f"on {case.plan.device}"), *attempted(case), *remedy)
+
+
+class Device(Place):
+    @property
+    def where(self) -> str:
+        return f"on {self.name}"
+
+    def missing(self, case: Case) -> str | None:
+        return unusable_device(self.name) or targets.get(case.plan.target).unavailable(self.name)
+
+    def check(self, case: Case) -> None:
+        _call_on(case, self)
+
+    def inspect(self, case: Case) -> None:
+        moved = targets.get(case.plan.target).traits.moved_by
+        _inspect(case, self.name, () if moved else _tied(case))
+
+    def lines(self, case: Case, remedy: Sequence[str]) -> Sequence[str]:
+        return remedy
+
+
+class InCpp(Place):
+    @property
+    def where(self) -> str:
         return "in C++"
-    return f"{'by' if place.endswith(PROVIDER) else 'on'} {place}"
+
+    def takes(self, case: Case) -> bool:
+        return targets.get(case.plan.target).traits.for_cpp is not None
+
+    def missing(self, case: Case) -> str | None:
+        if not self.takes(case):
+            step = LEAVE_OUT.format("cpp", "trace, script, aoti")
+            return f"the program in C++ loads no files of {case.plan.target}; {step}"
+        if case.plan.device != "cpu":
+            return f"the program in C++ has no {case.plan.device}; {ON_CPU}"
+        return found if isinstance(found := cpp.program(), str) else None
+
+    def opened(self, case: Case, source: Source) -> ProgramSession:
+        write, program = targets.get(case.plan.target).traits.for_cpp, cpp.program()
+        assert write is not None  # else it is said what is missing, as of the program
+        assert isinstance(program, Path)
+        return cpp.in_cpp(program, source, functools.partial(write, case.artifact.program))
+
+    def lines(self, case: Case, remedy: Sequence[str]) -> Sequence[str]:
+        # The remedy is for a server in Python.
+        own = (remedy[0], CPP_REMEDY) if remedy else ()
+        return (AGREES.format("in Python"), *attempted(case), *own)
 
 
-def _missing(case: Case, place: str) -> str | None:
-    """Return why the artifact cannot be served there, with the next step; None if it can."""
-    target = targets.get(case.plan.target)
-    if place.endswith(PROVIDER):
-        if target.traits.library != ONNX_RUNTIME:
-            loads_none = f"ONNX Runtime loads no files of {case.plan.target}"
-            return f"{loads_none}; next step: {WITHOUT_PROVIDER}"
-        return lacking(place)
-    if place != CPP:
-        return unusable_device(place) or target.unavailable(place)
-    if target.traits.for_cpp is None:
-        return f"the program in C++ loads no files of {case.plan.target}; next step: {WITHOUT_CPP}"
-    if case.plan.device != "cpu":
-        return f"the program in C++ has no {case.plan.device}; next step: torchexport_devices = cpu"
-    return found if isinstance(found := cpp.program(), str) else None
+class Provider(Place):
+    """An execution provider of ONNX Runtime."""
+
+    def takes(self, case: Case) -> bool:
+        return targets.get(case.plan.target).traits.library == ONNX_RUNTIME
+
+    def missing(self, case: Case) -> str | None:
+        if not self.takes(case):
+            step = LEAVE_OUT.format("it", "onnx, onnx_legacy")
+            return f"ONNX Runtime loads no files of {case.plan.target}; {step}"
+        return lacking(self.name)
+
+    def opened(self, case: Case, source: Source) -> SandboxSession:
+        facts, profiles = case.artifact.facts, dict[str, str]()
+        if self.name.startswith("Tensorrt") and isinstance(facts, OnnxArtifactFacts):
+            profiles = tensorrt_profiles(facts.axes_of(case.spec))
+        options = {**source.options, **profiles, "provider": self.name}
+        session = opened(dataclasses.replace(source, options=options), case.plan)
+        if session.problem is None and session.found.get("alone") is False:
+            case.log.note(f"{self.name} leaves a part of the file to others, as the CPU")
+        return session
 
 
-def _hold(case: Case, place: str, outcome: Outcome, differences: Sequence[Difference] = ()) -> None:
+@dataclass(frozen=True)
+class Interpreter(Place):
+    """Another Python environment, by its interpreter."""
+
+    python: Path
+
+    @property
+    def where(self) -> str:
+        found = interpreter.versions(self.python)
+        pairs = () if isinstance(found, str) else found.items()
+        versions = ", ".join(f"{name} {version}" for name, version in pairs)
+        return f"by {self.name}{f' ({versions})' if versions else ''}"
+
+    def takes(self, case: Case) -> bool:
+        """Return False also if it has the runtime of other files alone."""
+        found, library = interpreter.versions(self.python), _library(case)
+        others = isinstance(found, dict) and not {*interpreter.RUNTIMES}.isdisjoint(found)
+        return library in interpreter.RUNTIMES and (library in found or not others)
+
+    def counts(self, case: Case) -> bool:
+        return self.takes(case)
+
+    def missing(self, case: Case) -> str | None:
+        found, library = interpreter.versions(self.python), _library(case)
+        if library not in interpreter.RUNTIMES:
+            return f"no files of {case.plan.target} are served by another interpreter"
+        if case.plan.device != "cpu":
+            return f"another interpreter is served on the CPU; {ON_CPU}"
+        if isinstance(found, str):
+            return found
+        step = f"next step: {self.name} -m pip install {library}"
+        return None if library in found else f"it has no {library}; {step}"
+
+    def opened(self, case: Case, source: Source) -> ProgramSession:
+        if _library(case) == ONNX_RUNTIME:
+            return interpreter.with_onnx_runtime(self.python, source)
+        traits = targets.get(case.plan.target).traits
+        return interpreter.with_torch(self.python, source, traits.script)
+
+
+class Versions(Place):
+    """Versions of a runtime, of which none has to be there: a table tells which files they load."""
+
+    def takes(self, case: Case) -> bool:
+        return _library(case) == Requirement(self.name).name
+
+    def counts(self, case: Case) -> bool:
+        return self.takes(case)
+
+    def missing(self, case: Case) -> str | None:
+        required = Requirement(self.name)
+        if not self.takes(case):
+            return f"{required.name} loads no files of {case.plan.target}"
+        if required.name == ONNX_RUNTIME and oldest_of(required.specifier) is not None:
+            return None
+        return f"what it loads is not known without it; {NAME_INTERPRETER}"
+
+    def check(self, case: Case) -> None:
+        oldest = oldest_of(Requirement(self.name).specifier)
+        assert case.saved is not None
+        assert oldest is not None  # else it is said that it is not known
+        model = onnx_model.read(case.saved.path)
+        said = oldest.refusals(ir=model.ir_version, opset=onnx_model.opset(model))
+        if said:
+            lines = (line for text in said for line in remedy_of("Fail", text).lines)
+            text = f"ONNX Runtime {oldest.version} does not load the file ({self.name})"
+            case.log.hold(RoundTripDiffers(text, details=tuple(lines)))
+
+
+def _library(case: Case) -> str:
+    """Return the library that other environments load the target's files with."""
+    traits = targets.get(case.plan.target).traits
+    return traits.library if traits.library == ONNX_RUNTIME or traits.script else ""
+
+
+def place_of(name: str, root: Path) -> Place:
+    """Return the place of a name; paths begin at ``root``."""
+    if name == CPP:
+        return InCpp(name)
+    if name.endswith(PROVIDER):
+        return Provider(name)
+    if is_path(name):
+        return Interpreter(name, root / name)
+    return Versions(name) if re.match(VERSIONS, name) else Device(name)
+
+
+def _hold(
+    case: Case, place: Place, outcome: Outcome, differences: Sequence[Difference] = ()
+) -> None:
     """Hold back what a call did there; note it if it could not be sent."""
-    text = f"loaded {_where(place)}"
+    text = f"loaded {place.where}"
     if isinstance(outcome, NotTransferable):
         case.log.note(f"{text}, and not compared: {outcome}")
         return
     said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
-    lines = remedy_of(*said).lines
-    if place == CPP:  # the remedy is for a server in Python
-        lines = (lines[0], CPP_REMEDY) if lines else ()
-        lines = (AGREES.format("in Python"), *attempted(case), *lines)
-    if place.endswith(PROVIDER):
-        lines = (AGREES.format(f"on {case.plan.device}"), *attempted(case))
+    lines = place.lines(case, remedy_of(*said).lines)
     text += "" if isinstance(outcome, Returned) else f": {outcome}"
-    failure = RoundTripDiffers(text, details=lines, differences=tuple(differences))
+    failure = RoundTripDiffers(text, details=tuple(lines), differences=tuple(differences))
     failure.where = getattr(outcome, "where", None)
     failure.output = getattr(outcome, "output", "")
     case.log.hold(failure)
@@ -167,13 +341,13 @@ def _inspect(case: Case, device: str, tied: Sequence[targets.BakedDevice]) -> No
         )
 
 
-def _call_on(case: Case, device: str) -> None:
-    example = case.spec.example
+def _call_on(case: Case, place: Device) -> None:
+    example, device = case.spec.example, place.name
     outcome = _outcome_on(case, device, example)
     if outcome is None:
         return
     if not isinstance(outcome, Returned):
-        _hold(case, device, outcome)
+        _hold(case, place, outcome)
         return
     on_cpu, at = case.reference.on_cpu(example), device
     expected = case.reference.on_device(example, on_cpu, at)
@@ -194,7 +368,7 @@ def _call_on(case: Case, device: str) -> None:
     judge = there.judge_of(case.runner, ItemLog(), random_paths)
     differences = judge.differences([example], expected, outcome)
     if differences:
-        _hold(case, device, outcome, differences)
+        _hold(case, place, outcome, differences)
 
 
 def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
@@ -208,26 +382,10 @@ def _outcome_on(case: Case, device: str, call: Call) -> Outcome | None:
         return call_loaded(session, case.artifact, call, seed=seed, limit=limit)[0]
 
 
-# -- in C++, and by other execution providers ------------------------------------------------------
+# -- in other processes --------------------------------------------------------------------------
 
 
-def _session(case: Case, place: str) -> cpp.CppSession | SandboxSession:
-    """Return a session that has the file loaded in C++, or by an execution provider."""
-    assert case.saved is not None
-    source = case.saved.source
-    if place == CPP:
-        write, program = targets.get(case.plan.target).traits.for_cpp, cpp.program()
-        assert write is not None  # else it is said what is missing, as of the program
-        assert isinstance(program, Path)
-        return cpp.CppSession(program, source, functools.partial(write, case.artifact.program))
-    facts, profiles = case.artifact.facts, dict[str, str]()
-    if place.startswith("Tensorrt") and isinstance(facts, OnnxArtifactFacts):
-        profiles = tensorrt_profiles(facts.axes_of(case.spec))
-    options = {**source.options, **profiles, "provider": place}
-    return opened(dataclasses.replace(source, options=options), case.plan)
-
-
-def _call_in(case: Case, place: str) -> None:
+def _call_in(case: Case, place: Place) -> None:
     """Make the example's calls in a row there, then boundary calls; hold the first that differs.
 
     It ends where Python, or ONNX Runtime on the item's device, differs from eager as well: other
@@ -236,14 +394,8 @@ def _call_in(case: Case, place: str) -> None:
     if case.saved is None:
         return
     judge, recipes = case.judge.aside(), [example_recipe(case.spec), *case.largest_first()]
-    with case.log.timed("round trip"), _session(case, place) as session:
-        if (
-            isinstance(session, SandboxSession)
-            and session.problem is None
-            and session.found.get("alone") is False
-        ):
-            case.log.note(f"{place} leaves a part of the file to others, as the CPU")
-        for found in case.calls(recipes[:REPEATED_CALLS]):
+    with case.log.timed("round trip"), place.opened(case, case.saved.source) as session:
+        for found in case.calls(recipes[:CALLS]):
             case.log.trying = found.recipe
             calls = [found.call] * (LENGTH if found.recipe is recipes[0] else 1)
             runs = zip(case.reference.in_a_row(calls), case.judge.in_a_row(calls), strict=True)
@@ -257,93 +409,3 @@ def _call_in(case: Case, place: str) -> None:
                 if differences := judge.differences(row, expected, outcome):
                     _hold(case, place, outcome, differences)
                     return
-
-
-# -- with the threads and the settings of production -----------------------------------------------
-
-
-def repeat(case: Case) -> None:
-    """Repeat calls with the threads that serve the artifact; raise what differs from eager."""
-    threads = case.plan.settings.threads
-    runner = _served(case, threads)
-    if runner is None:
-        case.log.note(f"not repeated with {threads} threads: there is no file to load")
-        return
-    calls, changed, largest = 0, 0, 0.0
-    with case.log.timed("served"), closing(runner):
-        for recipe, call, expected in _repeated_calls(case):
-            if calls and case.deadline.is_past(UNTIL_SHRUNK):
-                case.log.note(f"only {calls} calls were repeated with {threads} threads")
-                break
-            case.log.trying = recipe
-            outcomes = _repeated(case, runner, call)
-            if isinstance(outcomes[-1], NotTransferable):
-                case.log.note(f"not repeated with {threads} threads: {outcomes[-1]}")
-                break
-            for outcome in outcomes:
-                _raise_if_other(case, recipe, call, expected, outcome)
-            values = [outcome.value for outcome in outcomes if isinstance(outcome, Returned)]
-            calls, changed = calls + 1, changed + (len(values) > 1)
-            largest = max([largest, *(largest_error(values[0], it) or 0.0 for it in values[1:])])
-    if changed:
-        case.log.caution(
-            f"with {threads} threads, {REPEATS} repeats of one call gave different results (on "
-            f"{changed} of {calls} calls); the largest difference is {largest:.2g}"
-        )
-
-
-def _served(case: Case, threads: int) -> InSandbox | None:
-    """Return a runner of the file in a process that may use the threads; None without a file."""
-    if isinstance(case.runner, InSandbox):
-        return dataclasses.replace(case.runner, session=None, threads=threads)
-    if case.saved is None:
-        return None
-    return InSandbox(
-        artifact=case.artifact, open=case.saved.open, left=case.call_limit, threads=threads
-    )
-
-
-def _repeated_calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
-    recipes = [example_recipe(case.spec), *case.largest_first()]
-    for found in case.calls(recipes[:REPEATED_CALLS]):
-        expected = case.reference.on_device(found.call, found.outcome)
-        if isinstance(expected, Returned):
-            yield found.recipe, found.call, expected
-
-
-def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:
-    """Return the outcomes that differ in a bit, of all repeats."""
-    found: dict[bytes, Outcome] = {}
-    for _ in range(REPEATS):
-        outcome = runner.run(call, case.plan.seed, again=True)
-        found.setdefault(_bits(outcome, case.random_paths), outcome)
-        if not isinstance(outcome, Returned):
-            break
-    return list(found.values())
-
-
-def _raise_if_other(
-    case: Case, recipe: Recipe, call: Call, expected: Returned, outcome: Outcome
-) -> None:
-    # On CUDA, eager's noise is then that of the user's own precision.
-    with users_precision():
-        differences = case.judge.differences([call], expected, outcome)
-    failure = failure_of(differences, case.reference.written_at)
-    if failure is not None:
-        case.log.shrunk = Shrunk.as_made(case.spec, recipe, call)
-        threads = f"{case.plan.settings.threads} threads (torchexport_threads)"
-        failure.details += (f"in a clean process with {threads}; with one thread it agrees",)
-        raise failure
-
-
-def _bits(outcome: Outcome, random_paths: frozenset[str]) -> bytes:
-    """Return the bits of what an outcome holds, but for outputs of a random stream of its own."""
-    if not isinstance(outcome, Returned):
-        return str(outcome).encode()
-    leaves = [
-        leaf for path, leaf in flatten(outcome.value, "output")[0] if path not in random_paths
-    ]
-    return b"".join(
-        bits_of(leaf) if isinstance(leaf, torch.Tensor) and is_plain(leaf) else repr(leaf).encode()
-        for leaf in leaves
-    )

@@ -68,7 +68,7 @@ FLOW = (
     Step("state in rows of calls", "state:check_rows", ("state",)),
     # Held back until now: parity explains the same bug better. No skip hides it.
     Step("result of the round trip", "round_trip:raise_held", _SAVED, own_time=True),
-    Step("production settings", "serving:repeat", _SAVED, settings=("threads",), own_time=True),
+    Step("production settings", "threads:repeat", _SAVED, settings=("threads",), own_time=True),
     Step("limit of the size", "artifact_files:require", settings=("max_size_ratio",)),
     # Only if the user gives any.
     Step("relations", "relations:require"),

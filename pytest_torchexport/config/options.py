@@ -19,6 +19,7 @@ from pytest_torchexport.config.named_dims import Shape, parse_shape, parse_sizes
 from pytest_torchexport.config.validate import (
     MODE,
     device_names,
+    functions,
     listed,
     nearest,
     one_of,
@@ -223,6 +224,7 @@ class Options:
     steps: tuple[str, ...] | None = _option(_steps)
     relations: tuple[str | Padding, ...] | None = _option(_relations)
     stand_in: bool | None = _option(_switch)
+    after_export: tuple[Any, ...] | None = _option(functions)
     xfail: Mapping[str, tuple[type[Failure], str]] | None = _option(_xfail)
 
     def over(self, outer: Options) -> Options:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.settings import Settings
-from pytest_torchexport.results.failures import Failure
+from pytest_torchexport.results.failures import Failure, SpecError
 
 
 class Corpus:
@@ -73,6 +75,11 @@ class Plan:
         """Return True if a check is asked for; without ``checks`` all are."""
         return not self.options.checks or name in self.options.checks
 
+    def after_export(self) -> tuple[Callable[..., Any], ...]:
+        """Return the functions that change the file. Raises SpecError if one is not found."""
+        given = self.options.after_export
+        return tuple(map(_function, self.settings.after_export if given is None else given))
+
     @property
     def call_limit(self) -> float:
         """The seconds that loading an artifact in the clean process, or a call there, may take."""
@@ -82,3 +89,18 @@ class Plan:
 
     def limit(self) -> str:
         return f"the item's time limit of {self.settings.time_limit:g} s (torchexport_time_limit)"
+
+
+def _function(given: Any) -> Callable[..., Any]:
+    """Return a function, imported if its name is given."""
+    found: Callable[..., Any]
+    if not isinstance(given, str):
+        found = given
+        return found
+    module, _, name = given.partition(":")
+    try:
+        found = operator.attrgetter(name)(importlib.import_module(module))
+    except Exception as error:
+        text = f"after_export: {given} cannot be imported: {type(error).__name__}: {error}"
+        raise SpecError(text) from None
+    return found

@@ -22,6 +22,7 @@ from pytest_torchexport.config.validate import (
     WHOLE_NUMBER,
     Value,
     choice,
+    functions,
     module_names,
     number,
     report_specs,
@@ -220,6 +221,13 @@ class Settings:
         "custom operators and pytree registrations: the clean process imports them before an "
         "artifact.",
     )
+    after_export: tuple[str, ...] = _row(
+        (),
+        Value(functions, "names of functions, package.module:function", "NAMES"),
+        help="Functions that change the artifact's file after the export. Each gets the path of "
+        "the file, and returns that of the file it made, or nothing if it changed it in place. "
+        "The last file is judged.",
+    )
     threads: int = _row(
         1,
         # The system refuses some ten thousand.
@@ -265,10 +273,12 @@ class Settings:
     serve_on: tuple[str, ...] = _row(
         (),
         PLACES,
-        help="Where artifacts are served: devices, cpp, or providers. An artifact is loaded there "
-        "too: by a program in C++ (cpp), or by this execution provider of ONNX Runtime "
-        "(TensorrtExecutionProvider). If such a device is missing here, constants that tie an "
-        "artifact to its own device are still a failure.",
+        help="Where artifacts are served: devices, cpp, interpreters, ... An artifact is loaded "
+        "there too: by a program in C++ (cpp), by this execution provider of ONNX Runtime "
+        "(TensorrtExecutionProvider), or in another environment, by the path of its interpreter "
+        "(envs/serving/bin/python). Versions of ONNX Runtime (onnxruntime>=1.17) need not be "
+        "installed: a table says what they load. If such a device is missing here, constants that "
+        "tie an artifact to its own device are still a failure.",
     )
 
 

@@ -6,10 +6,13 @@ what is legal says all.
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.config import names as known_names
@@ -18,8 +21,13 @@ from pytest_torchexport.config import names as known_names
 # of ONNX Runtime by their names, https://onnxruntime.ai/docs/execution-providers.
 CPP = "cpp"
 PROVIDER = "ExecutionProvider"
+# Versions of a runtime: onnxruntime>=1.17, onnxruntime==1.20.1.
+VERSIONS = r"(onnxruntime|torch)(>=|<=|==|~=|!=|<|>)[\w.*]+"
 LEGAL_DEVICES = "cpu, cuda, cuda:N"
-LEGAL_PLACES = f"{LEGAL_DEVICES}, {CPP}, names of execution providers (TensorrtExecutionProvider)"
+LEGAL_PLACES = (
+    f"{LEGAL_DEVICES}, {CPP}, names of execution providers (TensorrtExecutionProvider), paths of "
+    "interpreters (envs/serving/bin/python), versions of a runtime (onnxruntime>=1.17)"
+)
 KNOWN_MODES = ("check", "create", "tighten")
 
 
@@ -84,11 +92,16 @@ def device_names(
     """Return ``cpu``, ``cuda`` or ``cuda:N``, at least one; ``also``: a pattern, as ``|cpp``."""
     names = listed(values, "device", legal)
     for name in names:
-        if not re.fullmatch(rf"cpu|cuda(:\d+)?{also}", str(name)):
+        if not re.fullmatch(rf"cpu|cuda(:\d+)?{also}", str(name)) and not (also and is_path(name)):
             written = str(name).lower().replace("gpu", "cuda").replace("c++", CPP)
             meant = nearest(written, ("cpu", "cuda", *([CPP] if CPP in legal else [])))
             raise ValueError(f"{name!r} is not a device; legal: {legal}.{meant}")
     return tuple(dict.fromkeys(names))
+
+
+def is_path(name: Any) -> bool:
+    """Return True for a place that is an interpreter, by its path."""
+    return "/" in str(name) or os.sep in str(name) or Path(str(name)).is_file()
 
 
 def module_names(values: Iterable[str]) -> tuple[str, ...]:
@@ -98,6 +111,17 @@ def module_names(values: Iterable[str]) -> tuple[str, ...]:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r} is not the name of a module.")
     return names
+
+
+def functions(value: Any) -> tuple[Any, ...]:
+    """Return functions, or their names, ``package.module:function``, from one or a list of them."""
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    named = (each.split(",") if isinstance(each, str) else [each] for each in given)
+    every = tuple(itertools.chain.from_iterable(named))
+    for each in every:
+        if not callable(each) and not re.fullmatch(r"[\w.]+:[\w.]+", str(each)):
+            raise ValueError(f"{each!r} is neither a function nor 'package.module:function'.")
+    return every
 
 
 def number(is_legal: Callable[[float], bool], legal: str, metavar: str) -> Value:
@@ -165,7 +189,7 @@ def report_specs(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
 TARGETS = Value(target_names, "target names, or 'none'", "NAMES")
 DEVICES = Value(device_names, LEGAL_DEVICES, "NAMES")
 PLACES = Value(
-    lambda values: device_names(values, LEGAL_PLACES, rf"|{CPP}|\w+{PROVIDER}"),
+    lambda values: device_names(values, LEGAL_PLACES, rf"|{CPP}|\w+{PROVIDER}|{VERSIONS}"),
     LEGAL_PLACES,
     "NAMES",
 )

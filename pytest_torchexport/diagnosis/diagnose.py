@@ -29,7 +29,8 @@ from pytest_torchexport.diagnosis import (
 from pytest_torchexport.diagnosis.scene import DIFFERS, UNEXPLAINED, Scene
 from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.judge.case import DEADLY, Case
-from pytest_torchexport.judge.log import Activity
+from pytest_torchexport.judge.changed_file import ChangedFile
+from pytest_torchexport.judge.log import DIAGNOSIS, Activity
 from pytest_torchexport.outcomes import cuda
 from pytest_torchexport.outcomes.errors import text_of
 from pytest_torchexport.outcomes.fork import Death, can_fork, each_in_fork
@@ -91,6 +92,17 @@ EXAMINATIONS = (
 )
 
 
+# The only one of a file that functions changed; if it is not to blame, the export is diagnosed.
+AFTER_EXPORT = Examination(
+    "functions of after_export",
+    stages,
+    (*DIFFERS, *DEADLY, DimsNarrowed),
+    "examine_changed",
+    least=DIAGNOSIS,
+    aside=True,
+)
+
+
 def diagnose(case: Case, failure: Failure) -> Diagnosis:
     """Return the diagnosis of a failure. It never raises because of an examination."""
     shrunk = case.log.shrunk
@@ -98,8 +110,9 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
     scene = Scene(case=case, failure=failure, recipe=recipe)
     seconds = case.log.diagnosis_seconds(wanted=case.plan.diagnoses)
     if not seconds or cuda.lost():
-        return NOTHING
-    rows = tuple(row for row in EXAMINATIONS if row.is_about(case, failure))
+        return failure.diagnosis or NOTHING
+    every = (AFTER_EXPORT,) if isinstance(case.artifact, ChangedFile) else EXAMINATIONS
+    rows = tuple(row for row in every if row.is_about(case, failure))
     end = time.monotonic() + seconds
 
     def left() -> float:
@@ -110,12 +123,19 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
     with case.log.timed("diagnosis"), case.deadline.paused(), without_warnings():
         known = _diagnosed(rows, scene, left)
     case.log.activity = activity
+    if isinstance(case.artifact, ChangedFile) and known.stages and known.owner is None:
+        changes = case.artifact.changes
+        failure.details += (changes.innocent,)
+        exported = dataclasses.replace(
+            changes.exported, random_paths=case.random_paths, branches=case.branches
+        )
+        return failure.diagnosis or diagnose(exported, failure)
     return known
 
 
 def _diagnosed(rows: tuple[Examination, ...], scene: Scene, left: Callable[[], float]) -> Diagnosis:
     """Run the rows in a fork, if possible, and those after a row that ended it in another one."""
-    case, known = scene.case, NOTHING
+    case, known = scene.case, scene.failure.diagnosis or NOTHING
     # An artifact in the clean process is not run here.
     forks = can_fork() and not (case.foreign or case.runner.isolated)
     try:

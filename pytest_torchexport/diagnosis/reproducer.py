@@ -23,6 +23,7 @@ from typing import TypeVar
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.script_text import Unreadable, saved, script
 from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.judge.changed_file import ChangedFile
 from pytest_torchexport.judge.log import Activity
 from pytest_torchexport.outcomes.errors import text_of
 from pytest_torchexport.outcomes.limits import interrupted_after
@@ -160,7 +161,7 @@ class _Writer:
 
     def _artifact(self, case: Case, half: Path) -> str:
         """Put the artifact's files there; return the name of the one to load, or nothing."""
-        if case.foreign:
+        if case.foreign and not isinstance(case.artifact, ChangedFile):
             return ""  # its owner has it
         if case.saved is not None:
             _move(case.saved.files(), half)

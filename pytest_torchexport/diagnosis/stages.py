@@ -18,6 +18,7 @@ import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -27,8 +28,11 @@ from torch import fx
 from pytest_torchexport.diagnosis.first_difference import ROUNDING
 from pytest_torchexport.diagnosis.scene import OnnxModel, Scene, place_of
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge import narrow
+from pytest_torchexport.judge.case import Case
+from pytest_torchexport.judge.changed_file import ChangedFile
 from pytest_torchexport.judge.runner import Runnable
-from pytest_torchexport.outcomes.compare import gap
+from pytest_torchexport.outcomes.compare import gap, largest_error
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
 from pytest_torchexport.outcomes.torch_state import plain_attention
 from pytest_torchexport.results.diagnosis import (
@@ -38,7 +42,12 @@ from pytest_torchexport.results.diagnosis import (
     Owner,
     Stage,
 )
-from pytest_torchexport.results.failures import LoadFailed, RoundTripDiffers, StateDiffers
+from pytest_torchexport.results.failures import (
+    LoadFailed,
+    OutputsDiffer,
+    RoundTripDiffers,
+    StateDiffers,
+)
 from pytest_torchexport.targets.base import DirectArtifact, HasSteps, MadeOf
 from pytest_torchexport.targets.formats.exported_program import LoadedProgram
 from pytest_torchexport.targets.formats.onnx_model import fx_name
@@ -64,6 +73,8 @@ STEPS: dict[str, Owner] = {
     OPTIMIZED: "exporter's optimizer",
     SHIPPED: "runtime's optimizer",
 }
+# The characters of what a file raises in a sentence about its step.
+MOST_WORDS = 120
 # So many nodes with another value are tried alone.
 MOST = 12
 
@@ -156,6 +167,41 @@ def _of_steps(scene: Scene, known: Diagnosis, steps: Sequence[MadeOf]) -> Diagno
                 owner = step.owner if owner in (None, "capture") else owner
             break
     return replace(known, stages=tuple(stages), owner=owner)
+
+
+def examine_changed(scene: Scene, known: Diagnosis) -> Diagnosis:
+    """Add which function of ``after_export`` made the file wrong; none if the export is wrong."""
+    artifact = scene.case.artifact
+    assert isinstance(artifact, ChangedFile)
+    found = artifact.changes.blamed(partial(_differs_in, scene))
+    return replace(found, causes=(*found.causes, *known.causes))
+
+
+def _differs_in(scene: Scene, case: Case) -> str:
+    """Return how the file of another case differs from eager on the failing call, or nothing.
+
+    By the rules of the numbers that it computes in.
+    """
+    call, expected = scene.call, scene.expected
+    if call is None or expected is None:
+        return ""
+    row = scene.case.log.row or [call]
+    wanted, _ = case.reference.in_a_row(row)[-1]
+    outcome, _ = case.runner.in_a_row(row, case.plan.seed)[-1]
+    if not isinstance(wanted, Returned):
+        return ""
+    differences = case.judge.differences(row, wanted, outcome)
+    if differences and isinstance(outcome, Returned):
+        error = largest_error(wanted.value, outcome.value)
+        first = differences[0]
+        return f"{error:.2g}" if error else f"{first.path} is {first.actual}, not {first.expected}"
+    if differences:
+        return " ".join(str(outcome).split())[:MOST_WORDS]
+    try:
+        narrow.judge(case)
+    except OutputsDiffer as failure:
+        return str(failure)
+    return ""
 
 
 def captured_by(scene: Scene, known: Diagnosis) -> Owner | None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -258,9 +257,8 @@ class Case(Prepared):
 
     ``foreign``: somebody else made the artifact. ``random_paths``: outputs that the artifact draws
     from a random stream of its own, so that their values are not compared. ``branches``: the calls
-    that the branch search found; None without it. ``saved``: the artifact's files; None if it was
-    not to be saved, or could not be. ``directory``: what holds the artifact's files and nothing
-    else, also those of a foreign one; None without files.
+    that the branch search found; None without it. ``saved``: the artifact's files, in a directory
+    with nothing else, also those of a foreign one; None if it was not to be saved, or could not be.
     """
 
     artifact: Artifact
@@ -269,7 +267,6 @@ class Case(Prepared):
     random_paths: frozenset[str] = frozenset()
     branches: BranchResults | None = None
     saved: SavedArtifact | None = None
-    directory: Path | None = None
 
     @classmethod
     def of(
@@ -277,7 +274,7 @@ class Case(Prepared):
         prepared: Prepared,
         artifact: Artifact | NotApplicable,
         runner: Runner | None = None,
-        directory: Path | None = None,
+        saved: SavedArtifact | None = None,
     ) -> Case:
         """Return the case of an artifact. ``runner`` calls it if it is foreign.
 
@@ -313,7 +310,7 @@ class Case(Prepared):
             artifact=artifact,
             runner=runner or prepared.runner_of(artifact),
             foreign=runner is not None,
-            directory=directory,
+            saved=saved,
         )
 
     @property
@@ -322,15 +319,11 @@ class Case(Prepared):
 
     def by_reference(self) -> InSandbox | None:
         """Return a runner of an ONNX file by onnx.reference; None of another or without a file."""
-        path: Any = self.artifact.program if self.foreign else None
-        if self.saved is not None:
-            path = self.saved.path
-        elif self.directory is not None and isinstance(path, Path):
-            path = self.directory / path.name
-        if not isinstance(path, Path) or path.suffix != ".onnx":
+        if self.saved is None or self.saved.path.suffix != ".onnx":
             return None
+        path, trusted = self.saved.path, not self.foreign
         source = replace(
-            source_of(self.plan, path, self.blocked, self.reference, trusted=not self.foreign),
+            source_of(self.plan, path, self.blocked, self.reference, trusted=trusted),
             **vars(BY_REFERENCE),
         )
         saved = SavedArtifact(source=source, plan=self.plan)

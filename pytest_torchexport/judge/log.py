@@ -54,6 +54,7 @@ class Activity(Enum):
     EXPORTER = "the exporter"
     ARTIFACT = "the artifact"
     SAVING = "saving the artifact"
+    AFTER_EXPORT = "a function of after_export"
 
 
 @dataclass(frozen=True)

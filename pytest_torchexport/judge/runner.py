@@ -47,8 +47,8 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
 )
 from pytest_torchexport.sandbox import session as sandbox
-from pytest_torchexport.sandbox.cpp import CppSession
 from pytest_torchexport.sandbox.process import ServerUnavailable
+from pytest_torchexport.sandbox.program import ProgramSession
 from pytest_torchexport.sandbox.session import SandboxSession, Source
 from pytest_torchexport.targets.base import Artifact, ShowsValues, StartsAnew
 from pytest_torchexport.targets.formats.load_errors import remedy_of
@@ -376,7 +376,7 @@ class InProcess(Runner):
 
 
 def call_loaded(
-    session: SandboxSession | CppSession,
+    session: SandboxSession | ProgramSession,
     artifact: Artifact,
     call: Call,
     *,

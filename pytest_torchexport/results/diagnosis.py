@@ -22,6 +22,7 @@ Owner = Literal[
     "runtime's optimizer",
     "runtime",
     "saving and loading",
+    "after_export",  # a function of the test that changed the file
     "file",  # that somebody else made
     "device",
 ]
@@ -48,6 +49,7 @@ CauseKind = Literal[
     "mode-dependent operator",
     "exporter's optimizer",
     "runtime's optimizer",
+    "after_export",
     "non-deterministic kernel",
     "missing import",
     "fatal operator",

@@ -82,7 +82,10 @@ class SpecError(Failure, title="the input spec does not fit the module"):
 
 
 class ExportRefused(Failure, title="the exporter refused the module"):
-    """The exporter refused the module, or made another file than ``export_options`` ask for."""
+    """The exporter refused the module, or made another file than ``export_options`` ask for.
+
+    Or a function of ``after_export`` left no file that can be judged.
+    """
 
 
 class ArtifactRaised(Failure, title="the artifact raises where eager returns"):

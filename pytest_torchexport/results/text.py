@@ -38,6 +38,11 @@ MAX_LINES = 10
 MAX_HEADLINE = 200
 # The kinds of causes and of structural differences by which a dim keeps the example's size.
 STATIC = ("frozen size", "guard", "constant")
+# The titles of a refusal that is not the exporter's, by its owner.
+_REFUSED_BY: dict[str | None, str] = {
+    "runtime": "the runtime does not take the exported model",
+    "after_export": "a function of after_export left no file to judge",
+}
 # How the details of a failure begin that say what to do.
 REMEDY = "remedy: "
 
@@ -251,8 +256,8 @@ def _subject_line(alike: Sequence[Verdict]) -> str:
         some, every = len(several), several[0].count
         name = f"{verdict.subject} ({f'all {every}' if some == every else f'{some} of {every}'})"
     title = _title(verdict)
-    if verdict.failure == ExportRefused.__name__ and verdict.diagnosis.owner == "runtime":
-        title = "the runtime does not take the exported model"
+    if verdict.failure == ExportRefused.__name__:
+        title = _REFUSED_BY.get(verdict.diagnosis.owner, title)
     return f"{name} on {verdict.target}-{verdict.device}: {title}"
 
 

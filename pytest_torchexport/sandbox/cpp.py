@@ -12,18 +12,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import Call
-from pytest_torchexport.outcomes import observe
 from pytest_torchexport.outcomes.errors import printable
-from pytest_torchexport.sandbox.process import Child, end_spawned, environment, pair
-from pytest_torchexport.sandbox.session import OUTPUT_TAIL, Source, crashed
+from pytest_torchexport.sandbox.program import ProgramSession
+from pytest_torchexport.sandbox.session import Source
 from pytest_torchexport.torch_private.structures import (
     script_containers,
     structure_of_text,
@@ -97,74 +95,15 @@ def _compiled(compiler: str, folder: Path) -> Path | str:
     return path
 
 
-class CppSession:
-    """A process that serves a file in C++, called like a SandboxSession."""
+def in_cpp(program: Path, source: Source, write: Callable[..., object]) -> ProgramSession:
+    """Return a session of the program; ``write`` is the target's ``for_cpp`` for an artifact."""
+    return ProgramSession([program, source.path], source, write, read_pickled)
 
-    def __init__(self, program: Path, source: Source, write: Callable[..., object]) -> None:
-        self._source, self._write, self._sent = source, write, 0
-        self._ended: observe.Outcome | None = None
-        self._directory = tempfile.TemporaryDirectory(prefix="torchexport-")
-        self._home = Path(self._directory.name)
-        ours, theirs = pair()
-        with theirs, (self._home / "output").open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603  # our own program
-                [program, source.path],
-                stdin=theirs.fileno(),
-                stdout=output,
-                stderr=output,
-                cwd=self._home,
-                env=environment(self._home),
-                start_new_session=True,
-            )
-        self._child = Child(ours, process.pid, functools.partial(end_spawned, process))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._child.end()
-        self._directory.cleanup()
-
-    def run(
-        self, call: Call, *, seed: int, limit: float, anew: bool = True, state: bool = False
-    ) -> tuple[observe.Outcome, observe.Tensors]:
-        """Call the file like ``SandboxSession.run``; the state after the call is not seen."""
-        if self._ended is not None:
-            return self._ended, {}
-        name = self._home / str(self._sent)
-        try:
-            self._write(call.clone(), name.with_suffix(".in"))  # cloned, as eager gets it
-        except Exception as error:
-            why = f"its arguments cannot be sent: {error}"
-            return observe.NotTransferable(why, own_class=False), {}
-        # Where calls leave no state, the file as it was loaded is as good as new.
-        load = not self._sent or (anew and self._source.thorough)
-        self._sent += 1
-        names = " ".join([name.name, str(len(call.kwargs)), *call.kwargs])
-        line = f"{load:d} {self._source.gradients:d} {seed} {names}\n"
-        channel, answered = self._child.channel, b""
-        channel.settimeout(limit)
-        try:
-            channel.sendall(line.encode())
-            answered = channel.recv(1)
-        except TimeoutError:
-            self._ended = observe.TimedOut(limit)
-        except OSError:
-            pass  # it is gone
-        if not answered:
-            status = self._child.end()
-            said = (self._home / "output").read_text(errors="replace")[-OUTPUT_TAIL:]
-            self._ended = self._ended or crashed(status, printable(said))
-            return self._ended, {}
-        text = name.with_suffix(".raised")
-        if text.exists():  # as torch raises it in Python
-            return observe.raised(RuntimeError(text.read_text(errors="replace"))), {}
-        try:
-            with torch.serialization.safe_globals(script_containers()):
-                value, left, structure = torch.load(name.with_suffix(".out"), weights_only=True)
-            if structure is not None:
-                value = unflatten(value, structure_of_text(structure))
-        except Exception as error:
-            why = f"what it returned cannot be read: {error}"
-            return observe.NotTransferable(why, own_class=False), {}
-        return observe.Returned(value, Call(tuple(left))), {}
+def read_pickled(path: Path, _: Call) -> tuple[Any, Call]:
+    """Return what a call returned, and its tensors as it left them."""
+    with torch.serialization.safe_globals(script_containers()):
+        value, left, structure = torch.load(path, weights_only=True)
+    if structure is not None:
+        value = unflatten(value, structure_of_text(structure))
+    return value, Call(tuple(left))

@@ -9,7 +9,7 @@
 //   NAME.out       what the call returned, the tensors of the arguments as it left them, and of a
 //                  package the structure of what it returned, pickled as a tuple; the text of an
 //                  exception if they cannot be pickled
-//   NAME.raised    the text of an exception, of loading or of the call
+//   NAME.raised    the class of an exception, of loading or of the call, and its text in the next lines
 //
 // Then it sends one byte through the socket, because what the file prints goes to stdout.
 #include <sys/socket.h>
@@ -65,9 +65,9 @@ int main(int, char** argv) {
       const auto pickled = torch::jit::pickle_save(all_of_it);
       text.assign(pickled.begin(), pickled.end());
     } catch (const c10::Error& error) {
-      text = error.what_without_backtrace();
+      text = std::string("RuntimeError\n") + error.what_without_backtrace();
     } catch (const std::exception& error) {
-      text = error.what();
+      text = std::string("RuntimeError\n") + error.what();
     }
     std::ofstream(name + ending, std::ios::binary) << text;
     send(0, "\n", 1, 0);

@@ -76,8 +76,8 @@ def remedy_of(type: str, text: str) -> Remedy:  # noqa: A002  # as an exception'
             modules = ()
         place = f"is registered at {place}" if place else UNKNOWN
         names = {"name": name, "place": place, "step": step}
-    lines = row.cause.format_map(names), f"remedy: {row.remedy.format_map(names)}"
-    return Remedy(lines, modules)
+    steps = row.remedy.format_map(names).splitlines()
+    return Remedy((row.cause.format_map(names), *(f"remedy: {step}" for step in steps)), modules)
 
 
 # -- who registered it in this process -------------------------------------------------------------

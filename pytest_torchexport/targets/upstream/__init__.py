@@ -17,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from packaging.specifiers import SpecifierSet
+
 from pytest_torchexport.config.tested import numbers
 from pytest_torchexport.results.diagnosis import CauseKind, Owner
 
@@ -151,6 +153,30 @@ def onnx_optimizers() -> dict[str, tuple[str, ...]]:
     content = _content("onnx_optimizers")
     rules: dict[str, list[str]] = content["rules"]
     return {name: tuple(rules.get(name, ())) for name in content["optimizers"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedBy:
+    """The newest files that a version of ONNX Runtime loads, ``1.17`` with all its patches."""
+
+    version: str
+    opset: int
+    ir: int
+
+    def refusals(self, *, opset: int, ir: int) -> Sequence[str]:
+        """Return what it says of a file, in its own words; nothing if it loads it."""
+        of_ir = f"Unsupported model IR version: {ir}, max supported IR version: {self.ir}"
+        official = f"Current official support for domain ai.onnx is till opset {self.opset}."
+        found = ((ir > self.ir, of_ir), (opset > self.opset, f"Opset {opset}. {official}"))
+        return [text for is_newer, text in found if is_newer]
+
+
+def oldest_of(versions: SpecifierSet) -> LoadedBy | None:
+    """Return what the oldest of some versions of ONNX Runtime loads; None if none is known."""
+    rows = _content("onnx_versions")["onnxruntime"].items()
+    patches = {version: [f"{version}.{patch}" for patch in range(10)] for version, _ in rows}
+    known = (LoadedBy(version=name, **row) for name, row in rows)
+    return next((row for row in known if any(map(versions.contains, patches[row.version]))), None)
 
 
 def _content(table: str) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""checks/serving.py: the artifact as it is served, on other devices, in C++ and with more threads."""
+"""checks/serving.py: the artifact on other devices, in C++, by other providers and interpreters."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
+import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +23,9 @@ from pytest_torchexport.config.settings import settings_from
 from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import Call
 from pytest_torchexport.judge.case import Case
-from pytest_torchexport.outcomes.observe import Raised, Returned
-from pytest_torchexport.sandbox import cpp
+from pytest_torchexport.outcomes.observe import Returned
+from pytest_torchexport.sandbox import cpp, interpreter
+from pytest_torchexport.sandbox.program import ProgramSession
 
 X = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
@@ -157,14 +162,14 @@ IN_CPP = {
 @pytest.fixture
 def calls_in_cpp(in_cpp, monkeypatch):
     """The outcomes of all calls that were made in C++."""
-    outcomes, plain = [], cpp.CppSession.run
+    outcomes, plain = [], cpp.ProgramSession.run
 
     def run(*args, **options):
         found = plain(*args, **options)
         outcomes.append(found[0])
         return found
 
-    monkeypatch.setattr(cpp.CppSession, "run", run)
+    monkeypatch.setattr(cpp.ProgramSession, "run", run)
     return outcomes
 
 
@@ -299,24 +304,12 @@ def test_where_there_is_no_program_the_next_step_is_said(monkeypatch, strict):
     )
     said = [
         "no C++ compiler 'g++'; next step: install",
-        f"of export; next step: {serving.WITHOUT_CPP}",
+        "of export; next step: leave cpp out of torchexport_serve_on",
     ]
     for verdict, words in zip(found, said, strict=True):
         assert "not loaded in C++, where it is to be served: " in verdict.ineffective[0]
         assert words in verdict.ineffective[0]
         assert verdict.failure == ("Ineffective" if strict else None)
-
-
-# -- with the threads of production ----------------------------------------------------------------
-
-# So many numbers that threads share the work, and add up in another order than one alone.
-MANY = torch.linspace(-1.0, 1.0, 100_000) ** 3
-EXACTLY = {"rtol": 0.0, "atol": 0.0, "shapes": {"x": "..."}}
-
-
-class Summed(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.sum()
 
 
 class Doubled(nn.Module):
@@ -327,36 +320,6 @@ class Doubled(nn.Module):
 def served(module, x=X, **options):
     options = {"max_examples": 2, "checks": ("parity", "round_trip"), **options}
     return check_export(module, (x,), target="trace", **options)
-
-
-def test_an_artifact_that_differs_with_many_threads_fails_as_usual():
-    assert served(Summed(), MANY, **EXACTLY).status == "passed"
-    verdict = served(Summed(), MANY, threads=3, **EXACTLY)
-    assert verdict.failure == "OutputsDiffer"
-    assert "with 3 threads (torchexport_threads); with one thread it agrees" in verdict.details[-1]
-    assert verdict.call.startswith("x=float32[100000]")
-    # The tolerance of the dtype allows it.
-    assert served(Summed(), MANY, threads=3, shapes={"x": "..."}).status == "passed"
-
-
-def test_an_artifact_that_is_right_with_many_threads_passes():
-    verdict = served(Doubled(), threads=2)
-    assert verdict.status == "passed"
-    assert not verdict.cautions
-    assert "served" in verdict.seconds
-    assert "served" not in served(Doubled(), threads=2, checks=("parity",)).seconds
-
-
-def returned(*numbers):
-    return Returned(torch.tensor(numbers), Call())
-
-
-def test_repeats_differ_by_their_bits():
-    bits = serving._bits
-    assert bits(returned(0.0), frozenset()) != bits(returned(-0.0), frozenset())
-    assert bits(returned(float("nan")), frozenset()) == bits(returned(float("nan")), frozenset())
-    assert bits(returned(1.0), frozenset(["output"])) == bits(returned(2.0), frozenset(["output"]))
-    assert bits(Raised("ValueError", "no"), frozenset()) != bits(returned(1.0), frozenset())
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -459,3 +422,196 @@ def test_a_provider_that_is_missing_is_named_with_the_next_step(target, provider
     (weak,) = by_provider(nn.Linear(3, 2).eval(), X, target=target, provider=provider).ineffective
     assert f"not loaded by {provider}, where it is to be served" in weak
     assert words in weak
+
+
+# -- in another environment ------------------------------------------------------------------------
+
+HERE = sys.executable
+
+
+def elsewhere(module, *args, target="onnx", on=(HERE,), **options):
+    if target.startswith("onnx"):
+        pytest.importorskip("onnxscript")
+    options = {"max_examples": 1, "checks": ("parity", "round_trip"), **options}
+    return check_export(module, args, target=target, serve_on=[*on], **options)
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """The outcomes of all calls in another interpreter."""
+    outcomes, plain = [], ProgramSession.run
+
+    def run(*args, **options):
+        found = plain(*args, **options)
+        outcomes.append(found[0])
+        return found
+
+    monkeypatch.setattr(ProgramSession, "run", run)
+    return outcomes
+
+
+@pytest.fixture
+def other_program(monkeypatch, tmp_path):
+    """Have the interpreter run a changed program: it stands for another environment."""
+
+    def change(*replaced):
+        source = interpreter.PROGRAM.read_text()
+        for old, new in replaced:
+            assert old in source
+            source = source.replace(old, new)
+        path = tmp_path / "other.py"
+        path.write_text(source)
+        monkeypatch.setattr(interpreter, "PROGRAM", path)
+        interpreter.versions.cache_clear()
+
+    yield change
+    interpreter.versions.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "args"),
+    [
+        ("onnx", Words().eval(), (torch.arange(10).reshape(2, 5),)),
+        ("onnx_legacy", nn.Linear(3, 2).eval(), (X,)),
+        pytest.param("script", Dicts(), ({"a": X, "b": X + 1}, (X, X * 2)), marks=slow),
+        ("script", Counter(), (X,)),
+        pytest.param("export", nn.Linear(3, 2).eval(), (X,), marks=slow),
+    ],
+    ids=["onnx", "onnx_legacy", "script", "state", "export"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_is_served_by_another_interpreter(programs, target, module, args):
+    verdict = elsewhere(module, *args, target=target)
+    assert (verdict.status, verdict.ineffective) == ("passed", ()), verdict
+    assert len(programs) >= 4  # the example three times, and at other sizes
+    assert all(isinstance(outcome, Returned) for outcome in programs)
+    assert not any("not compared" in note for note in verdict.notes)
+
+
+def test_the_program_needs_no_newer_python_than_it_says():
+    source = interpreter.PROGRAM.read_text()
+    assert "Python 3.8" in source
+    ast.parse(source, feature_version=(3, 8))
+    with pytest.raises(SyntaxError):
+        ast.parse("match x:\n    case 1: pass", feature_version=(3, 8))
+
+
+def test_what_differs_in_the_other_environment_alone_is_said_so(other_program):
+    more = "*(each + 1 for each in session.run(None, feeds))"
+    other_program(("*session.run(None, feeds)", more))
+    verdict = elsewhere(nn.Linear(3, 2).eval(), X)
+    assert verdict.failure == "RoundTripDiffers", verdict
+    assert verdict.reason.startswith(f"loaded by {HERE} (python 3.")
+    assert serving.AGREES.format("on cpu") in verdict.details
+    assert verdict.differences
+
+
+def test_a_crash_there_is_told_with_what_it_printed(other_program):
+    dies = "print('last words', flush=True) or os.abort() or call(Path(name)"
+    other_program(("call(Path(name)", dies))
+    verdict = elsewhere(nn.Linear(3, 2).eval(), X)
+    assert verdict.failure == "RoundTripDiffers", verdict
+    assert "it was killed by SIGABRT" in verdict.reason
+    assert "last words" in verdict.output
+
+
+REFUSES = """\
+    if ir_version(path) > 9:
+        raise RuntimeError("Unsupported model IR version: 10, max supported IR version: 9")
+    session ="""
+OF_A_FILE = """\
+def ir_version(path):
+    import onnx
+    return onnx.load(path).ir_version
+
+
+def main("""
+
+
+@pytest.mark.parametrize("on", ["interpreter", "versions"])
+def test_a_file_that_is_too_new_is_red_with_the_lines_that_cure_it(other_program, on):
+    if on == "interpreter":
+        other_program(("    session =", REFUSES), ("def main(", OF_A_FILE))
+    places = [HERE] if on == "interpreter" else ["onnxruntime>=1.17"]
+    verdict = elsewhere(nn.Linear(3, 2).eval(), X, on=places)
+    assert verdict.failure == "RoundTripDiffers", verdict
+    assert any(
+        "IR version 10, and this runtime loads 9 at most" in each for each in verdict.details
+    )
+    marker, function = (
+        each.removeprefix("remedy: ") for each in verdict.details if each.startswith("remedy: ")
+    )
+    assert marker.endswith("after_export=[older], with")
+    names = {"onnx": importlib.import_module("onnx")}
+    exec(function, names)
+    cured = elsewhere(nn.Linear(3, 2).eval(), X, on=places, after_export=[names["older"]])
+    assert cured.status == "passed", cured
+
+
+@slow
+def test_an_opset_that_is_too_new_is_cured_by_an_older_one():
+    pytest.importorskip("onnxscript")
+    places, newer = ["onnxruntime==1.20.1"], {"onnx": {"opset_version": 23}}
+    verdict = elsewhere(nn.Linear(3, 2).eval(), X, on=places, export_options=newer)
+    assert verdict.failure == "RoundTripDiffers", verdict
+    (remedy,) = (each for each in verdict.details if each.startswith("remedy: "))
+    written = re.search(r"export_options=(\{.*?\}\})", remedy)
+    older = ast.literal_eval(written[1])
+    cured = elsewhere(nn.Linear(3, 2).eval(), X, on=places, export_options=older)
+    assert cured.status == "passed", cured
+
+
+@pytest.mark.parametrize(
+    ("on", "target", "weak", "words"),
+    [
+        ("envs/none/bin/python", "onnx", True, "there is no file"),
+        pytest.param("/bin/false", "onnx", True, "it does not run serve.py", marks=slow),
+        ("onnxruntime==99.0", "onnx", True, "is not known without it; next step: name the path"),
+        pytest.param(
+            "torch>=2.6", "export", True, "what it loads is not known without it", marks=slow
+        ),
+        pytest.param("torch>=2.6", "onnx", False, "torch loads no files of onnx", marks=slow),
+        ("onnxruntime>=1.17", "trace", False, "onnxruntime loads no files of trace"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_environment_that_is_missing_is_said_with_the_next_step(on, target, weak, words):
+    checks = ("round_trip",)
+    verdict = elsewhere(nn.Linear(3, 2).eval(), X, target=target, on=[on], checks=checks)
+    assert verdict.status == "passed"
+    (told,) = verdict.ineffective if weak else verdict.notes
+    assert told.startswith(f"not loaded by {on}, where it is to be served: ")
+    assert words in told
+
+
+def test_an_environment_without_the_runtime_names_the_command(other_program):
+    other_program(('("onnxruntime", "torch")', '("numpy",)'))
+    (weak,) = elsewhere(nn.Linear(3, 2).eval(), X).ineffective
+    assert f"it has no onnxruntime; next step: {HERE} -m pip install onnxruntime" in weak
+
+
+# -- in environments of tox ------------------------------------------------------------------------
+
+SERVING = os.environ.get("TORCHEXPORT_SERVING", "").split()
+
+
+@pytest.mark.skipif(not SERVING, reason="environments to serve in are made by tox -e runtimes")
+@pytest.mark.parametrize("python", SERVING or [""])
+@pytest.mark.filterwarnings("ignore")
+def test_environments_serve_or_say_the_cure(programs, python):
+    """Each of the environments has another onnxruntime, and no torch."""
+    found = interpreter.versions(Path(python))
+    assert not isinstance(found, str), found
+    assert "torch" not in found
+    module, runtime = Transformer().eval(), found["onnxruntime"]
+    verdict = elsewhere(module, IN_CPP["transformer"][1], on=[python])
+    of_table = elsewhere(module, IN_CPP["transformer"][1], on=[f"onnxruntime=={runtime}"])
+    assert of_table.failure == verdict.failure  # the table says what the environment does
+    if verdict.failure is not None:
+        *_, function = (each for each in verdict.details if each.startswith("remedy: "))
+        names = {"onnx": importlib.import_module("onnx")}
+        exec(function.removeprefix("remedy: "), names)
+        older = [names["older"]]
+        verdict = elsewhere(module, IN_CPP["transformer"][1], on=[python], after_export=older)
+    assert (verdict.status, verdict.ineffective) == ("passed", ()), verdict
+    assert any(isinstance(outcome, Returned) for outcome in programs)

@@ -42,7 +42,7 @@ def serve(in_cpp, tmp_path):
         plain = {"load": "", "read": "", "library": "torch", "device": "cpu", "memory": 4096}
         source = Source(path=path, home=tmp_path, **{**plain, **options})
         write = functools.partial(torchscript.write_arguments, program)
-        sessions.append(cpp.CppSession(in_cpp, source, write))
+        sessions.append(cpp.in_cpp(in_cpp, source, write))
         return sessions[-1]
 
     yield start

@@ -16,9 +16,9 @@ from specs import spec_of
 from torch import nn
 
 from pytest_torchexport import check_export, engine, targets
-from pytest_torchexport.checks.foreign import foreign_file
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.pytrees import Call
+from pytest_torchexport.judge.foreign import foreign_file
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.testing import export_with
 

@@ -126,6 +126,7 @@ WRONG_INI = [
         ["torchexport_threads", "'1025' is not a whole number of at least 1 and at most 1024"],
     ),
     ("mode", "evall", ["torchexport_mode", "legal: eval, train, as-is", "mean 'eval'?"]),
+    ("after_export", "to_fp16", ["torchexport_after_export", "neither a function nor 'package"]),
     ("runtime_imports", "my-ops", ["torchexport_runtime_imports", "'my-ops' is not the name"]),
 ]
 

@@ -47,7 +47,7 @@ def test_an_example_of_a_load_error_is_its_own(row):
     assert found is not None
     assert found[0] is row
     assert found[1]["name"] == row.finds
-    cause, remedy = remedy_of(name, text).lines
+    cause, remedy, *_ = remedy_of(name, text).lines
     assert row.finds in cause
     assert remedy.startswith("remedy: ")
 

@@ -1,4 +1,4 @@
-"""checks/foreign.py: hostile files are contained and reported, healthy ones pass all checks."""
+"""judge/foreign.py: hostile files are contained and reported, healthy ones pass all checks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from torch import nn
 from versions import CALL_DEPTH, INSTALLED, NEGATIVE_LATE
 
 from pytest_torchexport import engine, targets
-from pytest_torchexport.checks.foreign import foreign_file
 from pytest_torchexport.config import names
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.inputs.spec import Call, build_spec
+from pytest_torchexport.judge.foreign import foreign_file
 from pytest_torchexport.outcomes.observe import Returned
 from pytest_torchexport.outcomes.subject import Subject
 from pytest_torchexport.results.text import failure_text
@@ -559,7 +559,7 @@ def file_of(names, module, call, shapes=None):
 
 @pytest.fixture
 def any_path(monkeypatch):
-    monkeypatch.setattr("pytest_torchexport.checks.foreign._look_at", lambda _: None)
+    monkeypatch.setattr("pytest_torchexport.judge.foreign._look_at", lambda _: None)
 
 
 class Flagged(nn.Module):

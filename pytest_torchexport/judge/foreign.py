@@ -74,7 +74,7 @@ def take(prepared: Prepared, made: Any) -> Case:
         file = foreign_file(path, prepared.plan.target, example, prepared.spec, signature)
         if isinstance(file, NotApplicable):
             return Case.of(prepared, file)
-        return _opened(prepared, file, example)
+        return opened_case(prepared, file, example)
     except OSError as error:
         raise LoadFailed(f"check_artifact: {error}") from None
     except ValueError as error:
@@ -111,8 +111,11 @@ def raise_for_steps(steps: Sequence[str], *both: Subject) -> None:
             )
 
 
-def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
-    """Copy a file and load it in the clean process. ``example`` is eager's outcome of it."""
+def opened_case(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
+    """Copy a file and load it in the clean process. ``example`` is eager's outcome of it.
+
+    Raises LoadFailed, ArtifactCrashed and ArtifactHung.
+    """
     plan = prepared.plan
     directory = artifact_directory(plan.target)
     prepared.resources.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -150,7 +153,7 @@ def _opened(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
         session=session,
     )
     prepared.resources.callback(runner.close)
-    return Case.of(prepared, _untransferable(runner, plan, example) or checked, runner, directory)
+    return Case.of(prepared, _untransferable(runner, plan, example) or checked, runner, saved)
 
 
 def _untransferable(runner: InSandbox, plan: Plan, example: Returned) -> NotApplicable | None:
