@@ -28,7 +28,8 @@ LOADED_BY_ITEMS = {
     "plugin.capture",
     "plugin.direct_forward",
     "plugin.fixture",
-    "plugin.survey",  # loaded by its flag
+    "plugin.record",  # loaded by its flag, and the next one too
+    "plugin.survey",
 }
 STARTING_ROOMS = ("results", "config", "plugin")
 SANDBOX = ("sandbox.with_torch", "sandbox.child", "targets.trace")

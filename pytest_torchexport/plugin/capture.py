@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import has_state, leaves_of
+from pytest_torchexport.config.options import MOST_INPUTS
+from pytest_torchexport.inputs.pytrees import has_state, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
@@ -36,6 +37,8 @@ from pytest_torchexport.torch_private.circumstances import is_transforming
 
 MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3
+# Further calls are kept while there are not so many, and not so many bytes of them: they are cheap.
+MAX_CALLS, MAX_BYTES = MOST_INPUTS, 2**24
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
 CALLS_FORWARD = (
@@ -69,7 +72,8 @@ class Recording:
     ``wrappers``: what the test called it through (``torch.compile``). ``line``: the test's line of
     the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
     the first call was made under it. ``carried``: the class of an object that several calls got and
-    changed, as a cache of keys and values; empty if there is none.
+    changed, as a cache of keys and values; empty if there is none. ``bytes``: those
+    of the calls; ``left_out``: the number of calls that were not kept.
     """
 
     module: Any
@@ -77,6 +81,8 @@ class Recording:
     wrappers: tuple[str, ...] = ()
     calls: list[Call] = field(default_factory=list)
     shapes: Counter[Any] = field(default_factory=Counter)
+    bytes: int = 0
+    left_out: int = 0
     returned: bool = False
     caller: Caller | None = None
     line: SourceLine | None = None
@@ -95,30 +101,37 @@ class Recording:
                     self.carried = type(leaf).__name__
 
     def add(self, call: Call) -> None:
-        """Keep the call, unless there are enough of these shapes, or enough shapes."""
+        """Keep the call, unless there are enough calls, of these shapes, or enough shapes."""
         # A nested tensor has no shape.
         shapes = tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
         known = self.shapes
-        if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
+        size = sum(each.nbytes for each in call.tensors() if is_plain(each))
+        few = known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES
+        if few or (len(self.calls) < MAX_CALLS and self.bytes + size <= MAX_BYTES):
             self.calls.append(call)
+            self.bytes += size
             known[shapes] += 1
+        else:
+            self.left_out += 1
 
 
 class CallRecorder:
     """A context manager around a test body that records its module calls.
 
     ``body`` is the test's function, ``wanted`` returns False for a module whose calls are not to be
-    copied. ``recordings``: the modules and their calls. ``uncopied``: the classes of the modules
-    that were called with tensors that cannot be copied.
+    copied, and ``keep`` is given each call that returned. ``recordings``: the modules and their
+    calls. ``uncopied``: the classes of the modules that were called with tensors that cannot be
+    copied.
     """
 
     def __init__(
         self,
         body: Callable[..., Any] | None = None,
         wanted: Callable[[torch.nn.Module], bool] = lambda _: True,
+        keep: Callable[[Recording, Call], None] = Recording.add,
     ) -> None:
         self._body = getattr(_inside_decorators(body), "__code__", None)
-        self._wanted = wanted
+        self._wanted, self._keep = wanted, keep
         self._by_key: dict[Any, Recording] = {}
         # The original is kept too, so that no other module gets its id.
         self._copies: dict[Any, tuple[torch.nn.Module, Any, SpecError | None]] = {}
@@ -161,7 +174,7 @@ class CallRecorder:
         if recording is not None:
             recording.returned = True
             if call is not None:
-                recording.add(call)
+                self._keep(recording, call)
         return result
 
     def _started(
