@@ -1,4 +1,4 @@
-"""Real inputs: what a file or an element may be, and in what form it becomes a call."""
+"""inputs/sources.py: what a file or an element may be, and in what form it becomes a call."""
 
 from __future__ import annotations
 
