@@ -205,6 +205,35 @@ def by_hand(name: str, targets: Sequence[str]) -> None:
         common.by_hand(module, calls, ({0: torch.export.Dim("batch")},), target)
 
 
+def inputs(runs: int) -> Iterator[Row]:
+    """Compare the items of a test with 100 stored inputs to the same without."""
+    import numpy as np
+    from models import MODELS, build
+
+    from pytest_torchexport import engine
+    from pytest_torchexport.config.options import parse_check_options
+    from pytest_torchexport.config.plan import Plan
+    from pytest_torchexport.inputs.spec import Call
+
+    def test(stored: str | None) -> None:
+        options, seed = parse_check_options({"inputs": stored}), next(SEEDS)
+        for target in TARGETS:
+            module, x = build(name)
+            plan = Plan(target=target, device="cpu", options=options, seed=seed)
+            verdict = engine.check(module, [Call((x,))], plan)
+            assert verdict.status == "passed", verdict
+
+    for name in MODELS:
+        with tempfile.TemporaryDirectory() as directory:
+            _, x = build(name)
+            for number in range(100):
+                like = x.new_empty(x.shape).normal_()
+                np.savez(Path(directory, f"{number}.npz"), like.numpy())
+            stored, without = functools.partial(test, directory), functools.partial(test, None)
+            figure = ratio(stored, without, runs)
+        yield f"four targets, {name}, with 100 stored inputs / without", figure, "<= 1.2"
+
+
 def xdist(runs: int) -> Iterator[Row]:
     """Compare a suite of at least a minute in two workers to one process."""
     from models import MODELS
@@ -338,7 +367,7 @@ def search(runs: int) -> Iterator[Row]:
 ROWS = {
     each.__name__: each
     for each in (
-        *(startup, overhead, marked, cached, observing, explore, search),
+        *(startup, overhead, marked, cached, inputs, observing, explore, search),
         *(memory, weights, xdist),
     )
 }

@@ -43,6 +43,8 @@ from pytest_torchexport.eager.fingerprint import (
 )
 from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.eager.shared import put_back
+from pytest_torchexport.inputs import sources
+from pytest_torchexport.inputs.sources import RealInputs
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge import foreign
 from pytest_torchexport.judge.case import Case, Prepared, attempted
@@ -217,8 +219,12 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
+    try:
+        given, plan, real = _with_inputs(thing, given, plan)
+    except SpecError as error:
+        return _without_inputs(thing, plan, error)
     run = partial(_judged, thing, given, plan, _exported, is_copy=is_copy)
-    return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
+    return real.told(unless_unchanged(run, thing, given, plan) if plan.settings.cache else run())
 
 
 def _exported(prepared: Prepared) -> Case:
@@ -227,7 +233,12 @@ def _exported(prepared: Prepared) -> Case:
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """Return the verdict on an artifact that somebody else made: a path, or a callable."""
-    verdict = _judged(thing, [example], plan, partial(foreign.take, made=made), foreign=True)
+    try:
+        given, plan, real = _with_inputs(thing, [example], plan)
+    except SpecError as error:
+        return _without_inputs(thing, plan, error)
+    verdict = _judged(thing, given, plan, partial(foreign.take, made=made), foreign=True)
+    verdict = real.told(verdict)
     if plan.settings.cache:
         verdict = not_kept(verdict, FOREIGN)
     if verdict.failure not in {cls.__name__ for cls in KEPT_AFTER}:
@@ -253,9 +264,40 @@ def export(thing: Any, given: Sequence[Call], plan: Plan) -> Artifact:
     ``given[0]`` is the example; further calls show which sizes vary. Raises ExportRefused,
     SpecError, CannotJudge.
     """
+    given, plan, _ = _with_inputs(thing, given, plan)
     subject = Subject.of(thing, GradMode.current())
     with _started(subject, plan, reach(unwrapped(thing)[0])) as item:
         return exporting.export(item.prepare(given)).artifact
+
+
+def _with_inputs(
+    thing: Any, given: Sequence[Call], plan: Plan
+) -> tuple[Sequence[Call], Plan, RealInputs]:
+    """Return the calls with the real inputs among them, and the plan without. Raises SpecError.
+
+    Read before all else: an item depends on the calls, and not on where they were.
+    """
+    inputs = plan.options.inputs
+    if inputs is None:
+        return given, plan, RealInputs()
+    subject, root = Subject.of(thing), plan.root or Path.cwd()
+    name = type(unwrapped(thing)[0]).__name__
+    real = sources.read(inputs, given[0], subject.signature(), name, root)
+    example = given[:1] if given[0].leaves() else ()
+    plan = dataclasses.replace(plan, options=dataclasses.replace(plan.options, inputs=None))
+    return [*example, *real.calls, *given[1:]], plan, real
+
+
+def _without_inputs(thing: Any, plan: Plan, error: SpecError) -> Verdict:
+    return Verdict(
+        subject=Subject.of(thing).name,
+        target=plan.target,
+        device=plan.device,
+        status="failed",
+        failure=SpecError.__name__,
+        reason=printable(str(error)),
+        seed=plan.seed,
+    )
 
 
 @dataclass(kw_only=True)
@@ -325,7 +367,7 @@ class _Item:
         return next(iter([*(failure for _, failure in self.log.failed), *held]), None)
 
     def failed(self, failure: Failure) -> Verdict:
-        case, shrunk = self.case, self.log.shrunk
+        case, log, shrunk = self.case, self.log, self.log.shrunk
         printed = _printed(case)  # before the files are kept, which ends the process
         expected = isinstance(failure, self.plan.expects)
         diagnosis = NOTHING if expected else self._diagnosed(failure)
@@ -344,7 +386,7 @@ class _Item:
             status="failed",
             failure=type(failure).__name__,
             reason=printable(str(failure)),
-            details=tuple(map(printable, failure.details)),
+            details=tuple(map(printable, (*log.of_inputs(), *failure.details))),
             where=where or baked,
             differences=failure.differences,
             output=failure.output or printed,

@@ -28,9 +28,10 @@ LOADED_BY_ITEMS = {
     "plugin.capture",
     "plugin.direct_forward",
     "plugin.fixture",
+    "plugin.record",  # loaded by its flag, as the survey is
     "plugin.same",
     "plugin.stand_in",
-    "plugin.survey",  # loaded by its flag
+    "plugin.survey",
 }
 STARTING_ROOMS = ("results", "config", "plugin")
 SANDBOX = ("sandbox.with_torch", "sandbox.child", "targets.trace")

@@ -1,9 +1,9 @@
 """The check ``parity``: on every call that eager takes, the artifact does what eager does.
 
-Runs the example, the other calls that the test made, the calls stored by an earlier run, the
-boundary calls, the calls that the branch search found, those that Hypothesis draws, and those that
-reach thresholds of operators. If only ``control_flow`` is asked for, the example and the calls of
-the branch search alone. Hypothesis draws here (``for_each``).
+Runs the example, the real inputs, the other calls that the test made, the calls stored by an
+earlier run, the boundary calls, the calls that the branch search found, those that Hypothesis
+draws, and those that reach thresholds of operators. If only ``control_flow`` is asked for, the
+example and the calls of the branch search alone. Hypothesis draws here (``for_each``).
 Raises the failure of the smallest failing call: ArtifactRaised, OutputsDiffer, StructureDiffers,
 StateDiffers, DimsNarrowed, ArtifactCrashed, ArtifactHung. Raises CannotJudge if nobody named the
 target and the artifact raises on the example itself. Before, on the example: does the artifact vary
@@ -26,9 +26,15 @@ from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.explore.difference import DifferenceSearch
 from pytest_torchexport.explore.operator_run import OperatorRuns
-from pytest_torchexport.inputs.building import readable
+from pytest_torchexport.inputs.building import build, readable
 from pytest_torchexport.inputs.drawing import for_each
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe, recorded_recipes
+from pytest_torchexport.inputs.recipes import (
+    Recipe,
+    example_recipe,
+    origin_of,
+    recorded_recipes,
+    some_recorded,
+)
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.inputs.strategies import (
     NewSizes,
@@ -42,6 +48,7 @@ from pytest_torchexport.judge.log import UNTIL_CALLS, Activity
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
 from pytest_torchexport.outcomes.observe import Returned, State
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -56,6 +63,8 @@ from pytest_torchexport.targets.base import HasSteps
 REPEATS = 3
 # How many failing calls are kept for the next run.
 STORED = 10
+# The origins of calls whose values somebody gave.
+GIVEN_CALLS = ("example", "inputs", "recorded")
 # Drawing stops after this many calls that crash or hang: the artifact is loaded again each time.
 DEADLY_CALLS = 3
 # Drawing stops after this many calls of which none has passed.
@@ -81,6 +90,8 @@ def run(case: Case) -> Case:
             case.log.forget_calls()
             case = case.anew()
             _every(case)
+        for text in case.log.covered.fell_short(case.spec):
+            case.log.note(text)
         if case.plan.checks("parity"):
             if not case.log.failed:
                 narrow.judge(case)
@@ -114,7 +125,7 @@ def _every(case: Case) -> None:
     if _fails_as_exported(case) and not case.plan.named:
         return
     if case.plan.checks("parity"):
-        _explicit(case, "recorded", recorded_recipes(case.spec))
+        _given(case)
         stored = readable(case.spec, case.plan.corpus.load(case.key))
         _explicit(case, "stored", stored)
         scripted = isinstance(case.artifact.module, torch.jit.ScriptModule)
@@ -149,18 +160,47 @@ def _fails_as_exported(case: Case) -> bool:
     )
 
 
-def _explicit(case: Case, origin: str, items: Sequence[Recipe], repeats: int = 1) -> None:
-    """Run these calls; of several repeats, one is enough at the sizes of the example."""
+def _given(case: Case) -> None:
+    """Run the real inputs and the test's own calls; caution of real inputs that are not run."""
+    spec = case.spec
+    real: list[Recipe] = []
+    own: list[Recipe] = []
+    for recipe in recorded_recipes(spec):
+        (real if origin_of(spec, recipe.leaves[0]) else own).append(recipe)
+    refused = _explicit(case, "inputs", real)
+    _explicit(case, "recorded", own)
+    count = sum(map(bool, spec.origins))
+    if len(real) < count:
+        text = f"inputs: {count - len(real)} of {count} not run: their sizes are left out"
+        case.log.caution(f"{text}, by shapes= or dims=, or because eager refuses them")
+    if refused:
+        call = build(spec, refused[0])
+        why = f"eager: {case.reference.on_cpu(call)}" if call is not None else "filter="
+        names = few([origin_of(spec, recipe.leaves[0]) for recipe in refused])
+        case.log.caution(f"inputs: {len(refused)} of {count} not run ({names}): {why:.200}")
+
+
+def _explicit(
+    case: Case, origin: str, items: Sequence[Recipe], repeats: int = 1
+) -> Sequence[Recipe]:
+    """Run these calls; of several repeats, one is enough at the sizes of the example.
+
+    Return those that are not legal.
+    """
+    refused: list[Recipe] = []
     for number, recipe in enumerate(items):
         if _is_deadly(case):
-            return
+            return refused
         if number and case.deadline.is_past(UNTIL_CALLS):
             case.log.ineffective.append(
                 f"ran {number} of {len(items)} {origin} calls: half of {case.plan.limit()} was used"
             )
-            return
+            return refused
         case.plan.progress(f"{origin} calls", number, len(items))
-        _trial(case, origin, recipe, repeats if recipe.sizes != case.spec.example_sizes else 1)
+        times = repeats if recipe.sizes != case.spec.example_sizes else 1
+        if not _trial(case, origin, recipe, times):
+            refused.append(recipe)
+    return refused
 
 
 def _draw(case: Case) -> None:
@@ -190,7 +230,8 @@ def _draw(case: Case) -> None:
             new.refused(recipe.sizes)
         hypothesis.assume(legal)
 
-    strategy = recipes(case.spec, case.explored, new.instead_of)
+    known = (*case.explored, *some_recorded(case.spec))
+    strategy = recipes(case.spec, known, new.instead_of)
     try:
         for_each(strategy, drawn, seed=case.plan.seed, most=most)
         log.drawn_until = "all"
@@ -226,7 +267,7 @@ def _is_deadly(case: Case) -> bool:
 def _trial(case: Case, origin: str, recipe: Recipe, repeats: int = 1) -> bool:
     """Run one call and count it. Return False if it is not legal."""
     log = case.log
-    judgment = case.judge.call(recipe, repeats)
+    judgment = case.judge.call(recipe, repeats, kept=origin != "inputs")
     if judgment is None:
         log.calls["rejected"] += 1
         return False
@@ -235,10 +276,14 @@ def _trial(case: Case, origin: str, recipe: Recipe, repeats: int = 1) -> bool:
         log.ran.append((origin, recipe))
     recipe, failure = judgment.made.recipe, judgment.failure
     log.covered.saw(case.spec, recipe)
+    if origin not in GIVEN_CALLS:
+        log.covered.drew(case.spec, recipe, judgment.made.call)
     if case.branches:
         case.branches.book(recipe, failed=failure is not None, unsure=judgment.unsure)
     if failure is not None:
         log.calls["failed"] += 1
+        if origin == "inputs":
+            log.failed_inputs.append(origin_of(case.spec, recipe.leaves[0]))
         if len(log.failed) < STORED:
             log.failed.append((recipe, failure))
     elif not log.failed and case.modes.left:

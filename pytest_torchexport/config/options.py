@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import keyword
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from pytest_torchexport.config.validate import (
 )
 from pytest_torchexport.results.failures import Failure, SpecError
 
+# Of real inputs, so many are used unless the user gives another number.
+MOST_INPUTS = 100
 # Words in ``values``; ``inputs/domains.py`` has their numbers.
 REGIONS = ("nan", "inf", "zero", "denormal", "limits", "edges")
 
@@ -141,6 +144,27 @@ def _relations(value: Any) -> tuple[str | Padding, ...]:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Real inputs: a path, a directory, a glob or an iterable, and how many are used at most."""
+
+    source: Any
+    most: int = MOST_INPUTS
+
+
+def _inputs(value: Any) -> Inputs:
+    source, most = value if isinstance(value, tuple) and len(value) == 2 else (value, MOST_INPUTS)
+    # A tensor, an array or a dict could be iterated over too.
+    single = isinstance(source, (Mapping, bytes, tuple)) or hasattr(source, "shape")
+    several = hasattr(source, "__iter__") or hasattr(source, "__getitem__")
+    if single or not (several or isinstance(source, os.PathLike)):
+        raise ValueError(
+            f"{value!r:.80} is not a path, a directory, a glob, a list of calls, a Dataset or a "
+            "DataLoader, or one of these with a number: (source, 500)"
+        )
+    return Inputs(source, whole_number(most))
+
+
 def _checks(value: Any) -> tuple[str, ...]:
     known = known_names.checks()
     return tuple(one_of(name, "check", known) for name in listed(value, "check", ", ".join(known)))
@@ -213,6 +237,7 @@ class Options:
     values: Mapping[str, Any] | None = _option(_values)
     map: Callable[..., Any] | None = _option(_function)  # noqa: RUF009  # a field
     filter: Callable[..., Any] | None = _option(_function)  # noqa: RUF009  # a field
+    inputs: Inputs | None = _option(_inputs)  # noqa: RUF009  # a field
     devices: tuple[str, ...] | None = _option(device_names)
     checks: tuple[str, ...] | None = _option(_checks)
     rtol: float | None = _option(_tolerance)

@@ -73,8 +73,7 @@ def range_of(leaf: TensorLeaf | ValueLeaf) -> tuple[float, float]:
     if domain.kind != "float":
         return domain.low or 0, domain.high or 0
     largest = min(MAX_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
-    low = -largest if domain.low is None else float(domain.low)
-    return low, max(largest, low) if domain.high is None else float(domain.high)
+    return domain.ends(largest)
 
 
 def numbers(spec: InputSpec, recipe: Recipe) -> dict[int, Tensor]:

@@ -17,7 +17,7 @@ from pytest_torchexport.inputs.pytrees import builtin_base, is_plain
 from pytest_torchexport.inputs.recipes import (
     Recipe,
     plain_recipe,
-    recorded_recipes,
+    some_recorded,
     with_leaves,
 )
 from pytest_torchexport.inputs.spec import InputSpec
@@ -29,7 +29,7 @@ def first(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
     Those that the test made, listed values, and other values, at other sizes too.
     """
-    yield from recorded_recipes(spec)
+    yield from some_recorded(spec)
     yield plain_recipe(spec, "normal", spec.example_sizes, seed)
     yield plain_recipe(spec, "low", {name: dim.low for name, dim in spec.dims.items()}, seed)
     yield plain_recipe(spec, "high", {name: dim.high for name, dim in spec.dims.items()}, seed)

@@ -212,8 +212,7 @@ def _float_fill(
     dtype: torch.dtype,
 ) -> torch.Tensor:
     size = min(domain.scale * scale, torch.finfo(dtype).max / 2)
-    low = -size if domain.low is None else float(domain.low)
-    high = max(size, low) if domain.high is None else float(domain.high)
+    low, high = domain.ends(size)
     constants = {"zeros": 0.0, "ones": 1.0, "low": low, "high": high}
     if kind in constants:
         return torch.full(shape, constants[kind], dtype=dtype)

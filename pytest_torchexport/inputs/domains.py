@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import NoneType
@@ -36,7 +36,8 @@ class Domain:
     """Legal values of one tensor.
 
     ``low`` and ``high`` are inclusive; None means unbounded (floats only). ``scale`` is the root
-    mean square of the example, or 1 if that is zero. ``choices``, if not empty, are the only legal
+    mean square of the example, or 1 if that is zero. ``reach``: the least and the largest number of
+    several examples. ``choices``, if not empty, are the only legal
     values. ``elements`` is a Hypothesis strategy for single elements; ``choices`` are then some of
     them, for the calls that Hypothesis does not draw. Each row along the last axis of a mask has
     a nonzero if ``rows_keep`` is True, a zero if it is False. ``triangle`` are the values of a
@@ -49,6 +50,7 @@ class Domain:
     low: float | int | None = None
     high: float | int | None = None
     scale: float = 1.0
+    reach: tuple[float, float] = (0.0, 0.0)
     choices: tuple[Any, ...] = ()
     elements: Any = None
     rows_keep: bool | None = None
@@ -56,6 +58,12 @@ class Domain:
     special: tuple[float, ...] = ()
     declared: bool = False
     like: str = "as in the example"
+
+    def ends(self, largest: float) -> tuple[float, float]:
+        """Return the ends of its range; if it has none, ``largest``, or how far it reaches."""
+        least, most = self.reach
+        low = min(-largest, least) if self.low is None else float(self.low)
+        return low, max(largest, most, low) if self.high is None else float(self.high)
 
     def describe(self) -> str:
         """Return words like ``0..99``, ``[0, 1]``, ``not negative`` or ``one of 1, 2``."""
@@ -92,53 +100,71 @@ def infer(*examples: torch.Tensor) -> Domain:
     stays causal, and rows that all keep something keep something. Non-negative floats and floats in
     [0, 1] stay such.
     """
-    values = [example.detach().resolve_conj().cpu() for example in examples]
-    flat = torch.cat([value.flatten() for value in values])
-    whole = not (flat.is_floating_point() or flat.is_complex() or flat.dtype == torch.bool)
-    if whole and not flat.dtype.is_signed:  # of these, torch has no min and max beyond uint8
-        flat = flat.to(torch.int64)
-    mask = _masks(flat, values)
+    values = [example.detach().cpu() for example in examples]
+    first = values[0]
+    mask = _masks(values)
     if mask is not None:
         return mask
-    if whole and not flat.numel():
-        return Domain(kind="int", low=0, high=0)
-    if whole:
-        ends = int(flat.min()), int(flat.max())
-        if examples[0].dtype == torch.uint8 and (ends[1] > BYTES // 2 or ends[0] == ends[1]):
+    if not (first.is_floating_point() or first.is_complex()):
+        ends = reach_of(values)
+        filled = any(value.numel() for value in values)
+        if first.dtype == torch.uint8 and filled and (ends[1] > BYTES // 2 or ends[0] == ends[1]):
             return Domain(kind="int", low=0, high=BYTES, like="all that uint8 holds")
-        return Domain(kind="int", low=ends[0], high=ends[1])
-    numbers = (torch.view_as_real(flat) if flat.is_complex() else flat).double()
-    numbers = numbers[torch.isfinite(numbers)]
-    if not numbers.numel():
+        return Domain(kind="int", low=int(ends[0]), high=int(ends[1]))
+    # One after the other: a hundred stored inputs take memory enough.
+    squares = [(float(numbers.square().sum()), numbers.numel()) for numbers in _finite(values)]
+    count = sum(number for _, number in squares)
+    if not count:
         return Domain(kind="float")
-    scale = float(numbers.square().mean().sqrt()) or 1.0
-    low = 0.0 if float(numbers.min()) >= 0 and not flat.is_complex() else None
-    high = 1.0 if low is not None and float(numbers.max()) <= 1 else None
+    scale = math.sqrt(sum(square for square, _ in squares) / count) or 1.0
+    least, most = reach_of(values)
+    low = 0.0 if least >= 0 and not first.is_complex() else None
+    high = 1.0 if low is not None and most <= 1 else None
     return Domain(kind="float", low=low, high=high, scale=scale)
 
 
-def _masks(flat: torch.Tensor, examples: Sequence[torch.Tensor]) -> Domain | None:
-    if flat.dtype == torch.bool:
+def _finite(values: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield the finite numbers of each tensor, of complex ones both parts."""
+    for value in values:
+        plain = value.detach().resolve_conj()
+        numbers = torch.view_as_real(plain) if plain.is_complex() else plain
+        wide = numbers.double() if numbers.is_floating_point() else numbers.to(torch.int64)
+        yield wide[torch.isfinite(wide)]
+
+
+def reach_of(values: Iterable[torch.Tensor]) -> tuple[float, float]:
+    """Return the least and the largest finite number of tensors; zeros if there is none."""
+    ends = [numbers.aminmax() for numbers in _finite(values) if numbers.numel()]
+    least = min((end.min.item() for end in ends), default=0)
+    return least, max((end.max.item() for end in ends), default=0)
+
+
+def _masks(examples: Sequence[torch.Tensor]) -> Domain | None:
+    first = examples[0]
+    filled = [each for each in examples if each.numel()]
+    zeros = [each == 0 for each in filled]
+    if first.dtype == torch.bool:
         kept = not all(map(_marks_what_is_left_out, examples))
         domain = Domain(kind="bool", low=0, high=1)
-    elif flat.is_complex() or not bool((flat == 0).any()) or bool((flat == 0).all()):
+    elif first.is_complex() or not any(map(torch.any, zeros)) or all(map(torch.all, zeros)):
         return None
-    elif bool(((flat == 0) | (flat == 1)).all()):
+    elif all(bool((zero | (each == 1)).all()) for zero, each in zip(zeros, filled, strict=True)):
         kept = True
         domain = Domain(kind="int", low=0, high=1)
-        if flat.is_floating_point():
+        if first.is_floating_point():
             domain = Domain(kind="float", low=0, high=1, choices=(0.0, 1.0))
     else:
         kept = False
-        lowest = float(flat.min()) if flat.is_floating_point() else 0.0
-        if lowest > ADDED or bool(((flat != 0) & (flat != lowest)).any()):
+        lowest = min(float(each.min()) for each in filled) if first.is_floating_point() else 0.0
+        others = zip(zeros, filled, strict=True)
+        if lowest > ADDED or any(bool((~zero & (each != lowest)).any()) for zero, each in others):
             return None
         domain = Domain(kind="float", high=0.0, choices=(0.0, lowest))
     triangles = {_triangle(value) for value in examples}
     if len(triangles) == 1 and None not in triangles:
         return dataclasses.replace(domain, triangle=triangles.pop())
     rows = all(value.dim() and bool(((value != 0) == kept).any(-1).all()) for value in examples)
-    return dataclasses.replace(domain, rows_keep=kept if rows and flat.numel() else None)
+    return dataclasses.replace(domain, rows_keep=kept if rows and filled else None)
 
 
 def _marks_what_is_left_out(mask: torch.Tensor) -> bool:

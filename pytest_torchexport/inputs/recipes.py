@@ -43,6 +43,8 @@ LAYOUTS = ("contiguous", "strided", "channels_last")
 # The order of strides that the example's tensor has.
 AS_EXAMPLE = "laid out as in the example"
 MAX_EDITS = 3
+# Recorded calls from which a search starts.
+SOME = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +188,10 @@ def example_recipe(spec: InputSpec, sizes: Mapping[str, int] | None = None) -> R
 
 
 def recorded_recipes(spec: InputSpec) -> list[Recipe]:
-    """Return recipes of the further recorded calls, with their own values, that fit the spec."""
+    """Return recipes of the further recorded calls, with their own values, that fit the spec.
+
+    Eager is asked about sizes that were only assumed: a real input may have others.
+    """
     recipes = []
     for number in range(max((len(leaf.recorded) for leaf in spec.leaves), default=0)):
         shapes = [(leaf.shape, list(leaf.recorded[number].shape)) for leaf in spec.tensors]
@@ -194,10 +199,22 @@ def recorded_recipes(spec: InputSpec) -> list[Recipe]:
             sizes = solve(shapes)
         except ValueError:  # it has a size that shapes= declares to be another
             continue
-        if all(size in spec.dims[name].sizes for name, size in sizes.items()):
+        dims = (spec.dims[name] for name in sizes)
+        if all(sizes[dim.name] in dim.sizes or not dim.declared for dim in dims):
             item = LeafRecipe(kind="recorded", data=number)
             recipes.append(Recipe(sizes=sizes, leaves=(item,) * len(spec.leaves)))
     return recipes
+
+
+def some_recorded(spec: InputSpec) -> list[Recipe]:
+    """Return a few of the recorded calls, from the first to the last."""
+    recipes = recorded_recipes(spec)
+    return recipes[:: -(-len(recipes) // SOME) or 1]
+
+
+def origin_of(spec: InputSpec, item: LeafRecipe) -> str:
+    """Return the name of the real input that a leaf is taken from; nothing without one."""
+    return spec.origins[item.data] if item.kind == "recorded" else spec.example.origin
 
 
 def plain_recipe(
@@ -239,14 +256,17 @@ def describe_recipe(spec: InputSpec, recipe: Recipe, call: Call) -> str:
             continue
         words = [f"{leaf.path}={describe(value)}"]
         if isinstance(leaf, TensorLeaf) and isinstance(value, torch.Tensor):
-            words.append(_numbers(value) if leaf.kept else _describe_leaf(item, recipe.seed, value))
+            origin = origin_of(spec, item)
+            told = _describe_leaf(item, recipe.seed, value, f"as in {origin}" if origin else "")
+            words.append(_numbers(value) if leaf.kept else told)
         parts.append(" ".join(word for word in words if word))
     mapped = " (then map)" if spec.map is not None else ""
     return (", ".join(parts) or "no arguments") + mapped
 
 
-def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor) -> str:
-    words = [{"example": "as in the example", "recorded": "as recorded"}.get(item.kind, item.kind)]
+def _describe_leaf(item: LeafRecipe, seed: int, value: torch.Tensor, origin: str) -> str:
+    given = {"example": origin or "as in the example", "recorded": origin or "as recorded"}
+    words = [given.get(item.kind, item.kind)]
     if item.kind == "literal" or (item.kind in ("zeros", "ones", "low", "high") and not item.edits):
         words = [_numbers(value)]
     if item.scale != 1.0:

@@ -100,7 +100,8 @@ class InputSpec:
 
     ``parameters`` are the names of forward's positional parameters, ``variadic`` that of ``*args``.
     ``guessed``: which axes are the batch is a guess from the shapes of the calls; ``recorded``: the
-    dims whose size differed between them. ``aliases``: groups of leaves, by number, that are one
+    dims whose size differed between them. ``origins``: for each further recorded call, the name of
+    the real input that it is, or nothing. ``aliases``: groups of leaves, by number, that are one
     and the same tensor in the example.
     """
 
@@ -116,6 +117,7 @@ class InputSpec:
     dynamic_shapes: Any = None
     guessed: bool = False
     recorded: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     aliases: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -317,7 +319,7 @@ def build_spec(
 ) -> InputSpec:
     """Return the spec of the first call; the others show which sizes vary. Raises SpecError."""
     example = calls[0]
-    parameters, variadic = _parameters(signature, example)
+    parameters, variadic = parameters_of(signature, example)
     leaves, structure = flatten_call(example, parameters, variadic)
     paths, given = [path for path, _ in leaves], [value for _, value in leaves]
     held_by = holders(structure)
@@ -382,6 +384,7 @@ def build_spec(
         dynamic_shapes=options.dynamic_shapes,
         guessed=axes.guessed,
         recorded=axes.recorded,
+        origins=tuple(call.origin for call in calls[1:]),
         aliases=aliases,
     )
 
@@ -402,13 +405,15 @@ def _leaf(
     domain = (
         domains.infer(value, *recorded) if said is None else domains.declared(said, value, path)
     )
+    if recorded:
+        domain = dataclasses.replace(domain, reach=domains.reach_of((value, *recorded)))
     leaf = TensorLeaf(
         path=path,
         shape=axes.shapes[path],
         dtype=value.dtype,
         domain=domain,
         example=copy_tensor(value).cpu(),
-        recorded=tuple(copy_tensor(other).cpu() for other in recorded),
+        recorded=tuple(recorded),
         holder=holder,
     )
     if domain.kind != "int" or domain.declared or leaf.kept:
@@ -418,7 +423,7 @@ def _leaf(
     return dataclasses.replace(leaf, index=indices.pop()) if len(indices) == 1 else leaf
 
 
-def _parameters(signature: inspect.Signature | None, call: Call) -> tuple[tuple[str, ...], str]:
+def parameters_of(signature: inspect.Signature | None, call: Call) -> tuple[tuple[str, ...], str]:
     """Return the names of forward's positional parameters, and that of its ``*args``."""
     if signature is None:
         return tuple(f"arg{i}" for i in range(len(call.args))), "args"

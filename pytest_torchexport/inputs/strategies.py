@@ -130,9 +130,7 @@ def _number(leaf: TensorLeaf) -> st.SearchStrategy[Any]:
     # Half the dtype's maximum, so that sums do not overflow. Of complex numbers the real part is
     # edited.
     largest = min(EDIT_SCALE * domain.scale, torch.finfo(leaf.dtype).max / 2)
-    low = -largest if domain.low is None else float(domain.low)
-    high = max(largest, low) if domain.high is None else float(domain.high)
-    return st.floats(low, high, allow_nan=False)
+    return st.floats(*domain.ends(largest), allow_nan=False)
 
 
 def _value(leaf: ValueLeaf) -> st.SearchStrategy[LeafRecipe]:

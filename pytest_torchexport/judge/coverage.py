@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +13,9 @@ import torch
 
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.eager.accepted import AcceptedCalls
-from pytest_torchexport.inputs.domains import Domain
+from pytest_torchexport.inputs.domains import Domain, reach_of
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
-from pytest_torchexport.inputs.recipes import LeafRecipe, Recipe
+from pytest_torchexport.inputs.recipes import GIVEN, LeafRecipe, Recipe
 from pytest_torchexport.inputs.spec import Call, InputSpec, TensorLeaf
 from pytest_torchexport.inputs.strategies import has_varied_values
 from pytest_torchexport.outcomes.compare import Tolerance
@@ -56,14 +58,15 @@ class _Leaf:
             self.first, self.compared = tensor, 0  # an empty one cannot be compared with the others
         if tensor.shape == self.first.shape:
             self.compared += 1
-            gap = (tensor - self.first).abs()
-            gap = gap[torch.isfinite(gap)]
+            gap = _finite(tensor - self.first)
             # An element that is a number on one side only has moved as well.
-            parted = bool((torch.isfinite(tensor) != torch.isfinite(self.first)).any())
-            far = float("inf") if parted else float(gap.max()) if gap.numel() else 0.0
+            parted = gap.numel() < tensor.numel() and bool(
+                (torch.isfinite(tensor) != torch.isfinite(self.first)).any()
+            )
+            far = float("inf") if parted else float(gap.abs().max()) if gap.numel() else 0.0
             self.moved = max(self.moved, far)
         self.elements += tensor.numel()
-        finite = tensor[torch.isfinite(tensor)]
+        finite = _finite(tensor)
         self.numbers = self.numbers or bool(finite.numel())
         most = float(finite.abs().max()) if finite.numel() else 0.0
         self.largest = max(self.largest, most)
@@ -160,6 +163,12 @@ def weighed(
     return [*weak, *outputs.complaints(tolerance)]
 
 
+def _finite(numbers: torch.Tensor) -> torch.Tensor:
+    """Return the finite ones of numbers; mostly that are all, and no copy."""
+    whole = math.isfinite(float(numbers.sum()))
+    return numbers if whole else numbers[torch.isfinite(numbers)]
+
+
 def _digest(leaf: Any) -> Any:
     """Return a key of an argument: of a tensor, its shape and a sum of its bytes."""
     if not isinstance(leaf, torch.Tensor):
@@ -172,6 +181,8 @@ def _digest(leaf: Any) -> Any:
 # A number that is more than so many times the root mean square of the example's is of another
 # scale.
 FAR = 10.0
+# Generated values that end so much earlier than real ones are told, in parts of their range.
+FELL_SHORT = 0.01
 
 
 @dataclass
@@ -179,13 +190,15 @@ class Covered:
     """The reach of an item's calls: the sizes by dim, and if a float left its scale.
 
     ``with_varied_values``: the sizes of calls whose tensors are not constant. ``layouts``: the
-    memory layouts by leaf.
+    memory layouts by leaf. ``values``: the least and the largest number that was generated for an
+    input of which several are recorded.
     """
 
     sizes: dict[str, set[int]] = field(default_factory=dict)
     with_varied_values: dict[str, set[int]] = field(default_factory=dict)
     layouts: set[tuple[int, str]] = field(default_factory=set)
     left_scale: bool = False
+    values: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -205,6 +218,25 @@ class Covered:
             for leaf, item in zip(spec.leaves, recipe.leaves, strict=True)
             if isinstance(leaf, TensorLeaf)
         )
+
+    def drew(self, spec: InputSpec, recipe: Recipe, call: Call) -> None:
+        made = dict(spec.flatten(call))
+        for leaf, item in zip(spec.leaves, recipe.leaves, strict=True):
+            if leaf.recorded and item.kind not in GIVEN and is_plain(made[leaf.path]):
+                low, high = reach_of([made[leaf.path]])
+                least, most = self.values.get(leaf.path, (low, high))
+                self.values[leaf.path] = min(low, least), max(high, most)
+
+    def fell_short(self, spec: InputSpec) -> Iterator[str]:
+        """Yield, in sentences, the values of recorded calls that no generated call has reached."""
+        for leaf in spec.tensors:
+            low, high = leaf.domain.reach
+            least, most = self.values.get(leaf.path, (low, high))
+            if min(low - least, most - high) < -FELL_SHORT * (high - low):
+                yield (
+                    f"{leaf.path}: real values from {low:.4g} to {high:.4g}, drawn from "
+                    f"{least:.4g} to {most:.4g}"
+                )
 
 
 def uncovered(

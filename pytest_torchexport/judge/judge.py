@@ -213,11 +213,14 @@ class Judge:
         other.log = ItemLog()
         return other
 
-    def call(self, recipe: Recipe, repeats: int = 1, *, counted: bool = True) -> Judgment | None:
+    def call(
+        self, recipe: Recipe, repeats: int = 1, *, counted: bool = True, kept: bool = True
+    ) -> Judgment | None:
         """Return the judgment on a call, run ``repeats`` times on the artifact; None if not legal.
 
-        ``counted``: eager's outputs of the call count for what a pass is worth. Raises
-        NotRepeatable if eager does not agree with itself on the call.
+        ``counted``: eager's outputs of the call count for what a pass is worth. ``kept``: the
+        artifact's outcome is, for who makes the call again. Raises NotRepeatable if eager does not
+        agree with itself on the call.
         """
         self.log.trying = recipe
         found = self.accepted.call(recipe)
@@ -234,7 +237,7 @@ class Judge:
             self.log.outputs.saw(found.call, expected)
         before = self.log.unsure
         for number in range(repeats):
-            actual = self.run(found.call, again=number > 0)
+            actual = self.run(found.call, again=number > 0 or not kept)
             if isinstance(actual, NotTransferable) and not actual.own_class:
                 self.log.note(f"left out, because it is isolated: {actual}")
                 return None

@@ -14,6 +14,7 @@ from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.coverage import Covered, OutputActivity
 from pytest_torchexport.outcomes.cuda import ContextLost
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import Failure
 from pytest_torchexport.results.verdict import (
     ArtifactSize,
@@ -35,6 +36,7 @@ DIAGNOSIS, TIMES_EXPORT = 10.0, 3.0
 BEFORE_CALLS, UNTIL_CALLS, UNTIL_SHRUNK = 0.25, 0.5, 0.9
 ORIGINS = (
     "example",
+    "inputs",
     "recorded",
     "boundary",
     "stored",
@@ -85,7 +87,8 @@ class ItemLog:
     ``calls`` counts calls by origin, and ``drawn_until`` says why no more were drawn; ``covered``
     is what they reached, ``uncovered`` what they left out. ``activity`` is what runs now, and
     ``trying`` the call that is made. ``ran`` keeps the calls for the self-test, if one is asked
-    for. ``outputs`` is what eager returned over all calls. ``held`` are failures that are raised
+    for. ``failed_inputs``: the names of the real inputs that failed. ``outputs`` is what eager
+    returned over all calls. ``held`` are failures that are raised
     only if no other step raises one. ``row`` are the calls whose last one failed, if these are
     other ones than a single recipe says; none if the state at the start did.
     """
@@ -106,6 +109,7 @@ class ItemLog:
     unsure: int = 0
     ran: list[tuple[str, Recipe]] = field(default_factory=list)
     failed: list[tuple[Recipe, Failure]] = field(default_factory=list)
+    failed_inputs: list[str] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     shrunk: Shrunk | None = None
     ineffective: list[str] = field(default_factory=list)
@@ -151,9 +155,15 @@ class ItemLog:
             if kept is None or (item.max_abs or 0.0) > (kept.max_abs or 0.0):
                 self.explained[item.path, item.cause] = item
 
+    def of_inputs(self) -> Iterator[str]:
+        """Yield the real inputs that failed, in a sentence, if there are any."""
+        if self.failed_inputs:
+            count = f"{len(self.failed_inputs)} of {self.calls['inputs']}"
+            yield f"real inputs: {count} fail: {few(self.failed_inputs)}"
+
     def forget_calls(self) -> None:
         self.calls = dict.fromkeys(ORIGINS, 0)
-        for kept in (self.explained, self.ran, self.failed):
+        for kept in (self.explained, self.ran, self.failed, self.failed_inputs):
             kept.clear()
         self.max_error, self.drawn_until = None, ""
         self.covered = Covered()

@@ -368,6 +368,8 @@ def observe(
         return raised(error)
     finally:
         changed = _put_back(before)
+    if all(part.kind == "leaf" for given in structure.children for part in given.children):
+        return Returned(clone(value), own, changed)  # it has no containers that could be changed
     # The objects that the call had in their own containers, and where others are now.
     args, kwargs = structure.unflatten([leaf for _, leaf in leaves])
     old, new = dict(leaves), dict(own.flatten("inputs")[0])

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pytest_torchexport.inputs.pytrees import has_state, leaves_of
+from pytest_torchexport.config.options import MOST_INPUTS
+from pytest_torchexport.inputs.pytrees import has_state, is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
@@ -37,6 +38,8 @@ from pytest_torchexport.torch_private.circumstances import is_transforming
 
 MAX_SHAPES = 8
 MAX_CALLS_OF_ONE_SHAPE = 3
+# Further calls are kept while there are not so many, and not so many bytes of them: they are cheap.
+MAX_CALLS, MAX_BYTES = MOST_INPUTS, 2**24
 # A property-based test may build a module per example: only the first ones are recorded.
 MAX_SUBJECTS = 16
 CALLS_FORWARD = (
@@ -71,13 +74,16 @@ class Recording:
     the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
     the first call was made under it. ``carried``: the class of an object that several calls got and
     changed, as a cache of keys and values; empty if there is none. ``key``: what another run of the
-    same body finds it by.
+    same body finds it by. ``made``: the number of calls, kept or not; ``bytes``: those of calls
+    that are kept.
     """
 
     module: Any
     problem: SpecError | None = None
     wrappers: tuple[str, ...] = ()
     shapes: Counter[Any] = field(default_factory=Counter)
+    bytes: int = 0
+    made: int = 0
     returned: bool = False
     caller: Caller | None = None
     line: SourceLine | None = None
@@ -104,13 +110,25 @@ class Recording:
         kept = (*self._first, *(call for _, call in self._ends.values()))
         return list({id(call): call for call in kept}.values())
 
+    @property
+    def left_out(self) -> int:
+        """The number of calls that are not kept."""
+        return self.made - len(self.calls)
+
     def add(self, call: Call) -> None:
-        """Keep the call if it brings a shape, until there are enough, or an extreme size."""
+        """Keep the call, unless there are enough calls, of these shapes, or enough shapes.
+
+        One with an extreme size of an axis is kept in any case.
+        """
         # A nested tensor has no shape.
         shapes = tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
         known = self.shapes
-        if known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES:
+        size = sum(each.nbytes for each in call.tensors() if is_plain(each))
+        few = known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES
+        self.made += 1
+        if few or (len(self._first) < MAX_CALLS and self.bytes + size <= MAX_BYTES):
             self._first.append(call)
+            self.bytes += size
             known[shapes] += 1
         sizes = [
             ((i, axis), size) for i, shape in enumerate(shapes) for axis, size in enumerate(shape)
@@ -160,17 +178,19 @@ class CallRecorder:
     """A context manager around a test body that records its module calls.
 
     ``body`` is the test's function, ``wanted`` returns False for a module whose calls are not to be
-    copied. ``recordings``: the modules and their calls. ``uncopied``: the classes of the modules
-    that were called with tensors that cannot be copied.
+    copied, and ``keep`` is given each call that returned. ``recordings``: the modules and their
+    calls. ``uncopied``: the classes of the modules that were called with tensors that cannot be
+    copied.
     """
 
     def __init__(
         self,
         body: Callable[..., Any] | None = None,
         wanted: Callable[[torch.nn.Module], bool] = lambda _: True,
+        keep: Callable[[Recording, Call], None] = Recording.add,
     ) -> None:
         self.body = getattr(_inside_decorators(body), "__code__", None)
-        self._wanted = wanted
+        self._wanted, self._keep = wanted, keep
         self._by_key: dict[Any, Recording] = {}
         self._keys = Keys(lambda *_: len(self._by_key) < MAX_SUBJECTS)
         self._copies: dict[Any, tuple[Any, SpecError | None]] = {}
@@ -202,7 +222,7 @@ class CallRecorder:
         if recording is not None:
             recording.returned = True
             if call is not None:
-                recording.add(call)
+                self._keep(recording, call)
         return result
 
     def _started(

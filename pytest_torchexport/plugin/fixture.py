@@ -156,6 +156,9 @@ CARRIED = (
     "returns tensors. Check one step in its loop with torchexport.check_loop "
     "(docs/howto/loops.md), or run the test without a {cls} (use_cache=False)"
 )
+LEFT_OUT = (
+    "of the test's calls, {left} were not run again, beside {kept} that were; inputs= takes more"
+)
 INSIDE = (
     "only {part} was checked, which {name}, {place}, calls: that method itself was not. Request "
     "the torchexport fixture: torchexport.check(net.{method}, ...)"
@@ -220,6 +223,8 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         verdict = engine.check(recording.module, recording.calls, plan, is_copy=True)
     cautions = [WITHOUT_AUTOCAST] if recording.autocast else []
     notes = [without(recording.wrappers)] if recording.wrappers else []
+    if recording.left_out:
+        notes.append(LEFT_OUT.format(left=recording.left_out, kept=len(recording.calls)))
     inside = []
     if recording.caller is not None and verdict.status == "passed":
         name, place = recording.caller

@@ -40,6 +40,7 @@ class Configuration:
     these; None keeps all. ``exact_max_examples``: the number of drawn calls, before profile and
     marker. ``active``: ``name=value`` of each setting that is set, for the header line.
     ``surveyed``: the targets of a survey, in which markers make no items; None if the run is none.
+    ``recorded``: the directory of a run that stores calls and checks nothing; else empty.
     """
 
     settings: Settings
@@ -49,6 +50,7 @@ class Configuration:
     exact_max_examples: int | None = None
     active: tuple[str, ...] = ()
     surveyed: tuple[str, ...] | None = None
+    recorded: str = ""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -67,6 +69,11 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         help="Check what unmarked tests call; print markers to try.",
     )
+    group.addoption(
+        "--torchexport-record",
+        metavar="DIR",
+        help="Store the calls that tests make of modules, for inputs=; nothing is checked.",
+    )
     for row in TABLE:
         # No default here: otherwise a value that repeats the default could not be told from none.
         parser.addini(row.ini, "", type=row.kind, default=None)  # the flag's help is enough
@@ -80,6 +87,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def read_configuration(config: pytest.Config) -> Configuration:
     """Return the settings of ini file and flags. Raises UsageError that names the option."""
+    _refuse_together(config, "--torchexport-record", "--torchexport-survey", "--torchexport-replay")
     ini: dict[str, Any] = {}
     flags: dict[str, Any] = {}
     active = []
@@ -111,9 +119,10 @@ def read_configuration(config: pytest.Config) -> Configuration:
                 "--torchexport-survey: a survey checks in one process, when all tests have run; "
                 "run it without -n and --dist"
             )
-        if config.getoption("--torchexport-replay") is not None:
-            raise pytest.UsageError("--torchexport-survey: not together with --torchexport-replay")
         surveyed, only_targets = only_targets or settings.targets, ()
+    recorded = config.getoption("--torchexport-record") or ""
+    if recorded:
+        only_targets = ()
     return Configuration(
         settings=settings,
         targets_named="targets" in ini,
@@ -122,7 +131,14 @@ def read_configuration(config: pytest.Config) -> Configuration:
         exact_max_examples=flags.get("max_examples"),
         active=tuple(active),
         surveyed=surveyed,
+        recorded=recorded,
     )
+
+
+def _refuse_together(config: pytest.Config, *flags: str) -> None:
+    given = [flag for flag in flags if config.getoption(flag) not in (None, False)]
+    if len(given) > 1:
+        raise pytest.UsageError(f"{given[0]}: not together with {given[1]}")
 
 
 @functools.cache

@@ -82,6 +82,12 @@ class Run:
             from pytest_torchexport.plugin.survey import PLUGIN, Survey
 
             config.pluginmanager.register(Survey(config, configuration), PLUGIN)
+        if configuration.recorded:
+            if missing := torch_missing():
+                raise pytest.UsageError(missing)
+            from pytest_torchexport.plugin import record
+
+            config.pluginmanager.register(record.Record(config, configuration.recorded))
         self._known: KnownFailures | None = None
         self._same = SameFailures()
         # A body is run again.
@@ -201,7 +207,8 @@ class Run:
         """Check and export modules on the item's target and device."""
         if not hasattr(request, "param"):
             pytest.skip(
-                "--torchexport-targets or --torchexport-devices leaves no target for this test"
+                "--torchexport-targets or --torchexport-devices leaves no target for this test (a "
+                "survey and a recording make no checks)"
             )
         from pytest_torchexport.plugin.active_item import active
         from pytest_torchexport.plugin.fixture import TorchExport

@@ -342,8 +342,8 @@ class Verdict:
 
     ``recorded``: which recorded module it is; None for a subject that was given to a check.
     ``failure``: the name of the failure's class. ``skip``: the kind of skip, None if it is none.
-    ``calls``: number of calls by origin: ``example``, ``recorded``, ``boundary``, ``stored``,
-    ``explored``, ``drawn``, ``searched``; those that ``failed``; and those that eager
+    ``calls``: number of calls by origin: ``example``, ``inputs``, ``recorded``, ``boundary``,
+    ``stored``, ``explored``, ``drawn``, ``searched``; those that ``failed``; and those that eager
     ``rejected``, outside an assumed range. ``drawn_until``: why no more of them were drawn.
     ``reached``: dim to the sizes that were run. ``uncovered``: what the calls left out.
     ``seconds``: step to seconds. ``max_error``: the largest ``|artifact - eager|``. ``explained``:

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from pytest_torchexport.outcomes.torch_state import GradMode
+from pytest_torchexport.plugin import capture
 from pytest_torchexport.plugin.capture import (
+    MAX_CALLS,
     MAX_CALLS_OF_ONE_SHAPE,
     MAX_SHAPES,
     MAX_SUBJECTS,
@@ -63,7 +65,8 @@ def test_a_call_under_autocast_is_told():
     assert recording.autocast
 
 
-def test_a_few_calls_of_each_shape_and_never_too_many_shapes():
+def test_a_few_calls_of_each_shape_and_never_too_many_shapes(monkeypatch):
+    monkeypatch.setattr(capture, "MAX_BYTES", 0)  # as if they were large
     net = Inner()
 
     def body():
@@ -75,6 +78,13 @@ def test_a_few_calls_of_each_shape_and_never_too_many_shapes():
     assert sizes[:4] == [*[2] * MAX_CALLS_OF_ONE_SHAPE, 1]
     assert len(set(sizes)) == MAX_SHAPES + 1
     assert sizes[-1] == 3 * MAX_SHAPES - 1  # the largest size of an axis
+    assert recording.left_out == 5 + 3 * MAX_SHAPES - 1 - len(sizes)
+
+
+def test_small_calls_are_kept_up_to_their_number():
+    net = Inner()
+    (recording,) = recorded(lambda: [net(torch.ones(2)) for _ in range(MAX_CALLS + 7)])
+    assert (len(recording.calls), recording.left_out) == (MAX_CALLS, 7)
 
 
 def test_calls_of_another_structure_or_python_value_are_recorded_apart():

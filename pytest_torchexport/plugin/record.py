@@ -1,0 +1,125 @@
+"""A run with ``--torchexport-record``: store the calls that tests make of modules, for ``inputs=``.
+
+Nothing is checked: the tests run once, as they are. A file is named by its content, so that each
+call is stored once, none is overwritten, and several processes may write at the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_torchexport.inputs.pytrees import hash_of, is_plain
+from pytest_torchexport.inputs.spec import Call, flatten_call, parameters_of
+from pytest_torchexport.outcomes.subject import signature_of, unwrapped
+from pytest_torchexport.plugin.active_item import directory_name
+from pytest_torchexport.plugin.capture import CallRecorder, Recording
+
+# Of one module class in one test, so many calls and bytes are stored.
+MOST_CALLS, MOST_BYTES = 1000, 2**26
+WRITTEN, KNOWN, LEFT = "written", "there already", "left out"
+# The attribute of a pytest report with the number of calls, by folder and what became of them.
+ATTRIBUTE = "torchexport_recorded"
+
+
+class Record:
+    """Stores the calls of each test, and says at the end where they are."""
+
+    def __init__(self, config: pytest.Config, directory: str) -> None:
+        self._root = config.rootpath
+        self._place = Path(config.invocation_params.dir, directory)
+        self._now: dict[str, Counter[str]] = {}
+        # Of each folder, the number of files and their bytes.
+        self._sizes: dict[Path, tuple[int, int]] = {}
+        self._all: dict[str, Counter[str]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Store the calls of modules in a test, all its parameters in one directory."""
+        self._now = {}
+        if not isinstance(item, pytest.Function):
+            return (yield)
+        directory = self._place / directory_name(item.nodeid.partition("[")[0])
+
+        def keep(recording: Recording, call: Call) -> None:
+            self._store(directory, recording.module, call)
+
+        with CallRecorder(item.obj, keep=keep):
+            return (yield)
+
+    def _store(self, directory: Path, module: Any, call: Call) -> None:
+        folder = directory / type(unwrapped(module)[0]).__name__
+        counts = self._now.setdefault(str(folder), Counter())
+        parameters, variadic = parameters_of(signature_of(module), call)
+        leaves = dict(flatten_call(call, parameters, variadic)[0])
+        kept = {
+            path: leaf.detach().contiguous() if isinstance(leaf, torch.Tensor) else leaf
+            for path, leaf in leaves.items()
+            if is_plain(leaf) or isinstance(leaf, (bool, int, float, str))
+        }
+        facts = [f"{path}={hash_of(x) if is_plain(x) else x!r}" for path, x in kept.items()]
+        path = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.pt"
+        size = sum(leaf.nbytes for leaf in kept.values() if isinstance(leaf, torch.Tensor))
+        if folder not in self._sizes:
+            folder.mkdir(parents=True, exist_ok=True)
+            sizes = [file.stat().st_size for file in folder.glob("*.pt")]
+            self._sizes[folder] = len(sizes), sum(sizes)
+        number, used = self._sizes[folder]
+        if path.exists():
+            counts[KNOWN] += 1
+        elif number >= MOST_CALLS or used + size > MOST_BYTES:
+            counts[LEFT] += 1
+        else:
+            counts[WRITTEN] += 1
+            self._sizes[folder] = number + 1, used + size
+            # Whole or not there: another process may write the same call.
+            half = path.with_suffix(f".{os.getpid()}")
+            torch.save(kept, half)
+            half.replace(path)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put the numbers on the report, on which they reach the controller of pytest-xdist."""
+        report = yield
+        if call.when == "call":
+            setattr(report, ATTRIBUTE, {folder: dict(n) for folder, n in self._now.items()})
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for folder, counts in getattr(report, ATTRIBUTE, {}).items():
+            self._all.setdefault(folder, Counter()).update(counts)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print how many calls were stored where, and the marker that takes them."""
+        terminalreporter.ensure_newline()
+        terminalreporter.section("torchexport recorded")
+        directories: dict[str, None] = {}
+        for folder, counts in self._all.items():
+            words = ", ".join(
+                f"{n} {what}" for what in (WRITTEN, KNOWN, LEFT) if (n := counts[what])
+            )
+            limit = (
+                f" (of a test and class, {MOST_CALLS} calls and {MOST_BYTES >> 20} MiB are kept)"
+            )
+            place = self._short(Path(folder))
+            terminalreporter.write_line(f"{place}: {words}{limit if counts[LEFT] else ''}")
+            directories[self._short(Path(folder).parent)] = None
+        if not self._all:
+            terminalreporter.write_line("no test called a module")
+        for directory in directories:
+            terminalreporter.write_line(f'  @pytest.mark.torchexport(inputs="{directory}")')
+
+    def _short(self, path: Path) -> str:
+        """Return a path as ``inputs=`` takes it: relative to pytest's root directory."""
+        return (
+            path.relative_to(self._root) if path.is_relative_to(self._root) else path
+        ).as_posix()
