@@ -52,7 +52,7 @@ pytest's other ini formats work too. In a native TOML table (`pytest.toml`, `[to
 type matters: *args* are lists, a *string* is quoted (`"25"`), a *bool* is `true` or `false`.
 
 Three flags are about a single run and have no name in the ini file:
-[`--torchexport-replay`](../howto/reproduce.md), [`--torchexport-survey`](../howto/existing-suites.md#survey-a-suite-without-markers)
+[`--torchexport-replay`](../howto/read-a-report.md), [`--torchexport-survey`](../howto/existing-suites.md#survey-a-suite-without-markers)
 and [`--torchexport-record DIR`](../howto/dims-and-values.md#record-the-calls-of-a-suite).
 """
 
