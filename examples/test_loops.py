@@ -24,7 +24,9 @@ class Decoder(nn.Module):
         x = self.embedding(ids)
         keys = torch.cat([past[0], self.key(x)], dim=1)
         values = torch.cat([past[1], self.value(x)], dim=1)
-        seen = torch.ones(ids.shape[1], keys.shape[1]).tril(past[0].shape[1]).bool()
+        seen = (
+            torch.ones(ids.shape[1], keys.shape[1], device=ids.device).tril(past[0].shape[1]).bool()
+        )
         scores = self.query(x) @ keys.transpose(1, 2) / 4
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
         return self.head(weights @ values), [keys, values]

@@ -28,7 +28,7 @@ def noise(*shape, count=40, seed=1):
 
 def turned(x, position):
     """Rotate pairs of numbers by their position: x is [batch, time, width]."""
-    angle = position[..., None] * torch.tensor([1.0, 0.3, 0.1, 0.03])
+    angle = position[..., None] * torch.tensor([1.0, 0.3, 0.1, 0.03], device=x.device)
     one, other = x.chunk(2, -1)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([one * cos - other * sin, one * sin + other * cos], -1)
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(WIDE, TOKENS)
 
     def position(self, ids, past):
-        return past.shape[1] + torch.arange(ids.shape[1])
+        return past.shape[1] + torch.arange(ids.shape[1], device=ids.device)
 
     def forward(self, ids, past: list[torch.Tensor]):
         x, made = self.embedding(ids), []
