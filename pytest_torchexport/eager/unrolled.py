@@ -18,11 +18,8 @@ from pytest_torchexport.eager.reference import Reference
 from pytest_torchexport.inputs.pytrees import clone, describe, flatten
 from pytest_torchexport.inputs.recipes import recorded_recipes
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, Tensors
+from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, Run, Tensors
 from pytest_torchexport.results.failures import SpecError, ends_the_test
-
-# Makes a call from the state that the one before left: its outcome, and the state after it.
-Run = Callable[[Call], tuple[Outcome, Tensors]]
 
 
 @dataclass(frozen=True)

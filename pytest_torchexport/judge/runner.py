@@ -30,6 +30,7 @@ from pytest_torchexport.outcomes.observe import (
     Outcomes,
     Raised,
     Returned,
+    Run,
     State,
     Tensors,
     TimedOut,
@@ -239,10 +240,6 @@ class SavedArtifact:
         """End its process, and remove the files that were not kept."""
         self.end()
         shutil.rmtree(self.path.parent, ignore_errors=True)
-
-
-# Makes a call: its outcome, and the state after it.
-Run = Callable[[Call], tuple[Outcome, Tensors]]
 
 
 class Runnable(Protocol):
