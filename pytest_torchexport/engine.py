@@ -219,12 +219,12 @@ def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = Fals
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    try:
-        given, plan, real = _with_inputs(thing, given, plan)
-    except SpecError as error:
-        return _without_inputs(thing, plan, error)
-    run = partial(_judged, thing, given, plan, _exported, is_copy=is_copy)
-    return real.told(unless_unchanged(run, thing, given, plan) if plan.settings.cache else run())
+
+    def kept(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
+        run = partial(_judged, thing, given, plan, _exported, is_copy=is_copy)
+        return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
+
+    return _on_inputs(kept, thing, given, plan)
 
 
 def _exported(prepared: Prepared) -> Case:
@@ -233,12 +233,8 @@ def _exported(prepared: Prepared) -> Case:
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """Return the verdict on an artifact that somebody else made: a path, or a callable."""
-    try:
-        given, plan, real = _with_inputs(thing, [example], plan)
-    except SpecError as error:
-        return _without_inputs(thing, plan, error)
-    verdict = _judged(thing, given, plan, partial(foreign.take, made=made), foreign=True)
-    verdict = real.told(verdict)
+    judged = partial(_judged, make=partial(foreign.take, made=made), foreign=True)
+    verdict = _on_inputs(judged, thing, [example], plan)
     if plan.settings.cache:
         verdict = not_kept(verdict, FOREIGN)
     if verdict.failure not in {cls.__name__ for cls in KEPT_AFTER}:
@@ -288,16 +284,19 @@ def _with_inputs(
     return [*example, *real.calls, *given[1:]], plan, real
 
 
-def _without_inputs(thing: Any, plan: Plan, error: SpecError) -> Verdict:
-    return Verdict(
-        subject=Subject.of(thing).name,
-        target=plan.target,
-        device=plan.device,
-        status="failed",
-        failure=SpecError.__name__,
-        reason=printable(str(error)),
-        seed=plan.seed,
-    )
+def _on_inputs(
+    judged: Callable[[Any, Sequence[Call], Plan], Verdict],
+    thing: Any,
+    given: Sequence[Call],
+    plan: Plan,
+) -> Verdict:
+    """Return the verdict on a subject with the real inputs among its calls."""
+    try:
+        given, plan, real = _with_inputs(thing, given, plan)
+    except SpecError as error:
+        reason = printable(str(error))
+        return plan.verdict(Subject.of(thing).name, **{**error.facts(), "reason": reason})
+    return judged(thing, given, plan).plus(notes=real.notes, cautions=real.cautions)
 
 
 @dataclass(kw_only=True)
@@ -383,18 +382,16 @@ class _Item:
         if isinstance(failure, BranchFrozen):
             where = failure.where or diagnosis.where
         verdict = self.described(
-            status="failed",
-            failure=type(failure).__name__,
-            reason=printable(str(failure)),
-            details=tuple(map(printable, (*log.of_inputs(), *failure.details))),
-            where=where or baked,
-            differences=failure.differences,
-            output=failure.output or printed,
+            **{
+                **failure.facts(),
+                "reason": printable(str(failure)),
+                "details": tuple(map(printable, (*log.of_inputs(), *failure.details))),
+                "where": where or baked,
+                "output": failure.output or printed,
+            },
             recipe=shrunk.recipe.as_dict() if shrunk else None,
             call=shrunk.text if shrunk else "",
             shrunk=shrunk is not None and shrunk.searched,
-            imports=failure.imports,
-            sides=failure.sides,
             diagnosis=diagnosis,
         )
         return verdict if expected else write(self.plan, verdict, failure, prepared)
@@ -440,10 +437,8 @@ class _Item:
 
     def described(self, **fields: Any) -> Verdict:
         log, case = self.log, self.case
-        return Verdict(
-            subject=self.subject.name,
-            target=self.plan.target,
-            device=self.plan.device,
+        return self.plan.verdict(
+            self.subject.name,
             calls=dict(log.calls),
             drawn_until=log.drawn_until,
             reached={name: tuple(sorted(sizes)) for name, sizes in log.covered.sizes.items()},
@@ -455,7 +450,6 @@ class _Item:
             baked=case.artifact.baked if case is not None else (),
             notes=tuple(map(printable, log.notes)),
             warnings=tuple(self.output.warnings),
-            seed=self.plan.seed,
             seconds=dict(log.seconds),
             max_error=log.max_error,
             size=log.size,
@@ -467,7 +461,6 @@ class _Item:
             branches=log.branches,
             loop=log.loop,
             isolated=case is not None and case.runner.isolated,
-            strict=self.plan.settings.strict,
             **{"output": _printed(case), **fields},
         )
 
@@ -634,16 +627,15 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     shared = [change for change in changes if change.ref.kind in SHARED]
     if shared:
         named = ", ".join(map(str, shared[:SHOWN]))
-        note = f"forward changes {named}, and the check could not put that back"
-        verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
+        verdict = verdict.plus(
+            notes=[f"forward changes {named}, and the check could not put that back"]
+        )
     own = [change for change in changes if change.ref.kind not in SHARED]
     if not own:
         return verdict
     named = ", ".join(map(str, own[:SHOWN]))
     text = f"checking changed the module that the test has: {named}; please report it"
-    if verdict.status == "passed":
-        return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
-    return dataclasses.replace(verdict, notes=(*verdict.notes, text))
+    return verdict.plus(**{"ineffective" if verdict.status == "passed" else "notes": [text]})
 
 
 def _verdict(started: AbstractContextManager[_Item], given: Sequence[Call], make: Make) -> Verdict:

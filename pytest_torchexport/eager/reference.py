@@ -129,7 +129,7 @@ class Reference:
         self.served = GradMode.NO_GRAD
         # The mode of the test's call, in which the subject is exported.
         self.exported_in = original.grad_mode
-        self._mode = plan.options.mode or plan.settings.mode
+        self._mode = plan.mode
         self._set_mode(self._mode)
         if self._mode != "train" and self.exported_in is GradMode.GRAD:
             self.pristine = replace(self.pristine, grad_mode=self.served)
@@ -421,15 +421,16 @@ class Reference:
                 f"{few(training)}{are} in training mode: call .eval() before the export, or "
                 "declare mode='train' if it is meant"
             )
-        put_into_eval(module, sampling=mode == "sampling")
+        put_into(module, mode)
         self._note("put into eval mode for the check")
 
 
-def put_into_eval(module: torch.nn.Module, *, sampling: bool) -> None:
-    """Put a module into eval mode; ``sampling``: except the dropout that is active."""
+def put_into(module: torch.nn.Module, mode: str) -> None:
+    """Put a module into a mode; ``sampling``: into eval, except the dropout that is active."""
     meant = [part for part in module.modules() if part.training and is_dropout(part)]
-    module.eval()
-    for part in meant if sampling else ():
+    if mode in ("eval", "sampling"):
+        module.eval()
+    for part in meant if mode == "sampling" else ():
         part.train()
 
 

@@ -6,7 +6,6 @@ ever loaded: a file of data must not run code.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import inspect
 import itertools
@@ -27,7 +26,6 @@ from pytest_torchexport.inputs.pytrees import Call, describe, flatten, is_plain,
 from pytest_torchexport.inputs.spec import flatten_call, parameters_of
 from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import SpecError, ends_the_test
-from pytest_torchexport.results.verdict import Verdict
 
 # More bytes of inputs are not held at once.
 MOST_BYTES = 2**30
@@ -48,12 +46,6 @@ class RealInputs:
     calls: tuple[Call, ...] = ()
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
-
-    def told(self, verdict: Verdict) -> Verdict:
-        """Return a verdict on these with what was left out."""
-        notes = (*verdict.notes, *self.notes)
-        cautions = (*verdict.cautions, *self.cautions)
-        return dataclasses.replace(verdict, notes=notes, cautions=cautions)
 
 
 def read(

@@ -25,6 +25,7 @@ import torch
 from pytest_torchexport import engine, targets
 from pytest_torchexport.checks import artifact_files
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.reference import put_into
 from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values, largest_error
@@ -289,32 +290,19 @@ def run_again(
     return [_judged(each, note, is_vain=not calls) for each in served]
 
 
-def failed(verdict: Verdict, failure: Failure) -> Verdict:
-    """Return a verdict with a failure."""
-    return dataclasses.replace(
-        verdict,
-        status="failed",
-        failure=type(failure).__name__,
-        reason=str(failure),
-        details=failure.details,
-        where=failure.where,
-        differences=failure.differences,
-    )
-
-
 def _judged(served: Served, note: str, *, is_vain: bool) -> Verdict:
     """Return the verdict with what the further run adds; ``is_vain``: no call had an artifact."""
     verdict, failure = served.verdict, served.failure
     if is_vain and verdict.status == "passed" and failure is None:
-        verdict = dataclasses.replace(verdict, ineffective=(*verdict.ineffective, note))
+        verdict = verdict.plus(ineffective=[note])
         failure = Ineffective(note) if served.plan.settings.strict else None
     else:
-        verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
+        verdict = verdict.plus(notes=[note])
     if failure is None:
         return verdict
     if served.plan.settings.ship:
         artifact_files.clear(served.plan.settings.ship)
-    return failed(verdict, failure)
+    return dataclasses.replace(verdict, **failure.facts())
 
 
 def _trains(
@@ -336,10 +324,9 @@ def in_mode_of(plan: Plan, module: torch.nn.Module) -> Iterator[bool]:
     The value: if that is another mode.
     """
     modes = [(part, part.training) for part in module.modules()]
-    asked, state = plan.options.mode or plan.settings.mode, State(module)
+    state = State(module)
     try:
-        if asked in ("eval", "sampling"):
-            module.eval()
+        put_into(module, plan.mode)
         yield any(part.training != training for part, training in modes)
     finally:
         state.restore()
