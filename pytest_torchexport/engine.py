@@ -315,7 +315,6 @@ class _Item:
     case: Case | None = None
 
     def prepare(self, given: Sequence[Call]) -> Prepared:
-        """Examine eager."""
         self.prepared = exporting.prepare(
             self.subject,
             given,
@@ -329,7 +328,6 @@ class _Item:
         return self.prepared
 
     def failure_of(self, error: Exception) -> Failure:
-        """Return the failure that stands for an exception."""
         if isinstance(error, Ineffective):
             return error
         if isinstance(error, Failure):
@@ -639,7 +637,6 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
 
 
 def _verdict(started: AbstractContextManager[_Item], given: Sequence[Call], make: Make) -> Verdict:
-    """Prepare, export and run every step; return the verdict."""
     with started as item:
         plan = item.plan
         try:

@@ -191,8 +191,6 @@ class InCpp(Place):
 
 
 class Provider(Place):
-    """An execution provider of ONNX Runtime."""
-
     def takes(self, case: Case) -> bool:
         return targets.get(case.plan.target).traits.library == ONNX_RUNTIME
 
@@ -215,8 +213,6 @@ class Provider(Place):
 
 @dataclass(frozen=True)
 class Interpreter(Place):
-    """Another Python environment, by its interpreter."""
-
     python: Path
 
     @property

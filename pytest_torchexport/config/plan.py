@@ -108,7 +108,6 @@ class Plan:
 
 
 def _function(given: Any) -> Callable[..., Any]:
-    """Return a function, imported if its name is given."""
     found: Callable[..., Any]
     if not isinstance(given, str):
         found = given

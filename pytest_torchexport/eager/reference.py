@@ -435,5 +435,4 @@ def put_into(module: torch.nn.Module, mode: str) -> None:
 
 
 def has_nan(value: Any) -> bool:
-    """Return True if any float in an output is nan."""
     return any(is_plain(leaf) and bool(leaf.isnan().any()) for leaf in leaves_of(value))

@@ -33,8 +33,6 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """A loop around a step with these inputs."""
-
     loop: Loop
     spec: InputSpec
 

@@ -350,7 +350,6 @@ class Index:
     whole: bool = False
 
     def fitted(self, values: torch.Tensor, size: int) -> torch.Tensor:
-        """Return values as such numbers for a size of the other input."""
         values = values.clamp(max=max(size - (not self.whole), 0))
         if not self.ordered or not values.numel():
             return values

@@ -367,8 +367,6 @@ class Case(Prepared):
         return list(boundary_recipes(self.spec, self.plan.seed))
 
     def largest_first(self) -> list[Recipe]:
-        """Return the boundary recipes, that of most elements first."""
-
         def elements(recipe: Recipe) -> int:
             return self.spec.numel(self.spec.all_sizes(recipe.sizes))
 

@@ -364,8 +364,6 @@ class ForeignFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignFacts(ProgramFacts):
-    """The facts that the clean process found in a file."""
-
     file: ForeignFile
 
     def inputs(self) -> tuple[str, ...]:

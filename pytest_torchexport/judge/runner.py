@@ -312,8 +312,6 @@ class Runner:
 
 @dataclass(eq=False)
 class InProcess(Runner):
-    """Call an artifact in this process."""
-
     pristine: Runnable
     _: KW_ONLY
     device: str

@@ -97,7 +97,6 @@ class Recording:
     _ends: dict[Any, tuple[int, Call]] = field(default_factory=dict)
 
     def saw(self, call: Call, copied: Call) -> None:
-        """Compare the objects of a call with those of earlier ones."""
         for leaf, copy in zip(call.leaves(), copied.leaves(), strict=True):
             if has_state(leaf) and not isinstance(leaf, torch.Tensor):
                 _, before = self._objects.setdefault(id(leaf), (leaf, copy))
@@ -112,7 +111,6 @@ class Recording:
 
     @property
     def left_out(self) -> int:
-        """The number of calls that are not kept."""
         return self.made - len(self.calls)
 
     def add(self, call: Call) -> None:
@@ -291,7 +289,6 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
 
 
 def as_called(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
-    """Make the call itself."""
     __tracebackhide__ = True
     return real(module, *args, **kwargs)
 
@@ -378,7 +375,6 @@ def _running(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Modu
 
 
 def _inside_decorators(function: Any) -> FunctionType | None:
-    """Return the function inside decorators; None if there is none."""
     try:
         inner = inspect.unwrap(function.__func__ if isinstance(function, MethodType) else function)
     except ValueError:  # decorators that lead to themselves

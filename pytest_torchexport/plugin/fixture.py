@@ -213,7 +213,6 @@ def check_recorded(
 
 
 def verdict_on(recording: Recording, plan: Plan) -> Verdict:
-    """Check a recorded module on a plan."""
     if recording.carried:
         return _unchecked(
             plan, type(recording.module).__name__, CARRIED.format(cls=recording.carried)

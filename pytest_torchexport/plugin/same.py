@@ -76,7 +76,6 @@ class Calls:
     error: Exception | None = None
 
     def through(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Make a call."""
         made = [self._named(Call(args, kwargs).clone())]  # it may write to its arguments
         self.count += 1
         if len(self.made) < COMPARED:
@@ -96,8 +95,6 @@ class Calls:
 
 
 class Watched:
-    """An artifact whose calls are kept."""
-
     def __init__(self, artifact: Artifact, device: str, calls: Calls) -> None:
         self._artifact, self._device, self._calls = artifact, device, calls
 

@@ -455,7 +455,6 @@ class KnownFailure:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The names that tell it apart from other known failures."""
         return (self.test, self.target, self.device, self.subject, self.failure, self.at)
 
     def __str__(self) -> str:
@@ -577,7 +576,6 @@ class Entry:
 
     @property
     def failure(self) -> Verdict | None:
-        """The verdict if it is a failure of a class."""
         return self.verdict if self.verdict is not None and self.verdict.failure else None
 
     @property
@@ -588,12 +586,10 @@ class Entry:
 
     @property
     def test(self) -> str:
-        """The node id without target and device."""
         return without_variant(self.item.nodeid, self.column)
 
     @property
     def fails(self) -> bool:
-        """True if the entry makes a run red."""
         return self.outcome not in GREEN
 
     @property
@@ -617,7 +613,6 @@ class Entry:
 
 
 def entries(items: Iterable[ItemResult]) -> Iterator[Entry]:
-    """Yield the entries of all items, in their order."""
     for item in items:
         own = [Entry(item, verdict) for verdict in item.verdicts]
         yield from own

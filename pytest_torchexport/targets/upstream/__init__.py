@@ -115,7 +115,6 @@ class Row:
         return None
 
     def is_fixed(self, installed: Mapping[str, str]) -> bool:
-        """Return True if it is mended in the installed versions."""
         if not self.fixed_in:
             return False
         package, first = self.fixed_in.split()
