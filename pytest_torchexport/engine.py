@@ -175,9 +175,9 @@ def check_loop(  # noqa: PLR0913  # each is a word that a user may say
 
 
 def _plan_of(
-    target: str,
-    device: str,
-    seed: int,
+    target: Any,
+    device: Any,
+    seed: Any,
     keep: str | os.PathLike[str] | None,
     options: dict[str, Any],
     args: Any,
@@ -185,21 +185,6 @@ def _plan_of(
     diagnoses: bool,
 ) -> Plan:
     """Return the plan of a check without pytest."""
-    _refuse_wrong_arguments(target, device, seed, args)
-    settings = settings_from({name: options.pop(name) for name in SETTINGS if name in options})
-    return Plan(
-        target=target,
-        device=device,
-        options=parse_check_options(options),
-        settings=settings,
-        seed=seed,
-        why_isolated="isolate=True" if settings.isolate else "",
-        keep=None if keep is None else Path(keep),
-        diagnoses=diagnoses,
-    )
-
-
-def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> None:
     if not isinstance(target, str) or target_names((target,)) != (target,):
         raise ValueError(f"target: {target!r} is not the name of one target")
     if not isinstance(device, str) or device_names((device,)) != (device,):
@@ -211,6 +196,17 @@ def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> N
             f"args: {type(args).__name__} is not a tuple; give forward's positional arguments "
             "as one, args=(x,)"
         )
+    settings = settings_from({name: options.pop(name) for name in SETTINGS if name in options})
+    return Plan(
+        target=target,
+        device=device,
+        options=parse_check_options(options),
+        settings=settings,
+        seed=seed,
+        why_isolated="isolate=True" if settings.isolate else "",
+        keep=None if keep is None else Path(keep),
+        diagnoses=diagnoses,
+    )
 
 
 def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = False) -> Verdict:

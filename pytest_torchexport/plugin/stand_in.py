@@ -55,7 +55,6 @@ from pytest_torchexport.results.failures import (
     PipelineFailed,
     ends_the_test,
 )
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 from pytest_torchexport.results.verdict import Difference, Verdict
 from pytest_torchexport.targets.base import Artifact, device_of
 from pytest_torchexport.torch_private.circumstances import is_transforming
@@ -222,7 +221,7 @@ class StandIn:
             return expected
         served.calls += 1
         if problem is not None:
-            where = line_of_test(sys._getframe(), self._body)
+            where = line_of_test(traceback.walk_stack(sys._getframe()), self._body)
             text = f"{raised(problem)}; called with {call.describe()}"
             details = (OUTSIDE,) if refuses_its_inputs(str(problem)) else ()
             served.failure = served.failure or ArtifactRaised(text, details=details, where=where)
@@ -241,9 +240,8 @@ class StandIn:
         around = AROUND.format(name=name, calls=calls, error=blamed.error)
         found = f"the artifact differs from {name} in {blamed.apart}" if blamed.apart else around
         details = (found, *(STRICTER if stricter else ()))
-        return PipelineFailed(
-            str(raised(error)), details=details, where=_line_in(error, self._body)
-        )
+        where = line_of_test(traceback.walk_tb(error.__traceback__), self._body)
+        return PipelineFailed(str(raised(error)), details=details, where=where)
 
 
 def run_again(
@@ -280,7 +278,7 @@ def run_again(
         blamed.failure = stand_in.failure(blamed, on_artifacts[0], stricter=bool(shaken))
         for error in in_eager:
             text = f"run again without an artifact, the body raises {raised(error)}"
-            where = _line_in(error, body)
+            where = line_of_test(traceback.walk_tb(error.__traceback__), body)
             blamed.failure = NotRepeatable(text, details=(SHARED,), where=where)
     calls = sum(each.calls for each in served)
     why = ", ".join(f"{reason} ({count})" for reason, count in stand_in.eager.items())
@@ -332,15 +330,6 @@ def in_mode_of(plan: Plan, module: torch.nn.Module) -> Iterator[bool]:
         state.restore()
         for part, training in modes:
             part.training = training
-
-
-def _line_in(error: BaseException, body: CodeType | None) -> SourceLine | None:
-    """Return the line of the test's function that an exception passed, else the user's first."""
-    frames = [(each.f_code, line) for each, line in traceback.walk_tb(error.__traceback__)]
-    users = [(code, line) for code, line in frames if is_users(code.co_filename)]
-    for code, line in [*(each for each in frames if each[0] is body), *users]:
-        return source_line(code.co_filename, line)
-    return None
 
 
 def told(difference: Difference) -> str:
