@@ -165,7 +165,7 @@ def export(prepared: Prepared) -> Case:
         )
     with prepared.log.during(Activity.EXPORTER):
         # A forward that catches exceptions may kill the interpreter while it is exported.
-        fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
+        fatal = prepared.traits.crashes_on_caught_errors
         observed = prepared.observed
         # On the CPU: CUDA cannot be used in a fork of a process that has initialized it.
         if (

@@ -37,8 +37,6 @@ from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import RelationBroken, SpecError
 
-# Rows of a call that are run alone: the first ones, and the last.
-FIRST = 2
 # The largest size that is run, by its place among the legal ones.
 FURTHEST = 7
 
@@ -139,7 +137,8 @@ def _of_rows(
     axes = _axes(case, dim, call, rows, few)
     if not any(axes):
         return
-    starts = sorted({start for start in (*range(FIRST), rows - few) if start <= rows - few})
+    last = rows - few  # beside the first two rows
+    starts = sorted({start for start in (0, 1, last) if start <= last})
     each = [range(start, start + few) for start in starts]
     for taken in ([*range(rows)][::-1], [*range(1, rows), 0]) if permuted else each:
 
