@@ -38,12 +38,7 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.escaped import SHOWN, few
-from pytest_torchexport.results.failures import (
-    CannotJudge,
-    NotRepeatable,
-    SpecError,
-    TrainingMode,
-)
+from pytest_torchexport.results.failures import CannotJudge, NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
 
 RETURNS_WITHOUT_GRADIENTS = (

@@ -67,12 +67,7 @@ LIMITS = (
     "this as a known failure"
 )
 # The precisions that a file may state.
-PRECISIONS = {
-    "": None,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int8": torch.int8,
-}
+PRECISIONS = {"": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
 # The members of an Artifact that are not methods: what somebody else's target may have forgotten.
 # Of the calls that are repeated where a file is served.
 SERVED = 6
@@ -421,10 +416,7 @@ DEADLY_SHARE = 0.1
 
 
 def explained(
-    case: Case,
-    recipe: Recipe,
-    failure: Failure,
-    as_well: Callable[[Recipe], bool] | None = None,
+    case: Case, recipe: Recipe, failure: Failure, as_well: Callable[[Recipe], bool] | None = None
 ) -> Failure:
     """Log the smallest call found that fails with the same class, and return its failure.
 

@@ -24,12 +24,7 @@ from pytest_torchexport.results.diagnosis import CauseKind, Owner
 
 Table = Literal["refusals", "load_errors", "known_defects"]
 # The target whose program another one is made of. What is known of it, but for its runtime, holds.
-MADE_OF = {
-    "openvino": "onnx",
-    "openvino_trace": "trace",
-    "aoti": "export",
-    "executorch": "export",
-}
+MADE_OF = {"openvino": "onnx", "openvino_trace": "trace", "aoti": "export", "executorch": "export"}
 
 
 @dataclass(frozen=True, kw_only=True)
