@@ -1,4 +1,4 @@
-"""Check one subject on one target: prepare, export, run the steps of FLOW, return the verdict.
+"""Check one subject on one target: with its reference, its real inputs, its loop, or from a cache.
 
 A library call: it knows nothing of pytest, so it works in a notebook and in a script too.
 """
@@ -7,92 +7,48 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import importlib
 import os
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pytest_torchexport.cache.key import NoKey, key_here
 from pytest_torchexport.cache.store import FOREIGN, LOOPS, not_kept, noticed, unless_unchanged
-from pytest_torchexport.checks import after_export, artifact_files, exporting
+from pytest_torchexport.checks import after_export, exporting
 from pytest_torchexport.config import names
-from pytest_torchexport.config.flow import FLOW, LOOP, Step
+from pytest_torchexport.config.flow import FLOW
 from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import NAMES, parse_check_options
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.config.settings import OF_A_RUN, TABLE, Settings, settings_from
+from pytest_torchexport.config.settings import OF_A_RUN, TABLE, settings_from
 from pytest_torchexport.config.validate import device_names, target_names
-from pytest_torchexport.diagnosis.diagnose import diagnose
-from pytest_torchexport.diagnosis.refusal import explained, in_other_mode
-from pytest_torchexport.diagnosis.remedies import in_own_code
-from pytest_torchexport.diagnosis.reproducer import write
-from pytest_torchexport.eager.fingerprint import (
-    SHARED,
-    Change,
-    Reached,
-    changed,
-    fingerprint,
-    reach,
-)
+from pytest_torchexport.eager.fingerprint import SHARED, Change, changed, fingerprint, reach
 from pytest_torchexport.eager.reference import Learned
-from pytest_torchexport.eager.shared import put_back
 from pytest_torchexport.inputs import sources
 from pytest_torchexport.inputs.sources import RealInputs
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.item import DEFAULTS, SHOWN, Make, started, verdict_of
 from pytest_torchexport.judge import foreign
-from pytest_torchexport.judge.case import Case, Prepared, attempted
-from pytest_torchexport.judge.changed_file import ChangedFile
-from pytest_torchexport.judge.log import Activity, ItemLog
-from pytest_torchexport.outcomes import cuda, errors
-from pytest_torchexport.outcomes.errors import printable, text_of
-from pytest_torchexport.outcomes.limits import (
-    Deadline,
-    TimeLimitExceeded,
-    interrupted_after,
-)
-from pytest_torchexport.outcomes.messages import user_frame
+from pytest_torchexport.judge.case import Case, Prepared
+from pytest_torchexport.outcomes import cuda
+from pytest_torchexport.outcomes.errors import printable
 from pytest_torchexport.outcomes.subject import (
     LARGE_MODULE,
     Subject,
     tensors_in,
     unwrapped,
     weight_of,
-    without,
 )
-from pytest_torchexport.outcomes.torch_state import (
-    WITHOUT_AUTOCAST,
-    CapturedOutput,
-    GradMode,
-    outside_autocast,
-    outside_inference_mode,
-    quiet,
-    under_autocast,
-)
-from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
+from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
-    ArtifactRaised,
     ArtifactTooLarge,
-    BranchFrozen,
-    CannotJudge,
-    DimsNarrowed,
-    ExportRefused,
-    Failure,
-    Ineffective,
     LoadFailed,
-    OutputsDiffer,
     RoundTripDiffers,
     SpecError,
-    StructureDiffers,
-    ends_the_test,
 )
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.two_steps import in_two_steps
@@ -100,23 +56,10 @@ from pytest_torchexport.results.verdict import Verdict
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.torch_private.memory import end_sharing
 
-# Of frames of a bug, and of changes of the user's module, so many are shown.
-SHOWN = 3
-# The characters of a skip's reason; reports have all of it.
-MOST_OF_A_SKIP = 240
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, RoundTripDiffers)
-# What a value or a size that tracing made a constant may lead to.
-FROM_A_CONSTANT = (ArtifactRaised, BranchFrozen, DimsNarrowed, OutputsDiffer, StructureDiffers)
-# The failure if the item's time is up; of an activity of the artifact's, ArtifactHung.
-_BLAMED: dict[Activity, type[Failure]] = {Activity.PLUGIN: Failure, Activity.EAGER: SpecError}
-LAUNCH_BLOCKING = "next step: with CUDA_LAUNCH_BLOCKING=1 the error names the line"
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
-
-DEFAULTS = Settings()
-
-Make = Callable[[Prepared], Case]
 
 
 def check_export(  # noqa: PLR0913  # each is a word that a user may say
@@ -175,9 +118,9 @@ def check_loop(  # noqa: PLR0913  # each is a word that a user may say
 
 
 def _plan_of(
-    target: str,
-    device: str,
-    seed: int,
+    target: Any,
+    device: Any,
+    seed: Any,
     keep: str | os.PathLike[str] | None,
     options: dict[str, Any],
     args: Any,
@@ -185,7 +128,17 @@ def _plan_of(
     diagnoses: bool,
 ) -> Plan:
     """Return the plan of a check without pytest."""
-    _refuse_wrong_arguments(target, device, seed, args)
+    if not isinstance(target, str) or target_names((target,)) != (target,):
+        raise ValueError(f"target: {target!r} is not the name of one target")
+    if not isinstance(device, str) or device_names((device,)) != (device,):
+        raise ValueError(f"device: {device!r} is not the name of one device")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed: {seed!r} is not a whole number from 0 to 2**63 - 1")
+    if not isinstance(args, (tuple, list)):
+        raise SpecError(
+            f"args: {type(args).__name__} is not a tuple; give forward's positional arguments "
+            "as one, args=(x,)"
+        )
     settings = settings_from({name: options.pop(name) for name in SETTINGS if name in options})
     return Plan(
         target=target,
@@ -199,32 +152,18 @@ def _plan_of(
     )
 
 
-def _refuse_wrong_arguments(target: Any, device: Any, seed: Any, args: Any) -> None:
-    if not isinstance(target, str) or target_names((target,)) != (target,):
-        raise ValueError(f"target: {target!r} is not the name of one target")
-    if not isinstance(device, str) or device_names((device,)) != (device,):
-        raise ValueError(f"device: {device!r} is not the name of one device")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed: {seed!r} is not a whole number from 0 to 2**63 - 1")
-    if not isinstance(args, (tuple, list)):
-        raise SpecError(
-            f"args: {type(args).__name__} is not a tuple; give forward's positional arguments "
-            "as one, args=(x,)"
-        )
-
-
 def check(thing: Any, given: Sequence[Call], plan: Plan, *, is_copy: bool = False) -> Verdict:
     """Return the verdict on one subject, which may be a copy that nobody else has.
 
     ``given[0]`` is the example; further calls show which sizes vary. With ``torchexport_cache``
     it may be that of an earlier run, if nothing has changed that it depends on.
     """
-    try:
-        given, plan, real = _with_inputs(thing, given, plan)
-    except SpecError as error:
-        return _without_inputs(thing, plan, error)
-    run = partial(_judged, thing, given, plan, _exported, is_copy=is_copy)
-    return real.told(unless_unchanged(run, thing, given, plan) if plan.settings.cache else run())
+
+    def kept(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
+        run = partial(_judged, thing, given, plan, _exported, is_copy=is_copy)
+        return unless_unchanged(run, thing, given, plan) if plan.settings.cache else run()
+
+    return _on_inputs(kept, thing, given, plan)
 
 
 def _exported(prepared: Prepared) -> Case:
@@ -233,12 +172,8 @@ def _exported(prepared: Prepared) -> Case:
 
 def check_artifact(made: Any, thing: Any, example: Call, plan: Plan) -> Verdict:
     """Return the verdict on an artifact that somebody else made: a path, or a callable."""
-    try:
-        given, plan, real = _with_inputs(thing, [example], plan)
-    except SpecError as error:
-        return _without_inputs(thing, plan, error)
-    verdict = _judged(thing, given, plan, partial(foreign.take, made=made), foreign=True)
-    verdict = real.told(verdict)
+    judged = partial(_judged, make=partial(foreign.take, made=made), foreign=True)
+    verdict = _on_inputs(judged, thing, [example], plan)
     if plan.settings.cache:
         verdict = not_kept(verdict, FOREIGN)
     if verdict.failure not in {cls.__name__ for cls in KEPT_AFTER}:
@@ -266,7 +201,7 @@ def export(thing: Any, given: Sequence[Call], plan: Plan) -> Artifact:
     """
     given, plan, _ = _with_inputs(thing, given, plan)
     subject = Subject.of(thing, GradMode.current())
-    with _started(subject, plan, reach(unwrapped(thing)[0])) as item:
+    with started(subject, plan, reach(unwrapped(thing)[0])) as item:
         return exporting.export(item.prepare(given)).artifact
 
 
@@ -288,230 +223,19 @@ def _with_inputs(
     return [*example, *real.calls, *given[1:]], plan, real
 
 
-def _without_inputs(thing: Any, plan: Plan, error: SpecError) -> Verdict:
-    return Verdict(
-        subject=Subject.of(thing).name,
-        target=plan.target,
-        device=plan.device,
-        status="failed",
-        failure=SpecError.__name__,
-        reason=printable(str(error)),
-        seed=plan.seed,
-    )
-
-
-@dataclass(kw_only=True)
-class _Item:
-    """One item: what exists before anything has run, then eager examined, then the artifact."""
-
-    subject: Subject
-    plan: Plan
-    foreign: bool
-    log: ItemLog
-    deadline: Deadline
-    resources: ExitStack
-    output: CapturedOutput
-    learned: Learned
-    prepared: Prepared | None = None
-    case: Case | None = None
-
-    def prepare(self, given: Sequence[Call]) -> Prepared:
-        """Examine eager."""
-        self.prepared = exporting.prepare(
-            self.subject,
-            given,
-            self.plan,
-            foreign=self.foreign,
-            log=self.log,
-            deadline=self.deadline,
-            resources=self.resources,
-            learned=self.learned,
-        )
-        return self.prepared
-
-    def failure_of(self, error: Exception) -> Failure:
-        """Return the failure that stands for an exception."""
-        if isinstance(error, Ineffective):
-            return error
-        if isinstance(error, Failure):
-            # Native code says it when it ends its process. An exception is looked at where it
-            # arises.
-            crashed = isinstance(error, ArtifactCrashed)
-            return (errors.fault_in(error.output) if crashed else None) or error
-        activity = self.log.activity
-        tried = attempted(self.case) if self.case is not None else ()
-        if isinstance(error, cuda.ContextLost):
-            cls = _BLAMED.get(activity, ArtifactCrashed)
-            text = f"{activity.value} made CUDA unusable for the rest of this process: {error}"
-            return cls(text, details=(*tried, LAUNCH_BLOCKING))
-        if isinstance(error, TimeLimitExceeded):
-            spent = [f"{stage} {n:.0f} s" for stage, n in self.log.seconds.items() if n >= 1]
-            # The line at which the time went by.
-            in_python = activity in (Activity.EAGER, Activity.EXPORTER)
-            return self.known_failure() or _BLAMED.get(activity, ArtifactHung)(
-                f"{activity.value} did not return within {self.plan.limit()}",
-                details=(*tried, *([f"time: {', '.join(spent)}"] if spent else [])),
-                where=user_frame(error.__cause__) if in_python and error.__cause__ else None,
-            )
-        ran_out = errors.fault(error, memory=True)
-        if ran_out is not None:
-            return ran_out
-        # A bug of the plugin or of torch: the verdicts on the other subjects are still wanted.
-        frames = traceback.format_exception(error)[-1 - SHOWN :]
-        text = f"{type(error).__name__}: {text_of(error)}; please report it with the model"
-        return Failure(text, details=tuple("".join(frames).splitlines()))
-
-    def known_failure(self) -> Failure | None:
-        """Return a failure that was found, and is held back until the steps are done."""
-        held = (each.failure for each in self.log.held)
-        return next(iter([*(failure for _, failure in self.log.failed), *held]), None)
-
-    def failed(self, failure: Failure) -> Verdict:
-        case, log, shrunk = self.case, self.log, self.log.shrunk
-        printed = _printed(case)  # before the files are kept, which ends the process
-        expected = isinstance(failure, self.plan.expects)
-        diagnosis = NOTHING if expected else self._diagnosed(failure)
-        prepared = case or self.prepared
-        if prepared is not None:
-            example, seed = prepared.spec.example, self.plan.seed
-            diagnosis = in_own_code(diagnosis, prepared.reference.pristine, example, seed)
-        # The line at which tracing made a constant, if there is one and it may be the cause.
-        lines = list(self.output.traced)
-        baked = lines[0] if isinstance(failure, FROM_A_CONSTANT) and len(lines) == 1 else None
-        # The user's line of the cause may stand before the line that raises.
-        where = diagnosis.where or failure.where
-        if isinstance(failure, BranchFrozen):
-            where = failure.where or diagnosis.where
-        verdict = self.described(
-            status="failed",
-            failure=type(failure).__name__,
-            reason=printable(str(failure)),
-            details=tuple(map(printable, (*log.of_inputs(), *failure.details))),
-            where=where or baked,
-            differences=failure.differences,
-            output=failure.output or printed,
-            recipe=shrunk.recipe.as_dict() if shrunk else None,
-            call=shrunk.text if shrunk else "",
-            shrunk=shrunk is not None and shrunk.searched,
-            imports=failure.imports,
-            sides=failure.sides,
-            diagnosis=diagnosis,
-        )
-        return verdict if expected else write(self.plan, verdict, failure, prepared)
-
-    def _diagnosed(self, failure: Failure) -> Diagnosis:
-        changed = self.case is not None and isinstance(self.case.artifact, ChangedFile)
-        if failure.diagnosis is not None and not changed:
-            return failure.diagnosis
-        if not isinstance(failure, ExportRefused):
-            return diagnose(self.case, failure) if self.case is not None else NOTHING
-        found = self._refusal(failure)
-        if found is NOTHING and self.prepared is not None and failure.__cause__ is not None:
-            return in_other_mode(self.prepared)
-        return found
-
-    def _refusal(self, raised: BaseException) -> Diagnosis:
-        """Return the diagnosis of the exporter's error that a failure or a skip was raised from."""
-        if self.prepared is None or raised.__cause__ is None:
-            return NOTHING
-        called = self.prepared.reference.pristine.function
-        return explained(raised.__cause__, self.plan.target, called)
-
-    def skipped(self, skip: CannotJudge) -> Verdict:
-        """Return the verdict of a skip: pytest's summary shows its reason on one line."""
-        reason, found = printable(str(skip)), self._refusal(skip)
-        cause = next(iter(found.causes), None)
-        short = reason
-        if cause is not None:
-            at = f" ({cause.where.place})" if cause.where is not None else ""
-            short = f"{self.plan.target} refused the module: {cause.text}{at}"
-            whole = "; ".join(filter(None, [short, *cause.remedy.splitlines()]))
-            short = whole if len(whole) <= MOST_OF_A_SKIP else short
-        elif len(reason) > MOST_OF_A_SKIP:
-            short = f"{reason[:MOST_OF_A_SKIP]}..."
-        return self.described(
-            status="skipped",
-            skip=skip.kind,
-            reason=short,
-            details=(reason,) if short != reason else (),
-            where=found.where,
-            diagnosis=found,
-        )
-
-    def described(self, **fields: Any) -> Verdict:
-        log, case = self.log, self.case
-        return Verdict(
-            subject=self.subject.name,
-            target=self.plan.target,
-            device=self.plan.device,
-            calls=dict(log.calls),
-            drawn_until=log.drawn_until,
-            reached={name: tuple(sorted(sizes)) for name, sizes in log.covered.sizes.items()},
-            uncovered=dataclasses.replace(
-                log.uncovered,
-                constants=tuple(self.output.traced) if log.uncovered.fixed_sizes else (),
-            ),
-            assumed=log.assumed,
-            baked=case.artifact.baked if case is not None else (),
-            notes=tuple(map(printable, log.notes)),
-            warnings=tuple(self.output.warnings),
-            seed=self.plan.seed,
-            seconds=dict(log.seconds),
-            max_error=log.max_error,
-            size=log.size,
-            latency=tuple(log.latency),
-            explained=tuple(log.explained.values()),
-            cautions=tuple(log.cautions),
-            ineffective=tuple(log.ineffective),
-            self_test=tuple(log.self_test),
-            branches=log.branches,
-            loop=log.loop,
-            isolated=case is not None and case.runner.isolated,
-            strict=self.plan.settings.strict,
-            **{"output": _printed(case), **fields},
-        )
-
-
-def _printed(case: Case | None) -> str:
-    """Return the end of what the artifact printed in the clean process."""
-    if case is None:
-        return ""
-    return case.runner.printed() or (case.saved.printed() if case.saved is not None else "")
-
-
-@contextmanager
-def _started(
-    subject: Subject,
+def _on_inputs(
+    judged: Callable[[Any, Sequence[Call], Plan], Verdict],
+    thing: Any,
+    given: Sequence[Call],
     plan: Plan,
-    reached: Reached,
-    *,
-    foreign: bool = False,
-    learned: Learned | None = None,
-) -> Iterator[_Item]:
-    """Set torch's state for an item; afterwards restore it, and all that the subject reaches."""
-    autocast = under_autocast()
-    with (
-        outside_inference_mode(),
-        outside_autocast(),
-        quiet(plan.device) as output,
-        put_back(reached),
-        ExitStack() as resources,
-    ):
-        item = _Item(
-            subject=subject,
-            plan=plan,
-            foreign=foreign,
-            log=ItemLog(warned=output.own),
-            deadline=Deadline(plan.settings.time_limit),
-            resources=resources,
-            output=output,
-            learned=learned or Learned(),
-        )
-        if autocast:
-            item.log.caution(WITHOUT_AUTOCAST)
-        if item.subject.wrappers:
-            item.log.note(without(item.subject.wrappers))
-        yield item
+) -> Verdict:
+    """Return the verdict on a subject with the real inputs among its calls."""
+    try:
+        given, plan, real = _with_inputs(thing, given, plan)
+    except SpecError as error:
+        reason = printable(str(error))
+        return plan.verdict(Subject.of(thing).name, **{**error.facts(), "reason": reason})
+    return judged(thing, given, plan).plus(notes=real.notes, cautions=real.cautions)
 
 
 def _judged(thing: Any, given: Sequence[Call], plan: Plan, make: Make, **how: Any) -> Verdict:
@@ -591,11 +315,11 @@ def _checked(
     before = reach(inside)
     # A loop's calls are further ones, which no other check makes.
     learned = _learned(thing, given, plan) if plan.loop is None else Learned()
-    started = _started(subject, plan, before, foreign=foreign, learned=learned)
+    starting = started(subject, plan, before, foreign=foreign, learned=learned)
     try:
         # In a function of its own, which leaves no copies in variables.
         with noticed() as read:
-            verdict = _verdict(started, given, make)
+            verdict = verdict_of(starting, given, make)
         if read:
             learned.forget()  # a file, say, which the next item may find changed
     finally:
@@ -634,56 +358,12 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     shared = [change for change in changes if change.ref.kind in SHARED]
     if shared:
         named = ", ".join(map(str, shared[:SHOWN]))
-        note = f"forward changes {named}, and the check could not put that back"
-        verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
+        verdict = verdict.plus(
+            notes=[f"forward changes {named}, and the check could not put that back"]
+        )
     own = [change for change in changes if change.ref.kind not in SHARED]
     if not own:
         return verdict
     named = ", ".join(map(str, own[:SHOWN]))
     text = f"checking changed the module that the test has: {named}; please report it"
-    if verdict.status == "passed":
-        return dataclasses.replace(verdict, ineffective=(*verdict.ineffective, text))
-    return dataclasses.replace(verdict, notes=(*verdict.notes, text))
-
-
-def _verdict(started: AbstractContextManager[_Item], given: Sequence[Call], make: Make) -> Verdict:
-    """Prepare, export and run every step; return the verdict."""
-    with started as item:
-        plan = item.plan
-        try:
-            if plan.settings.ship:
-                artifact_files.clear(plan.settings.ship)
-            with interrupted_after(plan.settings.time_limit):
-                item.case = make(item.prepare(given))
-            for step in FLOW if plan.loop is None else LOOP:
-                item.case = _run(step, item.case)
-        except CannotJudge as skip:
-            return item.skipped(skip)
-        except torch.OutOfMemoryError as error:  # a check makes several copies
-            reason = f"{plan.device} is out of memory: {text_of(error)}"
-            known = item.known_failure()
-            if known is not None or plan.settings.strict:
-                return item.failed(known or Ineffective(reason))
-            return item.described(status="skipped", skip="unavailable", reason=printable(reason))
-        except Exception as error:
-            if ends_the_test(error):
-                raise
-            return item.failed(item.failure_of(error))
-        return item.described(status="passed")
-
-
-def _run(step: Step, case: Case) -> Case:
-    """Run one step if it is asked for. Return the case for the next step."""
-    plan, given, default = case.plan, case.plan.settings, DEFAULTS
-    if step.settings and all(getattr(given, n) == getattr(default, n) for n in step.settings):
-        return case
-    asked = not step.checks or any(map(plan.checks, step.checks))
-    if not asked and not (step.or_isolated and plan.why_isolated):
-        return case
-    plan.progress(step.name)
-    module, _, function = step.run.partition(":")
-    run = getattr(importlib.import_module(f"pytest_torchexport.checks.{module}"), function)
-    if step.own_time:
-        return run(case) or case
-    with interrupted_after(case.deadline.left):
-        return run(case) or case
+    return verdict.plus(**{"ineffective" if verdict.status == "passed" else "notes": [text]})

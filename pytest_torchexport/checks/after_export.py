@@ -109,7 +109,7 @@ def _changed(case: Case, path: Path, function: Callable[..., Any], directory: Pa
     left = Path(returned).absolute()
     if not left.is_file():
         _refuse(step, f"left no file at {left.name}", RETURNS)
-    legal = targets.get(case.plan.target).traits.suffixes
+    legal = case.traits.suffixes
     if legal and left.suffix.lower() not in legal:
         what = f"made {left.name}, which {case.plan.target} does not load ({', '.join(legal)})"
         _refuse(step, what, NO_TARGET)

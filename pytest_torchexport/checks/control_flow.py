@@ -15,7 +15,6 @@ from typing import NoReturn
 
 import torch
 
-from pytest_torchexport import targets
 from pytest_torchexport.explore.observed import Kept, Observed
 from pytest_torchexport.explore.search import Budget, Explored, Found, Goal, Search
 from pytest_torchexport.inputs.building import build, build_leaves, readable
@@ -116,7 +115,7 @@ def explore_artifact(case: Case) -> Case | None:
         case.reference,
         case.plan.seed,
         case.plan.settings.follow,
-        answers=targets.get(case.plan.target).traits.answers,
+        answers=case.traits.answers,
     )
     with case.log.timed("explore"), case.log.during(Activity.EAGER):
         corpus = _search(case, observed).corpus

@@ -151,7 +151,11 @@ TRYING_SECONDS = 60.0
 
 def export(prepared: Prepared) -> Case:
     prepared.plan.progress("export")
-    _raise_for_arrays(prepared)
+    if arrays := prepared.spec.arrays:
+        are = "is an array of numpy" if len(arrays) == 1 else "are arrays of numpy"
+        text = f"{', '.join(arrays)} {are}, which no exporter takes"
+        prepared.refused(text, TypeError(text))
+        raise ExportRefused(text, details=(FROM_TENSORS,))
     example = prepared.call_to_export()
     if example is not prepared.spec.example:
         dims = prepared.frozen_sizes
@@ -161,7 +165,7 @@ def export(prepared: Prepared) -> Case:
         )
     with prepared.log.during(Activity.EXPORTER):
         # A forward that catches exceptions may kill the interpreter while it is exported.
-        fatal = targets.get(prepared.plan.target).traits.crashes_on_caught_errors
+        fatal = prepared.traits.crashes_on_caught_errors
         observed = prepared.observed
         # On the CPU: CUDA cannot be used in a fork of a process that has initialized it.
         if (
@@ -182,16 +186,6 @@ def export(prepared: Prepared) -> Case:
             cuda.raise_if_lost()
             _refuse(prepared, error)
     return Case.of(prepared, artifact)
-
-
-def _raise_for_arrays(prepared: Prepared) -> None:
-    """Raise ExportRefused for arrays of numpy, or CannotJudge if nobody named the target."""
-    arrays = prepared.spec.arrays
-    if arrays:
-        are = "is an array of numpy" if len(arrays) == 1 else "are arrays of numpy"
-        text = f"{', '.join(arrays)} {are}, which no exporter takes"
-        prepared.refused(text, TypeError(text))
-        raise ExportRefused(text, details=(FROM_TENSORS,))
 
 
 FROM_TENSORS = (

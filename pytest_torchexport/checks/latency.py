@@ -183,8 +183,6 @@ def timed_in_turn(one: Run, other: Run, seconds: float) -> Pairs | None:
 
 
 class _Side:
-    """One callable, and how many calls of it are timed at once."""
-
     def __init__(self, run: Run) -> None:
         threads = torch.get_num_threads()
         self._timer = benchmark.Timer("run()", globals={"run": run}, num_threads=threads)
@@ -196,5 +194,4 @@ class _Side:
         self.seconds = each * calls * self._blocks
 
     def time(self) -> float:
-        """Return the seconds of a call."""
         return min(self._timer.timeit(self._number).median for _ in range(self._blocks))

@@ -22,14 +22,7 @@ from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import carried_differences, failure_of
 from pytest_torchexport.judge.log import Activity, Shrunk
 from pytest_torchexport.judge.other_runs import Leaves, Runs
-from pytest_torchexport.judge.rounding import (
-    AMBIGUOUS,
-    WEIGHED,
-    Judged,
-    Seen,
-    is_far_beyond,
-    with_cause,
-)
+from pytest_torchexport.judge.rounding import AMBIGUOUS, WEIGHED, judged_by
 from pytest_torchexport.outcomes.compare import compare, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Returned, differ
 from pytest_torchexport.results.failures import ArtifactRaised, SpecError, StateDiffers
@@ -188,19 +181,8 @@ class _Envelope:
         if not differences or judge.tolerance.given or any(d.total is None for d in differences):
             return differences
         with log.during(Activity.EAGER):
-            if self.runs is None:
-                self.runs = next(self.more)
             wanted, there = _leaves(expected), _leaves(found)
-            while True:
-                runs = self.runs(number)
-                seen = [Seen.of(d, wanted[d.path], there[d.path], runs) for d in differences]
-                judged = Judged.of(map(with_cause, seen))
-                wrong = {bug.path for bug in judged.bugs}
-                far = all(is_far_beyond(each) for each in seen if each.difference.path in wrong)
-                further = None if not wrong or far or self.quick else next(self.more, None)
-                if further is None:
-                    break
-                self.runs = further
+            judged, _ = judged_by(self._runs(number), differences, wanted, there, quick=True)
         log.explain(judged.explained)
         drowned = [item.path for item in judged.explained if item.cause == AMBIGUOUS]
         if drowned:
@@ -209,6 +191,14 @@ class _Envelope:
                 "output, and hides what the artifact does; steps= makes the loop shorter"
             )
         return judged.bugs
+
+    def _runs(self, number: int) -> Iterator[Runs]:
+        """Yield the runs of a step that an earlier step has made already, then further ones."""
+        self.runs = self.runs or next(self.more)
+        yield self.runs(number)
+        for more in () if self.quick else self.more:
+            self.runs = more
+            yield more(number)
 
 
 def _raise(

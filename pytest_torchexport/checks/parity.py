@@ -21,7 +21,6 @@ import hypothesis
 import torch
 from hypothesis import errors
 
-from pytest_torchexport import targets
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.explore.difference import DifferenceSearch
@@ -330,7 +329,7 @@ def _of_artifact(case: Case) -> OperatorRuns | None:
     reference, artifact = case.reference, case.artifact
     elsewhere = case.plan.device != "cpu" or case.runner.isolated or artifact.native_loops
     # Torch does not see the operators of what is compiled, which has steps.
-    library = targets.get(case.plan.target).traits.library
+    library = case.traits.library
     by_torch = library == "torch" and not isinstance(artifact, HasSteps)
     if elsewhere or not by_torch or reference.fresh_each_call:
         return None
@@ -351,7 +350,7 @@ def _as_exported(case: Case, eager: OperatorRuns) -> OperatorRuns | None:
     asked = case.questions
     if not asked or case.runner.isolated:
         return None
-    answers = targets.get(case.plan.target).traits.answers
+    answers = case.traits.answers
     return replace(eager, fresh=lambda: answering(eager.fresh(), answers, asked), learned=Learned())
 
 

@@ -37,8 +37,6 @@ from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import RelationBroken, SpecError
 
-# Rows of a call that are run alone: the first ones, and the last.
-FIRST = 2
 # The largest size that is run, by its place among the legal ones.
 FURTHEST = 7
 
@@ -64,27 +62,24 @@ Pairs = Callable[[Call, Mapping[str, int]], Iterator[Pair]]
 
 def require(case: Case) -> None:
     """Raise RelationBroken if a relation that the user requires does not hold."""
-    wanted = case.plan.options.relations or ()
+    wanted, spec = case.plan.options.relations or (), case.spec
     if wanted and case.reference.random:
         case.log.caution("relations: not asked, forward is random")
         return
     for relation in wanted:
+        asked = 0
+        dim, pairs = _pairs(case, relation)
         with case.log.timed("relations"):
-            _require(case, relation)
-
-
-def _require(case: Case, relation: str | Padding) -> None:
-    spec, asked = case.spec, 0
-    dim, pairs = _pairs(case, relation)
-    for found in case.calls(_recipes(spec, dim, case.plan.seed)):
-        for pair in pairs(found.call, spec.all_sizes(found.recipe.sizes)):
-            if case.deadline.is_past(UNTIL_SHRUNK):
-                case.log.caution(f"{relation}: asked of {asked} calls, then the time was used")
-                return
-            text = describe_recipe(spec, found.recipe, found.call)
-            asked += _holds(case, str(relation), pair, text)
-    if not asked:
-        case.log.caution(f"{relation}: not asked, eager takes no two calls that are to agree")
+            for found in case.calls(_recipes(spec, dim, case.plan.seed)):
+                text = describe_recipe(spec, found.recipe, found.call)
+                for pair in pairs(found.call, spec.all_sizes(found.recipe.sizes)):
+                    if case.deadline.is_past(UNTIL_SHRUNK):
+                        told = f"asked of {asked} calls, then the time was used"
+                        case.log.caution(f"{relation}: {told}")
+                        return
+                    asked += _holds(case, str(relation), pair, text)
+        if not asked:
+            case.log.caution(f"{relation}: not asked, eager takes no two calls that are to agree")
 
 
 def _recipes(spec: InputSpec, dim: str, seed: int) -> Iterator[Recipe]:
@@ -112,7 +107,8 @@ def _pairs(case: Case, relation: str | Padding) -> tuple[str, Pairs]:
     """Return the dim that a relation is about, and what makes the pairs. Raises SpecError."""
     spec = case.spec
     if relation == "twice":
-        return "", _twice
+        twice = ("once", "again")
+        return "", lambda call, _: iter([Pair(call, call, lambda _, whole, __: whole, twice, "")])
     if isinstance(relation, Padding):
         leaf = next((leaf for leaf in spec.tensors if leaf.path == relation.mask), None)
         if leaf is None:
@@ -134,10 +130,6 @@ def _pairs(case: Case, relation: str | Padding) -> tuple[str, Pairs]:
     return dim, pairs
 
 
-def _twice(call: Call, _: Mapping[str, int]) -> Iterator[Pair]:
-    yield Pair(call, call, lambda _, whole, __: whole, ("once", "again"), "")
-
-
 def _of_rows(
     case: Case, dim: str, permuted: bool, call: Call, sizes: Mapping[str, int]
 ) -> Iterator[Pair]:
@@ -145,7 +137,8 @@ def _of_rows(
     axes = _axes(case, dim, call, rows, few)
     if not any(axes):
         return
-    starts = sorted({start for start in (*range(FIRST), rows - few) if start <= rows - few})
+    last = rows - few  # beside the first two rows
+    starts = sorted({start for start in (0, 1, last) if start <= last})
     each = [range(start, start + few) for start in starts]
     for taken in ([*range(rows)][::-1], [*range(1, rows), 0]) if permuted else each:
 

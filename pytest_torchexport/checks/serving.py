@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 
 from pytest_torchexport import targets
 from pytest_torchexport.config.validate import CPP, PROVIDER, VERSIONS, is_path
-from pytest_torchexport.inputs.recipes import example_recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case, attempted
 from pytest_torchexport.judge.changed_file import ChangedFile
@@ -42,8 +41,6 @@ from pytest_torchexport.targets.formats.onnx_runtime import lacking, tensorrt_pr
 from pytest_torchexport.targets.onnx_artifact import OnnxArtifactFacts
 from pytest_torchexport.targets.upstream import oldest_of
 
-# The example and the boundary calls of most elements, up to this number.
-CALLS = 6
 REMEDY = (
     "remedy: make it from an input (torch.zeros_like(x), x.new_zeros(...)) or a registered buffer; "
     "or export it there"
@@ -81,7 +78,7 @@ def serve(case: Case) -> None:
         places = list(dict.fromkeys(item.where.place if item.where else "" for item in tied))
         more = f" and {len(places) - SHOWN} more lines" if len(places) > SHOWN else ""
         listed = f"{tied[0].op} at {', '.join(places[:SHOWN])}{more}"
-        moved_by = targets.get(case.plan.target).traits.moved_by
+        moved_by = case.traits.moved_by
         moved = f"; {moved_by} moves it" if moved_by else ""
         case.log.note(f"tied to {case.plan.device}: {listed}{moved}")
     for place in others:
@@ -155,7 +152,7 @@ class Device(Place):
         _call_on(case, self)
 
     def inspect(self, case: Case) -> None:
-        moved = targets.get(case.plan.target).traits.moved_by
+        moved = case.traits.moved_by
         _inspect(case, self.name, () if moved else _tied(case))
 
     def lines(self, case: Case, remedy: Sequence[str]) -> Sequence[str]:
@@ -168,7 +165,7 @@ class InCpp(Place):
         return "in C++"
 
     def takes(self, case: Case) -> bool:
-        return targets.get(case.plan.target).traits.for_cpp is not None
+        return case.traits.for_cpp is not None
 
     def missing(self, case: Case) -> str | None:
         if not self.takes(case):
@@ -179,7 +176,7 @@ class InCpp(Place):
         return found if isinstance(found := cpp.program(), str) else None
 
     def opened(self, case: Case, source: Source) -> ProgramSession:
-        write, program = targets.get(case.plan.target).traits.for_cpp, cpp.program()
+        write, program = case.traits.for_cpp, cpp.program()
         assert write is not None  # else it is said what is missing, as of the program
         assert isinstance(program, Path)
         return cpp.in_cpp(program, source, functools.partial(write, case.artifact.program))
@@ -191,10 +188,8 @@ class InCpp(Place):
 
 
 class Provider(Place):
-    """An execution provider of ONNX Runtime."""
-
     def takes(self, case: Case) -> bool:
-        return targets.get(case.plan.target).traits.library == ONNX_RUNTIME
+        return case.traits.library == ONNX_RUNTIME
 
     def missing(self, case: Case) -> str | None:
         if not self.takes(case):
@@ -215,8 +210,6 @@ class Provider(Place):
 
 @dataclass(frozen=True)
 class Interpreter(Place):
-    """Another Python environment, by its interpreter."""
-
     python: Path
 
     @property
@@ -249,8 +242,7 @@ class Interpreter(Place):
     def opened(self, case: Case, source: Source) -> ProgramSession:
         if _library(case) == ONNX_RUNTIME:
             return interpreter.with_onnx_runtime(self.python, source)
-        traits = targets.get(case.plan.target).traits
-        return interpreter.with_torch(self.python, source, traits.script)
+        return interpreter.with_torch(self.python, source, case.traits.script)
 
 
 class Versions(Place):
@@ -284,7 +276,7 @@ class Versions(Place):
 
 def _library(case: Case) -> str:
     """Return the library that other environments load the target's files with."""
-    traits = targets.get(case.plan.target).traits
+    traits = case.traits
     return traits.library if traits.library == ONNX_RUNTIME or traits.script else ""
 
 
@@ -393,9 +385,9 @@ def _call_in(case: Case, place: Place) -> None:
     """
     if case.saved is None:
         return
-    judge, recipes = case.judge.aside(), [example_recipe(case.spec), *case.largest_first()]
+    judge, recipes = case.judge.aside(), case.to_serve()
     with case.log.timed("round trip"), place.opened(case, case.saved.source) as session:
-        for found in case.calls(recipes[:CALLS]):
+        for found in case.calls(recipes):
             case.log.trying = found.recipe
             calls = [found.call] * (LENGTH if found.recipe is recipes[0] else 1)
             runs = zip(case.reference.in_a_row(calls), case.judge.in_a_row(calls), strict=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from pytest_torchexport import targets
 from pytest_torchexport.explore.search import Goal
 from pytest_torchexport.explore.seeds import constants_of, lengths_of
 from pytest_torchexport.inputs.spec import Call
@@ -164,7 +163,7 @@ def _check_row(case: Case, calls: Sequence[Call]) -> None:
             )
         dropped = not_carried(before, left, right)
         # Of these no state is seen.
-        unseen = case.foreign and targets.get(case.plan.target).traits.flat
+        unseen = case.foreign and case.traits.flat
         if dropped and not (unseen or isinstance(case.artifact, StartsAnew)):
             case.log.note(
                 f"the artifact does not carry {', '.join(dropped)}, which forward changes"

@@ -6,13 +6,12 @@ Of the check ``round_trip``. Raises the failures of ``parity``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from contextlib import closing
 
 import torch
 
 from pytest_torchexport.inputs.pytrees import bits_of, flatten, is_plain
-from pytest_torchexport.inputs.recipes import Recipe, example_recipe
+from pytest_torchexport.inputs.recipes import Recipe
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.case import Case
 from pytest_torchexport.judge.judge import failure_of
@@ -24,8 +23,6 @@ from pytest_torchexport.outcomes.torch_state import users_precision
 
 # Calls are repeated so often. Two results of which one is rare may look like one.
 REPEATS = 10
-# The example and the boundary calls of most elements, up to this number.
-REPEATED_CALLS = 6
 
 
 def repeat(case: Case) -> None:
@@ -37,7 +34,11 @@ def repeat(case: Case) -> None:
         return
     calls, changed, largest = 0, 0, 0.0
     with case.log.timed("served"), closing(runner):
-        for recipe, call, expected in _repeated_calls(case):
+        for found in case.calls(case.to_serve()):
+            recipe, call = found.recipe, found.call
+            expected = case.reference.on_device(call, found.outcome)
+            if not isinstance(expected, Returned):
+                continue
             if calls and case.deadline.is_past(UNTIL_SHRUNK):
                 case.log.note(f"only {calls} calls were repeated with {threads} threads")
                 break
@@ -67,14 +68,6 @@ def _served(case: Case, threads: int) -> InSandbox | None:
     return InSandbox(
         artifact=case.artifact, open=case.saved.open, left=case.call_limit, threads=threads
     )
-
-
-def _repeated_calls(case: Case) -> Iterator[tuple[Recipe, Call, Returned]]:
-    recipes = [example_recipe(case.spec), *case.largest_first()]
-    for found in case.calls(recipes[:REPEATED_CALLS]):
-        expected = case.reference.on_device(found.call, found.outcome)
-        if isinstance(expected, Returned):
-            yield found.recipe, found.call, expected
 
 
 def _repeated(case: Case, runner: InSandbox, call: Call) -> list[Outcome]:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 
-from pytest_torchexport import targets
 from pytest_torchexport.config.named_dims import Expr
 from pytest_torchexport.eager.accepted import SEQUENCE, as_in_the_example
 from pytest_torchexport.inputs.building import build
@@ -113,7 +112,7 @@ def _other_layouts(case: Case) -> Iterator[str]:
     layout that the artifact refuses needs no note.
     """
     spec, judge = case.spec, case.judge.aside()
-    if not targets.get(case.plan.target).traits.fixes_layouts:
+    if not case.traits.fixes_layouts:
         return
     given = as_in_the_example(spec, example_recipe(spec))
     normal = plain_recipe(spec, "normal", spec.example_sizes, case.plan.seed)

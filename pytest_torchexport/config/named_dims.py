@@ -45,7 +45,6 @@ class Expr:
             raise ValueError(f"{self.text!r} divides by zero at {at}") from None
 
     def fixed(self, name: str, size: int) -> Expr:
-        """Return the expression with a size in place of one dim."""
         if name not in self.names:
             return self
         fixed = Expr(re.sub(rf"\b{re.escape(name)}\b", str(size), self.text))

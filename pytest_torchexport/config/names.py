@@ -162,7 +162,6 @@ def entry_point(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def entry_points() -> dict[str, EntryPoint]:
-    """Return the targets that installed packages declare, by name."""
     from importlib.metadata import entry_points as installed  # not at the top: it is slow to load
 
     return {point.name: point for point in installed(group=ENTRY_POINT_GROUP)}

@@ -13,6 +13,7 @@ from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.results.failures import Failure, SpecError
+from pytest_torchexport.results.verdict import Verdict
 
 
 class Corpus:
@@ -75,6 +76,10 @@ class Plan:
         """Return True if a check is asked for; without ``checks`` all are."""
         return not self.options.checks or name in self.options.checks
 
+    @property
+    def mode(self) -> str:
+        return self.options.mode or self.settings.mode
+
     def after_export(self) -> tuple[Callable[..., Any], ...]:
         """Return the functions that change the file. Raises SpecError if one is not found."""
         given = self.options.after_export
@@ -87,12 +92,22 @@ class Plan:
         # A minute is enough for what was measured; half of the limit leaves time to explain a hang.
         return min(max(60.0, limit / 5), limit / 2)
 
+    def verdict(self, subject: str, **fields: Any) -> Verdict:
+        """Return a verdict on this target and device."""
+        return Verdict(
+            subject=subject,
+            target=self.target,
+            device=self.device,
+            seed=self.seed,
+            strict=self.settings.strict,
+            **fields,
+        )
+
     def limit(self) -> str:
         return f"the item's time limit of {self.settings.time_limit:g} s (torchexport_time_limit)"
 
 
 def _function(given: Any) -> Callable[..., Any]:
-    """Return a function, imported if its name is given."""
     found: Callable[..., Any]
     if not isinstance(given, str):
         found = given

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
-from pytest_torchexport import targets
 from pytest_torchexport.diagnosis import (
     failing_sizes,
     fatal,
@@ -71,7 +70,7 @@ class Examination:
     aside: bool = False
 
     def is_about(self, case: Case, failure: Failure) -> bool:
-        library = targets.get(case.plan.target).traits.library
+        library = case.traits.library
         if not isinstance(failure, self.failures) or self.library not in ("", library):
             return False
         return self.aside or case.runner.isolated or not isinstance(failure, DEADLY)

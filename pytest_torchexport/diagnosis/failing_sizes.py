@@ -76,8 +76,6 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
 
 
 class _Sweep:
-    """The failing call at other sizes."""
-
     def __init__(self, scene: Scene) -> None:
         self._spec = scene.case.spec
         self._recipe = scene.recipe

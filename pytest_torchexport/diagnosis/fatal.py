@@ -63,7 +63,6 @@ class LastStep(ctypes.Structure):
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Write down a step that runs in the block."""
         self.number += 1
         self.began, self.name = time.monotonic(), name.encode()[:200]
         yield

@@ -206,7 +206,6 @@ class Search:
         )
 
     def _operands(self, number: int, twin: int) -> Iterator[tuple[str, Any, Any]]:
-        """Yield the arguments that a step has on both sides, by name."""
         left = self.eager.steps[number].arguments
         right = self.artifact.steps[twin].arguments
         for name in left:

@@ -249,7 +249,6 @@ class Scene:
         return self.case.judge.aside()
 
     def subject(self) -> Subject:
-        """Return a copy of the subject on the item's device."""
         return self.case.reference.pristine.copy().to(self.case.plan.device)
 
     def is_eagers(self, outcome: Outcome) -> bool:
@@ -286,7 +285,6 @@ class Beside:
         return self.does(self._run(subject, call, context))
 
     def _run(self, subject: Subject, call: Call | None, context: Context) -> Row:
-        """Yield the outcomes of a subject, call after call."""
         given = self.call.to(self.plan.device)
         on_device = given if call is None else call.to(self.plan.device)
         for _ in range(self.times):

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 
-from pytest_torchexport import targets
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.diagnosis.scene import DIFFERS
 from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain
@@ -286,7 +285,7 @@ def script(
 
     ``rerun``: the failing calls; None if loading the file is what fails.
     """
-    load = targets.get(case.plan.target).traits.script
+    load = case.traits.script
     loader = loader_of(case.plan.target)
     if not load and loader is not None:
         module, _, attribute = loader.load.partition(":")

@@ -398,15 +398,12 @@ class ReferenceCall:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the tensors of the call and of its outcome."""
         calls = [self.call.leaves(), self.outcome.inputs.leaves()]
         leaves = leaves_of([*calls, self.outcome.value])
         return sum(leaf.nbytes for leaf in leaves if is_plain(leaf))
 
 
 class AcceptedCalls:
-    """Makes calls from recipes, and keeps those that eager takes."""
-
     def __init__(
         self,
         spec: InputSpec,
@@ -555,12 +552,10 @@ class AcceptedCalls:
 
 
 def _declared(leaf: TensorLeaf | ValueLeaf) -> bool:
-    """Return True if the user declared the values of the leaf."""
     return leaf.domain.declared if isinstance(leaf, TensorLeaf) else leaf.values is not None
 
 
 def contiguous(_: InputSpec, recipe: Recipe) -> Recipe:
-    """Return the recipe with every tensor contiguous."""
     leaves = tuple(dataclasses.replace(leaf, layout="contiguous") for leaf in recipe.leaves)
     return dataclasses.replace(recipe, leaves=leaves)
 

@@ -226,7 +226,6 @@ class _Walk:
         self.found.tokens.setdefault(ref, token)
 
     def first(self, thing: Any) -> bool:
-        """Return True if this object is met for the first time."""
         if id(thing) in self._seen:
             return False
         self._seen[id(thing)] = thing

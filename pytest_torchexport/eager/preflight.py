@@ -435,7 +435,6 @@ class _Examination:
     # -- again, and again --------------------------------------------------------------------------
 
     def _repetition(self, first: Outcome, again: Outcome, watched: Outcome) -> None:
-        """Say if eager does not agree with itself."""
         if not _differ(first, again) and not _differ(watched, first):
             return
         # Fresh copies decide: a used copy, or watching, may cause a difference.

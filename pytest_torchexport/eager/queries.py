@@ -65,7 +65,6 @@ class Query:
 
     @property
     def of_torch(self) -> bool:
-        """True if it is torch's own code that asks."""
         return is_torchs(self.path[0][0])
 
 
@@ -143,7 +142,6 @@ def _query(name: str, frame: FrameType) -> Query | None:
 
 
 def is_torchs(file: str) -> bool:
-    """Return True for a file of torch."""
     return file.startswith(_TORCH)
 
 

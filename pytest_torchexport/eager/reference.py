@@ -38,12 +38,7 @@ from pytest_torchexport.outcomes.observe import (
 from pytest_torchexport.outcomes.subject import Subject, is_lazy
 from pytest_torchexport.outcomes.torch_state import GradMode
 from pytest_torchexport.results.escaped import SHOWN, few
-from pytest_torchexport.results.failures import (
-    CannotJudge,
-    NotRepeatable,
-    SpecError,
-    TrainingMode,
-)
+from pytest_torchexport.results.failures import CannotJudge, NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.source_line import SourceLine
 
 RETURNS_WITHOUT_GRADIENTS = (
@@ -129,7 +124,7 @@ class Reference:
         self.served = GradMode.NO_GRAD
         # The mode of the test's call, in which the subject is exported.
         self.exported_in = original.grad_mode
-        self._mode = plan.options.mode or plan.settings.mode
+        self._mode = plan.mode
         self._set_mode(self._mode)
         if self._mode != "train" and self.exported_in is GradMode.GRAD:
             self.pristine = replace(self.pristine, grad_mode=self.served)
@@ -421,18 +416,18 @@ class Reference:
                 f"{few(training)}{are} in training mode: call .eval() before the export, or "
                 "declare mode='train' if it is meant"
             )
-        put_into_eval(module, sampling=mode == "sampling")
+        put_into(module, mode)
         self._note("put into eval mode for the check")
 
 
-def put_into_eval(module: torch.nn.Module, *, sampling: bool) -> None:
-    """Put a module into eval mode; ``sampling``: except the dropout that is active."""
+def put_into(module: torch.nn.Module, mode: str) -> None:
+    """Put a module into a mode; ``sampling``: into eval, except the dropout that is active."""
     meant = [part for part in module.modules() if part.training and is_dropout(part)]
-    module.eval()
-    for part in meant if sampling else ():
+    if mode in ("eval", "sampling"):
+        module.eval()
+    for part in meant if mode == "sampling" else ():
         part.train()
 
 
 def has_nan(value: Any) -> bool:
-    """Return True if any float in an output is nan."""
     return any(is_plain(leaf) and bool(leaf.isnan().any()) for leaf in leaves_of(value))

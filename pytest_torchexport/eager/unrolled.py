@@ -15,14 +15,12 @@ from pytest_torchexport.config.loop import Loop
 from pytest_torchexport.config.options import Options
 from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.inputs.pytrees import clone, describe, flatten
+from pytest_torchexport.inputs.pytrees import clone, describe, flatten, kind_of
 from pytest_torchexport.inputs.recipes import recorded_recipes
 from pytest_torchexport.inputs.spec import Call, InputSpec
-from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, Tensors
+from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, Run, Tensors
 from pytest_torchexport.results.failures import SpecError, ends_the_test
-
-# Makes a call from the state that the one before left: its outcome, and the state after it.
-Run = Callable[[Call], tuple[Outcome, Tensors]]
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,6 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """A loop around a step with these inputs."""
-
     loop: Loop
     spec: InputSpec
 
@@ -73,7 +69,10 @@ class Wiring:
         """
         pairs = [*zip(call.leaves(), eager.leaves(), strict=True)]
         ours = [each if _is_real(each) else other for each, other in pairs]
-        parted = any(not _is_real(each) and not _same(each, other) for each, other in pairs)
+        parted = any(
+            not _is_real(each) and compare_values(each, other, Tolerance(0.0, 0.0))
+            for each, other in pairs
+        )
         return Call(*self.spec.structure.unflatten(ours)), parted
 
     def carried_to(self, path: str) -> str:
@@ -115,7 +114,7 @@ def _calls(loop: Loop, example: Call, reference: Reference, spec: InputSpec) -> 
         if not isinstance(made.outcome, Returned):
             raise SpecError(f"eager raises at step {number + 1}: {made.outcome}", where=where)
         for path, leaf in spec.flatten(made.call):
-            if _kind(leaf) != _kind(first[path]):
+            if kind_of(leaf) != kind_of(first[path]):
                 raise SpecError(
                     f"step {number + 1} gets {path} as {describe(leaf)}, and the first step as "
                     f"{describe(first[path])}: only the sizes of its axes may change"
@@ -124,19 +123,8 @@ def _calls(loop: Loop, example: Call, reference: Reference, spec: InputSpec) -> 
     return calls
 
 
-def _kind(leaf: Any) -> Any:
-    is_tensor = isinstance(leaf, torch.Tensor)
-    return (leaf.dtype, leaf.dim(), leaf.layout) if is_tensor else type(leaf)
-
-
 def _is_real(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex())
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return torch.equal(one.cpu(), other.cpu())
-    return one is other or bool(one == other)
 
 
 def _is_below(path: str, whole: str) -> bool:

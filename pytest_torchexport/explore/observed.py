@@ -98,7 +98,6 @@ class Observed:
         return Kept(loops=self._loops, fresh_each_call=self.fresh_each_call)
 
     def heed(self, kept: Kept) -> None:
-        """Take over what calls of an equal subject have shown."""
         self._loops |= kept.loops
         self.fresh_each_call |= kept.fresh_each_call
 

@@ -320,7 +320,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _nearest(table: Any, number: float) -> Any:
-    """Return the key of a dict that is nearest to a number, or None."""
     if not isinstance(table, dict):
         return None
     if number in table:

@@ -195,7 +195,6 @@ class _Rewriter(ast.NodeTransformer):
         return super().visit(node)
 
     def _visited(self, node: Any, **done: Any) -> Any:
-        """Set these fields of a node, and visit the others."""
         for name in done:
             setattr(node, name, None)
         self.generic_visit(node)
@@ -324,7 +323,6 @@ class _Rewriter(ast.NodeTransformer):
     # -- conditions -----------------------------------------------------------------------------
 
     def _test(self, node: ast.expr, kind: str, raises: Raises = NEVER) -> Any:
-        """Rewrite a condition of which only the truth counts."""
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             opposite = frozenset(not outcome for outcome in raises)
             return self._visited(node, operand=self._test(node.operand, kind, opposite))

@@ -113,7 +113,6 @@ class Seen:
 
     @property
     def on_values(self) -> bool:
-        """Return True if values decide it, and not sizes alone."""
         return VALUES in self.steers
 
     def compare(self, marks: tuple[object, ...], sizes: Mapping[str, int]) -> None:

@@ -14,12 +14,7 @@ import torch
 
 from pytest_torchexport.explore import moves
 from pytest_torchexport.inputs.pytrees import builtin_base, is_plain
-from pytest_torchexport.inputs.recipes import (
-    Recipe,
-    plain_recipe,
-    some_recorded,
-    with_leaves,
-)
+from pytest_torchexport.inputs.recipes import Recipe, plain_recipe, some_recorded, with_leaves
 from pytest_torchexport.inputs.spec import InputSpec
 from pytest_torchexport.inputs.strategies import listed_recipes
 

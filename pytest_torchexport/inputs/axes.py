@@ -133,7 +133,6 @@ def axes_of(
 
 
 def named(shapes: Mapping[str, Shape]) -> set[tuple[str, int]]:
-    """Return the axes that are a dim, each as its path and number."""
     return {(p, axis) for p, shape in shapes.items() for axis, e in enumerate(shape) if e.names}
 
 

@@ -301,7 +301,6 @@ def _switched(shape: tuple[int, ...], domain: Domain, generator: torch.Generator
 
 
 def _within(values: torch.Tensor, domain: Domain) -> torch.Tensor:
-    """Return the nearest legal values."""
     if domain.choices and not values.is_complex():
         choices = torch.tensor(domain.choices, dtype=torch.float64)
         distances = (values.double().unsqueeze(-1) - choices).abs()

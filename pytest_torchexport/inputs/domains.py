@@ -23,8 +23,6 @@ from pytest_torchexport.results.failures import SpecError
 Kind = Literal["float", "int", "bool"]
 # What masks of a kind hold.
 _IN_MASKS = {"float": ("zero", "nonzero"), "int": ("0", "1"), "bool": ("False", "True")}
-# The largest number of a byte.
-BYTES = 255
 # A smaller triangle may be one by chance.
 CAUSAL = 3
 # A mask that is added leaves out what it adds this or less to.
@@ -108,8 +106,8 @@ def infer(*examples: torch.Tensor) -> Domain:
     if not (first.is_floating_point() or first.is_complex()):
         ends = reach_of(values)
         filled = any(value.numel() for value in values)
-        if first.dtype == torch.uint8 and filled and (ends[1] > BYTES // 2 or ends[0] == ends[1]):
-            return Domain(kind="int", low=0, high=BYTES, like="all that uint8 holds")
+        if first.dtype == torch.uint8 and filled and (ends[1] >= 128 or ends[0] == ends[1]):
+            return Domain(kind="int", low=0, high=255, like="all that uint8 holds")
         return Domain(kind="int", low=int(ends[0]), high=int(ends[1]))
     # One after the other: a hundred stored inputs take memory enough.
     squares = [(float(numbers.square().sum()), numbers.numel()) for numbers in _finite(values)]
@@ -350,7 +348,6 @@ class Index:
     whole: bool = False
 
     def fitted(self, values: torch.Tensor, size: int) -> torch.Tensor:
-        """Return values as such numbers for a size of the other input."""
         values = values.clamp(max=max(size - (not self.whole), 0))
         if not self.ordered or not values.numel():
             return values

@@ -6,7 +6,6 @@ ever loaded: a file of data must not run code.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import inspect
 import itertools
@@ -23,11 +22,10 @@ import torch
 
 from pytest_torchexport.config.options import Inputs
 from pytest_torchexport.config.validate import nearest
-from pytest_torchexport.inputs.pytrees import Call, describe, flatten, is_plain, tree_map
+from pytest_torchexport.inputs.pytrees import Call, describe, flatten, is_plain, kind_of, tree_map
 from pytest_torchexport.inputs.spec import flatten_call, parameters_of
 from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import SpecError, ends_the_test
-from pytest_torchexport.results.verdict import Verdict
 
 # More bytes of inputs are not held at once.
 MOST_BYTES = 2**30
@@ -48,12 +46,6 @@ class RealInputs:
     calls: tuple[Call, ...] = ()
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
-
-    def told(self, verdict: Verdict) -> Verdict:
-        """Return a verdict on these with what was left out."""
-        notes = (*verdict.notes, *self.notes)
-        cautions = (*verdict.cautions, *self.cautions)
-        return dataclasses.replace(verdict, notes=notes, cautions=cautions)
 
 
 def read(
@@ -115,7 +107,7 @@ def _items(inputs: Inputs, name: str, root: Path) -> tuple[list[Item], list[str]
     notes: list[str] = []
     if isinstance(source, (str, os.PathLike)):
         paths = _files(os.fspath(source), name, root)
-        each: Iterator[Item] = ((_short(path, root), _loaded(path, root)) for path in paths[:most])
+        each: Iterator[Item] = ((short(path, root), _loaded(path, root)) for path in paths[:most])
         notes += [f"{left}{len(paths)} files"] * (len(paths) > most)
         more: Iterator[Any] = iter(())
     else:
@@ -188,21 +180,21 @@ LEGAL = ", ".join(_READERS)
 
 
 def _loaded(path: Path, root: Path) -> Any:
-    short = _short(path, root)
+    named = f"inputs: {short(path, root)}"
     try:
         return _READERS[path.suffix](path)
     except ImportError as error:
-        raise SpecError(f"inputs: {short}: {error}; pip install safetensors") from None
+        raise SpecError(f"{named}: {error}; pip install safetensors") from None
     except Exception as error:  # of three libraries, and of damaged data
         if ends_the_test(error):
             raise
         text = " ".join(str(error).split())
         if isinstance(error, pickle.UnpicklingError) or "pickle" in text:
             raise SpecError(
-                f"inputs: {short}: holds Python objects, or is damaged. Only tensors are loaded, "
+                f"{named}: holds Python objects, or is damaged. Only tensors are loaded, "
                 "because a pickle can run code: torch.save({'x': x}, path)"
             ) from None
-        raise SpecError(f"inputs: {short}: cannot be read: {text:.200}") from None
+        raise SpecError(f"{named}: cannot be read: {text:.200}") from None
 
 
 def _files(source: str, name: str, root: Path) -> list[Path]:
@@ -228,13 +220,14 @@ def _files(source: str, name: str, root: Path) -> list[Path]:
     for path in matches:
         if path.suffix not in _READERS:
             raise SpecError(
-                f"inputs: {_short(path, root)}: legal: files of {LEGAL}; a pickle is never loaded, "
+                f"inputs: {short(path, root)}: legal: files of {LEGAL}; a pickle is never loaded, "
                 "because it can run code"
             )
     return matches
 
 
-def _short(path: Path, root: Path) -> str:
+def short(path: Path, root: Path) -> str:
+    """Return a path as ``inputs=`` takes it: relative to the root if it is below."""
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
@@ -331,7 +324,7 @@ def _misfit(path: str, leaf: Any, wanted: Any) -> str:
         same = value is wanted or (type(value) is type(wanted) and value == wanted)
         return "" if same else f"{path} is {describe(value)}, in the example {describe(wanted)}"
     if isinstance(leaf, torch.Tensor):
-        if (leaf.dtype, leaf.dim(), leaf.layout) == (wanted.dtype, wanted.dim(), wanted.layout):
+        if kind_of(leaf) == kind_of(wanted):
             return ""
         batch = leaf.dim() == wanted.dim() - 1
         hint = " (for a batch, give a DataLoader)" * batch

@@ -132,7 +132,6 @@ class InputSpec:
 
     @property
     def holders(self) -> tuple[type, ...]:
-        """The classes of containers that tie their leaves to each other."""
         held = [leaf.holder for leaf in self.tensors if leaf.holder is not None]
         return tuple(dict.fromkeys(held))
 

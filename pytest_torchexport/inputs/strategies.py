@@ -116,7 +116,6 @@ def _tensor(leaf: TensorLeaf) -> st.SearchStrategy[LeafRecipe]:
 
 
 def layouts_of(leaf: TensorLeaf) -> tuple[str, ...]:
-    """Return the memory layouts that a tensor can have."""
     dims = len(leaf.shape)
     return (*LAYOUTS[: 2 if dims >= 2 else 1], *(LAYOUTS[2:] if dims == 4 else ()))
 
@@ -209,7 +208,6 @@ def listed_recipes(spec: InputSpec, seed: int) -> Iterator[Recipe]:
 
 
 def within_memory(spec: InputSpec, sizes: Mapping[str, int]) -> bool:
-    """Return True if a call of these sizes is small enough to make."""
     return _has_at_most(MEMORY_CAP, spec, spec.all_sizes(sizes))
 
 

@@ -55,7 +55,7 @@ from pytest_torchexport.results.failures import (
     Ineffective,
     ends_the_test,
 )
-from pytest_torchexport.targets.base import Artifact, NotApplicable
+from pytest_torchexport.targets.base import Artifact, NotApplicable, TargetTraits
 
 Made = TypeVar("Made")
 
@@ -67,13 +67,10 @@ LIMITS = (
     "this as a known failure"
 )
 # The precisions that a file may state.
-PRECISIONS = {
-    "": None,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int8": torch.int8,
-}
+PRECISIONS = {"": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
 # The members of an Artifact that are not methods: what somebody else's target may have forgotten.
+# Of the calls that are repeated where a file is served.
+SERVED = 6
 _MEMBERS = ("program", "module", "baked", "native_loops", "facts", "save")
 
 
@@ -99,13 +96,17 @@ class Prepared:
         return self.accepted.spec
 
     @property
+    def traits(self) -> TargetTraits:
+        return targets.get(self.plan.target).traits
+
+    @property
     def precision(self) -> torch.dtype | None:
         """The float type that the artifact computes in; None: eager's, or there is no artifact."""
         return None
 
     @property
     def frozen_sizes(self) -> tuple[Dim, ...]:
-        freezes = targets.get(self.plan.target).traits.specializes_0_1
+        freezes = self.traits.specializes_0_1
         return tuple(specialized_dims(self.spec)) if freezes else ()
 
     def call_limit(self) -> float:
@@ -349,7 +350,7 @@ class Case(Prepared):
 
         Empty if eager with the answers of the export does not survive the example.
         """
-        answers = targets.get(self.plan.target).traits.answers
+        answers = self.traits.answers
         of_example = self.reference.pristine, self.spec.example, self.plan.seed, answers
         with self.log.during(Activity.EAGER):
             found = tuple(query for query in queries(*of_example) if not query.of_torch)
@@ -367,12 +368,14 @@ class Case(Prepared):
         return list(boundary_recipes(self.spec, self.plan.seed))
 
     def largest_first(self) -> list[Recipe]:
-        """Return the boundary recipes, that of most elements first."""
-
         def elements(recipe: Recipe) -> int:
             return self.spec.numel(self.spec.all_sizes(recipe.sizes))
 
         return sorted(self.boundary(), key=elements, reverse=True)
+
+    def to_serve(self) -> list[Recipe]:
+        """Return the recipes of the example, and of the boundary calls of most elements."""
+        return [example_recipe(self.spec), *self.largest_first()][:SERVED]
 
     def calls(self, recipes: Iterable[Recipe]) -> Iterator[ReferenceCall]:
         """Yield the calls of these recipes that eager takes."""
@@ -413,10 +416,7 @@ DEADLY_SHARE = 0.1
 
 
 def explained(
-    case: Case,
-    recipe: Recipe,
-    failure: Failure,
-    as_well: Callable[[Recipe], bool] | None = None,
+    case: Case, recipe: Recipe, failure: Failure, as_well: Callable[[Recipe], bool] | None = None
 ) -> Failure:
     """Log the smallest call found that fails with the same class, and return its failure.
 

@@ -202,7 +202,6 @@ class Covered:
 
     @property
     def count(self) -> int:
-        """The number of sizes with varied values, and of layouts."""
         return len(self.layouts) + sum(map(len, self.with_varied_values.values()))
 
     def saw(self, spec: InputSpec, recipe: Recipe) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import inspect
 import itertools
 import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +19,7 @@ from pytest_torchexport import targets
 from pytest_torchexport.config import names
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.config.validate import nearest
-from pytest_torchexport.eager.reference import put_into_eval
+from pytest_torchexport.eager.reference import put_into
 from pytest_torchexport.inputs.pytrees import flatten
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.judge.case import Case, Prepared
@@ -86,29 +85,19 @@ def take_subject(prepared: Prepared, thing: Callable[..., Any]) -> Case:
 
     Raises SpecError if one of both lacks a step that the user named, or if it cannot be copied.
     """
-    options = prepared.plan.options
-    subject, mode = Subject.of(thing).copy(), options.mode or prepared.plan.settings.mode
-    if subject.module is not None and mode in ("eval", "sampling"):
-        put_into_eval(subject.module, sampling=mode == "sampling")
-    raise_for_steps(options.steps or (), prepared.reference.pristine, subject)
-    artifact = DirectArtifact(
-        program=subject.function,
-        module=subject.module,
-        run=subject.function,
-        native_loops=has_loops(subject.function),
-    )
-    return Case.of(prepared, artifact, prepared.runner_of(artifact))
-
-
-def raise_for_steps(steps: Sequence[str], *both: Subject) -> None:
-    """Raise SpecError for a step that one of both subjects has no method of, with those of both."""
-    for name, subject in itertools.product(steps, both):
-        if not callable(subject.part(name)):
-            legal = sorted(set.intersection(*({*each.parts()} for each in both)))
+    subject = Subject.of(thing).copy()
+    if subject.module is not None:
+        put_into(subject.module, prepared.plan.mode)
+    both = prepared.reference.pristine, subject
+    for name, each in itertools.product(prepared.plan.options.steps or (), both):
+        if not callable(each.part(name)):
+            legal = sorted({*both[0].parts()} & {*both[1].parts()})
             raise SpecError(
-                f"steps: {subject.name} has no method {name!r}; both have: "
+                f"steps: {each.name} has no method {name!r}; both have: "
                 f"{', '.join(legal) or 'none'}.{nearest(name, legal)}"
             )
+    artifact = replace(foreign_callable(subject.function), module=subject.module)
+    return Case.of(prepared, artifact, prepared.runner_of(artifact))
 
 
 def opened_case(prepared: Prepared, file: ForeignFile, example: Returned) -> Case:
@@ -141,7 +130,7 @@ def opened_case(prepared: Prepared, file: ForeignFile, example: Returned) -> Cas
         _raise_not_loaded(session, source, plan)
     raise_if_unsound(session.found.get("problems", ()))
     notes = () if session.confined else (UNCONFINED,)
-    checked = _checked(dataclasses.replace(file, found=session.found, notes=notes))
+    checked = _checked(replace(file, found=session.found, notes=notes))
     prepared.log.assumed += tuple(
         Assumption(kind="argument", text=f"{name} is {value!r}, forward's default", path=name)
         for name, value in checked.filled_in(prepared.spec.example).items()
@@ -210,7 +199,7 @@ def _raise_not_loaded(session: SandboxSession, source: Source, plan: Plan) -> No
 
 def _texts(function: str, source: Source, plan: Plan) -> Sequence[str]:
     """Return the texts that a function finds in the file; none if it raises."""
-    plain = dataclasses.replace(source, device="cpu", blocked=(), imports=())
+    plain = replace(source, device="cpu", blocked=(), imports=())
     with opened(plain, plan, function) as called:
         if called.problem is not None and not isinstance(called.problem, Raised):
             raise_not_loaded(called.problem, called.printed(), ())
@@ -375,8 +364,6 @@ class ForeignFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignFacts(ProgramFacts):
-    """The facts that the clean process found in a file."""
-
     file: ForeignFile
 
     def inputs(self) -> tuple[str, ...]:

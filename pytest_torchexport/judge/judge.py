@@ -26,7 +26,7 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity, ItemLog, Shrunk
 from pytest_torchexport.judge.other_runs import Leaves, OtherRuns, Runs, leaves_after
 from pytest_torchexport.judge.rounding import TIE, Calibration
-from pytest_torchexport.judge.runner import Run, Runner
+from pytest_torchexport.judge.runner import Runner
 from pytest_torchexport.outcomes.compare import Tolerance, compare, compare_values, largest_error
 from pytest_torchexport.outcomes.limits import Deadline, TimeLimitExceeded
 from pytest_torchexport.outcomes.messages import is_guard
@@ -34,6 +34,7 @@ from pytest_torchexport.outcomes.observe import (
     NotTransferable,
     Outcome,
     Returned,
+    Run,
     Tensors,
     TimedOut,
 )

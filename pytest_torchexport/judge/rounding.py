@@ -268,6 +268,29 @@ class Judged:
         return found
 
 
+def judged_by(
+    made: Iterable[Runs],
+    asked: Sequence[Difference],
+    expected: Leaves,
+    actual: Leaves,
+    *,
+    quick: bool,
+) -> tuple[Judged, Runs | None]:
+    """Sort differences of numbers by as many of eager's runs as that needs; with the last of them.
+
+    ``quick``: a few are enough for differences that are far beyond eager's error in them.
+    """
+    found, runs = Judged(list(asked), []), None
+    for runs in made:
+        seen = [Seen.of(item, expected[item.path], actual[item.path], runs) for item in asked]
+        found = Judged.of(map(with_cause, seen))
+        wrong = {bug.path for bug in found.bugs}
+        far = (is_far_beyond(each) for each in seen if each.difference.path in wrong)
+        if not wrong or (quick and all(far)):
+            break
+    return found, runs
+
+
 @dataclass(eq=False)
 class Calibration:
     """Eager's own error on a call, measured with as many runs as a decision needs.
@@ -326,18 +349,8 @@ class Calibration:
 
         ``quick``: a few runs are enough to show how far rounding may move a call.
         """
-        paths = [item.path for item in asked]
-        found = Judged(list(asked), [])
-        runs: Runs | None = None
-        for runs in self.runs.of(calls, paths, expected, held):
-            outputs = [
-                Seen.of(item, expected[item.path], actual[item.path], runs) for item in asked
-            ]
-            found = Judged.of(map(with_cause, outputs))
-            wrong = {bug.path for bug in found.bugs}
-            far = (is_far_beyond(seen) for seen in outputs if seen.difference.path in wrong)
-            if not wrong or (quick and all(far)):
-                break
+        made = self.runs.of(calls, [item.path for item in asked], expected, held)
+        found, runs = judged_by(made, asked, expected, actual, quick=quick)
         if runs is None:
             return found  # eager does not repeat
         if len(held.orders) > 1 and not any(_is_like(leaves, actual) for leaves in runs.others):

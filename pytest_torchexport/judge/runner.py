@@ -30,6 +30,7 @@ from pytest_torchexport.outcomes.observe import (
     Outcomes,
     Raised,
     Returned,
+    Run,
     State,
     Tensors,
     TimedOut,
@@ -241,10 +242,6 @@ class SavedArtifact:
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
-# Makes a call: its outcome, and the state after it.
-Run = Callable[[Call], tuple[Outcome, Tensors]]
-
-
 class Runnable(Protocol):
     """An artifact that can be called in this process; its members are those of an Artifact."""
 
@@ -315,8 +312,6 @@ class Runner:
 
 @dataclass(eq=False)
 class InProcess(Runner):
-    """Call an artifact in this process."""
-
     pristine: Runnable
     _: KW_ONLY
     device: str

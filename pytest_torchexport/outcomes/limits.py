@@ -36,8 +36,6 @@ class TimeLimitExceeded(Exception):
 
 
 class Deadline:
-    """The moment by which an item must be done."""
-
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._start = time.monotonic()

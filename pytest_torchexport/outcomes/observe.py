@@ -154,6 +154,8 @@ def killed_from_outside(found: object) -> bool:
 LARGE_TENSOR = 2**20
 # A module's parameters and buffers by name.
 Tensors = dict[str, torch.Tensor]
+# Makes a call from the state that the one before left: its outcome, and the state after it.
+Run = Callable[[Call], "tuple[Outcome, Tensors]"]
 # The attribute in which a wrapper (``FunctionModule``, ``FlatModule``) holds the module it calls.
 WRAPPED = "owner"
 

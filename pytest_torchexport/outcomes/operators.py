@@ -78,7 +78,6 @@ class Operation:
         return self.args[0]
 
     def argument(self, name: str) -> Any:
-        """Return the argument of this name, or its default."""
         return next((value for own, value in self.arguments if own == name), None)
 
     @property
@@ -142,7 +141,6 @@ def name_of_packet(func: Any) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def written_to(func: Any) -> frozenset[str]:
-    """Return the names of the arguments that the operator writes to."""
     arguments = schema_of(func).arguments
     return frozenset(
         item.name

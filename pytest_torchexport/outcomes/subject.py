@@ -170,7 +170,6 @@ class Subject:
         return self._rebound(module)
 
     def to(self, device: str) -> Subject:
-        """Move its module to the device, and return the subject itself."""
         if self.module is not None and any(
             str(t.device) not in (device, "meta") for t in tensors_in(self.module)
         ):
@@ -178,7 +177,6 @@ class Subject:
         return self
 
     def packages(self) -> tuple[str, ...]:
-        """Return the top-level packages of its code, without torch."""
         things = (*self._classes(), self.function)
         modules = {getattr(thing, "__module__", None) or "" for thing in things}
         tops = {name.partition(".")[0] for name in modules}

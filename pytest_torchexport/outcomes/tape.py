@@ -167,7 +167,6 @@ class Step:
 
     @property
     def drops(self) -> bool:
-        """Return True if it draws for dropout."""
         line = self.where.text if self.where is not None else ""
         return self.draws and "dropout" in (self.via or line)
 
@@ -387,8 +386,6 @@ class _Recorder:
 
 @dataclass
 class _Numbers:
-    """Keeps the numbers of results: of as many as fit, all."""
-
     kept: int = 0
 
     def keep(self, value: Any) -> Result:

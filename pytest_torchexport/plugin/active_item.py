@@ -69,7 +69,6 @@ class ActiveItem:
         return f"{path}{colons}{rest}"
 
     def plan(self, variant: Variant) -> Plan:
-        """Return the plan for one target and device."""
         config, nodeid, settings = self.item.config, self.item.nodeid, self.configuration.settings
         # A unittest method is one item for all targets.
         folder = "" if variant.id in nodeid else variant.id
@@ -123,7 +122,6 @@ class ActiveItem:
         return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, ship=ship))
 
     def add(self, verdict: Verdict) -> None:
-        """Add a verdict to the item, and to its properties in JUnit."""
         self.item.stash.setdefault(VERDICTS, []).append(verdict)
         if verdict.script or verdict.kept:
             config = self.item.config

@@ -12,7 +12,7 @@ import inspect
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, FunctionType, MethodType
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pytest_torchexport.config.options import MOST_INPUTS
-from pytest_torchexport.inputs.pytrees import has_state, is_plain, leaves_of
+from pytest_torchexport.inputs.pytrees import has_state, is_plain, kind_of, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
@@ -97,7 +97,6 @@ class Recording:
     _ends: dict[Any, tuple[int, Call]] = field(default_factory=dict)
 
     def saw(self, call: Call, copied: Call) -> None:
-        """Compare the objects of a call with those of earlier ones."""
         for leaf, copy in zip(call.leaves(), copied.leaves(), strict=True):
             if has_state(leaf) and not isinstance(leaf, torch.Tensor):
                 _, before = self._objects.setdefault(id(leaf), (leaf, copy))
@@ -112,7 +111,6 @@ class Recording:
 
     @property
     def left_out(self) -> int:
-        """The number of calls that are not kept."""
         return self.made - len(self.calls)
 
     def add(self, call: Call) -> None:
@@ -165,11 +163,9 @@ class Keys:
             self._known[identity] = module, self._count[parts]
             self._count[parts] += 1
         leaves, structure = call.flatten()
+        plain = (bool, int, float, str)
         kinds = tuple(
-            (leaf.dtype, leaf.dim(), leaf.layout)
-            if isinstance(leaf, torch.Tensor)
-            else (type(leaf), leaf if isinstance(leaf, (bool, int, float, str)) else None)
-            for _, leaf in leaves
+            (kind_of(leaf), leaf if isinstance(leaf, plain) else None) for _, leaf in leaves
         )
         return (parts, self._known[identity][1]), (str(structure), kinds)
 
@@ -254,7 +250,8 @@ class CallRecorder:
         if copied is not None:
             recording.saw(call, copied)
         if recording.line is None:
-            recording.line = line_of_test(frame, self.body)
+            running = ((each, each.f_lineno) for each, _ in _running(frame))
+            recording.line = line_of_test(running, self.body)
         if recording.caller is None and outer is None:
             recording.caller = _caller_of(module, frame)
         return recording, copied
@@ -291,7 +288,6 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
 
 
 def as_called(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
-    """Make the call itself."""
     __tracebackhide__ = True
     return real(module, *args, **kwargs)
 
@@ -354,15 +350,18 @@ def _caller_of(called: torch.nn.Module, frame: FrameType) -> Caller | None:
     return caller
 
 
-def line_of_test(frame: FrameType, body: CodeType | None) -> SourceLine | None:
-    """Return the line of the test's function that led to a frame; else the innermost of a user."""
-    innermost = None
-    for each, _ in _running(frame):
-        if each.f_code is body or (innermost is None and is_users(each.f_code.co_filename)):
-            innermost = source_line(each.f_code.co_filename, each.f_lineno)
-        if each.f_code is body:
+def line_of_test(
+    frames: Iterable[tuple[FrameType, int]], body: CodeType | None
+) -> SourceLine | None:
+    """Return the line of the test's function among frames and their lines; else a user's first."""
+    first = None
+    for frame, line in frames:
+        code = frame.f_code
+        if code is body or (first is None and is_users(code.co_filename)):
+            first = source_line(code.co_filename, line)
+        if code is body:
             break
-    return innermost
+    return first
 
 
 def _running(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Module | None]]:
@@ -378,7 +377,6 @@ def _running(frame: FrameType | None) -> Iterator[tuple[FrameType, torch.nn.Modu
 
 
 def _inside_decorators(function: Any) -> FunctionType | None:
-    """Return the function inside decorators; None if there is none."""
     try:
         inner = inspect.unwrap(function.__func__ if isinstance(function, MethodType) else function)
     except ValueError:  # decorators that lead to themselves

@@ -194,7 +194,8 @@ def check_recorded(
             )
             apart = [APART.format(ways=several)] if several > 1 else []
             cautions = [uncopied] if recorder.uncopied else []
-            verdict = _with(verdict, notes=apart, cautions=cautions, recorded=recorded)
+            verdict = verdict.plus(notes=apart, cautions=cautions)
+            verdict = dataclasses.replace(verdict, recorded=recorded)
             served.append(Served(recording, verdict, own))
         if plan.options.stand_in and served:
             verdicts += yield from run_again(served, recorder.body, random)
@@ -212,7 +213,6 @@ def check_recorded(
 
 
 def verdict_on(recording: Recording, plan: Plan) -> Verdict:
-    """Check a recorded module on a plan."""
     if recording.carried:
         return _unchecked(
             plan, type(recording.module).__name__, CARRIED.format(cls=recording.carried)
@@ -234,27 +234,15 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         if plan.settings.ship:
             artifact_files.clear(plan.settings.ship)
         return _unchecked(plan, verdict.subject, Ineffective(inside[0]))
-    return _with(verdict, cautions=cautions, notes=notes, ineffective=inside)
-
-
-def _with(verdict: Verdict, *, recorded: Recorded | None = None, **more: list[str]) -> Verdict:
-    """Return the verdict with more lines of its notes, cautions, or why it may mean little."""
-    added = {name: (*getattr(verdict, name), *lines) for name, lines in more.items()}
-    return dataclasses.replace(verdict, recorded=recorded, **added)  # type: ignore[arg-type]
+    return verdict.plus(cautions=cautions, notes=notes, ineffective=inside)
 
 
 def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:
     """Return a failure, or for a text a skip, which is a failure under strict."""
-    failure = Ineffective(why) if isinstance(why, str) and plan.settings.strict else why
-    return Verdict(
-        subject=subject,
-        target=plan.target,
-        device=plan.device,
-        status="skipped" if isinstance(failure, str) else "failed",
-        failure=None if isinstance(failure, str) else type(failure).__name__,
-        reason=str(why),
-        seed=plan.seed,
-    )
+    if isinstance(why, str) and not plan.settings.strict:
+        return plan.verdict(subject, status="skipped", reason=why)
+    failure = Ineffective(why) if isinstance(why, str) else why
+    return plan.verdict(subject, **failure.facts())
 
 
 def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:

@@ -205,7 +205,6 @@ def name_of_test(item: pytest.Item) -> str:
 
 
 def is_marked(node: pytest.Item | pytest.Collector) -> bool:
-    """Return True if the node or one of its parents has the marker."""
     return node.get_closest_marker(MARKER) is not None
 
 
@@ -262,7 +261,6 @@ def keep_only(
     names: Container[str],
     name_of: Callable[[pytest.Item], str],
 ) -> None:
-    """Deselect the items of other names."""
     left_out = [item for item in items if name_of(item) not in names]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -133,7 +133,6 @@ class KnownFailures:
             self.problem = f"known failures: nothing is written: {error}"
 
     def lines(self, results: Sequence[ItemResult]) -> Iterator[str]:
-        """Yield the lines of the summary."""
         # A failed item has said so in its report.
         yield from known_lines(result for result in results if result.outcome != "failed")
         for entry, file in self._known.items():

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pytest_torchexport.inputs.pytrees import hash_of, is_plain
+from pytest_torchexport.inputs.sources import short
 from pytest_torchexport.inputs.spec import Call, flatten_call, parameters_of
 from pytest_torchexport.outcomes.subject import signature_of, unwrapped
 from pytest_torchexport.plugin.active_item import directory_name
@@ -104,22 +105,14 @@ class Record:
         terminalreporter.section("torchexport recorded")
         directories: dict[str, None] = {}
         for folder, counts in self._all.items():
-            words = ", ".join(
-                f"{n} {what}" for what in (WRITTEN, KNOWN, LEFT) if (n := counts[what])
-            )
-            limit = (
-                f" (of a test and class, {MOST_CALLS} calls and {MOST_BYTES >> 20} MiB are kept)"
-            )
-            place = self._short(Path(folder))
-            terminalreporter.write_line(f"{place}: {words}{limit if counts[LEFT] else ''}")
-            directories[self._short(Path(folder).parent)] = None
+            kinds = (WRITTEN, KNOWN, LEFT)
+            words = ", ".join(f"{n} {what}" for what in kinds if (n := counts[what]))
+            if counts[LEFT]:
+                most = f"{MOST_CALLS} calls and {MOST_BYTES >> 20} MiB"
+                words += f" (of a test and class, {most} are kept)"
+            terminalreporter.write_line(f"{short(Path(folder), self._root)}: {words}")
+            directories[short(Path(folder).parent, self._root)] = None
         if not self._all:
             terminalreporter.write_line("no test called a module")
         for directory in directories:
             terminalreporter.write_line(f'  @pytest.mark.torchexport(inputs="{directory}")')
-
-    def _short(self, path: Path) -> str:
-        """Return a path as ``inputs=`` takes it: relative to pytest's root directory."""
-        return (
-            path.relative_to(self._root) if path.is_relative_to(self._root) else path
-        ).as_posix()

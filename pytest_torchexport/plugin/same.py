@@ -32,7 +32,7 @@ from pytest_torchexport.outcomes.torch_state import (
     random_numbers,
 )
 from pytest_torchexport.plugin.capture import Keys, Recording, as_called, outermost
-from pytest_torchexport.plugin.stand_in import as_served, failed, in_mode_of, moving, told
+from pytest_torchexport.plugin.stand_in import as_served, in_mode_of, moving, told
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -76,7 +76,6 @@ class Calls:
     error: Exception | None = None
 
     def through(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Make a call."""
         made = [self._named(Call(args, kwargs).clone())]  # it may write to its arguments
         self.count += 1
         if len(self.made) < COMPARED:
@@ -96,8 +95,6 @@ class Calls:
 
 
 class Watched:
-    """An artifact whose calls are kept."""
-
     def __init__(self, artifact: Artifact, device: str, calls: Calls) -> None:
         self._artifact, self._device, self._calls = artifact, device, calls
 
@@ -118,26 +115,19 @@ def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> 
     own, wrappers = unwrapped(model)
     if not isinstance(own, torch.nn.Module):
         raise SpecError(f"same: {type(model).__name__} is no torch.nn.Module")
-    verdict = Verdict(
-        subject=type(own).__name__,
-        target=plan.target,
-        device=plan.device,
-        status="passed",
-        seed=plan.seed,
-        strict=plan.settings.strict,
-        notes=(without(wrappers),) if wrappers else (),
-    )
+    notes = (without(wrappers),) if wrappers else ()
+    verdict = plan.verdict(type(own).__name__, status="passed", notes=notes)
     as_left = random_numbers()
     try:
         explained = _explained(build, model, own, plan, file=file)
     except CannotJudge as skip:
         return dataclasses.replace(verdict, status="skipped", skip=skip.kind, reason=str(skip))
     except Failure as failure:
-        return failed(verdict, failure)
+        return dataclasses.replace(verdict, **failure.facts())
     finally:
         as_left()
-    notes = (*verdict.notes, *(MOVES.format(path=each.path) for each in explained))
-    return dataclasses.replace(verdict, explained=tuple(explained), notes=notes)
+    verdict = dataclasses.replace(verdict, explained=tuple(explained))
+    return verdict.plus(notes=(MOVES.format(path=each.path) for each in explained))
 
 
 def _explained(

@@ -25,6 +25,7 @@ import torch
 from pytest_torchexport import engine, targets
 from pytest_torchexport.checks import artifact_files
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.eager.reference import put_into
 from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values, largest_error
@@ -54,7 +55,6 @@ from pytest_torchexport.results.failures import (
     PipelineFailed,
     ends_the_test,
 )
-from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 from pytest_torchexport.results.verdict import Difference, Verdict
 from pytest_torchexport.targets.base import Artifact, device_of
 from pytest_torchexport.torch_private.circumstances import is_transforming
@@ -221,7 +221,7 @@ class StandIn:
             return expected
         served.calls += 1
         if problem is not None:
-            where = line_of_test(sys._getframe(), self._body)
+            where = line_of_test(traceback.walk_stack(sys._getframe()), self._body)
             text = f"{raised(problem)}; called with {call.describe()}"
             details = (OUTSIDE,) if refuses_its_inputs(str(problem)) else ()
             served.failure = served.failure or ArtifactRaised(text, details=details, where=where)
@@ -240,9 +240,8 @@ class StandIn:
         around = AROUND.format(name=name, calls=calls, error=blamed.error)
         found = f"the artifact differs from {name} in {blamed.apart}" if blamed.apart else around
         details = (found, *(STRICTER if stricter else ()))
-        return PipelineFailed(
-            str(raised(error)), details=details, where=_line_in(error, self._body)
-        )
+        where = line_of_test(traceback.walk_tb(error.__traceback__), self._body)
+        return PipelineFailed(str(raised(error)), details=details, where=where)
 
 
 def run_again(
@@ -279,7 +278,7 @@ def run_again(
         blamed.failure = stand_in.failure(blamed, on_artifacts[0], stricter=bool(shaken))
         for error in in_eager:
             text = f"run again without an artifact, the body raises {raised(error)}"
-            where = _line_in(error, body)
+            where = line_of_test(traceback.walk_tb(error.__traceback__), body)
             blamed.failure = NotRepeatable(text, details=(SHARED,), where=where)
     calls = sum(each.calls for each in served)
     why = ", ".join(f"{reason} ({count})" for reason, count in stand_in.eager.items())
@@ -289,32 +288,19 @@ def run_again(
     return [_judged(each, note, is_vain=not calls) for each in served]
 
 
-def failed(verdict: Verdict, failure: Failure) -> Verdict:
-    """Return a verdict with a failure."""
-    return dataclasses.replace(
-        verdict,
-        status="failed",
-        failure=type(failure).__name__,
-        reason=str(failure),
-        details=failure.details,
-        where=failure.where,
-        differences=failure.differences,
-    )
-
-
 def _judged(served: Served, note: str, *, is_vain: bool) -> Verdict:
     """Return the verdict with what the further run adds; ``is_vain``: no call had an artifact."""
     verdict, failure = served.verdict, served.failure
     if is_vain and verdict.status == "passed" and failure is None:
-        verdict = dataclasses.replace(verdict, ineffective=(*verdict.ineffective, note))
+        verdict = verdict.plus(ineffective=[note])
         failure = Ineffective(note) if served.plan.settings.strict else None
     else:
-        verdict = dataclasses.replace(verdict, notes=(*verdict.notes, note))
+        verdict = verdict.plus(notes=[note])
     if failure is None:
         return verdict
     if served.plan.settings.ship:
         artifact_files.clear(served.plan.settings.ship)
-    return failed(verdict, failure)
+    return dataclasses.replace(verdict, **failure.facts())
 
 
 def _trains(
@@ -336,24 +322,14 @@ def in_mode_of(plan: Plan, module: torch.nn.Module) -> Iterator[bool]:
     The value: if that is another mode.
     """
     modes = [(part, part.training) for part in module.modules()]
-    asked, state = plan.options.mode or plan.settings.mode, State(module)
+    state = State(module)
     try:
-        if asked in ("eval", "sampling"):
-            module.eval()
+        put_into(module, plan.mode)
         yield any(part.training != training for part, training in modes)
     finally:
         state.restore()
         for part, training in modes:
             part.training = training
-
-
-def _line_in(error: BaseException, body: CodeType | None) -> SourceLine | None:
-    """Return the line of the test's function that an exception passed, else the user's first."""
-    frames = [(each.f_code, line) for each, line in traceback.walk_tb(error.__traceback__)]
-    users = [(code, line) for code, line in frames if is_users(code.co_filename)]
-    for code, line in [*(each for each in frames if each[0] is body), *users]:
-        return source_line(code.co_filename, line)
-    return None
 
 
 def told(difference: Difference) -> str:

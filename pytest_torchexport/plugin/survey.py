@@ -58,7 +58,6 @@ class Surveyed:
 
     @property
     def is_recorded(self) -> bool:
-        """True if an instance can be checked."""
         return bool(self.recordings) and self.recordings[0].problem is None
 
     def record(self, recording: Recording) -> None:
@@ -91,7 +90,6 @@ class Survey:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Record the modules that a test calls."""
         if not isinstance(item, pytest.Function):
             return (yield)
         recorder = CallRecorder(item.obj, lambda module: self._wanted(module, item.nodeid))
@@ -144,7 +142,6 @@ class Survey:
             terminalreporter.write_line(line)
 
     def _check(self, each: Surveyed, until: float) -> None:
-        """Check a class on all targets, as far as there is time."""
         if not each.is_recorded:
             each.problem = "no call of it could be recorded"
             if each.recordings:

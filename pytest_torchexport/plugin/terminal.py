@@ -208,7 +208,6 @@ class Progress:
         self._words = f"{stage} {done} of {total}" if total else stage
 
     def close(self) -> None:
-        """Remove the words."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()

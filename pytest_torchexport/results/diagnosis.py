@@ -280,7 +280,6 @@ class Diagnosis:
 
     @property
     def where(self) -> SourceLine | None:
-        """The user's line of the first cause that has one."""
         return next((cause.where for cause in self.causes if cause.where is not None), None)
 
 

@@ -6,7 +6,7 @@ This file imports nothing heavy: users name these classes in ``xfail`` at the to
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from pytest_torchexport.results.diagnosis import Diagnosis
@@ -75,6 +75,12 @@ class Failure(AssertionError):
 
     def __init_subclass__(cls, *, title: str) -> None:
         cls.title = title
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of a verdict that has failed by it."""
+        names = ("details", "where", "differences", "output", "imports", "sides")
+        own = {name: getattr(self, name) for name in names}
+        return {"status": "failed", "failure": type(self).__name__, "reason": str(self), **own}
 
 
 class SpecError(Failure, title="the input spec does not fit the module"):

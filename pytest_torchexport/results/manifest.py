@@ -70,7 +70,6 @@ class Manifest:
 
 
 def render(manifest: Manifest) -> str:
-    """Return the JSON text of a manifest, with a checksum of itself."""
     found = {"schema": SCHEMA, "version": VERSION, **plain(manifest)}
     return json.dumps(found | {"seal": _seal(found)}, indent=2) + "\n"
 

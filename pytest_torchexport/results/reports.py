@@ -74,7 +74,6 @@ def rendered(name: str, results: RunResults) -> str:
 
 @functools.cache
 def _entry_points() -> dict[str, metadata.EntryPoint]:
-    """Return the formats that installed packages declare, by name."""
     return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 

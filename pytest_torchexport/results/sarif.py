@@ -59,7 +59,6 @@ def render(results: RunResults) -> str:
 
 
 def _rule(entry: Entry) -> str:
-    """Return the name of the failure's class."""
     return (entry.failure and entry.failure.failure) or NO_VERDICT
 
 

@@ -28,7 +28,6 @@ Style = Callable[..., str]
 
 
 def plain(line: str, **markup: bool) -> str:
-    """Return the text without colors."""
     return line
 
 
@@ -78,7 +77,6 @@ def detail_lines(results: Iterable[ItemResult]) -> Iterator[str]:
 
 
 def judged(results: Iterable[ItemResult]) -> Iterator[tuple[Entry, Verdict]]:
-    """Return each entry that has a verdict, with it."""
     return ((each, each.verdict) for each in entries(results) if each.verdict is not None)
 
 
@@ -216,7 +214,6 @@ def _constants(passed: Iterable[tuple[str, Verdict]]) -> str:
 
 
 def _passed(results: Iterable[ItemResult]) -> list[tuple[str, Verdict]]:
-    """Return the verdicts that passed, each with its item's node id."""
     return [(entry.item.nodeid, v) for entry, v in judged(results) if v.status == "passed"]
 
 
@@ -225,5 +222,4 @@ def _items(nodeids: Collection[str]) -> str:
 
 
 def _named(nodeids: Iterable[str]) -> str:
-    """Return the names of the first tests, without their parameters."""
     return few(list(dict.fromkeys(i.partition("[")[0].rpartition("::")[2] for i in nodeids)))

@@ -42,20 +42,16 @@ def in_two_steps(first: Verdict, second: Verdict, reference: str) -> Verdict:
     calls = sum(first.calls.values()) - first.calls.get("rejected", 0)
     result = f"agrees on {calls} calls" if first.status == "passed" else "was not judged"
     seconds = {**second.seconds, "reference": sum(first.seconds.values())}
+    both = dataclasses.replace(second, seconds=seconds)
     if second.status == "failed":
         return dataclasses.replace(
-            second,
+            both,
             details=(f"{steps[0]}: {result}; {steps[1]}: fails", *second.details),
-            seconds=seconds,
             sides=second.sides or (subject, target),
         )
-    doubts = [*([first.reason] if first.reason else []), *first.cautions, *first.ineffective]
-    return dataclasses.replace(
-        second,
-        notes=(*second.notes, f"{steps[0]}: {result}"),
-        cautions=(*second.cautions, *(f"{steps[0]}: {said(text)}" for text in doubts)),
-        seconds=seconds,
-    )
+    doubts = filter(None, [first.reason, *first.cautions, *first.ineffective])
+    cautions = (f"{steps[0]}: {said(text)}" for text in doubts)
+    return both.plus(notes=[f"{steps[0]}: {result}"], cautions=cautions)
 
 
 def _result(verdict: Verdict) -> str:

@@ -415,6 +415,11 @@ class Verdict:
     def branch_coverage(self) -> float | None:
         return coverage_of(self.branches)
 
+    def plus(self, **lines: Iterable[str]) -> Verdict:
+        """Return the verdict with more lines of its notes, cautions, or why it may mean little."""
+        more: dict[str, Any] = {name: (*getattr(self, name), *lines[name]) for name in lines}
+        return dataclasses.replace(self, **more)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars, for xdist and JSON, which has no nan: "nan"."""
         return {**plain(self), "branch_coverage": self.branch_coverage}
@@ -450,7 +455,6 @@ class KnownFailure:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The names that tell it apart from other known failures."""
         return (self.test, self.target, self.device, self.subject, self.failure, self.at)
 
     def __str__(self) -> str:
@@ -572,7 +576,6 @@ class Entry:
 
     @property
     def failure(self) -> Verdict | None:
-        """The verdict if it is a failure of a class."""
         return self.verdict if self.verdict is not None and self.verdict.failure else None
 
     @property
@@ -583,12 +586,10 @@ class Entry:
 
     @property
     def test(self) -> str:
-        """The node id without target and device."""
         return without_variant(self.item.nodeid, self.column)
 
     @property
     def fails(self) -> bool:
-        """True if the entry makes a run red."""
         return self.outcome not in GREEN
 
     @property
@@ -612,7 +613,6 @@ class Entry:
 
 
 def entries(items: Iterable[ItemResult]) -> Iterator[Entry]:
-    """Yield the entries of all items, in their order."""
     for item in items:
         own = [Entry(item, verdict) for verdict in item.verdicts]
         yield from own

@@ -101,7 +101,6 @@ def in_cpp(program: Path, source: Source, write: Callable[..., object]) -> Progr
 
 
 def read_pickled(path: Path, _: Call) -> tuple[Any, Call]:
-    """Return what a call returned, and its tensors as it left them."""
     with torch.serialization.safe_globals(script_containers()):
         value, left, structure = torch.load(path, weights_only=True)
     if structure is not None:

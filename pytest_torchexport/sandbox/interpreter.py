@@ -47,8 +47,6 @@ def versions(python: Path) -> Mapping[str, str] | str:
 
 
 def with_onnx_runtime(python: Path, source: Source) -> ProgramSession:
-    """Return a session of an ONNX file."""
-
     def read(path: Path, call: Call) -> tuple[Any, Call]:
         import numpy as np
 

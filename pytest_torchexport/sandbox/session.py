@@ -136,7 +136,6 @@ class SandboxSession:
         return self._child is None
 
     def printed(self) -> str:
-        """Return the end of what the artifact has printed so far."""
         try:
             with self._output.open("rb") as file:
                 size = file.seek(0, 2)

@@ -85,8 +85,6 @@ def _write_arguments(_program: Any, call: Call, path: Path) -> None:
 
 
 class Aoti:
-    """The target ``aoti``."""
-
     traits = TargetTraits(
         specializes_0_1=True,
         fixes_layouts=True,

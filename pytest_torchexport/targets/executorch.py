@@ -142,8 +142,6 @@ class ExecutorchArtifact(DirectArtifact):
 
 
 class Executorch:
-    """The target ``executorch``."""
-
     traits = TargetTraits(
         specializes_0_1=True,
         fixes_layouts=True,

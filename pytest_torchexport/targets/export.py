@@ -15,8 +15,6 @@ from pytest_torchexport.targets.formats import exported_program
 
 
 class Export:
-    """The target ``export``."""
-
     traits = TargetTraits(
         specializes_0_1=True,
         suffixes=(".pt2",),

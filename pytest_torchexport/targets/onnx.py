@@ -51,8 +51,6 @@ NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Onnx:
-    """The target ``onnx``."""
-
     traits = TargetTraits(
         specializes_0_1=True,
         loader=LOADER_PATH,

@@ -44,8 +44,6 @@ NEEDS = ("onnx", "onnxruntime")
 
 
 class OnnxLegacy:
-    """The target ``onnx_legacy``."""
-
     traits = TargetTraits(
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         loader=LOADER_PATH,

@@ -99,8 +99,6 @@ def of_tensors(file: File) -> Callable[..., list[Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts(ProgramFacts):
-    """The facts of a file: its inputs, and the types of its weights."""
-
     path: Path
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
@@ -126,8 +124,6 @@ class FileFacts(ProgramFacts):
 
 
 class Loader:
-    """The loader of the clean process."""
-
     def load(self, path: Path, _device: str, precision: str = "f32") -> File:
         return File(str(path), precision)
 

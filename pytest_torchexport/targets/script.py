@@ -14,8 +14,6 @@ from pytest_torchexport.torch_private.between_exports import forget_script_types
 
 
 class Script:
-    """The target ``script``."""
-
     traits = TargetTraits(
         read=torchscript.read,
         suffixes=torchscript.SUFFIXES,

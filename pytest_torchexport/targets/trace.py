@@ -36,8 +36,6 @@ class Traced(DirectArtifact):
 
 
 class Trace:
-    """The target ``trace``."""
-
     traits = TargetTraits(
         crashes_on_caught_errors=CRASHES_ON_CAUGHT_ERRORS,
         read=torchscript.read,

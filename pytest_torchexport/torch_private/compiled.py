@@ -26,7 +26,6 @@ def package_compiler() -> Callable[..., Any] | None:
 
 
 def compile_package(program: Any, path: Path, configs: Mapping[str, Any]) -> None:
-    """Compile an ExportedProgram into a ``.pt2`` package."""
     compiler = package_compiler()
     assert compiler is not None
     compiler(program, package_path=str(path), inductor_configs=dict(configs))  # which it changes

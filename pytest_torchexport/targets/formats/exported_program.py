@@ -64,7 +64,6 @@ class ExportedProgramFacts(ProgramFacts):
         return source_line(*at) if at is not None else None
 
     def text(self) -> str:
-        """Return its code, its signature and its ranges of sizes."""
         return str(self.program)
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:
@@ -85,8 +84,6 @@ def higher_order(program: Any, names: Container[str]) -> Iterator[torch.fx.Node]
 
 
 class LoadedProgram:
-    """An ExportedProgram that can be called."""
-
     native_loops = False
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:

@@ -78,7 +78,6 @@ class ProgramFacts:
         return ()
 
     def text(self) -> str:
-        """Return the program as text, for a person."""
         return ""
 
     def as_plain(self, *, foreign: bool) -> dict[str, Any]:

@@ -191,8 +191,6 @@ def lacking(provider: str) -> str | None:
 
 
 class _OnnxFile:
-    """One ONNX file in ONNX Runtime."""
-
     def __init__(
         self,
         path: Path,
@@ -487,8 +485,6 @@ class OnnxFileFacts(onnx_model.OnnxModelFacts):
 
 
 class TorchFreeLoader:
-    """Loads ONNX files without torch."""
-
     def load(self, path: Path, device: str, provider: str = "", **options: Any) -> ArrayFile:
         settings = {name: value for name, value in options.items() if name.startswith("trt_")}
         return ArrayFile(path, provider or device, settings=settings)

@@ -61,8 +61,6 @@ DEVICE_BY_NAME = {f"aten::{name}": row.device for name, row in OPERATORS.items()
 
 @dataclass(frozen=True, kw_only=True)
 class TorchScriptFacts(ProgramFacts):
-    """The facts of a ScriptModule or ScriptFunction."""
-
     program: Any
 
     def branches(self) -> Branches:
@@ -88,7 +86,6 @@ class TorchScriptFacts(ProgramFacts):
         return _Moved(self.program, graph).devices() if graph is not None else ()
 
     def text(self) -> str:
-        """Return its graph, submodules included."""
         return str(_graph_of(self.program) or "")
 
 
@@ -96,7 +93,6 @@ class TorchScriptFacts(ProgramFacts):
 
 
 def artifact_fields(program: Any, extra_files: Mapping[str, str | bytes]) -> dict[str, Any]:
-    """Return the fields of a DirectArtifact of a program."""
     return {
         "program": program,
         "module": program if isinstance(program, torch.nn.Module) else None,

@@ -24,12 +24,7 @@ from pytest_torchexport.results.diagnosis import CauseKind, Owner
 
 Table = Literal["refusals", "load_errors", "known_defects"]
 # The target whose program another one is made of. What is known of it, but for its runtime, holds.
-MADE_OF = {
-    "openvino": "onnx",
-    "openvino_trace": "trace",
-    "aoti": "export",
-    "executorch": "export",
-}
+MADE_OF = {"openvino": "onnx", "openvino_trace": "trace", "aoti": "export", "executorch": "export"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +110,6 @@ class Row:
         return None
 
     def is_fixed(self, installed: Mapping[str, str]) -> bool:
-        """Return True if it is mended in the installed versions."""
         if not self.fixed_in:
             return False
         package, first = self.fixed_in.split()

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from pytest_torchexport import check_export, engine
+from pytest_torchexport import check_export, item
 from pytest_torchexport.config import flow
 from pytest_torchexport.config.flow import FLOW, Step
 from pytest_torchexport.judge.case import Case
@@ -30,7 +30,7 @@ def _check_named_toy(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     table = (*FLOW, Step(name="refusal", run="toy:refuse", checks=("toy",)))
     monkeypatch.setattr(flow, "FLOW", table)
-    monkeypatch.setattr(engine, "FLOW", table)
+    monkeypatch.setattr(item, "FLOW", table)
 
 
 @pytest.mark.usefixtures("_check_named_toy")

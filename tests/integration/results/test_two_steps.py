@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytest_torchexport import SpecError, check_export, engine
-from pytest_torchexport.checks import foreign
 from pytest_torchexport.config.options import parse_check_options
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.spec import Call
+from pytest_torchexport.judge import foreign
 from pytest_torchexport.results.text import failure_text
 from pytest_torchexport.results.two_steps import in_two_steps
 
