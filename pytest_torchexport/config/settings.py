@@ -224,7 +224,7 @@ class Settings:
     after_export: tuple[str, ...] = _row(
         (),
         Value(functions, "names of functions, package.module:function", "NAMES"),
-        help="Functions that change the artifact's file after the export. Each gets the path of "
+        help="Functions that change the file after the export. Each gets the path of "
         "the file, and returns that of the file it made, or nothing if it changed it in place. "
         "The last file is judged.",
     )
@@ -273,7 +273,7 @@ class Settings:
     serve_on: tuple[str, ...] = _row(
         (),
         PLACES,
-        help="Where artifacts are served: devices, cpp, interpreters, ... An artifact is loaded "
+        help="Where artifacts are served: devices, C++, environments. An artifact is loaded "
         "there too: by a program in C++ (cpp), by this execution provider of ONNX Runtime "
         "(TensorrtExecutionProvider), or in another environment, by the path of its interpreter "
         "(envs/serving/bin/python). Versions of ONNX Runtime (onnxruntime>=1.17) need not be "

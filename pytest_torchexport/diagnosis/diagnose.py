@@ -77,7 +77,6 @@ class Examination:
 
 
 EXAMINATIONS = (
-    Examination("steps", steps, DIFFERS),
     Examination("operator that ends the call", fatal, DEADLY, aside=True),
     Examination("interventions on eager", interventions, DIFFERS),
     Examination("stages to ONNX Runtime", stages, DIFFERS, "examine_onnx", ONNX_RUNTIME),
@@ -91,6 +90,7 @@ EXAMINATIONS = (
 )
 
 
+STEPS = Examination("steps", steps, DIFFERS)
 # The only one of a file that functions changed; if it is not to blame, the export is diagnosed.
 AFTER_EXPORT = Examination(
     "functions of after_export",
@@ -110,7 +110,9 @@ def diagnose(case: Case, failure: Failure) -> Diagnosis:
     seconds = case.log.diagnosis_seconds(wanted=case.plan.diagnoses)
     if not seconds or cuda.lost():
         return failure.diagnosis or NOTHING
-    every = (AFTER_EXPORT,) if isinstance(case.artifact, ChangedFile) else EXAMINATIONS
+    every = (*([STEPS] if case.plan.options.steps else []), *EXAMINATIONS)
+    if isinstance(case.artifact, ChangedFile):
+        every = (AFTER_EXPORT,)
     rows = tuple(row for row in every if row.is_about(case, failure))
     end = time.monotonic() + seconds
 

@@ -260,10 +260,10 @@ def test_a_reference_that_returns_other_containers_differs_in_structure():
 
 
 def test_a_step_that_one_of_them_lacks_is_an_error_with_the_legal_names():
-    verdict = judged(Wrapper().eval(), IMAGE, reference=Pipeline(), steps=["preproces"])
+    verdict = judged(Wrapper().eval(), IMAGE, reference=Pipeline(), steps=["preproc"])
     assert verdict.failure == "SpecError"
     assert verdict.reason == (
-        "steps: Pipeline has no method 'preproces'; both have: model, pad, postprocess, preprocess, resize. "
+        "steps: Pipeline has no method 'preproc'; both have: model, pad, postprocess, preprocess, resize. "
         "Did you mean 'preprocess'?"
     )
 
