@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from slow import slow
 
 MARKED = """
 @pytest.mark.torchexport("mirror", inputs="calls")
@@ -198,6 +199,7 @@ def test_calls_are_recorded_once_and_can_be_read_again(suite, run, text_of, pyte
     assert "6 inputs" in text_of(result)
 
 
+@slow
 def test_workers_record_into_the_same_directory(suite, run, text_of, pytester):
     suite(RECORDED)
     text = text_of(run(RECORD, "-n2"))
