@@ -263,10 +263,7 @@ def _beside_reference(thing: Any, given: Sequence[Call], plan: Plan) -> Verdict:
 
     It is made once for all targets of a test, unless it reads what a digest does not show.
     """
-    try:
-        key = key_here(thing, given, dataclasses.replace(plan, device="cpu", why_isolated=""))
-    except NoKey:
-        key = ""
+    key = _key_of(thing, given, dataclasses.replace(plan, device="cpu", why_isolated=""))
     if key in _first:
         return _first[key]
     options, settings = plan.options, plan.settings
@@ -341,13 +338,17 @@ _last: list[Learned] = [Learned()]
 
 def _learned(thing: Any, given: Sequence[Call], plan: Plan) -> Learned:
     """Return the last item's facts if all that eager depends on is the same; else none yet."""
-    try:
-        key = key_here(thing, given, plan)
-    except NoKey:
-        key = ""
+    key = _key_of(thing, given, plan)
     if not key or key != _last[0].key:
         _last[0] = Learned(key)
     return _last[0]
+
+
+def _key_of(thing: Any, given: Sequence[Call], plan: Plan) -> str:
+    try:
+        return key_here(thing, given, plan)
+    except NoKey:
+        return ""
 
 
 def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:

@@ -182,10 +182,9 @@ def _differs_in(scene: Scene, case: Case) -> str:
 
     By the rules of the numbers that it computes in.
     """
-    call, expected = scene.call, scene.expected
-    if call is None or expected is None:
+    if scene.call is None or scene.expected is None:
         return ""
-    row = scene.case.log.row or [call]
+    row = scene.case.log.row or [scene.call]
     wanted, _ = case.reference.in_a_row(row)[-1]
     outcome, _ = case.runner.in_a_row(row, case.plan.seed)[-1]
     if not isinstance(wanted, Returned):
