@@ -58,6 +58,8 @@ from pytest_torchexport.torch_private.memory import end_sharing
 
 # The artifact's files are kept after these failures.
 KEPT_AFTER = (ArtifactCrashed, ArtifactHung, ArtifactTooLarge, LoadFailed, RoundTripDiffers)
+# Options of a check that a loop has no use for.
+NOT_OF_A_LOOP = ("inputs", "reference", "relations")
 # The settings of one check, besides the marker's arguments.
 SETTINGS = tuple(row.name for row in TABLE if row.name not in (*OF_A_RUN, *NAMES))
 
@@ -190,6 +192,9 @@ def in_a_loop(step: Any, first: Call, loop: Loop, plan: Plan, made: Any = None) 
     make = partial(foreign.take, made=made) if foreign_made else _exported
     plan = dataclasses.replace(plan, loop=loop)
     verdict = _checked(step, [first], plan, make, foreign=foreign_made)
+    unused = [name for name in NOT_OF_A_LOOP if getattr(plan.options, name) is not None]
+    if unused:
+        verdict = verdict.plus(cautions=[f"{', '.join(unused)}: not used, the check is of a loop"])
     return not_kept(verdict, LOOPS) if plan.settings.cache else verdict
 
 

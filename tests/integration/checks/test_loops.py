@@ -241,3 +241,9 @@ def test_zeros_given_twice_are_two_states():
 def test_a_cache_whose_number_of_tensors_changes_is_no_step():
     verdict = looped("cache", carry={"output[1]": "past"}, args=(IDS, cache()[:3]))
     assert verdict.failure == "SpecError"
+
+
+def test_options_that_a_loop_has_no_use_for_are_told():
+    verdict = looped("gru", relations="twice", inputs=[(torch.ones(1),)])
+    assert verdict.status == "passed"
+    assert "inputs, relations: not used, the check is of a loop" in verdict.cautions

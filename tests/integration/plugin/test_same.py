@@ -335,3 +335,10 @@ def test_the_module_and_the_random_numbers_are_as_they_were(fails):
     assert "forward" not in vars(model)
     assert nn.Module.__call__.__name__ == "_wrapped_call_impl"
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dropout_that_samples_is_active_on_both_sides():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
+    x = torch.ones(8, 3)
+    assert run(lambda model: model(x), net, mode="sampling").status == "passed"
+    assert net.training
