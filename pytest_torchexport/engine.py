@@ -29,7 +29,7 @@ from pytest_torchexport.eager.reference import Learned
 from pytest_torchexport.inputs import sources
 from pytest_torchexport.inputs.sources import RealInputs
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.item import DEFAULTS, SHOWN, Make, started, verdict_of
+from pytest_torchexport.item import DEFAULTS, Make, started, verdict_of
 from pytest_torchexport.judge import foreign
 from pytest_torchexport.judge.case import Case, Prepared
 from pytest_torchexport.outcomes import cuda
@@ -42,6 +42,7 @@ from pytest_torchexport.outcomes.subject import (
     weight_of,
 )
 from pytest_torchexport.outcomes.torch_state import GradMode
+from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -363,13 +364,10 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     """
     shared = [change for change in changes if change.ref.kind in SHARED]
     if shared:
-        named = ", ".join(map(str, shared[:SHOWN]))
-        verdict = verdict.plus(
-            notes=[f"forward changes {named}, and the check could not put that back"]
-        )
+        note = f"forward changes {few(shared)}, and the check could not put that back"
+        verdict = verdict.plus(notes=[note])
     own = [change for change in changes if change.ref.kind not in SHARED]
     if not own:
         return verdict
-    named = ", ".join(map(str, own[:SHOWN]))
-    text = f"checking changed the module that the test has: {named}; please report it"
+    text = f"checking changed the module that the test has: {few(own)}; please report it"
     return verdict.plus(**{"ineffective" if verdict.status == "passed" else "notes": [text]})

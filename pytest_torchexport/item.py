@@ -41,6 +41,7 @@ from pytest_torchexport.outcomes.torch_state import (
     under_autocast,
 )
 from pytest_torchexport.results.diagnosis import NOTHING, Diagnosis
+from pytest_torchexport.results.escaped import SHOWN
 from pytest_torchexport.results.failures import (
     ArtifactCrashed,
     ArtifactHung,
@@ -58,8 +59,6 @@ from pytest_torchexport.results.failures import (
 )
 from pytest_torchexport.results.verdict import Verdict
 
-# Of frames of a bug, and of changes of the user's module, so many are shown.
-SHOWN = 3
 # The characters of a skip's reason; reports have all of it.
 MOST_OF_A_SKIP = 240
 # What a value or a size that tracing made a constant may lead to.

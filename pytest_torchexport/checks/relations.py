@@ -37,9 +37,6 @@ from pytest_torchexport.outcomes.observe import Outcome, Returned
 from pytest_torchexport.results.diagnosis import Diagnosis
 from pytest_torchexport.results.failures import RelationBroken, SpecError
 
-# The largest size that is run, by its place among the legal ones.
-FURTHEST = 7
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -96,7 +93,7 @@ def _sizes(spec: InputSpec, dim: str) -> list[int]:
     """Return the first legal sizes of a dim, the example's, and a larger one; none without it."""
     if dim not in spec.dims:
         return []
-    few = spec.dims[dim].sizes[: FURTHEST + 1]
+    few = spec.dims[dim].sizes[:8]
     return sorted({*few[:3], few[-1], spec.dims[dim].example} - {0})
 
 

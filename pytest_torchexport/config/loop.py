@@ -14,8 +14,6 @@ from typing import Any
 from pytest_torchexport.config.validate import whole_number
 from pytest_torchexport.results.failures import SpecError
 
-STEPS = 32
-
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
@@ -33,7 +31,7 @@ class Loop:
     def of(cls, steps: Any, carry: Any, feed: Any) -> Loop:
         """Return the loop. Raises SpecError for what is wrong in itself."""
         try:
-            most = STEPS if steps is None else whole_number(steps)
+            most = 32 if steps is None else whole_number(steps)
         except ValueError as error:
             raise SpecError(f"steps: {error}") from None
         carried = _by_path("carry", carry, "{'output[1]': 'past'}")

@@ -42,6 +42,7 @@ from pytest_torchexport.results.diagnosis import (
     Owner,
     Stage,
 )
+from pytest_torchexport.results.escaped import on_a_line
 from pytest_torchexport.results.failures import (
     LoadFailed,
     OutputsDiffer,
@@ -73,8 +74,6 @@ STEPS: dict[str, Owner] = {
     OPTIMIZED: "exporter's optimizer",
     SHIPPED: "runtime's optimizer",
 }
-# The characters of what a file raises in a sentence about its step.
-MOST_WORDS = 120
 # So many nodes with another value are tried alone.
 MOST = 12
 
@@ -195,7 +194,7 @@ def _differs_in(scene: Scene, case: Case) -> str:
         first = differences[0]
         return f"{error:.2g}" if error else f"{first.path} is {first.actual}, not {first.expected}"
     if differences:
-        return " ".join(str(outcome).split())[:MOST_WORDS]
+        return on_a_line(str(outcome))
     try:
         narrow.judge(case)
     except OutputsDiffer as failure:
