@@ -20,10 +20,7 @@ from pytest_torchexport.judge.runner import SavedArtifact
 from pytest_torchexport.outcomes.subject import weight_of
 from pytest_torchexport.results import manifest, reports
 from pytest_torchexport.results.escaped import SHOWN
-from pytest_torchexport.results.failures import (
-    ArtifactTooLarge,
-    SpecError,
-)
+from pytest_torchexport.results.failures import ArtifactTooLarge, SpecError
 from pytest_torchexport.results.reports import write
 from pytest_torchexport.results.verdict import ArtifactSize, bytes_text
 from pytest_torchexport.targets.formats import onnx_model

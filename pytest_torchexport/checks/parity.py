@@ -35,12 +35,7 @@ from pytest_torchexport.inputs.recipes import (
     some_recorded,
 )
 from pytest_torchexport.inputs.spec import Call
-from pytest_torchexport.inputs.strategies import (
-    NewSizes,
-    examples,
-    least_examples,
-    recipes,
-)
+from pytest_torchexport.inputs.strategies import NewSizes, examples, least_examples, recipes
 from pytest_torchexport.judge import narrow
 from pytest_torchexport.judge.case import DEADLY, Case, explained
 from pytest_torchexport.judge.log import UNTIL_CALLS, Activity

@@ -35,13 +35,7 @@ from pytest_torchexport.judge.runner import Runnable
 from pytest_torchexport.outcomes.compare import gap, largest_error
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, observe
 from pytest_torchexport.outcomes.torch_state import plain_attention
-from pytest_torchexport.results.diagnosis import (
-    Cause,
-    CauseKind,
-    Diagnosis,
-    Owner,
-    Stage,
-)
+from pytest_torchexport.results.diagnosis import Cause, CauseKind, Diagnosis, Owner, Stage
 from pytest_torchexport.results.escaped import on_a_line
 from pytest_torchexport.results.failures import (
     LoadFailed,

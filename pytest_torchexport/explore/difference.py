@@ -21,25 +21,11 @@ from typing import Any
 import torch
 
 from pytest_torchexport.explore import moves, sweep
-from pytest_torchexport.explore.operator_run import (
-    NOWHERE,
-    Key,
-    Merge,
-    Near,
-    OperatorRuns,
-    Reach,
-)
+from pytest_torchexport.explore.operator_run import NOWHERE, Key, Merge, Near, OperatorRuns, Reach
 from pytest_torchexport.explore.probe import Gap, Probe
 from pytest_torchexport.explore.pursuit import TINY, Base, Pursuit, World
 from pytest_torchexport.explore.seeds import scaled
-from pytest_torchexport.explore.thresholds import (
-    AT,
-    BUCKETING,
-    COMPARING,
-    CONSTANT,
-    SIDES,
-    STATED,
-)
+from pytest_torchexport.explore.thresholds import AT, BUCKETING, COMPARING, CONSTANT, SIDES, STATED
 from pytest_torchexport.inputs.building import build
 from pytest_torchexport.inputs.recipes import (
     LAYOUTS,

@@ -18,12 +18,7 @@ import torch
 from pytest_torchexport.eager.fingerprint import changed, fingerprint
 from pytest_torchexport.eager.queries import answering
 from pytest_torchexport.eager.reference import Reference
-from pytest_torchexport.explore.conditions import (
-    Condition,
-    ConditionId,
-    ConditionOutcome,
-    Path,
-)
+from pytest_torchexport.explore.conditions import Condition, ConditionId, ConditionOutcome, Path
 from pytest_torchexport.explore.probe import Probe, ProbeListener, frozen_parameters
 from pytest_torchexport.explore.recorder import ConditionRecorder, Endless
 from pytest_torchexport.explore.twins import InstrumentedCode

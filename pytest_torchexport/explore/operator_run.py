@@ -24,13 +24,7 @@ from pytest_torchexport.explore.probe import (
     frozen_parameters,
 )
 from pytest_torchexport.explore.provenance import Combined, Compared
-from pytest_torchexport.explore.thresholds import (
-    BUCKETING,
-    COMPARING,
-    RULES,
-    Threshold,
-    beyond,
-)
+from pytest_torchexport.explore.thresholds import BUCKETING, COMPARING, RULES, Threshold, beyond
 from pytest_torchexport.inputs.pytrees import is_plain, leaves_of
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.limits import TimeLimitExceeded

@@ -36,11 +36,7 @@ from pytest_torchexport.outcomes.operators import (
     written_to,
 )
 from pytest_torchexport.outcomes.torch_state import steps_of_attention_in_half
-from pytest_torchexport.torch_private.dispatcher import (
-    aten_of_prim,
-    decomposition_of,
-    schema_of,
-)
+from pytest_torchexport.torch_private.dispatcher import aten_of_prim, decomposition_of, schema_of
 
 # Results with more elements count as rounded; whether they were is not computed, nor are orders of
 # so many looked up. A limit of cost.

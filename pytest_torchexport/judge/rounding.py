@@ -13,14 +13,7 @@ import torch
 
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.decisions import NOTHING_HELD, Decisions, Held, Places, See, is_near
-from pytest_torchexport.judge.other_runs import (
-    MULTIPLE,
-    Leaves,
-    OtherRuns,
-    Runs,
-    Way,
-    leaves_after,
-)
+from pytest_torchexport.judge.other_runs import MULTIPLE, Leaves, OtherRuns, Runs, Way, leaves_after
 from pytest_torchexport.outcomes.compare import (
     Tolerance,
     as_tensor,

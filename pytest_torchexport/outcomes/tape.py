@@ -31,18 +31,9 @@ from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.messages import Pick, first_owned, innermost
 from pytest_torchexport.outcomes.observe import Outcome, named_tensors, observe
 from pytest_torchexport.outcomes.operator_table import READ
-from pytest_torchexport.outcomes.operators import (
-    Operation,
-    operations,
-    tensors_among,
-    with_tensors,
-)
+from pytest_torchexport.outcomes.operators import Operation, operations, tensors_among, with_tensors
 from pytest_torchexport.outcomes.torch_state import GradMode
-from pytest_torchexport.results.source_line import (
-    SourceLine,
-    is_users,
-    source_line,
-)
+from pytest_torchexport.results.source_line import SourceLine, is_users, source_line
 from pytest_torchexport.torch_private.dispatcher import schema_of
 from pytest_torchexport.torch_private.memory import memory_of
 

@@ -29,11 +29,7 @@ from pytest_torchexport.targets.base import (
     TargetTraits,
 )
 from pytest_torchexport.targets.capturing import constant_arguments
-from pytest_torchexport.targets.formats.exported_program import (
-    FILENAME,
-    higher_order,
-    is_compiled,
-)
+from pytest_torchexport.targets.formats.exported_program import FILENAME, higher_order, is_compiled
 from pytest_torchexport.targets.formats.torchscript import write_values
 from pytest_torchexport.torch_private import compiled
 

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_torchexport.outcomes.operator_table import OPERATORS, of_kind, onnx_of_kind
-from pytest_torchexport.targets.formats.facts import (
-    Branches,
-    ProgramFacts,
-    frames_in,
-    frames_of_fx,
-)
+from pytest_torchexport.targets.formats.facts import Branches, ProgramFacts, frames_in, frames_of_fx
 
 FILENAME = "model.onnx"
 # The longest text of the checker's that is passed on.
