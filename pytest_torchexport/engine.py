@@ -50,10 +50,11 @@ from pytest_torchexport.results.failures import (
     LoadFailed,
     RoundTripDiffers,
     SpecError,
+    facts_of,
 )
 from pytest_torchexport.results.source_line import short_path
 from pytest_torchexport.results.two_steps import in_two_steps
-from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.results.verdict import Verdict, with_more
 from pytest_torchexport.targets.base import Artifact
 from pytest_torchexport.torch_private.memory import end_sharing
 
@@ -195,7 +196,9 @@ def in_a_loop(step: Any, first: Call, loop: Loop, plan: Plan, made: Any = None) 
     verdict = _checked(step, [first], plan, make, foreign=foreign_made)
     unused = [name for name in NOT_OF_A_LOOP if getattr(plan.options, name) is not None]
     if unused:
-        verdict = verdict.plus(cautions=[f"{', '.join(unused)}: not used, the check is of a loop"])
+        verdict = with_more(
+            verdict, cautions=[f"{', '.join(unused)}: not used, the check is of a loop"]
+        )
     return not_kept(verdict, LOOPS) if plan.settings.cache else verdict
 
 
@@ -240,8 +243,8 @@ def _on_inputs(
         given, plan, real = _with_inputs(thing, given, plan)
     except SpecError as error:
         reason = printable(str(error))
-        return plan.verdict(Subject.of(thing).name, **{**error.facts(), "reason": reason})
-    return judged(thing, given, plan).plus(notes=real.notes, cautions=real.cautions)
+        return plan.verdict(Subject.of(thing).name, **{**facts_of(error), "reason": reason})
+    return with_more(judged(thing, given, plan), notes=real.notes, cautions=real.cautions)
 
 
 def _judged(thing: Any, given: Sequence[Call], plan: Plan, make: Make, **how: Any) -> Verdict:
@@ -365,9 +368,9 @@ def _verified(verdict: Verdict, changes: Sequence[Change]) -> Verdict:
     shared = [change for change in changes if change.ref.kind in SHARED]
     if shared:
         note = f"forward changes {few(shared)}, and the check could not put that back"
-        verdict = verdict.plus(notes=[note])
+        verdict = with_more(verdict, notes=[note])
     own = [change for change in changes if change.ref.kind not in SHARED]
     if not own:
         return verdict
     text = f"checking changed the module that the test has: {few(own)}; please report it"
-    return verdict.plus(**{"ineffective" if verdict.status == "passed" else "notes": [text]})
+    return with_more(verdict, **{"ineffective" if verdict.status == "passed" else "notes": [text]})

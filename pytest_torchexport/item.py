@@ -56,6 +56,7 @@ from pytest_torchexport.results.failures import (
     SpecError,
     StructureDiffers,
     ends_the_test,
+    facts_of,
 )
 from pytest_torchexport.results.verdict import Verdict
 
@@ -154,7 +155,7 @@ class Item:
             where = failure.where or diagnosis.where
         verdict = self.described(
             **{
-                **failure.facts(),
+                **facts_of(failure),
                 "reason": printable(str(failure)),
                 "details": tuple(map(printable, (*log.of_inputs(), *failure.details))),
                 "where": where or baked,

@@ -33,9 +33,10 @@ from pytest_torchexport.results.failures import (
     Ineffective,
     SpecError,
     by_name,
+    facts_of,
 )
 from pytest_torchexport.results.text import failure_texts
-from pytest_torchexport.results.verdict import Recorded, Verdict
+from pytest_torchexport.results.verdict import Recorded, Verdict, with_more
 from pytest_torchexport.targets.base import Artifact
 
 
@@ -194,7 +195,7 @@ def check_recorded(
             )
             apart = [APART.format(ways=several)] if several > 1 else []
             cautions = [uncopied] if recorder.uncopied else []
-            verdict = verdict.plus(notes=apart, cautions=cautions)
+            verdict = with_more(verdict, notes=apart, cautions=cautions)
             verdict = dataclasses.replace(verdict, recorded=recorded)
             served.append(Served(recording, verdict, own))
         if plan.options.stand_in and served:
@@ -234,7 +235,7 @@ def verdict_on(recording: Recording, plan: Plan) -> Verdict:
         if plan.settings.ship:
             artifact_files.clear(plan.settings.ship)
         return _unchecked(plan, verdict.subject, Ineffective(inside[0]))
-    return verdict.plus(cautions=cautions, notes=notes, ineffective=inside)
+    return with_more(verdict, cautions=cautions, notes=notes, ineffective=inside)
 
 
 def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:
@@ -242,7 +243,7 @@ def _unchecked(plan: Plan, subject: str, why: Failure | str) -> Verdict:
     if isinstance(why, str) and not plan.settings.strict:
         return plan.verdict(subject, status="skipped", reason=why)
     failure = Ineffective(why) if isinstance(why, str) else why
-    return plan.verdict(subject, **failure.facts())
+    return plan.verdict(subject, **facts_of(failure))
 
 
 def raise_for(verdicts: Sequence[Verdict], item: ActiveItem) -> None:

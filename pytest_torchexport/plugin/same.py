@@ -43,8 +43,9 @@ from pytest_torchexport.results.failures import (
     PipelineFailed,
     SpecError,
     ends_the_test,
+    facts_of,
 )
-from pytest_torchexport.results.verdict import Difference, Verdict
+from pytest_torchexport.results.verdict import Difference, Verdict, with_more
 from pytest_torchexport.targets.base import Artifact
 
 # Runs of the code around a module whose outputs are moved within their tolerance.
@@ -123,11 +124,11 @@ def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> 
     except CannotJudge as skip:
         return dataclasses.replace(verdict, status="skipped", skip=skip.kind, reason=str(skip))
     except Failure as failure:
-        return dataclasses.replace(verdict, **failure.facts())
+        return dataclasses.replace(verdict, **facts_of(failure))
     finally:
         as_left()
     verdict = dataclasses.replace(verdict, explained=tuple(explained))
-    return verdict.plus(notes=(MOVES.format(path=each.path) for each in explained))
+    return with_more(verdict, notes=(MOVES.format(path=each.path) for each in explained))
 
 
 def _explained(

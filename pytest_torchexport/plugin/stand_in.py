@@ -54,8 +54,9 @@ from pytest_torchexport.results.failures import (
     NotRepeatable,
     PipelineFailed,
     ends_the_test,
+    facts_of,
 )
-from pytest_torchexport.results.verdict import Difference, Verdict
+from pytest_torchexport.results.verdict import Difference, Verdict, with_more
 from pytest_torchexport.targets.base import Artifact, device_of
 from pytest_torchexport.torch_private.circumstances import is_transforming
 
@@ -292,15 +293,15 @@ def _judged(served: Served, note: str, *, is_vain: bool) -> Verdict:
     """Return the verdict with what the further run adds; ``is_vain``: no call had an artifact."""
     verdict, failure = served.verdict, served.failure
     if is_vain and verdict.status == "passed" and failure is None:
-        verdict = verdict.plus(ineffective=[note])
+        verdict = with_more(verdict, ineffective=[note])
         failure = Ineffective(note) if served.plan.settings.strict else None
     else:
-        verdict = verdict.plus(notes=[note])
+        verdict = with_more(verdict, notes=[note])
     if failure is None:
         return verdict
     if served.plan.settings.ship:
         artifact_files.clear(served.plan.settings.ship)
-    return dataclasses.replace(verdict, **failure.facts())
+    return dataclasses.replace(verdict, **facts_of(failure))
 
 
 def _trains(

@@ -76,11 +76,12 @@ class Failure(AssertionError):
     def __init_subclass__(cls, *, title: str) -> None:
         cls.title = title
 
-    def facts(self) -> dict[str, Any]:
-        """Return the fields of a verdict that has failed by it."""
-        names = ("details", "where", "differences", "output", "imports", "sides")
-        own = {name: getattr(self, name) for name in names}
-        return {"status": "failed", "failure": type(self).__name__, "reason": str(self), **own}
+
+def facts_of(failure: Failure) -> dict[str, Any]:
+    """Return the fields of a verdict that a failure has failed."""
+    names = ("details", "where", "differences", "output", "imports", "sides")
+    own = {name: getattr(failure, name) for name in names}
+    return {"status": "failed", "failure": type(failure).__name__, "reason": str(failure), **own}
 
 
 class SpecError(Failure, title="the input spec does not fit the module"):

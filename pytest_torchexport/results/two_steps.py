@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_torchexport.results.failures import NotRepeatable, SpecError, TrainingMode
 from pytest_torchexport.results.text import as_said_of
-from pytest_torchexport.results.verdict import Verdict
+from pytest_torchexport.results.verdict import Verdict, with_more
 
 # Of these failures the reference itself is the reason, or what was declared.
 _OF_THE_REFERENCE = tuple(cls.__name__ for cls in (NotRepeatable, SpecError, TrainingMode))
@@ -51,7 +51,7 @@ def in_two_steps(first: Verdict, second: Verdict, reference: str) -> Verdict:
         )
     doubts = filter(None, [first.reason, *first.cautions, *first.ineffective])
     cautions = (f"{steps[0]}: {said(text)}" for text in doubts)
-    return both.plus(notes=[f"{steps[0]}: {result}"], cautions=cautions)
+    return with_more(both, notes=[f"{steps[0]}: {result}"], cautions=cautions)
 
 
 def _result(verdict: Verdict) -> str:

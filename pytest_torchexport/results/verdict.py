@@ -415,11 +415,6 @@ class Verdict:
     def branch_coverage(self) -> float | None:
         return coverage_of(self.branches)
 
-    def plus(self, **lines: Iterable[str]) -> Verdict:
-        """Return the verdict with more lines of its notes, cautions, or why it may mean little."""
-        more: dict[str, Any] = {name: (*getattr(self, name), *lines[name]) for name in lines}
-        return dataclasses.replace(self, **more)
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars, for xdist and JSON, which has no nan: "nan"."""
         return {**plain(self), "branch_coverage": self.branch_coverage}
@@ -429,6 +424,12 @@ class Verdict:
         """Return the verdict that ``as_dict`` made the data from. Unknown keys are left out."""
         verdict: Verdict = made(cls, data)
         return verdict
+
+
+def with_more(verdict: Verdict, **lines: Iterable[str]) -> Verdict:
+    """Return a verdict with more lines of its notes, cautions, or why it may mean little."""
+    more: dict[str, Any] = {name: (*getattr(verdict, name), *lines[name]) for name in lines}
+    return dataclasses.replace(verdict, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
