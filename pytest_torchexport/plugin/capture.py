@@ -154,8 +154,11 @@ class Keys:
 
     def of(self, module: torch.nn.Module, call: Call) -> tuple[Any, Any] | None:
         """Return what is the same for all calls of the module, and for all of one export."""
-        # Quantizing in place changes the parts of a module.
-        parts = tuple((path, type(part)) for path, part in module.named_modules())
+        # Quantizing in place changes the parts of a module, and half() their types.
+        parts = (
+            *((path, type(part)) for path, part in module.named_modules()),
+            *((path, tensor.dtype) for path, tensor in module.named_parameters()),
+        )
         identity = id(module), parts
         if identity not in self._known:
             if not self._wanted(parts, self._count[parts]):

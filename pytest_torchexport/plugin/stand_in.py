@@ -30,7 +30,7 @@ from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain, tree_map
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values, largest_error
 from pytest_torchexport.outcomes.messages import refuses_its_inputs
-from pytest_torchexport.outcomes.observe import State, raised
+from pytest_torchexport.outcomes.observe import State, raised, tensors_of
 from pytest_torchexport.outcomes.subject import unwrapped
 from pytest_torchexport.outcomes.torch_state import (
     GradMode,
@@ -100,31 +100,37 @@ def _run(
 class Served:
     """A recorded module with its verdict, and what its artifact did in the place of the module.
 
-    ``plan``: with the directory for its files. ``refusal``: why there is no artifact after all.
-    ``apart``: the first call on which it differs from eager, and how.
+    ``plan``: with the directory for its files. ``state``: the module's, of which the artifact is.
+    ``refusal``: why there is no artifact after all. ``apart``: the first call on which it differs
+    from eager, and how.
     """
 
     recording: Recording
     verdict: Verdict
     plan: Plan
     artifact: Artifact | None = None
+    state: Any = None
     refusal: str = ""
     failure: Failure | None = None
     calls: int = 0
     error: float = 0.0
     apart: str = ""
 
-    def exported(self, module: torch.nn.Module) -> bool:
-        """Export the module as it is now, once. Return True if there is an artifact."""
-        if self.artifact is None and not self.refusal:
+    def export(self, module: torch.nn.Module) -> str:
+        """Have an artifact of the module as it is now. Return why there is none."""
+        is_other = bool(compare_values(self.state, _state_of(module), Tolerance(0.0, 0.0)))
+        if self.artifact is not None and is_other and module.training:
+            return "changed in training"
+        if (self.artifact is None or is_other) and not self.refusal:
             try:
                 self.artifact = engine.export(module, self.recording.calls, self.plan)
+                self.state = _state_of(module)
             except Exception as error:
                 if ends_the_test(error):
                     raise
                 self.refusal = f"no artifact of {self.verdict.subject}: {error}"
                 self.failure = error if isinstance(error, Failure) else None
-        return self.artifact is not None
+        return self.refusal
 
 
 def as_served(artifact: Artifact, device: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -187,7 +193,8 @@ class StandIn:
             return "another structure" if same else "another module", None
         if served.verdict.status != "passed":
             return f"{served.verdict.subject} has no artifact that passed", None
-        return served.refusal, served if served.exported(module) else None
+        why = served.export(module)
+        return why, None if why else served
 
     def _beside(self, served: Served, module: torch.nn.Module, call: Call) -> Any:
         """Return what the artifact does; raise what eager does, if it does."""
@@ -215,6 +222,7 @@ class StandIn:
             problem = error
         finally:
             after()
+        served.state = _state_of(module)  # that of the artifact after the same calls
         differences = [] if problem else compare_values(clone(expected), value, tolerance)
         if (problem or differences) and _trains(module, call, expected, plan, before):
             after()
@@ -269,7 +277,7 @@ def run_again(
         yield _run(on_artifacts, random, stand_in.handle)
         if on_artifacts and not any(each.failure for each in served):
             yield _run(in_eager, random)
-            if not in_eager:
+            if not in_eager and not any(each.apart for each in served):
                 yield _run(shaken, random, moving(tolerance, generator))
     finally:
         as_left()
@@ -331,6 +339,17 @@ def in_mode_of(plan: Plan, module: torch.nn.Module) -> Iterator[bool]:
         state.restore()
         for part, training in modes:
             part.training = training
+
+
+def _state_of(module: torch.nn.Module) -> Any:
+    """Return copies of the tensors of a module, and its numbers and strings but for its mode."""
+    named = {
+        f"{path}.{name}": value
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, (bool, int, float, str)) and name != "training"
+    }
+    return tensors_of(module), named
 
 
 def told(difference: Difference) -> str:
