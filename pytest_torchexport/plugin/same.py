@@ -57,6 +57,7 @@ SEVERAL = (
     "build(module) calls the module in {count} ways (other dtypes, numbers of axes, containers or "
     "Python values), and an artifact takes one: {calls}. The marker's stand_in=True takes all"
 )
+ENDLESS = "same: build returns a {cls} that contains itself, or is nested too deep"
 POSTPROCESS = "step postprocess: the artifact gets and returns what the module does"
 MOVES = (
     "{path} differs from build(module), which moves as much if the module's outputs are moved "
@@ -143,7 +144,13 @@ def _explained(
     def run(thing: Any, handle: ModuleCallHandler = as_called) -> Any:
         seed_everything(plan.seed)
         with in_mode_of(plan, own), module_calls_through(outermost(handle, own)):
-            return Call((build(thing),)).clone().args[0]  # it may return it again, changed
+            value = build(thing)
+            # What a generator calls, it calls when it is read.
+            value = list(value) if isinstance(value, Iterator) else value
+            try:
+                return Call((value,)).clone().args[0]  # it may return it again, changed
+            except RecursionError:
+                raise SpecError(ENDLESS.format(cls=type(value).__name__)) from None
 
     def record(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         call = Call(args, kwargs).clone()

@@ -244,6 +244,17 @@ def test_any_value_is_compared(value, other, path):
         run(build, Detector().eval())
 
 
+def test_a_generator_is_read():
+    def build(served, last=0):
+        for size in (2, 3, last or 4):
+            yield served(torch.ones(1, 3, 8 * size, 8))
+
+    model = Detector().eval()
+    assert run(build, model).notes == ()
+    with pytest.raises(OutputsDiffer, match="step preprocess: in call 3"):
+        run(lambda served: build(served, 0 if isinstance(served, nn.Module) else 2), model)
+
+
 def test_what_moves_with_rounding_is_a_note_and_with_a_tolerance_of_the_users_a_failure():
     """The artifact is a little off, and the pipeline multiplies that."""
 
@@ -297,6 +308,14 @@ def test_what_cannot_be_compared_is_said():
         run(lambda _: 1, model)
     with pytest.raises(SpecError, match="calls the module in 2 ways"):
         run(lambda served: (served(torch.ones(1, 3, 8, 8)), served(torch.ones(3, 8, 8))), model)
+
+    def endless(served):
+        value = [served(torch.ones(1, 3, 8, 8))]
+        value.append(value)
+        return value
+
+    with pytest.raises(SpecError, match="build returns a list that contains itself"):
+        run(endless, model)
     with pytest.raises(SpecError, match="int is no torch"):
         run(lambda _: 1, 1)
     with pytest.raises(ZeroDivisionError):
