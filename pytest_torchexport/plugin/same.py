@@ -144,13 +144,7 @@ def _explained(
     def run(thing: Any, handle: ModuleCallHandler = as_called) -> Any:
         seed_everything(plan.seed)
         with in_mode_of(plan, own), module_calls_through(outermost(handle, own)):
-            value = build(thing)
-            # What a generator calls, it calls when it is read.
-            value = list(value) if isinstance(value, Iterator) else value
-            try:
-                return Call((value,)).clone().args[0]  # it may return it again, changed
-            except RecursionError:
-                raise SpecError(ENDLESS.format(cls=type(value).__name__)) from None
+            return _kept(build(thing))
 
     def record(real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
         call = Call(args, kwargs).clone()
@@ -184,6 +178,15 @@ def _explained(
         steps = () if file else (*_steps(ours, theirs, tolerance), POSTPROCESS)[:1]
         raise OutputsDiffer("; ".join((text, *steps)), differences=bugs)
     return judged
+
+
+def _kept(value: Any) -> Any:
+    """Return a copy: build may return the same object again, changed. Read a generator."""
+    value = list(value) if isinstance(value, Iterator) else value
+    try:
+        return Call((value,)).clone().args[0]
+    except RecursionError:
+        raise SpecError(ENDLESS.format(cls=type(value).__name__)) from None
 
 
 def _on_artifact(

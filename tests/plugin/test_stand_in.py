@@ -280,6 +280,76 @@ def test_an_artifact_in_a_process_of_its_own_is_no_stand_in(passes):
     assert "stand_in: the body was not run on the artifact" in line
 
 
+PIPELINES = """
+from torch.nn.functional import conv2d, interpolate, pad
+
+def resized(x, size, **how):
+    return interpolate(x, size, mode='bilinear', antialias=how.get('antialias', True))
+
+def scores(x):
+    weight = torch.linspace(-0.2, 0.3, 5 * 3 * 9).reshape(5, 3, 3, 3)
+    return conv2d(x - 0.5, weight).flatten(2).mean(-1)
+
+def counted(x, mask):
+    return (scores(x) * mask).sum(-1) / mask.sum(-1)
+
+MASK = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
+# What the code does, and what it does while it is exported.
+BUGS = {
+    'stretched for letterboxed': (
+        lambda x: scores(pad(x, (0, 0, 4, 4), value=0.5)), lambda x: scores(resized(x, (16, 16)))
+    ),
+    'antialias': (
+        lambda x: scores(resized(x, (5, 9))), lambda x: scores(resized(x, (5, 9), antialias=False))
+    ),
+    'wrapper': (lambda x: scores(x), lambda x: scores(x).relu()),
+    'sigmoid': (lambda x: scores(x), lambda x: scores(x).sigmoid()),
+    'normalized twice': (lambda x: scores(x), lambda x: scores(x - 0.5)),
+    'never normalized': (lambda x: scores(x), lambda x: scores(x + 0.5)),
+    'padding flag': (lambda x: counted(x, MASK), lambda x: counted(x, torch.ones(5))),
+    'padded, then resized': (
+        lambda x: scores(pad(resized(x, (4, 8)), (0, 0, 2, 2))),
+        lambda x: scores(resized(pad(x, (0, 0, 4, 4)), (8, 8))),
+    ),
+    'another default': (
+        lambda x: scores(x) * (scores(x) > -9), lambda x: scores(x) * (scores(x) > 9)
+    ),
+    'channels': (lambda x: scores(x), lambda x: scores(x.flip(1))),
+    'dtype': (lambda x: scores(x), lambda x: scores(x.half().float())),
+    'strides': (lambda x: scores(x), lambda x: scores(x.transpose(2, 3).reshape(x.shape))),
+}
+
+class Pipeline(nn.Module):
+    def __init__(self, bug, wrong):
+        super().__init__()
+        self.bug, self.wrong = bug, wrong
+
+    def forward(self, x):
+        return BUGS[self.bug][self.wrong and torch.jit.is_tracing()](x)
+
+@pytest.mark.parametrize('wrong', [False, True])
+@pytest.mark.parametrize('bug', BUGS)
+@pytest.mark.torchexport('trace', stand_in=True, max_examples=1, checks=['state'])
+def test_it(bug, wrong):
+    x = torch.rand(2, 3, 8, 16, generator=torch.Generator().manual_seed(0))
+    right, _ = BUGS[bug]
+    torch.testing.assert_close(Pipeline(bug, wrong)(x), right(x))
+"""
+
+
+def test_another_value_of_the_artifact_fails_the_asserts_of_the_body(suite, run, verdicts):
+    """Bugs of pipelines that people met in production; no check of a module compares outputs."""
+    suite(PIPELINES)
+    run("--torchexport-report=json:out.json").assert_outcomes(passed=12, failed=12)
+    found = {name: verdict for name, (verdict,) in verdicts().items()}
+    for name, verdict in found.items():
+        assert verdict.failure == ("PipelineFailed" if "-True" in name else None), name
+        if verdict.failure:
+            assert "the artifact differs from Pipeline in call 1" in verdict.details[0], name
+        else:
+            assert "stand_in: 1 of 1 calls of the body ran on artifacts" in verdict.notes, name
+
+
 UNITTEST = """
 import unittest
 
