@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Final
@@ -47,13 +48,19 @@ TIE: Final = "tie"
 AMBIGUOUS: Final = "ambiguous"
 
 
+def _numbers(leaf: Any) -> torch.Tensor | None:
+    """Return numbers as a dense tensor on the CPU, or None."""
+    if isinstance(leaf, (float, complex)) or hasattr(leaf, "__array_interface__"):
+        with suppress(TypeError):
+            leaf = as_tensor(leaf)
+    return dense(leaf.detach().cpu()) if isinstance(leaf, torch.Tensor) else None
+
+
 def plain_tensor(leaf: Any) -> torch.Tensor | None:
     """Return numbers as a dense tensor on the CPU, of the widest dtype of their kind, or None."""
-    if isinstance(leaf, (float, complex)):
-        return as_tensor(leaf)
-    if not isinstance(leaf, torch.Tensor):
+    tensor = _numbers(leaf)
+    if tensor is None:
         return None
-    tensor = dense(leaf.detach().cpu())
     if tensor.is_complex():
         return tensor.to(torch.complex128)
     return tensor.double() if tensor.is_floating_point() else tensor.to(torch.int64)
@@ -78,7 +85,8 @@ class Seen:
 
     @classmethod
     def of(cls, difference: Difference, expected: Any, actual: Any, runs: Runs) -> Seen:
-        wanted, found = plain_tensor(expected), plain_tensor(actual)
+        own, wanted, found = _numbers(expected), plain_tensor(expected), plain_tensor(actual)
+        assert own is not None
         assert wanted is not None
         assert found is not None
 
@@ -90,12 +98,10 @@ class Seen:
                 if leaf is not None and leaf.shape == wanted.shape
             ]
 
-        # Of a quantized tensor, that of its numbers.
-        dtype = dense(expected).dtype if isinstance(expected, torch.Tensor) else wanted.dtype
         return cls(
             difference=difference,
-            dtype=dtype,
-            units=runs.precision or dtype,
+            dtype=own.dtype,  # of a quantized tensor, that of its numbers
+            units=runs.precision or own.dtype,
             wanted=wanted,
             found=found,
             truth=next(iter(seen([runs.truth])), None),

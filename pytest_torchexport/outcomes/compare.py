@@ -196,8 +196,7 @@ def _leaf(
     if type(expected) is type(actual) and hasattr(expected, "__array_interface__"):
         # NumPy's arrays and numbers, images: as tensors, unless they hold no numbers.
         with contextlib.suppress(TypeError):
-            wanted, found = (torch.tensor(np.array(each)) for each in (expected, actual))
-            return _leaf(path, wanted, found, tolerance, within)
+            return _leaf(path, as_tensor(expected), as_tensor(actual), tolerance, within)
     if type(expected) is type(actual) and has_state(expected):
         classes = type(expected).__mro__[:-1]
         if not any("__eq__" in vars(cls) for cls in classes):  # it would equal only itself
@@ -242,7 +241,12 @@ def _scalar(path: str, expected: Any, actual: Any, tolerance: Tolerance) -> list
 
 
 def as_tensor(number: Any) -> torch.Tensor:
-    """Return a Python number with all its digits, as a tensor of one element."""
+    """Return a Python number with all its digits as a tensor of one element, or NumPy's numbers.
+
+    Raises TypeError for an array of what torch has no dtype for.
+    """
+    if hasattr(number, "__array_interface__"):
+        return torch.tensor(np.array(number))
     wide = torch.complex128 if isinstance(number, complex) else torch.float64
     return torch.tensor([number], dtype=wide)
 

@@ -388,6 +388,8 @@ def observe(
 def _is_same(old: Any, new: Any) -> bool:
     """Return True if two leaves are one object, or tensors of one array."""
     tensors = isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor)
+    if tensors and not old.numel():  # it has no memory
+        return not new.numel()
     return old is new or (tensors and are_one_memory(old, new))
 
 

@@ -61,6 +61,34 @@ def test_arrays_that_are_returned_are_compared_by_their_numbers():
     assert of_array(lambda image: from_array(image).numpy() + 1).failure == "OutputsDiffer"
 
 
+def of_numbers(artifact, eager, size=4):
+    plan = Plan(
+        target="trace",
+        device="cpu",
+        max_examples=2,
+        diagnoses=False,
+        options=parse_check_options({"checks": ["parity", "state"]}),
+    )
+    return engine.check_artifact(artifact, eager, Call((np.ones((size, 3), np.float32),)), plan)
+
+
+def test_numbers_of_numpy_are_compared_as_its_arrays():
+    """Its functions return them in place of arrays without axes."""
+    verdict = of_numbers(lambda x: x.sum() / x.size, lambda x: x.mean())
+    assert verdict.status == "passed", failure_text(verdict)
+    for wrong in (lambda x: (x, x.max()), lambda x: (x, x.mean() + 1)):
+        verdict = of_numbers(wrong, lambda x: (x, x.mean()))
+        assert verdict.failure == "OutputsDiffer", failure_text(verdict)
+        assert verdict.differences[0].path == "output[1]"
+    assert of_numbers(lambda x: x.all(), lambda x: x.any()).failure == "OutputsDiffer"
+
+
+def test_an_empty_array_is_not_said_to_be_replaced():
+    verdict = of_numbers(lambda x: x * 2, lambda x: x + x, size=0)
+    assert verdict.status == "passed", failure_text(verdict)
+    assert "changes a container" not in repr(verdict)
+
+
 @pytest.mark.parametrize("target", ["trace", "script", "export", "onnx"])
 def test_an_exporter_refuses_arrays_in_plain_words(target):
     class Takes(nn.Module):
