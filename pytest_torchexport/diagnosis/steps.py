@@ -31,7 +31,7 @@ def examine(scene: Scene, known: Diagnosis) -> Diagnosis:
     agreeing = [name for name in found if name not in differing]
     if differing:
         first, *others = differing
-        parts = [f"`{first}` differs: {_worst(found[first][0])}"]
+        parts = [f"`{first}` differs: {found[first][0]}"]
         parts += [f"{_listed(others)} differ{'s' * (len(others) == 1)} too"] if others else []
         parts += [f"{_listed(agreeing)} agree{'s' * (len(agreeing) == 1)}"] if agreeing else []
         text = "; ".join(parts)
@@ -78,12 +78,6 @@ def _step(scene: Scene, owner: Subject, name: str, call: Call) -> tuple[Call, Ou
             call = Call(call.args[0])
     seed = scene.case.plan.seed
     return call, observe(step.function, call, seed=seed, grad_mode=step.grad_mode)
-
-
-def _worst(item: Difference) -> str:
-    if item.max_abs is not None:
-        return f"|{item.max_abs:.4g}| at {list(item.index or ())} of {item.path}"
-    return f"{item.path} {item.expected}, then {item.actual}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from pytest_torchexport.outcomes.torch_state import (
     random_numbers,
 )
 from pytest_torchexport.plugin.capture import Keys, Recording, as_called, outermost
-from pytest_torchexport.plugin.stand_in import as_served, in_mode_of, moving, told
+from pytest_torchexport.plugin.stand_in import as_served, in_mode_of, moving
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -228,6 +228,6 @@ def _steps(ours: Calls, theirs: Calls, tolerance: Tolerance) -> Iterator[str]:
         steps = (("preprocess", "inputs"), ("model", "output"))
         for (step, what), left, right in zip(steps, *pair, strict=False):
             for difference in compare_values(left, right, tolerance, what):
-                yield f"step {step}: in call {number}, {told(difference)}"
+                yield f"step {step}: in call {number}, {difference}"
     if ours.count != theirs.count:
         yield f"step preprocess: {ours.count} calls of the module, {theirs.count} of the artifact"

@@ -56,7 +56,7 @@ from pytest_torchexport.results.failures import (
     ends_the_test,
     facts_of,
 )
-from pytest_torchexport.results.verdict import Difference, Verdict, with_more
+from pytest_torchexport.results.verdict import Verdict, with_more
 from pytest_torchexport.targets.base import Artifact, device_of
 from pytest_torchexport.torch_private.circumstances import is_transforming
 
@@ -237,7 +237,7 @@ class StandIn:
             raise problem
         served.error = max(served.error, largest_error(expected, value) or 0.0)
         if differences and not served.apart:
-            served.apart = f"call {served.calls} ({call.describe()}): {told(differences[0])}"
+            served.apart = f"call {served.calls} ({call.describe()}): {differences[0]}"
         return with_gradients(expected, value)
 
     def failure(self, blamed: Served, error: BaseException, *, stricter: bool) -> Failure:
@@ -350,16 +350,6 @@ def _state_of(module: torch.nn.Module) -> Any:
         if isinstance(value, (bool, int, float, str)) and name != "training"
     }
     return tensors_of(module), named
-
-
-def told(difference: Difference) -> str:
-    """Return a difference from eager in words: ``output[0]: 3 of 6 elements of ... differ``."""
-    if difference.total is not None:
-        counted = f"{difference.mismatched} of {difference.total} elements of {difference.what}"
-        worst = "" if difference.max_abs is None else f", by up to {difference.max_abs:.3g}"
-        return f"{difference.path}: {counted} differ{worst}"
-    what = difference.what or f"{difference.expected} became {difference.actual}"
-    return f"{difference.path}: {what}"
 
 
 def moving(tolerance: Tolerance, generator: torch.Generator) -> ModuleCallHandler:

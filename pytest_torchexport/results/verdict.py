@@ -124,6 +124,15 @@ class Difference:
     own_error: float | None = None
     cause: DifferenceCause = ""
 
+    def __str__(self) -> str:
+        """Return words without the names of the sides."""
+        if self.total is None:
+            return f"{self.path}: {self.what or f'{self.expected} became {self.actual}'}"
+        worst = "" if self.max_abs is None else f", by up to {self.max_abs:.3g}"
+        return (
+            f"{self.path}: {self.mismatched} of {self.total} elements of {self.what} differ{worst}"
+        )
+
     @property
     def in_own_errors(self) -> float | None:
         """The worst absolute error in units of eager's own; None if that is 0 or not measured."""
