@@ -7,6 +7,7 @@ Raises ExportRefused if a function makes no file, and what opening a file raises
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -92,10 +93,13 @@ def _changed(case: Case, path: Path, function: Callable[..., Any], directory: Pa
         shutil.copyfile(path.parent / name, home / name)
     arguments = (given, made) if _takes_two(function) else (given,)
     try:
-        returned = function(*arguments)
+        with contextlib.chdir(Path.cwd()):  # to come back from where it goes
+            returned = function(*arguments)
+            if isinstance(returned, (str, os.PathLike)):
+                returned = Path(returned).absolute()
     except (TimeLimitExceeded, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if ends_the_test(error):
             raise
         errors.raise_fault(error)
@@ -104,9 +108,9 @@ def _changed(case: Case, path: Path, function: Callable[..., Any], directory: Pa
         _refuse(step, f"raised {reason} on {path.name}", remedy, where)
     if returned is None:
         returned = arguments[-1]
-    if not isinstance(returned, (str, os.PathLike)):
+    if not isinstance(returned, Path):
         _refuse(step, f"returned a {type(returned).__name__}: {returned!r:.80}", RETURNS)
-    left = Path(returned).absolute()
+    left = returned
     if not left.is_file():
         _refuse(step, f"left no file at {left.name}", RETURNS)
     legal = case.traits.suffixes
