@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -141,3 +142,30 @@ def test_items_of_one_test_read_their_inputs_once():
         )
     with pytest.raises(SpecError, match="an iterator can be read only once"):
         read(inputs.source, Call((X,)))
+
+
+def test_a_tensor_that_is_filled_again_and_again_is_copied():
+    def filled():
+        held = torch.zeros(2, 3)
+        for number in range(3):
+            yield held.fill_(number)
+
+    assert [float(call.args[0].max()) for call in read(filled(), Call((X,))).calls] == [0, 1, 2]
+
+
+def test_an_iterator_gives_the_same_inputs_to_other_modules_and_targets():
+    inputs, signature = Inputs((X + i for i in range(9)), 4), inspect.signature(forward)
+    first, *others = (
+        [
+            float(call.args[0][0, 0])
+            for call in sources.read(each, example, signature, name, None).calls
+        ]
+        for name in ("Net", "Other", "Net")
+        for each, example in ((inputs, Call((X,))), (Inputs([X]), Call((X,))))
+    )
+    assert others[1::2] == [first, first]
+
+
+def test_a_container_in_the_place_of_a_tensor_is_named_by_its_leaves():
+    with pytest.raises(SpecError, match=re.escape("has no x, but x['a'].")):
+        read([{"x": {"a": X}}], Call((X,)))
