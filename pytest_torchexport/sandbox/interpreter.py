@@ -45,7 +45,9 @@ def versions(python: Path) -> Mapping[str, str] | str:
         return f"it does not run {PROGRAM.name}: {said}; next step: take Python 3.8 or newer"
     except (AttributeError, ValueError):
         said = f"it prints {printable(done.stdout).strip():.80} in place of versions"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        said = f"it does not answer within {error.timeout:g} seconds"
+    except OSError as error:
         said = str(error)
     return f"{said}; next step: name an interpreter of Python 3.8 or newer"
 

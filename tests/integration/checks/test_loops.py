@@ -259,3 +259,17 @@ def test_a_function_that_draws_from_a_generator_of_its_own_is_refused():
     assert seeded.status == "passed", seeded.reason
     unknown = looped("average", feed={"x": lambda out: torch.full_like(out[0], float("nan"))})
     assert unknown.failure is None, unknown.reason
+
+
+def test_a_step_is_served_and_timed_as_other_artifacts():
+    verdict = looped(
+        "gru",
+        serve_on=["onnxruntime>=1.17"],
+        threads=2,
+        max_slowdown=1000.0,
+        checks=("parity", "round_trip"),
+    )
+    assert verdict.status == "passed", verdict.reason
+    assert "not loaded by onnxruntime>=1.17" in verdict.notes[-1]
+    assert verdict.latency
+    assert "served" in verdict.seconds
