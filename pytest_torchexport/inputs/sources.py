@@ -120,7 +120,10 @@ def _items(inputs: Inputs, name: str, root: Path) -> tuple[list[Item], list[str]
     left = f"inputs: the first {most} of "
     notes: list[str] = []
     if isinstance(source, (str, os.PathLike)):
-        paths = _files(os.fspath(source), name, root)
+        try:
+            paths = _files(os.fspath(source), name, root)
+        except OSError as error:  # a name that is too long, a directory that may not be searched
+            raise SpecError(f"inputs: {error!s:.200}") from None
         each: Iterator[Item] = ((short(path, root), _loaded(path, root)) for path in paths[:most])
         notes += [f"{left}{len(paths)} files"] * (len(paths) > most)
         more: Iterator[Any] = iter(())
@@ -349,9 +352,11 @@ def _misfit(path: str, leaf: Any, wanted: Any) -> str:
         batch = leaf.dim() == wanted.dim() - 1
         hint = " (for a batch, give a DataLoader)" * batch
         return f"{path} is {_kind(leaf)}, in the example {_kind(wanted)}{hint}"
-    return f"{path} is {describe(leaf)}, in the example {_kind(wanted)}"
+    given = f"an array of {leaf.dtype}" if isinstance(leaf, np.ndarray) else describe(leaf)
+    return f"{path} is {given}, in the example {_kind(wanted)}"
 
 
 def _kind(tensor: torch.Tensor) -> str:
     axes = f"{tensor.dim()} ax{'i' if tensor.dim() == 1 else 'e'}s"
-    return f"{str(tensor.dtype).removeprefix('torch.')} of {axes}"
+    layout = "" if tensor.layout == torch.strided else f"{tensor.layout} ".removeprefix("torch.")
+    return f"{layout}{str(tensor.dtype).removeprefix('torch.')} of {axes}"

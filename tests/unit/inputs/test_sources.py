@@ -169,3 +169,20 @@ def test_an_iterator_gives_the_same_inputs_to_other_modules_and_targets():
 def test_a_container_in_the_place_of_a_tensor_is_named_by_its_leaves():
     with pytest.raises(SpecError, match=re.escape("has no x, but x['a'].")):
         read([{"x": {"a": X}}], Call((X,)))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (X.to_sparse(), "x is sparse_coo float32 of 2 axes, in the example float32 of 2 axes"),
+        (np.array(["a"]), "x is an array of <U1, in the example float32 of 2 axes"),
+    ],
+)
+def test_what_does_not_fit_is_told_from_what_does(given, words):
+    with pytest.raises(SpecError, match=re.escape(words)):
+        read([{"x": given}], Call((X,)))
+
+
+def test_a_path_that_cannot_be_looked_at_is_told(tmp_path):
+    with pytest.raises(SpecError, match="inputs: .*File name too long"):
+        read("x" * 5000, Call((X,)), root=tmp_path)
