@@ -184,5 +184,5 @@ def test_what_does_not_fit_is_told_from_what_does(given, words):
 
 
 def test_a_path_that_cannot_be_looked_at_is_told(tmp_path):
-    with pytest.raises(SpecError, match="inputs: .*File name too long"):
+    with pytest.raises(SpecError, match=r"inputs: .*File name too long"):
         read("x" * 5000, Call((X,)), root=tmp_path)
