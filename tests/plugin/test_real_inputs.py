@@ -74,6 +74,11 @@ def test_what_eager_refuses_and_what_dims_forbid_is_said(suite, run, calls, text
     )
 
 
+def test_a_check_that_runs_none_is_said(suite, run, calls, text_of):
+    suite(MARKED.replace('"calls"', '"calls", checks=["state"]'))
+    assert "inputs: 5 not run: checks= leaves out parity, which runs them" in text_of(run())
+
+
 def test_what_filter_forbids_is_said(suite, run, calls, text_of):
     suite(MARKED.replace('"calls"', '"calls", filter=lambda x: bool(x.max() < 37.5)'))
     text = text_of(run())
