@@ -227,6 +227,9 @@ def _with_inputs(
     subject, root = Subject.of(thing), plan.root or Path.cwd()
     name = type(unwrapped(thing)[0]).__name__
     real = sources.read(inputs, given[0], subject.signature(), name, root)
+    if not plan.checks("parity"):
+        text = f"inputs: {len(real.calls)} not run: checks= leaves out parity, which runs them"
+        real = dataclasses.replace(real, cautions=(*real.cautions, text))
     example = given[:1] if given[0].leaves() else ()
     plan = dataclasses.replace(plan, options=dataclasses.replace(plan.options, inputs=None))
     return [*example, *real.calls, *given[1:]], plan, real

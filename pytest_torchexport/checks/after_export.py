@@ -7,6 +7,7 @@ Raises ExportRefused if a function makes no file, and what opening a file raises
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -90,30 +91,36 @@ def _changed(case: Case, path: Path, function: Callable[..., Any], directory: Pa
     for name in (path.name, *_sidecars(path, case.plan.target)):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / name, home / name)
-    arguments = (given, made) if _takes_two(function) else (given,)
-    try:
-        returned = function(*arguments)
-    except (TimeLimitExceeded, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if ends_the_test(error):
-            raise
-        errors.raise_fault(error)
-        remedy = ALONE if path.suffix == ".onnx" else OTHERS
-        reason, where = condense(error)
-        _refuse(step, f"raised {reason} on {path.name}", remedy, where)
-    if returned is None:
-        returned = arguments[-1]
-    if not isinstance(returned, (str, os.PathLike)):
-        _refuse(step, f"returned a {type(returned).__name__}: {returned!r:.80}", RETURNS)
-    left = Path(returned).absolute()
-    if not left.is_file():
-        _refuse(step, f"left no file at {left.name}", RETURNS)
+    left = _left(step, function, (given, made) if _takes_two(function) else (given,))
     legal = case.traits.suffixes
     if legal and left.suffix.lower() not in legal:
         what = f"made {left.name}, which {case.plan.target} does not load ({', '.join(legal)})"
         _refuse(step, what, NO_TARGET)
     return replace(step, path=left)
+
+
+def _left(step: Step, function: Callable[..., Any], paths: Sequence[Path]) -> Path:
+    """Return the path of the file that a function left of the first of these paths."""
+    try:
+        with contextlib.chdir(Path.cwd()):  # to come back from where it goes
+            returned = function(*paths)
+            if isinstance(returned, (str, os.PathLike)):
+                returned = Path(returned).absolute()
+    except (TimeLimitExceeded, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        if ends_the_test(error):
+            raise
+        errors.raise_fault(error)
+        remedy = ALONE if step.path.suffix == ".onnx" else OTHERS
+        reason, where = condense(error)
+        _refuse(step, f"raised {reason} on {step.path.name}", remedy, where)
+    left = paths[-1] if returned is None else returned
+    if not isinstance(left, Path):
+        _refuse(step, f"returned a {type(left).__name__}: {left!r:.80}", RETURNS)
+    if not left.is_file():
+        _refuse(step, f"left no file at {left.name}", RETURNS)
+    return left
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

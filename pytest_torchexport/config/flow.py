@@ -81,11 +81,11 @@ FLOW = (
 # Of a loop around the subject: its own calls instead of searched and drawn ones.
 _BEFORE = (
     *("save", "size", "load in the clean process", "example in the clean process"),
-    *("random streams", "calls after loading", "state at the start"),
+    *("random streams", "calls after loading", "places to serve", "state at the start"),
 )
 _AFTER = (
-    *("result of the round trip", "limit of the size", "what cannot be judged"),
-    "files to ship",
+    *("result of the round trip", "production settings", "limit of the size"),
+    *("what cannot be judged", "latency", "files to ship"),
 )
 LOOP = (
     *(step for step in FLOW if step.name in _BEFORE),

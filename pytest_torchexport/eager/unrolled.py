@@ -20,6 +20,7 @@ from pytest_torchexport.inputs.recipes import recorded_recipes
 from pytest_torchexport.inputs.spec import Call, InputSpec
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import Outcome, Raised, Returned, Run, Tensors
+from pytest_torchexport.outcomes.torch_state import random_numbers
 from pytest_torchexport.results.failures import SpecError, ends_the_test
 
 
@@ -109,7 +110,8 @@ def spec_of_loop(
 def _calls(loop: Loop, example: Call, reference: Reference, spec: InputSpec) -> list[Call]:
     first = dict(spec.flatten(example))
     calls, run = list[Call](), reference.anew("cpu", state=False)
-    for number, made in enumerate(Wiring(loop=loop, spec=spec).unroll(run)):
+    wiring = Wiring(loop=loop, spec=spec)
+    for number, made in enumerate(wiring.unroll(run)):
         where = made.outcome.where if isinstance(made.outcome, Raised) else None
         if not isinstance(made.outcome, Returned):
             raise SpecError(f"eager raises at step {number + 1}: {made.outcome}", where=where)
@@ -120,7 +122,25 @@ def _calls(loop: Loop, example: Call, reference: Reference, spec: InputSpec) -> 
                     f"{describe(first[path])}: only the sizes of its axes may change"
                 )
         calls.append(made.call)
+        if not number:
+            _refuse_other_answers(wiring, made.call, made.outcome.value)
     return calls
+
+
+def _refuse_other_answers(wiring: Wiring, call: Call, value: Any) -> None:
+    """Raise SpecError for a function of ``feed`` that does not repeat: the loop runs many times."""
+    put_back = random_numbers()
+    first = dict(wiring.spec.flatten(wiring.following(call, value, 0)))
+    put_back()
+    again = dict(wiring.spec.flatten(wiring.following(call, value, 0)))
+    put_back()
+    for path, leaf in first.items():
+        if compare_values(leaf, again[path], Tolerance(0.0, 0.0)):
+            raise SpecError(
+                f"feed: {path!r}: the function returns another value for the same output when it "
+                "is called again. Draw random numbers without a generator of your own (torch's are "
+                "seeded for each step), or give the values as a list"
+            )
 
 
 def _is_real(leaf: Any) -> bool:

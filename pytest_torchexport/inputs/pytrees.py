@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
-from pytest_torchexport.torch_private.memory import address_of, memory_of
+from pytest_torchexport.torch_private.memory import address_of, is_readable, memory_of
 from pytest_torchexport.torch_private.structures import registered_nodes
 
 Kind = Literal["leaf", "array", "mapping", "sequence", "node"]
@@ -184,7 +184,7 @@ def is_plain(leaf: Any) -> TypeGuard[torch.Tensor]:
     """Return True for a dense strided tensor with readable numbers, which every operator takes."""
     if not isinstance(leaf, torch.Tensor) or leaf.is_meta or leaf.is_nested:
         return False
-    return leaf.layout == torch.strided and not leaf.is_quantized
+    return leaf.layout == torch.strided and not leaf.is_quantized and is_readable(leaf)
 
 
 def bits_of(tensor: torch.Tensor) -> bytes:

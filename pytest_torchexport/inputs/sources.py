@@ -16,13 +16,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from pytest_torchexport.config.options import Inputs
 from pytest_torchexport.config.validate import nearest
-from pytest_torchexport.inputs.pytrees import Call, describe, flatten, is_plain, kind_of, tree_map
+from pytest_torchexport.inputs.pytrees import (
+    Call,
+    copy_tensor,
+    describe,
+    flatten,
+    is_plain,
+    kind_of,
+    tree_map,
+)
 from pytest_torchexport.inputs.spec import flatten_call, parameters_of
 from pytest_torchexport.results.escaped import few
 from pytest_torchexport.results.failures import SpecError, ends_the_test
@@ -92,12 +101,17 @@ def read(
 
 # -- the calls of a source -------------------------------------------------------------------------
 
+Read = tuple[list[Item], list[str]]
 # The items that were read last: the next reader is mostly the same test on another target.
-_last: list[tuple[Inputs, str, tuple[list[Item], list[str]]]] = []
+_last: list[tuple[Inputs, str, Read]] = []
+# Those of iterators, which can be read only once: for other modules and targets of a test.
+_once: WeakKeyDictionary[Inputs, Read] = WeakKeyDictionary()
 
 
 def _items(inputs: Inputs, name: str, root: Path) -> tuple[list[Item], list[str]]:
     """Return the inputs with their names, and sentences on those that were not read."""
+    if inputs in _once:
+        return _once[inputs]
     for known, of_class, read in _last:
         if known is inputs and of_class == name:
             return read
@@ -106,7 +120,10 @@ def _items(inputs: Inputs, name: str, root: Path) -> tuple[list[Item], list[str]
     left = f"inputs: the first {most} of "
     notes: list[str] = []
     if isinstance(source, (str, os.PathLike)):
-        paths = _files(os.fspath(source), name, root)
+        try:
+            paths = _files(os.fspath(source), name, root)
+        except OSError as error:  # a name that is too long, a directory that may not be searched
+            raise SpecError(f"inputs: {error!s:.200}") from None
         each: Iterator[Item] = ((short(path, root), _loaded(path, root)) for path in paths[:most])
         notes += [f"{left}{len(paths)} files"] * (len(paths) > most)
         more: Iterator[Any] = iter(())
@@ -125,6 +142,8 @@ def _items(inputs: Inputs, name: str, root: Path) -> tuple[list[Item], list[str]
         items.append((origin, item))
     else:
         notes += [f"{left}more"] * (next(more, _END) is not _END)
+    if isinstance(source, Iterator):
+        _once[inputs] = items, notes
     _last.append((inputs, name, (items, notes)))
     return items, notes
 
@@ -147,9 +166,12 @@ def _elements(source: Any) -> Iterator[Any]:
 
 
 def _tensor(leaf: Any) -> Any:
-    """Return a tensor on the CPU, which is not copied if it is there, and a number as Python's."""
+    """Return a copy of a tensor, on the CPU, and a number as Python's.
+
+    A source may fill one tensor again and again.
+    """
     if isinstance(leaf, torch.Tensor):
-        return leaf.detach().cpu()
+        return copy_tensor(leaf.detach()).cpu()
     return leaf.item() if isinstance(leaf, np.generic) else leaf
 
 
@@ -285,8 +307,9 @@ class _Form:
         leaves = []
         for path, wanted in self._wanted.items():
             if path not in found and isinstance(wanted, torch.Tensor):
-                known = ", ".join(map(str, self._named(value))) or describe(value)
-                return f"has no {path}, but {known}.{nearest(path, list(self._named(value)))}"
+                named = self._named(value).items()
+                known = [leaf for name, part in named for leaf, _ in flatten(part, name)[0]]
+                return f"has no {path}, but {', '.join(known) or 'nothing'}.{nearest(path, known)}"
             leaf = found.get(path, wanted)
             if misfit := _misfit(path, leaf, wanted):
                 return misfit
@@ -329,9 +352,11 @@ def _misfit(path: str, leaf: Any, wanted: Any) -> str:
         batch = leaf.dim() == wanted.dim() - 1
         hint = " (for a batch, give a DataLoader)" * batch
         return f"{path} is {_kind(leaf)}, in the example {_kind(wanted)}{hint}"
-    return f"{path} is {describe(leaf)}, in the example {_kind(wanted)}"
+    given = f"an array of {leaf.dtype}" if isinstance(leaf, np.ndarray) else describe(leaf)
+    return f"{path} is {given}, in the example {_kind(wanted)}"
 
 
 def _kind(tensor: torch.Tensor) -> str:
     axes = f"{tensor.dim()} ax{'i' if tensor.dim() == 1 else 'e'}s"
-    return f"{str(tensor.dtype).removeprefix('torch.')} of {axes}"
+    layout = "" if tensor.layout == torch.strided else f"{tensor.layout} ".removeprefix("torch.")
+    return f"{layout}{str(tensor.dtype).removeprefix('torch.')} of {axes}"

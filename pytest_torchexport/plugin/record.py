@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -35,7 +36,12 @@ class Record:
 
     def __init__(self, config: pytest.Config, directory: str) -> None:
         self._root = config.rootpath
-        self._place = Path(config.invocation_params.dir, directory)
+        self._place = Path(os.path.abspath(config.invocation_params.dir / directory))  # noqa: PTH100
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self._place).close()
+        except OSError as error:
+            raise pytest.UsageError(f"--torchexport-record: cannot write there: {error}") from None
         self._now: dict[str, Counter[str]] = {}
         # Of each folder, the number of files and their bytes.
         self._sizes: dict[Path, tuple[int, int]] = {}
@@ -50,40 +56,46 @@ class Record:
         directory = self._place / directory_name(item.nodeid.partition("[")[0])
 
         def keep(recording: Recording, call: Call) -> None:
-            self._store(directory, recording.module, call)
+            folder = directory / type(unwrapped(recording.module)[0]).__name__
+            try:
+                became = self._store(folder, recording.module, call)
+            except Exception as error:  # of a class of tensors, or of the disk: the test goes on
+                became = f"not stored ({type(error).__name__}: {error!s:.100})"
+            self._now.setdefault(str(folder), Counter())[became] += 1
 
         with CallRecorder(item.obj, keep=keep):
             return (yield)
 
-    def _store(self, directory: Path, module: Any, call: Call) -> None:
-        folder = directory / type(unwrapped(module)[0]).__name__
-        counts = self._now.setdefault(str(folder), Counter())
+    def _store(self, folder: Path, module: Any, call: Call) -> str:
+        """Store a call unless it is there. Return what became of it."""
         parameters, variadic = parameters_of(signature_of(module), call)
         leaves = dict(flatten_call(call, parameters, variadic)[0])
-        kept = {
-            path: leaf.detach().contiguous() if isinstance(leaf, torch.Tensor) else leaf
-            for path, leaf in leaves.items()
-            if is_plain(leaf) or isinstance(leaf, (bool, int, float, str))
-        }
-        facts = [f"{path}={hash_of(x) if is_plain(x) else x!r}" for path, x in kept.items()]
+        kept: dict[str, Any] = {}
+        for name, leaf in leaves.items():
+            if is_plain(leaf):
+                kept[name] = leaf.detach().as_subclass(torch.Tensor).contiguous()
+            elif isinstance(leaf, (bool, int, float, str)):
+                kept[name] = leaf
+            elif isinstance(leaf, torch.Tensor):
+                return f"not stored ({name} is sparse, quantized, or without numbers)"
+        facts = [f"{name}={hash_of(x) if is_plain(x) else x!r}" for name, x in kept.items()]
         path = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.pt"
-        size = sum(leaf.nbytes for leaf in kept.values() if isinstance(leaf, torch.Tensor))
+        size = sum(each.nbytes for each in kept.values() if is_plain(each))
         if folder not in self._sizes:
             folder.mkdir(parents=True, exist_ok=True)
             sizes = [file.stat().st_size for file in folder.glob("*.pt")]
             self._sizes[folder] = len(sizes), sum(sizes)
         number, used = self._sizes[folder]
         if path.exists():
-            counts[KNOWN] += 1
-        elif number >= MOST_CALLS or used + size > MOST_BYTES:
-            counts[LEFT] += 1
-        else:
-            counts[WRITTEN] += 1
-            self._sizes[folder] = number + 1, used + size
-            # Whole or not there: another process may write the same call.
-            half = path.with_suffix(f".{os.getpid()}")
-            torch.save(kept, half)
-            half.replace(path)
+            return KNOWN
+        if number >= MOST_CALLS or used + size > MOST_BYTES:
+            return LEFT
+        # Whole or not there: another process may write the same call.
+        half = path.with_suffix(f".{os.getpid()}")
+        torch.save(kept, half)
+        half.replace(path)
+        self._sizes[folder] = number + 1, used + size
+        return WRITTEN
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -105,8 +117,7 @@ class Record:
         terminalreporter.section("torchexport recorded")
         directories: dict[str, None] = {}
         for folder, counts in self._all.items():
-            kinds = (WRITTEN, KNOWN, LEFT)
-            words = ", ".join(f"{n} {what}" for what in kinds if (n := counts[what]))
+            words = ", ".join(f"{counts[what]} {what}" for what in sorted(counts, reverse=True))
             if counts[LEFT]:
                 most = f"{MOST_CALLS} calls and {MOST_BYTES >> 20} MiB"
                 words += f" (of a test and class, {most} are kept)"

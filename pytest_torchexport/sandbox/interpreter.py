@@ -37,13 +37,19 @@ def versions(python: Path) -> Mapping[str, str] | str:
             errors="replace",
             timeout=60.0,
         )
-        found: dict[str, str] = json.loads(done.stdout)
+        # The last line: some environments print a greeting at each start.
+        found = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+        return {name: str(version) for name, version in found.items()}
     except subprocess.CalledProcessError as error:
         said = (printable(error.stderr).splitlines() or ["it prints nothing"])[-1]
         return f"it does not run {PROGRAM.name}: {said}; next step: take Python 3.8 or newer"
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return f"{error}; next step: name an interpreter of Python 3.8 or newer"
-    return found
+    except (AttributeError, ValueError):
+        said = f"it prints {printable(done.stdout).strip():.80} in place of versions"
+    except subprocess.TimeoutExpired as error:
+        said = f"it does not answer within {error.timeout:g} seconds"
+    except OSError as error:
+        said = str(error)
+    return f"{said}; next step: name an interpreter of Python 3.8 or newer"
 
 
 def with_onnx_runtime(python: Path, source: Source) -> ProgramSession:

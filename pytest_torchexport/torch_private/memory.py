@@ -27,6 +27,20 @@ def memory_of(tensor: torch.Tensor) -> int:
     return number
 
 
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Return False for a tensor of a class without numbers in memory, as a fake one.
+
+    Reading from where its memory should be ends the process.
+    """
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        return True
+    try:
+        storage = tensor.untyped_storage()
+        return not storage.nbytes() or bool(storage.data_ptr())
+    except Exception:  # of a class that wraps another tensor
+        return False
+
+
 def address_of(tensor: torch.Tensor) -> int:
     """Return the address of a plain tensor's first element, to read from."""
     look = getattr(torch._C, "_data_address", None)

@@ -74,6 +74,11 @@ def test_what_eager_refuses_and_what_dims_forbid_is_said(suite, run, calls, text
     )
 
 
+def test_a_check_that_runs_none_is_said(suite, run, calls, text_of):
+    suite(MARKED.replace('"calls"', '"calls", checks=["state"]'))
+    assert "inputs: 5 not run: checks= leaves out parity, which runs them" in text_of(run())
+
+
 def test_what_filter_forbids_is_said(suite, run, calls, text_of):
     suite(MARKED.replace('"calls"', '"calls", filter=lambda x: bool(x.max() < 37.5)'))
     text = text_of(run())
@@ -221,6 +226,45 @@ def test_a_recording_has_limits_and_never_overwrites(suite, run, text_of, monkey
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert "Net: 5 there already, 4 left out" in text_of(run(RECORD))
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+UNSTORED = """
+def test_fake():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    with FakeTensorMode():
+        Net()(torch.ones(2, 3))
+def test_sparse(): Net()(torch.eye(3).to_sparse())
+def test_subclass():
+    class Local(torch.Tensor):
+        pass
+    Net()(torch.ones(2, 3).as_subclass(Local))
+def test_in_the_way():
+    import pathlib
+    place = pathlib.Path("calls/test_it.py-test_in_the_way")
+    place.mkdir()
+    place.joinpath("Net").touch()
+    Net()(torch.ones(2, 3))
+"""
+
+
+def test_what_cannot_be_stored_is_told_and_fails_no_test(suite, run_apart, text_of):
+    suite(UNSTORED)
+    result = run_apart(RECORD)
+    result.assert_outcomes(passed=4)
+    text = text_of(result)
+    for name in ("fake", "sparse"):
+        assert f"-test_{name}/Net: 1 not stored (x is sparse, quantized, or without" in text
+    assert "-test_subclass/Net: 1 written" in text
+    assert "-test_in_the_way/Net: 1 not stored (FileExistsError" in text
+
+
+def test_a_place_where_nothing_can_be_written_stops_the_run(suite, run, text_of, pytester):
+    suite(RECORDED)
+    pytester.path.joinpath("file").touch()
+    result = run("--torchexport-record=file")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "--torchexport-record: cannot write there: " in text_of(result)
+    assert "x/../calls" not in text_of(run("--torchexport-record=x/../calls"))
 
 
 def test_a_recording_is_not_together_with_a_survey(suite, run, text_of):

@@ -282,7 +282,8 @@ def problems(path: Path) -> list[str]:
     """Return the problems that ``onnx.checker`` finds in a file: its shapes and external data.
 
     It knows only ONNX's own domains. It gets the path: a model may be larger than a protobuf
-    message can be.
+    message can be. The order of nodes is none: runtimes sort them, and ONNX Runtime's own float16
+    converter leaves them unsorted.
     """
     import onnx
 
@@ -293,5 +294,7 @@ def problems(path: Path) -> list[str]:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
+        if "must be topologically sorted" in text:
+            return []
         return [f"{problem}: {text[:MESSAGE]}{'...' * (len(text) > MESSAGE)}; {step}"]
     return []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,3 +380,19 @@ def test_a_pass_is_kept_until_a_function_is_another(tmp_path):
     assert (first.status, first.not_kept) == ("passed", ""), first
     assert again.unchanged_since
     assert not other.unchanged_since
+
+
+def test_a_function_that_goes_elsewhere_or_exits_does_not_take_the_run_along():
+    def inside(path):
+        os.chdir(path.parent)
+        return path.name
+
+    def exits(path):
+        sys.exit(3)
+
+    here = Path.cwd()
+    assert check(inside).status == "passed"
+    assert Path.cwd() == here
+    verdict = check(exits)
+    assert verdict.failure == "ExportRefused", verdict
+    assert "`exits` of after_export raised SystemExit: 3" in verdict.reason

@@ -247,3 +247,29 @@ def test_options_that_a_loop_has_no_use_for_are_told():
     verdict = looped("gru", relations="twice", inputs=[(torch.ones(1),)])
     assert verdict.status == "passed"
     assert "inputs, relations: not used, the check is of a loop" in verdict.cautions
+
+
+def test_a_function_that_draws_from_a_generator_of_its_own_is_refused():
+    generator = torch.Generator().manual_seed(0)
+    feed = {"x": lambda out: torch.rand(out[0].shape, generator=generator)}
+    verdict = looped("average", feed=feed)
+    assert verdict.failure == "SpecError"
+    assert "feed: 'x': the function returns another value for the same output" in verdict.reason
+    seeded = looped("average", feed={"x": lambda out: torch.rand_like(out[0])})
+    assert seeded.status == "passed", seeded.reason
+    unknown = looped("average", feed={"x": lambda out: torch.full_like(out[0], float("nan"))})
+    assert unknown.failure is None, unknown.reason
+
+
+def test_a_step_is_served_and_timed_as_other_artifacts():
+    verdict = looped(
+        "gru",
+        serve_on=["onnxruntime>=1.17"],
+        threads=2,
+        max_slowdown=1000.0,
+        checks=("parity", "round_trip"),
+    )
+    assert verdict.status == "passed", verdict.reason
+    assert "not loaded by onnxruntime>=1.17" in verdict.notes[-1]
+    assert verdict.latency
+    assert "served" in verdict.seconds

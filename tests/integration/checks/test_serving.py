@@ -590,6 +590,22 @@ def test_an_environment_without_the_runtime_names_the_command(other_program):
     assert f"it has no onnxruntime; next step: {HERE} -m pip install onnxruntime" in weak
 
 
+@pytest.mark.parametrize(
+    ("prints", "found"),
+    [
+        ("1", "it prints 1 in place of versions"),
+        ("hello", "it prints hello in place of versions"),
+        ('welcome\n{"python": "3.9"}', {"python": "3.9"}),
+    ],
+)
+def test_what_an_interpreter_prints_is_its_versions_or_is_shown(tmp_path, prints, found):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'END'\n{prints}\nEND\n")
+    python.chmod(0o755)
+    said = interpreter.versions(python)
+    assert said.startswith(found) if isinstance(found, str) else said == found
+
+
 # -- in environments of tox ------------------------------------------------------------------------
 
 SERVING = os.environ.get("TORCHEXPORT_SERVING", "").split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -141,3 +142,47 @@ def test_items_of_one_test_read_their_inputs_once():
         )
     with pytest.raises(SpecError, match="an iterator can be read only once"):
         read(inputs.source, Call((X,)))
+
+
+def test_a_tensor_that_is_filled_again_and_again_is_copied():
+    def filled():
+        held = torch.zeros(2, 3)
+        for number in range(3):
+            yield held.fill_(number)
+
+    assert [float(call.args[0].max()) for call in read(filled(), Call((X,))).calls] == [0, 1, 2]
+
+
+def test_an_iterator_gives_the_same_inputs_to_other_modules_and_targets():
+    inputs, signature = Inputs((X + i for i in range(9)), 4), inspect.signature(forward)
+    first, *others = (
+        [
+            float(call.args[0][0, 0])
+            for call in sources.read(each, example, signature, name, None).calls
+        ]
+        for name in ("Net", "Other", "Net")
+        for each, example in ((inputs, Call((X,))), (Inputs([X]), Call((X,))))
+    )
+    assert others[1::2] == [first, first]
+
+
+def test_a_container_in_the_place_of_a_tensor_is_named_by_its_leaves():
+    with pytest.raises(SpecError, match=re.escape("has no x, but x['a'].")):
+        read([{"x": {"a": X}}], Call((X,)))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (X.to_sparse(), "x is sparse_coo float32 of 2 axes, in the example float32 of 2 axes"),
+        (np.array(["a"]), "x is an array of <U1, in the example float32 of 2 axes"),
+    ],
+)
+def test_what_does_not_fit_is_told_from_what_does(given, words):
+    with pytest.raises(SpecError, match=re.escape(words)):
+        read([{"x": given}], Call((X,)))
+
+
+def test_a_path_that_cannot_be_looked_at_is_told(tmp_path):
+    with pytest.raises(SpecError, match=r"inputs: .*File name too long"):
+        read("x" * 5000, Call((X,)), root=tmp_path)

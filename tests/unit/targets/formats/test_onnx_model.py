@@ -98,6 +98,13 @@ def test_what_is_no_model_or_breaks_the_format_is_told(tmp_path):
     assert "onnx.checker refuses" in problems(written(tmp_path, wrong))[0]
 
 
+def test_nodes_that_a_runtime_sorts_itself_are_no_problem(tmp_path):
+    unsorted = model(
+        helper.make_node("Exp", ["late"], ["z"]), helper.make_node("Exp", ["x"], ["late"])
+    )
+    assert problems(written(tmp_path, unsorted)) == []
+
+
 # -- what it says of itself ------------------------------------------------------------------------
 
 
