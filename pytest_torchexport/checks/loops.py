@@ -30,6 +30,10 @@ from pytest_torchexport.results.verdict import Difference, LoopSteps
 
 ADDS_UP = "each step alone agrees: what it is off adds up, beyond what eager's own rounding does"
 KEEPS_STATE = "the artifact keeps state of its own between steps, which its step does not have"
+NOTHING_CARRIED = (
+    "nothing that a step returns becomes an input of the next one, and the module keeps no state: "
+    "name it in carry=, or make it by a function in feed="
+)
 NOT_FOLLOWED = "the step changes its module, and the artifact does not follow"
 
 
@@ -49,6 +53,9 @@ def run(case: Case) -> None:
     """Run the loop both ways. Raise the failure of the step that differs first."""
     assert case.plan.loop is not None
     wiring, log = Wiring(loop=case.plan.loop, spec=case.spec), case.log
+    returned = wiring.loop.carry or any(map(callable, wiring.loop.feed.values()))
+    if not returned and not case.reference.stateful:
+        log.ineffective.append(NOTHING_CARRIED)
     with log.timed("loop"):
         recipes = [example_recipe(case.spec), *recorded_recipes(case.spec)]
         if len(recipes) < wiring.loop.steps:

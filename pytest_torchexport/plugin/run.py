@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_torchexport.config.settings import KNOWN_DIRECTORY
+from pytest_torchexport.config.validate import is_path
 from pytest_torchexport.plugin.items import (
     FIXTURE,
     MARKER,
@@ -359,6 +360,13 @@ class Run:
                     raise pytest.UsageError(
                         f"torchexport_{name}: {given!r} cannot be written: {error.strerror}"
                     ) from None
+        for name in filter(is_path, self.configuration.settings.serve_on):
+            if not Path(self.config.rootpath, name).is_file():
+                raise pytest.UsageError(
+                    f"torchexport_serve_on: there is no file {name!r}, seen from the rootdir "
+                    f"{self.config.rootpath}. Next step: python -m venv envs/serving, install the "
+                    "runtime there, and name envs/serving/bin/python"
+                )
         if self._reports_here():
             self._write_reports(complete=False)
 

@@ -65,3 +65,12 @@ def test_an_older_torch_than_is_declared_is_named(suite, run, monkeypatch):
     run().stdout.fnmatch_lines([f"*{said}"])
     run("--torchexport-survey").stderr.fnmatch_lines([f"ERROR: {said}"])
     items.torch_missing.cache_clear()
+
+
+def test_an_interpreter_that_is_not_there_ends_the_run(suite, run):
+    suite("def test_plain(): pass", fakes=False)
+    result = run("--torchexport-serve-on=envs/none/bin/python")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: torchexport_serve_on: there is no file 'envs/none/bin/python'*"]
+    )

@@ -273,3 +273,9 @@ def test_a_step_is_served_and_timed_as_other_artifacts():
     assert "not loaded by onnxruntime>=1.17" in verdict.notes[-1]
     assert verdict.latency
     assert "served" in verdict.seconds
+
+
+def test_a_loop_that_carries_nothing_is_a_warning():
+    verdict = looped("gru", carry={})
+    assert verdict.status == "passed", verdict.reason
+    assert [line for line in verdict.ineffective if line.startswith("nothing that a step returns")]
