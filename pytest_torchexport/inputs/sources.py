@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from pytest_torchexport.config.options import Inputs
-from pytest_torchexport.config.validate import nearest
 from pytest_torchexport.inputs.pytrees import (
     Call,
     copy_tensor,
@@ -72,7 +71,10 @@ def read(
             "inputs: gives no call; an iterator can be read only once: give a list, a Dataset or a "
             "DataLoader"
         )
-    form = _Form(example if example.leaves() else _first(items[0][1], signature), signature)
+    if not example.leaves():
+        first = _first(items[0][1], signature)
+        example = Call(_of_tensors(first.args), _of_tensors(first.kwargs))
+    form = _Form(example, signature)
     calls, left_out = [], dict[str, list[str]]()
     for origin, value in items:
         made = form.call(origin, value)
@@ -212,9 +214,12 @@ def _loaded(path: Path, root: Path) -> Any:
             raise
         text = " ".join(str(error).split())
         if isinstance(error, pickle.UnpicklingError) or "pickle" in text:
+            written = (
+                "np.savez(path, x=x)" if path.suffix == ".npz" else "torch.save({'x': x}, path)"
+            )
             raise SpecError(
                 f"{named}: holds Python objects, or is damaged. Only tensors are loaded, "
-                "because a pickle can run code: torch.save({'x': x}, path)"
+                f"because a pickle can run code: {written}"
             ) from None
         raise SpecError(f"{named}: cannot be read: {text:.200}") from None
 
@@ -272,6 +277,15 @@ def _first(value: Any, signature: inspect.Signature | None) -> Call:
     return Call(tuple(parts))
 
 
+def _of_tensors(value: Any) -> Any:
+    """Return the first input as the arguments of a module, which takes tensors and no arrays."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Mapping):
+        return {name: _of_tensors(part) for name, part in value.items()}
+    return type(value)(map(_of_tensors, value)) if type(value) in (tuple, list) else value
+
+
 def _is_unnamed(value: Any) -> bool:
     return isinstance(value, Mapping) and all(_UNNAMED.fullmatch(str(key)) for key in value)
 
@@ -309,7 +323,7 @@ class _Form:
             if path not in found and isinstance(wanted, torch.Tensor):
                 named = self._named(value).items()
                 known = [leaf for name, part in named for leaf, _ in flatten(part, name)[0]]
-                return f"has no {path}, but {', '.join(known) or 'nothing'}.{nearest(path, known)}"
+                return f"has no {path}; it has {', '.join(known) or 'nothing'}"
             leaf = found.get(path, wanted)
             if misfit := _misfit(path, leaf, wanted):
                 return misfit

@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_left_out_counted_and_said(suite, run, calls, text_
         "x is float32 of 1 axis, in the example float32 of 2 axes (for a batch, give a DataLoader)"
         in text
     )
-    assert "inputs: 1 of 8 left out: has no x, but y" in text
+    assert "inputs: 1 of 8 left out: has no x; it has y" in text
 
 
 def test_what_eager_refuses_and_what_dims_forbid_is_said(suite, run, calls, text_of):

@@ -82,9 +82,17 @@ def test_an_argument_that_the_example_does_not_pass_is_a_caution_and_others_a_no
     assert found.notes == ("inputs: label: no argument of forward, left out",)
 
 
-def test_a_wrong_name_is_told_with_the_nearest():
-    with pytest.raises(SpecError, match="has no x, but xx, y"):
+def test_a_wrong_name_is_told_with_those_that_are_there():
+    with pytest.raises(SpecError, match="has no x; it has xx, y"):
         read([{"xx": X, "y": Y}], Call((X,)))
+
+
+def test_arrays_of_the_first_input_are_tensors_without_an_example():
+    found = read([{"x": X.numpy()}, {"x": X.numpy() + 1}], Call())
+    assert [type(call.args[0] if call.args else call.kwargs["x"]) for call in found.calls] == [
+        torch.Tensor,
+        torch.Tensor,
+    ]
 
 
 def test_without_an_example_the_first_input_is_it():
@@ -167,7 +175,7 @@ def test_an_iterator_gives_the_same_inputs_to_other_modules_and_targets():
 
 
 def test_a_container_in_the_place_of_a_tensor_is_named_by_its_leaves():
-    with pytest.raises(SpecError, match=re.escape("has no x, but x['a'].")):
+    with pytest.raises(SpecError, match=re.escape("has no x; it has x['a']")):
         read([{"x": {"a": X}}], Call((X,)))
 
 
