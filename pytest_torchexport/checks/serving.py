@@ -300,8 +300,13 @@ def _hold(
         case.log.note(f"{text}, and not compared: {outcome}")
         return
     said = (outcome.type, outcome.message) if isinstance(outcome, Raised) else ("", "")
-    lines = place.lines(case, remedy_of(*said).lines)
-    text += "" if isinstance(outcome, Returned) else f": {outcome}"
+    known = remedy_of(*said).lines
+    lines = place.lines(case, known)
+    facts = [line for line in known if not line.startswith("remedy: ")]
+    if facts and isinstance(place, Interpreter):  # shorter than what the runtime says
+        text = f"not {text}: {facts[0]}"
+    elif not isinstance(outcome, Returned):
+        text += f": {outcome}"
     failure = RoundTripDiffers(text, details=tuple(lines), differences=tuple(differences))
     failure.where = getattr(outcome, "where", None)
     failure.output = getattr(outcome, "output", "")
