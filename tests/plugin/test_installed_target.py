@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from slow import slow
 
 SNIPPETS = Path(__file__).parents[2] / "docs" / "snippets" / "own_target"
 ENTRY_POINTS = """[pytest_torchexport.targets]
@@ -117,6 +118,7 @@ def test_a_target_of_another_package_is_judged_with_its_round_trip(pytester, pyt
     result.stdout.no_fnmatch_line("*registered only in this process*")
 
 
+@slow
 def test_a_target_of_another_library_is_served_by_it_with_its_options(pytester, python):
     pytester.makepyfile(test_arrays=OF_ARRAYS)
     result = pytester.run(
