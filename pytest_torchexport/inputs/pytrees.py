@@ -14,6 +14,7 @@ import ctypes
 import dataclasses
 import enum
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,7 +137,19 @@ def clone(value: Any) -> Any:
 def has_state(leaf: Any) -> bool:
     """Return True if an object has attributes, and is no module, class, enum or callable."""
     fixed = isinstance(leaf, (torch.nn.Module, type, enum.Enum)) or callable(leaf)
-    return bool(getattr(leaf, "__dict__", None)) and not fixed
+    return not fixed and bool(attributes_of(leaf))
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return what an object holds by name, in its ``__dict__`` and in ``__slots__``."""
+    slots = [
+        name
+        for cls in type(value).__mro__
+        if "__slots__" in vars(cls)
+        for name, each in vars(cls).items()
+        if inspect.ismemberdescriptor(each) and hasattr(value, name)  # it may be unset
+    ]
+    return {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}
 
 
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pytest_torchexport.inputs.pytrees import Structure, describe, flatten, has_state
+from pytest_torchexport.inputs.pytrees import (
+    Structure,
+    attributes_of,
+    describe,
+    flatten,
+    has_state,
+)
 from pytest_torchexport.outcomes.observe import (
     Crashed,
     Outcome,
@@ -41,6 +47,8 @@ DTYPE_TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
 # largest element: 9e-13.
 DOUBLE_UNITS = 4096
 _DOUBLE = (torch.float64, torch.complex128)
+# Of two objects with neither `__eq__` nor attributes: functions, members of an enum.
+ONLY_ITSELF = "another object of a class without `__eq__` and attributes"
 
 
 @dataclass(frozen=True)
@@ -197,11 +205,14 @@ def _leaf(
         # NumPy's arrays and numbers, images: as tensors, unless they hold no numbers.
         with contextlib.suppress(TypeError):
             return _leaf(path, as_tensor(expected), as_tensor(actual), tolerance, within)
-    if type(expected) is type(actual) and has_state(expected):
-        classes = type(expected).__mro__[:-1]
-        if not any("__eq__" in vars(cls) for cls in classes):  # it would equal only itself
-            # For example a cache of keys and values: compare its attributes.
-            return compare_values(vars(expected), vars(actual), tolerance, path, within | {pair})
+    classes = type(expected).__mro__[:-1]
+    if type(expected) is type(actual) and not any("__eq__" in vars(cls) for cls in classes):
+        if not has_state(expected):
+            kind = describe(expected)
+            return [_different("values", path, kind, kind, ONLY_ITSELF)]
+        # For example a cache of keys and values: compare its attributes.
+        held, others = attributes_of(expected), attributes_of(actual)
+        return compare_values(held, others, tolerance, path, within | {pair})
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)
     facts: tuple[tuple[DifferenceKind, str, Any, Any], ...] = (

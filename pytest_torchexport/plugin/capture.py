@@ -21,7 +21,13 @@ from typing import Any, NamedTuple
 import torch
 
 from pytest_torchexport.config.options import MOST_INPUTS
-from pytest_torchexport.inputs.pytrees import has_state, is_plain, kind_of, leaves_of
+from pytest_torchexport.inputs.pytrees import (
+    attributes_of,
+    has_state,
+    is_plain,
+    kind_of,
+    leaves_of,
+)
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.outcomes.compare import Tolerance, compare_values
 from pytest_torchexport.outcomes.subject import Subject, unwrapped
@@ -286,7 +292,7 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
     return any(
         isinstance(leaf, torch.Tensor)
         or (depth > 0 and has_state(leaf) and _holds_tensors(leaf, depth - 1))
-        for leaf in leaves_of(vars(value))
+        for leaf in leaves_of(attributes_of(value))
     )
 
 

@@ -19,10 +19,10 @@ import torch
 
 from pytest_torchexport import engine, targets
 from pytest_torchexport.config.plan import Plan
-from pytest_torchexport.inputs.pytrees import clone
+from pytest_torchexport.inputs.pytrees import clone, flatten
 from pytest_torchexport.inputs.spec import Call
 from pytest_torchexport.judge.other_runs import MULTIPLE
-from pytest_torchexport.outcomes.compare import Tolerance, compare_values
+from pytest_torchexport.outcomes.compare import ONLY_ITSELF, Tolerance, compare_values
 from pytest_torchexport.outcomes.observe import raised, seed_everything
 from pytest_torchexport.outcomes.subject import Subject, unwrapped, without
 from pytest_torchexport.outcomes.torch_state import (
@@ -39,6 +39,7 @@ from pytest_torchexport.results.failures import (
     Failure,
     Ineffective,
     LoadFailed,
+    NotRepeatable,
     OutputsDiffer,
     PipelineFailed,
     SpecError,
@@ -62,6 +63,22 @@ POSTPROCESS = "step postprocess: the artifact gets and returns what the module d
 MOVES = (
     "{path} differs from build(module), which moves as much if the module's outputs are moved "
     "within their tolerance"
+)
+FORM = ("structure", "shape")
+FORM_MOVES = (
+    "{path} was not compared: its length or shape changes too if the module's outputs are moved "
+    "within their tolerance. Keep scores further from their threshold"
+)
+BLIND = "{path} was not compared: a {cls} has no `__eq__` and no attributes"
+EMPTY = (
+    "build(module) returns {value}, in which nothing can differ: let it return what the pipeline "
+    "makes"
+)
+UNLIKE = "build(module) does not agree with itself: {what}"
+REPEAT = (
+    "remedy: leave out of the result what differs between any two runs (times, ids), and seed what "
+    "is drawn: torch, random and numpy.random begin alike in each run, a generator of your own "
+    "does not"
 )
 
 
@@ -121,21 +138,25 @@ def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> 
     verdict = plan.verdict(type(own).__name__, status="passed", notes=notes)
     as_left = random_numbers()
     try:
-        explained = _explained(build, model, own, plan, file=file)
+        return _judged(verdict, build, model, own, plan, file=file)
     except CannotJudge as skip:
         return dataclasses.replace(verdict, status="skipped", skip=skip.kind, reason=str(skip))
     except Failure as failure:
         return dataclasses.replace(verdict, **facts_of(failure))
     finally:
         as_left()
-    verdict = dataclasses.replace(verdict, explained=tuple(explained))
-    return with_more(verdict, notes=(MOVES.format(path=each.path) for each in explained))
 
 
-def _explained(
-    build: Callable[[Any], Any], model: Any, own: torch.nn.Module, plan: Plan, *, file: bool
-) -> Sequence[Difference]:
-    """Return the differences that rounding explains. Raises the failure for any other."""
+def _judged(
+    verdict: Verdict,
+    build: Callable[[Any], Any],
+    model: Any,
+    own: torch.nn.Module,
+    plan: Plan,
+    *,
+    file: bool,
+) -> Verdict:
+    """Return the verdict with what rounding explains. Raises the failure for any other."""
     signature, traits = Subject.of(own).signature(), targets.get(plan.target).traits
     tolerance = Tolerance(plan.options.rtol, plan.options.atol, runtime=traits.rtol)
     ours, theirs = Calls(signature), Calls(signature)
@@ -159,6 +180,12 @@ def _explained(
         raise Ineffective(NO_CALL)
     if len(ways) > 1:
         raise SpecError(SEVERAL.format(count=len(ways), calls="; ".join(ways.values())))
+    blind = _unlike(expected, partial(run, model), tolerance)
+    held, structure = flatten(expected, "result")
+    is_empty = all(leaf is None or path in blind for path, leaf in held)
+    empty = [EMPTY.format(value=structure.describe())] if is_empty else []
+    if empty and plan.settings.strict:
+        raise Ineffective(*empty)
     with recording.grad_mode.entered():
         artifact = engine.export(own, recording.calls, plan)
     try:
@@ -166,18 +193,70 @@ def _explained(
     except (ArtifactRaised, PipelineFailed) as failure:
         failure.details = tuple(_steps(ours, theirs, tolerance))[:1]
         raise
-    differences, moves = compare_values(expected, found, tolerance, "result"), list[Difference]()
-    shaken = moving(tolerance, torch.Generator().manual_seed(plan.seed))
-    for _ in range(SHAKEN if differences and not tolerance.given else 0):
-        with suppress(Exception):  # another way through the user's code
-            moves += compare_values(expected, run(model, shaken), Tolerance(0.0, 0.0), "result")
-    judged = [_with_cause(each, moves) for each in differences]
+    judged = _compared(expected, found, partial(run, model), tolerance, seed=plan.seed)
+    # What a second run of eager has as another object too.
+    judged = [each for each in judged if each.path not in blind or each.what != ONLY_ITSELF]
     bugs = tuple(each for each in judged if each.cause == "bug")
     if bugs:
         text = f"build({plan.target}) returns something else than build(module)"
         steps = () if file else (*_steps(ours, theirs, tolerance), POSTPROCESS)[:1]
         raise OutputsDiffer("; ".join((text, *steps)), differences=bugs)
-    return judged
+    return with_more(
+        _told(verdict, judged),
+        cautions=(BLIND.format(path=path, cls=cls) for path, cls in blind.items()),
+        ineffective=empty,
+    )
+
+
+def _told(verdict: Verdict, judged: Sequence[Difference]) -> Verdict:
+    """Return the verdict with the differences that rounding explains."""
+    # Only a list or array of another form makes a tie of numbers.
+    forms = [each for each in judged if each.cause == "tie" and (each.total or each.kind in FORM)]
+    return with_more(
+        dataclasses.replace(verdict, explained=tuple(judged)),
+        notes=(MOVES.format(path=each.path) for each in judged if each not in forms),
+        cautions=(FORM_MOVES.format(path=each.path) for each in forms),
+    )
+
+
+def _compared(
+    expected: Any,
+    found: Any,
+    run: Callable[[ModuleCallHandler], Any],
+    tolerance: Tolerance,
+    *,
+    seed: int,
+) -> list[Difference]:
+    """Return the differences of two results with their causes; ``run`` makes moved runs."""
+    differences = compare_values(expected, found, tolerance, "result")
+    runs: list[tuple[list[Difference], list[Difference]]] = []
+    shaken = moving(tolerance, torch.Generator().manual_seed(seed))
+    for _ in range(SHAKEN if differences and not tolerance.given else 0):
+        with suppress(Exception):  # another way through the user's code
+            moved = run(shaken)
+            moves = compare_values(expected, moved, Tolerance(0.0, 0.0), "result")
+            runs.append((moves, compare_values(moved, found, tolerance, "result")))
+    return [_with_cause(each, runs) for each in differences]
+
+
+def _unlike(expected: Any, run: Callable[[], Any], tolerance: Tolerance) -> dict[str, str]:
+    """Return where a second run has objects that cannot be compared, with their classes.
+
+    Raises NotRepeatable if it differs in any other way.
+    """
+    try:
+        differences = compare_values(expected, run(), tolerance, "result")
+    except Exception as error:
+        if ends_the_test(error):
+            raise
+        what = raised(error)
+        text = UNLIKE.format(what=f"its second run raises {what}")
+        raise NotRepeatable(text, details=(REPEAT,), where=what.where) from error
+    unlike = tuple(each for each in differences if each.what != ONLY_ITSELF)
+    if unlike:
+        text = UNLIKE.format(what=", ".join(each.path for each in unlike[:COMPARED]))
+        raise NotRepeatable(text, details=(REPEAT,), differences=unlike)
+    return {each.path: each.expected for each in differences}
 
 
 def _kept(value: Any) -> Any:
@@ -210,16 +289,35 @@ def _on_artifact(
             raise cls(text, where=what.where) from error
 
 
-def _with_cause(difference: Difference, moves: Sequence[Difference]) -> Difference:
-    """Return a difference with its cause; ``moves`` are those of eager's own moved runs."""
+def _with_cause(
+    difference: Difference, runs: Sequence[tuple[Sequence[Difference], Sequence[Difference]]]
+) -> Difference:
+    """Return a difference with its cause.
+
+    ``runs``: of each of eager's moved runs, what differs from eager's own, and the artifact's from
+    it. Those in which the value has the artifact's form decide, if there are any.
+    """
     path, kind = difference.path, difference.kind
-    # What holds a leaf may differ in its structure.
-    own = [move for move in moves if path == move.path or path.startswith(f"{move.path}[")]
+    alike = [
+        moves
+        for moves, beside in runs
+        if not any(
+            each.kind in FORM and (_is_in(path, each.path) or _is_in(each.path, path))
+            for each in beside
+        )
+    ]
+    if not alike and kind not in FORM:
+        alike = [moves for moves, _ in runs]
+    own = [move for moves in alike for move in moves if _is_in(path, move.path)]
     if any(move.total is None and (difference.total or move.kind == kind) for move in own):
         return dataclasses.replace(difference, cause="tie")
     error = max((move.max_abs or 0.0 for move in own), default=0.0)
     is_small = difference.max_abs is not None and difference.max_abs <= MULTIPLE * error
     return dataclasses.replace(difference, cause="rounding" if is_small else "bug", own_error=error)
+
+
+def _is_in(path: str, holder: str) -> bool:
+    return path == holder or path.startswith(f"{holder}[")
 
 
 def _steps(ours: Calls, theirs: Calls, tolerance: Tolerance) -> Iterator[str]:

@@ -6,6 +6,9 @@ The code is reconstructed from the thread that is named beside it. ``wrong`` swi
 from __future__ import annotations
 
 import dataclasses
+import random
+import uuid
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,17 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
-from pytest_torchexport import ArtifactRaised, Ineffective, OutputsDiffer, PipelineFailed, SpecError
+from pytest_torchexport import (
+    ArtifactRaised,
+    Ineffective,
+    NotRepeatable,
+    OutputsDiffer,
+    PipelineFailed,
+    SpecError,
+)
 from pytest_torchexport.config.options import parse_options
 from pytest_torchexport.config.plan import Plan
+from pytest_torchexport.config.settings import Settings
 from pytest_torchexport.engine import check_export
 from pytest_torchexport.plugin.same import same
 from pytest_torchexport.results.text import raise_for_failure
@@ -163,8 +174,13 @@ PIPELINES = {
 }
 
 
-def run(build, model, *, file=False, target="export", **options):
-    plan = Plan(target=target, device="cpu", options=parse_options((), options))
+def run(build, model, *, file=False, target="export", settings=None, **options):
+    plan = Plan(
+        target=target,
+        device="cpu",
+        options=parse_options((), options),
+        settings=settings or Settings(),
+    )
     with torch.no_grad():
         verdict = same(build, model, plan, file=file)
     raise_for_failure(verdict)
@@ -242,6 +258,115 @@ def test_any_value_is_compared(value, other, path):
 
     with pytest.raises(OutputsDiffer, match=path):
         run(build, Detector().eval())
+
+
+class Slots:
+    __slots__ = ("__xy", "unset")
+
+    def __init__(self, xy):
+        self.__xy = xy
+
+
+def test_objects_with_slots_are_compared_by_what_they_hold():
+    def build(served, factor):
+        raw = served(torch.ones(1, 3, 8, 8)).flatten()[:2]
+        return [Slots((raw * (1 if isinstance(served, nn.Module) else factor)).tolist())]
+
+    model = Detector().eval()
+    assert run(lambda served: build(served, 1), model).cautions == ()
+    with pytest.raises(OutputsDiffer, match=r"result\[0\]\['_Slots__xy'\]\[0\]: "):
+        run(lambda served: build(served, 2), model)
+
+
+def test_what_cannot_be_compared_is_a_caution():
+    def build(served):
+        return {"raw": served(torch.ones(1, 3, 8, 8)), "later": lambda: 1}
+
+    (caution,) = run(build, Detector().eval()).cautions
+    assert (
+        caution == "result['later'] was not compared: a function has no `__eq__` and no attributes"
+    )
+
+
+@pytest.mark.parametrize("own", [random.random, np.random.rand, lambda: torch.rand(2)])
+def test_random_numbers_begin_alike_in_each_run(own):
+    def build(served):
+        return served(torch.ones(1, 3, 8, 8)), own()
+
+    assert run(build, Detector().eval()).notes == ()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [np.random.default_rng().normal, uuid.uuid4, count().__next__, [None, 1].pop],
+    ids=["noise", "uuid", "count", "structure"],
+)
+def test_what_build_does_not_repeat_is_said_before_anything_is_compared(own):
+    def build(served):
+        raw = served(torch.ones(1, 3, 8, 8)).sum()
+        return {"raw": float(raw) * (1 if isinstance(served, nn.Module) else 2), "own": own()}
+
+    with pytest.raises(NotRepeatable, match=r"does not agree with itself: result\['own'\]"):
+        run(build, Detector().eval())
+
+
+def test_a_build_that_runs_once_is_not_repeatable():
+    left = [1]
+
+    def build(served):
+        return served(torch.ones(1, 3, 8, 8)) * left.pop()
+
+    with pytest.raises(NotRepeatable, match="second run raises IndexError"):
+        run(build, Detector().eval())
+
+
+@pytest.mark.parametrize("value", [None, [], {"a": None}, object()])
+def test_a_result_in_which_nothing_can_differ_is_ineffective(value):
+    def build(served):
+        served(torch.ones(1, 3, 8, 8))
+        return object() if type(value) is object else value
+
+    (said,) = run(build, Detector().eval()).ineffective
+    assert "in which nothing can differ" in said
+    with pytest.raises(Ineffective, match="nothing can differ"):
+        run(build, Detector().eval(), settings=Settings(strict=True))
+
+
+@pytest.mark.parametrize("moved", [1, 2])
+def test_a_length_that_rounding_decides_is_a_caution_and_another_length_a_failure(moved):
+    """One score is beside its threshold: the artifact finds that box, or has one more missing."""
+    x = letterboxed(chw(image()))[None]
+    model = Detector().eval()
+    with torch.no_grad():
+        scores = model(x)[0, :, 4]
+    cut = float(scores.sort().values[-5]) + 1e-7
+
+    def build(served):
+        raw = served(x)[0]
+        if isinstance(served, nn.Module):
+            return raw[raw[:, 4] > cut].tolist()
+        return raw[raw[:, 4] > cut - 1e-6].tolist()[: 6 - moved]
+
+    if moved == 1:
+        (caution,) = run(build, model).cautions
+        assert caution.startswith("result was not compared: its length or shape changes too")
+        return
+    with pytest.raises(OutputsDiffer):
+        run(lambda served: build(served)[: None if isinstance(served, nn.Module) else 2], model)
+
+
+def test_a_length_that_moves_excuses_no_number_in_a_result_of_the_same_length():
+    x = letterboxed(chw(image()))[None]
+    model = Detector().eval()
+    with torch.no_grad():
+        cut = float(model(x)[0, :, 4].sort().values[-5]) + 1e-7
+
+    def build(served):
+        raw = served(x)[0]
+        return (raw[raw[:, 4] > cut] * (1 if isinstance(served, nn.Module) else 2)).tolist()
+
+    with pytest.raises(OutputsDiffer, match=r"result\[0\]\[0\]"):
+        run(build, model)
 
 
 def test_a_generator_is_read():
