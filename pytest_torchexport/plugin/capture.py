@@ -80,8 +80,8 @@ class Recording:
     the first call; None if it is not known. ``grad_mode``: that of the first call. ``autocast``: if
     the first call was made under it. ``carried``: the class of an object that several calls got and
     changed, as a cache of keys and values; empty if there is none. ``key``: what another run of the
-    same body finds it by. ``made``: the number of calls, kept or not; ``bytes``: those of calls
-    that are kept.
+    same body finds it by. ``made``: the number of calls, kept or not, ``sizes``: the shapes of all
+    of them; ``bytes``: those of calls that are kept.
     """
 
     module: Any
@@ -90,6 +90,7 @@ class Recording:
     shapes: Counter[Any] = field(default_factory=Counter)
     bytes: int = 0
     made: int = 0
+    sizes: set[Any] = field(default_factory=set)
     returned: bool = False
     caller: Caller | None = None
     line: SourceLine | None = None
@@ -124,9 +125,9 @@ class Recording:
 
         One with an extreme size of an axis is kept in any case.
         """
-        # A nested tensor has no shape.
-        shapes = tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
+        shapes = shapes_of(call)
         known = self.shapes
+        self.sizes.add(shapes)
         size = sum(each.nbytes for each in call.tensors() if is_plain(each))
         few = known[shapes] < MAX_CALLS_OF_ONE_SHAPE and len({*known, shapes}) <= MAX_SHAPES
         self.made += 1
@@ -142,6 +143,11 @@ class Recording:
                 end = self._ends.get((axis, sign))
                 if end is None or sign * size > sign * end[0]:
                     self._ends[axis, sign] = size, call
+
+
+def shapes_of(call: Call) -> tuple[tuple[int, ...], ...]:
+    # A nested tensor has no shape.
+    return tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
 
 
 class Keys:

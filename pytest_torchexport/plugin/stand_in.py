@@ -46,6 +46,7 @@ from pytest_torchexport.plugin.capture import (
     as_called,
     line_of_test,
     outermost,
+    shapes_of,
 )
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
@@ -69,6 +70,10 @@ SHARED = (
     "remedy: a body that is run again has the fixtures of its first run (tmp_path, caplog, ...), "
     "and modules and files as that left them: write it so that it passes twice, or leave out "
     "stand_in"
+)
+OTHER_SIZES = (
+    "run again without an artifact, the body calls {name} with sizes that its first run did not: "
+    "{call}"
 )
 STRICTER = (
     "the body also fails in eager if the module's outputs are moved within the tolerance",
@@ -150,11 +155,36 @@ class StandIn:
 
     def __init__(self, served: Sequence[Served], body: CodeType | None) -> None:
         self._served = {each.recording.key: each for each in served if each.recording.key}
-        instances = {instance for instance, _ in self._served}
-        self._keys = Keys(lambda parts, number: (parts, number) in instances)
+        self._keys = self._new_keys()
         self._body, self._thread = body, threading.get_ident()
         self.eager: Counter[str] = Counter()
         self.last: Served | None = None
+
+    def _new_keys(self) -> Keys:
+        instances = {instance for instance, _ in self._served}
+        return Keys(lambda parts, number: (parts, number) in instances)
+
+    def in_eager(self) -> ModuleCallHandler:
+        """Return a handler that says of a refused call if eager alone makes others too."""
+        keys = self._new_keys()
+
+        def handle(
+            real: Callable[..., Any], module: torch.nn.Module, args: Any, kwargs: Any
+        ) -> Any:
+            __tracebackhide__ = True
+            own, call = unwrapped(module)[0], Call(args, kwargs)
+            served = None if is_transforming() else self._served.get(keys.of(own, call))
+            if (
+                served is not None
+                and isinstance(served.failure, ArtifactRaised)
+                and shapes_of(call) not in served.recording.sizes
+            ):
+                text = OTHER_SIZES.format(name=served.verdict.name, call=call.describe())
+                where = line_of_test(traceback.walk_stack(sys._getframe()), self._body)
+                served.failure = NotRepeatable(text, details=(SHARED,), where=where)
+            return real(module, *args, **kwargs)
+
+        return handle
 
     def handle(
         self,
@@ -275,9 +305,10 @@ def run_again(
     shaken: list[BaseException] = []
     try:
         yield _run(on_artifacts, random, stand_in.handle)
-        if on_artifacts and not any(each.failure for each in served):
-            yield _run(in_eager, random)
-            if not in_eager and not any(each.apart for each in served):
+        is_blamed = any(each.failure for each in served)
+        if on_artifacts or is_blamed:
+            yield _run(in_eager, random, stand_in.in_eager())
+            if not (is_blamed or in_eager or any(each.apart for each in served)):
                 yield _run(shaken, random, moving(tolerance, generator))
     finally:
         as_left()

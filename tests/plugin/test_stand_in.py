@@ -29,7 +29,14 @@ def afraid(module):
 def rounded(module):
     return lambda x: module(x) * (1 + 1e-6)
 
-for fake in (transposed, far, afraid, rounded):
+def sized(module):
+    def run(x):
+        if x.shape[0] == 3 and x.max() > 100 and len(SEEN) > 1:
+            raise RuntimeError("Guard failed: x.size()[0] <= 2")
+        return module(x)
+    return run
+
+for fake in (transposed, far, afraid, rounded, sized):
     register_target(fake.__name__, FakeTarget(fake))
 
 SEEN = []
@@ -142,6 +149,18 @@ def test_a_body_that_cannot_run_twice_is_told_from_a_wrong_artifact(failure):
     text = failure("mirror", "(tmp_path / 'a').mkdir()\nNet()(torch.ones(4, 3))", "tmp_path")
     assert "NotRepeatable: run again without an artifact, the body raises FileExistsError" in text
     assert "remedy   a body that is run again has the fixtures of its first run" in text
+
+
+@pytest.mark.parametrize("body", ["net(x)", "try: net(x)\nexcept RuntimeError: pass"])
+def test_calls_of_other_sizes_in_each_run_are_those_of_a_body_that_cannot_run_twice(failure, body):
+    prefix = "SEEN.append(1)\nx = torch.full((1 + len(SEEN), 3), 1000.0)\nnet = Net()\n"
+    text = failure("sized", prefix + body)
+    assert (
+        "NotRepeatable: run again without an artifact, the body calls Net with sizes that" in text
+    )
+    assert "its first run did not: float32[4, 3]" in text
+    assert "where    test_it.py:" in text
+    assert "ArtifactRaised" not in text
 
 
 PIPELINE = """
