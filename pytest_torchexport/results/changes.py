@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_torchexport.results.escaped import in_shell, visible
-from pytest_torchexport.results.failures import BranchFrozen
+from pytest_torchexport.results.failures import BranchFrozen, PipelineFailed
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.results.text import (
     MAX_LINES,
@@ -235,12 +235,14 @@ def cause_of(entry: Entry) -> Any:
         return (verdict.failure, diagnosis.known[0])
     cause = next(iter(diagnosis.causes), None)
     line = (cause.where if cause is not None else None) or verdict.where
-    if line is not None:
+    # A line of a pipeline fails for many reasons, which are told in words.
+    if line is not None and verdict.failure != PipelineFailed.__name__:
         return line.place  # whatever it breaks on each target: one change mends it
     if cause is not None:
         # Causes without a line differ by their words, which may name the target.
         return (verdict.failure, cause.kind, cause.text, diagnosis.place)
-    return (verdict.failure, diagnosis.place, headline(verdict), verdict.subject)
+    differs = map(str, verdict.differences)
+    return (verdict.failure, diagnosis.place, headline(verdict), verdict.subject, *differs)
 
 
 # -- two runs compared -----------------------------------------------------------------------------

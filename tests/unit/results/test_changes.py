@@ -46,6 +46,22 @@ def test_a_line_outside_the_directory_of_the_run_is_not_pointed_at():
     assert cause.where == SourceLine("net.py", 12, "if x.sum() > 0:")
 
 
+def test_pipelines_that_fail_at_one_line_or_one_step_by_other_texts_are_other_causes():
+    plain = {"diagnosis": Diagnosis(), "reason": "step postprocess"}
+    left, right = (
+        dataclasses.replace(failed().differences[0], path=path) for path in ("result[0]", "result")
+    )
+    differ = {**plain, "failure": "OutputsDiffer", "where": None}
+    raises = {**plain, "failure": "PipelineFailed", "differences": ()}
+    assert grouped(
+        item("a", failed(**differ, differences=(left,))),
+        item("b", failed(**differ, differences=(right,))),
+        item("c", failed(**differ, differences=(right,))),
+        item("d", failed(**raises)),
+        item("e", failed(**{**raises, "reason": "assert 1 == 2"})),
+    ) == [["b[trace-cpu]", "c[trace-cpu]"], ["a[trace-cpu]"], ["d[trace-cpu]"], ["e[trace-cpu]"]]
+
+
 def test_what_one_change_fixes_is_one_cause():
     (cause,) = causes(entries([known_and_fixed("a"), known_and_fixed("b")]))
     assert cause.title.endswith("does not occur any more (and 1 more)")
