@@ -145,9 +145,15 @@ class Recording:
                     self._ends[axis, sign] = size, call
 
 
+def _in_order(call: Call) -> Call:
+    """Return the call with its keywords in an order of their own: that of the code is none."""
+    return Call(call.args, {name: call.kwargs[name] for name in sorted(call.kwargs)})
+
+
 def shapes_of(call: Call) -> tuple[tuple[int, ...], ...]:
     # A nested tensor has no shape.
-    return tuple(() if each.is_nested else tuple(each.shape) for each in call.tensors())
+    tensors = _in_order(call).tensors()
+    return tuple(() if each.is_nested else tuple(each.shape) for each in tensors)
 
 
 class Keys:
@@ -177,7 +183,7 @@ class Keys:
                 return None
             self._known[identity] = module, self._count[parts]
             self._count[parts] += 1
-        leaves, structure = call.flatten()
+        leaves, structure = _in_order(call).flatten()
         plain = (bool, int, float, str)
         kinds = tuple(
             (kind_of(leaf), leaf if isinstance(leaf, plain) else None) for _, leaf in leaves

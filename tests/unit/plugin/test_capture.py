@@ -34,6 +34,11 @@ class Outer(nn.Module):
         return self.inner(x)
 
 
+class Two(nn.Module):
+    def forward(self, a, b):
+        return a + b
+
+
 def recorded(body):
     with CallRecorder() as recorder:
         body()
@@ -46,6 +51,12 @@ def test_the_module_is_a_copy_from_before_its_first_call():
     assert net.count.item() == 2
     assert recording.module is not net
     assert recording.module.count.item() == 0
+
+
+def test_keywords_in_another_order_are_no_other_calls():
+    net, x, y = Two(), torch.ones(2), torch.ones(3)
+    (recording,) = recorded(lambda: (net(a=x, b=y[:1]), net(b=y[:1], a=y)))
+    assert recording.sizes == {((2,), (1,)), ((3,), (1,))}
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
