@@ -147,6 +147,10 @@ APART = (
     "the test calls this module in {ways} ways (other dtypes, numbers of axes, containers or "
     "Python values); each has an export of its own, which was not run on the calls of another"
 )
+OF_VALUES = (
+    "the body needs {count} artifacts of {name}, as each has a Python value of its own ({first}; "
+    "{second}): give the module a tensor for what varies"
+)
 UNCOPIED = (
     "calls of {modules} were not recorded: tensors and parameters inside torch.func.grad, vmap and "
     "jacrev, and parameters that are computed for functional_call, cannot be copied. To check the "
@@ -178,6 +182,7 @@ def check_recorded(
     counts = Counter(type(recording.module) for recording in recordings)
     ways = Counter(id(recording.module) for recording in recordings)
     uncopied = UNCOPIED.format(modules=", ".join(recorder.uncopied))
+    of_values = _of_values(recordings)
     verdicts: list[Verdict] = []
     for plan in plans:
         numbers: Counter[type] = Counter()
@@ -195,6 +200,8 @@ def check_recorded(
             )
             apart = [APART.format(ways=several)] if several > 1 else []
             cautions = [uncopied] if recorder.uncopied else []
+            if plan.options.stand_in and recording.key in of_values:
+                cautions.append(of_values[recording.key])
             verdict = with_more(verdict, notes=apart, cautions=cautions)
             verdict = dataclasses.replace(verdict, recorded=recorded)
             served.append(Served(recording, verdict, own))
@@ -211,6 +218,23 @@ def check_recorded(
     for verdict in verdicts:
         item.add(verdict)
     raise_for(verdicts, item)
+
+
+def _of_values(recordings: Sequence[Recording]) -> dict[Any, str]:
+    """Return a line by the key of each recording that others differ from by Python values alone."""
+    ways: dict[Any, list[Recording]] = {}
+    for recording in recordings:
+        if recording.key is not None and recording.calls:
+            instance, (structure, kinds) = recording.key
+            but_for_values = instance, structure, tuple(kind for kind, _ in kinds)
+            ways.setdefault(but_for_values, []).append(recording)
+    lines: dict[Any, str] = {}
+    for alike in ways.values():
+        first, second = (each.calls[0].describe() for each in (alike * 2)[:2])
+        name = type(alike[0].module).__name__
+        text = OF_VALUES.format(count=len(alike), name=name, first=first, second=second)
+        lines.update({each.key: text for each in alike if len(alike) > 1})
+    return lines
 
 
 def verdict_on(recording: Recording, plan: Plan) -> Verdict:
