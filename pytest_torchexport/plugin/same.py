@@ -32,7 +32,7 @@ from pytest_torchexport.outcomes.torch_state import (
     random_numbers,
 )
 from pytest_torchexport.plugin.capture import Keys, Recording, as_called, outermost
-from pytest_torchexport.plugin.stand_in import as_served, in_mode_of, moving
+from pytest_torchexport.plugin.stand_in import as_served, first_lines, in_mode_of, moving
 from pytest_torchexport.results.failures import (
     ArtifactRaised,
     CannotJudge,
@@ -57,6 +57,10 @@ NO_CALL = "build(module) does not call the module: there is nothing to export"
 SEVERAL = (
     "build(module) calls the module in {count} ways (other dtypes, numbers of axes, containers or "
     "Python values), and an artifact takes one: {calls}. The marker's stand_in=True takes all"
+)
+NO_ATTRIBUTE = (
+    "the artifact has no attribute {name!r}: give its value to build, or use the marker's "
+    "stand_in=True, with which the module keeps its attributes"
 )
 ENDLESS = "same: build returns a {cls} that contains itself, or is nested too deep"
 POSTPROCESS = "step postprocess: the artifact gets and returns what the module does"
@@ -123,7 +127,10 @@ class Watched:
         )
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._artifact, name)
+        try:
+            return getattr(self._artifact, name)
+        except AttributeError:
+            raise AttributeError(NO_ATTRIBUTE.format(name=name)) from None
 
 
 def same(build: Callable[[Any], Any], model: Any, plan: Plan, *, file: bool) -> Verdict:
@@ -286,7 +293,7 @@ def _on_artifact(
             what, cls = raised(error), ArtifactRaised if calls.error is error else PipelineFailed
             given = "the path of the artifact's file" if file else "the artifact"
             text = f"build raises {what.type} with {given}, not with the module: {what.message}"
-            raise cls(text, where=what.where) from error
+            raise cls(first_lines(text), where=what.where) from error
 
 
 def _with_cause(

@@ -75,6 +75,8 @@ OTHER_SIZES = (
     "run again without an artifact, the body calls {name} with sizes that its first run did not: "
     "{call}"
 )
+# Of pytest's text on an assert, which goes on with the values of all that is in it.
+FIRST_LINES = 6
 STRICTER = (
     "the body also fails in eager if the module's outputs are moved within the tolerance",
     "remedy: compare with torch.testing.assert_close, or test values further from the threshold",
@@ -278,9 +280,15 @@ class StandIn:
         name, calls = blamed.verdict.name, f"{blamed.calls} call{'s' * (blamed.calls != 1)}"
         around = AROUND.format(name=name, calls=calls, error=blamed.error)
         found = f"the artifact differs from {name} in {blamed.apart}" if blamed.apart else around
-        details = (found, *(STRICTER if stricter else ()))
+        details = (*(STRICTER if stricter else ()), found)  # the first one is not left out
         where = line_of_test(traceback.walk_tb(error.__traceback__), self._body)
-        return PipelineFailed(str(raised(error)), details=details, where=where)
+        return PipelineFailed(first_lines(str(raised(error))), details=details, where=where)
+
+
+def first_lines(text: str) -> str:
+    lines = text.splitlines()
+    more = len(lines) - FIRST_LINES
+    return "\n".join([*lines[:FIRST_LINES], *([f"... and {more} more lines"] if more > 0 else [])])
 
 
 def run_again(
@@ -317,7 +325,9 @@ def run_again(
         blamed = next((each for each in served if each.apart), stand_in.last or passed)
         blamed.failure = stand_in.failure(blamed, on_artifacts[0], stricter=bool(shaken))
         for error in in_eager:
-            text = f"run again without an artifact, the body raises {raised(error)}"
+            text = (
+                f"run again without an artifact, the body raises {first_lines(str(raised(error)))}"
+            )
             where = line_of_test(traceback.walk_tb(error.__traceback__), body)
             blamed.failure = NotRepeatable(text, details=(SHARED,), where=where)
     calls = sum(each.calls for each in served)

@@ -36,6 +36,10 @@ def sized(module):
         return module(x)
     return run
 
+class Scaled(nn.Module):
+    def forward(self, x, t):
+        return x * t
+
 for fake in (transposed, far, afraid, rounded, sized):
     register_target(fake.__name__, FakeTarget(fake))
 
@@ -135,6 +139,28 @@ def test_an_assert_that_is_stricter_than_rounding_is_told(failure):
     )
     assert "the body also fails in eager if the module's outputs are moved" in text
     assert "remedy   compare with torch.testing.assert_close" in text
+
+
+def test_a_long_assert_leaves_room_for_what_is_known_of_it(failure):
+    body = (
+        "out = Net()(torch.ones(4, 3))\nwanted = [24.0, *range(80)]\n"
+        "assert [float(out.sum()), *range(0, 160, 2)] == wanted[:1] + [*range(0, 160, 2)]"
+    )
+    text = failure("rounded", body)
+    assert "the body also fails in eager if the module's outputs are moved" in text
+    assert text.count("\n") < 60
+    assert "more lines\n" in failure("rounded", body, "", "-v")
+
+
+def test_a_body_that_needs_an_artifact_for_each_python_value_is_a_caution(passes):
+    (first, second, third) = passes(
+        "mirror", "net = Scaled()\nfor t in (1, 2, 3): net(torch.ones(2, 3), t)"
+    )
+    said = "the body needs 3 artifacts of Scaled, as each has a Python value of its own "
+    assert first.cautions == second.cautions == third.cautions
+    assert first.cautions == (
+        f"{said}(float32[2, 3], 1; float32[2, 3], 2): give the module a tensor for what varies",
+    )
 
 
 @pytest.mark.parametrize("raises", ["pytest.skip('no')", "pytest.fail('no')", "1 / 0"])

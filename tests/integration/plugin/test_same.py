@@ -408,8 +408,10 @@ def test_code_that_needs_the_module_fails_by_its_own_exception():
     def build(served):
         return served(torch.ones(1, 3, served.stride, 8))
 
-    with pytest.raises(PipelineFailed, match="AttributeError with the artifact"):
+    with pytest.raises(PipelineFailed, match="AttributeError with the artifact") as caught:
         run(build, Detector().eval())
+    assert "the artifact has no attribute 'stride': give its value to build" in str(caught.value)
+    assert "object has no" not in str(caught.value)
 
 
 def test_an_artifact_that_refuses_a_call_of_the_pipeline():
