@@ -36,6 +36,10 @@ from pytest_torchexport.results.failures import ExportRefused, LoadFailed, ends_
 from pytest_torchexport.results.source_line import SourceLine
 from pytest_torchexport.targets.formats import onnx_model
 
+IN_MEMORY = (
+    "after_export: not applied to the artifact that {what} gets, which is in memory: "
+    "torchexport.same(..., file=True) gives the path of the last file"
+)
 EXPORT = "the export"
 RETURNS = "return the path of the file that it made, or None if it changed the file in place"
 ALONE = "run it alone, on the file that torchexport.export(...).save(directory) writes"
@@ -64,7 +68,7 @@ def change(prepared: Prepared, case: Case) -> Case:
         raise
     with case.log.timed("after_export"), case.log.during(Activity.AFTER_EXPORT):
         for function in functions:
-            steps.append(_changed(case, steps[-1].path, function, directory))
+            steps.append(changed(function, steps[-1].path, directory, case.plan.target))
     last = steps[-1].path
     own = last.name == steps[0].path.name and last.is_relative_to(directory)
     if own and manifest.files_in(home) == manifest.files_in(last.parent):
@@ -80,7 +84,7 @@ def change(prepared: Prepared, case: Case) -> Case:
         raise
 
 
-def _changed(case: Case, path: Path, function: Callable[..., Any], directory: Path) -> Step:
+def changed(function: Callable[..., Any], path: Path, directory: Path, target: str) -> Step:
     """Run a function on a copy of a file, so that the file itself stays as it is."""
     plain: Any = function
     while isinstance(plain, functools.partial):
@@ -88,13 +92,13 @@ def _changed(case: Case, path: Path, function: Callable[..., Any], directory: Pa
     step = Step(name=getattr(plain, "__name__", type(plain).__name__), path=path, function=plain)
     home = Path(tempfile.mkdtemp(dir=directory))
     given, made = home / path.name, home / f"{path.stem}-{step.name.strip('<>')}{path.suffix}"
-    for name in (path.name, *_sidecars(path, case.plan.target)):
+    for name in (path.name, *_sidecars(path, target)):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / name, home / name)
     left = _left(step, function, (given, made) if _takes_two(function) else (given,))
-    legal = case.traits.suffixes
+    legal = targets.get(target).traits.suffixes
     if legal and left.suffix.lower() not in legal:
-        what = f"made {left.name}, which {case.plan.target} does not load ({', '.join(legal)})"
+        what = f"made {left.name}, which {target} does not load ({', '.join(legal)})"
         _refuse(step, what, NO_TARGET)
     return replace(step, path=left)
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from pytest_torchexport import engine, targets
+from pytest_torchexport.checks import after_export
+from pytest_torchexport.checks.after_export import IN_MEMORY
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.inputs.pytrees import clone, flatten
 from pytest_torchexport.inputs.spec import Call
@@ -210,7 +212,10 @@ def _judged(
         raise OutputsDiffer("; ".join((text, *steps)), differences=bugs)
     return with_more(
         _told(verdict, judged),
-        cautions=(BLIND.format(path=path, cls=cls) for path, cls in blind.items()),
+        cautions=(
+            *(BLIND.format(path=path, cls=cls) for path, cls in blind.items()),
+            *([] if file or not plan.after_export() else [IN_MEMORY.format(what="build")]),
+        ),
         ineffective=empty,
     )
 
@@ -285,6 +290,8 @@ def _on_artifact(
             thing = artifact.save(Path(directory)) if file else thing
         except Exception as error:
             raise LoadFailed(f"the artifact cannot be saved: {raised(error)}") from error
+        for function in plan.after_export() if file else ():
+            thing = after_export.changed(function, thing, Path(directory), plan.target).path
         try:
             return run(thing)
         except Exception as error:

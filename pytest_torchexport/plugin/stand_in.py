@@ -24,6 +24,7 @@ import torch
 
 from pytest_torchexport import engine, targets
 from pytest_torchexport.checks import artifact_files
+from pytest_torchexport.checks.after_export import IN_MEMORY
 from pytest_torchexport.config.plan import Plan
 from pytest_torchexport.eager.reference import put_into
 from pytest_torchexport.inputs.pytrees import clone, flatten, is_plain, tree_map
@@ -345,7 +346,9 @@ def _judged(served: Served, note: str, *, is_vain: bool) -> Verdict:
         verdict = with_more(verdict, ineffective=[note])
         failure = Ineffective(note) if served.plan.settings.strict else None
     else:
-        verdict = with_more(verdict, notes=[note])
+        changed = served.calls and served.plan.after_export()
+        cautions = [IN_MEMORY.format(what="the body")] if changed else []
+        verdict = with_more(verdict, notes=[note], cautions=cautions)
     if failure is None:
         return verdict
     if served.plan.settings.ship:

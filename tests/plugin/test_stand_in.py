@@ -152,6 +152,16 @@ def test_a_long_assert_leaves_room_for_what_is_known_of_it(failure):
     assert "more lines\n" in failure("rounded", body, "", "-v")
 
 
+def test_after_export_is_not_applied_to_what_the_body_gets(suite, run, verdicts):
+    suite(
+        "@pytest.mark.torchexport('export', stand_in=True, checks='round_trip', after_export=str)\n"
+        "def test_it(): Net()(torch.ones(2, 3))\n"
+    )
+    run("--torchexport-report=json:out.json").assert_outcomes(passed=1)
+    ((found,),) = verdicts().values()
+    assert any("not applied to the artifact that the body gets" in line for line in found.cautions)
+
+
 def test_a_body_that_needs_an_artifact_for_each_python_value_is_a_caution(passes):
     (first, second, third) = passes(
         "mirror", "net = Scaled()\nfor t in (1, 2, 3): net(torch.ones(2, 3), t)"

@@ -230,6 +230,27 @@ def test_the_path_of_the_file_is_given_and_the_path_of_a_difference_is_told():
         run(build, Detector().eval(), file=True, target="onnx")
 
 
+def halved(path):
+    program = torch.export.load(path)
+    program.state_dict["backbone.weight"].mul_(0.5)
+    torch.export.save(program, path)
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_after_export_changes_the_file_and_is_not_applied_in_memory(file):
+    def build(served):
+        loaded = torch.export.load(served).module() if isinstance(served, Path) else served
+        return loaded(torch.ones(1, 3, 8, 8))
+
+    if file:
+        with pytest.raises(OutputsDiffer):
+            run(build, Detector().eval(), file=True, after_export=halved)
+        assert run(build, Detector().eval(), file=True, after_export=str).cautions == ()
+    else:
+        (caution,) = run(build, Detector().eval(), after_export=halved).cautions
+        assert caution.startswith("after_export: not applied to the artifact that build gets")
+
+
 class Attributes:
     """A result of a pipeline's own class, as detectors have."""
 
