@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,6 @@ from pytest_torchexport.inputs.pytrees import (
     attributes_of,
     describe,
     flatten,
-    has_state,
 )
 from pytest_torchexport.outcomes.observe import (
     Crashed,
@@ -207,11 +208,12 @@ def _leaf(
             return _leaf(path, as_tensor(expected), as_tensor(actual), tolerance, within)
     classes = type(expected).__mro__[:-1]
     if type(expected) is type(actual) and not any("__eq__" in vars(cls) for cls in classes):
-        if not has_state(expected):
+        fixed = isinstance(expected, (type, enum.Enum)) or inspect.isroutine(expected)
+        held, others = ({} if fixed else attributes_of(each) for each in (expected, actual))
+        if not held and not others:
             kind = describe(expected)
             return [_different("values", path, kind, kind, ONLY_ITSELF)]
         # For example a cache of keys and values: compare its attributes.
-        held, others = attributes_of(expected), attributes_of(actual)
         return compare_values(held, others, tolerance, path, within | {pair})
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, torch.Tensor):
         return _scalar(path, expected, actual, tolerance)

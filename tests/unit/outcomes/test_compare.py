@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import namedtuple
 
@@ -43,6 +44,15 @@ class Kept:
     def __init__(self, keys, more=None):
         self.keys = keys
         self.more = more
+
+
+class Called(Kept):
+    def __call__(self):
+        return self.keys
+
+
+def wrapped(number):
+    return functools.wraps(wrapped)(lambda: number)
 
 
 def one(value, dtype=None):
@@ -104,6 +114,9 @@ PAIRS = [
     (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), "values"),
     (Kept(ONES, Kept(ONES)), Kept(ONES, Kept(ONES)), ""),
     (Kept(ONES, Kept(ONES)), Kept(ONES, Kept(-ONES)), "values"),
+    (Called(ONES), Called(ONES), ""),
+    (Called(ONES), Called(-ONES), "values"),
+    (wrapped(1), wrapped(2), "values"),
 ]
 
 
