@@ -200,7 +200,7 @@ def _judged(
     try:
         found = _on_artifact(run, artifact, theirs, plan, file=file)
     except (ArtifactRaised, PipelineFailed) as failure:
-        failure.details = tuple(_steps(ours, theirs, tolerance))[:1]
+        failure.details = () if file else tuple(_steps(ours, theirs, tolerance))[:1]
         raise
     judged = _compared(expected, found, partial(run, model), tolerance, seed=plan.seed)
     # What a second run of eager has as another object too.

@@ -157,7 +157,8 @@ class PipelineFailed(Failure, title="the code around the module fails on the art
 class NotRepeatable(Failure, title="eager does not agree with itself"):
     """Eager does not agree with itself on the same call and seed.
 
-    Or a test's body that is run again (``stand_in``) fails without an artifact too.
+    Or a test's body that is run again (``stand_in``) fails or calls other sizes without an artifact
+    too, or a function given to ``same`` does not return twice the same for the module.
     """
 
 

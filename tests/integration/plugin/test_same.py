@@ -251,6 +251,12 @@ def test_after_export_changes_the_file_and_is_not_applied_in_memory(file):
         assert caution.startswith("after_export: not applied to the artifact that build gets")
 
 
+def test_of_a_file_no_calls_are_known():
+    with pytest.raises(PipelineFailed) as caught:
+        run(lambda served: served(torch.ones(1, 3, 8, 8)), Detector().eval(), file=True)
+    assert "step preprocess" not in str(caught.value)
+
+
 class Attributes:
     """A result of a pipeline's own class, as detectors have."""
 
