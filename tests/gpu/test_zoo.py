@@ -34,6 +34,8 @@ OTHERWISE: dict[tuple[str, str], str | None] = {
     ("forces", "trace"): "OutputsDiffer",
     # The mean of a ramp is below zero on the CPU and not on CUDA: no branch is blamed for that call.
     ("elif", "trace"): "OutputsDiffer",
+    # An index out of range is a device-side assert, which ends the process.
+    ("suppresses overlaps", "trace"): "ArtifactCrashed",
     # torch.export has other guards for a pooling on CUDA.
     ("ceil pool from three", "export"): "DimsNarrowed",
 }
@@ -67,8 +69,8 @@ def test_the_verdict_is_that_on_the_cpu(row: zoo.Row, target: str) -> None:
     otherwise = (row.name, target) in OTHERWISE
     expected = OTHERWISE.get((row.name, target), row.truth()[target])
     found = zoo.SKIPPED if verdict.status == "skipped" else verdict.failure
-    if any(UNPROVED in line for line in verdict.cautions):
-        expected = found
+    if found is None and any(UNPROVED in line for line in verdict.cautions):
+        return
     assert found == expected, (verdict.reason, verdict.differences[:1], verdict.notes)
     if blame is not None and not otherwise and row.truth() == row.expect:
         named = blame.judge(verdict)
