@@ -86,7 +86,7 @@ def flatten(value: Any, path: str = "") -> tuple[list[Leaf], Structure]:
 
 
 def kind_of(leaf: Any) -> Any:
-    """Return what one export takes of a leaf: a tensor's dtype, number of axes and layout."""
+    """Return the kind of a leaf: of a tensor its dtype, number of axes and layout."""
     is_tensor = isinstance(leaf, torch.Tensor)
     return (leaf.dtype, leaf.dim(), leaf.layout) if is_tensor else type(leaf)
 
@@ -116,7 +116,7 @@ def holders(structure: Structure) -> tuple[type | None, ...]:
 
 
 def in_arrays(structure: Structure) -> tuple[bool, ...]:
-    """Return per leaf whether it is the tensor of an array of numpy."""
+    """Return a bool for each leaf: True for the tensor of an array of numpy."""
     if structure.kind in ("leaf", "array"):
         return (structure.kind == "array",)
     return tuple(each for child in structure.children for each in in_arrays(child))
@@ -141,7 +141,7 @@ def has_state(leaf: Any) -> bool:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """Return what an object holds by name, in its ``__dict__`` and in ``__slots__``."""
+    """Return the attributes of an object, those in ``__slots__`` too."""
     slots = [
         name
         for cls in type(value).__mro__

@@ -333,7 +333,7 @@ class _Form:
         return Call(args, kwargs, origin)
 
     def _readings(self, value: Any) -> Iterator[Mapping[str, Any]]:
-        """Yield what an input may be: parts by name, and the first parameter's value as a whole."""
+        """Yield the readings of an input: parts by name, and one value of the first parameter."""
         named = self._named(value)
         if named:
             yield named

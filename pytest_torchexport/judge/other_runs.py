@@ -120,7 +120,7 @@ class Steps:
     made: list[Leaves] = field(default_factory=list)
 
     def at(self, step: int) -> Leaves:
-        """Return what a step returned; nothing if it did not return."""
+        """Return the value of a step; nothing if it did not return."""
         while len(self.made) <= step:
             self.made.append(next(self.left, {}))
         return self.made[step]

@@ -171,7 +171,7 @@ class Keys:
         self._count: Counter[Any] = Counter()
 
     def of(self, module: torch.nn.Module, call: Call) -> tuple[Any, Any] | None:
-        """Return what is the same for all calls of the module, and for all of one export."""
+        """Return the keys of the module and of one of its exports; None for an unknown one."""
         # Quantizing in place changes the parts of a module, and half() their types.
         parts = (
             *((path, type(part)) for path, part in module.named_modules()),

@@ -283,7 +283,7 @@ def _kept(value: Any) -> Any:
 def _on_artifact(
     run: Callable[[Any], Any], artifact: Artifact, calls: Calls, plan: Plan, *, file: bool
 ) -> Any:
-    """Return what build returns for the artifact or for its file; raise the failure, if any."""
+    """Return the result of build for the artifact or its file. Raises the failure, if any."""
     with tempfile.TemporaryDirectory() as directory:
         thing: Any = Watched(artifact, plan.device, calls)
         try:

@@ -230,7 +230,7 @@ class StandIn:
         return why, None if why else served
 
     def _beside(self, served: Served, module: torch.nn.Module, call: Call) -> Any:
-        """Return what the artifact does; raise what eager does, if it does."""
+        """Return the artifact's value. Raises the exception of eager, or of the artifact."""
         __tracebackhide__ = True
         assert served.artifact is not None
         plan, traits = served.plan, targets.get(served.plan.target).traits

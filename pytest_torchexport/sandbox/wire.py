@@ -76,7 +76,7 @@ class Codec:
         return None
 
     def shell(self, value: Any) -> tuple[str, Sequence[Any]] | None:
-        """Return what ``node`` does of the container alone: its structure, and what it contains."""
+        """Return ``(structure, parts)`` of the container alone, as ``node`` does of all inside."""
         return None
 
     def rebuilt(self, structure: str, leaves: Sequence[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from small_models import of
 
 from pytest_torchexport import check_export
 from pytest_torchexport.checks import threads
@@ -16,14 +16,8 @@ MANY = torch.linspace(-1.0, 1.0, 100_000) ** 3
 EXACTLY = {"rtol": 0.0, "atol": 0.0, "shapes": {"x": "..."}}
 
 
-class Summed(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.sum()
-
-
-class Doubled(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 2
+def doubled(x):
+    return x * 2
 
 
 def served(module, x=X, **options):
@@ -32,21 +26,21 @@ def served(module, x=X, **options):
 
 
 def test_an_artifact_that_differs_with_many_threads_fails_as_usual():
-    assert served(Summed(), MANY, **EXACTLY).status == "passed"
-    verdict = served(Summed(), MANY, threads=3, **EXACTLY)
+    assert served(of(torch.sum), MANY, **EXACTLY).status == "passed"
+    verdict = served(of(torch.sum), MANY, threads=3, **EXACTLY)
     assert verdict.failure == "OutputsDiffer"
     assert "with 3 threads (torchexport_threads); with one thread it agrees" in verdict.details[-1]
     assert verdict.call.startswith("x=float32[100000]")
     # The tolerance of the dtype allows it.
-    assert served(Summed(), MANY, threads=3, shapes={"x": "..."}).status == "passed"
+    assert served(of(torch.sum), MANY, threads=3, shapes={"x": "..."}).status == "passed"
 
 
 def test_an_artifact_that_is_right_with_many_threads_passes():
-    verdict = served(Doubled(), threads=2)
+    verdict = served(of(doubled), threads=2)
     assert verdict.status == "passed"
     assert not verdict.cautions
     assert "served" in verdict.seconds
-    assert "served" not in served(Doubled(), threads=2, checks=("parity",)).seconds
+    assert "served" not in served(of(doubled), threads=2, checks=("parity",)).seconds
 
 
 def returned(*numbers):
